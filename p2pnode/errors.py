@@ -1,0 +1,59 @@
+"""Every exception p2pnode raises on purpose, in one tree.
+
+Each docstring says whom to blame and whether the object that raised it is still usable.
+Anything else that escapes is a bug in p2pnode.
+"""
+
+
+class P2PNodeError(Exception):
+    """Root of the tree; never raised itself."""
+
+
+class LocalProtocolError(P2PNodeError):
+    """We asked a core for something its protocol forbids: a bug on our side.
+
+    The core's state did not change. Never caught on purpose: it propagates.
+    """
+
+
+class RemoteProtocolError(P2PNodeError):
+    """A peer sent bytes that its protocol forbids.
+
+    The core's state did not change, beyond a counter. Whoever feeds network bytes to a core
+    counts this and drops the bytes; nothing else may come out of a function whose name ends
+    in ``_untrusted``.
+    """
+
+
+class NonceReuseError(LocalProtocolError):
+    """Sealing would have used a nonce twice under one key; nothing was sealed."""
+
+
+class UserError(P2PNodeError):
+    """Something a person asked for cannot be done; the message says what to do next.
+
+    Faces print it in one line and exit with status 1, without a traceback.
+
+    Attributes:
+        hint: What the person can do about it; may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(UserError):
+    """A setting is impossible, or two settings contradict each other."""
+
+
+class ModelError(UserError):
+    """A model file is missing, broken, or of a kind this engine cannot run."""
+
+
+class CapacityError(UserError):
+    """There is not enough memory for a session's KV cache; nothing was reserved."""
+
+
+class GenerationError(UserError):
+    """A generation could not start or could not go on; its peers' memory was freed."""

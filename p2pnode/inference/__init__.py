@@ -1,0 +1,1 @@
+"""One generation across peers: open, prefill, decode, repair."""

@@ -1,0 +1,1 @@
+"""Faces: they read the snapshot, send commands, and nothing else."""

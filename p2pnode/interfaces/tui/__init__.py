@@ -1,0 +1,1 @@
+"""The terminal UI, a process of its own."""

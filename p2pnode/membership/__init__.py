@@ -1,0 +1,1 @@
+"""SWIM gossip: who is alive; ignorant of models."""

@@ -1,0 +1,1 @@
+"""The only network I/O: drivers that feed cores with datagrams and time."""

@@ -1,0 +1,1 @@
+"""The composition root: every core in one node."""

@@ -1,0 +1,1 @@
+"""A whole node, still without I/O."""

@@ -1,0 +1,208 @@
+"""One frozen picture of a node: the only thing that faces read.
+
+The TUI, the CLI and any HTTP face show this same picture. It holds numbers and texts alone, so it
+travels as JSON: :func:`to_json` on the node's side, :func:`from_json` on the face's.
+"""
+
+import itertools
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """What this node knows of one other node.
+
+    Attributes:
+        node_id: Its ed25519 key, in hex.
+        name: The name its owner gave it; not unique.
+        state: ``serving``, ``joining``, ``draining``, ``idle`` (a member without layers),
+            ``suspect``, ``dead``, ``left``, or ``seen`` (announced, but no handshake succeeded).
+        reason: Why it is in that state, in a few words; for a peer that does no work, why not.
+        addresses: Where it says it can be reached, ``host:port``.
+        connected: Whether a session of the transport is up.
+        model: The model it serves; empty when it has none.
+        space_hash32: The embedding space of that model, 0 for none.
+        layers: First layer held, and one past the last; (0, 0) when it holds none.
+        decode_us: Microseconds it says one token takes through all its layers.
+        kv_free_bytes: Memory it has left for KV caches.
+        device: What it computes on.
+        rtt_ms: Smoothed round trip, milliseconds; None before the first measurement.
+        loss: Share of our datagrams to it that were lost, 0 to 1, over the recent past.
+        bytes_in: Bytes received from it, datagram payloads.
+        bytes_out: Bytes sent to it.
+        last_heard_s: Seconds since anything authenticated came from it; None for never.
+    """
+
+    node_id: str
+    name: str
+    state: str
+    reason: str
+    addresses: tuple[str, ...]
+    connected: bool
+    model: str
+    space_hash32: int
+    layers: tuple[int, int]
+    decode_us: int
+    kv_free_bytes: int
+    device: str
+    rtt_ms: float | None
+    loss: float
+    bytes_in: int
+    bytes_out: int
+    last_heard_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficView:
+    """Totals since start of one kind of traffic.
+
+    Attributes:
+        kind: ``think``, ``cache``, ``ask``, ``sync``, ``critique`` (V-Frames), ``gossip``
+            (membership), or ``transport`` (handshakes, acknowledgements, parity, probes).
+        frames_in: Frames (for ``transport``: datagrams) received.
+        frames_out: Frames sent.
+        bytes_in: Bytes received.
+        bytes_out: Bytes sent.
+    """
+
+    kind: str
+    frames_in: int
+    frames_out: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationView:
+    """One answer this node asked for.
+
+    Attributes:
+        generation: Its number on this node.
+        state: ``opening``, ``running``, ``repairing``, ``finished``, ``failed``, ``cancelled``.
+        prompt_tokens: Tokens in the prompt.
+        tokens: Tokens produced so far.
+        epoch: How often the chain was rebuilt.
+        chain: The stages in order, e.g. ``kitchen [0, 10)``.
+        tokens_per_s: Over the tokens so far; 0 before the second.
+        reason: Why it failed or is being repaired; empty otherwise.
+    """
+
+    generation: int
+    state: str
+    prompt_tokens: int
+    tokens: int
+    epoch: int
+    chain: tuple[str, ...]
+    tokens_per_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """One session this node runs layers for, on behalf of a requester.
+
+    Attributes:
+        requester: Name or hex prefix of the node that asked.
+        layers: First layer, and one past the last.
+        positions: Tokens in its KV cache.
+        epoch: The chain's epoch it works in.
+        kv_bytes: Memory reserved for it.
+    """
+
+    requester: str
+    layers: tuple[int, int]
+    positions: int
+    epoch: int
+    kv_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """The whole picture.
+
+    Attributes:
+        node_id: This node's key in hex.
+        name: This node's name.
+        state: ``joining``, ``loading``, ``serving``, ``idle`` (no layers) or ``draining``.
+        reason: Why it is in that state.
+        uptime_s: Seconds since it started.
+        listening: Where its socket is bound, ``host:port``.
+        swarm_tag: A hash that names the swarm and reveals nothing of its secret.
+        model: Its model's name; empty without one.
+        space_hash32: The model's embedding space, 0 for none.
+        n_layers: Layers the whole model has.
+        layers: The run of layers held here, (0, 0) for none.
+        device: What it computes on.
+        decode_us: Microseconds a token takes through the layers held, measured.
+        kv_used_bytes: KV memory reserved by sessions.
+        kv_total_bytes: KV memory this node offers.
+        missing_layers: Runs of layers that no live peer serves.
+        peers: Every other node known.
+        traffic: Totals by kind.
+        generations: Answers asked for here, newest last; the finished ones fade out.
+        stages: Sessions served here.
+        counters: Everything dropped, refused, retried or repaired, by reason; cumulative.
+        loop_late_ms: Lateness of the event loop's timer over the last minute: p50, p99.
+        receive_buffer_bytes: What the operating system granted the socket.
+        log: The newest noteworthy lines, oldest first.
+    """
+
+    node_id: str
+    name: str
+    state: str
+    reason: str
+    uptime_s: float
+    listening: tuple[str, ...]
+    swarm_tag: str
+    model: str
+    space_hash32: int
+    n_layers: int
+    layers: tuple[int, int]
+    device: str
+    decode_us: int
+    kv_used_bytes: int
+    kv_total_bytes: int
+    missing_layers: tuple[tuple[int, int], ...]
+    peers: tuple[PeerView, ...]
+    traffic: tuple[TrafficView, ...]
+    generations: tuple[GenerationView, ...]
+    stages: tuple[StageView, ...]
+    counters: Mapping[str, int]
+    loop_late_ms: tuple[float, float]
+    receive_buffer_bytes: int
+    log: tuple[str, ...]
+
+
+def to_json(snapshot: NodeSnapshot) -> dict[str, Any]:
+    """Return the snapshot as values that :mod:`json` writes."""
+    return asdict(snapshot)
+
+
+def from_json(data: Mapping[str, Any]) -> NodeSnapshot:
+    """Rebuild a snapshot from what :func:`to_json` made; unknown keys are ignored.
+
+    Raises:
+        KeyError, TypeError: It is not a snapshot.
+    """
+    return _build(NodeSnapshot, data)
+
+
+def _build(kind: type[_T], data: Mapping[str, Any]) -> _T:
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _convert(hint, data[name]) for name, hint in hints.items()})
+
+
+def _convert(hint: object, value: object) -> object:
+    """Turn JSON's lists and objects back into the tuples and dataclasses of ``hint``."""
+    arguments = typing.get_args(hint)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _build(hint, typing.cast(Mapping[str, Any], value))
+    if typing.get_origin(hint) is tuple and isinstance(value, Sequence):
+        parts = itertools.repeat(arguments[0]) if arguments[-1] is Ellipsis else arguments
+        return tuple(_convert(part, item) for part, item in zip(parts, value, strict=False))
+    return value

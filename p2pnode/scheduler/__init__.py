@@ -1,0 +1,1 @@
+"""Policy, pure: who should hold which layers, and which chain serves a request."""

@@ -1,0 +1,1 @@
+"""The virtual network and the vocabulary that tests and simulations share."""

@@ -1,0 +1,1 @@
+"""Sealed, FEC-protected datagrams between two peers; ignorant of swarms."""

@@ -1,0 +1,1 @@
+"""Published formats: bytes to frozen values and back."""
