@@ -125,7 +125,7 @@ class Link:
         duplicate: Share that arrives twice.
         corrupt: Share that arrives with one bit flipped.
         rate: Bytes a second, IP and UDP headers included; None is no limit.
-        queue: Bytes that may wait for the rate; what finds the queue full is dropped.
+        queue: Bytes waiting for the rate; what finds more than this ahead of it is dropped.
         mtu: Largest IP packet in bytes; anything larger is dropped in silence.
     """
 
@@ -209,7 +209,7 @@ class Path:
         if rate is None:
             return now
         free_at = max(self._free_at, now)
-        if (free_at - now) * rate + size > self.link.queue + size * (free_at == now):
+        if (free_at - now) * rate > self.link.queue:
             return None
         self._free_at = free_at + size / rate
         return self._free_at
