@@ -1,0 +1,121 @@
+"""A synchronous client of the control socket, for faces without an event loop.
+
+It imports no trio, so a command that only asks and prints starts in half the time.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from p2pnode.errors import RemoteProtocolError, UserError
+from p2pnode.net.control_lines import CHUNK, LineBuffer, encode_line, parse_object_untrusted
+
+Json: TypeAlias = Any
+"""Whatever JSON a method answers with."""
+
+
+class ControlClient:
+    """A connection to a running node; for one thread at a time."""
+
+    def __init__(self, path: Path, *, timeout: float | None = 10.0) -> None:
+        """Connect; ``timeout`` bounds every wait for the node, in seconds, None for no bound.
+
+        Raises:
+            UserError: No node is running there.
+        """
+        self._lines: list[bytes] = []
+        self._buffer = LineBuffer()
+        self._last_id = 0
+        self._timeout = timeout
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise UserError("no node is running here", hint="start one: p2pnode up") from error
+
+    def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        on_event: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Json:
+        """Ask, hand every event to ``on_event``, and return the result.
+
+        Raises:
+            UserError: The node refused, stopped, or was silent for too long.
+        """
+        self._last_id += 1
+        self._send(encode_line({"id": self._last_id, "method": method, "params": params or {}}))
+        while True:
+            answer = self._answer()
+            if answer.get("id") not in (self._last_id, None):
+                continue  # left over from a call that was given up
+            if "event" not in answer:
+                return _result(answer)
+            if on_event is not None:
+                on_event(answer["event"])
+
+    def close(self) -> None:
+        """Hang up; the node cancels whatever this client still had running."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, line: bytes) -> None:
+        try:
+            self._socket.sendall(line)
+        except TimeoutError as error:
+            raise self._silent() from error
+        except OSError as error:
+            raise _stopped() from error
+
+    def _answer(self) -> dict[str, Any]:
+        try:
+            while not self._lines:
+                self._lines = self._buffer.feed_untrusted(self._receive())
+            return parse_object_untrusted(self._lines.pop(0))
+        except RemoteProtocolError as error:
+            raise _foreign() from error
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._socket.recv(CHUNK)
+        except TimeoutError as error:
+            raise self._silent() from error
+        except OSError as error:
+            raise _stopped() from error
+        if not data:
+            raise _stopped()
+        return data
+
+    def _silent(self) -> UserError:
+        return UserError(
+            f"the node did not answer for {self._timeout:g} s", hint="it may be busy; try again"
+        )
+
+
+def _result(answer: dict[str, Any]) -> object:
+    if "result" in answer:
+        return answer["result"]
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        raise _foreign()
+    raise UserError(str(error.get("message", "")), hint=str(error.get("hint", "")))
+
+
+def _stopped() -> UserError:
+    return UserError("the node stopped before it answered", hint="look at its log for the reason")
+
+
+def _foreign() -> UserError:
+    return UserError(
+        "what listens on the control socket does not speak this version's language",
+        hint="stop the running node and start it again",
+    )
