@@ -1,0 +1,262 @@
+"""What a node keeps on disk: its key, its swarm's secret, the peers it met, and a lock.
+
+Every file is written whole or not at all: to a temporary name, flushed, then renamed. Files are
+hostile until parsed, like the network: a broken one is named, and nothing is overwritten.
+"""
+
+import fcntl
+import ipaddress
+import json
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+
+from p2pnode.errors import UserError
+from p2pnode.sansio import Address, NodeId
+
+T = TypeVar("T")
+
+SEED_BYTES = 32
+SECRET_BYTES = 32
+MAX_PEERS = 256
+"""Remembered peers: one of them alive is enough to find the rest."""
+
+MAX_ADDRESSES = 8
+MAX_FILE = 1024 * 1024
+MAX_EPOCH = 2**48
+
+_IDENTITY, _SECRET, _PEERS, _EPOCH, _LOCK = (
+    "identity.key",
+    "swarm.secret",
+    "peers.json",
+    "boot-epoch",
+    "lock",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedPeer:
+    """A peer met before, and where."""
+
+    node_id: NodeId
+    addresses: tuple[Address, ...]
+
+
+def state_directory(explicit: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return where a node keeps its files: as told, else ``P2PNODE_HOME``, else the usual place."""
+    if explicit is not None:
+        return explicit.expanduser().absolute()
+    if home := environ.get("P2PNODE_HOME"):
+        return Path(home).expanduser().absolute()
+    return Path(platformdirs.user_state_dir("p2pnode", appauthor=False))
+
+
+class StateDirectory:
+    """One node's files. Only whoever holds :meth:`lock` may run a node on them.
+
+    Raises:
+        UserError: The directory cannot be made, or belongs to someone else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _explained(path):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = path.stat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise UserError(
+                f"{path} belongs to another account",
+                hint="choose a directory of your own, with P2PNODE_HOME",
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory for one node; the lock goes when the process does, however it ends.
+
+        Raises:
+            UserError: Another process holds it.
+        """
+        path = self.path / _LOCK
+        with _explained(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            self._claim(descriptor)
+            yield
+        finally:
+            os.close(descriptor)  # the file stays: removing it would race with the next owner
+
+    def identity_seed(self) -> bytes:
+        """Return the node's ed25519 seed, 32 bytes; the first call draws it.
+
+        Raises:
+            UserError: The file is broken, or others can read it.
+        """
+        seed = self._read(_IDENTITY, _secret_of, private=True)
+        if seed is None:
+            seed = secrets.token_bytes(SEED_BYTES)
+            self._write(_IDENTITY, seed.hex())
+        return seed
+
+    def swarm_secret(self) -> bytes | None:
+        """Return the secret of the swarm this node belongs to, or None before it has one.
+
+        Raises:
+            UserError: The file is broken, or others can read it.
+        """
+        return self._read(_SECRET, _secret_of, private=True)
+
+    def set_swarm_secret(self, secret: bytes) -> None:
+        """Belong to the swarm of ``secret``, and forget the one before."""
+        if len(secret) != SECRET_BYTES:
+            raise UserError(f"a swarm secret has {SECRET_BYTES} bytes")
+        self._write(_SECRET, secret.hex())
+
+    def remembered_peers(self) -> tuple[RememberedPeer, ...]:
+        """Return the peers met before, the latest first.
+
+        Raises:
+            UserError: The file is broken.
+        """
+        return self._read(_PEERS, _peers_of) or ()
+
+    def remember_peers(self, peers: Sequence[RememberedPeer]) -> None:
+        """Replace the peers remembered; of too many the first are kept."""
+        body = [
+            {"node_id": peer.node_id.hex(), "addresses": peer.addresses[:MAX_ADDRESSES]}
+            for peer in peers[:MAX_PEERS]
+        ]
+        self._write(_PEERS, json.dumps(body, indent=1))
+
+    def next_boot_epoch(self, wall_seconds: float) -> int:
+        """Return a number greater than at any start before, even if the clock was set back.
+
+        It is at least ``wall_seconds``, so that a node whose directory was lost and restored from a
+        backup is not taken for a ghost of itself.
+
+        Raises:
+            UserError: The file is broken.
+        """
+        last = self._read(_EPOCH, _epoch_of) or 0
+        epoch = max(last + 1, int(wall_seconds))
+        self._write(_EPOCH, str(epoch))  # before anyone hears of it
+        return epoch
+
+    def _claim(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            raise UserError(
+                f"another node (process {holder or 'unknown'}) already runs on {self.path}",
+                hint="stop it, or give this one a directory of its own, with P2PNODE_HOME",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def _read(self, name: str, parse: Callable[[str], T], *, private: bool = False) -> T | None:
+        path = self.path / name
+        with _explained(path):
+            try:
+                with path.open("rb") as file:
+                    mode = os.fstat(file.fileno()).st_mode
+                    data = file.read(MAX_FILE + 1)
+            except FileNotFoundError:
+                return None
+        if private and mode & 0o077:
+            raise UserError(
+                f"other accounts can read {path}, which must stay secret",
+                hint=f"chmod 600 {path}",
+            )
+        try:
+            return parse(_text_of(data))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(
+                f"{path} is broken: {error}",
+                hint="restore it from a backup, or move it away to start afresh",
+            ) from error
+
+    def _write(self, name: str, text: str) -> None:
+        """Replace a file, private to us, so that a crash leaves the old one or the new one."""
+        path = self.path / name
+        with _explained(path):
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=self.path)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(text + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(temporary).rename(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            self._settle()
+
+    def _settle(self) -> None:
+        """Make a rename outlive a power cut, where the file system lets us."""
+        with suppress(OSError):
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _text_of(data: bytes) -> str:
+    if len(data) > MAX_FILE:
+        raise ValueError("it is too large")
+    return data.decode("utf-8")
+
+
+def _secret_of(text: str) -> bytes:
+    data = bytes.fromhex(text.strip())
+    if len(data) != SECRET_BYTES:
+        raise ValueError(f"it must have {2 * SECRET_BYTES} hexadecimal digits")
+    return data
+
+
+def _epoch_of(text: str) -> int:
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
+        raise ValueError("it must be a whole number")
+    epoch = int(digits)
+    if epoch >= MAX_EPOCH:
+        raise ValueError("its number is too large")
+    return epoch
+
+
+def _peers_of(text: str) -> tuple[RememberedPeer, ...]:
+    body = json.loads(text)
+    if not isinstance(body, list) or len(body) > MAX_PEERS:
+        raise ValueError(f"it must be a list of at most {MAX_PEERS} peers")
+    return tuple(_peer_of(item) for item in body)
+
+
+def _peer_of(item: Mapping[str, Any]) -> RememberedPeer:
+    if not isinstance(item, dict):
+        raise TypeError("a peer must be an object")
+    node_id = bytes.fromhex(item["node_id"])
+    addresses = tuple((str(ipaddress.ip_address(str(host))), port) for host, port in item["addresses"])
+    ports_fit = all(type(port) is int and 0 < port < 65536 for _, port in addresses)
+    if len(node_id) != 32 or len(addresses) > MAX_ADDRESSES or not ports_fit:
+        raise ValueError("a peer has an impossible key or address")
+    return RememberedPeer(NodeId(node_id), addresses)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say in a person's words what the file system refused."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot use {path}: {error.strerror or error}",
+            hint="check its permissions, or choose another directory with P2PNODE_HOME",
+        ) from error

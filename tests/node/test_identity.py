@@ -1,0 +1,161 @@
+"""The state directory: private, whole or untouched, and for one node at a time."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from p2pnode.errors import UserError
+from p2pnode.node.identity import (
+    MAX_PEERS,
+    RememberedPeer,
+    StateDirectory,
+    _epoch_of,
+    _peers_of,
+    _secret_of,
+    state_directory,
+)
+from p2pnode.sansio import NodeId
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    return StateDirectory(tmp_path / "home" / "state")
+
+
+def test_where_the_directory_lies(tmp_path: Path) -> None:
+    explicit, home = tmp_path / "explicit", tmp_path / "home"
+    assert state_directory(explicit, {"P2PNODE_HOME": str(home)}) == explicit
+    assert state_directory(None, {"P2PNODE_HOME": str(home)}) == home
+    assert state_directory(None, {}).name == "p2pnode"
+
+
+def test_an_identity_is_drawn_once_and_kept(state: StateDirectory) -> None:
+    seed = state.identity_seed()
+    assert len(seed) == 32
+    assert StateDirectory(state.path).identity_seed() == seed
+    assert StateDirectory(state.path.parent / "other").identity_seed() != seed
+
+
+def test_everything_is_private(state: StateDirectory) -> None:
+    state.identity_seed()
+    state.set_swarm_secret(bytes(32))
+    state.remember_peers([])
+    state.next_boot_epoch(0)
+    with state.lock():
+        assert state.path.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in state.path.iterdir()} == {0o600}
+        assert len(list(state.path.iterdir())) == 5  # and no temporary file left
+
+
+def test_the_swarm_secret_is_kept(state: StateDirectory) -> None:
+    assert state.swarm_secret() is None
+    state.set_swarm_secret(bytes(range(32)))
+    assert state.swarm_secret() == bytes(range(32))
+    with pytest.raises(UserError):
+        state.set_swarm_secret(b"short")
+    assert state.swarm_secret() == bytes(range(32))
+
+
+def test_peers_are_kept_and_bounded(state: StateDirectory) -> None:
+    assert state.remembered_peers() == ()
+    peers = [
+        RememberedPeer(NodeId(bytes([number % 256]) * 32), (("10.0.0.1", 1), ("fd00::1", 2)))
+        for number in range(MAX_PEERS + 5)
+    ]
+    state.remember_peers(peers)
+    assert state.remembered_peers() == tuple(peers[:MAX_PEERS])
+
+
+def test_boot_epochs_only_grow(state: StateDirectory) -> None:
+    assert state.next_boot_epoch(1000.7) == 1000
+    assert state.next_boot_epoch(1000.7) == 1001
+    assert state.next_boot_epoch(5.0) == 1002  # the clock was set back
+    assert state.next_boot_epoch(2000.0) == 2000
+
+
+def test_two_nodes_on_one_directory_are_refused(state: StateDirectory) -> None:
+    with state.lock():
+        message = f"process {os.getpid()}"
+        with pytest.raises(UserError, match=message), StateDirectory(state.path).lock():
+            pass
+    with state.lock():
+        pass
+
+
+def test_a_killed_node_leaves_no_lock(state: StateDirectory) -> None:
+    hold = (
+        "import os, pathlib, sys\n"
+        "from p2pnode.node.identity import StateDirectory\n"
+        "with StateDirectory(pathlib.Path(sys.argv[1])).lock():\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(state.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"process {other.pid}"), state.lock():
+            pass
+        other.kill()
+        other.wait()
+        with state.lock():
+            pass
+
+
+READERS: dict[str, Callable[[StateDirectory], object]] = {
+    "identity.key": StateDirectory.identity_seed,
+    "swarm.secret": StateDirectory.swarm_secret,
+    "peers.json": StateDirectory.remembered_peers,
+    "boot-epoch": lambda state: state.next_boot_epoch(0),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"zz", b"{}", b"9" * 200, b"x" * 2_000_000])
+def test_a_broken_file_is_named_and_left_alone(
+    state: StateDirectory, name: str, content: bytes
+) -> None:
+    path = state.path / name
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(UserError, match=name) as caught:
+        READERS[name](state)
+    assert caught.value.hint
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["identity.key", "swarm.secret"])
+def test_a_secret_that_others_can_read_is_refused(state: StateDirectory, name: str) -> None:
+    path = state.path / name
+    path.write_text(bytes(32).hex())
+    path.chmod(0o644)
+    with pytest.raises(UserError, match="must stay secret") as caught:
+        READERS[name](state)
+    path.chmod(0o600)
+    assert "chmod 600" in caught.value.hint
+    assert READERS[name](state) == bytes(32)
+
+
+def test_a_directory_that_cannot_be_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "state"):
+        with pytest.raises(UserError, match="file"):
+            StateDirectory(path)
+
+
+@given(st.text())
+def test_any_content_parses_or_is_refused(text: str) -> None:
+    for parse in (_secret_of, _epoch_of, _peers_of):
+        try:
+            parse(text)
+        except (ValueError, TypeError, KeyError):
+            continue
