@@ -1,0 +1,110 @@
+"""Where each peer's bar of layers goes: packed into lanes, so that 60 peers need few lines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from p2pnode.node.snapshot import NodeSnapshot, PeerView
+
+LIVE = frozenset({"serving", "joining", "draining", "suspect", "loading"})
+"""States whose layers are still worth a bar; a dead peer's are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A run of layers that somebody holds."""
+
+    name: str
+    state: str
+    first: int
+    last: int
+    ours: bool = False
+
+
+def bars(node: NodeSnapshot) -> list[Bar]:
+    """Return who holds layers of this node's model (or of the commonest one), by first layer."""
+    space = model_space(node)
+    found = [
+        Bar(peer.name or peer.node_id[:8], peer.state, *peer.layers)
+        for peer in node.peers
+        if peer.space_hash32 == space and peer.state in LIVE and peer.layers[0] < peer.layers[1]
+    ]
+    if node.layers[0] < node.layers[1]:
+        found.append(Bar(node.name, node.state, *node.layers, ours=True))
+    return sorted(found, key=lambda bar: (bar.first, not bar.ours, bar.last, bar.name))
+
+
+def model_space(node: NodeSnapshot) -> int:
+    """Return the space whose layers are drawn: the node's own, else the one most peers serve."""
+    if node.space_hash32:
+        return node.space_hash32
+    spaces = [peer.space_hash32 for peer in node.peers if _holds(peer)]
+    return max(spaces, key=spaces.count, default=0)
+
+
+def layer_count(node: NodeSnapshot, found: Sequence[Bar]) -> int:
+    """Return how many layers the map spans, even when only the peers know."""
+    ends = [bar.last for bar in found] + [last for _, last in node.missing_layers]
+    return max([node.n_layers, *ends])
+
+
+def lanes(found: Sequence[Bar]) -> list[list[Bar]]:
+    """Pack bars, given by first layer, into as few lanes as possible without an overlap.
+
+    Taking the first lane that is free is optimal for intervals in this order, and where the
+    swarm covers the model, the top lane reads as a chain from end to end.
+    """
+    packed: list[list[Bar]] = []
+    for bar in found:
+        free = [lane for lane in packed if lane[-1].last <= bar.first]
+        # The lane that ends nearest: bars that follow each other stand beside each other.
+        best = max(free, key=lambda lane: lane[-1].last, default=None)
+        if best is None:
+            packed.append([bar])
+        else:
+            best.append(bar)
+    return packed
+
+
+def columns(first: int, last: int, n_layers: int, width: int) -> tuple[int, int]:
+    """Return the columns of layers [first, last) in a map ``width`` wide; at least one."""
+    low = first * width // n_layers
+    return low, max(low + 1, last * width // n_layers)
+
+
+def drawn(bar: Bar, width: int) -> str:
+    """Draw a bar ``width`` columns wide; its line tells the state where there are no colours."""
+    left, line, right = _STROKES.get(bar.state, _STROKES["serving"])
+    if width == 1:
+        return "╋" if line == "━" else "┼"
+    name = f" {bar.name} " if len(bar.name) + 4 <= width else _clip(bar.name, width - 2)
+    inner = width - 2 - len(name)
+    return left + line * (inner // 2) + name + line * (inner - inner // 2) + right
+
+
+def ticks(n_layers: int, width: int) -> str:
+    """Return the axis: layer numbers above their columns, no denser than can be read."""
+    step = next(s for s in _STEPS if s * width // n_layers >= 5 or s >= n_layers)
+    axis = ""
+    for layer in range(0, n_layers, step):
+        axis += " " * (layer * width // n_layers - len(axis)) + str(layer)
+    return axis[:width].ljust(width)
+
+
+_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 100_000)
+_STROKES = {
+    "serving": ("┣", "━", "┫"),
+    "joining": ("├", "┄", "┤"),
+    "loading": ("├", "┄", "┤"),
+    "draining": ("├", "─", "┤"),
+    "suspect": ("┣", "╍", "┫"),
+}
+
+
+def _holds(peer: PeerView) -> bool:
+    return peer.state in LIVE and peer.layers[0] < peer.layers[1]
+
+
+def _clip(text: str, width: int) -> str:
+    if width < 3:  # two letters of a name say nothing
+        return ""
+    return text if len(text) <= width else text[: width - 1] + "…"

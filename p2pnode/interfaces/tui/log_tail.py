@@ -1,0 +1,22 @@
+"""The tail of the node's log."""
+
+from rich.text import Text
+
+from p2pnode.interfaces.tui.panel import Panel, Picture, lines
+
+
+class LogTail(Panel):
+    """The newest noteworthy lines; it follows them unless the user has scrolled up."""
+
+    BORDER_TITLE = "Log"
+
+    def redraw(self) -> None:
+        at_end = self.scroll_offset.y >= self.max_scroll_y
+        super().redraw()
+        if at_end:
+            self.call_after_refresh(self.scroll_end, animate=False)
+
+    def draw(self, picture: Picture, width: int, height: int) -> Text:
+        if not picture.node.log:
+            return Text("nothing noteworthy yet", style=picture.palette.muted)
+        return lines(*(Text(line, style=picture.palette.plain) for line in picture.node.log))
