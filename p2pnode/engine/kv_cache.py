@@ -1,0 +1,138 @@
+"""Keys and values of every session, within one budget of bytes.
+
+A session's cache grows by doubling, so that a token costs no copying on average, and a session
+whose length is known can reserve it at once: memory that is reserved but not yet written costs
+address space only. The budget counts what is reserved.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from p2pnode.engine.base import Floats, SessionKey
+from p2pnode.errors import CapacityError, LocalProtocolError
+
+FIRST_POSITIONS: Final = 64
+"""What a session starts with: most prompts with their chat frame need about 40 (a guess)."""
+
+CacheKey: TypeAlias = tuple[SessionKey, int]
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One session's cache in one run of layers.
+
+    A layer's array is [n_kv_heads, capacity, head_dim], so that each head's past is one
+    contiguous matrix for BLAS. Rows from ``length`` on are garbage.
+    """
+
+    layers: range
+    capacity: int = 0
+    length: int = 0
+    keys: list[Floats] = field(default_factory=list)
+    values: list[Floats] = field(default_factory=list)
+
+
+class KVCache:
+    """The slots of all sessions.
+
+    Args:
+        n_kv_heads: Heads of keys and values in a layer.
+        head_dim: Width of a head.
+        max_positions: The context length: no slot grows beyond it.
+        budget_bytes: All slots together stay within it.
+    """
+
+    def __init__(
+        self, *, n_kv_heads: int, head_dim: int, max_positions: int, budget_bytes: int
+    ) -> None:
+        self.budget_bytes = budget_bytes
+        self._n_kv_heads = n_kv_heads
+        self._head_dim = head_dim
+        self._max_positions = max_positions
+        self._slots: dict[CacheKey, Slot] = {}
+        self._reserved = 0
+
+    def slot(self, session: SessionKey, layers: range, positions: int) -> Slot:
+        """Return the session's slot with room for ``positions`` in all, growing it if need be.
+
+        Raises:
+            LocalProtocolError: The session runs other layers from the same first one.
+            CapacityError: No room; nothing changed.
+        """
+        key = (session, layers.start)
+        slot = self._slots.get(key) or Slot(layers)
+        if slot.layers != layers:
+            raise LocalProtocolError(f"the session runs layers {slot.layers}, not {layers}")
+        if positions > slot.capacity:
+            self._grow(slot, positions)
+        self._slots[key] = slot
+        return slot
+
+    def reserve(self, session: SessionKey, layers: range, positions: int) -> None:
+        """Make room for exactly ``positions`` in all; raises as :meth:`slot` does."""
+        key = (session, layers.start)
+        slot = self._slots.get(key) or Slot(layers)
+        if slot.layers != layers:
+            raise LocalProtocolError(f"the session runs layers {slot.layers}, not {layers}")
+        if positions > slot.capacity:
+            self._check_context(positions)
+            self._resize(slot, positions)
+        self._slots[key] = slot
+
+    def length(self, session: SessionKey, first_layer: int) -> int:
+        """Return how many positions are cached; 0 for a session that is not open."""
+        slot = self._slots.get((session, first_layer))
+        return slot.length if slot else 0
+
+    def close(self, session: SessionKey) -> None:
+        """Free all slots of ``session``."""
+        for key in [key for key in self._slots if key[0] == session]:
+            slot = self._slots.pop(key)
+            self._reserved -= self._cost(len(slot.layers), slot.capacity)
+
+    def reserved_bytes(self) -> int:
+        return self._reserved
+
+    def _grow(self, slot: Slot, positions: int) -> None:
+        self._check_context(positions)
+        ample = max(FIRST_POSITIONS, 2 * slot.capacity, positions)
+        try:
+            self._resize(slot, min(ample, self._max_positions))
+        except CapacityError:
+            self._resize(slot, positions)  # no room to be generous
+
+    def _check_context(self, positions: int) -> None:
+        if positions > self._max_positions:
+            raise CapacityError(
+                f"the context is full: {positions} positions asked for, the model has "
+                f"{self._max_positions}",
+                hint="Shorten the prompt or ask for fewer tokens.",
+            )
+
+    def _resize(self, slot: Slot, capacity: int) -> None:
+        more = self._cost(len(slot.layers), capacity - slot.capacity)
+        if self._reserved + more > self.budget_bytes:
+            raise CapacityError(
+                f"no memory for the session's KV cache: {more} bytes more are needed, "
+                f"{self.budget_bytes - self._reserved} of {self.budget_bytes} are free",
+                hint="Wait for another session to end, or raise the KV budget.",
+            )
+        slot.keys = [self._moved(old, slot.length, capacity) for old in _olds(slot, slot.keys)]
+        slot.values = [self._moved(old, slot.length, capacity) for old in _olds(slot, slot.values)]
+        slot.capacity = capacity
+        self._reserved += more
+
+    def _moved(self, old: Floats | None, length: int, capacity: int) -> Floats:
+        new = np.empty((self._n_kv_heads, capacity, self._head_dim), np.float32)
+        if old is not None:
+            new[:, :length] = old[:, :length]
+        return new
+
+    def _cost(self, n_layers: int, positions: int) -> int:
+        return n_layers * positions * 2 * self._n_kv_heads * self._head_dim * 4
+
+
+def _olds(slot: Slot, arrays: list[Floats]) -> list[Floats | None]:
+    return [*arrays] if arrays else [None] * len(slot.layers)

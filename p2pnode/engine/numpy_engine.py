@@ -1,0 +1,146 @@
+"""The default engine: numpy on float32 weights of the layers held, and of nothing else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+
+from p2pnode.engine.base import Array, Floats, ModelInfo, SessionKey, StageCost
+from p2pnode.engine.calibration import calibrate
+from p2pnode.engine.gguf import Signature, file_signature, read_config, read_model_info
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.kv_cache import KVCache
+from p2pnode.engine.llama import LlamaConfig, Rotation, rotation_table, run_head, run_layer
+from p2pnode.engine.weights import Progress, Weights, read_weights
+from p2pnode.errors import LocalProtocolError
+
+DEFAULT_KV_BUDGET: Final = 512 * 2**20
+"""Bytes; one whole 8192-token session of the default model in all its layers is 377 MB."""
+
+
+class NumpyEngine:
+    """Runs layers of a llama-shaped model; see :class:`p2pnode.engine.base.Engine`."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        config: LlamaConfig,
+        weights: Weights,
+        *,
+        kv_budget_bytes: int = DEFAULT_KV_BUDGET,
+    ) -> None:
+        self.info = info
+        self.layers = weights.layers
+        self._config = config
+        self._weights = weights
+        self._rotation: Rotation = rotation_table(config, range(0))
+        self._cache = KVCache(
+            n_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
+            max_positions=config.context_length,
+            budget_bytes=kv_budget_bytes,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        layers: range,
+        *,
+        kv_budget_bytes: int = DEFAULT_KV_BUDGET,
+        progress: Progress | None = None,
+        signature: Signature = file_signature,
+    ) -> Self:
+        """Load ``layers`` of a GGUF file.
+
+        Raises:
+            ModelError: The file cannot be run, or has no such layers.
+        """
+        info = read_model_info(path, signature)
+        with GgufFile(path) as file:
+            config = read_config(file)
+            weights = read_weights(file, config, layers, progress or (lambda _: None))
+        return cls(info, config, weights, kv_budget_bytes=kv_budget_bytes)
+
+    def forward(
+        self, session: SessionKey, layers: range, batches: Sequence[Array], start: int
+    ) -> list[Array]:
+        self._check(layers)
+        cached = self._cache.length(session, layers.start)
+        if start != cached:
+            raise LocalProtocolError(f"rows start at {start}, the session's cache at {cached}")
+        states = [self._enter(batch, layers) for batch in batches]  # [tokens, d_model] each
+        starts = [start]
+        for state in states:
+            starts.append(starts[-1] + len(state))
+        slot = self._cache.slot(session, layers, starts[-1])
+        rotation = self._rotations(starts[-1])  # [>= positions, head_dim / 2]
+        with np.errstate(all="ignore"):  # a silu of -100 overflows on its way to -0
+            for keys, values, index in zip(slot.keys, slot.values, layers, strict=True):
+                layer = self._weights.blocks[index - self.layers.start]
+                for number, state in enumerate(states):
+                    at = starts[number]
+                    turn = rotation[at : starts[number + 1]]
+                    run_layer(state, layer, keys, values, at, turn, self._config)
+        slot.length = starts[-1]
+        return [*states]
+
+    def logits(self, hidden: Floats) -> Floats:
+        head = self._weights.head
+        if head is None:
+            raise LocalProtocolError(f"layers {self.layers} do not include the last one")
+        if hidden.shape != (self._config.d_model,):
+            raise LocalProtocolError(f"a hidden state has shape {hidden.shape}")
+        with np.errstate(all="ignore"):
+            row = hidden.astype(np.float32)[None]  # [1, d_model]
+            logits: Floats = run_head(row, head, self._config)[0]  # [vocab]
+        return logits
+
+    def reserve(self, session: SessionKey, layers: range, tokens: int) -> None:
+        self._check(layers)
+        self._cache.reserve(session, layers, tokens)
+
+    def length(self, session: SessionKey, first_layer: int) -> int:
+        """Return how many positions the session has cached from this first layer on."""
+        return self._cache.length(session, first_layer)
+
+    def close(self, session: SessionKey) -> None:
+        self._cache.close(session)
+
+    def kv_bytes(self) -> int:
+        return self._cache.reserved_bytes()
+
+    @property
+    def kv_budget_bytes(self) -> int:
+        return self._cache.budget_bytes
+
+    def measure(self) -> StageCost:
+        return calibrate(self, has_head=self._weights.head is not None)
+
+    def _check(self, layers: range) -> None:
+        held = self.layers
+        if not (
+            layers and layers.step == 1 and held.start <= layers.start < layers.stop <= held.stop
+        ):
+            raise LocalProtocolError(f"asked for layers {layers}, holding {held}")
+
+    def _enter(self, batch: Array, layers: range) -> Floats:
+        """Return the batch as hidden states [tokens, d_model] of our own."""
+        d_model, embed = self._config.d_model, self._weights.embed
+        if batch.ndim == 2 and batch.shape[1] == d_model and len(batch):
+            return batch.astype(np.float32, order="C")  # astype copies: layers write into it
+        if batch.ndim == 1 and batch.dtype.kind == "i" and len(batch) and embed is not None:
+            if batch.min() < 0 or batch.max() >= self._config.vocab_size:
+                raise LocalProtocolError(f"token ids must be below {self._config.vocab_size}")
+            if layers.start == 0:
+                return embed(batch)
+        raise LocalProtocolError(
+            f"a batch of {batch.dtype}{list(batch.shape)} cannot enter layer {layers.start}"
+        )
+
+    def _rotations(self, positions: int) -> Rotation:
+        if len(self._rotation) < positions:
+            ample = range(max(256, 2 * positions))
+            self._rotation = rotation_table(self._config, ample)
+        return self._rotation

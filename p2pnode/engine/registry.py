@@ -1,0 +1,39 @@
+"""Which engine runs which file."""
+
+from pathlib import Path
+
+from p2pnode.engine.base import Engine
+from p2pnode.engine.gguf import Signature, file_signature
+from p2pnode.engine.numpy_engine import DEFAULT_KV_BUDGET, NumpyEngine
+from p2pnode.engine.weights import Progress
+from p2pnode.errors import ModelError
+
+
+def load_engine(
+    path: Path,
+    layers: range,
+    *,
+    kv_budget_bytes: int = DEFAULT_KV_BUDGET,
+    progress: Progress | None = None,
+    signature: Signature = file_signature,
+) -> Engine:
+    """Load ``layers`` of the model at ``path`` into the engine that can run it.
+
+    Args:
+        path: A GGUF file of the llama architecture.
+        layers: Which layers to hold.
+        kv_budget_bytes: The most memory all sessions' KV caches may take.
+        progress: Hears which part from 0 to 1 is loaded.
+        signature: Gives the file's SHA-256; one that remembers saves reading it again.
+
+    Raises:
+        ModelError: No engine can run the file.
+    """
+    if path.suffix.lower() != ".gguf":
+        raise ModelError(
+            f"{path.name} is not a GGUF file",
+            hint="Give the path of a .gguf file of a llama model.",
+        )
+    return NumpyEngine.load(
+        path, layers, kv_budget_bytes=kv_budget_bytes, progress=progress, signature=signature
+    )
