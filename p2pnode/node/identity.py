@@ -243,7 +243,9 @@ def _peer_of(item: Mapping[str, Any]) -> RememberedPeer:
     if not isinstance(item, dict):
         raise TypeError("a peer must be an object")
     node_id = bytes.fromhex(item["node_id"])
-    addresses = tuple((str(ipaddress.ip_address(str(host))), port) for host, port in item["addresses"])
+    addresses = tuple(
+        (str(ipaddress.ip_address(str(host))), port) for host, port in item["addresses"]
+    )
     ports_fit = all(type(port) is int and 0 < port < 65536 for _, port in addresses)
     if len(node_id) != 32 or len(addresses) > MAX_ADDRESSES or not ports_fit:
         raise ValueError("a peer has an impossible key or address")
