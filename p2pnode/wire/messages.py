@@ -7,7 +7,7 @@ are no messages; :mod:`p2pnode.wire.vstream` reads those.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.wire.bounded_json import dump_json, load_json_untrusted
@@ -174,6 +174,9 @@ class SyncError:
         return cls(code, message, body.get("expected"), body.get("got"))
 
 
+AnyMessage: TypeAlias = Think | Cache | Ask | Critique | Sync
+
+
 def ping_body(ts: int) -> dict[str, object]:
     """Return the body of a Sync ping; ``ts`` is in whole seconds since 1970."""
     return {"method": "ping", "ts": ts}
@@ -203,7 +206,7 @@ def parse_sync_untrusted(frame: Frame) -> dict[str, object]:
     return load_json_untrusted(_bytes_untrusted(frame.slices[0]))
 
 
-def parse_message_untrusted(frame: Frame) -> Message:
+def parse_message_untrusted(frame: Frame) -> AnyMessage:
     """Return what a frame says.
 
     Raises:
@@ -294,7 +297,7 @@ def _bytes_untrusted(piece: Slice) -> bytes | memoryview:
     return piece.payload
 
 
-_READERS: dict[MessageType, Callable[[Frame], Message]] = {
+_READERS: dict[MessageType, Callable[[Frame], AnyMessage]] = {
     MessageType.THINK: _think_untrusted,
     MessageType.CACHE: _cache_untrusted,
     MessageType.ASK: _ask_untrusted,
