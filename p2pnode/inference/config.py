@@ -1,0 +1,48 @@
+"""What can be tuned about a generation, with bounds."""
+
+from dataclasses import dataclass
+
+from p2pnode.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceConfig:
+    """Settings of the requester and of the stages, composed into a node's config.
+
+    Attributes:
+        prefill_chunk: Tokens of the prompt computed as one batch, so that stages overlap. 32 to 128
+            is good; bigger batches use the engine better, smaller ones overlap more. At least 1.
+            Measured on three stages: 4 chunks of a 256-token prompt took 1/1.32 of one.
+        open_timeout: Seconds a stage has to admit a session before it is passed over. Must exceed a
+            handshake and a round trip; dialling a new peer counts. A guess.
+        stall_after: Seconds without a token after which the requester re-opens the chain in place,
+            which finds whoever stopped. Must exceed the slowest honest token. A guess.
+        stall_per_prompt_token: Seconds added to ``stall_after`` for each token of the prompt while
+            none has been answered. A guess: three times a slow laptop's prefill.
+        cover_wait: Seconds a generation waits for peers that cover lost layers, then fails.
+        cover_retry: Seconds between two attempts to find such a cover.
+        distrust: Seconds for which a peer that failed a generation is not planned into it again.
+        session_idle: Seconds after which a stage frees a session nobody has used. Must exceed a
+            person's pause only if sessions outlive answers; they do not yet. A guess.
+        max_sessions: Sessions a stage serves at once; beyond, it refuses. Bounds memory for
+            bookkeeping (the KV budget bounds the rest).
+        max_batches: Batches computed as one job while others wait for the engine; bounds how long
+            a replay holds up another session.
+    """
+
+    prefill_chunk: int = 64
+    open_timeout: float = 2.0
+    stall_after: float = 3.0
+    stall_per_prompt_token: float = 0.05
+    cover_wait: float = 30.0
+    cover_retry: float = 0.25
+    distrust: float = 5.0
+    session_idle: float = 300.0
+    max_sessions: int = 64
+    max_batches: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.prefill_chunk, self.max_sessions, self.max_batches) < 1:
+            raise ConfigError("prefill_chunk, max_sessions and max_batches must be at least 1")
+        if min(self.open_timeout, self.stall_after, self.cover_retry) <= 0:
+            raise ConfigError("open_timeout, stall_after and cover_retry must be positive")

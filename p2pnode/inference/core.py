@@ -1,0 +1,201 @@
+"""The inference core of a node: its own generations, and the stages it runs for others.
+
+Its datagrams are V-Frames, so its inputs and outputs carry :class:`Frame` where other cores carry
+bytes; otherwise it has the shape of them all.
+"""
+
+from collections import Counter
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.errors import GenerationError, RemoteProtocolError
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.events import InferenceEvent
+from p2pnode.inference.generation import Generation, GenerationRequest, Phase, Planner
+from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
+from p2pnode.inference.stage import Stage, StageHost
+from p2pnode.inference.work import WorkResult
+from p2pnode.sansio import NodeId, Rng
+from p2pnode.wire.capability import space_mismatch
+from p2pnode.wire.messages import SyncError, parse_sync_untrusted
+from p2pnode.wire.vframe import Frame, MessageType
+
+_REMEMBERED = 32  # ended generations kept for the snapshot
+
+
+class Inference:
+    """Requester and stages of one node, behind one door."""
+
+    def __init__(
+        self, config: InferenceConfig, node_id: NodeId, planner: Planner, rng: Rng
+    ) -> None:
+        self._config = config
+        self._node_id = node_id
+        self._planner = planner
+        self._rng = rng
+        self._model: ModelInfo | None = None
+        self._generations: dict[int, Generation] = {}
+        self._next_generation = 1
+        self._events: list[InferenceEvent] = []
+        self._host = StageHost(config, node_id)
+        self.counters: Counter[str] = Counter()
+
+    # Commands
+
+    def use_model(self, model: ModelInfo) -> None:
+        """Ask for answers of ``model`` from now on."""
+        self._model = model
+
+    def serve(self, layers: range, kv_total: int) -> None:
+        """Run ``layers`` of the model for whoever asks; :meth:`use_model` comes first."""
+        if self._model is not None:
+            self._host.serve(self._model, layers, kv_total)
+
+    def drain(self, reason: str) -> None:
+        self._host.drain(reason)
+
+    def generate(self, request: GenerationRequest, now: float) -> int:
+        """Start an answer; return its number.
+
+        Raises:
+            GenerationError: There is no model, or the prompt does not fit it; nothing was sent.
+        """
+        model = self._model
+        if model is None:
+            raise GenerationError(
+                "this node has no model", hint="start it with --model smollm2-135m"
+            )
+        _check_fits(request, model)
+        number, self._next_generation = self._next_generation, self._next_generation + 1
+        generation = Generation(
+            number, request, model, self._node_id, self._config, self._planner, self._rng, now
+        )
+        self._generations[number] = generation
+        generation.handle_timeout(now)
+        self._forget_old()
+        return number
+
+    def cancel(self, generation: int) -> None:
+        """End an answer; harmless when it has ended."""
+        if generation in self._generations:
+            self._generations[generation].cancel()
+
+    def cancel_all(self) -> None:
+        for generation in self._generations.values():
+            generation.cancel()
+
+    def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
+        self._host.compute_finished(job, result, now)
+
+    def peer_lost(self, peer: NodeId, reason: str, now: float) -> None:
+        """``peer`` is silent, suspected or dead: mend whatever leans on it."""
+        self._host.peer_unresponsive(peer, reason)
+        for generation in self._generations.values():
+            generation.peer_lost(peer, reason, now)
+
+    def peer_gone(self, peer: NodeId) -> None:
+        """``peer`` is dead or has left: free what it had asked for."""
+        self._host.peer_gone(peer)
+
+    def peer_back(self, peer: NodeId, now: float) -> None:
+        """``peer`` answers again, or serves something new."""
+        for generation in self._generations.values():
+            generation.peer_back(peer, now)
+
+    # Inputs
+
+    def receive_frame_untrusted(self, frame: Frame, source: NodeId, now: float) -> SyncError | None:
+        """Take one V-Frame; return the refusal its sender is owed, if any.
+
+        Raises:
+            RemoteProtocolError: It was malformed or out of place; only a counter changed.
+        """
+        expected = 0 if self._model is None else self._model.space_hash32
+        if frame.space_hash32 != expected:
+            self.counters["frame of another space"] += 1
+            return space_mismatch(expected, frame.space_hash32)
+        if frame.type is MessageType.THINK:
+            self._receive_think_untrusted(frame, source, now)
+        elif frame.type is MessageType.SYNC:
+            self._receive_sync_untrusted(frame, source, now)
+        else:
+            self.counters[f"{frame.type.name.lower()} frame not served"] += 1
+        return None
+
+    def handle_timeout(self, now: float) -> None:
+        self._host.handle_timeout(now)
+        for generation in list(self._generations.values()):
+            generation.handle_timeout(now)
+
+    # Outputs
+
+    def next_timeout(self) -> float | None:
+        moments = [self._host.next_timeout()]
+        moments += [generation.deadline for generation in self._generations.values()]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def take_events(self) -> list[InferenceEvent]:
+        taken, self._events = self._events, []
+        taken += self._host.take_events()
+        for generation in self._generations.values():
+            taken += generation.take_events()
+        return taken
+
+    def stages(self) -> list[Stage]:
+        return self._host.stages()
+
+    def generations(self) -> list[Generation]:
+        return list(self._generations.values())
+
+    @property
+    def kv_used(self) -> int:
+        return self._host.kv_used
+
+    def all_counters(self) -> Counter[str]:
+        total = self.counters + self._host.counters
+        for generation in self._generations.values():
+            total += generation.counters
+        return total
+
+    # Doors
+
+    def _receive_think_untrusted(self, frame: Frame, source: NodeId, now: float) -> None:
+        if self._host.receive_think_untrusted(frame, source, now):
+            return
+        for generation in self._generations.values():
+            if generation.receive_think_untrusted(frame, source, now):
+                return
+        self.counters["activation of an older epoch or an unknown stream"] += 1
+
+    def _receive_sync_untrusted(self, frame: Frame, source: NodeId, now: float) -> None:
+        message = from_body_untrusted(parse_sync_untrusted(frame))
+        if message is None:
+            raise RemoteProtocolError("a Sync method that nobody here knows")
+        if isinstance(message, Open | Resume | Close):
+            self._host.receive_control(message, source, now)
+            return
+        for generation in self._generations.values():
+            if generation.session == message.session:
+                generation.receive_control(message, source, now)
+                return
+        self.counters["answer for no session of ours"] += 1
+
+    def _forget_old(self) -> None:
+        """Keep the newest few ended generations for the snapshot, and their counters."""
+        ended = [one for one in self._generations.values() if one.phase is Phase.ENDED]
+        for generation in ended[:-_REMEMBERED]:
+            self._events += generation.take_events()
+            self.counters += generation.counters
+            del self._generations[generation.number]
+
+
+def _check_fits(request: GenerationRequest, model: ModelInfo) -> None:
+    if not request.prompt or request.max_tokens < 1:
+        raise GenerationError("an answer needs a prompt and at least one token of room")
+    if any(not 0 <= token < model.vocab_size for token in request.prompt):
+        raise GenerationError(f"the prompt has tokens beyond {model.name}'s vocabulary")
+    if request.positions > model.context_length:
+        raise GenerationError(
+            f"the prompt has {len(request.prompt)} tokens and the answer may have "
+            f"{request.max_tokens}, but the context of {model.name} ends at {model.context_length}",
+            hint="shorten the prompt or lower --max-tokens",
+        )

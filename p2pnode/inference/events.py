@@ -1,0 +1,108 @@
+"""What a generation and its stages tell the node."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from p2pnode.inference.work import Work
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import ChainPlan, StageRun
+from p2pnode.wire.vframe import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SendFrame:
+    """``frame`` is to go to ``peer``, which may be this very node."""
+
+    peer: NodeId
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeRequested:
+    """The engine is to do ``work`` and answer with ``job``."""
+
+    job: int
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationPlanned:
+    """The chain is open and the prompt is on its way."""
+
+    generation: int
+    plan: ChainPlan
+
+
+@dataclass(frozen=True, slots=True)
+class TokenProduced:
+    """One more token of the answer.
+
+    Attributes:
+        generation: Whose.
+        token: Its id.
+        position: Where it stands, counted from the prompt's first token.
+        round_trip: Seconds from sending its predecessor (or the prompt) to its arrival.
+        compute: Seconds of that the stages' engines took, together.
+        hops: Edges between different nodes it went over.
+    """
+
+    generation: int
+    token: int
+    position: int
+    round_trip: float
+    compute: float
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainBroken:
+    """A stage was lost; the generation is being repaired, the answer so far stands."""
+
+    generation: int
+    epoch: int
+    peers: tuple[NodeId, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRepaired:
+    """The answer goes on over ``stages``, ``seconds`` after the loss was noticed."""
+
+    generation: int
+    epoch: int
+    stages: tuple[StageRun, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationFinished:
+    """The answer is complete: ``reason`` is ``eos`` or ``length``; or ``cancelled``."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationFailed:
+    """The answer cannot go on; all that its stages held was freed.
+
+    Attributes:
+        generation: Whose.
+        reason: Why, for a person.
+        hint: What the person can do; may be empty.
+    """
+
+    generation: int
+    reason: str
+    hint: str = ""
+
+
+GenerationEvent: TypeAlias = (
+    GenerationPlanned
+    | TokenProduced
+    | ChainBroken
+    | ChainRepaired
+    | GenerationFinished
+    | GenerationFailed
+)
+InferenceEvent: TypeAlias = SendFrame | ComputeRequested | GenerationEvent

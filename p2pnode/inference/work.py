@@ -1,0 +1,137 @@
+"""What a stage asks of the engine, as values, and the one function that carries it out.
+
+A core never computes: it hands out work, and whoever holds an engine (a worker thread in a node,
+the virtual network in a simulation) runs it and gives the result back. Coding tensors belongs to
+the work too: 128 rows of width 4096 take a millisecond, which a network loop does not have.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2pnode.engine.base import Engine, Sampling, SessionKey
+from p2pnode.engine.sampling import sample
+from p2pnode.errors import CapacityError, RemoteProtocolError
+from p2pnode.inference.activations import Batch, token_batch
+from p2pnode.wire.dtypes import DType
+from p2pnode.wire.tensor import fits_f16, slices_to_tensor_untrusted, tensor_to_slices
+from p2pnode.wire.vframe import Slice
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Run ``layers`` over ``batches``, which follow each other from the session's KV length on.
+
+    Attributes:
+        session: Names the KV cache.
+        layers: Layers to run.
+        batches: In order of position.
+        out_dtype: How to code hidden states: ``f16`` or ``f32``.
+        sampling: How to draw tokens; None for a stage that is not the last.
+        sample_from: First position whose token is wanted.
+    """
+
+    session: SessionKey
+    layers: range
+    batches: tuple[Batch, ...]
+    out_dtype: str
+    sampling: Sampling | None
+    sample_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Free the session's KV cache."""
+
+    session: SessionKey
+
+
+Work: TypeAlias = Forward | Release
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """The results, one a batch of the work; for the last stage, only those with a token.
+
+    Attributes:
+        batches: Hidden states, or sampled tokens at the position they are to stand at.
+        compute_us: Engine time of the whole work.
+    """
+
+    batches: tuple[Batch, ...]
+    compute_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFailed:
+    """The engine could not do it; the session on this stage is of no more use."""
+
+    reason: str
+
+
+WorkResult: TypeAlias = Computed | WorkFailed
+
+
+def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResult:
+    """Carry out ``work``; ``clock`` gives seconds and is read around the engine's part alone."""
+    if isinstance(work, Release):
+        engine.close(work.session)
+        return Computed((), 0)
+    try:
+        return _forward(engine, work, clock)
+    except (CapacityError, RemoteProtocolError) as error:
+        return WorkFailed(str(error))
+
+
+def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Computed:
+    inputs = [_decode_untrusted(batch, work.layers.start) for batch in work.batches]
+    began = clock()
+    hidden = engine.forward(work.session, work.layers, inputs, work.batches[0].start)
+    tokens = _sample(engine, work, hidden)
+    spent = max(0, round((clock() - began) * 1e6))
+    share = spent // len(work.batches)  # a batch's part of the job; jobs of one are the rule
+    if tokens is not None:
+        done = tuple(
+            token_batch((token,), batch.end, batch.compute_us + share)
+            for batch, token in zip(work.batches, tokens, strict=True)
+            if token is not None
+        )
+        return Computed(done, spent)
+    coded = tuple(
+        Batch(batch.start, batch.rows, _encode(rows, work.out_dtype), batch.compute_us + share)
+        for batch, rows in zip(work.batches, hidden, strict=True)
+    )
+    return Computed(coded, spent)
+
+
+def _sample(
+    engine: Engine, work: Forward, hidden: list[NDArray[np.float32]]
+) -> list[int | None] | None:
+    if work.sampling is None:
+        return None
+    return [
+        sample(engine.logits(rows[-1]), work.sampling, batch.end)
+        if batch.end >= work.sample_from
+        else None
+        for batch, rows in zip(work.batches, hidden, strict=True)
+    ]
+
+
+def _decode_untrusted(batch: Batch, first_layer: int) -> NDArray[np.int64] | NDArray[np.float32]:
+    if first_layer == 0:
+        ids = [np.frombuffer(piece.payload, dtype="<u4") for piece in batch.pieces]
+        return np.concatenate(ids).astype(np.int64)  # [rows]
+    parts = [slices_to_tensor_untrusted((piece,)) for piece in batch.pieces]
+    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)  # [rows, d_model]
+    if not np.isfinite(rows).all():
+        raise RemoteProtocolError("hidden states that are not finite")
+    return rows
+
+
+def _encode(rows: NDArray[np.float32], dtype: str) -> tuple[Slice, ...]:
+    # Values reach 23,140 in the default model; f16 ends at 65,504: never send an infinity.
+    coded = DType.F16 if dtype == "f16" and fits_f16(rows) else DType.F32
+    return tensor_to_slices(rows, coded)

@@ -1,0 +1,195 @@
+"""Inference cores joined by frames alone: no transport, no membership, every failure at will.
+
+A kill at every token and every stage is too many runs for whole nodes; here one takes
+milliseconds. Frames arrive late, out of order and, once, from beyond the grave.
+"""
+
+import heapq
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from p2pnode.engine.base import Engine
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.core import Inference
+from p2pnode.inference.events import (
+    ComputeRequested,
+    GenerationEvent,
+    SendFrame,
+    TokenProduced,
+)
+from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.work import run_work
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
+from p2pnode.wire.vframe import Frame, decode_frame_untrusted, encode_frame
+
+
+def node_id(name: str) -> NodeId:
+    """Return a made-up identity that is told apart at a glance."""
+    return NodeId(name.encode().ljust(32, b"."))
+
+
+@dataclass(slots=True)
+class Roster:
+    """A planner that knows who holds what, and takes the first who can, longest run first."""
+
+    holders: dict[NodeId, range] = field(default_factory=dict)
+    n_layers: int = 0
+    dead: set[NodeId] = field(default_factory=set)
+
+    def chain(
+        self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
+    ) -> ChainPlan | NoCover:
+        """Cover all layers, preferring whoever was named first."""
+        runs = self._cover(range(self.n_layers), {*distrusted, *request.avoid})
+        if isinstance(runs, NoCover):
+            return runs
+        return ChainPlan(runs, "latency", 0.0, 0.0, (), ())
+
+    def repair(
+        self,
+        request: GenerationRequest,
+        lost: range,
+        ends: tuple[NodeId, NodeId],
+        distrusted: Mapping[NodeId, str],
+    ) -> tuple[StageRun, ...] | NoCover:
+        del ends
+        return self._cover(lost, {*distrusted, *request.avoid})
+
+    def _cover(self, layers: range, barred: set[NodeId]) -> tuple[StageRun, ...] | NoCover:
+        runs: list[StageRun] = []
+        at = layers.start
+        while at < layers.stop:
+            reach = {
+                peer: min(held.stop, layers.stop)
+                for peer, held in self.holders.items()
+                if at in held and peer not in barred and peer not in self.dead
+            }
+            if not reach:
+                return NoCover((range(at, layers.stop),), ("nobody holds them",), ())
+            peer = max(reach, key=lambda one: reach[one])
+            name = peer.rstrip(b".").decode()
+            runs.append(StageRun(peer, name, range(at, reach[peer]), 0.0, "test"))
+            at = reach[peer]
+        return tuple(runs)
+
+
+class FrameNetwork:
+    """Inference cores, their engines, and the frames between them, in virtual time."""
+
+    def __init__(
+        self, seed: int, engines: Mapping[NodeId, Engine], config: InferenceConfig | None = None
+    ) -> None:
+        self.now = 0.0
+        self.events: list[tuple[float, NodeId, GenerationEvent]] = []
+        self.roster = Roster({peer: engine.layers for peer, engine in engines.items()})
+        self.cores: dict[NodeId, Inference] = {}
+        self.on_token: Callable[[TokenProduced], None] = lambda token: None
+        self.on_frame: Callable[[Frame, NodeId], None] = lambda frame, destination: None
+        self._rng = random.Random(seed)
+        self._engines = dict(engines)
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        for peer, engine in engines.items():
+            self.roster.n_layers = engine.info.n_layers
+            core = Inference(
+                config or InferenceConfig(), peer, self.roster, random.Random(self._rng.random())
+            )
+            core.use_model(engine.info)
+            core.serve(engine.layers, 1 << 30)
+            self.cores[peer] = core
+
+    def generate(self, requester: NodeId, request: GenerationRequest) -> int:
+        number = self.cores[requester].generate(request, self.now)
+        self._collect(requester)
+        return number
+
+    def kill(self, peer: NodeId, *, noticed_after: float = 0.05) -> None:
+        """End ``peer`` at once; the others hear of it later."""
+        self.roster.dead.add(peer)
+        self._plan(noticed_after, lambda: self._notice(peer))
+
+    def tokens(self, requester: NodeId, generation: int) -> list[int]:
+        """Return the tokens shown so far, in the order in which they were shown."""
+        return [
+            event.token
+            for _, peer, event in self.events
+            if peer == requester
+            and isinstance(event, TokenProduced)
+            and event.generation == generation
+        ]
+
+    def run(self, seconds: float) -> None:
+        """Let ``seconds`` of virtual time pass."""
+        end = self.now + seconds
+        while True:
+            due = min(
+                (moment for peer in self._alive() if (moment := self.cores[peer].next_timeout())),
+                default=end + 1,
+            )
+            at = self._agenda[0][0] if self._agenda else end + 1
+            if min(due, at) > end:
+                break
+            self.now = max(self.now, min(due, at))
+            if at <= due:
+                heapq.heappop(self._agenda)[2]()
+            else:
+                self._fire()
+        self.now = end
+
+    def _fire(self) -> None:
+        for peer in self._alive():
+            self.cores[peer].handle_timeout(self.now)
+            self._collect(peer)
+
+    def _alive(self) -> list[NodeId]:
+        return [peer for peer in self.cores if peer not in self.roster.dead]
+
+    def _notice(self, dead: NodeId) -> None:
+        for peer in self._alive():
+            self.cores[peer].peer_lost(dead, "killed", self.now)
+            self.cores[peer].peer_gone(dead)
+            self._collect(peer)
+
+    def _collect(self, peer: NodeId) -> None:
+        for event in self.cores[peer].take_events():
+            if isinstance(event, SendFrame):
+                data = encode_frame(event.frame)
+                self.on_frame(event.frame, event.peer)
+                delay = 0.0 if event.peer == peer else self._rng.uniform(0.0001, 0.002)
+                self._plan(delay, self._arrival(data, peer, event.peer))
+            elif isinstance(event, ComputeRequested):
+                self._plan(self._rng.uniform(0.0005, 0.002), self._computing(peer, event))
+            else:
+                self.events.append((self.now, peer, event))
+                if isinstance(event, TokenProduced):
+                    self.on_token(event)
+
+    def _arrival(self, data: bytes, source: NodeId, destination: NodeId) -> Callable[[], None]:
+        def arrive() -> None:
+            if destination in self.roster.dead:
+                return
+            core = self.cores[destination]
+            try:
+                core.receive_frame_untrusted(decode_frame_untrusted(data), source, self.now)
+            except RemoteProtocolError as error:
+                core.counters[f"refused: {error}"] += 1
+            self._collect(destination)
+
+        return arrive
+
+    def _computing(self, peer: NodeId, event: ComputeRequested) -> Callable[[], None]:
+        def compute() -> None:
+            if peer in self.roster.dead:
+                return
+            result = run_work(self._engines[peer], event.work, lambda: self.now)
+            self.cores[peer].compute_finished(event.job, result, self.now)
+            self._collect(peer)
+
+        return compute
+
+    def _plan(self, delay: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._agenda, (self.now + delay, self._count, action))
