@@ -51,6 +51,8 @@ def explain_frame(data: bytes) -> list[Field]:
     if isinstance(count, int) and 29 + 4 * count + 4 <= len(data):
         fields += _length_fields(data, count)
         fields += _body_fields(data, count)
+        if data[2] & Flags.STRONG_TAIL and not _may_be_tail(data, count, fields):
+            fields[2] = _with_problem(fields[2], "STRONG_TAIL, but not one I8 slice of 8 bytes")
         fields.append(_crc_field(data))
     elif isinstance(count, int):
         fields[5] = _with_problem(fields[5], f"{count} slices do not fit in {len(data)} bytes")
@@ -141,6 +143,12 @@ def _slice_fields(body: bytes, lengths: list[int], prefix: str, base: int) -> It
             return
     if at < len(body):
         yield Field(f"{prefix}rest", base + at, len(body) - at, None, "bytes after the last slice")
+
+
+def _may_be_tail(data: bytes, count: int, fields: list[Field]) -> bool:
+    dtypes = [field.value for field in fields if field.name.endswith(".dtype")]
+    # What a sealed or broken body hides is not held against the flag.
+    return count == 1 and _u32(data, 24) == 8 and dtypes[:1] in ([], [DType.I8.name])
 
 
 def _crc_field(data: bytes) -> Field:

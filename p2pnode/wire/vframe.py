@@ -122,11 +122,8 @@ class Frame:
     strong_tail: bool = False
 
     def __post_init__(self) -> None:
-        if not (
-            0 <= self.stream_id < 1 << 32
-            and 0 <= self.frame_seq < 1 << 64
-            and 0 <= self.space_hash32 < 1 << 32
-        ):
+        # A number that is negative or too wide leaves bits behind; the cheapest test of both.
+        if self.stream_id >> 32 or self.frame_seq >> 64 or self.space_hash32 >> 32:
             raise LocalProtocolError("a stream_id, frame_seq or space_hash32 is too wide")
         if self.strong_tail and not _is_tail(self.slices):
             raise LocalProtocolError("a TAIL is one I8 slice of 8 bytes")

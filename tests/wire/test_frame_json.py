@@ -103,6 +103,7 @@ def test_every_field_of_a_frame_is_listed() -> None:
         (0, b"\7", "version"),
         (1, b"\7", "type"),
         (2, b"\x10", "flags"),
+        (2, b"\x04", "flags"),
         (16, b"\xff", "num_slices"),
         (24, b"\6", "slice[0].payload"),
         (24, b"\4", "slice[0].payload"),
