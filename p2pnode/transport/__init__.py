@@ -1,1 +1,1 @@
-"""Sealed, FEC-protected datagrams between two peers; ignorant of swarms."""
+"""Sealed, loss-repaired messages between nodes over UDP; ignorant of swarms and of sockets."""

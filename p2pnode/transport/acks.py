@@ -1,0 +1,75 @@
+"""Which of the peer's packets arrived, and when it must be told."""
+
+from p2pnode.transport.frames import MAX_RANGES, Ack
+
+
+class Arrivals:
+    """The runs of packet numbers that arrived, newest first, and the acknowledgement owed.
+
+    Attributes:
+        due: When an acknowledgement must leave at the latest; None when none is owed.
+    """
+
+    __slots__ = ("_ack_every", "_max_delay", "_newest_at", "_owed", "_ranges", "due")
+
+    def __init__(self, max_delay: float, ack_every: int) -> None:
+        self._max_delay = max_delay
+        self._ack_every = ack_every
+        self._ranges: list[tuple[int, int]] = []
+        self._owed = 0
+        self._newest_at = 0.0
+        self.due: float | None = None
+
+    def record(self, number: int, now: float, *, wants_ack: bool) -> None:
+        """Note a packet; a hole, or a filled one, is acknowledged at once."""
+        in_order = self._insert(number)
+        if self._ranges[0][1] == number:
+            self._newest_at = now
+        if not wants_ack:
+            return
+        self._owed += 1
+        if not in_order or self._owed >= self._ack_every:
+            self.due = now
+        elif self.due is None:
+            self.due = now + self._max_delay
+
+    def take(self, now: float) -> Ack | None:
+        """Return the acknowledgement owed, as sent now; None when none is."""
+        if self.due is None:
+            return None
+        self.due = None
+        self._owed = 0
+        return Ack(tuple(self._ranges), now - self._newest_at)
+
+    def forget_below(self, number: int) -> None:
+        """The peer knows of everything up to ``number``: no need to tell again."""
+        ranges = self._ranges
+        while len(ranges) > 1 and ranges[-1][1] <= number:
+            ranges.pop()
+
+    def _insert(self, number: int) -> bool:
+        """Add a number, and say whether it came right after the highest."""
+        ranges = self._ranges
+        if not ranges:
+            ranges.append((number, number))
+            return True
+        low, high = ranges[0]
+        if number == high + 1:
+            ranges[0] = (low, number)
+            return True
+        at = 0
+        while at < len(ranges) and ranges[at][0] > number:
+            at += 1
+        # ranges[at] is now the first that begins at or below the number
+        if at == len(ranges) or ranges[at][1] < number:
+            ranges.insert(at, (number, number))
+            self._join(at)
+            self._join(at - 1)
+            del ranges[MAX_RANGES:]
+        return False
+
+    def _join(self, at: int) -> None:
+        """Make one of the runs ``at`` and ``at + 1`` if they touch."""
+        ranges = self._ranges
+        if 0 <= at < len(ranges) - 1 and ranges[at + 1][1] + 1 >= ranges[at][0]:
+            ranges[at : at + 2] = [(ranges[at + 1][0], ranges[at][1])]

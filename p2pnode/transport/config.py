@@ -1,0 +1,169 @@
+"""Everything about the transport that someone may want to turn, and in which direction."""
+
+from dataclasses import dataclass, replace
+
+from p2pnode.errors import ConfigError
+
+BASE_DATAGRAM = 1200
+"""UDP payload that every path carries: RFC 9000, section 14.1."""
+
+MAX_DATAGRAM = 65507
+"""The largest UDP payload over IPv4."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportConfig:
+    """How one endpoint behaves; times are in seconds, sizes in bytes.
+
+    Take a preset (:meth:`lan`, :meth:`wan`, :meth:`simulation`) and :func:`dataclasses.replace`
+    what differs. The two ends of a connection need not agree on anything here.
+    """
+
+    max_datagram: int = 16384
+    """Largest UDP payload to try and to receive, found by probing upward from 1200.
+
+    At least 1200, at most 65507. The socket must forbid IP fragmentation and its receive buffer
+    must hold many of these. 16384 (loopback) is a guess between fewer system calls and the share
+    of a receive buffer that one datagram takes.
+    """
+
+    fec: bool = True
+    """Whether latency messages carry parity when loss is measured. False only to compare."""
+
+    fec_max_overhead: float = 1.0
+    """Most parity shards per data shard, 0 to 4; at least 2 are allowed. A guess: beyond 1.0
+    retransmission is cheaper."""
+
+    fec_least_loss: float = 0.003
+    """Measured loss below which no parity is sent at all. A guess: loss-free LANs stay there, so
+    FEC costs them nothing."""
+
+    initial_rtt: float = 0.05
+    """Round trip assumed before the handshake has measured one. RFC 9002 takes 0.333."""
+
+    max_ack_delay: float = 0.005
+    """Longest wait for something to carry an acknowledgement along, at most a quarter of
+    ``silence``. RFC 9000 takes 0.025; a chain of stages answers faster."""
+
+    ack_every: int = 8
+    """Packets after which an acknowledgement no longer waits. RFC 9000 takes 2; fewer
+    acknowledgements cost Python less, and the first window is wider than this."""
+
+    reorder_tolerance: float = 0.001
+    """Least time by which a packet may be overtaken before it is taken for lost. RFC 9002's
+    timer granularity, 0.001."""
+
+    pto_max: float = 0.25
+    """Longest pause between retransmissions into silence; a fraction of ``silence``, so several
+    are tried before the peer is called unresponsive. A guess."""
+
+    silence: float = 1.0
+    """In-flight data unacknowledged for so long makes the peer unresponsive. Several ``pto_max``,
+    below ``idle_timeout``."""
+
+    idle_timeout: float = 10.0
+    """A peer unheard, or unacknowledging, for so long is disconnected."""
+
+    keepalive: float = 4.0
+    """A peer unheard for so long is pinged; below ``idle_timeout - silence``."""
+
+    dial_timeout: float = 5.0
+    """A handshake unfinished for so long has failed. WireGuard: 5 s a try."""
+
+    dial_retry: float = 0.25
+    """First pause before a handshake message is repeated; each further pause is twice as long."""
+
+    handshake_rate: int = 50
+    """Handshakes a second answered without a cookie. One costs the responder about 0.3 ms, so
+    50 are 1.5 % of a core. A guess."""
+
+    max_half_open: int = 256
+    """Handshakes we answered that may wait to be finished at once. A guess."""
+
+    max_peers: int = 1024
+    """Connections at once; a handshake beyond them gets silence."""
+
+    initial_window: int = 64 * 1024
+    """First congestion window: one whole message. RFC 9002 takes 14,720."""
+
+    minimum_window: int = 24 * 1024
+    """The congestion window never falls below this. On a lossy Wi-Fi, where loss says little about
+    queues, it lets a message of 8 KiB and its parity leave at once; 2 ms of 100 Mb/s."""
+
+    pacing_burst: int = 64 * 1024
+    """Bytes that may leave back to back. Timers are 1 ms grained, so pacing is in batches."""
+
+    reassembly_bytes: int = 16 * 1024 * 1024
+    """Memory one peer's unfinished messages may take here; at least one message, 65536."""
+
+    send_queue_bytes: int = 64 * 1024 * 1024
+    """Unacknowledged bytes one peer may have waiting; see ``Endpoint.queued_bytes``."""
+
+    rekey_seconds: float = 120.0
+    """Age at which a sending key is replaced. WireGuard: 120."""
+
+    rekey_packets: int = 1 << 24
+    """Packets after which a sending key is replaced; far below any limit of the cipher, at
+    least 1024 so that the peer cannot miss a whole key."""
+
+    path_raise: float = 600.0
+    """Pause before a larger datagram is tried again. RFC 8899, section 5.1.1: 600."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "max_datagram lies in 1200..65507": BASE_DATAGRAM <= self.max_datagram <= MAX_DATAGRAM,
+            "fec_max_overhead lies in 0..4": 0 <= self.fec_max_overhead <= 4,
+            "pto_max is at most silence": 0 < self.pto_max <= self.silence,
+            "max_ack_delay is at most a quarter of silence": 0
+            <= self.max_ack_delay
+            <= self.silence / 4,
+            "keepalive + silence is below idle_timeout": self.keepalive + self.silence
+            < self.idle_timeout,
+            "rekey_packets is at least 1024": self.rekey_packets >= 1024,
+            "windows hold ten base datagrams": 10 * BASE_DATAGRAM
+            <= self.minimum_window
+            <= self.initial_window,
+            "reassembly_bytes and send_queue_bytes hold a message": min(
+                self.reassembly_bytes, self.send_queue_bytes
+            )
+            >= 65536,
+            "counts are positive": min(
+                self.ack_every, self.handshake_rate, self.max_half_open, self.max_peers
+            )
+            >= 1,
+            "times are positive": min(
+                self.initial_rtt, self.dial_timeout, self.dial_retry, self.rekey_seconds
+            )
+            > 0,
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ConfigError(f"transport settings: {'; '.join(broken)}")
+
+    @classmethod
+    def lan(cls) -> "TransportConfig":
+        """For machines in one house: quick to notice, quick to repair."""
+        return cls()
+
+    @classmethod
+    def wan(cls) -> "TransportConfig":
+        """For machines anywhere: patient, and gentle on queues."""
+        return cls(
+            max_datagram=1472,
+            initial_rtt=0.2,
+            max_ack_delay=0.01,
+            pto_max=1.0,
+            silence=3.0,
+            idle_timeout=30.0,
+            keepalive=10.0,
+            dial_timeout=10.0,
+            dial_retry=0.5,
+            initial_window=24 * 1024,
+            minimum_window=12 * 1024,
+            pacing_burst=24 * 1024,
+        )
+
+    @classmethod
+    def simulation(cls) -> "TransportConfig":
+        """As :meth:`lan`, with an Ethernet's datagrams."""
+        return replace(cls.lan(), max_datagram=1472)

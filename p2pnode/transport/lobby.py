@@ -1,0 +1,181 @@
+"""Handshakes under way: who knocks, whom we knock at, and who of two that knock at once gives way.
+
+When both ends dial each other at the same time, each sees the other's INIT while its own is
+unanswered. Both know both ephemeral keys, so both come to the same choice without a word: the
+greater key's dial goes on, the other gives way and its owner answers instead.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.sansio import Address, NodeId, Transmit
+from p2pnode.transport.admission import CookieJar
+from p2pnode.transport.handshake import Answer, Dial, Established, Local
+from p2pnode.transport.noise import XX_PSK3
+from p2pnode.transport.packets import (
+    MAC_SIZE,
+    CookieReply,
+    DroppedError,
+    Finish,
+    Init,
+    Response,
+)
+
+HalfOpen: TypeAlias = Dial | Answer
+
+
+class Lobby:
+    """Every handshake of an endpoint that is not a connection yet."""
+
+    def __init__(
+        self,
+        local: Local,
+        *,
+        draw_index: Callable[[], int],
+        outbox: list[Transmit[Address]],
+        count: Callable[[str], None],
+        now: float,
+    ) -> None:
+        """``draw_index`` returns an index no one has; datagrams are appended to ``outbox``."""
+        self._local = local
+        self._draw_index = draw_index
+        self._outbox = outbox
+        self._count = count
+        self._jar = CookieJar(local.config.handshake_rate, local.rng, now)
+        self._dials: dict[Address, Dial] = {}
+        self._answers: dict[bytes, Answer] = {}
+        self._by_index: dict[int, HalfOpen] = {}
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._by_index
+
+    # Commands
+
+    def dial(self, address: Address, peer: NodeId | None, now: float) -> None:
+        """Begin a handshake; one under way at the same address is left alone."""
+        if address in self._dials:
+            return
+        dial = Dial(self._local, address, peer, self._draw_index(), now)
+        self._dials[address] = dial
+        self._by_index[dial.index] = dial
+        self._send(dial.next_packet(now), address)
+
+    def drop(self, half_open: HalfOpen) -> None:
+        """Forget a handshake: it became a connection, or nothing will come of it."""
+        self._by_index.pop(half_open.index, None)
+        if isinstance(half_open, Dial):
+            if self._dials.get(half_open.address) is half_open:
+                del self._dials[half_open.address]
+            return
+        for ephemeral in [key for key, held in self._answers.items() if held is half_open]:
+            del self._answers[ephemeral]
+
+    def drop_dials(self, peer: NodeId, address: Address) -> None:
+        """Forget our dials that a connection to ``peer`` at ``address`` has made needless."""
+        for dial in list(self._dials.values()):
+            if dial.peer == peer or dial.address == address:
+                self.drop(dial)
+
+    # Inputs; each raises RemoteProtocolError when it drops the datagram
+
+    def receive_init_untrusted(self, datagram: bytes, source: Address, now: float) -> None:
+        covered, mac2 = datagram[:-MAC_SIZE], datagram[-MAC_SIZE:]
+        init = Init.decode_untrusted(self._local.keys.strip_untrusted(covered))
+        known = self._answers.get(init.ephemeral)
+        if known is not None:
+            if known.source != source:
+                raise DroppedError("handshake_repeated", "an INIT repeated from elsewhere")
+            self._send(known.response, source)
+            return
+        if self._jar.is_under_load(now) and not self._jar.is_paid(covered, mac2, source, now):
+            self._count("cookies_sent")
+            reply = self._local.keys.seal_cookie(
+                self._jar.bake(source, now), init.sender, covered[-MAC_SIZE:], self._local.rng
+            )
+            self._send(self._local.keys.stamp(reply.encode()), source)
+            return
+        if len(self._answers) >= self._local.config.max_half_open:
+            raise DroppedError("handshake_too_many")
+        self._answer_untrusted(init, source, now)
+
+    def receive_response_untrusted(
+        self, datagram: bytes, source: Address, now: float
+    ) -> tuple[Dial, Established]:
+        """Return the dial that this answers; it stays here until :meth:`drop`."""
+        response = Response.decode_untrusted(self._local.keys.strip_untrusted(datagram))
+        dial = self._by_index.get(response.receiver)
+        if not isinstance(dial, Dial):
+            raise DroppedError("handshake_unknown_index")
+        return dial, dial.receive_response_untrusted(response, source, now)
+
+    def receive_finish_untrusted(
+        self, datagram: bytes, source: Address, now: float
+    ) -> tuple[Answer, Established]:
+        finish = Finish.decode_untrusted(self._local.keys.strip_untrusted(datagram))
+        answer = self._by_index.get(finish.receiver)
+        if not isinstance(answer, Answer) or answer.source != source:
+            raise DroppedError("handshake_unknown_index")
+        return answer, answer.receive_finish_untrusted(finish, now)
+
+    def receive_cookie_untrusted(self, datagram: bytes, source: Address, now: float) -> None:
+        reply = CookieReply.decode_untrusted(self._local.keys.strip_untrusted(datagram))
+        dial = self._by_index.get(reply.receiver)
+        if not isinstance(dial, Dial) or dial.address != source:
+            raise DroppedError("cookie_unexpected")
+        dial.receive_cookie_untrusted(reply)
+        self._send(dial.next_packet(now), dial.address)
+
+    def open_untrusted(self, index: int, datagram: bytes) -> tuple[HalfOpen, int, bytes]:
+        """Open the first sealed packet of a handshake: it confirms the session.
+
+        Returns:
+            The handshake, the packet's counter and its frames.
+        """
+        half_open = self._by_index.get(index)
+        if half_open is None or half_open.established is None:
+            raise DroppedError("data_unknown_index")
+        counter, frames = half_open.established.session.open_untrusted(datagram)
+        return half_open, counter, frames
+
+    def send_finish(self, dial: Dial, now: float) -> None:
+        self._send(dial.next_packet(now), dial.address)
+
+    # Time
+
+    def next_timeout(self) -> float | None:
+        dials = (min(dial.retry_at, dial.deadline) for dial in self._dials.values())
+        answers = (answer.deadline for answer in self._answers.values())
+        return min((*dials, *answers), default=None)
+
+    def handle_timeout(self, now: float) -> list[Dial]:
+        """Repeat what is due and forget what is over; return the dials that failed."""
+        for answer in [held for held in self._answers.values() if held.deadline <= now]:
+            self.drop(answer)
+            self._count("handshake_unfinished")
+        failed = [dial for dial in self._dials.values() if dial.deadline <= now]
+        for dial in failed:
+            self.drop(dial)
+        for dial in self._dials.values():
+            if dial.retry_at <= now:
+                self._count("handshake_retries")
+                self._send(dial.next_packet(now), dial.address)
+        return failed
+
+    def _answer_untrusted(self, init: Init, source: Address, now: float) -> None:
+        rival = self._dials.get(source)
+        if rival is not None and rival.established is None and rival.ephemeral > init.ephemeral:
+            raise DroppedError("handshake_crossed", "both ends dialled; ours goes on")
+        try:
+            answer = Answer(self._local, init, source, self._draw_index(), now)
+        except DroppedError:
+            raise
+        except RemoteProtocolError as error:
+            stale = "handshake_forged" if init.pattern is XX_PSK3 else "handshake_not_for_us"
+            raise DroppedError(stale, str(error)) from error
+        self._answers[init.ephemeral] = answer
+        self._by_index[answer.index] = answer
+        self._send(answer.response, source)
+
+    def _send(self, payload: bytes, destination: Address) -> None:
+        self._outbox.append(Transmit(destination, payload))

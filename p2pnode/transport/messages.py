@@ -1,0 +1,255 @@
+"""Messages in pieces: cutting them up to send, putting them together again."""
+
+from collections.abc import Iterator
+
+from p2pnode.transport import fec
+from p2pnode.transport.events import Delivery
+from p2pnode.transport.frames import Shard
+from p2pnode.transport.packets import DroppedError
+
+ID_SPAN = 16384
+"""How far a message's number may run ahead of the oldest unfinished one's. The sender waits, so
+that the receiver's memory of what it has delivered stays bounded."""
+
+ID_MASK = 0xFFFFFFFF
+"""Numbers are 32 bits wide and begin again at 0; the span keeps them unambiguous."""
+
+
+class Outgoing:
+    """A message on its way.
+
+    Attributes:
+        id: Its number on this connection.
+        delivery: LATENCY or BULK.
+        payload: The message.
+        count: Data shards it is cut into.
+        geometry: Counts its cuts; a smaller path needs a new one.
+        is_done: Enough shards were acknowledged: the peer has it.
+    """
+
+    __slots__ = (
+        "_acked", "_copies", "_live", "_parity", "_shard_size", "_waiting", "count", "delivery",
+        "geometry", "id", "is_done", "is_queued", "payload",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, payload: bytes, delivery: Delivery, shard_size: int, parity: int
+    ) -> None:
+        """``shard_size`` bytes at most make a shard, ``parity`` more shards are sent at once."""
+        self.id = number
+        self.payload = payload
+        self.delivery = delivery
+        self.geometry = 0
+        self.is_done = False
+        self.is_queued = False
+        self._cut(shard_size, parity)
+
+    def _cut(self, shard_size: int, parity: int) -> None:
+        length = len(self.payload)
+        count = -(-length // shard_size) or 1
+        self._shard_size = -(-length // count)
+        self.count = count if count == 1 else -(-length // self._shard_size)
+        self._parity: dict[int, bytes] = {}
+        self._acked: set[int] = set()
+        self._copies: dict[int, int] = {}  # in flight, by index
+        self._live = 0  # indices in flight and not acknowledged
+        if self.count == 1:
+            self._waiting = [0] * (1 + parity)  # parity of a single shard is the shard itself
+            return
+        self._waiting = list(range(self.count + parity - 1, -1, -1))  # popped from the end
+        self._make_parity(self.count, parity)
+
+    def recut(self, shard_size: int) -> None:
+        """Begin anew with smaller shards; what is in flight no longer counts."""
+        if self._shard_size > shard_size:
+            self.geometry += 1
+            self._cut(shard_size, 0)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a shard waits to be sent."""
+        return bool(self._waiting)
+
+    def next_index(self) -> int:
+        return self._waiting[-1]
+
+    def size_of(self, index: int) -> int:
+        if index == self.count - 1:
+            return len(self.payload) - self._shard_size * index
+        return self._shard_size
+
+    def shard(self, index: int) -> bytes:
+        if self.count == 1:
+            return self.payload
+        if index < self.count:
+            start = index * self._shard_size
+            return self.payload[start : start + self._shard_size]
+        return self._parity[index]
+
+    def on_sent(self, index: int, *, again: bool = False) -> None:
+        """The shard left; ``again`` when it was not the next one waiting."""
+        if not again:
+            self._waiting.pop()
+        copies = self._copies.get(index, 0)
+        if not copies and index not in self._acked:
+            self._live += 1
+        self._copies[index] = copies + 1
+
+    def on_acked(self, index: int, geometry: int, *, in_flight: bool = True) -> bool:
+        """A copy of the shard arrived; say whether that makes the message done."""
+        if self.is_done or geometry != self.geometry:
+            return False
+        if index not in self._acked:
+            self._acked.add(index)
+            if self._copies.get(index):
+                self._live -= 1
+            if len(self._acked) >= self.count:
+                self.finish()
+                return True
+        if in_flight:
+            self._copies[index] -= 1
+        self._refill()
+        return False
+
+    def on_lost(self, index: int, geometry: int) -> None:
+        """A copy of the shard was lost; what is needed of it waits again."""
+        if self.is_done or geometry != self.geometry:
+            return
+        self._copies[index] -= 1
+        if not self._copies[index] and index not in self._acked:
+            self._live -= 1
+        self._refill()
+
+    def finish(self) -> None:
+        self.is_done = True
+        self._waiting.clear()
+        self._parity.clear()
+
+    def _refill(self) -> None:
+        """Queue as many shards as could not arrive from what is in flight or queued already."""
+        lacking = self.count - len(self._acked) - self._live - len(set(self._waiting))
+        if lacking <= 0:
+            return
+        for index in self._absent():
+            self._waiting.insert(0, index)
+            lacking -= 1
+            if not lacking:
+                return
+
+    def _absent(self) -> Iterator[int]:
+        for index in range(self.count):
+            if (
+                index not in self._acked
+                and not self._copies.get(index)
+                and index not in self._waiting
+            ):
+                yield index
+
+    def _make_parity(self, first: int, count: int) -> None:
+        if count:
+            size = self._shard_size
+            data = [self.shard(index).ljust(size, b"\0") for index in range(self.count)]
+            made = fec.encode(data, first - self.count, count)
+            self._parity.update(zip(range(first, first + count), made, strict=True))
+
+
+class _Partial:
+    """A message of which some shards are here."""
+
+    __slots__ = ("count", "delivery", "length", "shards")
+
+    def __init__(self, shard: Shard) -> None:
+        self.delivery = shard.delivery
+        self.length = shard.length
+        self.count = shard.count
+        self.shards: dict[int, bytes] = {}
+
+    def join(self) -> tuple[bytes, bool]:
+        """Return the message, and whether parity had to rebuild any of it."""
+        size = -(-self.length // self.count)
+        rebuilt = any(index >= self.count for index in self.shards)
+        if not rebuilt:
+            return b"".join(self.shards[index] for index in range(self.count)), False
+        padded = {index: shard.ljust(size, b"\0") for index, shard in self.shards.items()}
+        return b"".join(fec.recover(padded, self.count))[: self.length], True
+
+
+class Reassembly:
+    """Puts the peer's messages together, and delivers each once.
+
+    Attributes:
+        recovered: Messages that parity completed.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """``limit`` bounds the bytes of messages under way."""
+        self._limit = limit
+        self._held = 0
+        self._partials: dict[int, _Partial] = {}
+        self._floor = 0  # every message below it was delivered
+        self._delivered: set[int] = set()  # and these above it
+        self.recovered = 0
+
+    def __len__(self) -> int:
+        return len(self._partials)
+
+    def add_untrusted(self, shard: Shard) -> tuple[bytes | None, bool]:
+        """Take a shard.
+
+        Returns:
+            The message if this completes it, and whether the peer should be told to stop sending
+            shards of it (parity rebuilt it, or it was delivered already).
+
+        Raises:
+            DroppedError: There is no room, or the peer breaks the rules; nothing changed, and the
+                packet must not be acknowledged.
+        """
+        number = shard.message
+        ahead = (number - self._floor) & ID_MASK
+        if ahead > ID_MASK // 2 or number in self._delivered:
+            return None, True
+        if ahead >= ID_SPAN:
+            raise DroppedError("message_ahead", f"message {number} is far ahead of {self._floor}")
+        if shard.count == 1 and number not in self._partials:
+            self._mark(number)
+            return shard.data, False
+        partial = self._partial_untrusted(shard)
+        if partial is None:
+            return None, False
+        partial.shards.setdefault(shard.index, shard.data)
+        if len(partial.shards) < partial.count:
+            return None, False
+        self._drop(number)
+        self._mark(number)
+        payload, rebuilt = partial.join()
+        self.recovered += rebuilt
+        return payload, rebuilt
+
+    def _partial_untrusted(self, shard: Shard) -> _Partial | None:
+        """Return where the shard belongs; None when it is of a cut that was given up."""
+        partial = self._partials.get(shard.message)
+        if partial is not None and partial.count == shard.count:
+            if (partial.length, partial.delivery) != (shard.length, shard.delivery):
+                raise DroppedError("shard_mismatch", "a message changed on its way")
+            return partial
+        if partial is not None:
+            if shard.count < partial.count:
+                return None  # the sender cuts anew only when the path has become smaller
+            self._drop(shard.message)
+        if self._held + shard.length > self._limit:
+            raise DroppedError("reassembly_full")
+        self._held += shard.length
+        self._partials[shard.message] = made = _Partial(shard)
+        return made
+
+    def _drop(self, number: int) -> None:
+        self._held -= self._partials.pop(number).length
+
+    def _mark(self, number: int) -> None:
+        if number != self._floor:
+            self._delivered.add(number)
+            return
+        self._floor = (number + 1) & ID_MASK
+        while self._floor in self._delivered:
+            self._delivered.discard(self._floor)
+            self._floor = (self._floor + 1) & ID_MASK

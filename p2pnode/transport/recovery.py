@@ -1,0 +1,232 @@
+"""What is in flight, what arrived, what was lost: RFC 9002, made quick for LANs.
+
+A packet is lost when later ones were acknowledged and it is either three behind or older than 9/8
+of a round trip (at least ``reorder_tolerance``). A path that reorders is noticed, because a packet
+taken for lost is acknowledged after all; the tolerances then widen (as RACK's do, RFC 8985). When
+nothing comes back at all, the probe timeout retransmits.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from p2pnode.transport.config import TransportConfig
+from p2pnode.transport.frames import Ack
+from p2pnode.transport.messages import Outgoing
+from p2pnode.transport.packets import DroppedError
+
+_PACKET_THRESHOLD = 3
+_WIDEST_THRESHOLD = 64
+_TIME_FACTOR = 9 / 8
+_WIDEST_FACTOR = 3.0
+_GRANULARITY = 0.001
+_LOST_KEPT = 256
+
+
+@dataclass(slots=True)
+class SentPacket:
+    """A packet that asks for an acknowledgement.
+
+    Attributes:
+        number: Its packet number.
+        sent_at: When it left.
+        size: UDP payload bytes.
+        message: Whose shard it bears; None for a ping or a path probe.
+        index: Which shard.
+        geometry: The cut of the message that ``index`` refers to.
+        told: The highest number that an acknowledgement in it told the peer of, -1 for none.
+        is_probe: A path probe: its loss says nothing but that it was too large.
+    """
+
+    number: int
+    sent_at: float
+    size: int
+    message: Outgoing | None
+    index: int
+    geometry: int
+    told: int
+    is_probe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AckResult:
+    """What an acknowledgement, or the passing of time, revealed.
+
+    Attributes:
+        acked: Arrived.
+        lost: Taken for lost now.
+        pardoned: Taken for lost earlier, and arrived after all.
+    """
+
+    acked: list[SentPacket]
+    lost: list[SentPacket]
+    pardoned: list[SentPacket]
+
+
+class RttEstimator:
+    """RFC 9002, section 5."""
+
+    __slots__ = ("is_measured", "latest", "least", "smoothed", "variation")
+
+    def __init__(self, assumed: float, measured: float | None) -> None:
+        self.is_measured = measured is not None
+        self.latest = assumed if measured is None else measured
+        self.smoothed = self.latest
+        self.variation = self.latest / 2
+        self.least = self.latest
+
+    def update(self, sample: float, ack_delay: float) -> None:
+        self.latest = sample
+        if not self.is_measured:
+            self.is_measured = True
+            self.least = self.smoothed = sample
+            self.variation = sample / 2
+            return
+        self.least = min(self.least, sample)
+        if sample >= self.least + ack_delay:
+            sample -= ack_delay
+        self.variation += (abs(self.smoothed - sample) - self.variation) / 4
+        self.smoothed += (sample - self.smoothed) / 8
+
+
+class Recovery:
+    """The packets in flight of one connection.
+
+    Attributes:
+        rtt: Of acknowledged packets.
+        in_flight: Bytes sent and neither acknowledged nor lost, path probes excepted.
+        pto_count: Probe timeouts since the last acknowledgement.
+    """
+
+    def __init__(self, config: TransportConfig, rtt: float | None) -> None:
+        self._config = config
+        self.rtt = RttEstimator(config.initial_rtt, rtt)
+        self.in_flight = 0
+        self.pto_count = 0
+        self._sent: dict[int, SentPacket] = {}  # in sending order
+        self._eliciting = 0  # of them, all but path probes
+        self._last_sent_at = 0.0
+        self._largest_acked = -1
+        self._loss_at: float | None = None
+        self._lost: dict[int, SentPacket] = {}
+        self._packet_threshold = _PACKET_THRESHOLD
+        self._time_factor = _TIME_FACTOR
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything in flight should be acknowledged."""
+        return self._eliciting > 0
+
+    @property
+    def pto(self) -> float:
+        """How long the newest packet may go without an acknowledgement."""
+        rtt = self.rtt
+        base = rtt.smoothed + max(4 * rtt.variation, _GRANULARITY) + self._config.max_ack_delay
+        return min(base * (1 << min(self.pto_count, 16)), max(self._config.pto_max, base))
+
+    def next_timeout(self) -> float | None:
+        if self._loss_at is not None:
+            return self._loss_at
+        if self._eliciting:
+            return self._last_sent_at + self.pto
+        return None
+
+    def unacknowledged(self) -> Iterable[SentPacket]:
+        """Everything in flight, the oldest first."""
+        return self._sent.values()
+
+    def sent(self, packet: SentPacket) -> None:
+        self._sent[packet.number] = packet
+        if not packet.is_probe:
+            self._eliciting += 1
+            self.in_flight += packet.size
+            self._last_sent_at = packet.sent_at
+
+    def receive_ack_untrusted(self, ack: Ack, next_number: int, now: float) -> AckResult:
+        """Settle what ``ack`` covers.
+
+        Raises:
+            DroppedError: It covers a packet that was never sent; nothing changed.
+        """
+        if ack.largest >= next_number:
+            raise DroppedError("ack_of_unsent")
+        acked: list[SentPacket] = []
+        pardoned: list[SentPacket] = []
+        for low, high in ack.ranges:
+            self._settle(low, high, acked)
+            if self._lost:
+                pardoned += [self._lost.pop(n) for n in list(self._lost) if low <= n <= high]
+        self._largest_acked = max(self._largest_acked, ack.largest)
+        if acked:
+            newest = max(acked, key=_number)
+            if newest.number == ack.largest:
+                self.rtt.update(now - newest.sent_at, min(ack.delay, self._config.max_ack_delay))
+            self.pto_count = 0
+        for packet in pardoned:
+            self._widen(packet, ack.largest, now)
+        return AckResult(acked, self._detect(now), pardoned)
+
+    def detect_losses(self, now: float) -> list[SentPacket]:
+        """Return what became lost by the passing of time; empty when a probe timeout is due."""
+        return self._detect(now)
+
+    def forget(self, packet: SentPacket) -> None:
+        """Give up a path probe."""
+        self._sent.pop(packet.number, None)
+
+    def _settle(self, low: int, high: int, acked: list[SentPacket]) -> None:
+        sent = self._sent
+        if not sent:
+            return
+        low = max(low, next(iter(sent)))
+        numbers: Iterable[int] = range(low, high + 1)
+        if high - low > len(sent):
+            numbers = [number for number in sent if low <= number <= high]
+        for number in numbers:
+            packet = sent.pop(number, None)
+            if packet is not None:
+                self._take_out(packet)
+                acked.append(packet)
+
+    def _take_out(self, packet: SentPacket) -> None:
+        if not packet.is_probe:
+            self._eliciting -= 1
+            self.in_flight -= packet.size
+
+    def _detect(self, now: float) -> list[SentPacket]:
+        """RFC 9002, section 6.1."""
+        self._loss_at = None
+        lost = []
+        tolerance = self._tolerance()
+        for number, packet in self._sent.items():
+            if number > self._largest_acked:
+                break
+            overdue = packet.sent_at + tolerance
+            if now >= overdue or number <= self._largest_acked - self._packet_threshold:
+                lost.append(packet)
+            elif self._loss_at is None:
+                self._loss_at = overdue
+        for packet in lost:
+            del self._sent[packet.number]
+            self._take_out(packet)
+            self._lost[packet.number] = packet
+        while len(self._lost) > _LOST_KEPT:
+            del self._lost[next(iter(self._lost))]
+        return lost
+
+    def _tolerance(self) -> float:
+        rtt = self.rtt
+        return max(
+            self._time_factor * max(rtt.smoothed, rtt.latest), self._config.reorder_tolerance
+        )
+
+    def _widen(self, packet: SentPacket, largest: int, now: float) -> None:
+        """The path reorders: wait for more packets, and longer."""
+        behind = largest - packet.number + 1
+        wanted = max(self._packet_threshold, behind)
+        self._packet_threshold = min(wanted, _WIDEST_THRESHOLD)
+        if now - packet.sent_at > self._tolerance():
+            self._time_factor = min(self._time_factor + 0.25, _WIDEST_FACTOR)
+
+
+def _number(packet: SentPacket) -> int:
+    return packet.number
