@@ -32,6 +32,7 @@ LARGE = (120, 32)
 """Columns and lines from which on everything is shown at once."""
 SHORT = 34
 """Lines below which the detail of a peer takes the place of the layer map."""
+WAITING = "waiting for the node"
 
 
 class TopApp(App[None]):
@@ -55,7 +56,7 @@ class TopApp(App[None]):
         Binding("p", "pause", "Pause"),
         Binding("z", "zoom", "Zoom"),
         Binding("t", "next_theme", "Theme"),
-        Binding("escape", "clear_filter", show=False),
+        Binding("escape", "clear_filter", "Clear filter", key_display="esc"),
         *(Binding(str(n), f"page({page!r})", show=False) for n, page in enumerate(PAGES, start=1)),
     ]
 
@@ -72,7 +73,7 @@ class TopApp(App[None]):
         self._history = history or History()
         self._node: NodeSnapshot | None = None
         self._fetched_at = 0.0
-        self._notice = ""
+        self._notice = WAITING
         self._paused: Picture | None = None
         self._palette = Palette()
 
@@ -100,7 +101,6 @@ class TopApp(App[None]):
         self._recolour()
         self.screen.add_class("page-peers")
         self._lay_out()
-        self._header().show(None, notice="waiting for the node")
         self.query_one(Peers).focus_table()
         if self._interval is not None:
             self.run_worker(self._watch(self._interval))
@@ -131,22 +131,32 @@ class TopApp(App[None]):
 
     def _lose(self, error: Exception) -> None:
         why = " ".join(str(error).split()) or type(error).__name__
-        old = f" (shown: {span(time.monotonic() - self._fetched_at)} ago)" if self._node else ""
-        self._notice = f"node gone, retrying{old}: {printable(why)}"
+        notice = WAITING
+        if self._node is not None:
+            age = span(time.monotonic() - self._fetched_at)
+            notice = f"node gone, retrying (this is {age} old)"
+        self._notice = f"{notice}: {printable(why)}"
         self._refresh()
 
     # Showing
 
     def _refresh(self) -> None:
-        """Show the newest picture, or the paused one."""
-        picture = self._paused or self._picture()
-        self._base().set_class(bool(self._notice), "gone")
-        self._header().show(picture, notice=self._notice, paused=self._paused is not None)
+        """Show the newest picture, or the paused one.
+
+        An answer may arrive while the screen is being taken down: what is gone is passed over.
+        """
+        if not self.screen_stack:
+            return
+        base, picture = self._base(), self._paused or self._picture()
+        base.set_class(bool(self._notice), "gone")
+        for header in base.query(NodeHeader):
+            header.show(picture, notice=self._notice, paused=self._paused is not None)
         if picture is None:
             return
-        for panel in self._base().query(Panel):
+        for panel in base.query(Panel):
             panel.show(picture)
-        self._peers().show(picture)
+        for peers in base.query(Peers):
+            peers.show(picture)
 
     def _picture(self) -> Picture | None:
         if self._node is None:
@@ -174,9 +184,15 @@ class TopApp(App[None]):
     def action_filter(self) -> None:
         self.action_page("peers")
         self._peers().open_filter()
+        self.refresh_bindings()
 
     def action_clear_filter(self) -> None:
         self._peers().close_filter()
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer to clear a filter only where there is one."""
+        return action != "clear_filter" or self._peers().is_filtering
 
     def action_sort(self) -> None:
         self._peers().sort_by_next()
@@ -222,9 +238,6 @@ class TopApp(App[None]):
 
     def _base(self) -> Screen[object]:
         return self.screen_stack[0]
-
-    def _header(self) -> NodeHeader:
-        return self._base().query_one(NodeHeader)
 
     def _peers(self) -> Peers:
         return self._base().query_one(Peers)

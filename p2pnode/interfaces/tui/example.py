@@ -159,19 +159,9 @@ def _stranger(number: int, rng: Random) -> _Row:
     first = rng.randrange(0, N_LAYERS, 3)
     layers = (0, 0) if state == "idle" else (first, first + 3)
     reason = "no memory left for a layer" if state == "idle" else ""
-    heard = rng.uniform(0, 3)
     speed, rtt, loss = rng.uniform(5, 30), rng.uniform(0.5, 90), rng.random() ** 6
-    return (
-        f"peer-{number:02}",
-        state,
-        reason,
-        layers,
-        speed,
-        rtt,
-        loss,
-        "cpu x4",
-        rng.uniform(0, 3),
-    )
+    heard = rng.uniform(0, 3)
+    return (f"peer-{number:02}", state, reason, layers, speed, rtt, loss, "cpu x4", heard)
 
 
 def _peer(

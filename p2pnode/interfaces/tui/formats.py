@@ -13,7 +13,9 @@ UNITS = ("", "K", "M", "G", "T", "P")
 
 
 def short_count(number: float) -> str:
-    """Return a count in at most five characters: ``0``, ``999``, ``1.2k``, ``34k``."""
+    """Return a count in at most five characters: ``0``, ``0.3``, ``999``, ``1.2k``, ``34k``."""
+    if 0.05 <= number < 0.95:
+        return f"{number:.1f}"
     return _scaled(number, 1000, ("", "k", "M", "G", "T", "P"))
 
 
@@ -72,7 +74,7 @@ def layers(run: tuple[int, int]) -> str:
 
 def clip(text: str, width: int) -> str:
     """Return ``text`` in at most ``width`` characters."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"[: max(0, width)]
+    return text if len(text) <= width else (text[: width - 1] + "…" if width > 0 else "")
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -12,11 +12,10 @@ from textual.widgets import Static
 from p2pnode.interfaces.tui.palette import Palette
 
 KEYS = (
-    ("1 to 5", "peers, traffic, work, counters, log: open the page, or go to the panel"),
-    ("up, down", "choose a peer, or scroll the panel"),
-    ("enter, d", "open or close the detail of the chosen peer (small screens)"),
+    ("1 to 5", "open a page; with everything in sight, go to the panel"),
+    ("enter, d", "all about the chosen peer, on small screens"),
     ("/", "filter the peers; every word must match; escape clears"),
-    ("s, r", "sort by the next column; reverse. A click on a heading does both"),
+    ("s, r", "sort by the next column, reverse; or click on a heading"),
     ("p", "pause the picture; the node goes on"),
     ("z", "let the panel in focus fill the screen, and back"),
     ("t", "next theme; ctrl+p has all of them"),
@@ -24,7 +23,7 @@ KEYS = (
 )
 SIGNS = (
     ("serving", "runs its layers for the swarm"),
-    ("joining", "is loading, or calls on the swarm"),
+    ("joining", "not ready for work yet"),
     ("draining", "finishes its work and takes no more"),
     ("idle", "a member without layers; the Why column says why"),
     ("suspect", "did not answer a probe, and may be dead"),
@@ -68,12 +67,13 @@ class HelpScreen(ModalScreen[None]):
         palette = self._palette
         text = Text()
         for keys, meaning in KEYS:
-            text.append(f"{keys:>10}  ", style=palette.accent).append(f"{meaning}\n")
+            text.append(f"{keys:<10}  ", style=palette.accent).append(f"{meaning}\n")
         text.append("\n")
         for state, meaning in SIGNS:
             sign, style = palette.state(state)
-            text.append(f"{sign:>10}  ", style=style).append(f"{meaning}\n")
+            text.append(f"{sign:<10}  ", style=style).append(f"{meaning}\n")
         text.append("\n")
         for sign, meaning in MAP:
-            text.append(f"{sign:>10}  ", style=palette.plain).append(f"{meaning}\n")
+            text.append(f"{sign:<10}  ", style=palette.plain).append(f"{meaning}\n")
+        text.rstrip()
         return text

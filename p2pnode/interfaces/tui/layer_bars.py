@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from p2pnode.interfaces.tui.formats import clip
 from p2pnode.node.snapshot import NodeSnapshot, PeerView
 
 LIVE = frozenset({"serving", "joining", "draining", "suspect", "loading"})
@@ -76,7 +77,7 @@ def drawn(bar: Bar, width: int) -> str:
     left, line, right = _STROKES.get(bar.state, _STROKES["serving"])
     if width == 1:
         return "╋" if line == "━" else "┼"
-    name = f" {bar.name} " if len(bar.name) + 4 <= width else _clip(bar.name, width - 2)
+    name = _label(bar.name, width)
     inner = width - 2 - len(name)
     return left + line * (inner // 2) + name + line * (inner - inner // 2) + right
 
@@ -104,7 +105,7 @@ def _holds(peer: PeerView) -> bool:
     return peer.state in LIVE and peer.layers[0] < peer.layers[1]
 
 
-def _clip(text: str, width: int) -> str:
-    if width < 3:  # two letters of a name say nothing
-        return ""
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _label(name: str, width: int) -> str:
+    if len(name) + 4 <= width:
+        return f" {name} "
+    return clip(name, width - 2) if width > 4 else ""  # one or two letters say nothing

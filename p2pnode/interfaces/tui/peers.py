@@ -69,11 +69,11 @@ class Peers(Vertical):
     Peers:focus-within { border: round $primary; }
     Peers DataTable { height: 1fr; background: transparent; scrollbar-size-vertical: 1;
                       scrollbar-size-horizontal: 0; }
-    Peers Input { display: none; height: 1; border: none; padding: 0 1; }
+    Peers Input, Peers Input:focus { display: none; height: 1; border: none; padding: 0 1; }
     Peers #nobody { display: none; padding: 0 1; color: $foreground 60%; }
     Peers.empty #nobody { display: block; }
     Peers.empty DataTable { visibility: hidden; }
-    Peers Input.open { display: block; }
+    Peers Input.open, Peers Input.open:focus { display: block; }
     """
 
     BORDER_TITLE = "Peers"
@@ -109,6 +109,10 @@ class Peers(Vertical):
     def open_filter(self) -> None:
         self._input.add_class("open")
         self._input.focus()
+
+    @property
+    def is_filtering(self) -> bool:
+        return self._input.has_class("open")
 
     def close_filter(self) -> None:
         """Forget the filter and return to the table."""

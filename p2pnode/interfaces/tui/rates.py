@@ -140,14 +140,12 @@ def spark(samples: Sequence[Sample], kind: str, seconds: int = SPARK_SECONDS) ->
 def total_at(samples: Sequence[Sample], series: Series, moment: float) -> float:
     """Return the total at ``moment``, straight between samples and level beyond them.
 
-    A sample that does not know the series (a peer not met yet) is as if it held the next one's
-    total: appearing is not growing.
+    A sample that does not know the series (a reason to drop that had not occurred, a peer not met)
+    counts as zero.
     """
     after = min(bisect_right(samples, moment, key=lambda sample: sample.at), len(samples) - 1)
-    before = max(0, after - 1)
-    first, second = samples[before], samples[after]
-    high = second.totals.get(series, samples[-1].totals.get(series, 0))
-    low = first.totals.get(series, high)
+    first, second = samples[max(0, after - 1)], samples[after]
+    low, high = first.totals.get(series, 0), second.totals.get(series, 0)
     if moment <= first.at:
         return low
     if moment >= second.at:

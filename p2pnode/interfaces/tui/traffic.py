@@ -51,7 +51,7 @@ def _row(name: str, flow: Flow, spark: Sequence[float], room: int, palette: Pale
 
 
 def _number(written: Callable[[float], str], value: float) -> str:
-    return written(value) if value >= 0.5 else "·"
+    return written(value) if value >= 0.05 else "·"
 
 
 def _sum(flows: Sequence[Flow]) -> Flow:

@@ -1,0 +1,326 @@
+"""The application on an imagined screen. Polling is by hand: no test waits for time to pass."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import DataTable
+
+from p2pnode.errors import UserError
+from p2pnode.interfaces.tui.app import TopApp
+from p2pnode.interfaces.tui.counters import Counters
+from p2pnode.interfaces.tui.example import crowd, lonely, minute
+from p2pnode.interfaces.tui.header import NodeHeader
+from p2pnode.interfaces.tui.help import HelpScreen
+from p2pnode.interfaces.tui.layer_map import LayerMap
+from p2pnode.interfaces.tui.log_tail import LogTail
+from p2pnode.interfaces.tui.palette import THEMES
+from p2pnode.interfaces.tui.panel import Panel
+from p2pnode.interfaces.tui.peer_detail import PeerDetail
+from p2pnode.interfaces.tui.peers import Peers, matches
+from p2pnode.interfaces.tui.traffic import Traffic
+from p2pnode.interfaces.tui.work import Work
+from p2pnode.node.snapshot import NodeSnapshot
+
+SMALL, LARGE = (80, 24), (144, 44)
+HOUSE = list(minute())[-8:]
+Scenario = Callable[[TopApp, Pilot[None]], Awaitable[None]]
+
+
+def run(
+    scenario: Scenario,
+    answers: Iterable[NodeSnapshot | Exception],
+    size: tuple[int, int] = LARGE,
+) -> None:
+    """Run ``scenario`` against a node that gives ``answers``, and the last one for ever."""
+    pending = list(answers)
+
+    def fetch() -> NodeSnapshot:
+        answer = pending.pop(0) if len(pending) > 1 else pending[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def played() -> None:
+        app = TopApp(fetch, interval=None)
+        async with app.run_test(size=size) as pilot:
+            await scenario(app, pilot)
+
+    asyncio.run(played())
+
+
+async def polled(app: TopApp, pilot: Pilot[None], times: int = 1) -> None:
+    for _ in range(times):
+        await app.poll()
+    await pilot.pause()
+
+
+def names(app: TopApp) -> list[str]:
+    """Return the first column of the table, as it is shown."""
+    table: DataTable[Any] = app.query_one(DataTable)
+    return [table.get_row_at(row)[0].text.plain for row in range(table.row_count)]
+
+
+def text(app: TopApp, panel: type[Panel]) -> str:
+    return app.screen_stack[0].query_one(panel).drawn.plain
+
+
+def header(app: TopApp) -> str:
+    return app.screen_stack[0].query_one(NodeHeader).drawn.plain
+
+
+def test_a_large_screen_shows_everything_at_once() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot, times=len(HOUSE))
+        for panel in app.query(Panel):
+            assert panel.region.height > 2, panel
+        assert "kitchen 3f9a1c2e" in header(app)
+        assert "swarm c4e1aa07" in header(app)
+        assert "loop late p50/p99 0.3/4.2 ms" in header(app)
+        assert "┣━" in text(app, LayerMap)
+        assert "think" in text(app, Traffic)
+        assert "█" in text(app, Traffic)
+        assert "kitchen [0, 10) → attic [10, 20)" in text(app, Work)
+        assert "fec: recovered without a resend  +" in text(app, Counters)
+        assert "porch suspected" in text(app, LogTail)
+
+    run(scenario, HOUSE)
+
+
+def test_a_small_screen_shows_a_page_at_a_time() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        pages = {
+            "1": {"layers"}, "2": {"traffic"}, "3": {"work"}, "4": {"counters"}, "5": {"log"},
+        }  # fmt: skip
+        for key, shown in pages.items():
+            await pilot.press(key)
+            await pilot.pause()
+            visible = {panel.id for panel in app.query(Panel) if panel.region.area}
+            assert visible == shown
+        assert not app.query_one(Peers).region.area
+
+    run(scenario, [HOUSE[-1]], SMALL)
+
+
+def test_every_column_of_a_small_screen_fits() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot, times=2)
+        table = app.query_one(DataTable)
+        assert len(table.columns) == 9
+        assert table.virtual_size.width <= table.scrollable_content_region.width
+
+    run(scenario, HOUSE[:2], SMALL)
+
+
+@pytest.mark.parametrize("node", [lonely(), crowd(60), HOUSE[-1]], ids=["alone", "crowd", "house"])
+def test_no_size_and_no_swarm_is_too_much(node: NodeSnapshot) -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        for size in [(1, 1), (20, 5), SMALL, (120, 32), (250, 70), (1, 1)]:
+            await pilot.resize_terminal(*size)
+            await polled(app, pilot)
+        assert app.is_running
+
+    run(scenario, [node], (1, 1))
+
+
+def test_a_node_that_goes_away_is_said_to_be_gone_and_comes_back() -> None:
+    answers: list[NodeSnapshot | Exception] = [
+        ConnectionRefusedError("nobody listens"),
+        HOUSE[0],
+        UserError("the node does not answer", hint="is it running?"),
+        HOUSE[1],
+    ]
+
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        assert "waiting for the node" in header(app)
+        await polled(app, pilot)
+        assert "waiting for the node: nobody listens" in header(app)
+        await polled(app, pilot)
+        assert "gone" not in header(app)
+        await polled(app, pilot)
+        assert "node gone, retrying (this is 0s old): the node does not answer" in header(app)
+        assert "attic" in names(app)
+        assert app.screen.has_class("gone")
+        await polled(app, pilot)
+        assert "gone" not in header(app)
+        assert not app.screen.has_class("gone")
+
+    run(scenario, answers)
+
+
+def test_it_polls_by_itself() -> None:
+    asked = asyncio.Event()
+
+    async def played() -> None:
+        loop = asyncio.get_running_loop()
+
+        def fetch() -> NodeSnapshot:
+            loop.call_soon_threadsafe(asked.set)
+            return HOUSE[-1]
+
+        app = TopApp(fetch, interval=0.001)
+        async with app.run_test(size=SMALL):
+            await asyncio.wait_for(asked.wait(), timeout=20)
+
+    asyncio.run(played())
+
+
+def test_rows_are_updated_in_place_and_the_cursor_stays_on_its_peer() -> None:
+    changed = tuple(
+        replace(peer, layers=(29, 30), rtt_ms=99.5) if peer.name == "attic" else peer
+        for peer in HOUSE[1].peers
+    )
+
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        await pilot.press("down", "down")
+        await pilot.pause()
+        assert "attic" in text(app, PeerDetail)
+        assert names(app).index("attic") == 2
+        await polled(app, pilot)
+        assert names(app).index("attic") == 5
+        assert app.query_one(DataTable).cursor_row == 5
+        assert "RTT 99.5 ms" in text(app, PeerDetail)
+
+    run(scenario, [HOUSE[0], replace(HOUSE[1], peers=changed)])
+
+
+def test_a_peer_that_is_forgotten_leaves_the_table() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        assert len(names(app)) == 9
+        await polled(app, pilot)
+        assert names(app) == ["attic"]
+        assert "attic" in text(app, PeerDetail)
+        await polled(app, pilot)
+        assert names(app) == []
+        assert "no peer selected" in text(app, PeerDetail)
+
+    one = replace(HOUSE[1], peers=HOUSE[1].peers[:1])
+    run(scenario, [HOUSE[0], one, replace(HOUSE[2], peers=())])
+
+
+def test_the_detail_says_why_a_peer_does_no_work() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        assert not app.query_one(PeerDetail).region.area
+        await pilot.press("slash", *"guest", "enter", "enter")
+        await pilot.pause()
+        assert app.query_one(PeerDetail).region.area
+        assert "4 layers of memory, 6 needed" in text(app, PeerDetail)
+        assert "192.168.1.26:4433" in text(app, PeerDetail)
+
+    run(scenario, [HOUSE[-1]], SMALL)
+
+
+def test_sorting_by_each_column_and_back() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        peers = app.query_one(Peers)
+        peers.sort_by("rtt")
+        assert names(app)[:2] == ["attic", "cellar"]
+        assert names(app)[-1] in ("boathouse", "be1e0823")  # what is not known comes last
+        await pilot.press("r")
+        assert names(app)[-1] == "attic"
+        for _ in range(12):
+            peers.sort_by_next()
+            assert len(names(app)) == 9
+        await pilot.click(DataTable, offset=(4, 0))
+        await pilot.pause()
+        assert peers.sort_key == "name"
+        assert names(app) == sorted(names(app), reverse=peers.reverse)
+
+    run(scenario, [HOUSE[-1]])
+
+
+def test_the_filter_narrows_and_escape_clears_it() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        await pilot.press("slash", *"serving", "space", *"x8")
+        await pilot.pause()
+        assert names(app) == ["cellar"]
+        assert "1 of 9 peers" in str(app.query_one(Peers).border_subtitle)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert len(names(app)) == 9
+        assert isinstance(app.focused, DataTable)
+
+    run(scenario, [HOUSE[-1]])
+
+
+def test_a_filter_wants_every_word() -> None:
+    attic = HOUSE[-1].peers[0]
+    assert matches(attic, "")
+    assert matches(attic, "ATT serving 192.168")
+    assert not matches(attic, "attic dead")
+
+
+def test_a_pause_holds_the_picture_and_not_the_history() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        await pilot.press("p")
+        await polled(app, pilot)
+        assert "PAUSED" in header(app)
+        assert len(names(app)) == 9
+        await pilot.press("p")
+        await pilot.pause()
+        assert "PAUSED" not in header(app)
+        assert names(app) == []
+
+    run(scenario, [HOUSE[0], replace(HOUSE[1], peers=())])
+
+
+def test_help_opens_while_the_node_goes_on_and_closes() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert isinstance(app.screen, HelpScreen)
+        await polled(app, pilot)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(app.screen, HelpScreen)
+
+    run(scenario, HOUSE[:2], SMALL)
+
+
+def test_every_theme_draws_and_the_last_leads_back_to_the_first() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        seen = []
+        for _ in THEMES:
+            seen.append(app.theme)
+            app.action_next_theme()
+            await pilot.pause()
+        assert tuple(seen) == THEMES
+        assert app.theme == THEMES[0]
+        app.theme = "ansi-dark"  # leaves its colours to the terminal
+        await polled(app, pilot)
+
+    run(scenario, [HOUSE[-1]])
+
+
+def test_zoom_fills_the_screen_with_a_panel_and_goes_back() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        await pilot.press("3", "z")
+        await pilot.pause()
+        assert app.screen.maximized is app.query_one(Work)
+        await pilot.press("z")
+        await pilot.pause()
+        assert app.screen.maximized is None
+
+    run(scenario, [HOUSE[-1]])
+
+
+def test_a_hole_is_drawn_and_named() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        assert "✕✕✕" in text(app, LayerMap)
+        assert "held by nobody: [12, 18)" in str(app.query_one(LayerMap).border_subtitle)
+
+    run(scenario, [replace(crowd(7), missing_layers=((12, 18),))])
