@@ -1,0 +1,234 @@
+"""The failure detector: pings, indirect pings, nacks, and how far to trust ourselves.
+
+SWIM's probe (section 3.1) with Lifeguard's health score. It decides and others act: every input
+returns the steps to take, and it neither knows what members are nor signs anything.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from p2pnode.membership.config import MembershipConfig
+from p2pnode.membership.messages import Ack, Message, Nack, Ping, PingRequest
+from p2pnode.membership.probe_round import ProbeRound
+from p2pnode.membership.timers import AttemptOver, RelayOver, Timers
+from p2pnode.sansio import NodeId, Rng
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this message."""
+
+    destination: NodeId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """The verdict: this member did not answer, in as many ways as we asked."""
+
+    target: NodeId
+    reason: str
+
+
+Step: TypeAlias = Send | Silent
+
+URGENT_ATTEMPTS = 2  # one would judge before a helper's nack can be here
+RELAY_ATTEMPTS = 2
+RELAY_SHARE = 0.4  # of the ack timeout, for each: so the nack is there within one
+
+
+class Awareness:
+    """Lifeguard's local health multiplier: how likely it is that we are the slow one."""
+
+    def __init__(self, levels: int) -> None:
+        self._levels = levels
+        self.score = 0
+
+    def change(self, by: int) -> None:
+        """Raise the score for what speaks against us, lower it for what speaks for us."""
+        self.score = min(max(self.score + by, 0), self._levels - 1)
+
+    def stretch(self, duration: float) -> float:
+        return duration * (1 + self.score)
+
+
+@dataclass(slots=True)
+class _Probe:
+    identity: int
+    target: NodeId
+    attempts: int
+    attempt: int = 0
+    helpers: int = 0
+    nacked: set[NodeId] = field(default_factory=set)
+    numbers: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A number we wait for, from whom, about whom."""
+
+    target: NodeId
+    answerer: NodeId
+    asked_at: float
+
+
+@dataclass(slots=True)
+class _Relay:
+    requester: NodeId
+    their_number: int
+    target: NodeId
+    attempts_left: int
+
+
+class FailureDetector:
+    """Asks members whether they are there, and says which are not."""
+
+    def __init__(self, config: MembershipConfig, rng: Rng, timers: Timers) -> None:
+        self._config = config
+        self._timers = timers
+        self._round = ProbeRound(rng)
+        self._probes: dict[NodeId, _Probe] = {}
+        self._questions: dict[int, _Question] = {}
+        self._relays: dict[int, _Relay] = {}
+        self._numbers = rng.randrange(0, 1 << 32)
+        self._identities = 0
+        self.awareness = Awareness(config.awareness_max)
+
+    # Whom to look at
+
+    def watch(self, peer: NodeId) -> None:
+        self._round.add(peer)
+
+    def unwatch(self, peer: NodeId) -> None:
+        self._round.remove(peer)
+        self._end(peer)
+
+    # Our own probes
+
+    def probe_next(self, now: float) -> list[Step]:
+        """Probe the next member of the round."""
+        target = self._round.advance()
+        return [] if target is None else self.probe(target, now)
+
+    def probe(self, target: NodeId, now: float, *, urgent: bool = False) -> list[Step]:
+        """Probe ``target``; when ``urgent``, ask the helpers at once too and judge sooner."""
+        if target in self._probes and not urgent:
+            return []
+        self._end(target)
+        self._identities += 1
+        attempts = URGENT_ATTEMPTS if urgent else self._config.probe_attempts
+        probe = _Probe(self._identities, target, attempts)
+        self._probes[target] = probe
+        helpers = self._ask_helpers(probe, now) if urgent else []
+        return [self._ping(probe, now), *helpers]
+
+    def attempt_over(self, timer: AttemptOver, now: float) -> list[Step]:
+        """Go on with a probe that was not answered in time."""
+        probe = next((p for p in self._probes.values() if p.identity == timer.probe), None)
+        if probe is None:
+            return []
+        if probe.attempt >= probe.attempts:
+            return [self._give_verdict(probe)]
+        helpers = [] if probe.helpers else self._ask_helpers(probe, now)
+        return [self._ping(probe, now), *helpers]
+
+    def acknowledge(self, number: int, source: NodeId, now: float) -> float | None:
+        """Take an ack; return the round trip if the target itself gave it."""
+        question = self._questions.get(number)
+        if question is None or question.answerer != source:
+            return None
+        self._end(question.target)
+        self.awareness.change(-1)
+        return now - question.asked_at if source == question.target else None
+
+    def nack(self, number: int, source: NodeId) -> None:
+        """Take a helper's word that it is there, though the target does not answer."""
+        question = self._questions.get(number)
+        if question is not None and question.answerer == source != question.target:
+            self._probes[question.target].nacked.add(source)
+
+    def answered(self, peer: NodeId) -> None:
+        """Take it from elsewhere that ``peer`` answers."""
+        self._end(peer)
+
+    def knock(self, target: NodeId) -> list[Step]:
+        """Ping once and wait for nothing: the point is the accusation that goes with it."""
+        return [Send(target, Ping(self._new_number()))]
+
+    # Probes on behalf of others
+
+    def relay(self, request: PingRequest, source: NodeId, now: float) -> list[Step]:
+        """Ping on behalf of ``source``, if the target is known and we are not too busy."""
+        if request.target not in self._round or len(self._relays) >= self._config.max_relays:
+            return [Send(source, Nack(request.number))]
+        number = self._new_number()
+        self._relays[number] = _Relay(source, request.number, request.target, RELAY_ATTEMPTS)
+        return self._ping_for(number, now)
+
+    def relay_over(self, timer: RelayOver, now: float) -> list[Step]:
+        """Go on with a ping on another's behalf that was not answered in time."""
+        relay = self._relays.get(timer.number)
+        if relay is None:
+            return []
+        if relay.attempts_left:
+            return self._ping_for(timer.number, now)
+        del self._relays[timer.number]
+        return [Send(relay.requester, Nack(relay.their_number))]
+
+    def pass_on(self, number: int, source: NodeId) -> list[Step]:
+        """Hand an ack on, if it answers a ping we sent for another."""
+        relay = self._relays.get(number)
+        if relay is None or relay.target != source:
+            return []
+        del self._relays[number]
+        self._timers.stop(RelayOver(number))
+        return [Send(relay.requester, Ack(relay.their_number))]
+
+    # Parts of a probe
+
+    def _ping(self, probe: _Probe, now: float) -> Step:
+        probe.attempt += 1
+        number = self._expect(probe, probe.target, now)
+        wait = self.awareness.stretch(self._config.ack_timeout)
+        self._timers.start(AttemptOver(probe.identity), now + wait)
+        return Send(probe.target, Ping(number))
+
+    def _ask_helpers(self, probe: _Probe, now: float) -> list[Step]:
+        helpers = self._round.sample(self._config.indirect_probes, without=probe.target)
+        probe.helpers = len(helpers)
+        return [
+            Send(helper, PingRequest(self._expect(probe, helper, now), probe.target))
+            for helper in helpers
+        ]
+
+    def _expect(self, probe: _Probe, answerer: NodeId, now: float) -> int:
+        number = self._new_number()
+        probe.numbers.append(number)
+        self._questions[number] = _Question(probe.target, answerer, now)
+        return number
+
+    def _give_verdict(self, probe: _Probe) -> Step:
+        """End an unanswered probe. Helpers that did not even nack speak against us (Lifeguard)."""
+        self._end(probe.target)
+        missing = probe.helpers - len(probe.nacked)
+        self.awareness.change(missing if probe.helpers else 1)
+        helped = f", nor to {probe.helpers} helpers" if probe.helpers else ""
+        return Silent(probe.target, f"no answer to {probe.attempt} pings{helped}")
+
+    def _end(self, target: NodeId) -> None:
+        probe = self._probes.pop(target, None)
+        if probe is None:
+            return
+        self._timers.stop(AttemptOver(probe.identity))
+        for number in probe.numbers:
+            del self._questions[number]
+
+    def _ping_for(self, number: int, now: float) -> list[Step]:
+        relay = self._relays[number]
+        relay.attempts_left -= 1
+        self._timers.start(RelayOver(number), now + self._config.ack_timeout * RELAY_SHARE)
+        return [Send(relay.target, Ping(number))]
+
+    def _new_number(self) -> int:
+        self._numbers = (self._numbers + 1) % (1 << 32)
+        return self._numbers
