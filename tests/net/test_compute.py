@@ -77,14 +77,19 @@ async def test_a_stop_waits_for_the_job_under_way_and_drops_the_rest() -> None:
         assert release.wait(5)
         ended.append("slow")
 
+    async def release_once_it_stops() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+            release.set()
+
     worker = ComputeWorker()
     async with trio.open_nursery() as nursery:
         await nursery.start(worker.run)
         worker.submit(slow, lambda _: ended.append("told"))
         worker.submit(lambda: ended.append("never"), lambda _: None)
         await trio.to_thread.run_sync(started.wait)
+        nursery.start_soon(release_once_it_stops)
         nursery.cancel_scope.cancel()
-        release.set()
     assert ended == ["slow"]
 
 
