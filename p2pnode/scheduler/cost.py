@@ -1,0 +1,134 @@
+"""What a token costs: the time of a hop, and of a visit to a peer.
+
+A visit costs ``fixed + slope x layers``, as the peer measured it on warm samples; the last one
+also pays for the head. A hop costs half a round trip plus the time its bytes take. What nobody
+has measured gets a pessimistic price, never exclusion: a newcomer would otherwise get no work,
+and so never be measured.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from p2pnode.errors import ConfigError
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.directory import Offer
+
+RttUs: TypeAlias = Callable[[NodeId, NodeId], float | None]
+"""Round trip between two peers in microseconds, or None if nobody has measured it."""
+
+Goodput: TypeAlias = Callable[[NodeId, NodeId], float | None]
+"""Bytes a second that large messages reach from one peer to another, or None if unknown."""
+
+TOKEN_BYTES = 64
+"""A frame that carries a token instead of hidden values: its header, nearly."""
+
+HIDDEN_VALUE_BYTES = 2
+"""Hidden values travel as F16 by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostConfig:
+    """Prices for what has not been measured.
+
+    Attributes:
+        pessimism: An unmeasured peer is priced at this many times the slowest measured one, at
+            least 1. A guess.
+        unmeasured_fixed_us: Price of a visit when no peer has been measured, microseconds. A
+            guess; a small model on a laptop takes about 500.
+        unmeasured_layer_us: The same, a layer. A guess; 600 was measured for a model of 135
+            million parameters on one core.
+        unmeasured_rtt_us: Round trip assumed between peers that have not met, microseconds. The
+            default is that between two continents; far more would amount to exclusion.
+    """
+
+    pessimism: float = 2.0
+    unmeasured_fixed_us: float = 2_000.0
+    unmeasured_layer_us: float = 3_000.0
+    unmeasured_rtt_us: float = 150_000.0
+
+    def __post_init__(self) -> None:
+        if self.pessimism < 1:
+            raise ConfigError(f"pessimism is at least 1, not {self.pessimism}")
+        if min(self.unmeasured_fixed_us, self.unmeasured_layer_us, self.unmeasured_rtt_us) <= 0:
+            raise ConfigError("a price for what is unmeasured is positive, or it is no pessimism")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one peer's visit costs.
+
+    Attributes:
+        fixed_us: Each visit, microseconds.
+        layer_us: Each layer of it.
+        head_us: On top, when it ends with the model's last layer.
+        measured: Whether the peer measured this itself.
+    """
+
+    fixed_us: float
+    layer_us: float
+    head_us: float
+    measured: bool
+
+    def visit_us(self, layer_count: int, *, head: bool) -> float:
+        """Return the time a visit takes, in microseconds."""
+        return self.fixed_us + self.layer_us * layer_count + (self.head_us if head else 0.0)
+
+
+def price_offers(offers: Iterable[Offer], config: CostConfig) -> dict[NodeId, Price]:
+    """Price every offer; the unmeasured ones by the slowest of the measured."""
+    offers = list(offers)
+    measured = [offer for offer in offers if offer.is_measured]
+    unmeasured = Price(
+        _worst([offer.decode_fixed_us for offer in measured], config.unmeasured_fixed_us, config),
+        _worst([offer.decode_layer_us for offer in measured], config.unmeasured_layer_us, config),
+        _worst([offer.head_us for offer in measured], config.unmeasured_layer_us, config),
+        measured=False,
+    )
+    return {
+        offer.peer: Price(
+            offer.decode_fixed_us, offer.decode_layer_us, offer.head_us, measured=True
+        )
+        if offer.is_measured
+        else unmeasured
+        for offer in offers
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Hops:
+    """The price of sending between any two peers.
+
+    Attributes:
+        rtt_us: Round trips.
+        goodput: Rates of large messages; None if none is known.
+        config: Prices of the unmeasured.
+    """
+
+    rtt_us: RttUs
+    goodput: Goodput | None
+    config: CostConfig
+
+    def latency_us(self, source: NodeId, destination: NodeId, size: int) -> float:
+        """Return how long ``size`` bytes take to arrive, in microseconds."""
+        if source == destination:
+            return 0.0
+        rtt = self.rtt_us(source, destination)
+        one_way = (self.config.unmeasured_rtt_us if rtt is None else rtt) / 2
+        return one_way + self.occupancy_us(source, destination, size)
+
+    def occupancy_us(self, source: NodeId, destination: NodeId, size: int) -> float:
+        """Return how long ``size`` bytes keep the link busy: its share of a bottleneck."""
+        rate = None if self.goodput is None else self.goodput(source, destination)
+        if source == destination or not rate:
+            return 0.0
+        return size / rate * 1e6
+
+
+def hidden_bytes(d_model: int) -> int:
+    """Return the size of a frame that carries one token's hidden values."""
+    return TOKEN_BYTES + HIDDEN_VALUE_BYTES * d_model
+
+
+def _worst(measured: list[int], unmeasured: float, config: CostConfig) -> float:
+    return max(measured) * config.pessimism if measured else unmeasured

@@ -1,0 +1,214 @@
+"""Who offers which layers, and who can be used for one session; for everyone else, why not."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from p2pnode.sansio import NodeId
+from p2pnode.wire.capability import AdState, CapabilityAd
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one peer says it can do, and whether it is believed to be there.
+
+    Attributes:
+        peer: Its node id.
+        name: The name its owner gave it; not unique.
+        space_hash32: The embedding space of its model; 0 if it has none.
+        n_layers: Layers of that model.
+        d_model: Width of its hidden states.
+        layers: The layers it holds; empty if none.
+        state: Whether it is joining, serving or draining.
+        decode_fixed_us: Microseconds of a visit, whatever its length; with the next, 0 means that
+            it has not been measured.
+        decode_layer_us: Microseconds a token and layer.
+        head_us: Microseconds of the model's head, for one token.
+        prefill_layer_ns: Nanoseconds a prompt token and layer.
+        kv_free_bytes: Memory left for KV caches.
+        alive: Whether membership believes in it.
+        device: What it computes on.
+        trouble: Why it is not believed to be alive, e.g. ``suspect``; may be empty.
+    """
+
+    peer: NodeId
+    name: str
+    space_hash32: int
+    n_layers: int
+    d_model: int
+    layers: range
+    state: AdState
+    decode_fixed_us: int
+    decode_layer_us: int
+    head_us: int
+    prefill_layer_ns: int
+    kv_free_bytes: int
+    alive: bool = True
+    device: str = ""
+    trouble: str = ""
+
+    @property
+    def is_measured(self) -> bool:
+        return self.decode_fixed_us > 0 or self.decode_layer_us > 0
+
+
+def offer_from_ad(peer: NodeId, ad: CapabilityAd, alive: bool, *, trouble: str = "") -> Offer:
+    """Read an offer off a gossiped ad."""
+    return Offer(
+        peer=peer,
+        name=ad.name,
+        space_hash32=ad.space_hash32,
+        n_layers=ad.n_layers,
+        d_model=ad.d_model,
+        layers=ad.layers,
+        state=ad.state,
+        decode_fixed_us=ad.decode_fixed_us,
+        decode_layer_us=ad.decode_layer_us,
+        head_us=ad.head_us,
+        prefill_layer_ns=ad.prefill_layer_ns,
+        kv_free_bytes=ad.kv_free_bytes,
+        alive=alive,
+        device=ad.device,
+        trouble=trouble,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a session asks of the peers that serve it.
+
+    Attributes:
+        space_hash32: The embedding space of its model.
+        n_layers: Layers of that model.
+        d_model: Width of its hidden states.
+        kv_bytes_needed: Memory that a run of so many layers takes; grows with the number.
+        exclude: Peers that may not be used, each with the reason: those that have just refused
+            the session, or failed it.
+    """
+
+    space_hash32: int
+    n_layers: int
+    d_model: int
+    kv_bytes_needed: Callable[[int], int]
+    exclude: Mapping[NodeId, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A peer that can serve.
+
+    Attributes:
+        offer: What it offers.
+        label: Its name, made unique among those at hand.
+        room: Most layers that its memory has room for.
+    """
+
+    offer: Offer
+    label: str
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A peer that cannot serve, and why.
+
+    Attributes:
+        peer: Its node id.
+        label: Its name, made unique among those at hand.
+        layers: What it holds, or is about to.
+        same_space: Whether it is the right model, so that these layers could have helped.
+        reason: A clause that goes on after its name: ``is still loading [10, 20)``.
+    """
+
+    peer: NodeId
+    label: str
+    layers: range
+    same_space: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.reason}"
+
+
+def sift(
+    offers: Iterable[Offer], demand: Demand
+) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
+    """Tell the peers that can serve from those that cannot; both in order of their node ids."""
+    in_order = sorted(offers, key=lambda offer: offer.peer)
+    labels = label_peers(in_order)
+    candidates: list[Candidate] = []
+    refusals: list[Refusal] = []
+    for offer in in_order:
+        reason = _why_not(offer, demand)
+        label = labels[offer.peer]
+        if reason:
+            same_space = offer.space_hash32 == demand.space_hash32
+            refusals.append(Refusal(offer.peer, label, offer.layers, same_space, reason))
+        else:
+            candidates.append(Candidate(offer, label, _room(offer, demand)))
+    return tuple(candidates), tuple(refusals)
+
+
+def label_peers(offers: Iterable[Offer]) -> dict[NodeId, str]:
+    """Name every peer so that a person can tell them apart."""
+    offers = list(offers)
+    uses = Counter(offer.name for offer in offers)
+    return {
+        offer.peer: offer.name
+        if offer.name and uses[offer.name] == 1
+        else f"{offer.name or 'node'} ({offer.peer.hex()[:8]})"
+        for offer in offers
+    }
+
+
+def interval(layers: range) -> str:
+    """Write a run of layers as people do: ``[10, 20)``."""
+    return f"[{layers.start}, {layers.stop})"
+
+
+def runs_of(layers: Iterable[int]) -> tuple[range, ...]:
+    """Join layers into their maximal runs, in order."""
+    runs: list[range] = []
+    for layer in sorted(set(layers)):
+        if runs and runs[-1].stop == layer:
+            runs[-1] = range(runs[-1].start, layer + 1)
+        else:
+            runs.append(range(layer, layer + 1))
+    return tuple(runs)
+
+
+def _why_not(offer: Offer, demand: Demand) -> str:
+    """Return why the offer is of no use, or nothing if it is."""
+    if offer.peer in demand.exclude:
+        return demand.exclude[offer.peer]
+    if not offer.alive:
+        return f"is {offer.trouble or 'not believed to be alive'}"
+    if not offer.layers:
+        return "holds no layers"
+    if offer.space_hash32 != demand.space_hash32:
+        return "serves another model"
+    if (offer.n_layers, offer.d_model) != (demand.n_layers, demand.d_model):
+        return f"says this model has {offer.n_layers} layers of width {offer.d_model}"
+    if offer.layers.stop > demand.n_layers:
+        return f"claims layers {interval(offer.layers)} of {demand.n_layers}"
+    if offer.state is AdState.JOINING:
+        return f"is still loading {interval(offer.layers)}"
+    if offer.state is AdState.DRAINING:
+        return "is leaving"
+    if not _room(offer, demand):
+        return (
+            f"has too little memory: {_mib(offer.kv_free_bytes)} free,"
+            f" one layer needs {_mib(demand.kv_bytes_needed(1))}"
+        )
+    return ""
+
+
+def _room(offer: Offer, demand: Demand) -> int:
+    for count in range(len(offer.layers), 0, -1):
+        if demand.kv_bytes_needed(count) <= offer.kv_free_bytes:
+            return count
+    return 0
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,114 @@
+"""Why a chain is as it is, and why another peer is not in it, in words for people."""
+
+from p2pnode.scheduler.directory import Candidate, Refusal, interval
+from p2pnode.scheduler.route import Route
+from p2pnode.scheduler.search import Cost, Visit, cheapest_through
+
+_NOTICEABLE_US = 50.0
+"""Less than this is "no gain": it would be rounded to 0.0 ms."""
+
+
+def of_chain(route: Route, visits: tuple[Visit, ...]) -> tuple[str, ...]:
+    """Say what the chain costs, and for each peer that could serve but does not, why."""
+    used = {visit.place for visit in visits}
+    said = [_summary(route, visits)]
+    said += [
+        f"uses {route.candidates[place].label} though it was to be avoided: nobody else can do"
+        " all of these layers"
+        for place in sorted(used)
+        if route.peer(place) in route.avoid
+    ]
+    said += _of_unused(route, used)
+    return tuple(said)
+
+
+def of_stage(route: Route, visit: Visit) -> str:
+    """Say why this peer runs these layers."""
+    rivals = sum(
+        visit.layers.start in candidate.offer.layers
+        and visit.layers.stop - 1 in candidate.offer.layers
+        for place, candidate in enumerate(route.candidates)
+        if place != visit.place
+    )
+    peer = route.peer(visit.place)
+    parts = [
+        f"best of {rivals + 1} that can run {interval(visit.layers)}"
+        if rivals
+        else f"the only one that can run {interval(visit.layers)} in one piece"
+    ]
+    if peer in route.prefer:
+        parts.append("preferred")
+    if not route.prices[peer].measured:
+        parts.append("not measured yet, so priced as slow")
+    return "; ".join(parts)
+
+
+def of_refusals(refusals: tuple[Refusal, ...]) -> tuple[str, ...]:
+    """Say of each peer that cannot serve why it cannot."""
+    return tuple(f"not usable: {refusal}" for refusal in refusals)
+
+
+def of_missing(
+    missing: tuple[range, ...], near: tuple[Refusal, ...], refusals: tuple[Refusal, ...]
+) -> tuple[str, ...]:
+    """Say which layers nobody serves, and first of all who might soon."""
+    runs = " and ".join(interval(run) for run in missing)
+    others = (refusal for refusal in refusals if refusal not in near)
+    return (f"nobody can serve layers {runs} now", *map(str, near), *map(str, others))
+
+
+def of_little_memory(
+    beyond: range, candidates: tuple[Candidate, ...], refusals: tuple[Refusal, ...]
+) -> tuple[str, ...]:
+    """Say how far memory reaches, and whose is short."""
+    short = (
+        f"{candidate.label} has memory for {candidate.room} of its {len(candidate.offer.layers)}"
+        " layers"
+        for candidate in candidates
+        if candidate.room < len(candidate.offer.layers)
+    )
+    said = f"too little memory for this session: nothing is left for layers {interval(beyond)}"
+    return (said, *short, *map(str, refusals))
+
+
+def _summary(route: Route, visits: tuple[Visit, ...]) -> str:
+    hops = sum(route.hops_us(visits))
+    stages = [route.visit_us(visit) for visit in visits]
+    total = f"{_ms(sum(stages) + hops)} a token, {_ms(hops)} of it on the way"
+    if route.objective == "latency":
+        return f"least latency: {total}"
+    slowest = route.candidates[visits[stages.index(max(stages))].place].label
+    return f"most throughput: the slowest stage, {slowest}, takes {_ms(max(stages))}; {total}"
+
+
+def _of_unused(route: Route, used: set[int]) -> list[str]:
+    unused = [place for place in range(len(route.candidates)) if place not in used]
+    if not unused:
+        return []
+    terrain = route.latency_terrain() if route.objective == "latency" else route.pace_terrain()
+    through = cheapest_through(terrain)
+    best = min(cost for cost in through if cost is not None)  # every chain leads through somebody
+    return [_of_one_unused(route, place, through[place], best) for place in unused]
+
+
+def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -> str:
+    candidate = route.candidates[place]
+    if through is None:
+        return f"avoids {candidate.label}: no chain leads through its layers"
+    extra = through[1] - best[1]
+    unit = "a token" if route.objective == "latency" else "in the slowest stage"
+    price = f"{_signed_ms(extra)} {unit}" if abs(extra) >= _NOTICEABLE_US else "no gain"
+    if not route.prices[candidate.offer.peer].measured:
+        price += " (not measured yet, so priced as slow)"
+    asked = ", as asked" if route.peer(place) in route.avoid else ""
+    if through[0] > best[0] and not asked:
+        asked = " for a preferred peer"
+    return f"avoids {candidate.label}{asked}: {price}"
+
+
+def _ms(us: float) -> str:
+    return f"{us / 1000:.1f} ms"
+
+
+def _signed_ms(us: float) -> str:
+    return f"{us / 1000:+.1f} ms"

@@ -1,0 +1,153 @@
+"""One question to the search: from whom, to whom, through which layers, and what counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.budgets import cheapest_within_budgets, overspends
+from p2pnode.scheduler.cost import TOKEN_BYTES, Hops, Price, hidden_bytes
+from p2pnode.scheduler.directory import Candidate, Demand
+from p2pnode.scheduler.search import Cost, Terrain, Visit, cheapest
+
+Objective: TypeAlias = Literal["latency", "throughput"]
+"""``latency``: one user's time for a token, the sum of all stages and hops. ``throughput``: what
+many users get together, set by the slowest stage or link alone."""
+
+_HopUs: TypeAlias = Callable[[NodeId, NodeId, int], float]
+
+# Ranks of what a person or a repair asks for: each outweighs any number of the next.
+_SPARED_LAYER = 1_000_000_000_000
+_STAGE = 1_000_000
+_OTHER_THAN_PREFERRED_LAYER = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """What is asked of the search.
+
+    Attributes:
+        source: Who sends into the first stage.
+        sink: Who receives from the last.
+        layers: The layers to cover.
+        demand: The session's demand.
+        candidates: Who can serve.
+        prices: What each of them costs.
+        hops: What sending costs.
+        objective: What counts.
+        prefer: Peers to use for as many layers as they can do.
+        avoid: Peers to use only where nobody else can.
+        few_stages: Whether fewer stages count for more than time.
+    """
+
+    source: NodeId
+    sink: NodeId
+    layers: range
+    demand: Demand
+    candidates: tuple[Candidate, ...]
+    prices: dict[NodeId, Price]
+    hops: Hops
+    objective: Objective
+    prefer: frozenset[NodeId] = frozenset()
+    avoid: frozenset[NodeId] = frozenset()
+    few_stages: bool = False
+
+    def peer(self, place: int) -> NodeId:
+        return self.candidates[place].offer.peer
+
+    def visit_us(self, visit: Visit) -> float:
+        head = visit.layers.stop == self.demand.n_layers
+        return self.prices[self.peer(visit.place)].visit_us(len(visit.layers), head=head)
+
+    def hops_us(self, visits: tuple[Visit, ...]) -> tuple[float, ...]:
+        """Return the latency of each hop, the first from the source, the last to the sink."""
+        peers = [self.source, *(self.peer(visit.place) for visit in visits), self.sink]
+        return tuple(
+            self.hops.latency_us(one, other, self.hop_bytes(number, len(visits)))
+            for number, (one, other) in enumerate(pairwise(peers))
+        )
+
+    def hop_bytes(self, number: int, stages: int) -> int:
+        """Return the size of what travels on a hop: a token at the model's ends."""
+        token_in = number == 0 and self.layers.start == 0
+        token_out = number == stages and self.layers.stop == self.demand.n_layers
+        return TOKEN_BYTES if token_in or token_out else hidden_bytes(self.demand.d_model)
+
+    def rank(self, visit: Visit) -> int:
+        peer, count = self.peer(visit.place), len(visit.layers)
+        rank = _STAGE if self.few_stages else 0
+        if peer in self.avoid:
+            rank += count * _SPARED_LAYER
+        if self.prefer and peer not in self.prefer:
+            rank += count * _OTHER_THAN_PREFERRED_LAYER
+        return rank
+
+    def latency_terrain(self, *, limit_us: float = float("inf"), once: bool = False) -> Terrain:
+        """Return the terrain where times add up, and nothing may be slower than the limit."""
+
+        def hop(one: NodeId, other: NodeId, size: int) -> float:
+            if self.hops.occupancy_us(one, other, size) > limit_us:
+                return float("inf")
+            return self.hops.latency_us(one, other, size)
+
+        return self._terrain(hop, limit_us, paced=False, once=once)
+
+    def pace_terrain(self) -> Terrain:
+        """Return the terrain where the slowest stage or link counts.
+
+        A second visit takes its peer's time a second time, so there a peer is visited once.
+        """
+        return self._terrain(self.hops.occupancy_us, float("inf"), paced=True, once=True)
+
+    def _terrain(self, hop: _HopUs, limit_us: float, *, paced: bool, once: bool) -> Terrain:
+        peers = [candidate.offer.peer for candidate in self.candidates]
+        first_bytes, last_bytes = self.hop_bytes(0, 1), self.hop_bytes(1, 1)
+        middle_bytes = hidden_bytes(self.demand.d_model)
+
+        @cache
+        def visit(place: int, start: int, stop: int) -> Cost:
+            stay = Visit(place, range(start, stop))
+            took = self.visit_us(stay)
+            return (self.rank(stay), took if took <= limit_us else float("inf"))
+
+        return Terrain(
+            layers=self.layers,
+            windows=tuple(_overlap(each.offer.layers, self.layers) for each in self.candidates),
+            budgets=tuple(candidate.room for candidate in self.candidates),
+            once=once,
+            enter=tuple(hop(self.source, peer, first_bytes) for peer in peers),
+            cross=tuple(tuple(hop(a, b, middle_bytes) for b in peers) for a in peers),
+            leave=tuple(hop(peer, self.sink, last_bytes) for peer in peers),
+            visit=visit,
+            paced=paced,
+        )
+
+
+def find(route: Route) -> tuple[Visit, ...] | None:
+    """Return the best chain for the route's objective, or None if there is none.
+
+    For throughput, the quickest of the chains with the best pace.
+    """
+    if route.objective == "latency":
+        return _best(route.latency_terrain())[1]
+    pace, paced = _best(route.pace_terrain())
+    if paced is None:
+        return None
+    _, quickest = _best(route.latency_terrain(limit_us=pace, once=True))
+    return quickest or paced
+
+
+def _best(terrain: Terrain) -> tuple[float, tuple[Visit, ...] | None]:
+    found = cheapest(terrain)
+    if found is not None and overspends(terrain, found[1]):
+        found = cheapest_within_budgets(terrain)
+    if found is None or found[0][1] == float("inf"):
+        return float("inf"), None
+    return found[0][1], found[1]
+
+
+def _overlap(one: range, other: range) -> range:
+    start = max(one.start, other.start)
+    return range(start, max(start, min(one.stop, other.stop)))
