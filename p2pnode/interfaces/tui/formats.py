@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
+from rich.text import Text
+
 _T = TypeVar("_T")
 
 ABSENT = "-"
@@ -73,8 +75,12 @@ def layers(run: tuple[int, int]) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    """Return ``text`` in at most ``width`` characters."""
-    return text if len(text) <= width else (text[: width - 1] + "…" if width > 0 else "")
+    """Return ``text`` in at most ``width`` columns of the screen; some signs take two."""
+    if width < 1:
+        return ""
+    fitted = Text(text)
+    fitted.truncate(width, overflow="ellipsis")
+    return fitted.plain
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -25,7 +25,7 @@ SIGNS = (
     ("serving", "runs its layers for the swarm"),
     ("joining", "not ready for work yet"),
     ("draining", "finishes its work and takes no more"),
-    ("idle", "a member without layers; the Why column says why"),
+    ("idle", "a member without layers; its detail says why"),
     ("suspect", "did not answer a probe, and may be dead"),
     ("dead", "did not refute that in time"),
     ("left", "said goodbye"),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+
 from p2pnode.interfaces.tui.formats import clip
 from p2pnode.node.snapshot import NodeSnapshot, PeerView
 
@@ -78,7 +80,7 @@ def drawn(bar: Bar, width: int) -> str:
     if width == 1:
         return "╋" if line == "━" else "┼"
     name = _label(bar.name, width)
-    inner = width - 2 - len(name)
+    inner = width - 2 - cell_len(name)
     return left + line * (inner // 2) + name + line * (inner - inner // 2) + right
 
 
@@ -106,6 +108,6 @@ def _holds(peer: PeerView) -> bool:
 
 
 def _label(name: str, width: int) -> str:
-    if len(name) + 4 <= width:
+    if cell_len(name) + 4 <= width:
         return f" {name} "
     return clip(name, width - 2) if width > 4 else ""  # one or two letters say nothing

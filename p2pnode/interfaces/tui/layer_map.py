@@ -26,7 +26,7 @@ class LayerMap(Panel):
         found = bars(picture.node)
         if holes:
             return f"held by nobody: {holes}"
-        return f"every layer is held, {len(found)} peers" if found else ""
+        return "every layer is held" if found else ""
 
     def draw(self, picture: Picture, width: int, height: int) -> Text:
         node, palette = picture.node, picture.palette

@@ -1,8 +1,6 @@
 """The peers: a table updated in place, sorted and filtered as the user says."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -11,41 +9,9 @@ from textual.events import Resize
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
-from p2pnode.interfaces.tui.formats import (
-    ABSENT,
-    ago,
-    clip,
-    layers,
-    milliseconds,
-    share,
-    short_bytes,
-)
-from p2pnode.interfaces.tui.palette import ROLES
 from p2pnode.interfaces.tui.panel import Picture
-from p2pnode.interfaces.tui.rates import STILL
+from p2pnode.interfaces.tui.peer_columns import COLUMNS, Cell, Column, cells, matches
 from p2pnode.node.snapshot import PeerView
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What a cell shows, and what it is sorted by."""
-
-    rank: Any
-    text: Text
-
-    def __rich__(self) -> Text:
-        return self.text
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column, and the width of the table from which on it is worth its place."""
-
-    key: str
-    title: str
-    at_least: int
-    cell: Callable[[PeerView, Picture], Cell]
-    is_number: bool = True
 
 
 class Peers(Vertical):
@@ -181,29 +147,21 @@ class Peers(Vertical):
             self._table.remove_row(gone)
             del self._shown[gone]
         for peer in peers:
-            cells = self._cells(peer, picture)
+            row = cells(peer, picture, self._columns, self.content_size.width)
             before = self._shown.get(peer.node_id)
-            self._shown[peer.node_id] = cells
+            self._shown[peer.node_id] = row
             if before is None:
-                self._table.add_row(*cells.values(), key=peer.node_id)
+                self._table.add_row(*row.values(), key=peer.node_id)
                 continue
-            for key, cell in cells.items():
+            for key, cell in row.items():
                 if cell != before[key]:
                     self._table.update_cell(peer.node_id, key, cell, update_width=True)
-
-    def _cells(self, peer: PeerView, picture: Picture) -> dict[str, Cell]:
-        cells = {column.key: column.cell(peer, picture) for column in self._columns}
-        if self.content_size.width < NARROW:
-            cells["name"].text.truncate(12, overflow="ellipsis")
-        if "reason" in cells:  # the last column: it gets what the others leave
-            cells["reason"].text.truncate(self.content_size.width - OTHERS, overflow="ellipsis")
-        return cells
 
     def _sort(self) -> None:
         """Sort where the order is another, and keep the cursor on its peer."""
         key = self.sort_key if any(c.key == self.sort_key for c in self._columns) else "name"
         order = [row.key.value or "" for row in self._table.ordered_rows]
-        ranks = {row: cells[key].rank for row, cells in self._shown.items()}
+        ranks = {node_id: row[key].rank for node_id, row in self._shown.items()}
         if order != sorted(order, key=ranks.__getitem__, reverse=self.reverse):
             self._table.sort(key, key=lambda cell: cell.rank, reverse=self.reverse)
         if self._selected in self._shown:
@@ -227,101 +185,3 @@ class Peers(Vertical):
         count = f"{shown} of {known}" if self._input.value else f"{known}"
         title = next((c.title for c in COLUMNS if c.key == self.sort_key), "")
         return f"{count} peers, by {title.lower()} {'▼' if self.reverse else '▲'}"
-
-
-def matches(peer: PeerView, wanted: str) -> bool:
-    """Return whether every word of ``wanted`` is somewhere in what describes ``peer``."""
-    described = " ".join(
-        (peer.name, peer.state, peer.node_id, peer.model, peer.device, *peer.addresses)
-    ).lower()
-    return all(word in described for word in wanted.lower().split())
-
-
-def _name(peer: PeerView, picture: Picture) -> Cell:
-    name = peer.name or peer.node_id[:8]
-    gone = peer.state in ("dead", "left", "seen")
-    style = picture.palette.muted if gone else picture.palette.plain
-    return Cell((name.lower(), peer.node_id), Text(clip(name, 16), style=style))
-
-
-def _state(peer: PeerView, picture: Picture) -> Cell:
-    text, style = picture.palette.state(peer.state)
-    known = list(ROLES)
-    rank = known.index(peer.state) if peer.state in known else len(known)
-    return Cell((rank, peer.name), Text(text, style=style))
-
-
-def _layers(peer: PeerView, picture: Picture) -> Cell:
-    none = peer.layers[0] >= peer.layers[1]
-    lost = peer.state in ("dead", "left", "seen")
-    rank = (none or lost, lost, *peer.layers, peer.state, peer.name)
-    return Cell(rank, _right(layers(peer.layers), picture))
-
-
-def _token(peer: PeerView, picture: Picture) -> Cell:
-    value = peer.decode_us / 1000 if peer.decode_us else None
-    return _measured(value, milliseconds(value), picture)
-
-
-def _rtt(peer: PeerView, picture: Picture) -> Cell:
-    return _measured(peer.rtt_ms, milliseconds(peer.rtt_ms), picture)
-
-
-def _loss(peer: PeerView, picture: Picture) -> Cell:
-    if not peer.connected:
-        return _measured(None, ABSENT, picture)
-    cell = _measured(peer.loss, share(peer.loss), picture)
-    if peer.loss >= 0.05:
-        cell.text.stylize(picture.palette.warn)
-    return cell
-
-
-def _in(peer: PeerView, picture: Picture) -> Cell:
-    return _rate(picture.rates.peers.get(peer.node_id, STILL).bytes_in, picture)
-
-
-def _out(peer: PeerView, picture: Picture) -> Cell:
-    return _rate(picture.rates.peers.get(peer.node_id, STILL).bytes_out, picture)
-
-
-def _heard(peer: PeerView, picture: Picture) -> Cell:
-    return _measured(peer.last_heard_s, ago(peer.last_heard_s), picture)
-
-
-def _reason(peer: PeerView, picture: Picture) -> Cell:
-    return Cell(peer.reason, Text(peer.reason, style=picture.palette.muted))
-
-
-def _rate(value: float, picture: Picture) -> Cell:
-    return _measured(value, short_bytes(value) if value >= 0.5 else "·", picture)
-
-
-def _measured(value: float | None, text: str, picture: Picture) -> Cell:
-    """Return the cell of a number, of which an unknown one comes last."""
-    return Cell((value is None, value or 0.0), _right(text, picture))
-
-
-def _right(text: str, picture: Picture) -> Text:
-    faint = text in (ABSENT, "·", "never")
-    style = picture.palette.muted if faint else picture.palette.plain
-    return Text(text, style=style, justify="right")
-
-
-NARROW = 90
-"""Width of the table below which long names are cut."""
-
-OTHERS = 82
-"""Columns of the screen that all but the last column of the table may take."""
-
-COLUMNS = (
-    Column("name", "Name", 0, _name, is_number=False),
-    Column("state", "State", 0, _state, is_number=False),
-    Column("layers", "Layers", 0, _layers),
-    Column("token", "ms/tok", 50, _token),
-    Column("rtt", "RTT", 0, _rtt),
-    Column("loss", "Loss", 56, _loss),
-    Column("in", "In/s", 64, _in),
-    Column("out", "Out/s", 64, _out),
-    Column("heard", "Heard", 70, _heard),
-    Column("reason", "Why", 100, _reason, is_number=False),
-)

@@ -7,6 +7,8 @@ from p2pnode.interfaces.tui.palette import Palette
 from p2pnode.interfaces.tui.panel import Panel, Picture, flow, lines
 from p2pnode.node.snapshot import GenerationView, StageView
 
+INDENT = 5
+
 
 class Work(Panel):
     """Generations, the newest first, each with its chain; then the stages served."""
@@ -34,22 +36,19 @@ class Work(Panel):
 
 def _generation(view: GenerationView, palette: Palette, width: int) -> list[Text]:
     state, style = palette.state(view.state)
-    speed = f"{view.tokens_per_s:.1f} tok/s" if view.tokens_per_s else ""
-    rebuilt = f"  rebuilt {view.epoch}x" if view.epoch else ""
+    speed = f"  {view.tokens_per_s:.1f} tok/s" if view.tokens_per_s else ""
     first = Text.assemble(
         (f"#{view.generation:<4}", palette.plain),
         (f"{state:13}", style),
-        (f"{view.prompt_tokens}+{view.tokens} tokens", palette.plain),
-        (f"  {speed}", palette.plain),
-        (rebuilt, palette.warn),
+        (f"{view.prompt_tokens}+{view.tokens} tokens{speed}", palette.plain),
     )
-    rows = [first]
     links = [f"{stage} →" for stage in view.chain[:-1]] + list(view.chain[-1:])
-    chain = flow((Text(link, palette.muted) for link in links), width - 5, gap=" ")
-    rows += [Text("     ").append_text(row) for row in chain]
-    if view.reason:
-        rows.append(Text(f"     {view.reason}", style=style))
-    return rows
+    chain = [Text(link, palette.muted) for link in links]
+    if view.epoch:
+        chain.insert(0, Text(f"rebuilt {view.epoch}x:", palette.warn))
+    reason = [Text(word, style) for word in view.reason.split()]
+    below = flow(chain, width - INDENT, gap=" ") + flow(reason, width - INDENT, gap=" ")
+    return [first, *(Text(" " * INDENT).append_text(row) for row in below)]
 
 
 def _stage(view: StageView, palette: Palette) -> Text:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from textual.color import Color
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
@@ -19,8 +20,9 @@ from p2pnode.interfaces.tui.layer_map import LayerMap
 from p2pnode.interfaces.tui.log_tail import LogTail
 from p2pnode.interfaces.tui.palette import THEMES
 from p2pnode.interfaces.tui.panel import Panel
+from p2pnode.interfaces.tui.peer_columns import matches
 from p2pnode.interfaces.tui.peer_detail import PeerDetail
-from p2pnode.interfaces.tui.peers import Peers, matches
+from p2pnode.interfaces.tui.peers import Peers
 from p2pnode.interfaces.tui.traffic import Traffic
 from p2pnode.interfaces.tui.work import Work
 from p2pnode.node.snapshot import NodeSnapshot
@@ -61,7 +63,7 @@ async def polled(app: TopApp, pilot: Pilot[None], times: int = 1) -> None:
 def names(app: TopApp) -> list[str]:
     """Return the first column of the table, as it is shown."""
     table: DataTable[Any] = app.query_one(DataTable)
-    return [table.get_row_at(row)[0].text.plain for row in range(table.row_count)]
+    return [table.get_row_at(row)[0].text for row in range(table.row_count)]
 
 
 def text(app: TopApp, panel: type[Panel]) -> str:
@@ -296,6 +298,8 @@ def test_every_theme_draws_and_the_last_leads_back_to_the_first() -> None:
             seen.append(app.theme)
             app.action_next_theme()
             await pilot.pause()
+            styles = {app.query_one(DataTable).get_row_at(0)[0].style.color}
+            assert styles == {Color.parse(app.theme_variables["foreground"]).rich_color}
         assert tuple(seen) == THEMES
         assert app.theme == THEMES[0]
         app.theme = "ansi-dark"  # leaves its colours to the terminal
