@@ -1,7 +1,7 @@
 """The control socket's language: one JSON object a line, and where the socket lies.
 
 -> {"id": 1, "method": "generate", "params": {"prompt": "hi"}}
-<- {"id": 1, "event": {"text": "Hel"}}
+<- {"id": 1, "event": {"text": "Hello"}}
 <- {"id": 1, "result": {"tokens": 12}}      or
 <- {"id": 1, "error": {"message": "...", "hint": "..."}}
 """
