@@ -28,7 +28,7 @@ from p2pnode.interfaces.tui.traffic import Traffic
 from p2pnode.interfaces.tui.work import Work
 from p2pnode.node.snapshot import NodeSnapshot
 
-LARGE = (120, 32)
+LARGE = (120, 34)
 """Columns and lines from which on everything is shown at once."""
 SHORT = 34
 """Lines below which the detail of a peer takes the place of the layer map."""

@@ -2,6 +2,7 @@
 
 from rich.text import Text
 
+from p2pnode.interfaces.tui.palette import Palette
 from p2pnode.interfaces.tui.panel import Panel, Picture, lines
 
 
@@ -19,13 +20,14 @@ class Counters(Panel):
         named = sorted(
             picture.node.counters.items(), key=lambda item: (item[0] not in moved, item[0])
         )
-        rows = [
-            Text.assemble(
-                (f"{count:>9}  {name}", palette.warn),
-                (f"  +{moved[name]}", palette.accent),
-            )
-            if name in moved
-            else Text(f"{count:>9}  {name}", style=palette.plain if count else palette.muted)
-            for name, count in named
-        ]
+        rows = [_row(name, count, moved.get(name, 0), palette) for name, count in named]
         return lines(*rows) if rows else Text("nothing was dropped or refused", style=palette.muted)
+
+
+def _row(name: str, count: int, moved: int, palette: Palette) -> Text:
+    still = palette.plain if count else palette.muted
+    return Text.assemble(
+        (f"{count:>8}", palette.warn if moved else still),
+        (f"{f'+{moved}' if moved else '':>6}", palette.accent),
+        (f"  {name}", palette.warn if moved else still),
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -51,6 +52,7 @@ class Peers(Vertical):
         self._picture: Picture | None = None
         self._columns: tuple[Column, ...] = ()
         self._shown: dict[str, dict[str, Cell]] = {}
+        self._widths: dict[str, int] = {}
         self._selected: str | None = None
         self._input = Input(placeholder="filter by name, state, id, model, address or device")
         self._table: DataTable[Cell] = DataTable(cursor_type="row")
@@ -136,6 +138,7 @@ class Peers(Vertical):
     def _rebuild(self, wanted: tuple[Column, ...]) -> None:
         self._columns = wanted
         self._shown.clear()
+        self._widths.clear()
         self._table.clear(columns=True)
         for column in wanted:
             heading = Text(column.title, justify="right" if column.is_number else "left")
@@ -152,10 +155,22 @@ class Peers(Vertical):
             self._shown[peer.node_id] = row
             if before is None:
                 self._table.add_row(*row.values(), key=peer.node_id)
-                continue
             for key, cell in row.items():
-                if cell != before[key]:
-                    self._table.update_cell(peer.node_id, key, cell, update_width=True)
+                grows = self._grows(key, cell)
+                if before is not None and cell != before[key]:
+                    self._table.update_cell(peer.node_id, key, cell, update_width=grows)
+
+    def _grows(self, key: str, cell: Cell) -> bool:
+        """Return whether ``cell`` is the widest its column ever had.
+
+        Columns grow and never shrink: they stay still while one reads, and Textual measures all
+        their rows for each new width, which with 60 peers was most of the work of a poll.
+        """
+        width = cell_len(cell.text)
+        grows = width > self._widths.get(key, 0)
+        if grows:
+            self._widths[key] = width
+        return grows
 
     def _sort(self) -> None:
         """Sort where the order is another, and keep the cursor on its peer."""

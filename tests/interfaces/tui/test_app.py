@@ -86,7 +86,7 @@ def test_a_large_screen_shows_everything_at_once() -> None:
         assert "think" in text(app, Traffic)
         assert "█" in text(app, Traffic)
         assert "kitchen [0, 10) → attic [10, 20)" in text(app, Work)
-        assert "fec: recovered without a resend  +" in text(app, Counters)
+        assert "+1  fec: recovered without a resend" in text(app, Counters)
         assert "porch suspected" in text(app, LogTail)
 
     run(scenario, HOUSE)
