@@ -11,6 +11,7 @@ can estimate the round trip between any two.
 import math
 import struct
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -103,9 +104,10 @@ class Vivaldi:
         """Remember where ``peer`` says it is."""
         self._known[peer] = place
 
-    def forget(self, peer: NodeId) -> None:
-        self._known.pop(peer, None)
-        self._samples.pop(peer, None)
+    def forget_all_but(self, peers: Container[NodeId]) -> None:
+        for table in (self._known, self._samples):
+            for peer in [peer for peer in table if peer not in peers]:
+                del table[peer]
 
     def learn(self, peer: NodeId, place: Coordinate, rtt: float) -> None:
         """Move by one measured round trip to ``peer``, which is at ``place``."""

@@ -143,8 +143,8 @@ class Members:
 
     # Forgetting
 
-    def forget_before(self, moment: float) -> list[NodeId]:
-        """Bury whoever has been gone since before ``moment``; return their ids."""
+    def forget_before(self, moment: float) -> None:
+        """Bury whoever has been gone since before ``moment``."""
         gone = [
             node_id
             for node_id, entry in self._entries.items()
@@ -152,7 +152,6 @@ class Members:
         ]
         for node_id in gone:
             self._bury(node_id)
-        return gone
 
     def _move(self, entry: Entry, evidence: Evidence, now: float, reason: str) -> bool:
         after = weigh(entry.health, evidence)

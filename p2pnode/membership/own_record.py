@@ -2,7 +2,16 @@
 
 from dataclasses import replace
 
-from p2pnode.membership.records import Record, SignedRecord, Signer, Version, sign_record
+from p2pnode.membership.records import (
+    Claim,
+    Record,
+    SignedClaim,
+    SignedRecord,
+    Signer,
+    Version,
+    sign_claim,
+    sign_record,
+)
 from p2pnode.sansio import Address
 
 
@@ -25,6 +34,10 @@ class OwnRecord:
     @property
     def version(self) -> Version:
         return self.record.version
+
+    def sign_claim(self, claim: Claim) -> SignedClaim:
+        """Sign what we say of another."""
+        return sign_claim(claim, self._signer, self._swarm_tag)
 
     def renew(self) -> None:
         """Say the same in a new version: the refutation of whatever is said about this one."""

@@ -182,6 +182,11 @@ def read_news_untrusted(reader: Reader) -> News:
     raise RemoteProtocolError(f"news of unknown kind {tag}")
 
 
+def short(node_id: NodeId) -> str:
+    """Return the start of a node's id, as people see it."""
+    return node_id.hex()[:8]
+
+
 _SIGNED_PREFIX = b"p2pnode membership 1"
 _TAG = struct.Struct("<B")
 _RECORD = struct.Struct("<B32sQIBB")

@@ -18,7 +18,7 @@ from p2pnode.membership import (
     wan,
 )
 from p2pnode.testing.links import Bernoulli
-from p2pnode.testing.swarm import LAN, Swarm
+from p2pnode.testing.membership import LAN, Swarm
 
 
 def test_those_who_join_know_one_another() -> None:
@@ -208,15 +208,50 @@ def test_nobody_dies_of_loss_alone(seed: int) -> None:
 @pytest.mark.parametrize(("count", "limit"), [(3, 1_500), (100, 5_000)])
 def test_an_idle_swarm_says_little(count: int, limit: int) -> None:
     swarm = Swarm()
-    swarm.grow(*(f"n{i}" for i in range(count)), settle=30)
+    swarm.grow(*(f"n{i}" for i in range(count)), settle=20)
     before = swarm.network.statistics().bytes_sent
-    seconds = 60 if count < 10 else 20
+    seconds = 60 if count < 10 else 10
     swarm.run(seconds)
     after = swarm.network.statistics().bytes_sent
     rates = [(after[node] - before[node]) / seconds for node in after]
     print(f"{count} idle nodes: {max(rates):.0f} bytes a second at most from one of them")
     assert max(rates) < limit
     assert swarm.agrees()
+
+
+def test_an_idle_node_of_three_wakes_up_seldom() -> None:
+    swarm = Swarm()
+    swarm.grow("a", "b", "c", settle=30)
+    core = swarm.cores["a"]
+    wakes = 0
+
+    def count_timeout(now: float) -> None:
+        nonlocal wakes
+        wakes += 1
+        type(core).handle_timeout(core, now)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "handle_timeout", count_timeout)
+        before = swarm.network.statistics()
+        swarm.run(60)
+    received = (swarm.network.statistics().delivered - before.delivered) / 3
+    print(f"idle node of 3: {wakes / 60:.1f} timers and {received / 60:.1f} datagrams a second")
+    assert wakes + received < 60 * 12
+
+
+def test_one_who_slept_through_a_suspicion_hears_the_refutation_first() -> None:
+    swarm = Swarm()
+    swarm.grow("a", "b", "c")
+    a, c = swarm.cores["a"], swarm.cores["c"]
+    swarm.network.stall(c.node_id, 0.7)
+    assert swarm.network.run_until(lambda: swarm.health("a", "c") is Health.SUSPECT, 1)
+    swarm.network.detach(a.node_id)  # asleep, and its timers run late
+    swarm.run(2)
+    a.handle_timeout(swarm.network.now)
+    assert swarm.health("a", "c") is Health.SUSPECT
+    swarm.network.attach(a.node_id, a)
+    swarm.run(1)
+    assert swarm.health("a", "c") is Health.ALIVE
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
