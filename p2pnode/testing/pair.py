@@ -2,6 +2,7 @@
 
 from random import Random
 
+from p2pnode.errors import LocalProtocolError
 from p2pnode.sansio import Address, NodeId
 from p2pnode.testing.links import Link
 from p2pnode.testing.network import VirtualNetwork
@@ -65,9 +66,11 @@ class Endpoints:
         delivery: Delivery = Delivery.LATENCY,
     ) -> None:
         endpoint, peer = self.endpoints[source], self.node_id(destination)
-        self.network.call(
-            source, lambda now: [endpoint.send(peer, payload, delivery, now)] and None
-        )
+
+        def command(now: float) -> None:
+            endpoint.send(peer, payload, delivery, now)
+
+        self.network.call(source, command)
 
     def are_connected(self, one: Address, other: Address) -> bool:
         return self.endpoints[one].is_connected(self.node_id(other)) and self.endpoints[
@@ -96,7 +99,8 @@ def connected_pair(
     peers = Endpoints(seed)
     alice, bob = peers.add("alice", config=config), peers.add("bob", config=config)
     peers.connect(alice, bob)
-    assert peers.network.run_until(lambda: peers.are_connected(alice, bob), 10)
+    if not peers.network.run_until(lambda: peers.are_connected(alice, bob), 10):
+        raise LocalProtocolError("two endpoints on a perfect link did not connect")
     if link is not None:
         peers.network.set_links(alice, bob, link)
     return peers, alice, bob

@@ -330,7 +330,7 @@ class Connection:
 
     def _recover(self, now: float) -> None:
         lost = self._recovery.detect_losses(now)
-        if lost:
+        if lost or self._recovery.is_watching:
             self._settle_lost(lost, now)
             return
         self._recovery.pto_count += 1
@@ -358,8 +358,9 @@ class Connection:
             self._send_eliciting(PING_FRAME, now)
 
     def _notice_silence(self, now: float) -> None:
+        # Compared as sums, as the timers are armed: differences round another way, and would spin.
         silent_for = now - self._last_progress
-        if silent_for >= self._config.idle_timeout:
+        if now >= self._last_progress + self._config.idle_timeout:
             self.ended = f"nothing was acknowledged for {silent_for:.1f} s"
         elif self.is_responsive:
             self.is_responsive = False
@@ -368,10 +369,10 @@ class Connection:
     def _check_liveness(self, now: float) -> None:
         config = self._config
         unheard = now - self._last_heard
-        if unheard >= config.idle_timeout:
+        if now >= self._last_heard + config.idle_timeout:
             self.ended = f"nothing was heard for {unheard:.1f} s"
             return
-        if unheard >= config.keepalive:
+        if now >= self._last_heard + config.keepalive:
             if not self._recovery.is_waiting:
                 self._send_eliciting(PING_FRAME, now)
             self.timers.arm(Timer.LIVENESS, self._last_heard + config.idle_timeout)
@@ -384,10 +385,9 @@ class Connection:
                 self._recovery.forget(packet)
                 self._path.on_probe_lost(packet.size, now)
         size = self._path.next_probe()
-        if size is None:
-            self.timers.arm(Timer.PATH, self._path.probing_from)
-            return
         self._path.on_probe_sent()
+        if size is None:
+            return
         self._track(probe_frame(size - DATA_OVERHEAD), None, 0, -1, now, is_probe=True)
         self.timers.arm(Timer.PATH, now + max(3 * self._recovery.pto, 0.05))
 
@@ -532,4 +532,4 @@ class Connection:
             timers.arm(Timer.SILENCE, None)
             return
         limit = self._config.silence if self.is_responsive else self._config.idle_timeout
-        timers.arm(Timer.SILENCE, max(self._last_progress + limit, now))
+        timers.arm(Timer.SILENCE, self._last_progress + limit)

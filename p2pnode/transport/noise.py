@@ -67,6 +67,8 @@ class CipherState:
     def decrypt_untrusted(self, associated: bytes, sealed: bytes) -> bytes:
         if self._key is None:
             return sealed
+        if len(sealed) < TAG_SIZE:
+            raise RemoteProtocolError("a Noise message is too short")
         try:
             plaintext = _open(sealed, associated, self._next_nonce(), self._key)
         except CryptoError as error:

@@ -117,6 +117,11 @@ class Recovery:
         return self._eliciting > 0
 
     @property
+    def is_watching(self) -> bool:
+        """Whether an overtaken packet is about to be taken for lost."""
+        return self._loss_at is not None
+
+    @property
     def pto(self) -> float:
         """How long the newest packet may go without an acknowledgement."""
         rtt = self.rtt
