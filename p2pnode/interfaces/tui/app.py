@@ -9,6 +9,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.events import Resize
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer
 
@@ -51,12 +52,12 @@ class TopApp(App[None]):
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("s", "sort", "Sort"),
-        Binding("r", "reverse", "Reverse"),
+        Binding("r", "reverse", "Order"),
         Binding("d", "detail", "Detail"),
         Binding("p", "pause", "Pause"),
         Binding("z", "zoom", "Zoom"),
         Binding("t", "next_theme", "Theme"),
-        Binding("escape", "clear_filter", "Clear filter", key_display="esc"),
+        Binding("escape", "clear_filter", "Clear", key_display="esc"),
         *(Binding(str(n), f"page({page!r})", show=False) for n, page in enumerate(PAGES, start=1)),
     ]
 
@@ -100,13 +101,13 @@ class TopApp(App[None]):
         self.theme = HARBOUR.name
         self._recolour()
         self.screen.add_class("page-peers")
-        self._lay_out()
+        self._lay_out(self.size)
         self.query_one(Peers).focus_table()
         if self._interval is not None:
             self.run_worker(self._watch(self._interval))
 
     def on_resize(self, event: Resize) -> None:
-        self._lay_out()
+        self._lay_out(event.size)
 
     # Polling
 
@@ -169,12 +170,12 @@ class TopApp(App[None]):
             self._paused = Picture(self._paused.node, self._paused.rates, self._palette)
         self._refresh()
 
-    def _lay_out(self) -> None:
-        large = self.size.width >= LARGE[0] and self.size.height >= LARGE[1]
+    def _lay_out(self, size: Size) -> None:
+        large = size.width >= LARGE[0] and size.height >= LARGE[1]
         base = self._base()
         base.set_class(large, "dashboard")
         base.set_class(not large, "paged")
-        base.set_class(self.size.height < SHORT, "short")
+        base.set_class(size.height < SHORT, "short")
 
     # Keys
 

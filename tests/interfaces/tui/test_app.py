@@ -121,9 +121,10 @@ def test_every_column_of_a_small_screen_fits() -> None:
 @pytest.mark.parametrize("node", [lonely(), crowd(60), HOUSE[-1]], ids=["alone", "crowd", "house"])
 def test_no_size_and_no_swarm_is_too_much(node: NodeSnapshot) -> None:
     async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
-        for size in [(1, 1), (20, 5), SMALL, (120, 32), (250, 70), (1, 1)]:
+        for size in [(1, 1), (20, 5), SMALL, (120, 34), (250, 70), (1, 1)]:
             await pilot.resize_terminal(*size)
             await polled(app, pilot)
+            assert app.screen.has_class("dashboard") == (size >= (120, 32))
         assert app.is_running
 
     run(scenario, [node], (1, 1))
