@@ -81,13 +81,16 @@ def read_config(file: GgufFile) -> LlamaConfig:
             hint=f"Use a model of one of these: {', '.join(ARCHITECTURES)}.",
         )
     _refuse_variations(file)
+    n_layers = file.integer("llama.block_count")
+    for index in range(n_layers):  # so the count is bounded by what is there
+        find_tensor(file, f"blk.{index}.attn_norm.weight")
     heads = file.integer("llama.attention.head_count")
     d_model = file.integer("llama.embedding_length")
     head_dim = file.integer("llama.attention.key_length", d_model // max(heads, 1))
     if file.integer("llama.rope.dimension_count", head_dim) != head_dim:
         raise ModelError(f"{file.path.name} rotates a part of each head, which is not supported")
     return LlamaConfig(
-        n_layers=file.integer("llama.block_count"),
+        n_layers=n_layers,
         d_model=d_model,
         n_heads=heads,
         n_kv_heads=file.integer("llama.attention.head_count_kv", heads),
@@ -152,12 +155,18 @@ def _refuse_variations(file: GgufFile) -> None:
 def _name(file: GgufFile) -> str:
     parts = (file.text("general.basename", ""), file.text("general.size_label", ""))
     if all(parts):
-        return "-".join(parts).lower()
-    return file.text("general.name", file.path.stem)
+        return _label("-".join(parts).lower())
+    return _label(file.text("general.name", file.path.stem))
+
+
+def _label(text: str) -> str:
+    """Cut a name to what an ad can carry: 64 bytes, printable."""
+    printable = "".join(letter for letter in text if letter.isprintable())
+    return printable.encode()[:64].decode("utf-8", "ignore")
 
 
 def _space_id(file: GgufFile, config: LlamaConfig) -> str:
-    return f"{_slug(file.text('general.name', 'llama'))}-{config.n_layers}x{config.d_model}"
+    return f"{_slug(file.text('general.name', 'llama'))[:64]}-{config.n_layers}x{config.d_model}"
 
 
 def _slug(text: str) -> str:

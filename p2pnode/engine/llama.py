@@ -44,7 +44,7 @@ class LlamaConfig:
             raise ModelError(f"a model has no dimension below 1: {self}")
         if self.n_heads % self.n_kv_heads or self.head_dim % 2:
             raise ModelError(f"the heads do not fit together: {self}")
-        if not (self.rope_base > 0 and 0 <= self.norm_eps < 1):
+        if not (self.rope_base > 0 and 0 < self.norm_eps < 1):
             raise ModelError(f"an impossible rope base or norm epsilon: {self}")
 
     @property
