@@ -36,17 +36,6 @@ SHORT = 34
 WAITING = "waiting for the node"
 
 
-def run_top(fetch: Callable[[], NodeSnapshot], *, interval: float = 0.5) -> None:
-    """Show a node's life until the user quits.
-
-    Args:
-        fetch: Brings the newest snapshot, or raises. It is called in a thread, never twice at
-            once, and should give up by itself within seconds: quitting waits for it.
-        interval: Seconds between an answer and the next call.
-    """
-    TopApp(fetch, interval=interval).run()
-
-
 class TopApp(App[None]):
     """``p2pnode top``.
 
