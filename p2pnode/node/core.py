@@ -1,1 +1,421 @@
-"""A whole node, still without I/O."""
+"""A whole node, still without I/O: every core wired to the others.
+
+Datagrams go to the transport; what it opens goes to membership (first byte 0xA5) or, as V-Frames,
+to inference. What those want to say goes back through the transport, which is dialled where no
+session is up. A driver runs this core on a socket, a simulation on the virtual network: the same
+code. Computing and loading are events out and commands in.
+"""
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from p2pnode.engine.base import ModelInfo, StageCost
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.inference.core import Inference
+from p2pnode.inference.events import SendFrame
+from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.work import WorkResult
+from p2pnode.membership.events import (
+    MemberDied,
+    MemberJoined,
+    MemberLeft,
+    MemberRefuted,
+    MembershipEvent,
+    MemberSuspected,
+    MemberUpdated,
+)
+from p2pnode.membership.messages import MAGIC
+from p2pnode.membership.swim import Swim
+from p2pnode.node.advert import Advert
+from p2pnode.node.config import NodeConfig
+from p2pnode.node.dialer import Dialer, Sighting
+from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.holdings import Holdings, Phase
+from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.node.traffic import Traffic
+from p2pnode.sansio import Address, NodeId, Rng, Transmit
+from p2pnode.transport.endpoint import Endpoint
+from p2pnode.transport.events import (
+    Delivery,
+    DialFailed,
+    MessageReceived,
+    PeerConnected,
+    PeerDisconnected,
+    PeerResponsive,
+    PeerUnresponsive,
+    TransportEvent,
+)
+from p2pnode.transport.identity import Identity, verify
+from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
+from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted, encode_frame
+
+_T = TypeVar("_T")
+_LOG_LINES = 200
+_GOSSIP = bytes((MAGIC,))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who this node is: what differs between two nodes of one configuration.
+
+    Attributes:
+        identity: Its key.
+        swarm_secret: 32 bytes that admit to the swarm.
+        boot_epoch: Larger at each start, so that no ghost of an earlier run speaks for it.
+        addresses: Where others can reach it.
+    """
+
+    identity: Identity
+    swarm_secret: bytes
+    boot_epoch: int
+    addresses: tuple[Address, ...]
+
+    @property
+    def swarm_tag(self) -> bytes:
+        """Eight bytes that name the swarm and reveal nothing of its secret."""
+        return hashlib.blake2b(self.swarm_secret, digest_size=8, person=b"p2pnode swarm").digest()
+
+
+class NodeCore:
+    """One node: transport, membership, scheduler and inference."""
+
+    def __init__(self, config: NodeConfig, origin: Origin, rng: Rng, now: float) -> None:
+        self.config = config
+        self.origin = origin
+        self.node_id = origin.identity.node_id
+        self.started_at = now
+        self.advert = Advert(config.name, config.device, config.kv_bytes)
+        self.endpoint = Endpoint(config.transport, origin.identity, origin.swarm_secret, rng, now)
+        self.swim = Swim(
+            config.membership,
+            origin.identity,
+            verify,
+            origin.swarm_tag,
+            origin.boot_epoch,
+            origin.addresses,
+            self.advert.encode(),
+            rng,
+            now,
+        )
+        self.silent: set[NodeId] = set()
+        self.planner = DirectoryPlanner(
+            self.node_id, self.advert, self.swim, self.endpoint, self.silent
+        )
+        self.inference = Inference(config.inference, self.node_id, self.planner, rng)
+        self.holdings = Holdings(config.holdings, self.node_id, rng)
+        self.dialer = Dialer(config.redial)
+        self.traffic = Traffic()
+        self.counters: Counter[str] = Counter()
+        self.log: deque[str] = deque(maxlen=_LOG_LINES)
+        self.model: ModelInfo | None = None
+        self.served = range(0)
+        self.leaving = False
+        self._announce_at: float | None = None
+        self._loopback: deque[Frame] = deque()
+        self._events: list[NodeEvent] = []
+
+    # Commands
+
+    def use_model(self, model: ModelInfo, *, hold: bool, now: float) -> None:
+        """Ask for answers of ``model``; with ``hold``, also take on some of its layers."""
+        self.model = model
+        self.inference.use_model(model)
+        self.advert.model = model
+        if hold:
+            self.holdings.use_model(model, now)
+        self._settle(now)
+
+    def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:
+        """The engine holds ``layers``, at the measured ``cost``: serve them."""
+        self.served = layers
+        self.inference.serve(layers, self.config.kv_bytes)
+        self.holdings.loaded(now)
+        self.advert.cost = cost
+        self._note(f"serving layers [{layers.start}, {layers.stop}): {self.holdings.reason}")
+        self._announce(now)
+        self._settle(now)
+
+    def load_failed(self, reason: str, now: float) -> None:
+        self.holdings.failed(reason)
+        self._note(f"cannot serve: {reason}")
+        self._settle(now)
+
+    def connect(self, address: Address, now: float) -> None:
+        """Call ``address`` until somebody of the swarm answers there."""
+        self.dialer.add_fixed(address, now)
+        self._settle(now)
+
+    def saw(self, peer: NodeId, sighting: Sighting, now: float) -> None:
+        """Take a hint, e.g. of mDNS, that ``peer`` is near."""
+        if peer != self.node_id:
+            self.dialer.saw(peer, sighting, now)
+            self._settle(now)
+
+    def unsaw(self, peer: NodeId, now: float) -> None:
+        """The hint was withdrawn; liveness is membership's alone."""
+        self.dialer.unsaw(peer)
+        self._settle(now)
+
+    def generate(self, request: GenerationRequest, now: float) -> int:
+        """Start an answer and return its number.
+
+        Raises:
+            GenerationError: It cannot fit the model; nothing happened.
+        """
+        number = self.inference.generate(request, now)
+        self._settle(now)
+        return number
+
+    def cancel(self, generation: int, now: float) -> None:
+        self.inference.cancel(generation)
+        self._settle(now)
+
+    def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
+        """Take the result of a :class:`ComputeRequested`."""
+        self.inference.compute_finished(job, result, now)
+        self._settle(now)
+
+    def leave(self, now: float) -> None:
+        """Cancel, tell everyone, and close; send what is in the outbox, then stop."""
+        self.leaving = True
+        self.inference.cancel_all()
+        self.inference.drain("leaving the swarm")
+        self._settle(now)
+        self.swim.leave(now)
+        self._settle(now)
+        self.endpoint.close_all("leaving the swarm", now)
+
+    # Inputs
+
+    def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
+        """Take one datagram.
+
+        Raises:
+            RemoteProtocolError: It was malformed; the transport has counted it.
+        """
+        self.traffic.datagram_in(len(data))
+        self.endpoint.receive_datagram(data, source, now)
+        self._settle(now)
+
+    def handle_timeout(self, now: float) -> None:
+        for core in (self.endpoint, self.swim, self.inference):
+            moment = core.next_timeout()
+            if moment is not None and moment <= now:
+                core.handle_timeout(now)
+        if self._announce_at is not None and now >= self._announce_at:
+            self._announce_at = None
+            self._announce(now)
+        self._settle(now)
+
+    # Outputs
+
+    def next_timeout(self) -> float | None:
+        moments = (
+            self.endpoint.next_timeout(),
+            self.swim.next_timeout(),
+            self.inference.next_timeout(),
+            self.holdings.due,
+            self.dialer.due,
+            self._announce_at,
+        )
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def datagrams_to_send(self) -> list[Transmit[Address]]:
+        taken = self.endpoint.datagrams_to_send()
+        for transmit in taken:
+            self.traffic.datagram_out(len(transmit.payload))
+        return taken
+
+    def take_events(self) -> list[NodeEvent]:
+        taken, self._events = self._events, []
+        return taken
+
+    # Wiring
+
+    def _settle(self, now: float) -> None:
+        """Let the cores hear each other until nobody has anything left to say."""
+        self._dial(now)
+        self._review(now)
+        busy = True
+        while busy:
+            busy = False
+            for transported in self.endpoint.take_events():
+                busy = True
+                self._on_transport(transported, now)
+            for said in self.swim.take_events():
+                busy = True
+                self._on_membership(said, now)
+            for happened in self.inference.take_events():
+                busy = True
+                if isinstance(happened, SendFrame):
+                    self._send_frame(happened.peer, happened.frame, now)
+                else:
+                    self._events.append(happened)
+            while self._loopback:
+                busy = True
+                self._receive_frame(self._loopback.popleft(), self.node_id, now)
+            for outgoing in self.swim.datagrams_to_send():
+                self._send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
+        self._plan_announcement(now)
+
+    def _on_transport(self, event: TransportEvent, now: float) -> None:
+        match event:
+            case MessageReceived(peer, payload, _):
+                self._drop_hostile(self._receive_message_untrusted, payload, peer, now)
+            case PeerConnected(peer, address):
+                self.silent.discard(peer)
+                self.dialer.reached(peer, address)
+                self.swim.join(peer, now)
+                self.inference.peer_back(peer, now)
+                self._events.append(PeerReached(peer, address))
+                self._note(f"session with {self.planner.name_of(peer)} at {address[0]} is up")
+            case PeerUnresponsive(peer, silent_for):
+                self.silent.add(peer)
+                self.swim.report_unresponsive(peer, now)
+                self.inference.peer_lost(peer, f"silent for {silent_for:.1f} s", now)
+                self._note(f"{self.planner.name_of(peer)} has been silent for {silent_for:.1f} s")
+            case PeerResponsive(peer):
+                self.silent.discard(peer)
+                self.swim.report_responsive(peer, now)
+                self.inference.peer_back(peer, now)
+            case PeerDisconnected(peer, reason):
+                self.silent.discard(peer)
+                self.inference.peer_lost(peer, f"session closed: {reason}", now)
+                self._note(f"session with {self.planner.name_of(peer)} closed: {reason}")
+            case DialFailed(address, peer, reason):
+                self.counters["dial failed"] += 1
+                self.dialer.failed(address, peer, reason)
+
+    def _on_membership(self, event: MembershipEvent, now: float) -> None:
+        match event:
+            case MemberJoined(record):
+                self._note(f"{self.planner.name_of(record.node_id)} joined the swarm")
+                self.inference.peer_back(record.node_id, now)
+            case MemberUpdated(record):
+                self.inference.peer_back(record.node_id, now)
+            case MemberSuspected(peer, reason):
+                self._note(f"{self.planner.name_of(peer)} is suspected: {reason}")
+                self.inference.peer_lost(peer, f"suspected: {reason}", now)
+            case MemberRefuted(peer):
+                self.inference.peer_back(peer, now)
+            case MemberDied(peer, reason):
+                self._forget(peer, f"dead: {reason}", now)
+            case MemberLeft(peer):
+                self._forget(peer, "left the swarm", now)
+
+    def _forget(self, peer: NodeId, reason: str, now: float) -> None:
+        self._note(f"{self.planner.name_of(peer)} is gone: {reason}")
+        self.inference.peer_lost(peer, reason, now)
+        self.inference.peer_gone(peer)  # its session ends by itself, or is already a new life's
+
+    def _receive_message_untrusted(self, payload: bytes, peer: NodeId, now: float) -> None:
+        if payload[:1] == _GOSSIP:
+            self.traffic.received("gossip", len(payload))
+            self.swim.receive_datagram(payload, peer, now)
+            return
+        frame = decode_frame_untrusted(payload)
+        self.traffic.received(frame.type.name.lower(), len(payload))
+        self._take_frame_untrusted(frame, peer, now)
+
+    def _take_frame_untrusted(self, frame: Frame, peer: NodeId, now: float) -> None:
+        if _is_error_untrusted(frame):
+            error = SyncError.from_body_untrusted(parse_sync_untrusted(frame))
+            self.counters[f"error from a peer: {error.code[:32]}"] += 1
+            self._note(f"{self.planner.name_of(peer)} answers: {error.message[:200]}")
+            return
+        refusal = self.inference.receive_frame_untrusted(frame, peer, now)
+        if refusal is not None:
+            self._note(f"refused a frame of {self.planner.name_of(peer)}: {refusal.message}")
+            answer = sync_frame(
+                refusal.to_body(), stream_id=frame.stream_id, frame_seq=0, space_hash32=0
+            )
+            self._send_frame(peer, answer, now)
+
+    def _receive_frame(self, frame: Frame, source: NodeId, now: float) -> None:
+        self._drop_hostile(self._take_frame_untrusted, frame, source, now)
+
+    def _drop_hostile(
+        self, receive: Callable[[_T, NodeId, float], None], said: _T, peer: NodeId, now: float
+    ) -> None:
+        """What a member says may still be wrong: count it, drop it, keep the session."""
+        try:
+            receive(said, peer, now)
+        except RemoteProtocolError as error:
+            self.counters["message refused"] += 1
+            self._note(f"refused a message: {error}")
+
+    def _send_frame(self, peer: NodeId, frame: Frame, now: float) -> None:
+        if peer == self.node_id:
+            self._loopback.append(frame)
+            return
+        if not self.endpoint.is_connected(peer):
+            self._dial_member(peer, now)
+            self.counters["frame to a peer without a session"] += 1
+            return
+        self._send(peer, encode_frame(frame), frame.type.name.lower(), Delivery.LATENCY, now)
+
+    def _send_gossip(self, peer: NodeId, payload: bytes, bulk: bool, now: float) -> None:
+        if not self.endpoint.is_connected(peer):
+            self._dial_member(peer, now)
+            return
+        self._send(peer, payload, "gossip", Delivery.BULK if bulk else Delivery.DATAGRAM, now)
+
+    def _send(self, peer: NodeId, data: bytes, kind: str, delivery: Delivery, now: float) -> None:
+        queued = self.endpoint.queued_bytes(peer)
+        if queued + len(data) > self.config.transport.send_queue_bytes:
+            self.counters["send queue of a peer full"] += 1
+            return
+        self.traffic.sent(kind, len(data))
+        self.endpoint.send(peer, data, delivery, now)
+
+    def _dial_member(self, peer: NodeId, now: float) -> None:
+        for address in self.planner.addresses_of(peer):
+            self.endpoint.connect(address, now, peer=peer)
+
+    def _dial(self, now: float) -> None:
+        if self.dialer.due is None or now < self.dialer.due or self.leaving:
+            return
+        reached = [self.endpoint.address_of(peer) for peer in self.endpoint.peers()]
+        addresses = [address for address in reached if address is not None]
+        for address, peer in self.dialer.calls(now, self.endpoint.is_connected, addresses):
+            self.endpoint.connect(address, now, peer=peer)
+
+    # Layers and ads
+
+    def _review(self, now: float) -> None:
+        if self.holdings.due is None or now < self.holdings.due or self.leaving:
+            return
+        layers = self.holdings.review(self.planner.offers(), now)
+        if layers is not None:
+            self._events.append(LoadRequested(layers, self.holdings.reason))
+        self._announce(now)
+
+    def _announce(self, now: float) -> None:
+        """Publish our ad if what it says has changed."""
+        self.advert.claimed = (
+            self.holdings.layers if self.holdings.phase is not Phase.IDLE else None
+        )
+        self.advert.served = self.served
+        self.advert.kv_used = self.inference.kv_used
+        self.advert.draining = self.leaving
+        ad = self.advert.encode()
+        if self.advert.published != ad:
+            self.advert.published = ad
+            self.swim.update_ad(ad, now)
+
+    def _plan_announcement(self, now: float) -> None:
+        self.advert.kv_used = self.inference.kv_used
+        if self._announce_at is None and self.advert.stale():
+            self._announce_at = now + self.config.announce_every
+
+    def _note(self, line: str) -> None:
+        self.log.append(line)
+        self._events.append(Noted(line))
+
+
+def _is_error_untrusted(frame: Frame) -> bool:
+    """Whether it is a Sync error: those have no space, and are never answered, so no echo."""
+    return frame.type is MessageType.SYNC and frame.space_hash32 == 0

@@ -75,8 +75,10 @@ def fingerprint(event: object) -> bytes:
     Of dataclasses the fields count, of anything else the ``repr``; an event that holds a set of
     strings has no stable one, since their order changes from process to process.
     """
-    if isinstance(event, bytes):
-        return event
+    if isinstance(event, bytes | memoryview):
+        return bytes(event)
+    if isinstance(event, tuple | list):
+        return b"\x1e".join(fingerprint(part) for part in event)
     if not dataclasses.is_dataclass(event):
         return repr(event).encode()
     parts = [type(event).__name__.encode()]

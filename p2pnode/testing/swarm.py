@@ -1,135 +1,215 @@
-"""A vocabulary for tests and simulations of membership: whole swarms on the virtual network."""
+"""Whole production nodes on the virtual network, computing with a tiny random model.
 
-import hashlib
-from collections import defaultdict
+What runs here is :class:`~p2pnode.node.core.NodeCore`, the very core that a real node drives; only
+the socket, the clock, the engine's duration and the weights are made up.
+"""
+
+from collections.abc import Callable
 from random import Random
 from typing import TypeVar
 
-from p2pnode.membership import Health, MembershipConfig, MembershipEvent, Swim, simulation
-from p2pnode.membership.messages import Gossip, Packet, encode_packet
-from p2pnode.sansio import NodeId
+from p2pnode.engine.base import Engine, StageCost
+from p2pnode.engine.random_model import random_model
+from p2pnode.inference.events import (
+    ComputeRequested,
+    GenerationEvent,
+    GenerationFailed,
+    GenerationFinished,
+    TokenProduced,
+)
+from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.work import Forward, run_work
+from p2pnode.membership.config import simulation as membership_simulation
+from p2pnode.node.config import HoldingsConfig, NodeConfig
+from p2pnode.node.core import NodeCore, Origin
+from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.picture import missing_layers
+from p2pnode.sansio import Address, NodeId
 from p2pnode.testing.links import Link
 from p2pnode.testing.network import VirtualNetwork
+from p2pnode.transport.config import TransportConfig
+from p2pnode.transport.identity import Identity
 
-TAG = b"swarm--1"
-LAN = Link(latency=(0.001, 0.010), mtu=65_000)
-"""A home network under a transport: what is sent as bulk arrives whole."""
+SECRET = bytes(range(32))
+PORT = 4747
+LOADING = 0.2
+"""Seconds a node takes to load its layers."""
 
-
-KindT = TypeVar("KindT")
-
-
-class ToySigner:
-    """Signs by a keyed hash: quick, and as good as ed25519 against everyone in this file."""
-
-    def __init__(self, name: str) -> None:
-        self.node_id = NodeId(hashlib.blake2b(name.encode(), digest_size=32).digest())
-
-    def sign(self, message: bytes, /) -> bytes:
-        return hashlib.blake2b(message, key=self.node_id).digest()
-
-
-def toy_verify(node_id: NodeId, message: bytes, signature: bytes) -> bool:
-    return hashlib.blake2b(message, key=node_id).digest() == signature
+_EventT = TypeVar("_EventT", TokenProduced, GenerationFinished, GenerationFailed)
 
 
 class Swarm:
-    """Nodes named by short words, on one network."""
+    """Some nodes of one swarm.
+
+    Attributes:
+        network: Where they are attached.
+        nodes: By name.
+        n_layers: Layers of the random model.
+        answers: Every event of every answer: (moment, who asked, event).
+        on_token: Called with each token as it is shown, and the name of the node that asked.
+    """
 
     def __init__(
-        self, seed: int = 1, link: Link = LAN, config: MembershipConfig | None = None
+        self,
+        seed: int,
+        link: Link | None = None,
+        *,
+        n_layers: int = 6,
+        transport: TransportConfig | None = None,
+        layer_seconds: float = 0.0005,
+        keep_story: bool = False,
     ) -> None:
-        self.network = VirtualNetwork[NodeId, MembershipEvent](seed, link)
-        self.config = config or simulation()
-        self.cores: dict[str, Swim] = {}
-        self.seed = seed
-        self._boots: defaultdict[str, int] = defaultdict(int)
+        self.network = VirtualNetwork[Address, NodeEvent](seed, link, keep_story=keep_story)
+        self.nodes: dict[str, NodeCore] = {}
+        self.n_layers = n_layers
+        self.on_token: Callable[[str, TokenProduced], None] = lambda name, token: None
+        self.answers: list[tuple[float, str, GenerationEvent]] = []
+        self._seed = seed
+        self._transport = transport or TransportConfig.simulation()
+        self._layer_seconds = layer_seconds
+        self._engines: dict[NodeId, Engine] = {}
+        self._models: dict[NodeId, int] = {}
+        self._places: dict[str, int] = {}
+        self._starts = 0
 
-    def start(self, name: str, *, tag: bytes = TAG, boot_epoch: int | None = None) -> Swim:
-        """Start a node, or start it anew."""
-        self._boots[name] += 1
-        core = Swim(
-            self.config,
-            ToySigner(name),
-            toy_verify,
-            tag,
-            self._boots[name] if boot_epoch is None else boot_epoch,
-            (("192.0.2.1", 4000 + len(self.cores)),),
-            f"ad of {name}".encode().ljust(200, b"."),
-            Random(f"{self.seed} {name} {self._boots[name]}"),
-            self.network.now,
+    # The nodes
+
+    def add(
+        self,
+        name: str,
+        layers: range | None = None,
+        *,
+        max_layers: int | None = None,
+        secret: bytes = SECRET,
+        model_seed: int = 5,
+        holds: bool = True,
+    ) -> NodeCore:
+        """Start a node that knows nobody yet; adding a name again is the machine started anew."""
+        self._starts += 1
+        config = NodeConfig(
+            name=name,
+            transport=self._transport,
+            membership=membership_simulation(),
+            holdings=HoldingsConfig(layers=layers, max_layers=max_layers),
         )
-        self.cores[name] = core
-        self.network.attach(core.node_id, core)
-        return core
+        address = self.address(name)
+        identity = Identity(name.encode().ljust(32, b".")[:32])
+        origin = Origin(identity, secret, self._starts, (address,))
+        rng = Random(f"{self._seed} {name} {self._starts}")
+        node = NodeCore(config, origin, rng, self.network.now)
+        self.nodes[name] = node
+        self._models[node.node_id] = model_seed
+        self._engines.pop(node.node_id, None)
+        self.network.attach(address, node, on_event=self._hearer(name, node))
+        model = random_model(model_seed, n_layers=self.n_layers, layers=range(1)).info
+        self.network.call(address, lambda now: node.use_model(model, hold=holds, now=now))
+        return node
 
-    def join(self, name: str, peer: str) -> None:
-        core, other = self.cores[name], self.cores[peer].node_id
-        self.network.call(core.node_id, lambda now: core.join(other, now))
-
-    def grow(self, *names: str, settle: float = 5.0) -> None:
-        """Start nodes; each joins the first."""
-        for name in names:
-            self.start(name)
-            if name != names[0]:
-                self.join(name, names[0])
-        self.run(settle)
+    def introduce(self, *names: str) -> None:
+        """Let every node but the first call the first."""
+        first, *others = names
+        for name in others:
+            self.call(name, lambda node, now: node.connect(self.address(first), now))
 
     def kill(self, name: str) -> None:
-        self.network.detach(self.cores.pop(name).node_id)
+        """End a node without a word."""
+        self.network.detach(self.address(name))
 
-    def leave(self, name: str) -> None:
-        core = self.cores[name]
-        self.network.call(core.node_id, core.leave)
+    def address(self, name: str) -> Address:
+        """Return where ``name`` listens; it keeps the place when it starts anew."""
+        number = self._places.setdefault(name, len(self._places) + 1)
+        return (f"10.0.0.{number}", PORT)
 
-    def run(self, seconds: float) -> None:
-        self.network.run(seconds)
+    def call(self, name: str, command: Callable[[NodeCore, float], object]) -> None:
+        node = self.nodes[name]
 
-    def partition(self, one: list[str], other: list[str]) -> None:
-        self.network.partition(self.ids(one), self.ids(other))
+        def run(now: float) -> None:
+            command(node, now)
 
-    def ids(self, names: list[str]) -> list[NodeId]:
-        return [ToySigner(name).node_id for name in names]
+        self.network.call(self.address(name), run)
 
-    def replay_head(self, name: str) -> bytes:
-        """Return an empty gossip of ``name``, to which old news can be appended."""
-        return encode_packet(Packet(self.cores[name].record.version, None, Gossip()))
-
-    def health(self, viewer: str, subject: str) -> Health | None:
-        """Return what ``viewer`` believes of ``subject``; None if it knows nothing."""
-        wanted = ToySigner(subject).node_id
-        for member in self.cores[viewer].members():
-            if member.record.node_id == wanted:
-                return member.health
-        return None
-
-    def alive_in(self, viewer: str) -> int:
-        return sum(m.health is Health.ALIVE for m in self.cores[viewer].members())
-
-    def agrees(self) -> bool:
-        """Return whether every running node believes every other alive, and nobody else."""
-        running = {core.node_id for core in self.cores.values()}
+    def is_ready(self) -> bool:
+        """Whether every living node sees all layers served."""
+        living = set(self.network.addresses())
         return all(
-            {m.record.node_id for m in core.members() if m.health is Health.ALIVE}
-            == running - {core.node_id}
-            for core in self.cores.values()
+            not missing_layers(node)
+            for name, node in self.nodes.items()
+            if self.address(name) in living
         )
 
-    def events(self, name: str, kind: type[KindT]) -> list[tuple[float, KindT]]:
-        """Return what happened of one kind at one node, and when."""
-        wanted = ToySigner(name).node_id
+    # Answers
+
+    def generate(self, name: str, request: GenerationRequest) -> int:
+        """Let ``name`` ask; return the answer's number."""
+        numbers: list[int] = []
+        self.call(name, lambda node, now: numbers.append(node.generate(request, now)))
+        return numbers[0]
+
+    def tokens(self, name: str, generation: int) -> list[int]:
+        """Return the tokens shown so far, in the order in which they were shown."""
+        return [event.token for event in self._of(name, generation, TokenProduced)]
+
+    def ended(self, name: str, generation: int) -> bool:
+        finished = self._of(name, generation, GenerationFinished)
+        return bool(finished or self._of(name, generation, GenerationFailed))
+
+    def _of(self, name: str, generation: int, kind: type[_EventT]) -> list[_EventT]:
         return [
-            (at, event)
-            for at, node, event in self.network.story
-            if node == wanted and isinstance(event, kind)
+            event
+            for _, asker, event in self.answers
+            if asker == name and isinstance(event, kind) and event.generation == generation
         ]
 
-    def story_of(self, name: str, since: float) -> list[type[MembershipEvent]]:
-        """Return the kinds of what happened at one node after a moment, in order."""
-        wanted = ToySigner(name).node_id
-        return [
-            type(event) for at, node, event in self.network.story if node == wanted and at > since
-        ]
+    # The world around the cores
 
-    def count(self, *kinds: type[MembershipEvent]) -> int:
-        return sum(isinstance(event, kinds) for _, _, event in self.network.story)
+    def _hearer(self, name: str, node: NodeCore) -> Callable[[NodeEvent, float], None]:
+        def hear(event: NodeEvent, now: float) -> None:
+            match event:
+                case ComputeRequested():
+                    self._compute(name, node, event)
+                case LoadRequested(layers):
+                    self._load(name, node, layers)
+                case Noted() | PeerReached():
+                    pass
+                case _:
+                    self.answers.append((self.network.now, name, event))
+                    if isinstance(event, TokenProduced):
+                        self.on_token(name, event)
+
+        return hear
+
+    def _compute(self, name: str, node: NodeCore, request: ComputeRequested) -> None:
+        engine = self._engines[node.node_id]
+        result = run_work(engine, request.work, lambda: 0.0)
+        rows = 0
+        if isinstance(request.work, Forward):
+            rows = sum(batch.rows for batch in request.work.batches) * len(request.work.layers)
+        self._later(
+            name,
+            node,
+            rows * self._layer_seconds,
+            lambda now: node.compute_finished(request.job, result, now),
+        )
+
+    def _load(self, name: str, node: NodeCore, layers: range) -> None:
+        model_seed = self._models[node.node_id]
+        engine = random_model(model_seed, n_layers=self.n_layers, layers=layers)
+        layer_us = round(self._layer_seconds * 1e6)
+        cost = StageCost(10, layer_us, layer_us, layer_us * 1000)
+
+        def loaded(now: float) -> None:
+            self._engines[node.node_id] = engine
+            node.layers_loaded(layers, cost, now)
+
+        self._later(name, node, LOADING, loaded)
+
+    def _later(
+        self, name: str, node: NodeCore, delay: float, command: Callable[[float], None]
+    ) -> None:
+        address = self.address(name)
+
+        def act(now: float) -> None:
+            if self.nodes[name] is node and address in self.network.addresses():
+                self.network.call(address, command)
+
+        self.network.after(delay, act)

@@ -1,0 +1,161 @@
+"""Commands that ask the swarm: one prompt, or a conversation."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.output import complain, note, plural, say, say_json
+from p2pnode.interfaces.cli.own_node import some_node
+from p2pnode.interfaces.cli.settings import (
+    DEFAULT_MODEL,
+    UpOptions,
+    json_option,
+    state_option,
+)
+from p2pnode.net.control_client import ControlClient
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+_COVER_WAIT = 60.0  # seconds a fresh node may need to meet the others and load
+
+
+def _asking_options(command: CommandT) -> CommandT:
+    options = (
+        click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True),
+        click.option(
+            "--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."
+        ),
+        click.option("--top-k", type=int, default=0, help="Draw among the k likeliest; 0: all."),
+        click.option("--top-p", type=float, default=1.0, help="Draw among this share; 1: all."),
+        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--prefer", multiple=True, metavar="PEER", help="Use this peer if possible."),
+        click.option("--avoid", multiple=True, metavar="PEER", help="Spare this peer if possible."),
+        click.option("--model", default=DEFAULT_MODEL, show_default=True, help="For a fresh node."),
+        click.option("--peer", multiple=True, metavar="HOST:PORT", help="For a fresh node."),
+        click.option("--listen", default="::", show_default=True, help="For a fresh node."),
+        state_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(
+    epilog='Examples:\n\n  p2pnode generate "Why is the sky blue?"\n\n'
+    '  p2pnode generate "Write a haiku" --temperature 0.8 --seed 7 --plan\n\n'
+    "  echo 'What is 2+2?' | p2pnode generate - --json"
+)
+@click.argument("prompt")
+@click.option("--raw", is_flag=True, help="Continue the prompt instead of answering it.")
+@click.option("--plan", "show_plan", is_flag=True, help="Show who runs which layers, and why.")
+@_asking_options
+@json_option
+def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: Any) -> None:
+    """Answer PROMPT (or standard input, for -), streaming the text as it comes."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    params = {"prompt": text, "raw": raw, **_params(chosen)}
+    with some_node(_fresh(chosen), quiet=as_json) as client:
+        result = _stream(client, params, quiet=as_json, show_plan=show_plan)
+    if as_json:
+        say_json(result)
+        return
+    _summarise(result)
+
+
+@click.command(epilog="Examples:\n\n  p2pnode chat\n\n  p2pnode chat --temperature 0.7")
+@_asking_options
+def chat(**chosen: Any) -> None:
+    """Talk with the model; Ctrl-C stops an answer, Ctrl-D ends the conversation."""
+    messages: list[dict[str, str]] = []
+    with some_node(_fresh(chosen), quiet=False) as client:
+        note("Ctrl-C stops an answer, Ctrl-D ends the conversation")
+        while (said := _listen()) is not None:
+            if not said.strip():
+                continue
+            messages.append({"role": "user", "content": said})
+            try:
+                result = _stream(client, {"messages": messages, **_params(chosen)})
+            except UserError as error:
+                complain(error)
+                messages.pop()
+                continue
+            say()
+            messages.append({"role": "assistant", "content": result["text"]})
+
+
+def _listen() -> str | None:
+    try:
+        return input("> ")
+    except (EOFError, KeyboardInterrupt):
+        say()
+        return None
+
+
+def _stream(
+    client: ControlClient, params: dict[str, Any], *, quiet: bool = False, show_plan: bool = False
+) -> dict[str, Any]:
+    def show(event: dict[str, Any]) -> None:
+        match event.get("event"):
+            case "plan" if show_plan:
+                _show_plan(event["plan"])
+            case "token" | "text":
+                say(_printable(event["text"]), end="")
+            case "broken":
+                note(f"\n[a stage was lost: {event['reason']}]")
+            case "repaired":
+                note(f"[the answer goes on after {event['seconds'] * 1e3:.0f} ms]")
+
+    result: dict[str, Any] = client.call("generate", params, None if quiet else show)
+    return result
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    for stage in plan["stages"]:
+        first, stop = stage["layers"]
+        note(
+            f"{stage['name']:>20}  [{first}, {stop})  {stage['cost_ms']:.1f} ms  {stage['reason']}"
+        )
+    for reason in plan["reasons"]:
+        note(f"  {reason}")
+
+
+def _summarise(result: dict[str, Any]) -> None:
+    say()
+    stages = len(result["plan"]["stages"]) if result["plan"] else 0
+    speed = f"{result['tokens_per_s']:.1f} tokens/s"
+    note(f"{plural(len(result['token_ids']), 'token')}, {speed}, {plural(stages, 'stage')}")
+
+
+def _printable(text: str) -> str:
+    """A model may say anything, but it may not steer the terminal."""
+    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
+
+
+def _params(chosen: dict[str, Any]) -> dict[str, Any]:
+    keys = ("max_tokens", "temperature", "top_k", "top_p", "seed")
+    return {
+        **{key: chosen[key] for key in keys},
+        "prefer": list(chosen["prefer"]),
+        "avoid": list(chosen["avoid"]),
+        "wait": _COVER_WAIT,
+    }
+
+
+def _fresh(chosen: dict[str, Any]) -> UpOptions:
+    """Return the options of the node to start where none runs."""
+    state: Path | None = chosen["state"]
+    return UpOptions(
+        state=state,
+        model=chosen["model"],
+        layers="auto",
+        max_layers=None,
+        listen=chosen["listen"],
+        port=0,
+        peer=chosen["peer"],
+        name=None,
+        kv_memory=512,
+        mdns=True,
+    )

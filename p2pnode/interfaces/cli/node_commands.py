@@ -1,0 +1,129 @@
+"""Commands that start and stop a node."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import trio
+
+from p2pnode.interfaces.cli.output import note, say, say_json
+from p2pnode.interfaces.cli.running import run_trio
+from p2pnode.interfaces.cli.settings import (
+    UpOptions,
+    json_option,
+    node_options,
+    settings_of,
+    state_of,
+    state_option,
+)
+
+if TYPE_CHECKING:
+    from p2pnode.node.node import Node, NodeSettings
+
+
+@click.command(
+    epilog="Examples:\n\n  p2pnode up\n\n  p2pnode up --layers 0:15 --name kitchen\n\n"
+    "  p2pnode up --peer 192.168.1.20:4747 --max-layers 10"
+)
+@node_options
+@json_option
+@click.option("--verbose", "-v", is_flag=True, help="Log what happens to standard error.")
+def up(as_json: bool, verbose: bool, **chosen: Any) -> None:
+    """Start a node: join the swarm, hold some layers, and serve until Ctrl-C."""
+    _run(UpOptions(**chosen), as_json, verbose)
+
+
+@click.command(
+    epilog="Example:\n\n  p2pnode join p2p1-abcd...   (the code that 'p2pnode invite' printed)"
+)
+@click.argument("code")
+@node_options
+@json_option
+@click.option("--verbose", "-v", is_flag=True, help="Log what happens to standard error.")
+def join(code: str, as_json: bool, verbose: bool, **chosen: Any) -> None:
+    """Join the swarm of an invite CODE, and start a node in it."""
+    from p2pnode.net.addresses import format_address
+    from p2pnode.node.identity import StateDirectory
+    from p2pnode.node.invite import decode_invite
+
+    invite = decode_invite(code)
+    options = UpOptions(**chosen)
+    state = StateDirectory(state_of(options.state))
+    with state.lock():
+        if state.swarm_secret() != invite.secret:
+            state.remember_peers(())  # those of another swarm
+        state.set_swarm_secret(invite.secret)
+    peers = (*options.peer, *(format_address(address) for address in invite.addresses))
+    _run(UpOptions(**{**chosen, "peer": peers}), as_json, verbose)
+
+
+@click.command(epilog="Example:\n\n  p2pnode stop")
+@state_option
+def stop(state: Path | None) -> None:
+    """Stop the node running on this machine, the proper way."""
+    from p2pnode.net.control import ControlClient, find_control_path
+
+    with ControlClient(find_control_path(state_of(state))) as client:
+        client.call("stop")
+    say("the node is leaving its swarm")
+
+
+def _run(options: UpOptions, as_json: bool, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR,
+        stream=sys.stderr,
+        format="%(asctime)s %(name)s: %(message)s",
+    )
+    settings = settings_of(options)
+    run_trio(_serve, settings, as_json)
+
+
+async def _serve(settings: NodeSettings, as_json: bool) -> None:
+    from p2pnode.node.node import Node
+
+    node = Node(settings)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, node, nursery.cancel_scope)
+        await nursery.start(_run_node, node, nursery.cancel_scope)
+        _greet(node, as_json)
+
+
+async def _run_node(
+    node: Node,
+    done: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    await node.run(task_status=task_status)
+    done.cancel()
+
+
+async def _stop_on_signal(node: Node, scope: trio.CancelScope) -> None:
+    """The first Ctrl-C leaves the swarm properly; the second does not wait for it."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async for _ in signals:
+            if node.stopping:
+                scope.cancel()
+                return
+            node.stop()
+
+
+def _greet(node: Node, as_json: bool) -> None:
+    picture = node.snapshot()
+    if as_json:
+        facts = {
+            "node_id": picture.node_id,
+            "name": picture.name,
+            "listening": list(picture.listening),
+            "swarm_tag": picture.swarm_tag,
+            "state": str(node.settings.state),
+        }
+        say_json(facts)
+        return
+    say(f"{picture.name} ({picture.node_id[:8]}) listens on {', '.join(picture.listening)}")
+    note("p2pnode top shows it; p2pnode invite lets others in; Ctrl-C leaves the swarm")

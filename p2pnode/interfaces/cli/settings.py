@@ -1,0 +1,153 @@
+"""Options that several commands share, and how they become a node's settings."""
+
+import os
+import platform
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from p2pnode.errors import ConfigError
+from p2pnode.interfaces.cli.output import progress
+
+if TYPE_CHECKING:
+    from p2pnode.node.node import NodeSettings
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+DEFAULT_PORT = 4747
+DEFAULT_MODEL = "smollm2-135m"
+
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The node's state directory.  [default: $P2PNODE_HOME or the usual place]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What a person said about the node to start."""
+
+    state: Path | None
+    model: str
+    layers: str
+    max_layers: int | None
+    listen: str
+    port: int
+    peer: tuple[str, ...]
+    name: str | None
+    kv_memory: int
+    mdns: bool
+
+
+def node_options(command: CommandT) -> CommandT:
+    """Add the options of ``up`` to a command."""
+    options = (
+        click.option(
+            "--model", default=DEFAULT_MODEL, show_default=True, help="Name, GGUF file, or none."
+        ),
+        click.option(
+            "--layers",
+            default="auto",
+            show_default=True,
+            metavar="auto|A:B|none",
+            help="Layers to hold: what the swarm needs, A up to but not B, or none.",
+        ),
+        click.option("--max-layers", type=click.IntRange(1), help="Most layers to hold with auto."),
+        click.option("--listen", default="::", show_default=True, help="Address to bind."),
+        click.option(
+            "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True
+        ),
+        click.option("--peer", multiple=True, metavar="HOST:PORT", help="A member to call."),
+        click.option("--name", help="What to call this node.  [default: the host's name]"),
+        click.option(
+            "--kv-memory",
+            type=click.IntRange(1, 1 << 20),
+            default=512,
+            show_default=True,
+            help="MiB of memory for KV caches.",
+        ),
+        click.option("--mdns/--no-mdns", default=True, help="Look for peers on the local network."),
+        state_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def state_of(state: Path | None) -> Path:
+    """Return the state directory a person meant."""
+    from p2pnode.node.identity import state_directory
+
+    return state_directory(state, os.environ)
+
+
+def settings_of(options: UpOptions) -> "NodeSettings":
+    """Turn options into :class:`~p2pnode.node.node.NodeSettings`, pulling the model if need be.
+
+    Raises:
+        UserError: An option is impossible.
+    """
+    from p2pnode.net.addresses import parse_address
+    from p2pnode.node.config import HoldingsConfig, NodeConfig
+    from p2pnode.node.node import NodeSettings
+
+    model = None if options.model == "none" else model_file(options.model)
+    layers = parse_layers(options.layers)
+    holdings = HoldingsConfig(layers=layers, max_layers=options.max_layers)
+    config = NodeConfig(
+        name=_short(options.name or socket.gethostname()),
+        device=f"{platform.machine()} cpu, {os.cpu_count()} cores",
+        kv_bytes=options.kv_memory << 20,
+        holdings=holdings,
+    )
+    return NodeSettings(
+        config=config,
+        state=state_of(options.state),
+        model=model,
+        hold=options.layers != "none",
+        host=options.listen,
+        port=options.port,
+        peers=tuple(parse_address(peer, default_port=DEFAULT_PORT) for peer in options.peer),
+        mdns=options.mdns,
+    )
+
+
+def model_file(name: str) -> Path:
+    """Return the file of a model, pulling a known one that is not here yet."""
+    from p2pnode.node import models
+
+    if name in models.KNOWN_MODELS and not any(one.name == name for one in models.installed()):
+        with progress(f"pulling {name}") as bar:
+            return models.pull(name, bar)
+    return models.resolve(name)
+
+
+def parse_layers(text: str) -> range | None:
+    """Read ``A:B``; None for ``auto`` and ``none``.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if text in {"auto", "none"}:
+        return None
+    match = re.fullmatch(r"(\d{1,5}):(\d{1,5})", text)
+    layers = range(int(match[1]), int(match[2])) if match else range(0)
+    if not layers:
+        raise ConfigError(
+            f"not a run of layers: {text!r}",
+            hint="--layers auto, or --layers 0:10 for the first ten layers",
+        )
+    return layers
+
+
+def _short(name: str) -> str:
+    """Cut a name to the 32 bytes that an ad has room for."""
+    printable = "".join(letter for letter in name if letter.isprintable())
+    return printable.encode()[:32].decode("utf-8", "ignore") or "node"

@@ -1,0 +1,87 @@
+"""This node's capability ad: what is true now, and what the swarm has been told.
+
+Figures are rounded before they are published, so that small changes cost no gossip.
+"""
+
+from dataclasses import dataclass
+
+from p2pnode.engine.base import ModelInfo, StageCost
+from p2pnode.wire.capability import AdState, CapabilityAd
+
+_KV_STEPS = 16  # free KV memory is published in sixteenths of the whole
+_F16, _F32 = 1, 1 << 3
+
+
+@dataclass(slots=True)
+class Advert:
+    """Composes the ad.
+
+    Attributes:
+        name: The node's name.
+        device: What it computes on.
+        kv_total: Bytes offered for KV caches.
+        kv_used: Bytes of those reserved.
+        model: The model; None without one.
+        cost: Measured cost of the layers served; None until measured.
+        claimed: Layers being claimed or loaded; None when none are.
+        served: Layers the engine holds.
+        draining: Whether no session is admitted any more.
+        published: The bytes the swarm has.
+    """
+
+    name: str
+    device: str
+    kv_total: int
+    kv_used: int = 0
+    model: ModelInfo | None = None
+    cost: StageCost | None = None
+    claimed: range | None = None
+    served: range = range(0)
+    draining: bool = False
+    published: bytes = b""
+
+    def encode(self) -> bytes:
+        return self.compose().encode()
+
+    def compose(self) -> CapabilityAd:
+        model, cost = self.model, self.cost or StageCost(0, 0, 0, 0)
+        layers = self.served or self.claimed or range(0)
+        return CapabilityAd(
+            name=self.name,
+            model="" if model is None else model.name,
+            space_hash32=0 if model is None else model.space_hash32,
+            n_layers=0 if model is None else model.n_layers,
+            d_model=0 if model is None else model.d_model,
+            first_layer=layers.start,
+            layer_count=len(layers),
+            state=self._state(),
+            decode_fixed_us=cost.decode_fixed_us,
+            decode_layer_us=cost.decode_layer_us,
+            head_us=cost.head_us,
+            prefill_layer_ns=cost.prefill_layer_ns,
+            kv_free_bytes=self._kv_free(),
+            kv_total_bytes=self.kv_total,
+            device=self.device,
+            dtypes=_F16 | _F32,
+        )
+
+    def stale(self) -> bool:
+        """Whether the swarm was told something else."""
+        return self.encode() != self.published
+
+    @property
+    def decode_us(self) -> int:
+        """Microseconds a token takes through the layers served, by measurement; 0 before."""
+        if self.cost is None or not self.served or self.model is None:
+            return 0
+        head = self.cost.head_us if self.served.stop == self.model.n_layers else 0
+        return self.cost.decode_fixed_us + self.cost.decode_layer_us * len(self.served) + head
+
+    def _state(self) -> AdState:
+        if self.draining:
+            return AdState.DRAINING
+        return AdState.SERVING if self.served else AdState.JOINING
+
+    def _kv_free(self) -> int:
+        step = max(1, self.kv_total // _KV_STEPS)
+        return max(0, self.kv_total - self.kv_used) // step * step

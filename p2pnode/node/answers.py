@@ -1,0 +1,161 @@
+"""Answers for faces: text in, tokens and text out as they come, and the facts at the end."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from p2pnode.engine.base import ModelInfo, Sampling
+from p2pnode.errors import GenerationError
+from p2pnode.inference.events import (
+    ChainBroken,
+    ChainRepaired,
+    GenerationEvent,
+    GenerationFailed,
+    GenerationFinished,
+    GenerationPlanned,
+    TokenProduced,
+)
+from p2pnode.inference.generation import GenerationRequest
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import ChainPlan
+from p2pnode.scheduler.route import Objective
+
+_QUEUE = 1 << 16  # events of one answer; more than its tokens, so the core never waits
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a face asks.
+
+    Attributes:
+        prompt_ids: The prompt as tokens.
+        max_tokens: Most tokens to produce.
+        sampling: How to draw them.
+        wait: Seconds to wait for peers that cover the model.
+        prefer: Hex prefixes or names of peers to use.
+        avoid: Hex prefixes or names of peers to spare.
+        objective: ``latency`` or ``throughput``.
+        ignore_eos: Go on to ``max_tokens`` whatever the model says; for measurements.
+    """
+
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling
+    wait: float = 10.0
+    prefer: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    objective: Objective = "latency"
+    ignore_eos: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came of it; grows with every event.
+
+    Attributes:
+        token_ids: The tokens so far, an end-of-text token included.
+        plan: The chain as first opened.
+        first_token_ms: Milliseconds from sending the prompt to the first token.
+        hops_ms: Milliseconds a hop of each decoded token: the round trip less the engines' time,
+            over the edges between different nodes.
+        steps: Seconds between one decoded token and the next.
+        broken: Losses of a stage, in order: epoch, peers, reason.
+        repaired: Repairs, in order: epoch, stages, seconds.
+        finish: Why it ended.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    plan: ChainPlan | None = None
+    first_token_ms: float = 0.0
+    hops_ms: list[float] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
+    broken: list[ChainBroken] = field(default_factory=list)
+    repaired: list[ChainRepaired] = field(default_factory=list)
+    finish: str = ""
+
+    def take(self, event: GenerationEvent) -> None:
+        """Note one event.
+
+        Raises:
+            GenerationError: The generation failed.
+        """
+        match event:
+            case GenerationPlanned(plan=plan):
+                self.plan = plan
+            case TokenProduced():
+                self._take_token(event)
+            case ChainBroken():
+                self.broken.append(event)
+            case ChainRepaired():
+                self.repaired.append(event)
+            case GenerationFinished(reason=reason):
+                self.finish = reason
+            case GenerationFailed(reason=reason, hint=hint):
+                raise GenerationError(reason, hint=hint)
+
+    def _take_token(self, event: TokenProduced) -> None:
+        if self.token_ids:  # the first comes out of the prefill
+            self.steps.append(event.round_trip)
+            if event.hops:
+                self.hops_ms.append(1e3 * (event.round_trip - event.compute) / event.hops)
+        else:
+            self.first_token_ms = 1e3 * event.round_trip
+        self.token_ids.append(event.token)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decoding speed: the median step's inverse would flatter; this is tokens over time."""
+        spent = sum(self.steps)
+        return len(self.steps) / spent if spent > 0 else 0.0
+
+
+class AnswerStream:
+    """The events of one answer, in order, as they come."""
+
+    def __init__(self, cancel: Callable[[], None], forget: Callable[[], object]) -> None:
+        self._send, self._receive = trio.open_memory_channel[GenerationEvent](_QUEUE)
+        self._cancel = cancel
+        self._forget = forget
+        self.answer = Answer()
+
+    def put(self, event: GenerationEvent) -> None:
+        """Take an event of the core; never blocks."""
+        self._send.send_nowait(event)
+        if isinstance(event, GenerationFinished | GenerationFailed):
+            self._send.close()
+
+    async def follow(self, show: Callable[[GenerationEvent], Awaitable[None]]) -> Answer:
+        """Pass every event to ``show`` and return the whole; cancels the peers if cancelled.
+
+        Raises:
+            GenerationError: The generation failed; its peers' memory was freed.
+        """
+        try:
+            async for event in self._receive:
+                self.answer.take(event)
+                await show(event)
+        except BaseException:
+            self._cancel()  # harmless when it has ended by itself
+            raise
+        finally:
+            self._forget()
+        return self.answer
+
+
+def request_of(
+    question: Question, model: ModelInfo, find: Callable[[str], NodeId]
+) -> GenerationRequest:
+    """Turn a face's question into the core's request; ``find`` resolves a peer's name."""
+    return GenerationRequest(
+        prompt=question.prompt_ids,
+        max_tokens=min(
+            question.max_tokens, max(1, model.context_length - len(question.prompt_ids))
+        ),
+        sampling=question.sampling,
+        stop=frozenset() if question.ignore_eos else frozenset(model.eos_ids),
+        wait=question.wait,
+        prefer=frozenset(find(name) for name in question.prefer),
+        avoid=frozenset(find(name) for name in question.avoid),
+        objective=question.objective,
+    )

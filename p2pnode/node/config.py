@@ -1,0 +1,55 @@
+"""A node's settings: one frozen value, composed of those of its layers."""
+
+from dataclasses import dataclass, field
+
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.membership.config import MembershipConfig, lan as membership_lan
+from p2pnode.transport.config import TransportConfig
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingsConfig:
+    """How a node decides which layers to hold.
+
+    Attributes:
+        layers: A fixed run; None to let the node choose.
+        max_layers: Most layers to choose; None for all that memory allows.
+        settle: Seconds to listen before choosing, so that the swarm's ads have arrived. At least a
+            discovery and a push/pull. A guess; a node on one machine needs 0.4.
+        jitter: Up to this many seconds more, drawn at random, so that nodes started by one switch
+            do not choose at one moment.
+        confirm: Seconds between claiming a run and loading it: rival claims must have arrived, so
+            at least two gossip rounds.
+        review: Seconds between two looks at whether the swarm needs us elsewhere.
+    """
+
+    layers: range | None = None
+    max_layers: int | None = None
+    settle: float = 0.8
+    jitter: float = 0.4
+    confirm: float = 0.6
+    review: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The whole node.
+
+    Attributes:
+        name: What the owner calls it; at most 32 bytes of UTF-8.
+        device: What it computes on, for people.
+        kv_bytes: Memory offered for KV caches and retained activations.
+        announce_every: Seconds between two re-advertisements of changed speed or memory at the
+            most, so that ads do not flood the gossip.
+        redial: Seconds between two attempts to reach an announced or remembered peer.
+    """
+
+    name: str
+    device: str = "cpu"
+    kv_bytes: int = 512 << 20
+    announce_every: float = 2.0
+    redial: float = 3.0
+    transport: TransportConfig = field(default_factory=TransportConfig.lan)
+    membership: MembershipConfig = field(default_factory=membership_lan)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    holdings: HoldingsConfig = field(default_factory=HoldingsConfig)

@@ -1,0 +1,33 @@
+"""What a node core asks of the world, and tells it."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from p2pnode.inference.events import ComputeRequested, GenerationEvent
+from p2pnode.sansio import Address, NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequested:
+    """Load ``layers`` of the model, then call :meth:`NodeCore.layers_loaded`."""
+
+    layers: range
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReached:
+    """A session with ``peer`` came up; worth remembering for the next start."""
+
+    peer: NodeId
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A line for the log: something a person may want to know."""
+
+    line: str
+
+
+NodeEvent: TypeAlias = ComputeRequested | GenerationEvent | LoadRequested | PeerReached | Noted

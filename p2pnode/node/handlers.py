@@ -1,0 +1,185 @@
+"""What a running node answers on its control socket."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from p2pnode.engine.base import Sampling
+from p2pnode.errors import UserError
+from p2pnode.inference.events import (
+    ChainBroken,
+    ChainRepaired,
+    GenerationEvent,
+    GenerationPlanned,
+    TokenProduced,
+)
+from p2pnode.net.control import Emit, Handler
+from p2pnode.node.answers import Answer, Question
+from p2pnode.node.invite import encode_invite
+from p2pnode.node.snapshot import to_json
+from p2pnode.scheduler.chain import ChainPlan, StageRun
+
+if TYPE_CHECKING:
+    from p2pnode.engine.tokenizer import Tokenizer
+    from p2pnode.node.node import Node
+
+Params = dict[str, Any]
+
+
+def handlers(node: Node) -> Mapping[str, Handler]:
+    """Return the methods of ``node``'s control socket."""
+
+    async def picture(params: Params, emit: Emit) -> object:
+        return to_json(node.snapshot())
+
+    async def invite(params: Params, emit: Emit) -> object:
+        way_in = node.invite()
+        return {
+            "code": encode_invite(way_in),
+            "addresses": [list(address) for address in way_in.addresses],
+            "swarm_tag": node.core.origin.swarm_tag.hex(),
+        }
+
+    async def stop(params: Params, emit: Emit) -> object:
+        node.stop()
+        return {"stopping": True}
+
+    async def generate(params: Params, emit: Emit) -> object:
+        return await answer(node, params, emit)
+
+    return {"snapshot": picture, "invite": invite, "stop": stop, "generate": generate}
+
+
+async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
+    """Answer a prompt, emitting each event as it comes; return the facts.
+
+    ``params``: ``prompt`` (text) or ``messages`` (a chat) or ``prompt_ids``; ``raw`` for a prompt
+    to be continued rather than answered; ``max_tokens``, ``temperature``, ``top_k``, ``top_p``,
+    ``seed``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``ignore_eos``.
+
+    Raises:
+        UserError: A parameter is impossible, or the answer failed.
+    """
+    tokenizer = await node.tokenizer()
+    prompt_ids = _prompt_ids(tokenizer, params)
+    stream = node.ask(_question(prompt_ids, params))
+    decoder = tokenizer.decoder()
+
+    async def show(event: GenerationEvent) -> None:
+        body = _event_body(event)
+        if isinstance(event, TokenProduced):
+            body["text"] = decoder.push(event.token)
+        if body:
+            await emit(body)
+
+    done = await stream.follow(show)
+    if rest := decoder.finish():
+        await emit({"event": "text", "text": rest})
+    return _result(done, prompt_ids, tokenizer.decode(done.token_ids))
+
+
+def plan_body(plan: ChainPlan) -> dict[str, object]:
+    """Return a plan as JSON has it."""
+    return {
+        "objective": plan.objective,
+        "stages": [_stage_body(stage) for stage in plan.stages],
+        "hop_ms": [round(hop / 1e3, 3) for hop in plan.hop_us],
+        "expected_ms_per_token": round(plan.expected_us_per_token / 1e3, 3),
+        "reasons": list(plan.reasons),
+    }
+
+
+def _stage_body(run: StageRun) -> dict[str, object]:
+    return {
+        "peer": run.peer.hex(),
+        "name": run.name,
+        "layers": [run.layers.start, run.layers.stop],
+        "cost_ms": round(run.cost_us / 1e3, 3),
+        "reason": run.reason,
+    }
+
+
+def _event_body(event: GenerationEvent) -> dict[str, object]:
+    match event:
+        case GenerationPlanned(plan=plan):
+            return {"event": "plan", "plan": plan_body(plan)}
+        case TokenProduced(token=token, position=position):
+            return {"event": "token", "token": token, "position": position}
+        case ChainBroken(epoch=epoch, peers=peers, reason=reason):
+            lost = [peer.hex() for peer in peers]
+            return {"event": "broken", "epoch": epoch, "peers": lost, "reason": reason}
+        case ChainRepaired(epoch=epoch, stages=stages, seconds=seconds):
+            body = [_stage_body(stage) for stage in stages]
+            return {"event": "repaired", "epoch": epoch, "stages": body, "seconds": seconds}
+        case _:
+            return {}
+
+
+def _result(done: Answer, prompt_ids: Sequence[int], text: str) -> dict[str, object]:
+    return {
+        "prompt_ids": list(prompt_ids),
+        "token_ids": done.token_ids,
+        "text": text,
+        "finish": done.finish,
+        "plan": None if done.plan is None else plan_body(done.plan),
+        "tokens_per_s": round(done.tokens_per_s, 3),
+        "first_token_ms": round(done.first_token_ms, 3),
+        "hop_ms": {"p50": _quantile(done.hops_ms, 0.5), "p99": _quantile(done.hops_ms, 0.99)},
+        "steps_ms": [round(1e3 * step, 3) for step in done.steps],
+        "broken": [_event_body(event) for event in done.broken],
+        "repaired": [_event_body(event) for event in done.repaired],
+    }
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    """The value that ``share`` of all do not exceed; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)], 4)
+
+
+def _prompt_ids(tokenizer: Tokenizer, params: Params) -> tuple[int, ...]:
+    if (given := params.get("prompt_ids")) is not None:
+        if not isinstance(given, list) or not all(isinstance(token, int) for token in given):
+            raise UserError("prompt_ids must be a list of token ids")
+        return tuple(given)
+    messages = params.get("messages")
+    prompt = params.get("prompt")
+    if isinstance(prompt, str) and params.get("raw"):
+        return tuple(tokenizer.encode(prompt))
+    if isinstance(prompt, str):
+        messages = [{"role": "user", "content": prompt}]
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise UserError("give a prompt, or messages, or prompt_ids")
+    return tuple(tokenizer.encode(tokenizer.chat(messages)))
+
+
+def _question(prompt_ids: tuple[int, ...], params: Params) -> Question:
+    try:
+        return Question(
+            prompt_ids=prompt_ids,
+            max_tokens=int(params.get("max_tokens", 256)),
+            sampling=Sampling(
+                temperature=float(params.get("temperature", 0.0)),
+                top_k=int(params.get("top_k", 0)),
+                top_p=float(params.get("top_p", 1.0)),
+                seed=int(params.get("seed", 0)),
+            ),
+            wait=float(params.get("wait", 10.0)),
+            prefer=_names(params, "prefer"),
+            avoid=_names(params, "avoid"),
+            objective="throughput" if params.get("objective") == "throughput" else "latency",
+            ignore_eos=bool(params.get("ignore_eos", False)),
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"impossible parameter: {error}") from error
+
+
+def _names(params: Params, key: str) -> tuple[str, ...]:
+    value = params.get(key, ())
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{key} must be a list of peer names")
+    return tuple(value)

@@ -1,0 +1,263 @@
+"""Draws a node's snapshot from its cores; the only place that knows both."""
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from p2pnode.inference.generation import Generation, Phase as GenerationPhase
+from p2pnode.inference.stage import Stage
+from p2pnode.membership.health import Health
+from p2pnode.membership.members import Member
+from p2pnode.node.core import NodeCore
+from p2pnode.node.dialer import Sighting
+from p2pnode.node.holdings import Phase
+from p2pnode.node.snapshot import GenerationView, NodeSnapshot, PeerView, StageView
+from p2pnode.sansio import Address, NodeId
+from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
+from p2pnode.wire.capability import AdState, CapabilityAd
+
+_AD_STATES = {
+    AdState.JOINING: "joining",
+    AdState.SERVING: "serving",
+    AdState.DRAINING: "draining",
+}
+_HEALTH_STATES = {Health.SUSPECT: "suspect", Health.DEAD: "dead", Health.LEFT: "left"}
+_GENERATION_STATES = {
+    GenerationPhase.PLANNING: "opening",
+    GenerationPhase.OPENING: "opening",
+    GenerationPhase.RUNNING: "running",
+    GenerationPhase.ENDED: "finished",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a core cannot know of the process it runs in.
+
+    Attributes:
+        listening: Where its socket is bound.
+        loop_late_ms: Lateness of the loop's timer: p50, p99.
+        receive_buffer_bytes: What the socket was granted.
+        counters: Drops that the driver counted.
+    """
+
+    listening: tuple[str, ...] = ()
+    loop_late_ms: tuple[float, float] = (0.0, 0.0)
+    receive_buffer_bytes: int = 0
+    counters: tuple[tuple[str, int], ...] = ()
+
+
+def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
+    """Return the whole picture of ``core`` at ``now``."""
+    transport = core.endpoint.snapshot(now)
+    model, served = core.model, core.served
+    state, reason = _own_state(core)
+    return NodeSnapshot(
+        node_id=core.node_id.hex(),
+        name=core.config.name,
+        state=state,
+        reason=reason,
+        uptime_s=now - core.started_at,
+        listening=world.listening,
+        swarm_tag=core.origin.swarm_tag.hex(),
+        model="" if model is None else model.name,
+        space_hash32=0 if model is None else model.space_hash32,
+        n_layers=0 if model is None else model.n_layers,
+        layers=(served.start, served.stop),
+        device=core.config.device,
+        decode_us=core.advert.decode_us,
+        kv_used_bytes=core.inference.kv_used,
+        kv_total_bytes=core.config.kv_bytes,
+        missing_layers=missing_layers(core),
+        peers=_peers(core, transport),
+        traffic=core.traffic.views(),
+        generations=tuple(_generation(core, one) for one in core.inference.generations()),
+        stages=tuple(_stage(core, one) for one in core.inference.stages()),
+        counters=_counters(core, transport, world),
+        loop_late_ms=world.loop_late_ms,
+        receive_buffer_bytes=world.receive_buffer_bytes,
+        log=tuple(core.log),
+    )
+
+
+def _own_state(core: NodeCore) -> tuple[str, str]:
+    if core.leaving:
+        return "draining", "leaving the swarm"
+    phase, reason = core.holdings.phase, core.holdings.reason
+    if core.served:
+        return "serving", reason
+    if phase is Phase.IDLE:
+        return "idle", reason
+    return ("loading" if phase is Phase.LOADING else "joining"), reason
+
+
+def missing_layers(core: NodeCore) -> tuple[tuple[int, int], ...]:
+    """Runs of layers that nobody alive serves."""
+    model = core.model
+    if model is None:
+        return ()
+    held = {
+        layer
+        for offer in core.planner.offers()
+        if offer.alive
+        and offer.space_hash32 == model.space_hash32
+        and offer.state is AdState.SERVING
+        for layer in offer.layers
+    }
+    runs: list[tuple[int, int]] = []
+    for layer in range(model.n_layers):
+        if layer in held:
+            continue
+        if runs and runs[-1][1] == layer:
+            runs[-1] = (runs[-1][0], layer + 1)
+        else:
+            runs.append((layer, layer + 1))
+    return tuple(runs)
+
+
+def _peers(core: NodeCore, transport: TransportSnapshot) -> tuple[PeerView, ...]:
+    links = {link.peer: link for link in transport.connections}
+    views = {
+        member.record.node_id: _member(core, member, ad, links.get(member.record.node_id))
+        for member, ad in core.planner.members()
+    }
+    for peer, sighting in core.dialer.sightings.items():
+        if peer not in views:
+            views[peer] = _sighted(core, peer, sighting, links.get(peer))
+    return tuple(views.values())
+
+
+def _member(
+    core: NodeCore,
+    member: Member,
+    ad: CapabilityAd | None,
+    link: ConnectionView | None,
+) -> PeerView:
+    record = member.record
+    state, reason = _member_state(core, member, ad)
+    layers = range(0) if ad is None else ad.layers
+    return PeerView(
+        node_id=record.node_id.hex(),
+        name=core.planner.name_of(record.node_id),
+        state=state,
+        reason=reason,
+        addresses=tuple(_text(address) for address in record.addresses),
+        connected=link is not None,
+        model="" if ad is None else ad.model,
+        space_hash32=0 if ad is None else ad.space_hash32,
+        layers=(layers.start, layers.stop) if layers else (0, 0),
+        decode_us=0 if ad is None else ad.decode_fixed_us + ad.decode_layer_us * len(layers),
+        kv_free_bytes=0 if ad is None else ad.kv_free_bytes,
+        device="" if ad is None else ad.device,
+        **_link(link),
+    )
+
+
+def _member_state(core: NodeCore, member: Member, ad: CapabilityAd | None) -> tuple[str, str]:
+    if member.health in _HEALTH_STATES:
+        return _HEALTH_STATES[member.health], member.reason
+    if member.record.node_id in core.silent:
+        return "suspect", "does not acknowledge what we send"
+    if ad is None:
+        return "idle", "its ad cannot be read: it runs another version"
+    if not ad.space_hash32:
+        return "idle", "it has no model"
+    if core.model is not None and ad.space_hash32 != core.model.space_hash32:
+        return _AD_STATES[ad.state], f"another embedding space: {ad.model} is not our file"
+    if ad.state is AdState.JOINING:
+        return "joining", "it has not loaded its layers yet"
+    return _AD_STATES[ad.state], ""
+
+
+def _sighted(
+    core: NodeCore, peer: NodeId, sighting: Sighting, link: ConnectionView | None
+) -> PeerView:
+    reason = sighting.reason if sighting.ours else "it belongs to another swarm (secrets differ)"
+    return PeerView(
+        node_id=peer.hex(),
+        name=sighting.name or peer.hex()[:8],
+        state="seen",
+        reason=reason,
+        addresses=tuple(_text(address) for address in sighting.addresses),
+        connected=link is not None,
+        model="",
+        space_hash32=0,
+        layers=(0, 0),
+        decode_us=0,
+        kv_free_bytes=0,
+        device="",
+        **_link(link),
+    )
+
+
+class _LinkFacts(TypedDict):
+    rtt_ms: float | None
+    loss: float
+    bytes_in: int
+    bytes_out: int
+    last_heard_s: float | None
+
+
+def _link(link: ConnectionView | None) -> _LinkFacts:
+    if link is None:
+        return _LinkFacts(rtt_ms=None, loss=0.0, bytes_in=0, bytes_out=0, last_heard_s=None)
+    return _LinkFacts(
+        rtt_ms=1e3 * link.rtt,
+        loss=link.loss,
+        bytes_in=link.bytes_in,
+        bytes_out=link.bytes_out,
+        last_heard_s=link.last_heard,
+    )
+
+
+def _generation(core: NodeCore, one: Generation) -> GenerationView:
+    state = _GENERATION_STATES[one.phase]
+    if one.phase is GenerationPhase.ENDED:
+        state = {"eos": "finished", "length": "finished", "cancelled": "cancelled"}.get(
+            one.reason, "failed"
+        )
+    elif one.epoch and one.phase is not GenerationPhase.RUNNING:
+        state = "repairing"
+    spent = (one.last_token_at or 0.0) - (one.first_token_at or 0.0)
+    return GenerationView(
+        generation=one.number,
+        state=state,
+        prompt_tokens=len(one.request.prompt),
+        tokens=len(one.tokens),
+        epoch=one.epoch,
+        chain=tuple(
+            f"{leg.run.name} [{leg.run.layers.start}, {leg.run.layers.stop})" for leg in one.legs
+        ),
+        tokens_per_s=(len(one.tokens) - 1) / spent if spent > 0 else 0.0,
+        reason=one.reason,
+    )
+
+
+def _stage(core: NodeCore, stage: Stage) -> StageView:
+    return StageView(
+        requester=core.planner.name_of(stage.key[0]),
+        layers=(stage.order.layers.start, stage.order.layers.stop),
+        positions=stage.computed,
+        epoch=stage.order.epoch,
+        kv_bytes=stage.kv_bytes,
+    )
+
+
+def _counters(core: NodeCore, transport: TransportSnapshot, world: World) -> dict[str, int]:
+    parts = (
+        ("node", core.counters),
+        ("inference", core.inference.all_counters()),
+        ("membership", core.swim.counters),
+        ("transport", transport.counters),
+        ("socket", dict(world.counters)),
+    )
+    return {
+        f"{room}: {reason}": count
+        for room, counters in parts
+        for reason, count in sorted(counters.items())
+        if count
+    }
+
+
+def _text(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

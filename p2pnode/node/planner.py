@@ -1,0 +1,140 @@
+"""The scheduler's view of the swarm, drawn from live membership each time it is asked."""
+
+from collections.abc import Mapping, Set as AbstractSet
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.errors import GenerationError, RemoteProtocolError
+from p2pnode.inference.generation import GenerationRequest
+from p2pnode.membership.health import Health
+from p2pnode.membership.members import Member
+from p2pnode.membership.swim import Swim
+from p2pnode.node.advert import Advert
+from p2pnode.sansio import Address, NodeId
+from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
+from p2pnode.scheduler.directory import Offer, offer_from_ad
+from p2pnode.transport.endpoint import Endpoint
+from p2pnode.wire.capability import CapabilityAd
+
+
+class DirectoryPlanner:
+    """Answers inference's question who can run what, from the ads of those alive."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        advert: Advert,
+        swim: Swim,
+        endpoint: Endpoint,
+        silent: AbstractSet[NodeId],
+    ) -> None:
+        self._node_id = node_id
+        self._advert = advert
+        self._swim = swim
+        self._endpoint = endpoint
+        self._silent = silent
+
+    def offers(self) -> list[Offer]:
+        """Return what every known node offers, ourselves included."""
+        ours = offer_from_ad(self._node_id, self._advert.compose(), alive=True)
+        return [ours, *(self._offer(member, ad) for member, ad in self.members() if ad)]
+
+    def members(self) -> list[tuple[Member, CapabilityAd | None]]:
+        """Return every other node that membership knows, with its ad where it can be read."""
+        return [
+            (member, _ad_untrusted(member.record.ad))
+            for member in self._swim.members()
+            if member.record.node_id != self._node_id
+        ]
+
+    def chain(
+        self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
+    ) -> ChainPlan | NoCover:
+        """Find the cheapest chain over all layers."""
+        model = self._model()
+        return plan_chain(
+            self.offers(),
+            requester=self._node_id,
+            space_hash32=model.space_hash32,
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            rtt_us=self.rtt_us,
+            kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
+            objective=request.objective,
+            prefer=request.prefer,
+            avoid=request.avoid,
+            exclude=distrusted,
+        )
+
+    def repair(
+        self,
+        request: GenerationRequest,
+        lost: range,
+        ends: tuple[NodeId, NodeId],
+        distrusted: Mapping[NodeId, str],
+    ) -> tuple[StageRun, ...] | NoCover:
+        """Find peers for exactly the ``lost`` layers, between the two ``ends``."""
+        model = self._model()
+        return plan_repair(
+            self.offers(),
+            lost=lost,
+            upstream=ends[0],
+            downstream=ends[1],
+            space_hash32=model.space_hash32,
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            rtt_us=self.rtt_us,
+            kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
+            prefer=request.prefer,
+            avoid=request.avoid,
+            exclude=distrusted,
+        )
+
+    def rtt_us(self, one: NodeId, other: NodeId) -> float | None:
+        """Return the round trip between two nodes: measured where we are one, else estimated."""
+        if one == other:
+            return 0.0
+        peer = other if one == self._node_id else one
+        if self._node_id in {one, other} and (measured := self._endpoint.rtt(peer)) is not None:
+            return measured * 1e6
+        estimate = self._swim.estimate_rtt(one, other)
+        return None if estimate is None else estimate * 1e6
+
+    def name_of(self, peer: NodeId) -> str:
+        """Return the peer's own name for itself, or the head of its key."""
+        if peer == self._node_id:
+            return self._advert.name
+        for member, ad in self.members():
+            if member.record.node_id == peer and ad is not None and ad.name:
+                return ad.name
+        return peer.hex()[:8]
+
+    def addresses_of(self, peer: NodeId) -> tuple[Address, ...]:
+        for member in self._swim.members():
+            if member.record.node_id == peer:
+                return tuple(member.record.addresses)
+        return ()
+
+    def _offer(self, member: Member, ad: CapabilityAd) -> Offer:
+        peer = member.record.node_id
+        trouble = "" if member.health is Health.ALIVE else member.health.name.lower()
+        if peer in self._silent:
+            trouble = "silent"
+        return offer_from_ad(peer, ad, alive=not trouble, trouble=trouble)
+
+    def _model(self) -> ModelInfo:
+        if self._advert.model is None:
+            raise GenerationError("this node has no model")
+        return self._advert.model
+
+
+def _kv_bytes(model: ModelInfo, positions: int, layers: int) -> int:
+    """KV cache, and what a stage keeps of the f16 states it passed on."""
+    return positions * (model.kv_bytes_per_token_layer * layers + 2 * model.d_model)
+
+
+def _ad_untrusted(data: bytes) -> CapabilityAd | None:
+    """Read a member's ad; a broken one is as good as none, and no reason to fail here."""
+    try:
+        return CapabilityAd.decode_untrusted(data)
+    except RemoteProtocolError:
+        return None
