@@ -12,6 +12,7 @@ from p2pnode.engine.gguf import Signature, file_signature, read_config, read_mod
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.kv_cache import KVCache
 from p2pnode.engine.llama import LlamaConfig, Rotation, rotation_table, run_head, run_layer
+from p2pnode.engine.threads import limit_blas_threads
 from p2pnode.engine.weights import Progress, Weights, read_weights
 from p2pnode.errors import LocalProtocolError
 
@@ -49,14 +50,16 @@ class NumpyEngine:
         layers: range,
         *,
         kv_budget_bytes: int = DEFAULT_KV_BUDGET,
+        blas_threads: int = 1,
         progress: Progress | None = None,
         signature: Signature = file_signature,
     ) -> Self:
-        """Load ``layers`` of a GGUF file.
+        """Load ``layers`` of a GGUF file; see :func:`p2pnode.engine.registry.load_engine`.
 
         Raises:
             ModelError: The file cannot be run, or has no such layers.
         """
+        limit_blas_threads(blas_threads)
         info = read_model_info(path, signature)
         with GgufFile(path) as file:
             config = read_config(file)

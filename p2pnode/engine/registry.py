@@ -14,6 +14,7 @@ def load_engine(
     layers: range,
     *,
     kv_budget_bytes: int = DEFAULT_KV_BUDGET,
+    blas_threads: int = 1,
     progress: Progress | None = None,
     signature: Signature = file_signature,
 ) -> Engine:
@@ -23,6 +24,7 @@ def load_engine(
         path: A GGUF file of the llama architecture.
         layers: Which layers to hold.
         kv_budget_bytes: The most memory all sessions' KV caches may take.
+        blas_threads: How many threads BLAS may use, in this whole process.
         progress: Hears which part from 0 to 1 is loaded.
         signature: Gives the file's SHA-256; one that remembers saves reading it again.
 
@@ -35,5 +37,10 @@ def load_engine(
             hint="Give the path of a .gguf file of a llama model.",
         )
     return NumpyEngine.load(
-        path, layers, kv_budget_bytes=kv_budget_bytes, progress=progress, signature=signature
+        path,
+        layers,
+        kv_budget_bytes=kv_budget_bytes,
+        blas_threads=blas_threads,
+        progress=progress,
+        signature=signature,
     )
