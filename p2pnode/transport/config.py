@@ -64,8 +64,9 @@ class TransportConfig:
     idle_timeout: float = 10.0
     """A peer unheard, or unacknowledging, for so long is disconnected."""
 
-    keepalive: float = 4.0
-    """A peer unheard for so long is pinged; below ``idle_timeout - silence``."""
+    keepalive: float = 5.0
+    """A peer unheard for so long is pinged (for 1.2 times as long, by the side that was dialled);
+    1.2 times this and ``silence`` are below ``idle_timeout``."""
 
     dial_timeout: float = 5.0
     """A handshake unfinished for so long has failed. WireGuard: 5 s a try."""
@@ -117,7 +118,7 @@ class TransportConfig:
             "max_ack_delay is at most a quarter of silence": 0
             <= self.max_ack_delay
             <= self.silence / 4,
-            "keepalive + silence is below idle_timeout": self.keepalive + self.silence
+            "1.2 keepalive + silence is below idle_timeout": 1.2 * self.keepalive + self.silence
             < self.idle_timeout,
             "rekey_packets is at least 1024": self.rekey_packets >= 1024,
             "windows hold ten base datagrams": 10 * BASE_DATAGRAM

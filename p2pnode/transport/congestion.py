@@ -77,6 +77,8 @@ class Pacer:
 
     def delay(self, window: int, rtt: float, now: float) -> float:
         """Return how long the next datagram must wait; 0 to go at once."""
+        if self._tokens > 0:
+            return 0.0
         rate = _LEAD * window / max(rtt, _LEAST_RTT)
         self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * rate)
         self._filled_at = now

@@ -6,6 +6,7 @@ does, it does at once: each input ends in :meth:`Connection._flush`, which sends
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from p2pnode.errors import LocalProtocolError
 from p2pnode.sansio import Address, Transmit
@@ -48,6 +49,8 @@ from p2pnode.transport.snapshot import ConnectionView
 from p2pnode.transport.timers import Timer, Timers
 
 _DATAGRAM_FRAME = bytes([DATAGRAM])
+_MOST_PROBES = 8
+_PATIENCE = 1.2
 _MOST_DONE = 64  # notices of rebuilt messages that may wait; they are only a courtesy
 
 
@@ -116,7 +119,9 @@ class Connection:
         self._next_id = 0
         self._done: list[int] = []
         self.queued = 0
-        self.timers.arm(Timer.LIVENESS, now + config.keepalive)
+        # One side pings first, so that the other need not.
+        self._keepalive = config.keepalive * (1.0 if made.is_dialler else _PATIENCE)
+        self.timers.arm(Timer.LIVENESS, now + self._keepalive)
         self.timers.arm(Timer.PATH, self._path.probing_from)
 
     @property
@@ -206,7 +211,7 @@ class Connection:
 
     def handle_timeout(self, now: float) -> None:
         """Fire every timer due by ``now``."""
-        while self.ended is None and (timer := self.timers.pop_due(now)):
+        while self.ended is None and (timer := self.timers.pop_due(now)) is not None:
             self._fire(timer, now)
         self._flush(now)
 
@@ -342,20 +347,26 @@ class Connection:
         self._probe(now)
 
     def _probe(self, now: float) -> None:
-        """Send the oldest data in flight once more, whatever the window says."""
+        """Send the oldest data in flight once more, whatever the window says.
+
+        Two packets (RFC 9002, section 6.2.4); where loss is measured twice as many each time, for
+        two can fall into the same burst again and again.
+        """
+        lossy = self._losses.loss >= self._config.fec_least_loss
+        count = min(2 << self._recovery.pto_count - 1, _MOST_PROBES) if lossy else 2
         chosen = [
-            packet
+            (packet.message, packet.index)
             for packet in self._recovery.unacknowledged()
             if packet.message is not None
             and not packet.message.is_done
             and packet.geometry == packet.message.geometry
-        ][:2]
-        for packet in chosen:
-            if packet.message is not None:
-                self.traffic.retransmits += 1
-                self._send_shard(packet.message, packet.index, now, again=True)
+        ][:count]
         if not chosen:
             self._send_eliciting(PING_FRAME, now)
+            return
+        self.traffic.retransmits += count
+        for message, index in islice(cycle(chosen), count):
+            self._send_shard(message, index, now, again=True)
 
     def _notice_silence(self, now: float) -> None:
         # Compared as sums, as the timers are armed: differences round another way, and would spin.
@@ -372,12 +383,13 @@ class Connection:
         if now >= self._last_heard + config.idle_timeout:
             self.ended = f"nothing was heard for {unheard:.1f} s"
             return
-        if now >= self._last_heard + config.keepalive:
+        if now >= self._last_heard + self._keepalive:
             if not self._recovery.is_waiting:
                 self._send_eliciting(PING_FRAME, now)
-            self.timers.arm(Timer.LIVENESS, self._last_heard + config.idle_timeout)
+            given_up_at = self._last_heard + config.idle_timeout
+            self.timers.arm(Timer.LIVENESS, min(given_up_at, now + self._keepalive))
             return
-        self.timers.arm(Timer.LIVENESS, self._last_heard + config.keepalive)
+        self.timers.arm(Timer.LIVENESS, self._last_heard + self._keepalive)
 
     def _search_path(self, now: float) -> None:
         for packet in list(self._recovery.unacknowledged()):

@@ -4,6 +4,7 @@ Datagrams, commands and time go in; datagrams, events and the moment of the next
 """
 
 from collections import Counter
+from math import inf
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
@@ -142,8 +143,7 @@ class Endpoint:
             self._counters["dials_failed"] += 1
             self._events.append(DialFailed(dial.address, dial.peer, dial.failure))
         for connection in list(self._by_peer.values()):
-            earliest = connection.timers.earliest
-            if earliest is not None and earliest <= now:
+            if connection.timers.earliest <= now:
                 connection.handle_timeout(now)
                 self._reap(connection)
 
@@ -152,10 +152,8 @@ class Endpoint:
     def next_timeout(self) -> float | None:
         earliest = self._lobby.next_timeout()
         for connection in self._by_peer.values():
-            moment = connection.timers.earliest
-            if moment is not None and (earliest is None or moment < earliest):
-                earliest = moment
-        return earliest
+            earliest = min(earliest, connection.timers.earliest)
+        return None if earliest == inf else earliest
 
     def datagrams_to_send(self) -> list[Transmit[Address]]:
         taken = self._outbox[:]

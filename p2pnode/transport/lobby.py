@@ -6,6 +6,7 @@ greater key's dial goes on, the other gives way and its owner answers instead.
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import TypeAlias
 
 from p2pnode.errors import RemoteProtocolError
@@ -143,10 +144,11 @@ class Lobby:
 
     # Time
 
-    def next_timeout(self) -> float | None:
+    def next_timeout(self) -> float:
+        """Return when something is due; infinity when no handshake is under way."""
         dials = (min(dial.retry_at, dial.deadline) for dial in self._dials.values())
         answers = (answer.deadline for answer in self._answers.values())
-        return min((*dials, *answers), default=None)
+        return min((*dials, *answers), default=inf) if self._by_index else inf
 
     def handle_timeout(self, now: float) -> list[Dial]:
         """Repeat what is due and forget what is over; return the dials that failed."""

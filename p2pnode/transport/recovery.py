@@ -123,10 +123,15 @@ class Recovery:
 
     @property
     def pto(self) -> float:
-        """How long the newest packet may go without an acknowledgement."""
+        """How long the newest packet may go without an acknowledgement.
+
+        It doubles from the second time on: on a LAN a lost probe is likelier than a full queue.
+        """
         rtt = self.rtt
         base = rtt.smoothed + max(4 * rtt.variation, _GRANULARITY) + self._config.max_ack_delay
-        return min(base * (1 << min(self.pto_count, 16)), max(self._config.pto_max, base))
+        return min(
+            base * (1 << min(max(self.pto_count - 1, 0), 16)), max(self._config.pto_max, base)
+        )
 
     def next_timeout(self) -> float | None:
         if self._loss_at is not None:

@@ -1,53 +1,48 @@
 """Why a connection wakes up: the closed set of its timers."""
 
-from enum import Enum, auto
+from enum import IntEnum
+from math import inf
 
 
-class Timer(Enum):
+class Timer(IntEnum):
     """One of each at most is armed for a connection; arming it again moves it."""
 
-    ACK = auto()
+    ACK = 0
     """Nothing came by to carry an acknowledgement along: it leaves on its own."""
-    RECOVERY = auto()
+    RECOVERY = 1
     """A packet overtaken long enough is lost; or nothing is acknowledged: probe with data."""
-    PACING = auto()
+    PACING = 2
     """The next batch of datagrams may leave."""
-    SILENCE = auto()
+    SILENCE = 3
     """Data in flight has been unacknowledged for ``silence``: say so."""
-    LIVENESS = auto()
+    LIVENESS = 4
     """The peer was unheard for ``keepalive``: ping it; for ``idle_timeout``: give it up."""
-    PATH = auto()
+    PATH = 5
     """A path probe may leave, or the one in flight is overdue."""
 
 
 class Timers:
-    """When each armed timer fires, and the earliest of them at a glance."""
+    """When each timer fires. Every packet moves some, so moving one is a single store."""
 
-    __slots__ = ("_armed", "earliest")
+    __slots__ = ("_moments",)
 
     def __init__(self) -> None:
-        self._armed: dict[Timer, float] = {}
-        self.earliest: float | None = None
+        self._moments = [inf] * len(Timer)
 
     def arm(self, timer: Timer, at: float | None) -> None:
         """Let ``timer`` fire at a time, or not at all."""
-        armed = self._armed
-        before = armed.get(timer)
-        if before == at:
-            return
-        if at is None:
-            del armed[timer]
-        else:
-            armed[timer] = at
-        self.earliest = min(armed.values(), default=None)
+        self._moments[timer] = inf if at is None else at
 
-    def is_armed(self, timer: Timer) -> bool:
-        return timer in self._armed
+    @property
+    def earliest(self) -> float:
+        """When the next timer fires; infinity when none is armed."""
+        return min(self._moments)
 
     def pop_due(self, now: float) -> Timer | None:
         """Disarm and return the earliest timer due, if one is."""
-        if self.earliest is None or self.earliest > now:
+        earliest = min(self._moments)
+        if earliest > now:
             return None
-        timer = min(self._armed, key=self._armed.__getitem__)
-        self.arm(timer, None)
+        timer = Timer(self._moments.index(earliest))
+        self._moments[timer] = inf
         return timer

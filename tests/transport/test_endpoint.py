@@ -105,8 +105,8 @@ def test_an_idle_pair_is_nearly_silent() -> None:
     before = peers.network.statistics()
     peers.network.run(60)
     after = peers.network.statistics()
-    assert after.sent - before.sent <= 2 * 60 / SIMULATION.keepalive
-    assert after.bytes_sent[alice] - before.bytes_sent[alice] < 60 * 20
+    assert after.sent - before.sent <= 2 * 60 / SIMULATION.keepalive  # a ping and its answer
+    assert after.bytes_sent[alice] - before.bytes_sent[alice] < 60 * 10
     assert peers.are_connected(alice, bob)
 
 
