@@ -94,6 +94,7 @@ class Recovery:
     Attributes:
         rtt: Of acknowledged packets.
         in_flight: Bytes sent and neither acknowledged nor lost, path probes excepted.
+        waiting_since: When something of what is in flight was last acknowledged, or first sent.
         pto_count: Probe timeouts since the last acknowledgement.
     """
 
@@ -102,6 +103,7 @@ class Recovery:
         self.rtt = RttEstimator(config.initial_rtt, rtt)
         self.in_flight = 0
         self.pto_count = 0
+        self.waiting_since = 0.0
         self._sent: dict[int, SentPacket] = {}  # in sending order
         self._eliciting = 0  # of them, all but path probes
         self._last_sent_at = 0.0
@@ -147,6 +149,8 @@ class Recovery:
     def sent(self, packet: SentPacket) -> None:
         self._sent[packet.number] = packet
         if not packet.is_probe:
+            if not self._eliciting:
+                self.waiting_since = packet.sent_at
             self._eliciting += 1
             self.in_flight += packet.size
             self._last_sent_at = packet.sent_at
@@ -170,7 +174,9 @@ class Recovery:
             newest = max(acked, key=_number)
             if newest.number == ack.largest:
                 self.rtt.update(now - newest.sent_at, min(ack.delay, self._config.max_ack_delay))
-            self.pto_count = 0
+            if not all(packet.is_probe for packet in acked):
+                self.pto_count = 0
+                self.waiting_since = now
         for packet in pardoned:
             self._widen(packet, ack.largest, now)
         return AckResult(acked, self._detect(now), pardoned)

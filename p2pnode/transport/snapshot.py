@@ -59,6 +59,20 @@ class ConnectionView:
     epochs: tuple[int, int]
 
 
+@dataclass(slots=True)
+class Traffic:
+    """The counts of one connection, as they grow; named as in :class:`ConnectionView`."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    datagrams_in: int = 0
+    datagrams_out: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    retransmits: int = 0
+    lost: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class TransportSnapshot:
     """The whole endpoint.

@@ -1,0 +1,99 @@
+"""The messages a connection has accepted and the peer has not acknowledged."""
+
+from collections import deque
+
+from p2pnode.errors import LocalProtocolError
+from p2pnode.transport.config import TransportConfig
+from p2pnode.transport.events import MAX_MESSAGE, Delivery
+from p2pnode.transport.messages import ID_MASK, ID_SPAN, Outgoing
+from p2pnode.transport.parity import LossEstimator, parity_for
+
+_LONG_RTT = 0.1
+_RARE, _RARER = 1e-3, 1e-4
+
+
+class Outbound:
+    """Cuts messages into shards with as much parity as measured loss asks for, and orders them.
+
+    Attributes:
+        queued: Bytes of messages not acknowledged.
+        losses: Which of our packets were lost.
+        parity_sent: Shards made beyond need.
+    """
+
+    def __init__(self, config: TransportConfig) -> None:
+        self._config = config
+        self._unfinished: dict[int, Outgoing] = {}
+        self._queues: dict[bool, deque[Outgoing]] = {False: deque(), True: deque()}  # is it bulk
+        self._next_id = 0
+        self.queued = 0
+        self.losses = LossEstimator()
+        self.parity_sent = 0
+
+    def add(self, payload: bytes, delivery: Delivery, shard_size: int, rtt: float) -> int:
+        """Accept a message; return its number.
+
+        Raises:
+            LocalProtocolError: It is too large, or too much is queued already.
+        """
+        if len(payload) > MAX_MESSAGE:
+            raise LocalProtocolError(f"a message has at most {MAX_MESSAGE} bytes")
+        if self.queued + len(payload) > self._config.send_queue_bytes:
+            raise LocalProtocolError(f"{self.queued} bytes wait already: see queued_bytes")
+        number = self._next_id
+        self._next_id = number + 1 & ID_MASK
+        parity = 0
+        if delivery is Delivery.LATENCY and self.is_lossy:
+            parity = self._parity(-(-len(payload) // shard_size) or 1, rtt)
+        message = Outgoing(number, payload, delivery, shard_size, parity)
+        self._unfinished[number] = message
+        self.queued += len(payload)
+        self.parity_sent += parity
+        self.enqueue(message)
+        return number
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether parity is allowed, and enough is lost for it to pay."""
+        return self.losses.loss >= self._config.fec_least_loss and self._config.fec
+
+    def enqueue(self, message: Outgoing, *, first: bool = False) -> None:
+        """Put a message with shards to send in its line, unless it stands there already."""
+        if message.is_queued or not message.is_waiting:
+            return
+        message.is_queued = True
+        queue = self._queues[message.delivery is Delivery.BULK]
+        if first:
+            queue.appendleft(message)
+        else:
+            queue.append(message)
+
+    def next_waiting(self, *, bulk: bool) -> Outgoing | None:
+        """Return the first message in line with a shard that may be sent."""
+        queue = self._queues[bulk]
+        while queue:
+            message = queue[0]
+            if message.is_waiting:
+                oldest = next(iter(self._unfinished))
+                return message if message.id - oldest & ID_MASK < ID_SPAN else None
+            queue.popleft().is_queued = False
+        return None
+
+    def finish(self, number: int) -> None:
+        """The peer has the message whole; harmless when it was finished before."""
+        message = self._unfinished.pop(number, None)
+        if message is not None:
+            message.finish()
+            self.queued -= len(message.payload)
+
+    def recut(self, shard_size: int) -> None:
+        """The path carries less: cut what is under way anew."""
+        for message in self._unfinished.values():
+            message.recut(shard_size)
+            self.enqueue(message)
+
+    def _parity(self, count: int, rtt: float) -> int:
+        """A repair costs a round trip: the longer that is, the rarer it should be needed."""
+        target = _RARE if rtt < _LONG_RTT else _RARER
+        most = max(2, int(count * self._config.fec_max_overhead))
+        return parity_for(count, self.losses.chain, target=target, most=most)
