@@ -15,6 +15,7 @@ from p2pnode.inference.events import (
     GenerationPlanned,
     TokenProduced,
 )
+from p2pnode.net.addresses import format_address, parse_address, resolve
 from p2pnode.net.control import Emit, Handler
 from p2pnode.node.answers import Answer, Question
 from p2pnode.node.invite import encode_invite
@@ -46,10 +47,22 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         node.stop()
         return {"stopping": True}
 
+    async def connect(params: Params, emit: Emit) -> object:
+        found = await resolve(parse_address(str(params.get("address", ""))))
+        for address in found:
+            node.connect(address)
+        return {"calling": [format_address(address) for address in found]}
+
     async def generate(params: Params, emit: Emit) -> object:
         return await answer(node, params, emit)
 
-    return {"snapshot": picture, "invite": invite, "stop": stop, "generate": generate}
+    return {
+        "snapshot": picture,
+        "invite": invite,
+        "connect": connect,
+        "stop": stop,
+        "generate": generate,
+    }
 
 
 async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:

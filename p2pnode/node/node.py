@@ -157,10 +157,7 @@ class Node:
                 self.core.log.append(f"{format_address(address)}: {error}")
                 continue
             for one in found:
-                self._connect(one)
-
-    def _connect(self, address: Address) -> None:
-        self._driver.call(lambda now: self.core.connect(address, now))
+                self.connect(one)
 
     async def _look_around(self) -> None:
         """Announce ourselves and follow announcements; without multicast, say so and go on."""
@@ -258,6 +255,10 @@ class Node:
             stream.put(event)
 
     # For faces
+
+    def connect(self, address: Address) -> None:
+        """Call ``address`` until somebody of the swarm answers there."""
+        self._driver.call(lambda now: self.core.connect(address, now))
 
     @property
     def stopping(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.output import complain, note, plural, say, say_json
+from p2pnode.interfaces.cli.output import complain, note, plural, printable, say, say_json
 from p2pnode.interfaces.cli.own_node import some_node
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
@@ -102,7 +102,7 @@ def _stream(
             case "plan" if show_plan:
                 _show_plan(event["plan"])
             case "token" | "text":
-                say(_printable(event["text"]), end="")
+                say(printable(event["text"]), end="")
             case "broken":
                 note(f"\n[a stage was lost: {event['reason']}]")
             case "repaired":
@@ -127,11 +127,6 @@ def _summarise(result: dict[str, Any]) -> None:
     stages = len(result["plan"]["stages"]) if result["plan"] else 0
     speed = f"{result['tokens_per_s']:.1f} tokens/s"
     note(f"{plural(len(result['token_ids']), 'token')}, {speed}, {plural(stages, 'stage')}")
-
-
-def _printable(text: str) -> str:
-    """A model may say anything, but it may not steer the terminal."""
-    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
 
 
 def _params(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 @node_options
 @json_option
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens to standard error.")
-def up(as_json: bool, verbose: bool, **chosen: Any) -> None:
+@click.option("--with-parent", is_flag=True, hidden=True, help="Stop when standard input closes.")
+def up(as_json: bool, verbose: bool, with_parent: bool, **chosen: Any) -> None:
     """Start a node: join the swarm, hold some layers, and serve until Ctrl-C."""
-    _run(UpOptions(**chosen), as_json, verbose)
+    _run(UpOptions(**chosen), as_json, verbose, with_parent=with_parent)
 
 
 @click.command(
@@ -73,22 +75,24 @@ def stop(state: Path | None) -> None:
     say("the node is leaving its swarm")
 
 
-def _run(options: UpOptions, as_json: bool, verbose: bool) -> None:
+def _run(options: UpOptions, as_json: bool, verbose: bool, *, with_parent: bool = False) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
         stream=sys.stderr,
         format="%(asctime)s %(name)s: %(message)s",
     )
     settings = settings_of(options)
-    run_trio(_serve, settings, as_json)
+    run_trio(_serve, settings, as_json, with_parent)
 
 
-async def _serve(settings: NodeSettings, as_json: bool) -> None:
+async def _serve(settings: NodeSettings, as_json: bool, with_parent: bool) -> None:
     from p2pnode.node.node import Node
 
     node = Node(settings)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, node, nursery.cancel_scope)
+        if with_parent:
+            nursery.start_soon(_stop_with_parent, node)
         await nursery.start(_run_node, node, nursery.cancel_scope)
         _greet(node, as_json)
 
@@ -111,6 +115,14 @@ async def _stop_on_signal(node: Node, scope: trio.CancelScope) -> None:
                 scope.cancel()
                 return
             node.stop()
+
+
+async def _stop_with_parent(node: Node) -> None:
+    """Whoever started us holds the other end of our standard input, or has ended."""
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+        while await stdin.receive_some():
+            pass
+    node.stop()
 
 
 def _greet(node: Node, as_json: bool) -> None:

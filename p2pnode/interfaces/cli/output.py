@@ -54,6 +54,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def printable(text: str) -> str:
+    """Return ``text`` without control characters: a model may not steer the terminal."""
+    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
+
+
 @contextmanager
 def progress(label: str, *, show: bool = True) -> Iterator["Bar"]:
     """Show a progress bar on standard error while the work lasts."""
