@@ -407,7 +407,10 @@ class NodeCore:
             self.swim.update_ad(ad, now)
 
     def _plan_announcement(self, now: float) -> None:
-        self.advert.kv_used = self.inference.kv_used
+        used = self.inference.kv_used
+        if used == self.advert.kv_used:
+            return  # composing an ad at every datagram would cost more than the datagram
+        self.advert.kv_used = used
         if self._announce_at is None and self.advert.stale():
             self._announce_at = now + self.config.announce_every
 

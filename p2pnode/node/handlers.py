@@ -70,7 +70,8 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
 
     ``params``: ``prompt`` (text) or ``messages`` (a chat) or ``prompt_ids``; ``raw`` for a prompt
     to be continued rather than answered; ``max_tokens``, ``temperature``, ``top_k``, ``top_p``,
-    ``seed``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``ignore_eos``.
+    ``seed``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``ignore_eos``,
+    ``details``.
 
     Raises:
         UserError: A parameter is impossible, or the answer failed.
@@ -90,7 +91,8 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
     done = await stream.follow(show)
     if rest := decoder.finish():
         await emit({"event": "text", "text": rest})
-    return _result(done, prompt_ids, tokenizer.decode(done.token_ids))
+    result = _result(done, prompt_ids, tokenizer.decode(done.token_ids))
+    return result | _details(done) if params.get("details") else result
 
 
 def plan_body(plan: ChainPlan) -> dict[str, object]:
@@ -140,9 +142,16 @@ def _result(done: Answer, prompt_ids: Sequence[int], text: str) -> dict[str, obj
         "tokens_per_s": round(done.tokens_per_s, 3),
         "first_token_ms": round(done.first_token_ms, 3),
         "hop_ms": {"p50": _quantile(done.hops_ms, 0.5), "p99": _quantile(done.hops_ms, 0.99)},
-        "steps_ms": [round(1e3 * step, 3) for step in done.steps],
         "broken": [_event_body(event) for event in done.broken],
         "repaired": [_event_body(event) for event in done.repaired],
+    }
+
+
+def _details(done: Answer) -> dict[str, object]:
+    """Every step and hop, for measurements."""
+    return {
+        "steps_ms": [round(1e3 * step, 4) for step in done.steps],
+        "hops_ms": [round(hop, 4) for hop in done.hops_ms],
     }
 
 

@@ -94,7 +94,7 @@ def test_a_suspicion_lasts_as_lifeguard_says() -> None:
 
 def test_a_swarm_too_small_to_confirm_takes_the_shortest() -> None:
     suspicion = Suspicion(Version(0, 0), ToySigner("a").node_id, 3, lan(), now=0.0)
-    assert suspicion.deadline == pytest.approx(0.45)
+    assert suspicion.deadline == pytest.approx(0.6)
 
 
 # Probe round

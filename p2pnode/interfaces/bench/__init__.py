@@ -1,0 +1,1 @@
+"""Measurements as commands: real processes, the real model, figures side by side in one run."""

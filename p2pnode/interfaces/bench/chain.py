@@ -1,0 +1,132 @@
+"""A chain of three peers against one engine that holds every layer, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p2pnode.interfaces.bench.figures import quantile, spread
+from p2pnode.interfaces.cli.processes import LocalNode, LocalSwarm, local_swarm
+
+if TYPE_CHECKING:
+    from p2pnode.engine.base import Engine
+    from p2pnode.net.control_client import ControlClient
+
+PROMPT = "Explain how a bicycle stays upright."
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the rounds gave.
+
+    Attributes:
+        chain: Seconds of each decoded token over the chain.
+        solo: Seconds of each decoded token alone.
+        ratios: The chain's speed over the engine's, a round.
+        hops_ms: Milliseconds a hop, a token.
+        identical: Whether every round's tokens were the same in both.
+    """
+
+    chain: list[float] = field(default_factory=list)
+    solo: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    hops_ms: list[float] = field(default_factory=list)
+    identical: bool = True
+
+
+def measure(
+    path: Path, *, rounds: int, tokens: int, tell: Callable[[float], None]
+) -> dict[str, Any]:
+    """Run ``rounds`` of both in turns; ``tell`` hears which part is done.
+
+    Chain and engine compute with the same code on one BLAS thread each; the order within a round
+    alternates, so that neither always finds the warmer cache.
+    """
+    tally = Tally()
+    with local_swarm() as swarm:
+        asker = start_three(swarm, path)
+        engine = _load(path)
+        with asker.client(timeout=None) as client:
+            prompt_ids = _chain(client, 4)["prompt_ids"]
+            _solo(engine, prompt_ids, 4)
+            for number in range(rounds):
+                _round(client, engine, prompt_ids, tokens, tally, chain_first=number % 2 == 0)
+                tell((number + 1) / rounds)
+        late = [node.snapshot().loop_late_ms[1] for node in swarm.nodes]
+    return {
+        "rounds": rounds,
+        "tokens": tokens,
+        "solo_tokens_per_s": round(1 / quantile(tally.solo, 0.5), 3),
+        "chain_tokens_per_s": round(1 / quantile(tally.chain, 0.5), 3),
+        "ratio": round(quantile(tally.ratios, 0.5), 4),
+        "ratios": [round(ratio, 4) for ratio in tally.ratios],
+        "hop_ms": spread(tally.hops_ms),
+        "step_ms": {
+            "solo": spread([1e3 * step for step in tally.solo]),
+            "chain": spread([1e3 * step for step in tally.chain]),
+        },
+        "loop_late_p99_ms": round(max(late), 3),
+        "identical": tally.identical,
+    }
+
+
+def start_three(swarm: LocalSwarm, path: Path) -> LocalNode:
+    """Start three nodes with a third of the layers each; return the one with the first."""
+    from p2pnode.node.models import describe_model
+
+    total = describe_model(path).n_layers
+    cuts = [0, -(-total // 3), -(-2 * total // 3), total]
+    for name, first, stop in zip(("one", "two", "three"), cuts, cuts[1:], strict=False):
+        swarm.start(name, "--model", str(path), "--layers", f"{first}:{stop}")
+    for node in swarm.nodes:
+        node.wait_until_up()
+    swarm.wait_until_serving()
+    return swarm.nodes[0]
+
+
+def _round(
+    client: ControlClient,
+    engine: Engine,
+    prompt_ids: list[int],
+    tokens: int,
+    tally: Tally,
+    *,
+    chain_first: bool,
+) -> None:
+    if chain_first:
+        chained = _chain(client, tokens)
+        alone_ids, alone = _solo(engine, prompt_ids, tokens)
+    else:
+        alone_ids, alone = _solo(engine, prompt_ids, tokens)
+        chained = _chain(client, tokens)
+    steps = [ms / 1e3 for ms in chained["steps_ms"]]
+    tally.chain += steps
+    tally.solo += alone
+    tally.ratios.append(quantile(alone, 0.5) / quantile(steps, 0.5))
+    tally.hops_ms += chained["hops_ms"]
+    tally.identical &= chained["token_ids"] == alone_ids
+
+
+def _chain(client: ControlClient, tokens: int) -> dict[str, Any]:
+    params = {"prompt": PROMPT, "max_tokens": tokens, "ignore_eos": True, "details": True}
+    result: dict[str, Any] = client.call("generate", params)
+    return result
+
+
+def _solo(engine: Engine, prompt_ids: list[int], tokens: int) -> tuple[list[int], list[float]]:
+    from p2pnode.engine.solo import answer_alone
+
+    answer = answer_alone(engine, prompt_ids, tokens)
+    return list(answer.token_ids), list(answer.steps)
+
+
+def _load(path: Path) -> Engine:
+    from p2pnode.engine.registry import load_engine
+    from p2pnode.node.models import data_signature, describe_model
+
+    total = describe_model(path).n_layers
+    engine = load_engine(path, range(total), signature=data_signature)
+    engine.measure()
+    return engine

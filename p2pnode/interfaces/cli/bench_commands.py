@@ -1,0 +1,75 @@
+"""``p2pnode bench``: the figures in the documentation, measured on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from p2pnode.interfaces.cli.output import progress, say, say_json
+from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
+
+_model_option = click.option(
+    "--model", default=DEFAULT_MODEL, show_default=True, help="Name or GGUF file."
+)
+
+
+@click.group(epilog="Example:\n\n  p2pnode bench chain --json")
+def bench() -> None:
+    """Measure this machine; every figure in the documentation comes from here."""
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench chain --rounds 10 --json")
+@click.option("--rounds", type=click.IntRange(1), default=6, show_default=True)
+@click.option("--tokens", type=click.IntRange(2), default=48, show_default=True)
+@_model_option
+@json_option
+def chain(rounds: int, tokens: int, model: str, as_json: bool) -> None:
+    """Decode over three processes against one engine alone, in turns."""
+    from p2pnode.interfaces.bench import chain as measurement
+
+    path = model_file(model)
+    with progress("chain and solo in turns", show=not as_json) as bar:
+        _report(measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar), as_json)
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench idle --seconds 60 --json")
+@click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True)
+@_model_option
+@json_option
+def idle(seconds: float, model: str, as_json: bool) -> None:
+    """Measure what three idle nodes cost: CPU, and bytes a second."""
+    from p2pnode.interfaces.bench import idle as measurement
+
+    _report(measurement.measure(model_file(model), seconds=seconds), as_json)
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench failover --rounds 5 --json")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--tokens", type=click.IntRange(4), default=40, show_default=True)
+@_model_option
+@json_option
+def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
+    """Kill a peer in mid-answer: time until noticed, and until the answer goes on."""
+    from p2pnode.interfaces.bench import failover as measurement
+
+    path = model_file(model)
+    with progress("killing peers", show=not as_json) as bar:
+        _report(measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar), as_json)
+
+
+def _report(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        say_json(figures)
+        return
+    width = max(len(name) for name in figures)
+    for name, value in figures.items():
+        say(f"{name:<{width}}  {_text(value)}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(_text(inner) for inner in value)
+    return str(value)
