@@ -1,0 +1,88 @@
+"""``p2pnode doctor``: what is wrong on this machine and in this swarm, and what to do about it."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from p2pnode.interfaces.cli.output import plural, say, say_json
+from p2pnode.interfaces.cli.settings import (
+    DEFAULT_MODEL,
+    DEFAULT_PORT,
+    json_option,
+    state_of,
+    state_option,
+)
+
+if TYPE_CHECKING:
+    from p2pnode.interfaces.doctor.findings import Finding
+
+_MARKS = {"ok": ("ok", "green"), "warn": ("!!", "yellow"), "fail": ("FAIL", "red")}
+_TOPIC, _WIDTH = 11, 100
+
+
+@click.command(epilog="Examples:\n\n  p2pnode doctor\n\n  p2pnode doctor --json")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name or GGUF file.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="UDP port that should be free.",
+)
+@click.option(
+    "--kv-memory",
+    type=click.IntRange(1, 1 << 20),
+    default=512,
+    show_default=True,
+    help="MiB of memory for KV caches, where no node runs.",
+)
+@state_option
+@json_option
+def doctor(model: str, port: int, kv_memory: int, state: Path | None, as_json: bool) -> int:
+    """Find out what is wrong here, and why a peer that is seen does no work.
+
+    Sends nothing beyond this machine. Exits with 0 when nothing has failed.
+    """
+    from p2pnode.interfaces.doctor.checkup import Patient, check_up
+    from p2pnode.interfaces.doctor.findings import is_well
+
+    patient = Patient(state_of(state), model, port, kv_memory << 20)
+    findings = []
+    for finding in check_up(patient):
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    well = is_well(findings)
+    if as_json:
+        say_json({"findings": [asdict(finding) for finding in findings], "ok": well})
+    else:
+        _sum_up(findings)
+    return 0 if well else 1
+
+
+def _show(finding: Finding) -> None:
+    mark, colour = _MARKS[finding.verdict]
+    margin = " " * (6 + _TOPIC)
+    head = click.style(f"{mark:>4}", fg=colour) + f"  {finding.topic:<{_TOPIC}}"
+    text = textwrap.wrap(finding.what, _WIDTH - len(margin)) or [""]
+    say(head + f"\n{margin}".join(text))
+    if finding.advice and finding.verdict != "ok":
+        lines = textwrap.wrap(f"-> {finding.advice}", _WIDTH - len(margin), subsequent_indent="   ")
+        say("\n".join(margin + line for line in lines))
+
+
+def _sum_up(findings: list[Finding]) -> None:
+    failed = [finding for finding in findings if finding.verdict == "fail"]
+    warned = [finding for finding in findings if finding.verdict == "warn"]
+    if failed:
+        say(f"\n{plural(len(failed), 'problem')} to solve first: {failed[0].what}")
+        say(f"do this next: {failed[0].advice}" if failed[0].advice else "")
+    elif warned:
+        say(f"\na node can work here; {plural(len(warned), 'thing')} could be better")
+    else:
+        say("\nall is well")

@@ -1,0 +1,173 @@
+"""The whole checkup: every check in the order in which a person would fix things."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from p2pnode.errors import UserError
+from p2pnode.interfaces.doctor.findings import Check, Finding, examine
+from p2pnode.interfaces.doctor.state import boot_epoch, check_state, lock_holder
+from p2pnode.net.control_client import ControlClient
+from p2pnode.net.control_lines import find_control_path
+from p2pnode.node.snapshot import NodeSnapshot, from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is to be looked at.
+
+    Attributes:
+        state: The state directory.
+        model: Name or file of the model a node here would run.
+        port: UDP port a node here would listen on.
+        kv_bytes: Memory it would offer for KV caches.
+    """
+
+    state: Path
+    model: str
+    port: int
+    kv_bytes: int
+
+
+def check_up(patient: Patient) -> Iterator[Finding]:
+    """Run every check, yielding what each finds as it finds it."""
+    running = _Running(patient.state)
+    for topic, check in _checks(patient, running):
+        yield from examine(topic, check)
+
+
+class _Running:
+    """The node that runs on the state directory, looked up once."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self.picture: NodeSnapshot | None = None
+
+    def look(self) -> Iterator[Finding]:
+        holder = lock_holder(self._state)
+        try:
+            with ControlClient(find_control_path(self._state)) as client:
+                self.picture = from_json(client.call("snapshot"))
+        except UserError as error:
+            yield _unheard(holder, error)
+            return
+        yield Finding("running", "ok", f"a node runs here, process {holder or 'unknown'}")
+
+    def listens_on(self, port: int) -> bool:
+        addresses = self.picture.listening if self.picture is not None else ()
+        return any(address.rpartition(":")[2] == str(port) for address in addresses)
+
+
+def _unheard(holder: int | None, error: UserError) -> Finding:
+    if holder is None:
+        return Finding("running", "ok", "no node runs here", "start one: p2pnode up")
+    what = f"process {holder} runs a node here that does not answer: {error}"
+    return Finding("running", "fail", what, f"if it stays so: kill {holder}, and start it again")
+
+
+def _checks(patient: Patient, running: _Running) -> Iterator[tuple[str, Check]]:
+    """Yield each topic with its check, which imports what it needs only when it runs."""
+    yield "python", _python
+    yield "state", partial(check_state, patient.state)
+    yield "control", partial(_runtime, patient.state)
+    yield "running", running.look
+    yield "clock", partial(_clock, patient.state)
+    yield "processor", _processor
+    yield "timers", _timers
+    yield "udp", partial(_port, patient, running)
+    yield "buffers", _buffers
+    yield "multicast", _multicast
+    yield "model", partial(_model, patient)
+    yield "memory", partial(_memory, patient, running)
+    yield "swarm", partial(_swarm, patient, running)
+
+
+def _python() -> list[Finding]:
+    from p2pnode.interfaces.doctor.python import check_python
+
+    return check_python()
+
+
+def _runtime(state: Path) -> list[Finding]:
+    from p2pnode.interfaces.doctor.runtime import check_runtime
+
+    return check_runtime(state)
+
+
+def _clock(state: Path) -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.clock import check_clock
+
+    return check_clock(_epoch_if_whole(state))
+
+
+def _epoch_if_whole(state: Path) -> int | None:
+    try:
+        return boot_epoch(state)
+    except (UserError, OSError):  # said under "state" already
+        return None
+
+
+def _processor() -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.processor import check_processor
+
+    return check_processor()
+
+
+def _timers() -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.processor import check_timers
+
+    return check_timers()
+
+
+def _port(patient: Patient, running: _Running) -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.network import check_port
+
+    return check_port(patient.port, is_ours=running.listens_on(patient.port))
+
+
+def _buffers() -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.network import check_buffers
+
+    return check_buffers()
+
+
+def _multicast() -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.multicast import check_multicast
+
+    return check_multicast()
+
+
+def _model(patient: Patient) -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.model import check_model
+
+    return check_model(patient.model)
+
+
+def _memory(patient: Patient, running: _Running) -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.model import check_memory
+
+    picture = running.picture
+    kv_bytes = patient.kv_bytes if picture is None else picture.kv_total_bytes
+    is_loaded = picture is not None and picture.state == "serving"
+    return check_memory(patient.model, kv_bytes, is_loaded=is_loaded)
+
+
+def _swarm(patient: Patient, running: _Running) -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.swarm import explain_swarm
+
+    if running.picture is None:
+        return
+    yield from explain_swarm(running.picture, _kv_cost(patient.model, running.picture))
+
+
+def _kv_cost(model: str, picture: NodeSnapshot) -> int:
+    """Return what a token costs in a layer, where the model looked at is the running node's."""
+    from p2pnode.interfaces.doctor.model import find_model
+    from p2pnode.node.models import describe_model
+
+    try:
+        info = describe_model(find_model(model))
+    except UserError:
+        return 0
+    return info.kv_bytes_per_token_layer if info.space_hash32 == picture.space_hash32 else 0

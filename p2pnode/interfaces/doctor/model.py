@@ -1,0 +1,144 @@
+"""The model: whether it is here and whole, and how much of it this machine has memory for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.interfaces.doctor.findings import Finding, mib
+from p2pnode.node import models
+
+SPARE = 256 << 20
+"""Bytes left for the rest of the machine: a guess."""
+
+LEAST_CONTEXT = 256
+"""Tokens: a KV memory that holds fewer serves no whole question and answer."""
+
+_FLOAT = 4
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a model's layers take.
+
+    Attributes:
+        name: The model's.
+        n_layers: Layers it has.
+        layer_bytes: Memory of one layer's weights, expanded to float32.
+        head_bytes: Memory of the output matrix, which goes with the last layer.
+        kv_bytes_per_token_layer: KV cache of one token in one layer.
+    """
+
+    name: str
+    n_layers: int
+    layer_bytes: int
+    head_bytes: int
+    kv_bytes_per_token_layer: int
+
+
+def find_model(name: str) -> Path:
+    """Return a model's file.
+
+    Raises:
+        ModelError: It is not here, or broken.
+    """
+    return models.resolve(name)
+
+
+def check_model(name: str) -> Iterator[Finding]:
+    """Say whether the model can be loaded."""
+    if name in models.KNOWN_MODELS and not any(one.name == name for one in models.installed()):
+        hint = f"p2pnode models pull {name}   (p2pnode up does it too)"
+        yield Finding("model", "warn", f"{name} is not on this machine yet", hint)
+        return
+    info = models.describe_model(find_model(name))
+    what = f"{info.name} is here and whole: {info.n_layers} layers, context {info.context_length}"
+    yield Finding("model", "ok", what)
+
+
+def check_memory(name: str, kv_bytes: int, *, is_loaded: bool) -> Iterator[Finding]:
+    """Say how many layers fit; ``is_loaded`` where a node holds its share already."""
+    free = free_memory()
+    if name in models.KNOWN_MODELS and not any(one.name == name for one in models.installed()):
+        yield Finding("memory", "ok", f"{mib(free)} free")
+        return
+    demand = demand_of(find_model(name))
+    yield judge_memory(free, demand, kv_bytes, is_loaded=is_loaded)
+    yield judge_kv(kv_bytes, demand)
+
+
+def judge_memory(free: int, demand: Demand, kv_bytes: int, *, is_loaded: bool) -> Finding:
+    """Say how many layers the free memory holds beside the KV caches."""
+    fit = layers_that_fit(free, demand, kv_bytes)
+    known = f"{mib(free)} free"
+    if is_loaded:
+        return Finding("memory", "ok", f"{known}, beside the running node")
+    need = f"a layer of {demand.name} takes {mib(demand.layer_bytes)}"
+    if fit == demand.n_layers:
+        return Finding("memory", "ok", f"{known}: all {fit} layers fit")
+    if fit:
+        advice = f"p2pnode up --max-layers {fit}, and peers for the rest"
+        return Finding("memory", "warn", f"{known}: {fit} of {demand.n_layers} layers fit", advice)
+    advice = "close programs, lower --kv-memory, or join without layers: p2pnode up --layers none"
+    return Finding("memory", "fail", f"{known}, and {need}: none fits", advice)
+
+
+def judge_kv(kv_bytes: int, demand: Demand) -> Finding:
+    """Say how long a conversation the KV memory holds."""
+    tokens = kv_bytes // max(1, demand.kv_bytes_per_token_layer * demand.n_layers)
+    what = f"KV memory of {mib(kv_bytes)} holds {tokens} tokens in all {demand.n_layers} layers"
+    if tokens >= LEAST_CONTEXT:
+        return Finding("kv memory", "ok", what)
+    return Finding("kv memory", "warn", what, "give more: p2pnode up --kv-memory 512")
+
+
+def layers_that_fit(free: int, demand: Demand, kv_bytes: int) -> int:
+    """Return how many layers fit, the last one and its head included only if all do."""
+    room = free - kv_bytes - SPARE
+    if room >= demand.n_layers * demand.layer_bytes + demand.head_bytes:
+        return demand.n_layers
+    return max(0, min(demand.n_layers - 1, room // max(1, demand.layer_bytes)))
+
+
+def demand_of(path: Path) -> Demand:
+    """Add up what a file's tensors take in memory.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    info: ModelInfo = models.describe_model(path)
+    with GgufFile(path) as file:
+        layer = sum(
+            _numbers(tensor.shape)
+            for name, tensor in file.tensors.items()
+            if name.startswith("blk.0.")
+        )
+    return Demand(
+        name=info.name,
+        n_layers=info.n_layers,
+        layer_bytes=_FLOAT * layer,
+        head_bytes=_FLOAT * info.vocab_size * info.d_model,
+        kv_bytes_per_token_layer=info.kv_bytes_per_token_layer,
+    )
+
+
+def free_memory() -> int:
+    """Return the bytes that may be taken, within a container's limit."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((_CGROUP / "memory.max").read_text("ascii"))
+        used = int((_CGROUP / "memory.current").read_text("ascii"))
+    except (OSError, ValueError):  # no container, or "max"
+        return free
+    return max(0, min(free, limit - used))
+
+
+def _numbers(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,117 @@
+"""Multicast, by which nodes on one network find each other without being told.
+
+On the loopback interface an announcement is really sent and awaited. On the others it is only
+asked whether the group can be joined: a doctor does not talk to the neighbours.
+"""
+
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import psutil
+from zeroconf import Error, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
+
+from p2pnode.interfaces.doctor.findings import Finding
+
+GROUP = "224.0.0.251"
+"""Where mDNS is spoken, RFC 6762."""
+
+SERVICE = "_p2pnode-doctor._udp.local."
+"""Not the nodes' own, so that a running node does not take the check for a peer."""
+
+_WAIT = 3.0
+_ADVICE = "name one peer by hand: p2pnode up --peer HOST:PORT, or use p2pnode invite and join"
+
+
+def check_multicast() -> Iterator[Finding]:
+    """Announce on loopback and wait to hear it; join the group elsewhere."""
+    yield judge_loopback(heard=_announce_on_loopback())
+    joined, refused = _join_everywhere()
+    yield judge_interfaces(joined, refused)
+
+
+def judge_loopback(*, heard: bool) -> Finding:
+    """Judge whether an announcement sent on loopback came back."""
+    if heard:
+        return Finding("multicast", "ok", "an announcement on loopback was heard")
+    what = "an announcement on loopback was not heard: nodes here cannot find each other"
+    return Finding("multicast", "warn", what, _ADVICE)
+
+
+def judge_interfaces(joined: list[str], refused: dict[str, str]) -> Finding:
+    """Judge where the group could be joined, and where not, with the reasons."""
+    if refused:
+        what = "cannot join on " + ", ".join(f"{name} ({why})" for name, why in refused.items())
+        return Finding("multicast", "warn", what, _ADVICE)
+    if not joined:
+        return Finding("multicast", "ok", "no network but loopback")
+    names = ", ".join(joined)
+    return Finding("multicast", "ok", f"the group can be joined on {names}", _BLOCKED)
+
+
+_BLOCKED = "if peers there stay unseen all the same, the network drops multicast: use --peer"
+
+
+def _announce_on_loopback() -> bool:
+    heard = threading.Event()
+    name = f"{secrets.token_hex(8)}.{SERVICE}"
+
+    def changed(
+        zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
+        if state_change is not ServiceStateChange.Removed and name == wanted:
+            heard.set()
+
+    wanted = name
+    speaker: Zeroconf | None = None
+    listener: Zeroconf | None = None
+    try:
+        listener = Zeroconf(interfaces=["127.0.0.1"])
+        speaker = Zeroconf(interfaces=["127.0.0.1"])
+        ServiceBrowser(listener, SERVICE, handlers=[changed])
+        speaker.register_service(_info(name), cooperating_responders=True)
+        return heard.wait(_WAIT)
+    except (OSError, Error):
+        return False
+    finally:
+        for one in (speaker, listener):
+            if one is not None:
+                one.close()
+
+
+def _info(name: str) -> ServiceInfo:
+    host = f"{name.partition('.')[0]}.local."
+    return ServiceInfo(SERVICE, name, port=9, server=host, parsed_addresses=["127.0.0.1"])
+
+
+def _join_everywhere() -> tuple[list[str], dict[str, str]]:
+    up = {
+        name
+        for name, facts in psutil.net_if_stats().items()
+        if facts.isup and "loopback" not in facts.flags
+    }
+    joined: list[str] = []
+    refused: dict[str, str] = {}
+    for name, entries in psutil.net_if_addrs().items():
+        for entry in entries:
+            if name not in up or entry.family != socket.AF_INET:
+                continue
+            problem = _join(entry.address)
+            if problem:
+                refused[name] = problem
+            elif name not in joined:
+                joined.append(name)
+    return joined, refused
+
+
+def _join(address: str) -> str:
+    """Join the group on one interface and leave it; return what went wrong, or nothing."""
+    member = struct.pack("=4s4s", socket.inet_aton(GROUP), socket.inet_aton(address))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
