@@ -9,6 +9,7 @@ from random import Random
 from typing import TypeVar
 
 from p2pnode.engine.base import Engine, StageCost
+from p2pnode.engine.numpy_engine import NumpyEngine
 from p2pnode.engine.random_model import random_model
 from p2pnode.inference.events import (
     ComputeRequested,
@@ -55,6 +56,9 @@ class Swarm:
         link: Link | None = None,
         *,
         n_layers: int = 6,
+        d_model: int = 32,
+        n_heads: int = 4,
+        n_kv_heads: int = 2,
         transport: TransportConfig | None = None,
         layer_seconds: float = 0.0005,
         keep_story: bool = False,
@@ -65,6 +69,7 @@ class Swarm:
         self.on_token: Callable[[str, TokenProduced], None] = lambda name, token: None
         self.answers: list[tuple[float, str, GenerationEvent]] = []
         self._seed = seed
+        self._shape = (n_layers, d_model, n_heads, n_kv_heads)
         self._transport = transport or TransportConfig.simulation()
         self._layer_seconds = layer_seconds
         self._engines: dict[NodeId, Engine] = {}
@@ -101,7 +106,7 @@ class Swarm:
         self._models[node.node_id] = model_seed
         self._engines.pop(node.node_id, None)
         self.network.attach(address, node, on_event=self._hearer(name, node))
-        model = random_model(model_seed, n_layers=self.n_layers, layers=range(1)).info
+        model = self._engine(model_seed, range(1)).info
         self.network.call(address, lambda now: node.use_model(model, hold=holds, now=now))
         return node
 
@@ -193,7 +198,7 @@ class Swarm:
 
     def _load(self, name: str, node: NodeCore, layers: range) -> None:
         model_seed = self._models[node.node_id]
-        engine = random_model(model_seed, n_layers=self.n_layers, layers=layers)
+        engine = self._engine(model_seed, layers)
         layer_us = round(self._layer_seconds * 1e6)
         cost = StageCost(10, layer_us, layer_us, layer_us * 1000)
 
@@ -202,6 +207,17 @@ class Swarm:
             node.layers_loaded(layers, cost, now)
 
         self._later(name, node, LOADING, loaded)
+
+    def _engine(self, model_seed: int, layers: range) -> NumpyEngine:
+        n_layers, d_model, n_heads, n_kv_heads = self._shape
+        return random_model(
+            model_seed,
+            n_layers=n_layers,
+            d_model=d_model,
+            n_heads=n_heads,
+            n_kv_heads=n_kv_heads,
+            layers=layers,
+        )
 
     def _later(
         self, name: str, node: NodeCore, delay: float, command: Callable[[float], None]
