@@ -9,7 +9,7 @@ import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.output import complain, note, plural, printable, say, say_json
-from p2pnode.interfaces.cli.own_node import some_node
+from p2pnode.interfaces.cli.own_node import Host, some_node
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     UpOptions,
@@ -19,7 +19,8 @@ from p2pnode.interfaces.cli.settings import (
 from p2pnode.net.control_client import ControlClient
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
-_COVER_WAIT = 60.0  # seconds a fresh node may need to meet the others and load
+_FRESH_WAIT = 60.0  # seconds a fresh node may need to meet the others and load
+_WAIT = 20.0  # seconds for a swarm that is there already: one of its nodes may be loading
 
 
 def _asking_options(command: CommandT) -> CommandT:
@@ -33,6 +34,11 @@ def _asking_options(command: CommandT) -> CommandT:
         click.option("--seed", type=int, default=0, show_default=True),
         click.option("--prefer", multiple=True, metavar="PEER", help="Use this peer if possible."),
         click.option("--avoid", multiple=True, metavar="PEER", help="Spare this peer if possible."),
+        click.option(
+            "--wait",
+            type=click.FloatRange(0, 3600),
+            help="Seconds to wait for missing layers.  [default: 20; 60 for a fresh node]",
+        ),
         click.option("--model", default=DEFAULT_MODEL, show_default=True, help="For a fresh node."),
         click.option("--peer", multiple=True, metavar="HOST:PORT", help="For a fresh node."),
         click.option("--listen", default="::", show_default=True, help="For a fresh node."),
@@ -56,8 +62,9 @@ def _asking_options(command: CommandT) -> CommandT:
 def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: Any) -> None:
     """Answer PROMPT (or standard input, for -), streaming the text as it comes."""
     text = sys.stdin.read() if prompt == "-" else prompt
-    params = {"prompt": text, "raw": raw, **_params(chosen)}
-    with some_node(_fresh(chosen), quiet=as_json) as client:
+    question = {"prompt": text, "raw": raw}
+    with some_node(_fresh(chosen), quiet=as_json) as host, host.client() as client:
+        params = {**question, **_params(chosen, host)}
         result = _stream(client, params, quiet=as_json, show_plan=show_plan)
     if as_json:
         say_json(result)
@@ -70,20 +77,32 @@ def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: A
 def chat(**chosen: Any) -> None:
     """Talk with the model; Ctrl-C stops an answer, Ctrl-D ends the conversation."""
     messages: list[dict[str, str]] = []
-    with some_node(_fresh(chosen), quiet=False) as client:
+    with some_node(_fresh(chosen), quiet=False) as host:
         note("Ctrl-C stops an answer, Ctrl-D ends the conversation")
         while (said := _listen()) is not None:
             if not said.strip():
                 continue
             messages.append({"role": "user", "content": said})
-            try:
-                result = _stream(client, {"messages": messages, **_params(chosen)})
-            except UserError as error:
-                complain(error)
-                messages.pop()
-                continue
-            say()
-            messages.append({"role": "assistant", "content": result["text"]})
+            text = _reply(host, {"messages": messages, **_params(chosen, host)})
+            if text is None:
+                messages.pop()  # as if it had not been said
+            else:
+                messages.append({"role": "assistant", "content": text})
+
+
+def _reply(host: Host, params: dict[str, Any]) -> str | None:
+    """Stream one answer; None where it failed or was stopped, which frees its peers' memory."""
+    try:
+        with host.client() as client:
+            result = _stream(client, params)
+    except UserError as error:
+        complain(error)
+        return None
+    except KeyboardInterrupt:
+        note("\n[stopped]")
+        return None
+    say()
+    return str(result["text"])
 
 
 def _listen() -> str | None:
@@ -129,13 +148,14 @@ def _summarise(result: dict[str, Any]) -> None:
     note(f"{plural(len(result['token_ids']), 'token')}, {speed}, {plural(stages, 'stage')}")
 
 
-def _params(chosen: dict[str, Any]) -> dict[str, Any]:
+def _params(chosen: dict[str, Any], host: Host) -> dict[str, Any]:
     keys = ("max_tokens", "temperature", "top_k", "top_p", "seed")
+    usual = _FRESH_WAIT if host.is_fresh else _WAIT
     return {
         **{key: chosen[key] for key in keys},
         "prefer": list(chosen["prefer"]),
         "avoid": list(chosen["avoid"]),
-        "wait": _COVER_WAIT,
+        "wait": usual if chosen["wait"] is None else chosen["wait"],
     }
 
 

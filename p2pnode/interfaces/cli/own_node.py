@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pnode.errors import UserError
@@ -14,39 +17,58 @@ from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from p2pnode.node.node import NodeSettings
 
 _STOPPING = 10.0  # seconds for leaving the swarm; then the process ends anyway
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A node to talk to.
+
+    Attributes:
+        path: Its control socket.
+        is_fresh: Whether it was started for this command, and so knows nobody yet.
+    """
+
+    path: Path
+    is_fresh: bool
+
+    def client(self) -> ControlClient:
+        """Connect; what is asked is cancelled when the client hangs up."""
+        return ControlClient(self.path, timeout=None)
+
+
 @contextmanager
-def some_node(options: UpOptions, *, quiet: bool) -> Iterator[ControlClient]:
-    """Yield a client of the running node, or of one started for the occasion.
+def some_node(options: UpOptions, *, quiet: bool) -> Iterator[Host]:
+    """Yield the running node, or one started for the occasion.
 
     Raises:
         UserError: Neither is possible.
     """
     state = state_of(options.state)
-    try:
-        client = ControlClient(find_control_path(state), timeout=None)
-    except UserError:
-        client = None
-    if client is not None:
-        with client:
-            yield client
+    if _is_running(state):
+        yield Host(find_control_path(state), is_fresh=False)
         return
     settings = settings_of(options)
     if not quiet:
         note("no node is running here: starting one for this command")
-    with _running(settings), ControlClient(find_control_path(state), timeout=None) as client:
-        yield client
+    with _running(settings):
+        yield Host(find_control_path(state), is_fresh=True)
+
+
+def _is_running(state: Path) -> bool:
+    try:
+        ControlClient(find_control_path(state)).close()
+    except UserError:
+        return False
+    return True
 
 
 @contextmanager
 def _running(settings: NodeSettings) -> Iterator[None]:
     """Run a node in a thread of its own; a face talks to it as to any other."""
+    logging.getLogger("p2pnode").setLevel(logging.ERROR)  # warnings are for those who run nodes
     ready, problems = threading.Event(), list[BaseException]()
     thread = threading.Thread(
         target=_run, args=(settings, ready, problems), name="node", daemon=True

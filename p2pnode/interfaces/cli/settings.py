@@ -100,6 +100,8 @@ def settings_of(options: UpOptions) -> "NodeSettings":
 
     model = None if options.model == "none" else model_file(options.model)
     layers = parse_layers(options.layers)
+    if model is not None and layers is not None:
+        _check_layers(model, layers)
     holdings = HoldingsConfig(layers=layers, max_layers=options.max_layers)
     config = NodeConfig(
         name=_short(options.name or socket.gethostname()),
@@ -145,6 +147,17 @@ def parse_layers(text: str) -> range | None:
             hint="--layers auto, or --layers 0:10 for the first ten layers",
         )
     return layers
+
+
+def _check_layers(model: Path, layers: range) -> None:
+    from p2pnode.node.models import describe_model
+
+    info = describe_model(model)
+    if layers.stop > info.n_layers:
+        raise ConfigError(
+            f"{info.name} has the layers 0:{info.n_layers}, not {layers.start}:{layers.stop}",
+            hint=f"--layers auto, or a run within 0:{info.n_layers}",
+        )
 
 
 def _short(name: str) -> str:
