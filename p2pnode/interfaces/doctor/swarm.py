@@ -25,7 +25,10 @@ def explain_swarm(picture: NodeSnapshot, kv_bytes_per_token_layer: int = 0) -> I
         kv_bytes_per_token_layer: What a token costs in one layer; 0 where that is not known.
     """
     yield explain_node(picture)
+    yield from _strangers(picture)
     for peer in picture.peers:
+        if _is_stranger(peer):
+            continue
         finding = explain_peer(peer, picture, kv_bytes_per_token_layer)
         if finding is not None:
             yield finding
@@ -100,17 +103,32 @@ def _who_could_fill(picture: NodeSnapshot, first: int, stop: int) -> list[str]:
     return found
 
 
+def _strangers(picture: NodeSnapshot) -> Iterator[Finding]:
+    """Name the nodes of other swarms in one line: a neighbour's need no attention of ours."""
+    names = [peer.name or peer.node_id[:8] for peer in picture.peers if _is_stranger(peer)]
+    if not names:
+        return
+    works = any(peer.connected for peer in picture.peers) and not picture.missing_layers
+    what = f"in another swarm, since their secret differs: {', '.join(names)}"
+    advice = "those that should be in this one: p2pnode invite here, p2pnode join CODE there"
+    yield Finding("peer", "ok" if works else "warn", what, advice)
+
+
+def _is_stranger(peer: PeerView) -> bool:
+    return peer.state == "seen" and _OTHER_SWARM in peer.reason
+
+
 def _calls(picture: NodeSnapshot) -> Iterator[Finding]:
     """Read the counters: calls that came to nothing, and strangers who knocked."""
     counters = picture.counters
     strangers = counters.get("transport: handshake_wrong_secret", 0)
     if strangers:
-        what = f"{strangers} handshakes with another swarm's secret, or garbage, were dropped"
+        what = f"dropped handshakes with another swarm's secret, or garbage: {strangers}"
         advice = "a machine that should be in this swarm needs the code of: p2pnode invite"
         yield Finding("calls", "warn", what, advice)
     failed = counters.get("node: dial failed", 0)
     if failed and not any(peer.connected for peer in picture.peers):
-        what = f"{failed} calls to other nodes came to nothing, and no session is up"
+        what = f"no session is up, and calls to other nodes came to nothing: {failed}"
         yield Finding("calls", "warn", what, _FIREWALL)
     if not picture.peers and not failed:
         advice = "start another, or: p2pnode invite"
@@ -133,9 +151,6 @@ def _is_other_space(peer: PeerView, picture: NodeSnapshot) -> bool:
 
 
 def _of_seen(peer: PeerView, picture: NodeSnapshot) -> tuple[str, str]:
-    if _OTHER_SWARM in peer.reason:
-        advice = "if it should be in this one: p2pnode invite here, p2pnode join CODE there"
-        return "is in another swarm: its secret differs", advice
     where = peer.addresses[0] if peer.addresses else "its address"
     if _UNANSWERED in peer.reason:
         port = where.rpartition(":")[2]

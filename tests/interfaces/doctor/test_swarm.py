@@ -60,11 +60,6 @@ def test_a_peer_that_works_is_no_finding() -> None:
     ("changes", "said", "advised"),
     [
         (
-            {"state": "seen", "reason": "it belongs to another swarm (secrets differ)"},
-            "another swarm",
-            "p2pnode join",
-        ),
-        (
             {
                 "state": "seen",
                 "reason": "no answer from 192.0.2.7:4747 within 5 s: nothing listens there, a "
@@ -101,6 +96,18 @@ def test_one_that_does_no_work_is_explained(
     assert finding.what.startswith("attic ")
     assert said in finding.what
     assert advised in finding.advice
+
+
+def test_strangers_share_one_line_and_worry_only_a_swarm_in_need() -> None:
+    reason = "it belongs to another swarm (secrets differ)"
+    stranger = replace(WORKER, state="seen", reason=reason, connected=False)
+    other = replace(stranger, name="shed")
+    [finding] = [one for one in swarm(stranger, other) if one.topic == "peer"]
+    assert finding.verdict == "warn"
+    assert finding.what.endswith("differs: attic, shed")
+    assert "p2pnode join CODE" in finding.advice
+    whole = replace(HERE, missing_layers=())
+    assert {one.verdict for one in swarm(stranger, WORKER, node=whole)} == {"ok"}
 
 
 @pytest.mark.parametrize("state", ["joining", "draining", "left"])
