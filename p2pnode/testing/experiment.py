@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from p2pnode.engine.base import Sampling
+from p2pnode.engine.threads import limit_blas_threads
 from p2pnode.inference.events import (
     ChainBroken,
     GenerationFailed,
     GenerationFinished,
     TokenProduced,
 )
-from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.request import GenerationRequest
 from p2pnode.sansio import Address
 from p2pnode.testing.scenario import Kill, Run, Scenario
 from p2pnode.testing.swarm import Swarm
@@ -98,6 +99,7 @@ def unlike(first: Sequence[Outcome], second: Sequence[Outcome]) -> list[Run]:
 
 def perform(scenario: Scenario, run: Run) -> Outcome:
     """Carry out one run."""
+    limit_blas_threads(1)  # the runs share out the cores
     return _Experiment(scenario, run).outcome()
 
 

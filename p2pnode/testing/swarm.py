@@ -6,7 +6,6 @@ the socket, the clock, the engine's duration and the weights are made up.
 
 from collections.abc import Callable
 from random import Random
-from typing import TypeVar
 
 from p2pnode.engine.base import Engine, StageCost
 from p2pnode.engine.numpy_engine import NumpyEngine
@@ -18,12 +17,13 @@ from p2pnode.inference.events import (
     GenerationFinished,
     TokenProduced,
 )
-from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import Forward, run_work
 from p2pnode.membership.config import simulation as membership_simulation
 from p2pnode.node.config import HoldingsConfig, NodeConfig
-from p2pnode.node.core import NodeCore, Origin
+from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.origin import Origin
 from p2pnode.node.picture import missing_layers
 from p2pnode.sansio import Address, NodeId
 from p2pnode.testing.links import Link
@@ -35,8 +35,6 @@ SECRET = bytes(range(32))
 PORT = 4747
 LOADING = 0.2
 """Seconds a node takes to load its layers."""
-
-_EventT = TypeVar("_EventT", TokenProduced, GenerationFinished, GenerationFailed)
 
 
 class Swarm:
@@ -68,6 +66,7 @@ class Swarm:
         self.n_layers = n_layers
         self.on_token: Callable[[str, TokenProduced], None] = lambda name, token: None
         self.answers: list[tuple[float, str, GenerationEvent]] = []
+        self._ended: set[tuple[str, int]] = set()
         self._seed = seed
         self._shape = (n_layers, d_model, n_heads, n_kv_heads)
         self._transport = transport or TransportConfig.simulation()
@@ -152,18 +151,14 @@ class Swarm:
 
     def tokens(self, name: str, generation: int) -> list[int]:
         """Return the tokens shown so far, in the order in which they were shown."""
-        return [event.token for event in self._of(name, generation, TokenProduced)]
+        return [
+            event.token
+            for _, asker, event in self.answers
+            if asker == name and isinstance(event, TokenProduced) and event.generation == generation
+        ]
 
     def ended(self, name: str, generation: int) -> bool:
-        finished = self._of(name, generation, GenerationFinished)
-        return bool(finished or self._of(name, generation, GenerationFailed))
-
-    def _of(self, name: str, generation: int, kind: type[_EventT]) -> list[_EventT]:
-        return [
-            event
-            for _, asker, event in self.answers
-            if asker == name and isinstance(event, kind) and event.generation == generation
-        ]
+        return (name, generation) in self._ended
 
     # The world around the cores
 
@@ -180,6 +175,8 @@ class Swarm:
                     self.answers.append((self.network.now, name, event))
                     if isinstance(event, TokenProduced):
                         self.on_token(name, event)
+                    elif isinstance(event, GenerationFinished | GenerationFailed):
+                        self._ended.add((name, event.generation))
 
         return hear
 

@@ -1,0 +1,59 @@
+"""The scenarios that ship: they can be read, have a baseline, and keep their promise."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from p2pnode.testing.experiment import simulate
+from p2pnode.testing.report import failures, report
+from p2pnode.testing.scenario import Scenario, read_scenario
+
+FOLDER = Path(__file__).parents[2] / "simulations"
+PATHS = sorted((FOLDER / "scenarios").glob("*.toml"))
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def scenario(request: pytest.FixtureRequest) -> Scenario:
+    return read_scenario(request.param)
+
+
+def test_there_are_some() -> None:
+    assert [path.stem for path in PATHS] == ["home-wifi", "loss-sweep", "partition", "peer-death"]
+
+
+def test_each_has_a_baseline_of_the_same_runs(scenario: Scenario) -> None:
+    baseline = json.loads((FOLDER / "baselines" / f"{scenario.name}.json").read_text("utf-8"))
+    assert baseline["seeds"] == list(scenario.seeds)
+    rows = [(row["weather"], row["fec"], row["trouble"]) for row in baseline["rows"]]
+    names = [trouble.name for trouble in scenario.troubles] or [""]
+    assert rows == [
+        (weather.name, fec, name)
+        for weather in scenario.weathers
+        for fec in scenario.fec
+        for name in names
+    ]
+    assert all(row["identical"] == row["answers"] == row["finished"] for row in baseline["rows"])
+
+
+def test_each_keeps_its_promise_in_small(scenario: Scenario) -> None:
+    """One seed, a short answer and trouble in its middle only; ``p2pnode simulate`` runs it all."""
+    question = dataclasses.replace(scenario.question, tokens=12, warm_up=4)
+    troubles = tuple(dataclasses.replace(trouble, after=(6,)) for trouble in scenario.troubles)
+    small = dataclasses.replace(
+        scenario, seeds=scenario.seeds[:1], question=question, troubles=troubles
+    )
+    assert failures(report(small, *simulate(small, jobs=1))) == []
+
+
+def test_parity_keeps_answers_quick_at_ten_percent_loss() -> None:
+    """The planted fault of this simulation is FEC off: it must be seen to be worse."""
+    sweep = read_scenario(FOLDER / "scenarios" / "loss-sweep.toml")
+    weathers = tuple(weather for weather in sweep.weathers if weather.name in ("0 %", "10 %"))
+    question = dataclasses.replace(sweep.question, tokens=70)
+    small = dataclasses.replace(sweep, seeds=(1,), weathers=weathers, question=question)
+    rows = report(small, *simulate(small, jobs=1))["rows"]
+    p90 = {(row["weather"], row["fec"]): row["latency_p90_ms"] for row in rows}
+    assert p90["10 %", True] < 1.25 * p90["0 %", True]
+    assert p90["10 %", False] > 1.25 * p90["0 %", True]
