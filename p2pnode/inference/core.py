@@ -10,8 +10,10 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import InferenceEvent
-from p2pnode.inference.generation import Generation, GenerationRequest, Phase, Planner
+from p2pnode.inference.generation import Generation
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
+from p2pnode.inference.phase import Phase
+from p2pnode.inference.request import GenerationRequest, Planner
 from p2pnode.inference.stage import Stage, StageHost
 from p2pnode.inference.work import WorkResult
 from p2pnode.sansio import NodeId, Rng

@@ -1,20 +1,18 @@
 """One answer: plan a chain, open it, feed it tokens, and mend it when a stage is lost.
 
-The life of a generation is the table :data:`TRANSITIONS`. Every chain has an *epoch*. Whatever
-goes wrong, a dead peer, a refusal, a silence, the cure is one and the same: raise the epoch, find
-peers for the lost layers alone, re-open every stage on fresh streams, learn how far each one's KV
-cache reaches, and have each send what its successor lacks. Stages that lived keep their caches;
-new ones are fed the batches first used. Tokens already shown never change.
+:mod:`p2pnode.inference.phase` has the life of a generation as a table. Every chain has an *epoch*.
+Whatever goes wrong, a dead peer, a refusal, a silence, the cure is one and the same: raise the
+epoch, find peers for the lost layers alone, re-open every stage on fresh streams, learn how far
+each one's KV cache reaches, and have each send what its successor lacks. Stages that lived keep
+their caches; new ones are fed the batches first used. Tokens already shown never change.
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum, auto
-from typing import Protocol
 
-from p2pnode.engine.base import ModelInfo, Sampling
+from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.activations import (
     Batch,
@@ -36,92 +34,12 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.messages import Close, Control, Edge, Failed, Open, Opened, Refused, Resume
+from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
+from p2pnode.inference.request import GenerationRequest, Planner
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
-from p2pnode.scheduler.route import Objective
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.vframe import Frame
-
-
-class Phase(Enum):
-    """Where a generation stands."""
-
-    PLANNING = auto()
-    OPENING = auto()
-    RUNNING = auto()
-    ENDED = auto()
-
-
-class Evidence(Enum):
-    """What moves it."""
-
-    COVERED = auto()
-    ALL_OPENED = auto()
-    LOST = auto()
-    STALLED = auto()
-    OVER = auto()
-
-
-# The whole state machine. A pair that is not here changes nothing.
-TRANSITIONS = {
-    (Phase.PLANNING, Evidence.COVERED): Phase.OPENING,
-    (Phase.OPENING, Evidence.ALL_OPENED): Phase.RUNNING,
-    (Phase.OPENING, Evidence.LOST): Phase.PLANNING,
-    (Phase.RUNNING, Evidence.LOST): Phase.PLANNING,
-    (Phase.RUNNING, Evidence.STALLED): Phase.OPENING,
-    (Phase.PLANNING, Evidence.OVER): Phase.ENDED,
-    (Phase.OPENING, Evidence.OVER): Phase.ENDED,
-    (Phase.RUNNING, Evidence.OVER): Phase.ENDED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """What to answer and how.
-
-    Attributes:
-        prompt: Token ids, at least one.
-        max_tokens: Most tokens to produce, at least one.
-        sampling: How to draw them.
-        stop: Token ids that end the answer.
-        wait: Seconds to wait for peers that cover the model before the first token.
-        prefer: Peers to use where possible.
-        avoid: Peers to spare.
-        objective: ``latency`` or ``throughput``.
-    """
-
-    prompt: tuple[int, ...]
-    max_tokens: int
-    sampling: Sampling
-    stop: frozenset[int]
-    wait: float = 0.0
-    prefer: frozenset[NodeId] = frozenset()
-    avoid: frozenset[NodeId] = frozenset()
-    objective: Objective = "latency"
-
-    @property
-    def positions(self) -> int:
-        return len(self.prompt) + self.max_tokens
-
-
-class Planner(Protocol):
-    """Finds peers; a node answers from its directory of live ads.
-
-    ``distrusted`` are peers not to use, each with the reason as a clause ("has refused ...").
-    """
-
-    def chain(
-        self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
-    ) -> ChainPlan | NoCover: ...
-
-    def repair(
-        self,
-        request: GenerationRequest,
-        lost: range,
-        ends: tuple[NodeId, NodeId],
-        distrusted: Mapping[NodeId, str],
-    ) -> tuple[StageRun, ...] | NoCover:
-        """Cover ``lost``, between the nodes at its two ``ends``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from p2pnode.engine.base import Engine, Sampling, SessionKey
 from p2pnode.engine.sampling import sample
-from p2pnode.errors import CapacityError, RemoteProtocolError
+from p2pnode.errors import CapacityError, GenerationError, RemoteProtocolError
 from p2pnode.inference.activations import Batch, token_batch
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.tensor import fits_f16, slices_to_tensor_untrusted, tensor_to_slices
@@ -82,7 +82,7 @@ def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResu
         return Computed((), 0)
     try:
         return _forward(engine, work, clock)
-    except (CapacityError, RemoteProtocolError) as error:
+    except (CapacityError, GenerationError, RemoteProtocolError) as error:
         return WorkFailed(str(error))
 
 

@@ -100,6 +100,11 @@ class Vivaldi:
     def place_of(self, peer: NodeId) -> Coordinate | None:
         return self._known.get(peer)
 
+    def measured(self, peer: NodeId) -> float | None:
+        """Return the round trip to ``peer``: the median of its last samples, in seconds."""
+        samples = self._samples.get(peer)
+        return median(samples) if samples else None
+
     def note(self, peer: NodeId, place: Coordinate) -> None:
         """Remember where ``peer`` says it is."""
         self._known[peer] = place

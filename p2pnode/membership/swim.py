@@ -155,6 +155,10 @@ class Swim:
         """Return every other node known, the dead and departed included."""
         return self._members.view()
 
+    def measured_rtt(self, peer: NodeId) -> float | None:
+        """Return the round trip of the latest probes of ``peer``, in seconds; None before them."""
+        return self._vivaldi.measured(peer)
+
     def estimate_rtt(self, a: NodeId, b: NodeId) -> float | None:
         """Return the estimated round trip between two nodes, in seconds; None when unknown."""
         if a == b:

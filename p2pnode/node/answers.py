@@ -16,7 +16,7 @@ from p2pnode.inference.events import (
     GenerationPlanned,
     TokenProduced,
 )
-from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.request import GenerationRequest
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan
 from p2pnode.scheduler.route import Objective

@@ -6,17 +6,15 @@ session is up. A driver runs this core on a socket, a simulation on the virtual 
 code. Computing and loading are events out and commands in.
 """
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from p2pnode.engine.base import ModelInfo, StageCost
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.core import Inference
-from p2pnode.inference.events import SendFrame
-from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.events import ComputeRequested, SendFrame
+from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import WorkResult
 from p2pnode.membership.events import (
     MemberDied,
@@ -34,12 +32,14 @@ from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Dialer, Sighting
 from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.holdings import Holdings, Phase
+from p2pnode.node.origin import Origin
 from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.node.post import Post
+from p2pnode.node.speed import SpeedWatch
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import (
-    Delivery,
     DialFailed,
     MessageReceived,
     PeerConnected,
@@ -48,35 +48,13 @@ from p2pnode.transport.events import (
     PeerUnresponsive,
     TransportEvent,
 )
-from p2pnode.transport.identity import Identity, verify
+from p2pnode.transport.identity import verify
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
-from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted, encode_frame
+from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted
 
 _T = TypeVar("_T")
 _LOG_LINES = 200
 _GOSSIP = bytes((MAGIC,))
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who this node is: what differs between two nodes of one configuration.
-
-    Attributes:
-        identity: Its key.
-        swarm_secret: 32 bytes that admit to the swarm.
-        boot_epoch: Larger at each start, so that no ghost of an earlier run speaks for it.
-        addresses: Where others can reach it.
-    """
-
-    identity: Identity
-    swarm_secret: bytes
-    boot_epoch: int
-    addresses: tuple[Address, ...]
-
-    @property
-    def swarm_tag(self) -> bytes:
-        """Eight bytes that name the swarm and reveal nothing of its secret."""
-        return hashlib.blake2b(self.swarm_secret, digest_size=8, person=b"p2pnode swarm").digest()
 
 
 class NodeCore:
@@ -107,14 +85,21 @@ class NodeCore:
         self.inference = Inference(config.inference, self.node_id, self.planner, rng)
         self.holdings = Holdings(config.holdings, self.node_id, rng)
         self.dialer = Dialer(config.redial)
+        self.speed = SpeedWatch()
         self.traffic = Traffic()
+        self.post = Post(
+            self.node_id,
+            self.endpoint,
+            self.traffic,
+            self.planner.addresses_of,
+            config.transport.send_queue_bytes,
+        )
         self.counters: Counter[str] = Counter()
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None
         self.served = range(0)
         self.leaving = False
         self._announce_at: float | None = None
-        self._loopback: deque[Frame] = deque()
         self._events: list[NodeEvent] = []
 
     # Commands
@@ -133,6 +118,7 @@ class NodeCore:
         self.served = layers
         self.inference.serve(layers, self.config.kv_bytes)
         self.holdings.loaded(now)
+        self.speed.calibrated(cost)
         self.advert.cost = cost
         self._note(f"serving layers [{layers.start}, {layers.stop}): {self.holdings.reason}")
         self._announce(now)
@@ -175,6 +161,9 @@ class NodeCore:
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of a :class:`ComputeRequested`."""
+        if self.speed.finished(job, result):
+            self.advert.cost = self.speed.cost
+            self._announce_soon(now)
         self.inference.compute_finished(job, result, now)
         self._settle(now)
 
@@ -251,14 +240,17 @@ class NodeCore:
             for happened in self.inference.take_events():
                 busy = True
                 if isinstance(happened, SendFrame):
-                    self._send_frame(happened.peer, happened.frame, now)
-                else:
-                    self._events.append(happened)
-            while self._loopback:
+                    self.post.send_frame(happened.peer, happened.frame, now)
+                    continue
+                if isinstance(happened, ComputeRequested):
+                    self.speed.started(happened.job, happened.work)
+                self._events.append(happened)
+            while self.post.to_ourselves:
                 busy = True
-                self._receive_frame(self._loopback.popleft(), self.node_id, now)
+                frame = self.post.to_ourselves.popleft()
+                self._drop_hostile(self._take_frame_untrusted, frame, self.node_id, now)
             for outgoing in self.swim.datagrams_to_send():
-                self._send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
+                self.post.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
         self._plan_announcement(now)
 
     def _on_transport(self, event: TransportEvent, now: float) -> None:
@@ -268,6 +260,7 @@ class NodeCore:
             case PeerConnected(peer, address):
                 self.silent.discard(peer)
                 self.dialer.reached(peer, address)
+                self.post.connected(peer, now)
                 self.swim.join(peer, now)
                 self.inference.peer_back(peer, now)
                 self._events.append(PeerReached(peer, address))
@@ -288,6 +281,8 @@ class NodeCore:
             case DialFailed(address, peer, reason):
                 self.counters["dial failed"] += 1
                 self.dialer.failed(address, peer, reason)
+                if peer is not None and not self.endpoint.is_connected(peer):
+                    self.post.unreachable(peer)
 
     def _on_membership(self, event: MembershipEvent, now: float) -> None:
         match event:
@@ -321,7 +316,7 @@ class NodeCore:
         self._take_frame_untrusted(frame, peer, now)
 
     def _take_frame_untrusted(self, frame: Frame, peer: NodeId, now: float) -> None:
-        if _is_error_untrusted(frame):
+        if frame.type is MessageType.SYNC and frame.space_hash32 == 0:  # an error; never answered
             error = SyncError.from_body_untrusted(parse_sync_untrusted(frame))
             self.counters[f"error from a peer: {error.code[:32]}"] += 1
             self._note(f"{self.planner.name_of(peer)} answers: {error.message[:200]}")
@@ -332,10 +327,7 @@ class NodeCore:
             answer = sync_frame(
                 refusal.to_body(), stream_id=frame.stream_id, frame_seq=0, space_hash32=0
             )
-            self._send_frame(peer, answer, now)
-
-    def _receive_frame(self, frame: Frame, source: NodeId, now: float) -> None:
-        self._drop_hostile(self._take_frame_untrusted, frame, source, now)
+            self.post.send_frame(peer, answer, now)
 
     def _drop_hostile(
         self, receive: Callable[[_T, NodeId, float], None], said: _T, peer: NodeId, now: float
@@ -346,34 +338,6 @@ class NodeCore:
         except RemoteProtocolError as error:
             self.counters["message refused"] += 1
             self._note(f"refused a message: {error}")
-
-    def _send_frame(self, peer: NodeId, frame: Frame, now: float) -> None:
-        if peer == self.node_id:
-            self._loopback.append(frame)
-            return
-        if not self.endpoint.is_connected(peer):
-            self._dial_member(peer, now)
-            self.counters["frame to a peer without a session"] += 1
-            return
-        self._send(peer, encode_frame(frame), frame.type.name.lower(), Delivery.LATENCY, now)
-
-    def _send_gossip(self, peer: NodeId, payload: bytes, bulk: bool, now: float) -> None:
-        if not self.endpoint.is_connected(peer):
-            self._dial_member(peer, now)
-            return
-        self._send(peer, payload, "gossip", Delivery.BULK if bulk else Delivery.DATAGRAM, now)
-
-    def _send(self, peer: NodeId, data: bytes, kind: str, delivery: Delivery, now: float) -> None:
-        queued = self.endpoint.queued_bytes(peer)
-        if queued + len(data) > self.config.transport.send_queue_bytes:
-            self.counters["send queue of a peer full"] += 1
-            return
-        self.traffic.sent(kind, len(data))
-        self.endpoint.send(peer, data, delivery, now)
-
-    def _dial_member(self, peer: NodeId, now: float) -> None:
-        for address in self.planner.addresses_of(peer):
-            self.endpoint.connect(address, now, peer=peer)
 
     def _dial(self, now: float) -> None:
         if self.dialer.due is None or now < self.dialer.due or self.leaving:
@@ -411,14 +375,12 @@ class NodeCore:
         if used == self.advert.kv_used:
             return  # composing an ad at every datagram would cost more than the datagram
         self.advert.kv_used = used
+        self._announce_soon(now)
+
+    def _announce_soon(self, now: float) -> None:
         if self._announce_at is None and self.advert.stale():
             self._announce_at = now + self.config.announce_every
 
     def _note(self, line: str) -> None:
         self.log.append(line)
         self._events.append(Noted(line))
-
-
-def _is_error_untrusted(frame: Frame) -> bool:
-    """Whether it is a Sync error: those have no space, and are never answered, so no echo."""
-    return frame.type is MessageType.SYNC and frame.space_hash32 == 0

@@ -24,13 +24,14 @@ from p2pnode.net.mdns import MdnsEvent, MdnsService, Sighted
 from p2pnode.net.udp import UdpSocket, open_udp
 from p2pnode.node.answers import AnswerStream, Question, request_of
 from p2pnode.node.config import NodeConfig
-from p2pnode.node.core import NodeCore, Origin
+from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
 from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import RememberedPeer, StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
 from p2pnode.node.models import data_signature, describe_model
+from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.sansio import Address, NodeId

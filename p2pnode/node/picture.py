@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TypedDict
 
-from p2pnode.inference.generation import Generation, Phase as GenerationPhase
+from p2pnode.inference.generation import Generation
+from p2pnode.inference.phase import Phase as GenerationPhase
 from p2pnode.inference.stage import Stage
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
@@ -148,7 +149,7 @@ def _member(
         decode_us=0 if ad is None else ad.decode_fixed_us + ad.decode_layer_us * len(layers),
         kv_free_bytes=0 if ad is None else ad.kv_free_bytes,
         device="" if ad is None else ad.device,
-        **_link(link),
+        **_link(link, core.planner.measured_rtt(record.node_id)),
     )
 
 
@@ -185,7 +186,7 @@ def _sighted(
         decode_us=0,
         kv_free_bytes=0,
         device="",
-        **_link(link),
+        **_link(link, core.planner.measured_rtt(peer)),
     )
 
 
@@ -197,11 +198,11 @@ class _LinkFacts(TypedDict):
     last_heard_s: float | None
 
 
-def _link(link: ConnectionView | None) -> _LinkFacts:
+def _link(link: ConnectionView | None, rtt: float | None) -> _LinkFacts:
     if link is None:
         return _LinkFacts(rtt_ms=None, loss=0.0, bytes_in=0, bytes_out=0, last_heard_s=None)
     return _LinkFacts(
-        rtt_ms=1e3 * link.rtt,
+        rtt_ms=None if rtt is None else 1e3 * rtt,
         loss=link.loss,
         bytes_in=link.bytes_in,
         bytes_out=link.bytes_out,
@@ -244,7 +245,7 @@ def _stage(core: NodeCore, stage: Stage) -> StageView:
 
 def _counters(core: NodeCore, transport: TransportSnapshot, world: World) -> dict[str, int]:
     parts = (
-        ("node", core.counters),
+        ("node", core.counters + core.post.counters),
         ("inference", core.inference.all_counters()),
         ("membership", core.swim.counters),
         ("transport", transport.counters),

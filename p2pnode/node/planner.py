@@ -4,7 +4,7 @@ from collections.abc import Mapping, Set as AbstractSet
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError
-from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.request import GenerationRequest
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.membership.swim import Swim
@@ -93,11 +93,21 @@ class DirectoryPlanner:
         """Return the round trip between two nodes: measured where we are one, else estimated."""
         if one == other:
             return 0.0
-        peer = other if one == self._node_id else one
-        if self._node_id in {one, other} and (measured := self._endpoint.rtt(peer)) is not None:
-            return measured * 1e6
+        if self._node_id in {one, other}:
+            measured = self.measured_rtt(other if one == self._node_id else one)
+            if measured is not None:
+                return measured * 1e6
         estimate = self._swim.estimate_rtt(one, other)
         return None if estimate is None else estimate * 1e6
+
+    def measured_rtt(self, peer: NodeId) -> float | None:
+        """Return our own round trip to ``peer``, in seconds.
+
+        Both the transport and the probes measure it, each only when it has something to send, and
+        both can only err upwards: a busy machine answers late, never early.
+        """
+        both = (self._endpoint.rtt(peer), self._swim.measured_rtt(peer))
+        return min((rtt for rtt in both if rtt is not None), default=None)
 
     def name_of(self, peer: NodeId) -> str:
         """Return the peer's own name for itself, or the head of its key."""

@@ -1,7 +1,8 @@
 """What a token costs: the time of a hop, and of a visit to a peer.
 
 A visit costs ``fixed + slope x layers``, as the peer measured it on warm samples; the last one
-also pays for the head. A hop costs half a round trip plus the time its bytes take. What nobody
+also pays for the head. A hop costs half a round trip, the time its
+bytes take, and a handover. What nobody
 has measured gets a pessimistic price, never exclusion: a newcomer would otherwise get no work,
 and so never be measured.
 """
@@ -38,6 +39,9 @@ class CostConfig:
             guess; a small model on a laptop takes about 500.
         unmeasured_layer_us: The same, a layer. A guess; 600 was measured for a model of 135
             million parameters on one core.
+        handover_us: What a hop between two peers costs beside the wire: coding, sealing, and waking
+            a process on either side. ``p2pnode bench chain`` measured 1 ms on two cores; without
+            it a plan would cut a run in two wherever measurement noise makes that look cheaper.
         unmeasured_rtt_us: Round trip assumed between peers that have not met, microseconds. The
             default is that between two continents; far more would amount to exclusion.
     """
@@ -45,11 +49,14 @@ class CostConfig:
     pessimism: float = 2.0
     unmeasured_fixed_us: float = 2_000.0
     unmeasured_layer_us: float = 3_000.0
+    handover_us: float = 1_000.0
     unmeasured_rtt_us: float = 150_000.0
 
     def __post_init__(self) -> None:
         if self.pessimism < 1:
             raise ConfigError(f"pessimism is at least 1, not {self.pessimism}")
+        if self.handover_us < 0:
+            raise ConfigError(f"a handover is not worth {self.handover_us} us")
         if min(self.unmeasured_fixed_us, self.unmeasured_layer_us, self.unmeasured_rtt_us) <= 0:
             raise ConfigError("a price for what is unmeasured is positive, or it is no pessimism")
 
@@ -115,7 +122,8 @@ class Hops:
             return 0.0
         rtt = self.rtt_us(source, destination)
         one_way = (self.config.unmeasured_rtt_us if rtt is None else rtt) / 2
-        return one_way + self.occupancy_us(source, destination, size)
+        handover = self.config.handover_us
+        return one_way + handover + self.occupancy_us(source, destination, size)
 
     def occupancy_us(self, source: NodeId, destination: NodeId, size: int) -> float:
         """Return how long ``size`` bytes keep the link busy: its share of a bottleneck."""

@@ -19,7 +19,7 @@ from p2pnode.inference.events import (
     SendFrame,
     TokenProduced,
 )
-from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import run_work
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun

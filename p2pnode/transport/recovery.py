@@ -63,7 +63,7 @@ class AckResult:
 
 
 class RttEstimator:
-    """RFC 9002, section 5."""
+    """RFC 9002, section 5, but for one rule: see :meth:`update`."""
 
     __slots__ = ("is_measured", "latest", "least", "smoothed", "variation")
 
@@ -81,9 +81,12 @@ class RttEstimator:
             self.least = self.smoothed = sample
             self.variation = sample / 2
             return
-        self.least = min(self.least, sample)
-        if sample >= self.least + ack_delay:
+        # RFC 9002 subtracts the delay only down to the least raw sample. Between idle peers every
+        # acknowledgement is delayed and the handshake's sample has both sides' cryptography in
+        # it, so that rule showed 5 ms on loopback. The peer is authenticated: believe it.
+        if ack_delay < sample:
             sample -= ack_delay
+        self.least = min(self.least, sample)
         self.variation += (abs(self.smoothed - sample) - self.variation) / 4
         self.smoothed += (sample - self.smoothed) / 8
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.inference.generation import TRANSITIONS as GENERATION
+from p2pnode.inference.phase import TRANSITIONS as GENERATION
 from p2pnode.membership.config import MembershipConfig
 from p2pnode.membership.health import TRANSITIONS as HEALTH, Evidence, Health
 from p2pnode.testing.pages import Page

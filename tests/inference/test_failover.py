@@ -11,7 +11,7 @@ from p2pnode.inference.events import (
     GenerationFinished,
     GenerationPlanned,
 )
-from p2pnode.inference.generation import GenerationRequest
+from p2pnode.inference.request import GenerationRequest
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import FrameNetwork, node_id
 from p2pnode.wire.vframe import Frame, MessageType

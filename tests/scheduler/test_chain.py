@@ -19,6 +19,9 @@ SPACE = 0xFEED
 WIDTH = 576
 KIB = 1024
 
+PLAIN = CostConfig(handover_us=0)
+"""Prices whose sums are easy to check by hand."""
+
 
 def node_id(number: int) -> NodeId:
     return NodeId(bytes([number]) * 32)
@@ -59,6 +62,7 @@ def plan(*offers: Offer, n_layers: int = 30, **changes: Any) -> ChainPlan | NoCo
         "kv_bytes_needed": lambda layers: layers * KIB,
         **changes,
     }
+    arguments.setdefault("costs", PLAIN)
     return plan_chain([replace(offer, n_layers=n_layers) for offer in offers], **arguments)
 
 
@@ -130,7 +134,7 @@ def test_a_thin_link_counts_by_what_it_carries() -> None:
 
 
 def test_a_missing_rtt_is_dear_but_not_infinite() -> None:
-    config = CostConfig(unmeasured_rtt_us=150_000)
+    config = CostConfig(unmeasured_rtt_us=150_000, handover_us=0)
     found = chain(an_offer(1, 0, 30), rtt_us=lambda one, other: None, costs=config)
     assert found.hop_us == (75_000, 75_000)
 
@@ -292,6 +296,7 @@ def repair(*offers: Offer, lost: range, **changes: Any) -> tuple[StageRun, ...] 
         "kv_bytes_needed": lambda layers: layers * KIB,
         **changes,
     }
+    arguments.setdefault("costs", PLAIN)
     return plan_repair(offers, lost=lost, **arguments)
 
 
@@ -522,3 +527,15 @@ def test_runs_join_neighbours(layers: set[int]) -> None:
     joined = runs_of(layers)
     assert [layer for run in joined for layer in run] == sorted(layers)
     assert all(a.stop < b.start for a, b in pairwise(joined))
+
+
+def test_a_handover_is_worth_more_than_noise() -> None:
+    slower = an_offer(1, 0, 6, decode_fixed_us=0, decode_layer_us=110)
+    faster = an_offer(2, 3, 6, decode_fixed_us=0, decode_layer_us=100)
+    near: dict[str, Any] = {"rtt_us": lambda one, other: 0.0, "n_layers": 6}
+    cut = plan(slower, faster, **near)
+    whole = plan(slower, faster, costs=CostConfig(handover_us=1_000), **near)
+    assert isinstance(cut, ChainPlan)
+    assert isinstance(whole, ChainPlan)
+    assert len(cut.stages) == 2
+    assert len(whole.stages) == 1

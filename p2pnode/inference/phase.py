@@ -1,0 +1,35 @@
+"""The states of a generation, and what moves it from one to the next."""
+
+from enum import Enum, auto
+
+
+class Phase(Enum):
+    """Where a generation stands."""
+
+    PLANNING = auto()
+    OPENING = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+class Evidence(Enum):
+    """What moves it."""
+
+    COVERED = auto()
+    ALL_OPENED = auto()
+    LOST = auto()
+    STALLED = auto()
+    OVER = auto()
+
+
+# The whole state machine. A pair that is not here changes nothing.
+TRANSITIONS = {
+    (Phase.PLANNING, Evidence.COVERED): Phase.OPENING,
+    (Phase.OPENING, Evidence.ALL_OPENED): Phase.RUNNING,
+    (Phase.OPENING, Evidence.LOST): Phase.PLANNING,
+    (Phase.RUNNING, Evidence.LOST): Phase.PLANNING,
+    (Phase.RUNNING, Evidence.STALLED): Phase.OPENING,
+    (Phase.PLANNING, Evidence.OVER): Phase.ENDED,
+    (Phase.OPENING, Evidence.OVER): Phase.ENDED,
+    (Phase.RUNNING, Evidence.OVER): Phase.ENDED,
+}
