@@ -61,7 +61,7 @@ def _asking_options(command: CommandT) -> CommandT:
 @json_option
 def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: Any) -> None:
     """Answer PROMPT (or standard input, for -), streaming the text as it comes."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _read_stdin() if prompt == "-" else _checked(prompt)
     question = {"prompt": text, "raw": raw}
     with some_node(_fresh(chosen), quiet=as_json) as host, host.client() as client:
         params = {**question, **_params(chosen, host)}
@@ -106,11 +106,37 @@ def _reply(host: Host, params: dict[str, Any]) -> str | None:
 
 
 def _listen() -> str | None:
+    """Return what is said next, nothing for what is no text, None at the end."""
     try:
-        return input("> ")
+        return _checked(input("> "))
     except (EOFError, KeyboardInterrupt):
         say()
         return None
+    except UnicodeDecodeError:
+        complain(_not_text())
+    except UserError as error:
+        complain(error)
+    return ""
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_text() from error
+
+
+def _checked(text: str) -> str:
+    """Refuse stray bytes here, where the person who typed them can be told."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _not_text() from error
+    return text
+
+
+def _not_text() -> UserError:
+    return UserError("the prompt is not text in UTF-8", hint="convert it first, e.g. with iconv")
 
 
 def _stream(

@@ -8,6 +8,7 @@ import psutil
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.errors import ModelError
 from p2pnode.interfaces.doctor.findings import Finding, mib
 from p2pnode.node import models
 
@@ -63,10 +64,11 @@ def check_model(name: str) -> Iterator[Finding]:
 def check_memory(name: str, kv_bytes: int, *, is_loaded: bool) -> Iterator[Finding]:
     """Say how many layers fit; ``is_loaded`` where a node holds its share already."""
     free = free_memory()
-    if name in models.KNOWN_MODELS and not any(one.name == name for one in models.installed()):
+    try:
+        demand = demand_of(find_model(name))
+    except ModelError:  # said under "model" already
         yield Finding("memory", "ok", f"{mib(free)} free")
         return
-    demand = demand_of(find_model(name))
     yield judge_memory(free, demand, kv_bytes, is_loaded=is_loaded)
     yield judge_kv(kv_bytes, demand)
 

@@ -41,5 +41,5 @@ def test_a_broken_model_fails_in_words(tmp_path: Path) -> None:
     result = doctor(tmp_path)
     assert result.returncode == 1
     assert "FAIL  model" in result.stdout
-    assert "problems to solve first" in result.stdout
+    assert "1 problem to solve first" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
