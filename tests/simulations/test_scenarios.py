@@ -57,3 +57,10 @@ def test_parity_keeps_answers_quick_at_ten_percent_loss() -> None:
     p90 = {(row["weather"], row["fec"]): row["latency_p90_ms"] for row in rows}
     assert p90["10 %", True] < 1.25 * p90["0 %", True]
     assert p90["10 %", False] > 1.25 * p90["0 %", True]
+
+
+def test_the_guide_s_own_scenario_can_be_read(tmp_path: Path) -> None:
+    guide = (FOLDER.parent / "docs" / "guides" / "simulate.md").read_text("utf-8")
+    path = tmp_path / "own.toml"
+    path.write_text(guide.split("```toml\n")[1].split("```")[0], "utf-8")
+    assert [weather.name for weather in read_scenario(path).weathers] == ["hotspot"]
