@@ -126,9 +126,7 @@ def _decode_untrusted(batch: Batch, first_layer: int) -> NDArray[np.int64] | NDA
         return np.concatenate(ids).astype(np.int64)  # [rows]
     parts = [slices_to_tensor_untrusted((piece,)) for piece in batch.pieces]
     rows = parts[0] if len(parts) == 1 else np.concatenate(parts)  # [rows, d_model]
-    if not np.isfinite(rows).all():
-        raise RemoteProtocolError("hidden states that are not finite")
-    return rows
+    return rows  # what is not finite stays so to the end, where sampling refuses it
 
 
 def _encode(rows: NDArray[np.float32], dtype: str) -> tuple[Slice, ...]:

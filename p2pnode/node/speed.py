@@ -12,7 +12,7 @@ from p2pnode.engine.base import StageCost
 from p2pnode.inference.work import Computed, Forward, Work, WorkResult
 
 _NEWEST = 32
-_ENOUGH = 8  # samples before they outweigh the calibration
+_ENOUGH = 8  # samples that outweigh the calibration, and between two looks at them
 _NEWS = 0.2  # a change of a fifth is worth telling the swarm
 
 
@@ -26,6 +26,7 @@ class SpeedWatch:
 
     cost: StageCost | None = None
     _jobs: dict[int, Forward] = field(default_factory=dict)
+    _count: int = 0
     _layer_us: deque[float] = field(default_factory=lambda: deque(maxlen=_NEWEST))
 
     def calibrated(self, cost: StageCost) -> None:
@@ -44,8 +45,9 @@ class SpeedWatch:
             return False
         extra = cost.decode_fixed_us + (cost.head_us if work.sampling is not None else 0)
         self._layer_us.append(max(0.0, result.compute_us - extra) / len(work.layers))
-        if len(self._layer_us) < _ENOUGH:
-            return False
+        self._count += 1
+        if self._count % _ENOUGH:
+            return False  # a median each time would cost as much as sealing the result
         layer_us = round(median(self._layer_us))
         if abs(layer_us - cost.decode_layer_us) <= _NEWS * cost.decode_layer_us or not layer_us:
             return False

@@ -9,22 +9,16 @@ today's cannot read yesterday's.
 """
 
 import hashlib
-import struct
 
-from nacl.bindings import (
-    crypto_aead_xchacha20poly1305_ietf_decrypt as _open,
-    crypto_aead_xchacha20poly1305_ietf_encrypt as _seal,
-)
-from nacl.exceptions import CryptoError
-
-from p2pnode.errors import NonceReuseError
+from p2pnode.errors import NonceReuseError, RemoteProtocolError
 from p2pnode.transport.packets import DATA_HEADER, DroppedError, Kind
 from p2pnode.transport.replay import ReplayWindow
+from p2pnode.wire.xchacha import XChaCha20Poly1305
 
 _COUNTER_BITS = 48
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
 _LAST_EPOCH = 0xFFFF
-_NUMBER = struct.Struct("<Q")
+_INDEX_END = 5  # kind and index; the packet number after them is the end of the nonce
 
 
 class Session:
@@ -76,8 +70,7 @@ class Session:
         number = self._epoch << _COUNTER_BITS | counter
         self._next_counter = counter + 1
         header = DATA_HEADER.pack(Kind.DATA, self._remote_index, number)
-        key = self._key
-        return header + _seal(frames, header, key.prefix + _NUMBER.pack(number), key.key)
+        return header + self._key.cipher.seal(frames, header, header[_INDEX_END:])
 
     def open_untrusted(self, datagram: bytes) -> tuple[int, bytes]:
         """Return the counter and the frames of a datagram that only the peer can have made.
@@ -96,8 +89,8 @@ class Session:
             raise DroppedError("data_replayed", f"packet {counter} came twice or far too late")
         header, sealed = datagram[: DATA_HEADER.size], datagram[DATA_HEADER.size :]
         try:
-            frames = _open(sealed, header, key.prefix + header[5:], key.key)
-        except CryptoError as error:
+            frames = key.cipher.open_untrusted(sealed, header, header[_INDEX_END:])
+        except RemoteProtocolError as error:
             raise DroppedError("data_forged") from error
         self._replay.mark(counter)
         if epoch > self._newest_epoch:
@@ -120,14 +113,15 @@ class Session:
 
 
 class _DataKey:
-    """A key, and the 16 bytes its nonces begin with."""
+    """A key, and the 16 bytes its nonces begin with, as a cipher."""
 
-    __slots__ = ("_chain", "key", "prefix")
+    __slots__ = ("_chain", "cipher")
 
     def __init__(self, chain: bytes) -> None:
         self._chain = chain
-        self.key = hashlib.blake2s(b"p2pnode data key", key=chain).digest()
-        self.prefix = hashlib.blake2s(b"p2pnode nonce", key=chain, digest_size=16).digest()
+        key = hashlib.blake2s(b"p2pnode data key", key=chain).digest()
+        prefix = hashlib.blake2s(b"p2pnode nonce", key=chain, digest_size=16).digest()
+        self.cipher = XChaCha20Poly1305(key, prefix)
 
     def next(self) -> "_DataKey":
         return _DataKey(hashlib.blake2s(b"p2pnode next key", key=self._chain).digest())

@@ -44,7 +44,7 @@ def test_lists_are_lists_of_their_kind() -> None:
 
 
 def test_tables_within_are_named_by_their_path() -> None:
-    top = table(link={"rate": "fast"}, node=[{"name": "a"}, {"nmae": "b"}])
+    top = table(link={"rate": "fast"}, node=[{"name": "a"}, {"label": "b"}])
     with pytest.raises(ConfigError, match=r"link\.rate"):
         top.table("link").number("rate", 0, 1)
     with pytest.raises(ConfigError, match=r"node\[1\]\.name is missing"):
