@@ -163,7 +163,7 @@ def test_layers_beyond_the_model_are_refused(tmp_path: Path, models: Path) -> No
     assert "has the layers 0:4, not 3:9" in said
 
 
-@pytest.mark.parametrize("name", ["swarm.secret", "identity.key", "peers.json", "boot-epoch"])
+@pytest.mark.parametrize("name", ["swarm.secret", "peers.json"])
 def test_a_broken_state_file_is_named_and_kept(tmp_path: Path, models: Path, name: str) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
@@ -308,7 +308,7 @@ def _spawn(*words: str) -> "subprocess.Popen[bytes]":
     )
 
 
-@pytest.mark.parametrize("moment", [0.06, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("moment", [0.06, 0.3, 0.9])
 @pytest.mark.parametrize("command", ["up", "generate", "chat", "doctor"])
 def test_ctrl_c_while_it_starts(tmp_path: Path, models: Path, command: str, moment: float) -> None:
     words = [command, "--state", str(tmp_path / "one"), "--model", str(models / "slow.gguf")]
@@ -388,6 +388,6 @@ def test_a_pull_that_cannot_fetch_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_node_that_cannot_start_is_no_traceback_for_others(tmp_path: Path, models: Path) -> None:
     (tmp_path / "one").mkdir(mode=0o700)
     node = LocalNode("one", tmp_path / "one", ["--model", str(models / "cut.gguf")])
-    with pytest.raises(UserError, match="node one did not start: p2pnode: cut[.]gguf is truncated"):
+    with pytest.raises(UserError, match=r"did not start: p2pnode: cut\.gguf is truncated"):
         node.wait_until_up()
     node.stop()
