@@ -17,7 +17,11 @@ from p2pnode.engine.sampling import sample
 from p2pnode.errors import CapacityError, GenerationError, RemoteProtocolError
 from p2pnode.inference.activations import Batch, token_batch
 from p2pnode.wire.dtypes import DType
-from p2pnode.wire.tensor import fits_f16, slices_to_tensor_untrusted, tensor_to_slices
+from p2pnode.wire.tensor import (
+    activations_to_slices,
+    slices_to_tensor_untrusted,
+    tensor_to_slices,
+)
 from p2pnode.wire.vframe import Slice
 
 
@@ -121,15 +125,16 @@ def _sample(
 
 
 def _decode_untrusted(batch: Batch, first_layer: int) -> NDArray[np.int64] | NDArray[np.float32]:
+    """Return [rows] token ids or [rows, d_model] hidden states.
+
+    What is not finite stays so to the end, where sampling refuses it.
+    """
     if first_layer == 0:
-        ids = [np.frombuffer(piece.payload, dtype="<u4") for piece in batch.pieces]
-        return np.concatenate(ids).astype(np.int64)  # [rows]
+        ids = [np.frombuffer(piece.payload, "<u4").astype(np.int64) for piece in batch.pieces]
+        return ids[0] if len(ids) == 1 else np.concatenate(ids)
     parts = [slices_to_tensor_untrusted((piece,)) for piece in batch.pieces]
-    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)  # [rows, d_model]
-    return rows  # what is not finite stays so to the end, where sampling refuses it
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _encode(rows: NDArray[np.float32], dtype: str) -> tuple[Slice, ...]:
-    # Values reach 23,140 in the default model; f16 ends at 65,504: never send an infinity.
-    coded = DType.F16 if dtype == "f16" and fits_f16(rows) else DType.F32
-    return tensor_to_slices(rows, coded)
+    return activations_to_slices(rows) if dtype == "f16" else tensor_to_slices(rows, DType.F32)

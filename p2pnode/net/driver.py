@@ -1,20 +1,22 @@
 """The driver: feeds a core with datagrams and time, and carries out what it asks.
 
-Trio runs one task at a time and a core never awaits, so each input is atomic and no lock is
-needed. What leaves because of a datagram, a timer or a command leaves before the loop does
+Trio runs one task at a time and a core never awaits, so each input is atomic. Only the thread that
+computes comes from outside (:meth:`Driver.call_from_worker`), and a lock keeps the two apart. What
+leaves because of a datagram, a timer or a command leaves before the loop does
 anything else. Nothing is awaited per datagram: an await costs more than the datagram itself
 (send and receive 11.4 and 7.6 us with trio's sockets, 3.9 and 2.2 us in batches, measured).
 """
 
 import logging
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from p2pnode.errors import RemoteProtocolError
+from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.net.lateness import LoopWatch
 from p2pnode.sansio import Address, Core
 
@@ -67,10 +69,13 @@ class Driver(Generic[EventT]):
         self._watch = LoopWatch()
         self._alarm = trio.CancelScope()
         self._dispatching = False
+        self._lock = threading.RLock()
+        self._clock: trio.abc.Clock | None = None
         self.counters: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Serve until cancelled; whatever the core has to say already is said first."""
+        self._clock = trio.lowlevel.current_clock()
         self._flush()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive)
@@ -79,9 +84,26 @@ class Driver(Generic[EventT]):
 
     def call(self, command: Callable[[float], T]) -> T:
         """Run ``command(now)`` and send at once what it made the core want to send."""
-        result = command(trio.current_time())
-        self._flush()
+        with self._lock:
+            result = command(trio.current_time())
+            self._flush()
         return result
+
+    def call_from_worker(self, command: Callable[[float], None]) -> None:
+        """Run ``command(now)`` in another thread, and send from there what it made the core want.
+
+        A computed hidden state leaves 0.15 ms sooner than by way of the loop. Events stay: the
+        caller sees to it that :meth:`flush` is called on the loop soon.
+        """
+        if self._clock is None:
+            raise LocalProtocolError("the driver is not running yet")
+        with self._lock:
+            command(self._clock.current_time())
+            self._send()
+
+    def flush(self) -> None:
+        """Dispatch what :meth:`call_from_worker` left to the loop."""
+        self._flush()
 
     def deliver(self, data: bytes, source: Address) -> None:
         """Hand the core a datagram as if the socket had received it."""
@@ -102,20 +124,27 @@ class Driver(Generic[EventT]):
                 await self._socket.wait_readable()
 
     def _drain(self) -> bool:
-        """Take a batch, answer it, and tell whether more may be waiting."""
+        """Take a batch, answer it, and tell whether more may be waiting.
+
+        The first datagram is answered before the next is asked for: in a chain it comes alone,
+        and a stage waits for it.
+        """
         receive, take, clock = self._socket.receive, self._take, trio.current_time
-        deadline = math.inf
-        for _ in range(BATCH):
+        datagram = receive()
+        if datagram is None:
+            return False
+        began = clock()
+        take(*datagram, began)
+        self._flush()
+        for _ in range(BATCH - 1):
             datagram = receive()
             now = clock()
             if datagram is None:
-                if deadline != math.inf:
-                    self._flush()
+                self._flush()
                 return False
             take(*datagram, now)
-            if now > deadline:
+            if now > began + BATCH_SECONDS:
                 break
-            deadline = min(deadline, now + BATCH_SECONDS)
         self._flush()
         return True
 
@@ -136,13 +165,18 @@ class Driver(Generic[EventT]):
 
     def _take(self, data: bytes, source: Address, now: float) -> None:
         try:
-            self._core.receive_datagram(data, source, now)
+            with self._lock:
+                self._core.receive_datagram(data, source, now)
         except RemoteProtocolError as error:
             self._count_malformed(str(error))
             logger.debug("dropped a datagram of %s: %s", source, error)
 
     def _flush(self) -> None:
         """Send, dispatch and fire until the core has nothing more to say."""
+        with self._lock:
+            self._flush_locked()
+
+    def _flush_locked(self) -> None:
         self._send()
         if self._dispatching:
             return  # called from an event; the loop below is under way and will see the rest

@@ -13,7 +13,7 @@ from typing import TypeVar
 from p2pnode.engine.base import ModelInfo, StageCost
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.core import Inference
-from p2pnode.inference.events import ComputeRequested, SendFrame
+from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import WorkResult
 from p2pnode.membership.events import (
@@ -225,33 +225,35 @@ class NodeCore:
     # Wiring
 
     def _settle(self, now: float) -> None:
-        """Let the cores hear each other until nobody has anything left to say."""
+        """Let the cores hear each other until nobody has anything left to say.
+
+        What comes in flows one way, so one pass in this order is enough; only frames that we send
+        to ourselves start another.
+        """
         self._dial(now)
         self._review(now)
-        busy = True
-        while busy:
-            busy = False
+        while True:
             for transported in self.endpoint.take_events():
-                busy = True
                 self._on_transport(transported, now)
             for said in self.swim.take_events():
-                busy = True
                 self._on_membership(said, now)
             for happened in self.inference.take_events():
-                busy = True
-                if isinstance(happened, SendFrame):
-                    self.post.send_frame(happened.peer, happened.frame, now)
-                    continue
-                if isinstance(happened, ComputeRequested):
-                    self.speed.started(happened.job, happened.work)
-                self._events.append(happened)
-            while self.post.to_ourselves:
-                busy = True
-                frame = self.post.to_ourselves.popleft()
-                self._drop_hostile(self._take_frame_untrusted, frame, self.node_id, now)
-            for outgoing in self.swim.datagrams_to_send():
-                self.post.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
+                self._on_inference(happened, now)
+            if not self.post.to_ourselves:
+                break
+            frame = self.post.to_ourselves.popleft()
+            self._drop_hostile(self._take_frame_untrusted, frame, self.node_id, now)
+        for outgoing in self.swim.datagrams_to_send():
+            self.post.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
         self._plan_announcement(now)
+
+    def _on_inference(self, event: InferenceEvent, now: float) -> None:
+        if isinstance(event, SendFrame):
+            self.post.send_frame(event.peer, event.frame, now)
+            return
+        if isinstance(event, ComputeRequested):
+            self.speed.started(event.job, event.work)
+        self._events.append(event)
 
     def _on_transport(self, event: TransportEvent, now: float) -> None:
         match event:

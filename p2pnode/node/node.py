@@ -14,7 +14,7 @@ from p2pnode.engine.registry import load_engine
 from p2pnode.engine.tokenizer import Tokenizer
 from p2pnode.errors import GenerationError, UserError
 from p2pnode.inference.events import ComputeRequested, GenerationEvent
-from p2pnode.inference.work import WorkFailed, WorkResult, run_work
+from p2pnode.inference.work import Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.addresses import format_address, reachable_addresses, resolve
 from p2pnode.net.announcement import Announcement
 from p2pnode.net.compute import ComputeWorker, Failed, Finished
@@ -202,20 +202,29 @@ class Node:
                 self._route(event)
 
     def _compute(self, request: ComputeRequested) -> None:
-        def work() -> WorkResult:
-            if self._engine is None:
-                return WorkFailed("no layers are loaded here")
-            return run_work(self._engine, request.work, time.perf_counter)
+        """Compute in the worker, and send the result from there: the next stage is waiting."""
 
-        def done(outcome: Finished[WorkResult] | Failed) -> None:
+        def work() -> None:
+            result = self._run(request.work)
+            self._driver.call_from_worker(
+                lambda now: self.core.compute_finished(request.job, result, now)
+            )
+
+        def done(outcome: Finished[None] | Failed) -> None:
             if isinstance(outcome, Failed):
-                logger.error("the engine failed", exc_info=outcome.error)
-                result: WorkResult = WorkFailed(f"the engine failed: {outcome.error}")
-            else:
-                result = outcome.value
-            self._driver.call(lambda now: self.core.compute_finished(request.job, result, now))
+                raise outcome.error  # a bug: run_work turns whatever a peer can cause into a result
+            self._driver.flush()
 
         self._worker.submit(work, done)
+
+    def _run(self, work: Work) -> WorkResult:
+        if self._engine is None:
+            return WorkFailed("no layers are loaded here")
+        try:
+            return run_work(self._engine, work, time.perf_counter)
+        except Exception as error:
+            logger.exception("the engine failed")
+            return WorkFailed(f"the engine failed: {error}")
 
     def _load(self, layers: range) -> tuple[Engine, StageCost]:
         """Load in the worker: computing waits, the loop does not."""
@@ -277,7 +286,7 @@ class Node:
             raise GenerationError(
                 "this node has no model", hint="start it with: p2pnode up --model smollm2-135m"
             )
-        request = request_of(question, model, self._find_peer)
+        request = self._driver.call(lambda _: request_of(question, model, self._find_peer))
         number = 0
 
         def cancel() -> None:
@@ -304,7 +313,7 @@ class Node:
             receive_buffer_bytes=self._socket.receive_buffer_bytes,
             counters=tuple(counters.items()),
         )
-        return snapshot(self.core, world, trio.current_time())
+        return self._driver.call(lambda now: snapshot(self.core, world, now))
 
     def invite(self) -> Invite:
         """Return a way into this node's swarm."""

@@ -40,6 +40,16 @@ def fits_f16(array: F32Array) -> bool:
     return array.size == 0 or bool(np.abs(array).max() <= F16_MAX)
 
 
+def activations_to_slices(rows: F32Array) -> tuple[Slice, ...]:
+    """Return ``rows`` as F16, or as F32 where one of them holds a value that F16 cannot.
+
+    Hidden states reach 23,140 in SmolLM2-135M and F16 ends at 65,504: never send an infinity.
+    """
+    if fits_f16(rows):
+        return (Slice(DType.F16, rows.shape, rows.astype("<f2").tobytes()),)
+    return tensor_to_slices(rows, DType.F32)
+
+
 def tensor_to_slices(
     array: F32Array, dtype: DType = DType.F16, *, group: int | None = None
 ) -> tuple[Slice, ...]:
