@@ -206,9 +206,10 @@ class Node:
 
         def work() -> None:
             result = self._run(request.work)
-            self._driver.call_from_worker(
+            if not self._driver.call_from_worker(
                 lambda now: self.core.compute_finished(request.job, result, now)
-            )
+            ):
+                self._worker.unhurried()
 
         def done(outcome: Finished[None] | Failed) -> None:
             if isinstance(outcome, Failed):
