@@ -22,6 +22,8 @@ class InferenceConfig:
         cover_wait: Seconds a generation waits for peers that cover lost layers, then fails.
         cover_retry: Seconds between two attempts to find such a cover.
         distrust: Seconds for which a peer that failed a generation is not planned into it again.
+        last_resort: Seconds after which such a peer is planned in all the same, if nobody else can
+            do its layers.
         session_idle: Seconds after which a stage frees a session nobody has used. Must exceed a
             person's pause only if sessions outlive answers; they do not yet. A guess.
         max_sessions: Sessions a stage serves at once; beyond, it refuses. Bounds memory for
@@ -37,6 +39,7 @@ class InferenceConfig:
     cover_wait: float = 30.0
     cover_retry: float = 0.25
     distrust: float = 5.0
+    last_resort: float = 1.0
     session_idle: float = 300.0
     max_sessions: int = 64
     max_batches: int = 64

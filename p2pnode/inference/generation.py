@@ -95,6 +95,7 @@ class Generation:
         self._feed_edge: Edge | None = None
         self._cover_by = now + request.wait
         self._broken_at: float | None = None
+        self._last_resort_at = now
         self.deadline: float | None = now
         self._cut_prompt()
 
@@ -185,6 +186,10 @@ class Generation:
 
     def _find_cover(self, now: float) -> None:
         cover = self._cover(self._distrusted_now(now))
+        if isinstance(cover, NoCover) and now >= self._last_resort_at:
+            # Better a peer that failed us a moment ago than none.
+            self._last_resort_at = now + self._config.open_timeout
+            cover = self._cover({})
         if isinstance(cover, NoCover):
             self._wait_for_cover(cover, now)
             return
@@ -222,7 +227,9 @@ class Generation:
         if now >= self._cover_by:
             layers = ", ".join(f"[{run.start}, {run.stop})" for run in missing.missing)
             reasons = "; ".join(missing.reasons)
-            self._fail(f"no peer serves layers {layers}" + (f": {reasons}" if reasons else ""))
+            why = f"no peer serves layers {layers}" + (f": {reasons}" if reasons else "")
+            first = missing.missing[0]
+            self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}")
             return
         self.deadline = min(now + self._config.cover_retry, self._cover_by)
 
@@ -232,6 +239,7 @@ class Generation:
 
     def _distrust(self, peer: NodeId, reason: str, now: float) -> None:
         self._distrusted[peer] = (now + self._config.distrust, reason)
+        self._last_resort_at = now + self._config.last_resort
 
     def _path(self) -> list[NodeId]:
         """Return the nodes a token visits, from here and back to here."""
@@ -367,19 +375,19 @@ class Generation:
         self._find_cover(now)
 
     def _raise_epoch(self, removed: tuple[NodeId, ...]) -> None:
-        self.epoch += 1
         staying = {leg.run.peer for leg in self.legs if leg.number not in self._lost}
         for peer in set(removed) - staying:
-            self._say(peer, Close(self.session))
+            self._say(peer, Close(self.session, self.epoch))
+        self.epoch += 1
 
-    def _fail(self, reason: str) -> None:
-        self._end(GenerationFailed(self.number, reason), reason)
+    def _fail(self, reason: str, hint: str) -> None:
+        self._end(GenerationFailed(self.number, reason, hint), reason)
 
     def _end(self, event: GenerationFinished | GenerationFailed, reason: str) -> None:
         self._move(Evidence.OVER)
         self.deadline, self.reason = None, reason
         for peer in sorted({leg.run.peer for leg in self.legs}):
-            self._say(peer, Close(self.session))
+            self._say(peer, Close(self.session, self.epoch))
         self._events.append(event)
 
     def _move(self, evidence: Evidence) -> None:

@@ -105,9 +105,13 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The session is over: free all that it holds."""
+    """Free the session's stages of ``epoch`` and before.
+
+    Messages may overtake each other: a stage opened anew for a later epoch stays.
+    """
 
     session: int
+    epoch: int
 
 
 Control: TypeAlias = Open | Opened | Refused | Resume | Failed | Close
@@ -116,8 +120,9 @@ Control: TypeAlias = Open | Opened | Refused | Resume | Failed | Close
 def to_body(message: Control) -> dict[str, object]:
     """Return the JSON object that says ``message``."""
     body: dict[str, object] = {"session": f"{message.session:016x}"}
+    body["epoch"] = message.epoch
     if not isinstance(message, Close):
-        body |= {"epoch": message.epoch, "leg": message.leg}
+        body["leg"] = message.leg
     match message:
         case Open():
             body |= {
@@ -248,7 +253,7 @@ _PARSERS: dict[str, Callable[[_Fields], Control]] = {
     "x-failed": lambda fields: Failed(
         *_identity(fields), fields.node("culprit"), fields.text("reason")
     ),
-    "x-close": lambda fields: Close(fields.session()),
+    "x-close": lambda fields: Close(fields.session(), fields.number("epoch", 1 << 32)),
 }
 
 

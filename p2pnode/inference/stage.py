@@ -146,9 +146,10 @@ class StageHost:
                 stage = self._stages.get((source, session, leg))
                 if stage is not None and stage.order.epoch == epoch:
                     self._resume(stage, position)
-            case Close(session):
+            case Close(session, epoch):
                 for stage in self._of_session(source, session):
-                    self._free(stage)
+                    if stage.order.epoch <= epoch:
+                        self._free(stage)
             case _:
                 self.counters["control message for nobody here"] += 1
 

@@ -142,17 +142,16 @@ class Driver(Generic[EventT]):
         began = clock()
         take(*datagram, began)
         self._flush()
-        for _ in range(BATCH - 1):
-            datagram = receive()
+        more = 0
+        while more < BATCH - 1 and (datagram := receive()) is not None:
+            more += 1
             now = clock()
-            if datagram is None:
-                self._flush()
-                return False
             take(*datagram, now)
             if now > began + BATCH_SECONDS:
                 break
-        self._flush()
-        return True
+        if more:
+            self._flush()
+        return datagram is not None
 
     async def _keep_time(self) -> None:
         """Sleep until the core's next timer.
@@ -183,19 +182,23 @@ class Driver(Generic[EventT]):
             self._flush_locked()
 
     def _flush_locked(self) -> None:
-        self._send()
         if self._dispatching:
+            self._send()
             return  # called from an event; the loop below is under way and will see the rest
         self._dispatching = True
         try:
             for _ in range(TURNS):
-                if not (self._dispatch() or self._fire()):
-                    break
+                # Events first: one of them may be work for the engine, and whatever is to be sent
+                # (an acknowledgement, as a rule) can leave while that computes.
+                dispatched = self._dispatch()
                 self._send()
+                if not (dispatched or self._fire()):
+                    break
             else:
                 self._alarm.deadline = -math.inf  # there is more, but others have waited enough
         finally:
             self._dispatching = False
+        self._send()
         self._set_alarm()
 
     def _send(self) -> None:

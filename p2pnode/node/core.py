@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from p2pnode.engine.base import ModelInfo, StageCost
-from p2pnode.errors import RemoteProtocolError
+from p2pnode.errors import ConfigError, RemoteProtocolError
 from p2pnode.inference.core import Inference
 from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
 from p2pnode.inference.request import GenerationRequest
@@ -105,7 +105,14 @@ class NodeCore:
     # Commands
 
     def use_model(self, model: ModelInfo, *, hold: bool, now: float) -> None:
-        """Ask for answers of ``model``; with ``hold``, also take on some of its layers."""
+        """Ask for answers of ``model``; with ``hold``, also take on some of its layers.
+
+        Raises:
+            ConfigError: The layers to hold go beyond the model's.
+        """
+        fixed = self.config.holdings.layers
+        if fixed is not None and fixed.stop > model.n_layers:
+            raise ConfigError(f"layers to {fixed.stop} asked, {model.name} has {model.n_layers}")
         self.model = model
         self.inference.use_model(model)
         self.advert.model = model
@@ -282,7 +289,8 @@ class NodeCore:
                 self._note(f"session with {self.planner.name_of(peer)} closed: {reason}")
             case DialFailed(address, peer, reason):
                 self.counters["dial failed"] += 1
-                self.dialer.failed(address, peer, reason)
+                if self.dialer.failed(address, peer, reason):
+                    self._note(f"nobody reached at {address[0]}:{address[1]}: {reason}")
                 if peer is not None and not self.endpoint.is_connected(peer):
                     self.post.unreachable(peer)
 
@@ -295,13 +303,19 @@ class NodeCore:
                 self.inference.peer_back(record.node_id, now)
             case MemberSuspected(peer, reason):
                 self._note(f"{self.planner.name_of(peer)} is suspected: {reason}")
-                self.inference.peer_lost(peer, f"suspected: {reason}", now)
+                if not self._is_heard(peer, now):
+                    self.inference.peer_lost(peer, f"suspected: {reason}", now)
             case MemberRefuted(peer):
                 self.inference.peer_back(peer, now)
             case MemberDied(peer, reason):
                 self._forget(peer, f"dead: {reason}", now)
             case MemberLeft(peer):
                 self._forget(peer, "left the swarm", now)
+
+    def _is_heard(self, peer: NodeId, now: float) -> bool:
+        """Whether ``peer`` was heard just now: then a suspicion is bad luck and breaks no chain."""
+        ago = self.endpoint.heard_ago(peer, now)
+        return ago is not None and ago < self.config.transport.silence / 4
 
     def _forget(self, peer: NodeId, reason: str, now: float) -> None:
         self._note(f"{self.planner.name_of(peer)} is gone: {reason}")

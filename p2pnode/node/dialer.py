@@ -61,12 +61,14 @@ class Dialer:
     def unsaw(self, peer: NodeId) -> None:
         self.sightings.pop(peer, None)
 
-    def failed(self, address: Address, peer: NodeId | None, reason: str) -> None:
-        """A dial came to nothing."""
+    def failed(self, address: Address, peer: NodeId | None, reason: str) -> bool:
+        """Note that a dial came to nothing; True when that is news about a fixed address."""
+        news = self.fixed.get(address, reason) != reason
         if address in self.fixed:
             self.fixed[address] = reason
         if peer is not None and peer in self.sightings:
             self.sightings[peer].reason = reason
+        return news
 
     def reached(self, peer: NodeId, address: Address) -> None:
         """A session with ``peer`` is up."""

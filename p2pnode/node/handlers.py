@@ -170,6 +170,8 @@ def _prompt_ids(tokenizer: Tokenizer, params: Params) -> tuple[int, ...]:
         return tuple(given)
     messages = params.get("messages")
     prompt = params.get("prompt")
+    if isinstance(prompt, str) and not prompt.isascii():
+        prompt = prompt.encode("utf-8", "replace").decode()  # JSON may carry half a surrogate pair
     if isinstance(prompt, str) and params.get("raw"):
         return tuple(tokenizer.encode(prompt))
     if isinstance(prompt, str):

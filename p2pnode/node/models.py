@@ -72,7 +72,13 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     model = _known(name)
     report = progress or (lambda _: None)
     target = _path(model)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot keep models in {target.parent}: {error.strerror or error}",
+            hint=f"choose a directory of your own with {CACHE_VARIABLE}",
+        ) from error
     with _locked(target.with_name(f".{model.name}.lock")):
         _clear_leftovers(target.parent)
         if _is_whole(target, model):

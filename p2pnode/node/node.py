@@ -155,6 +155,7 @@ class Node:
             try:
                 found = await resolve(address)
             except UserError as error:
+                logger.warning("%s: %s", format_address(address), error)
                 self.core.log.append(f"{format_address(address)}: {error}")
                 continue
             for one in found:

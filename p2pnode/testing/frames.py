@@ -101,6 +101,11 @@ class FrameNetwork:
             core.serve(engine.layers, 1 << 30)
             self.cores[peer] = core
 
+    @property
+    def space(self) -> int:
+        """The model's space hash."""
+        return next(iter(self._engines.values())).info.space_hash32
+
     def generate(self, requester: NodeId, request: GenerationRequest) -> int:
         number = self.cores[requester].generate(request, self.now)
         self._collect(requester)

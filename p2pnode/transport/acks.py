@@ -20,15 +20,15 @@ class Arrivals:
         self._newest_at = 0.0
         self.due: float | None = None
 
-    def record(self, number: int, now: float, *, wants_ack: bool) -> None:
-        """Note a packet; a hole, or a filled one, is acknowledged at once."""
+    def record(self, number: int, now: float, *, wants_ack: bool, in_haste: bool = False) -> None:
+        """Note a packet; one ``in_haste``, a hole, or a filled one is acknowledged at once."""
         in_order = self._insert(number)
         if self._ranges[0][1] == number:
             self._newest_at = now
         if not wants_ack:
             return
         self._owed += 1
-        if not in_order or self._owed >= self._ack_every:
+        if in_haste or not in_order or self._owed >= self._ack_every:
             self.due = now
         elif self.due is None:
             self.due = now + self._max_delay

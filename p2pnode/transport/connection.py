@@ -160,10 +160,10 @@ class Connection:
         self._last_heard = now
         self.traffic.bytes_in += size
         self.traffic.datagrams_in += 1
-        wants_ack = False
+        wants_ack = in_haste = False
         for frame in decode_frames_untrusted(frames):
             if isinstance(frame, Shard):
-                self._receive_shard_untrusted(frame)
+                in_haste |= self._receive_shard_untrusted(frame)
                 wants_ack = True
             elif isinstance(frame, Ack):
                 self._receive_ack_untrusted(frame, now)
@@ -175,8 +175,9 @@ class Connection:
                 self.ended = f"closed by the peer: {frame.reason}"
             else:
                 wants_ack = True
-        self._arrivals.record(counter, now, wants_ack=wants_ack)
-        self._flush(now)
+        self._arrivals.record(counter, now, wants_ack=wants_ack, in_haste=in_haste)
+        # In haste, the message goes to its reader first; the timer, due at once, sends the rest.
+        self._flush(now, with_ack=not in_haste)
 
     def handle_timeout(self, now: float) -> None:
         """Fire every timer due by ``now``."""
@@ -184,13 +185,16 @@ class Connection:
             self._fire(timer, now)
         self._flush(now)
 
+    def heard_ago(self, now: float) -> float:
+        return now - self._last_heard
+
     def view(self, now: float) -> ConnectionView:
         traffic = self.traffic
         return ConnectionView(
             peer=self.peer,
             address=self.address,
             age=now - self.began,
-            last_heard=now - self._last_heard,
+            last_heard=self.heard_ago(now),
             is_responsive=self.is_responsive,
             rtt=self.rtt,
             loss=self._outbound.losses.loss,
@@ -213,12 +217,18 @@ class Connection:
 
     # Receiving
 
-    def _receive_shard_untrusted(self, shard: Shard) -> None:
+    def _receive_shard_untrusted(self, shard: Shard) -> bool:
+        """Take a shard; True when it completes a message that somebody waits for.
+
+        That is acknowledged at once: the answer to it, if any, takes a stage's compute, and an
+        acknowledgement by timer would wake this process in the midst of that.
+        """
         payload, is_needless = self._reassembly.add_untrusted(shard)
         if is_needless and shard.count > 1:
             self._outlet.owe_done(shard.message)
         if payload is not None:
             self._deliver(payload, shard.delivery)
+        return payload is not None and shard.delivery is Delivery.LATENCY
 
     def _deliver(self, payload: bytes, delivery: Delivery) -> None:
         self.traffic.messages_in += 1
@@ -364,13 +374,13 @@ class Connection:
 
     # Sending
 
-    def _flush(self, now: float) -> None:
+    def _flush(self, now: float, *, with_ack: bool = True) -> None:
         """Send everything that the window, the pace and the acknowledgements owed allow."""
         if self.ended is not None:
             return
         pause = self._send_waiting(now)
         due = self._arrivals.due
-        if due is not None and due <= now:
+        if with_ack and due is not None and due <= now:
             self._outlet.send_ack(now)
         self.timers.arm(Timer.PACING, None if pause is None else now + pause)
         self._rearm()

@@ -112,6 +112,11 @@ class Endpoint:
         connection = self._by_peer.get(peer)
         return None if connection is None else connection.rtt
 
+    def heard_ago(self, peer: NodeId, now: float) -> float | None:
+        """Seconds since anything authenticated came from ``peer``; None when not connected."""
+        connection = self._by_peer.get(peer)
+        return None if connection is None else connection.heard_ago(now)
+
     def queued_bytes(self, peer: NodeId) -> int:
         """Bytes of messages that ``peer`` has not acknowledged; 0 when not connected."""
         connection = self._by_peer.get(peer)

@@ -198,6 +198,7 @@ class Answer:
         source: Where the INIT came from.
         index: Our index.
         response: The datagram to send, and to repeat when the INIT is repeated.
+        repeated: Whether it was; the time to the FINISH then says nothing (Karn's algorithm).
         deadline: When it is forgotten.
         established: Its session, once there is one to confirm.
     """
@@ -215,6 +216,7 @@ class Answer:
         self.began = now
         self.deadline = now + local.config.dial_timeout
         self.established: Established | None = None
+        self.repeated = False
         self._noise = HandshakeState(
             init.pattern,
             is_initiator=False,
@@ -252,7 +254,7 @@ class Answer:
             self.index,
             self.source,
             is_dialler=False,
-            rtt=now - self.began if now > self.began else None,
+            rtt=None if self.repeated or now <= self.began else now - self.began,
             began=self.began,
         )
         return self.established

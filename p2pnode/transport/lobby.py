@@ -87,6 +87,7 @@ class Lobby:
         if known is not None:
             if known.source != source:
                 raise DroppedError("handshake_repeated", "an INIT repeated from elsewhere")
+            known.repeated = True
             self._send(known.response, source)
             return
         if self._jar.is_under_load(now) and not self._jar.is_paid(covered, mac2, source, now):

@@ -169,7 +169,7 @@ def test_the_control_messages() -> None:
         "x-refused": control.Refused(*names_of_this, "memory", "no room"),
         "x-resume": control.Resume(*names_of_this, 44),
         "x-failed": control.Failed(*names_of_this, OTHER, "silent for 1.0 s"),
-        "x-close": control.Close(0xFF),
+        "x-close": control.Close(0xFF, 1),
     }
     for method, message in said.items():
         body = json.loads(SESSION_CONTROL.example(method))

@@ -5,12 +5,14 @@ import pytest
 from p2pnode.engine.base import Sampling
 from p2pnode.engine.random_model import random_model
 from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import (
     ChainRepaired,
     GenerationFailed,
     GenerationFinished,
     GenerationPlanned,
 )
+from p2pnode.inference.messages import Close, Failed
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import FrameNetwork, node_id
@@ -177,3 +179,31 @@ def test_the_plan_is_told_before_the_first_token() -> None:
     network.run(seconds=5)
     kinds = [type(event) for _, _, event in network.events]
     assert kinds[0] is GenerationPlanned
+
+
+def test_a_close_that_comes_late_spares_the_stage_opened_after_it() -> None:
+    network = three(seed=1)
+    number = network.generate(A, request(max_tokens=40))
+    network.run(seconds=0.1)
+    generation = network.cores[A].generations()[0]
+    network.cores[A].peer_lost(C, "a false alarm", network.now)  # a new epoch
+    network.run(seconds=0.1)
+    stage = network.cores[B].stages()[0]
+    assert stage.order.epoch > 0
+    late = control_frame(Close(generation.session, 0), network.space)
+    network.cores[B].receive_frame_untrusted(late, A, network.now)
+    assert network.cores[B].stages() == [stage]
+    network.run(seconds=10)
+    assert len(network.tokens(A, number)) == 40
+
+
+def test_the_only_holder_is_tried_again_though_it_failed() -> None:
+    network = three(seed=1)
+    number = network.generate(A, request())
+    network.run(seconds=0.04)
+    generation = network.cores[A].generations()[0]
+    leg = generation.legs[1]
+    failed = Failed(generation.session, generation.epoch, leg.number, B, "a test says so")
+    network.cores[A].receive_frame_untrusted(control_frame(failed, network.space), B, network.now)
+    network.run(seconds=2)
+    assert network.tokens(A, number) == undisturbed()

@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -310,11 +311,11 @@ def test_lines_survive_being_cut_anywhere(lines: list[bytes], size: int) -> None
 
 
 @pytest.fixture
-def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    directory = tmp_path / "run"
-    directory.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-    return directory
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of a short path, as real ones have: a socket's must stay below 100."""
+    with tempfile.TemporaryDirectory(prefix="p2p-") as name:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
+        yield Path(name)
 
 
 def test_the_runtime_directory_is_private(runtime: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
     assert trace(5) != trace(6)
 
 
-def test_a_request_and_its_answer_cost_one_datagram_each() -> None:
+def test_a_request_and_its_answer_cost_a_datagram_and_an_ack_each() -> None:
     peers, alice, bob = connected_pair(3)
     peers.network.run(1)
     for _ in range(20):
@@ -96,7 +96,7 @@ def test_a_request_and_its_answer_cost_one_datagram_each() -> None:
         peers.network.run(0.003)
         peers.send(bob, alice, bytes(1200))
         peers.network.run(0.003)
-        assert peers.network.statistics().sent - before == 2
+        assert peers.network.statistics().sent - before == 4
 
 
 def test_an_idle_pair_is_nearly_silent() -> None:
