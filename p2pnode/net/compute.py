@@ -10,6 +10,7 @@ thread and a socket pair.
 """
 
 import logging
+import select
 import socket
 import sys
 import threading
@@ -57,6 +58,28 @@ class Failed:
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A socket that the thread watches instead of the loop while it has nothing to compute.
+
+    What arrives there is as a rule the next thing to compute, and two handovers, to the loop and
+    from it to the thread, cost 0.3 ms of a hop (measured).
+
+    Attributes:
+        fileno: The socket.
+        serve: Called in the thread when the socket is readable: takes what is there, and returns
+            a job that came of it, if any, and whether the loop must be told of something.
+        done: Called on the loop with the outcome of such a job.
+        moved: Called on the loop: True when the thread watches from now on, False when the loop
+            must.
+    """
+
+    fileno: int
+    serve: Callable[[], tuple[Callable[[], None] | None, bool]]
+    done: Callable[[Finished[None] | Failed], None]
+    moved: Callable[[bool], None]
+
+
 class ComputeWorker:
     """Runs jobs one after the other; submit to it from the trio thread alone."""
 
@@ -68,6 +91,13 @@ class ComputeWorker:
         self._stopping = False
         self._leisure = False
         self._backlog = 0
+        self._watch: Watch | None = None
+        self._watching = False
+        self._ours: socket.socket | None = None
+
+    def watch(self, watch: Watch) -> None:
+        """Let the thread watch a socket, after its next job and whenever it is idle."""
+        self._watch = watch
 
     @property
     def backlog(self) -> int:
@@ -80,12 +110,13 @@ class ComputeWorker:
         A job still queued when the worker stops is dropped: nobody is left to be told.
         """
 
-        def entry() -> Callable[[], None]:
-            outcome = _outcome(job)
-            return lambda: done(outcome)
+        def finish(outcome: Finished[T] | Failed) -> None:
+            self._backlog -= 1
+            done(outcome)
 
         self._backlog += 1
-        self._jobs.put(entry)
+        self._jobs.put(_entry(job, finish))
+        self._poke()
         # The worker wakes and wants the interpreter; without this it waits until the loop sleeps.
         # Measured from here to the job's first line: 235 us, and 140 with it.
         time.sleep(0)
@@ -118,6 +149,7 @@ class ComputeWorker:
         theirs.setblocking(False)
         # A daemon, so that a job that never ends cannot keep a process from ending.
         thread = threading.Thread(target=self._work, args=(theirs,), name=self._name, daemon=True)
+        self._ours = ours
         with ours, _switch_interval(SWITCH_INTERVAL):
             thread.start()
             try:
@@ -127,13 +159,21 @@ class ComputeWorker:
             finally:
                 self._stopping = True
                 self._jobs.put(None)
+                self._poke()
                 await self._ended(ours)
 
     def _hand_back(self) -> None:
         results = self._results
         while results:
-            self._backlog -= 1
             results.popleft()()
+        if self._watch is not None:
+            self._watch.moved(self._watching)
+
+    def _poke(self) -> None:
+        """Wake the thread where it waits for the watched socket and not for the queue."""
+        if self._watching and self._ours is not None:
+            with suppress(BrokenPipeError):  # it has just hung up
+                _wake(self._ours)
 
     async def _ended(self, ours: socket.socket) -> None:
         """Wait for the thread to hang up, which is the last thing it does."""
@@ -152,33 +192,72 @@ class ComputeWorker:
         """
         self._leisure = True
 
+    # The thread
+
     def _work(self, theirs: socket.socket) -> None:
-        """The thread: compute, append, and wake the loop with one byte."""
-        with theirs:
-            entry = self._jobs.get()
-            while entry is not None and not self._stopping:
+        """Compute, append, and wake the loop with one byte."""
+        with theirs, suppress(BrokenPipeError):  # broken: left behind, the loop is gone
+            while (entry := self._next(theirs)) is not None and not self._stopping:
                 self._results.append(entry())
-                following = self._linger()
-                with suppress(BlockingIOError):  # full of bytes: the loop is awake already
-                    try:
-                        theirs.send(b"\0")
-                    except BrokenPipeError:
-                        return  # left behind: the loop is gone
-                entry = self._jobs.get() if following is _nothing else following
+                if not self._leisure:
+                    _wake(theirs)
 
-    def _linger(self) -> _Entry | None:
-        """Wait a moment if the loop is not to be woken yet; return what was queued meanwhile."""
-        if not self._leisure:
-            return _nothing
-        self._leisure = False
+    def _next(self, theirs: socket.socket) -> _Entry | None:
+        """Wait for a job; None is the last."""
+        if self._leisure:
+            self._leisure = False
+            with suppress(Empty):
+                entry = self._jobs.get(timeout=LINGER)
+                _wake(theirs)
+                return entry
+            _wake(theirs)
+        watch = self._watch
+        return self._jobs.get() if watch is None else self._next_watching(watch, theirs)
+
+    def _next_watching(self, watch: Watch, theirs: socket.socket) -> _Entry | None:
+        poll = select.poll()
+        for descriptor in (theirs.fileno(), watch.fileno):
+            poll.register(descriptor, select.POLLIN)
+        self._watching = True
+        _wake(theirs)
         try:
-            return self._jobs.get(timeout=LINGER)
-        except Empty:
-            return _nothing
+            while True:
+                with suppress(Empty):  # asked after saying that we watch, so nothing is missed
+                    return self._jobs.get_nowait()
+                ready = {descriptor for descriptor, _ in poll.poll()}
+                if theirs.fileno() in ready and not theirs.recv(4096):
+                    return None
+                if watch.fileno in ready and (entry := self._serve(watch, theirs)) is not None:
+                    return entry
+        finally:
+            self._watching = False
+            _wake(theirs)
+
+    def _serve(self, watch: Watch, theirs: socket.socket) -> _Entry | None:
+        try:
+            job, is_loop_wanted = watch.serve()
+        except BaseException as error:
+            failed = Failed(error)
+            self._watch = None  # the loop will raise this; let it watch until it ends
+            return lambda: lambda: watch.done(failed)
+        if job is not None:
+            return _entry(job, watch.done)
+        if is_loop_wanted:
+            _wake(theirs)
+        return None
 
 
-def _nothing() -> Callable[[], None]:
-    raise AssertionError("this is no job")
+def _entry(job: Callable[[], T], done: Callable[[Finished[T] | Failed], None]) -> _Entry:
+    def run() -> Callable[[], None]:
+        outcome = _outcome(job)
+        return lambda: done(outcome)
+
+    return run
+
+
+def _wake(other: socket.socket) -> None:
+    with suppress(BlockingIOError):  # full of bytes: it is awake already
+        other.send(b"\0")
 
 
 async def _woken(ours: socket.socket) -> bool:
@@ -186,7 +265,10 @@ async def _woken(ours: socket.socket) -> bool:
     while True:
         await trio.lowlevel.wait_readable(ours)
         with suppress(BlockingIOError):
-            return bool(ours.recv(4096))
+            try:
+                return bool(ours.recv(4096))
+            except ConnectionResetError:
+                return False  # it hung up without reading our last byte
 
 
 def _outcome(job: Callable[[], T]) -> Finished[T] | Failed:

@@ -12,7 +12,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeGuard, TypeVar
 
 import trio
 
@@ -22,6 +22,7 @@ from p2pnode.sansio import Address, Core
 
 EventT = TypeVar("EventT")
 T = TypeVar("T")
+WorkT = TypeVar("WorkT")
 
 BATCH = 64
 """Datagrams taken before the other tasks get their turn."""
@@ -72,6 +73,9 @@ class Driver(Generic[EventT]):
         self._lock = threading.RLock()
         self._clock: trio.abc.Clock | None = None
         self._left: list[EventT] = []
+        self._watching = trio.CancelScope()
+        self._returned = trio.Event()
+        self._returned.set()
         self.counters: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -107,6 +111,43 @@ class Driver(Generic[EventT]):
             self._left += self._core.take_events()
             return bool(self._left)
 
+    def receive_in_worker(
+        self, is_work: Callable[[EventT], TypeGuard[WorkT]]
+    ) -> tuple[WorkT | None, bool]:
+        """Take one datagram in another thread, which watches the socket while it is idle.
+
+        Returns:
+            The first event that is work for that thread, which begins it at once, and whether
+            the loop must be woken, to dispatch other events or for an earlier timer.
+        """
+        if self._clock is None:
+            raise LocalProtocolError("the driver is not running yet")
+        with self._lock:
+            datagram = self._socket.receive()
+            if datagram is None:
+                return None, False
+            self._take(*datagram, self._clock.current_time())
+            work: WorkT | None = None
+            for event in self._core.take_events():
+                if work is None and is_work(event):
+                    work = event
+                else:
+                    self._left.append(event)
+            if work is None:
+                self._send()  # else the loop does, while the work is done
+            due = self._core.next_timeout()
+            return work, bool(self._left) or (due is not None and due < self._alarm.deadline)
+
+    def let_worker_watch(self, watching: bool) -> None:
+        """Leave the socket to the other thread, or take it back."""
+        if watching:
+            if self._returned.is_set():
+                self._returned = trio.Event()
+            self._watching.cancel()
+        else:
+            self._returned.set()
+        self._flush()
+
     def flush(self) -> None:
         """Dispatch what :meth:`call_from_worker` left to the loop."""
         self._flush()
@@ -124,9 +165,12 @@ class Driver(Generic[EventT]):
 
     async def _receive(self) -> None:
         while True:
+            if not self._returned.is_set():
+                await self._returned.wait()
             if self._drain():
                 await trio.lowlevel.checkpoint()  # a third of what asking epoll again costs
-            else:
+                continue
+            with trio.CancelScope() as self._watching:
                 await self._socket.wait_readable()
 
     def _drain(self) -> bool:

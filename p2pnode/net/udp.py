@@ -53,6 +53,10 @@ class UdpSocket:
         self.send_buffer_bytes = _enlarge(raw, socket.SO_SNDBUF)
         self.never_fragments = _forbid_fragments(raw)
 
+    @property
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
     async def wait_readable(self) -> None:
         await trio.lowlevel.wait_readable(self._raw)
 

@@ -4,8 +4,10 @@ import logging
 import random
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import trio
 
@@ -17,7 +19,7 @@ from p2pnode.inference.events import ComputeRequested, GenerationEvent
 from p2pnode.inference.work import Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.addresses import format_address, reachable_addresses, resolve
 from p2pnode.net.announcement import Announcement
-from p2pnode.net.compute import ComputeWorker, Failed, Finished
+from p2pnode.net.compute import ComputeWorker, Failed, Finished, Watch
 from p2pnode.net.control import control_path, serve_control
 from p2pnode.net.driver import Driver
 from p2pnode.net.mdns import MdnsEvent, MdnsService, Sighted
@@ -128,6 +130,14 @@ class Node:
         self._worker = ComputeWorker()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._worker.run)
+            self._worker.watch(
+                Watch(
+                    self._socket.fileno,
+                    self._receive_in_worker,
+                    self._computed,
+                    self._driver.let_worker_watch,
+                )
+            )
             nursery.start_soon(self._driver.run)
             self._take_up_model()
             nursery.start_soon(self._call_peers)
@@ -203,21 +213,28 @@ class Node:
                 self._route(event)
 
     def _compute(self, request: ComputeRequested) -> None:
-        """Compute in the worker, and send the result from there: the next stage is waiting."""
+        self._worker.submit(self._job(request), self._computed)
 
-        def work() -> None:
+    def _job(self, request: ComputeRequested) -> Callable[[], None]:
+        """Return what the worker does: compute, and send the result; the next stage waits."""
+
+        def compute() -> None:
             result = self._run(request.work)
             if not self._driver.call_from_worker(
                 lambda now: self.core.compute_finished(request.job, result, now)
             ):
                 self._worker.unhurried()
 
-        def done(outcome: Finished[None] | Failed) -> None:
-            if isinstance(outcome, Failed):
-                raise outcome.error  # a bug: run_work turns whatever a peer can cause into a result
-            self._driver.flush()
+        return compute
 
-        self._worker.submit(work, done)
+    def _computed(self, outcome: Finished[None] | Failed) -> None:
+        if isinstance(outcome, Failed):
+            raise outcome.error  # a bug: run_work turns whatever a peer can cause into a result
+        self._driver.flush()
+
+    def _receive_in_worker(self) -> tuple[Callable[[], None] | None, bool]:
+        request, is_loop_wanted = self._driver.receive_in_worker(_is_compute_request)
+        return None if request is None else self._job(request), is_loop_wanted
 
     def _run(self, work: Work) -> WorkResult:
         if self._engine is None:
@@ -355,3 +372,7 @@ class Node:
         names = ", ".join(sorted(core.planner.name_of(peer) for peer in known))
         problem = "no peer" if not found else "more than one peer"
         raise UserError(f"{problem} is called {name!r}", hint=f"known here: {names}")
+
+
+def _is_compute_request(event: NodeEvent) -> TypeGuard[ComputeRequested]:
+    return isinstance(event, ComputeRequested)
