@@ -92,14 +92,37 @@ def _read_layer(file: GgufFile, config: LlamaConfig, index: int) -> LlamaLayer:
         read("attn_v", kv, d_model),
     ]
     gate_up = [read("ffn_gate", d_ff, d_model), read("ffn_up", d_ff, d_model)]
+    packed = _in_one_block(
+        np.concatenate(qkv),  # [queries + 2 * kv, d_model]
+        read("attn_output", d_model, queries),
+        np.concatenate(gate_up),  # [2 * d_ff, d_model]
+        read("ffn_down", d_model, d_ff),
+    )
     return LlamaLayer(
         attn_norm=read("attn_norm", d_model),
-        qkv=np.concatenate(qkv),  # [queries + 2 * kv, d_model]
-        output=read("attn_output", d_model, queries),
+        qkv=packed[0],
+        output=packed[1],
         ffn_norm=read("ffn_norm", d_model),
-        gate_up=np.concatenate(gate_up),  # [2 * d_ff, d_model]
-        down=read("ffn_down", d_model, d_ff),
+        gate_up=packed[2],
+        down=packed[3],
     )
+
+
+def _in_one_block(*matrices: Floats) -> list[Floats]:
+    """Return copies that lie side by side in one allocation.
+
+    numpy asks for huge pages from 4 MiB on, which most matrices of a small model stay below. A
+    stage that has slept finds its translations of addresses gone, and one page in 2 MiB is found
+    sooner than 512: 58 ms a token instead of 61 with 20 ms of sleep between thirds of the layers.
+    """
+    block = np.empty(sum(matrix.size for matrix in matrices), np.float32)
+    copies, at = [], 0
+    for matrix in matrices:
+        copy = block[at : at + matrix.size].reshape(matrix.shape)
+        copy[...] = matrix
+        copies.append(copy)
+        at += matrix.size
+    return copies
 
 
 def _read_head(file: GgufFile, config: LlamaConfig) -> LlamaHead:
