@@ -17,6 +17,9 @@ from p2pnode.wire.vframe import MAX_FRAME, Frame, MessageType, Slice
 
 _META = struct.Struct("<II")  # where the batch ends; compute so far along the chain, in us
 _TOKEN = struct.Struct("<I")
+MAX_BATCH = 512
+"""Rows computed at once; bounds how long one batch holds the engine. A prefill takes 64."""
+
 _ROOM = MAX_FRAME - 256  # header, slice heads, CRC and a seal, with room to spare
 
 
@@ -99,6 +102,7 @@ class Inbox:
     limit: int
     position: int = 0
     _frames: dict[int, tuple[Slice, int, int]] = field(default_factory=dict)
+    _rows: int = 0
 
     def add_untrusted(self, frame: Frame) -> bool:
         """Take a frame; False when its positions were handed out or are here already.
@@ -119,9 +123,14 @@ class Inbox:
         end, compute_us = _META.unpack(meta.payload)
         if not 0 <= start < start + rows.shape[0] <= end <= min(self.limit, MAX_CONTEXT):
             raise RemoteProtocolError(f"positions {start} to {end} do not fit the session")
+        if end - start > MAX_BATCH:
+            raise RemoteProtocolError(f"a batch of {end - start} rows; the most is {MAX_BATCH}")
         if start < self.position or start in self._frames:
             return False
+        if self._rows + rows.shape[0] > self.limit - self.position:
+            raise RemoteProtocolError("more rows than the session has room for: frames overlap")
         self._frames[start] = (rows, end, compute_us)
+        self._rows += rows.shape[0]
         return True
 
     def take_batch(self) -> Batch | None:
@@ -140,16 +149,17 @@ class Inbox:
                 self._forget_below(end)
                 return batch
             if position > end:
-                self._frames.clear()
+                self.skip_to(self.position)
                 raise RemoteProtocolError("frames of a batch overlap")
         return None
 
     def skip_to(self, position: int) -> None:
         """Forget frames of an older epoch; the next batch starts at ``position``."""
         self._frames.clear()
+        self._rows = 0
         self.position = position
 
     def _forget_below(self, position: int) -> None:
         self.position = position
         for start in [start for start in self._frames if start < position]:
-            del self._frames[start]
+            self._rows -= self._frames.pop(start)[0].shape[0]

@@ -88,6 +88,10 @@ class Inference:
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         self._host.compute_finished(job, result, now)
 
+    def wants(self, job: int) -> bool:
+        """Whether anybody still waits for a compute job; safe to ask from another thread."""
+        return self._host.wants(job)
+
     def peer_lost(self, peer: NodeId, reason: str, now: float) -> None:
         """``peer`` is silent, suspected or dead: mend whatever leans on it."""
         self._host.peer_unresponsive(peer, reason)

@@ -96,6 +96,7 @@ class Generation:
         self._cover_by = now + request.wait
         self._broken_at: float | None = None
         self._last_resort_at = now
+        self._stalls = 0
         self.deadline: float | None = now
         self._cut_prompt()
 
@@ -135,7 +136,8 @@ class Generation:
                     self._distrust(source, f"has refused: {reason}", now)
                     self._lose({leg}, (source,), f"refused: {reason}", now)
             case Failed(epoch=epoch, leg=leg, culprit=culprit, reason=reason):
-                if self._expects(leg, epoch, source):
+                known = any(one.run.peer == culprit for one in self.legs)
+                if known and self._expects(leg, epoch, source):
                     self.counters["stage failed"] += 1
                     self._distrust(culprit, f"has failed this answer: {reason}", now)
                     self.peer_lost(culprit, reason, now)
@@ -168,11 +170,7 @@ class Generation:
             case Phase.OPENING:
                 self._pass_over_the_silent(now)
             case Phase.RUNNING:
-                self.counters["stalled"] += 1
-                self._broken_at = now
-                self._raise_epoch(())
-                self._move(Evidence.STALLED)
-                self._open_all(now)
+                self._stall(now)
             case Phase.ENDED:
                 self.deadline = None
 
@@ -315,6 +313,7 @@ class Generation:
 
     def _accept(self, token: int, batch: Batch, now: float) -> None:
         self.tokens.append(token)
+        self._stalls = 0
         self.last_token_at = now
         self.first_token_at = now if self.first_token_at is None else self.first_token_at
         self._events.append(
@@ -373,6 +372,28 @@ class Generation:
         self._events.append(ChainBroken(self.number, self.epoch, peers, reason))
         self._raise_epoch(peers)
         self._find_cover(now)
+
+    def _stall(self, now: float) -> None:
+        """No token for too long: open the same chain anew; the second time, without the laggard."""
+        self.counters["stalled"] += 1
+        self._stalls += 1
+        if self._stalls > 1:
+            laggard = self._laggard()
+            self._distrust(laggard.run.peer, "made no progress", now)
+            self._lose({laggard.number}, (laggard.run.peer,), "made no progress", now)
+            return
+        self._broken_at = now
+        self._raise_epoch(())
+        self._move(Evidence.STALLED)
+        self._open_all(now)
+
+    def _laggard(self) -> Leg:
+        """Return the first leg that had not computed, when last asked, all it had been sent."""
+        sent = self._sent[-1].end
+        for leg in self.legs:
+            if self._opened[leg.number] < sent:
+                return leg
+        return self.legs[-1]
 
     def _raise_epoch(self, removed: tuple[NodeId, ...]) -> None:
         staying = {leg.run.peer for leg in self.legs if leg.number not in self._lost}

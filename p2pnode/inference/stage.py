@@ -105,9 +105,9 @@ class StageHost:
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named."""
-        key = self._jobs.pop(job)
+        key = self._jobs.pop(job, None)
         if key is None:
-            return  # memory was freed; nobody waits for that
+            return  # memory was freed, or the session was closed meanwhile
         stage = self._stages.get(key)
         if stage is None or stage.job != job:
             self.counters["compute of a closed session"] += 1
@@ -122,6 +122,10 @@ class StageHost:
             stage.sent.append(batch)
             self._send(stage, batch)
         self._compute(stage)
+
+    def wants(self, job: int) -> bool:
+        """Whether anybody still waits for ``job``; safe to ask from another thread."""
+        return job in self._jobs
 
     def peer_unresponsive(self, peer: NodeId, reason: str) -> None:
         """Tell the requesters whose next stage is ``peer``: nobody else can see it."""
@@ -263,6 +267,8 @@ class StageHost:
         stage.inbox.skip_to(stage.next_position)
 
     def _resume(self, stage: Stage, position: int) -> None:
+        if stage.sending:
+            return  # once an epoch: each sends all that is kept, for a message of 150 bytes
         stage.sending, stage.send_from = True, position
         for batch in stage.sent:
             self.counters["batch replayed"] += batch.start >= position
@@ -271,6 +277,8 @@ class StageHost:
     def _free(self, stage: Stage) -> None:
         del self._stages[stage.key]
         self._doors.pop((stage.order.upstream.peer, stage.order.upstream.stream), None)
+        if stage.job is not None:
+            self._jobs.pop(stage.job, None)  # whoever computes need not begin
         self._request(Release(stage.session_key), None)
 
     def _of_session(self, requester: NodeId, session: int) -> list[Stage]:
@@ -293,6 +301,7 @@ class StageHost:
                 order.out_dtype,
                 order.sampling,
                 order.sample_from,
+                order.positions,
             ),
             stage.key,
         )

@@ -36,6 +36,7 @@ class Forward:
         out_dtype: How to code hidden states: ``f16`` or ``f32``.
         sampling: How to draw tokens; None for a stage that is not the last.
         sample_from: First position whose token is wanted.
+        positions: What was admitted; reserved in the KV cache with the first batch. 0 for none.
     """
 
     session: SessionKey
@@ -44,6 +45,7 @@ class Forward:
     out_dtype: str
     sampling: Sampling | None
     sample_from: int
+    positions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResu
 
 def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Computed:
     inputs = [_decode_untrusted(batch, work.layers.start) for batch in work.batches]
+    if work.positions and work.batches[0].start == 0:
+        engine.reserve(work.session, work.layers, work.positions)  # as it was admitted, exactly
     began = clock()
     hidden = engine.forward(work.session, work.layers, inputs, work.batches[0].start)
     tokens = _sample(engine, work, hidden)

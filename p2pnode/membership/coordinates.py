@@ -27,6 +27,7 @@ FILTER_WINDOW = 3
 HEIGHT_MIN = 1e-5
 GRAVITY_RADIUS = 150.0
 RTT_MAX = 10.0
+FARTHEST = 100.0  # seconds; a peer may claim any place, but it pushes us no farther than this
 _ZERO = 1e-6
 
 _LAYOUT = struct.Struct(f"<{DIMENSIONS + 3}e")  # half floats: 11 bits, where 8 would do
@@ -132,7 +133,7 @@ class Vivaldi:
         error = min(ERROR_MAX, wrongness * gain + before.error * (1 - gain))
         pushed = self._push(before, other, FORCE_GAIN * weight * (rtt - distance))
         self._residues.append(rtt - pushed.plain_distance(other))
-        adjustment = math.fsum(self._residues) / (2 * ADJUSTMENT_WINDOW)
+        adjustment = _bounded(math.fsum(self._residues) / (2 * ADJUSTMENT_WINDOW))
         self.own = self._gravitate(replace(pushed, error=error, adjustment=adjustment))
 
     def _gravitate(self, place: Coordinate) -> Coordinate:
@@ -148,7 +149,7 @@ class Vivaldi:
         else:  # two nodes at one place must part in some direction, and any will do
             height = place.height
             unit = self._random_unit()
-        vector = tuple(a + u * force for a, u in zip(place.vector, unit, strict=True))
+        vector = tuple(_bounded(a + u * force) for a, u in zip(place.vector, unit, strict=True))
         return replace(place, vector=vector, height=min(max(height, HEIGHT_MIN), RTT_MAX))
 
     def _random_unit(self) -> list[float]:
@@ -157,3 +158,7 @@ class Vivaldi:
             length = math.hypot(*vector)
             if length > _ZERO:
                 return [part / length for part in vector]
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, -FARTHEST), FARTHEST)

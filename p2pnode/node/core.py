@@ -49,6 +49,7 @@ from p2pnode.transport.events import (
     TransportEvent,
 )
 from p2pnode.transport.identity import verify
+from p2pnode.wire.capability import SPACE_MISMATCH
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted
 
@@ -334,7 +335,8 @@ class NodeCore:
     def _take_frame_untrusted(self, frame: Frame, peer: NodeId, now: float) -> None:
         if frame.type is MessageType.SYNC and frame.space_hash32 == 0:  # an error; never answered
             error = SyncError.from_body_untrusted(parse_sync_untrusted(frame))
-            self.counters[f"error from a peer: {error.code[:32]}"] += 1
+            known = error.code if error.code == SPACE_MISMATCH else "another"
+            self.counters[f"error from a peer: {known}"] += 1
             self._note(f"{self.planner.name_of(peer)} answers: {error.message[:200]}")
             return
         refusal = self.inference.receive_frame_untrusted(frame, peer, now)
@@ -398,5 +400,7 @@ class NodeCore:
             self._announce_at = now + self.config.announce_every
 
     def _note(self, line: str) -> None:
+        # What peers say is in some of these, and faces print them.
+        line = "".join(letter for letter in line if letter.isprintable())
         self.log.append(line)
         self._events.append(Noted(line))

@@ -219,6 +219,8 @@ class Node:
         """Return what the worker does: compute, and send the result; the next stage waits."""
 
         def compute() -> None:
+            if not self.core.inference.wants(request.job):
+                return  # the session was closed while this waited
             result = self._run(request.work)
             if not self._driver.call_from_worker(
                 lambda now: self.core.compute_finished(request.job, result, now)

@@ -13,6 +13,7 @@ from p2pnode.inference.work import Computed, Forward, Work, WorkResult
 
 _NEWEST = 32
 _ENOUGH = 8  # samples that outweigh the calibration, and between two looks at them
+_MOST_JOBS = 256
 _NEWS = 0.2  # a change of a fifth is worth telling the swarm
 
 
@@ -36,6 +37,8 @@ class SpeedWatch:
 
     def started(self, job: int, work: Work) -> None:
         if isinstance(work, Forward) and sum(batch.rows for batch in work.batches) == 1:
+            if len(self._jobs) > _MOST_JOBS:
+                self._jobs.clear()  # of sessions closed before their turn
             self._jobs[job] = work
 
     def finished(self, job: int, result: WorkResult) -> bool:

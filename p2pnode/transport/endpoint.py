@@ -19,7 +19,7 @@ from p2pnode.transport.events import (
     TransportEvent,
 )
 from p2pnode.transport.handshake import Dial, Established, Local
-from p2pnode.transport.identity import Identity
+from p2pnode.transport.identity import Identity, is_possible
 from p2pnode.transport.lobby import HalfOpen, Lobby
 from p2pnode.transport.packets import DATA_HEADER, DroppedError, Hello, Kind
 from p2pnode.transport.snapshot import TransportSnapshot
@@ -72,6 +72,10 @@ class Endpoint:
             self._events.append(DialFailed(address, peer, "that is this node itself"))
             return
         if peer in self._by_peer or self._is_connected_at(address):
+            return
+        if peer is not None and not is_possible(peer):
+            # Announcements and gossip bring keys of strangers; a bad one is no bug of ours.
+            self._events.append(DialFailed(address, peer, "its key is no key: no such node exists"))
             return
         self._lobby.dial(address, peer, now)
 

@@ -70,3 +70,12 @@ def static_key_untrusted(node_id: bytes) -> bytes:
         return crypto_sign_ed25519_pk_to_curve25519(node_id)
     except (CryptoError, RuntimeError) as error:
         raise RemoteProtocolError(f"no such node can exist: {node_id.hex()}") from error
+
+
+def is_possible(node_id: bytes) -> bool:
+    """Whether a node can have this id: not every 32 bytes are a usable key."""
+    try:
+        static_key_untrusted(node_id)
+    except RemoteProtocolError:
+        return False
+    return True

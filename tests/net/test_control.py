@@ -354,7 +354,7 @@ def test_a_link_in_the_place_of_the_directory_is_refused(runtime: Path, tmp_path
 def test_a_client_looks_wherever_the_node_may_be(
     runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(runtime))
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     path = control_path(tmp_path / "state")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))

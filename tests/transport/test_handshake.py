@@ -125,11 +125,12 @@ def test_a_node_does_not_connect_to_itself() -> None:
     ] * 2
 
 
-def test_an_impossible_node_is_our_own_mistake() -> None:
+def test_an_impossible_node_is_a_failed_dial() -> None:
     peers = Endpoints(seed=5)
-    alice = peers.add("alice")
-    with pytest.raises(LocalProtocolError):
-        peers.endpoints[alice].connect(NOWHERE, 0.0, peer=NodeId(bytes(32)))
+    alice, bob = peers.add("alice"), peers.add("bob")
+    peers.connect(alice, bob, peer=NodeId(bytes(32)))
+    [event] = [event for _, _, event in peers.network.story if isinstance(event, DialFailed)]
+    assert event.peer == NodeId(bytes(32))
 
 
 @pytest.mark.parametrize("knows_peer", [False, True], ids=["XX", "IK"])

@@ -18,7 +18,7 @@ def say(line: str = "", *, end: str = "\n") -> None:
 
 def note(line: str) -> None:
     """Tell the person something that is not the result."""
-    click.echo(click.style(line, dim=True), err=True)
+    click.echo(click.style(printable(line), dim=True), err=True)
 
 
 def say_json(value: object) -> None:
@@ -28,9 +28,9 @@ def say_json(value: object) -> None:
 
 def complain(error: UserError) -> int:
     """Say what went wrong and what to do about it; return the exit status."""
-    click.echo(f"p2pnode: {error}", err=True)
+    click.echo(f"p2pnode: {printable(str(error))}", err=True)
     if error.hint:
-        click.echo(f"  try: {error.hint}", err=True)
+        click.echo(f"  try: {printable(error.hint)}", err=True)
     return 1
 
 
