@@ -165,11 +165,13 @@ class StateDirectory:
         path = self.path / name
         with _explained(path):
             try:
-                with path.open("rb") as file:
+                with path.open("rb", opener=_open_at_once) as file:
                     mode = os.fstat(file.fileno()).st_mode
-                    data = file.read(MAX_FILE + 1)
+                    data = file.read(MAX_FILE + 1) if stat.S_ISREG(mode) else b""
             except FileNotFoundError:
                 return None
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path} is no ordinary file", hint="move it away to start afresh")
         if private and mode & 0o077:
             raise UserError(
                 f"other accounts can read {path}, which must stay secret",
@@ -207,6 +209,11 @@ class StateDirectory:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a named pipe in a file's place would hold up the node for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _text_of(data: bytes) -> str:

@@ -159,3 +159,10 @@ def test_any_content_parses_or_is_refused(text: str) -> None:
             parse(text)
         except (ValueError, TypeError, KeyError):
             continue
+
+
+def test_a_pipe_in_a_files_place_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path / "state")
+    os.mkfifo(tmp_path / "state" / "peers.json", 0o600)
+    with pytest.raises(UserError, match="no ordinary file"):
+        state.remembered_peers()
