@@ -165,7 +165,7 @@ class StateDirectory:
         path = self.path / name
         with _explained(path):
             try:
-                with path.open("rb", opener=_open_at_once) as file:
+                with os.fdopen(_open_at_once(path), "rb") as file:
                     mode = os.fstat(file.fileno()).st_mode
                     data = file.read(MAX_FILE + 1) if stat.S_ISREG(mode) else b""
             except FileNotFoundError:
@@ -211,9 +211,9 @@ class StateDirectory:
                 os.close(descriptor)
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_at_once(path: Path) -> int:
     """Open without waiting: a named pipe in a file's place would hold up the node for ever."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
 def _text_of(data: bytes) -> str:
