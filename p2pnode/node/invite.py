@@ -81,9 +81,11 @@ def decode_invite(code: str) -> Invite:
             _refuse("this invite code was made by a newer version", "update p2pnode and try again")
         _refuse("this is not an invite code", f"one begins with {PREFIX}; copy the whole line")
     text = plain.removeprefix(prefix).translate(_MISREAD)
+    if len(text) * 5 < (SECRET_BYTES + 2 + _CHECKSUM_BYTES) * 8:
+        _refuse("this invite code is incomplete", "copy the whole line, to its last letter")
     data = _from_base32(text)
     body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-    if len(data) < SECRET_BYTES + 2 + _CHECKSUM_BYTES or _base32(data) != text:
+    if _base32(data) != text:
         _refuse("this invite code is incomplete", "copy the whole line, to its last letter")
     if checksum != _checksum(body):
         _refuse("this invite code has a typing mistake", "copy it instead of typing it")
