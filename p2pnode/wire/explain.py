@@ -7,7 +7,7 @@ from zlib import crc32
 
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.wire.compression import ZSTD_MAGIC, decompress_untrusted
-from p2pnode.wire.dtypes import DType, payload_problem
+from p2pnode.wire.dtypes import REGISTRY, DType, dtype_label, payload_problem
 from p2pnode.wire.vframe import (
     MAX_FRAME,
     MAX_INFLATED,
@@ -129,9 +129,8 @@ def _slice_fields(body: bytes, lengths: list[int], prefix: str, base: int) -> It
         shape = struct.unpack_from(f"<{ndim}I", body, at + 2)
         payload_at = at + 2 + 4 * ndim
         there = min(length, len(body) - payload_at)
-        known = dtype in set(DType)
-        word = DType(dtype).name if known else f"0x{dtype:02x}"
-        yield Field(f"{name}.dtype", base + at, 1, word, "" if known else "unknown dtype")
+        unknown = "" if dtype in REGISTRY else "unknown dtype"
+        yield Field(f"{name}.dtype", base + at, 1, dtype_label(dtype), unknown)
         yield Field(f"{name}.ndim", base + at + 1, 1, ndim)
         yield Field(f"{name}.shape", base + at + 2, 4 * ndim, shape)
         problem = payload_problem(dtype, shape, length) or ""
