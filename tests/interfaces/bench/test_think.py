@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +19,12 @@ from p2pnode.interfaces.bench.think.contestant import (
     make_hidden,
     raw_codec,
 )
-from p2pnode.interfaces.bench.think.measure import LEAST, measure
+from p2pnode.interfaces.bench.think.measure import DISTRIBUTIONS, LEAST, measure
 from p2pnode.interfaces.bench.think.report import as_table
-from p2pnode.interfaces.bench.think.roster import choose
+from p2pnode.interfaces.bench.think.roster import INSTALL, choose, everyone, reason_to_skip
 from p2pnode.interfaces.cli.bench_commands import bench
+
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +84,24 @@ def test_whose_package_is_missing_is_skipped_with_what_to_install() -> None:
     }
     assert figures["rows"][1]["encode_us"]["p50"] > 0
     assert "skipped: pigeons needs no_such_package_of_pigeons" in as_table(figures)
+
+
+@pytest.mark.parametrize("contestant", everyone(), ids=lambda one: one.name)
+def test_everyone_whose_packages_are_here_gets_the_same_values_back(contestant: Contestant) -> None:
+    (row,) = measure([contestant], rounds=1, tell=ignore)["rows"]
+    if reason_to_skip(contestant) is not None:
+        assert INSTALL in row["skipped"]
+    elif contestant.link is not None:
+        assert row["round_trip_us"]["p50"] > 0
+
+
+def test_an_extra_names_what_is_needed() -> None:
+    extra = {
+        requirement.split()[0]
+        for requirement in PROJECT["project"]["optional-dependencies"]["bench"]
+    }
+    needed = {DISTRIBUTIONS.get(module, module) for one in everyone() for module in one.needs}
+    assert extra == needed
 
 
 def test_a_codec_that_changes_values_is_caught() -> None:

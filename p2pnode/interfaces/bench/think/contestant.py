@@ -20,6 +20,8 @@ F16Array: TypeAlias = npt.NDArray[np.float16]
 Facts: TypeAlias = dict[str, Any]
 """What a server tells its callers, as JSON: its port, and whatever they need to trust it."""
 Ready: TypeAlias = Callable[[Facts], None]
+Foreign: TypeAlias = Any
+"""Something of a package that may not be installed, so that no type of it can be named."""
 
 HOST = "127.0.0.1"
 PATIENCE = 10

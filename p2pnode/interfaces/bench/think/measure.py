@@ -44,6 +44,9 @@ WARM_UP = 200
 
 WARM_UP_SECONDS = 1.0
 
+DISTRIBUTIONS = {"grpc": "grpcio", "zmq": "pyzmq"}
+"""Modules whose package has another name."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -231,9 +234,6 @@ def _add_ratios(rows: dict[str, dict[str, Any]]) -> None:
 
 def _version(module: str) -> str | None:
     try:
-        return version(_DISTRIBUTIONS.get(module, module))
+        return version(DISTRIBUTIONS.get(module, module))
     except PackageNotFoundError:
         return None
-
-
-_DISTRIBUTIONS = {"grpc": "grpcio", "zmq": "pyzmq"}

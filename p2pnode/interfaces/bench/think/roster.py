@@ -8,11 +8,35 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.bench.think.contestant import Contestant
 from p2pnode.interfaces.bench.think.floor import udp
 from p2pnode.interfaces.bench.think.frames import sealed_frame
+from p2pnode.interfaces.bench.think.grpc_calls import grpc_stream, grpc_unary
+from p2pnode.interfaces.bench.think.msgpack_tcp import msgpack_asyncio, msgpack_uvloop
 from p2pnode.interfaces.bench.think.ours import p2pnode
+from p2pnode.interfaces.bench.think.over_http import (
+    json_http,
+    json_http_anew,
+    orjson_http,
+    raw_http,
+)
+from p2pnode.interfaces.bench.think.quic import quic
+from p2pnode.interfaces.bench.think.zeromq import zeromq
 
 INSTALL = "pip install 'p2pnode[bench]'"
 
-_EVERYONE = (p2pnode, sealed_frame, udp)
+_EVERYONE = (
+    p2pnode,
+    sealed_frame,
+    udp,
+    msgpack_uvloop,
+    msgpack_asyncio,
+    zeromq,
+    grpc_stream,
+    grpc_unary,
+    quic,
+    raw_http,
+    orjson_http,
+    json_http,
+    json_http_anew,
+)
 
 
 def everyone() -> list[Contestant]:
