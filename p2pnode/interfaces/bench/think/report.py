@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from p2pnode.interfaces.cli.output import table
+from p2pnode.interfaces.cli.output import plural, table
 
 _HEADINGS = ("one Think, us", "encode", "decode", "round trip", "p99", "ours / its", "p99")
 
@@ -23,7 +23,7 @@ def _footing(facts: dict[str, Any], present: list[dict[str, Any]]) -> str:
     return (
         f"{facts['shape']} {facts['dtype']}, a frame of {facts['frame_bytes']} bytes; "
         f"medians of at least {least} repetitions in {facts['rounds']} rounds; "
-        f"{facts['cpu_count']} cores, Python {facts['python']}"
+        f"{plural(facts['cpu_count'], 'core')}, Python {facts['python']}"
     )
 
 
