@@ -1,6 +1,7 @@
 """The comparison of one Think: its rounds, its rows, and who is missing."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from p2pnode.interfaces.bench.think.contestant import (
     raw_codec,
 )
 from p2pnode.interfaces.bench.think.measure import DISTRIBUTIONS, LEAST, measure
+from p2pnode.interfaces.bench.think.placement import keep_on, on_cores
 from p2pnode.interfaces.bench.think.report import as_table
 from p2pnode.interfaces.bench.think.roster import INSTALL, choose, everyone, reason_to_skip
 from p2pnode.interfaces.cli.bench_commands import bench
@@ -72,6 +74,25 @@ def test_the_ratio_stands_at_the_end_of_the_line() -> None:
     *_, ratio, tail = lines[2].split()
     assert float(ratio) > 1
     assert float(tail) > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a process on a core")
+def test_both_sides_stay_on_the_core_they_were_given() -> None:
+    usable = os.sched_getaffinity(0)
+    with on_cores(1) as core:
+        assert os.sched_getaffinity(0) == {core} == {min(usable)}
+        with subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+        ) as child:
+            os.sched_setaffinity(child.pid, usable)
+            keep_on(child.pid, core)
+            assert os.sched_getaffinity(child.pid) == {core}
+    assert os.sched_getaffinity(0) == usable
+    figures = measure(choose(("udp",)), rounds=1, tell=ignore, cores=1)
+    assert figures["conditions"]["kept_on_cores"] == 1
+    assert ", kept on 1, " in as_table(figures)
+    with pytest.raises(UserError, match="core only"), on_cores(len(usable) + 1):
+        pass
 
 
 def test_whose_package_is_missing_is_skipped_with_what_to_install() -> None:

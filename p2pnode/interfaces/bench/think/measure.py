@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import numpy as np
-import psutil
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.bench.figures import quantile, spread
@@ -25,6 +23,7 @@ from p2pnode.interfaces.bench.think.contestant import (
     make_hidden,
 )
 from p2pnode.interfaces.bench.think.frames import encode_think
+from p2pnode.interfaces.bench.think.placement import on_cores, usable_cores
 from p2pnode.interfaces.bench.think.roster import reason_to_skip
 from p2pnode.interfaces.bench.think.server import server_process
 
@@ -69,7 +68,11 @@ class Entrant:
 
 
 def measure(
-    contestants: list[Contestant], *, rounds: int, tell: Callable[[float], None]
+    contestants: list[Contestant],
+    *,
+    rounds: int,
+    tell: Callable[[float], None],
+    cores: int | None = None,
 ) -> dict[str, Any]:
     """Let everyone who can send one hidden state there and back, ``rounds`` times in turns.
 
@@ -77,15 +80,18 @@ def measure(
         contestants: Who takes part.
         rounds: Turns of each; every other round goes through them backwards.
         tell: Hears which part is done.
+        cores: See :func:`~p2pnode.interfaces.bench.think.placement.on_cores`.
 
     Raises:
         UserError: One of them failed, or gave back something else than it was given.
     """
     hidden = make_hidden()
     skipped = {one.name: why for one in contestants if (why := reason_to_skip(one)) is not None}
+    facts = conditions(hidden, rounds, contestants, cores)
     with ExitStack() as stack:
+        far_core = stack.enter_context(on_cores(cores))
         entrants = [
-            stack.enter_context(_entrant(one, hidden))
+            stack.enter_context(_entrant(one, hidden, far_core))
             for one in contestants
             if one.name not in skipped
         ]
@@ -100,12 +106,14 @@ def measure(
     rows |= {name: {"name": name, "skipped": why} for name, why in skipped.items()}
     _add_ratios(rows)
     return {
-        "conditions": conditions(hidden, rounds, contestants),
+        "conditions": facts,
         "rows": [rows[one.name] for one in contestants],
     }
 
 
-def conditions(hidden: F16Array, rounds: int, contestants: list[Contestant]) -> dict[str, Any]:
+def conditions(
+    hidden: F16Array, rounds: int, contestants: list[Contestant], cores: int | None
+) -> dict[str, Any]:
     """Say what the figures depend on."""
     packages = {
         "numpy",
@@ -118,7 +126,8 @@ def conditions(hidden: F16Array, rounds: int, contestants: list[Contestant]) -> 
         "dtype": "f16",
         "frame_bytes": len(encode_think(hidden, 0)),
         "rounds": rounds,
-        "cpu_count": _usable_cpus(),
+        "cpu_count": usable_cores(),
+        "kept_on_cores": cores,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: found for name in sorted(packages) if (found := _version(name))},
@@ -126,13 +135,13 @@ def conditions(hidden: F16Array, rounds: int, contestants: list[Contestant]) -> 
 
 
 @contextmanager
-def _entrant(contestant: Contestant, hidden: F16Array) -> Iterator[Entrant]:
+def _entrant(contestant: Contestant, hidden: F16Array, far_core: int | None) -> Iterator[Entrant]:
     """Start a contestant's server, connect to it, and warm both up."""
     codec = contestant.codec() if contestant.codec is not None else None
     with ExitStack() as stack:
         caller = None
         if contestant.link is not None:
-            facts = stack.enter_context(server_process(contestant.name))
+            facts = stack.enter_context(server_process(contestant.name, far_core))
             with _blamed_on(contestant):
                 caller = stack.enter_context(contestant.link.caller(facts))
                 _warm_up(caller, hidden)
@@ -235,15 +244,6 @@ def _add_ratios(rows: dict[str, dict[str, Any]]) -> None:
         its = row.get("round_trip_us")
         if ours and its and row["name"] != "p2pnode":
             row["ours_over_its"] = {part: round(ours[part] / its[part], 4) for part in its}
-
-
-def _usable_cpus() -> int:
-    """Count the cores that this process, and so each of its servers, may use.
-
-    It matters: on two idle cores of a virtual machine every round trip waits for both to wake,
-    35 us each (measured). On one, as under ``taskset -c 0``, it takes what the code takes.
-    """
-    return len(psutil.Process().cpu_affinity() or ()) if psutil.LINUX else os.cpu_count() or 1
 
 
 def _version(module: str) -> str | None:

@@ -19,11 +19,12 @@ def as_table(figures: dict[str, Any]) -> str:
 
 
 def _footing(facts: dict[str, Any], present: list[dict[str, Any]]) -> str:
+    kept = f", kept on {facts['kept_on_cores']}" if facts["kept_on_cores"] else ""
     least = min((row["repetitions"] for row in present), default=0)
     return (
         f"{facts['shape']} {facts['dtype']}, a frame of {facts['frame_bytes']} bytes; "
         f"medians of at least {least} repetitions in {facts['rounds']} rounds; "
-        f"{plural(facts['cpu_count'], 'core')}, Python {facts['python']}"
+        f"{plural(facts['cpu_count'], 'core')}{kept}, Python {facts['python']}"
     )
 
 

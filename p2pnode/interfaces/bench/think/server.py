@@ -17,12 +17,15 @@ from typing import IO
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.bench.think.contestant import PATIENCE, Facts
+from p2pnode.interfaces.bench.think.placement import keep_on
 from p2pnode.interfaces.bench.think.roster import choose
 
 
 @contextmanager
-def server_process(name: str) -> Iterator[Facts]:
+def server_process(name: str, core: int | None = None) -> Iterator[Facts]:
     """Yield what the server of contestant ``name`` tells its callers; it has ended afterwards.
+
+    ``core`` is the one to keep it on; None leaves that to the system.
 
     Raises:
         UserError: It did not start; the message has its last line.
@@ -36,6 +39,7 @@ def server_process(name: str) -> Iterator[Facts]:
             start_new_session=True,  # a Ctrl-C is the parent's to handle: its end is ours
         )
         try:
+            keep_on(process.pid, core)
             yield _facts(process, name, log)
         finally:
             _end(process)
