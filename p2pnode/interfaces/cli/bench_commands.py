@@ -58,6 +58,30 @@ def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
         _report(measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar), as_json)
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench think --only p2pnode --only udp --json")
+@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--only", multiple=True, metavar="NAME", help="Leave out all others; repeatable.")
+@click.option(
+    "--cores",
+    type=click.IntRange(1, 2),
+    help="Keep both sides on one core, or each on one of two.  [default: as the system likes]",
+)
+@json_option
+def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) -> None:
+    """Send one hidden state to another process and back, in all the ways one might."""
+    from p2pnode.interfaces.bench.think import measure as measurement
+    from p2pnode.interfaces.bench.think.report import as_table
+    from p2pnode.interfaces.bench.think.roster import choose
+
+    contestants = choose(only)
+    with progress("everyone in turns", show=not as_json) as bar:
+        figures = measurement.measure(contestants, rounds=rounds, tell=bar, cores=cores)
+    if as_json:
+        say_json(figures)
+    else:
+        say(as_table(figures))
+
+
 def _report(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say_json(figures)
