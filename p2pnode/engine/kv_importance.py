@@ -82,6 +82,7 @@ class Case:
 
     def __init__(self, probe: KvProbe, tokens: TokenIds, answer: int = ANSWER) -> None:
         self._probe = probe
+        self.tokens = tokens
         self._after = tokens[-answer:]
         self.seen = probe.observe(tokens[:-answer])
         self.clean = probe.answer(self.seen, self._after)  # [answer, vocab], log probabilities

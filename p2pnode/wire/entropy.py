@@ -1,6 +1,6 @@
 """Small whole numbers around zero to as few bytes as their spread allows, and back.
 
-An interleaved range coder of the ANS kind (J. Duda, "Asymmetric numeral systems", 2013; many
+An interleaved coder by asymmetric numeral systems (J. Duda, arXiv 1311.2540, 2013; many
 lanes that share one run of 16-bit words as in F. Giesen, "Interleaved entropy coders", 2014):
 symbol ``i`` belongs to lane ``i mod lanes``, and one step codes a symbol of every lane in a few
 numpy calls. Each number comes with a *class*, which says how widely such numbers spread; both
