@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -80,6 +81,27 @@ def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) 
         say_json(figures)
     else:
         say(as_table(figures))
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench kv --json")
+@click.option(
+    "--calibration",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Its file; made first where it is missing, which takes minutes.  [default: the cache]",
+)
+@_model_option
+@json_option
+def kv(calibration: Path | None, model: str, as_json: bool) -> None:
+    """Code KV caches: bytes, time, and how far the answers move."""
+    from p2pnode.interfaces.bench import kv_codec as measurement
+    from p2pnode.node import models
+
+    path = model_file(model)
+    space = models.describe_model(path).space_hash32
+    file = calibration or models.cache_dir() / "calibrations" / f"{space:08x}.kv"
+    with progress("coding KV caches", show=not as_json) as bar:
+        figures = measurement.measure(path, file, tell=bar)
+    _report(figures, as_json)
 
 
 def _report(figures: dict[str, Any], as_json: bool) -> None:
