@@ -19,6 +19,9 @@ PayloadRule: TypeAlias = Callable[[tuple[int, ...], int], str | None]
 """Given a shape and a payload's bytes, what is wrong with them, or None. It judges strangers'
 numbers: dims up to 2^32 - 1 and 255 of them, zeros too, and it must raise nothing."""
 
+CENTRED_HEAD = 8
+"""Bytes of a centred payload before its outliers and its body."""
+
 FIRST_EXTENSION = 0x20
 FIRST_PRIVATE = 0x80
 """From here to 0xff no published type will ever be; the codes between are given out by the
@@ -42,6 +45,8 @@ class DType(IntEnum):
     """The upper half of an F32, little-endian. An extension."""
     Q2 = 0x22
     """A 2-bit code, four a byte, the first in the highest bits. An extension."""
+    CENTRED = 0x23
+    """Steps away from a calibration's mean, entropy-coded. An extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,15 @@ def _sparse_problem(shape: tuple[int, ...], size: int) -> str | None:
     return None
 
 
+def _centred_problem(shape: tuple[int, ...], size: int) -> str | None:
+    if len(shape) != 2:
+        return f"centred states of {len(shape)} dims"
+    most = 2 * prod(shape)
+    if not CENTRED_HEAD < size < most:
+        return f"{size} payload bytes, where the shape allows {CENTRED_HEAD} to {_short(most)}"
+    return None
+
+
 def _short(number: int) -> str:
     # 255 dims of 2^32 multiply to 2,456 digits, which no log wants.
     return str(number) if number < 1 << 64 else "more than 2^64"
@@ -231,6 +245,14 @@ _INFOS: dict[int, DTypeInfo] = {
         extension=True,
         auxiliary=_SCALED,
         layout="four a byte, the first in the highest bits",
+    ),
+    DType.CENTRED: DTypeInfo(
+        "centred",
+        8,
+        6,
+        extension=True,
+        rule=_centred_problem,
+        layout="entropy-coded steps from a calibration's mean; fewer bytes than F16 would take",
     ),
 }
 _PUBLISHED = frozenset(_INFOS)

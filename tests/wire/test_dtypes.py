@@ -28,7 +28,7 @@ from p2pnode.wire.dtypes import (
 from p2pnode.wire.frame_json import explain_frame, frame_to_json, json_to_frame
 from p2pnode.wire.vframe import Frame, MessageType, Slice, decode_frame_untrusted, encode_frame
 
-DENSE = [dtype for dtype in DType if dtype is not DType.COO]
+DENSE = [dtype for dtype in DType if dtype not in {DType.COO, DType.CENTRED}]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,14 @@ def test_nine_elements(dtype: DType, size: int) -> None:
 def test_a_shape_alone_does_not_size_what_is_sparse_or_unknown(dtype: int) -> None:
     with pytest.raises(LocalProtocolError):
         payload_size(dtype, (1,))
+
+
+def test_centred_states_take_less_than_half_precision_would() -> None:
+    assert payload_problem(DType.CENTRED, (2, 9), 35) is None
+    assert "8 to 36" in str(payload_problem(DType.CENTRED, (2, 9), 36))
+    assert "8 to 36" in str(payload_problem(DType.CENTRED, (2, 9), 8))
+    assert "3 dims" in str(payload_problem(DType.CENTRED, (2, 9, 1), 20))
+    assert payload_problem(DType.CENTRED, (2**32 - 1, 2**32 - 1), 9) is None
 
 
 def test_sparse_values_are_whole_and_no_more_than_the_shape_holds() -> None:
