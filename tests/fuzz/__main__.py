@@ -7,7 +7,6 @@ the exit status is 1.
 
 import argparse
 import importlib.util
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.fuzz.target import Target
-from tests.fuzz.targets import CORPUS, TARGETS, inputs
+from tests.fuzz.target import Target, blob
+from tests.fuzz.targets import TARGETS, inputs, packed_corpus
 
 _HANG = 10
 """Seconds that one input may take under instrumentation, which slows ten times and more."""
@@ -51,7 +50,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--replay", type=Path, help="run one input through one target, no more")
     parser.add_argument(
         "--keep", type=int, default=0, metavar="BYTES",
-        help="merge what was learnt into the committed corpus: inputs of at most so many bytes",
+        help="write what was learnt into the committed corpus, at most so many bytes a target",
     )  # fmt: skip
     return parser.parse_args()
 
@@ -75,7 +74,7 @@ def _fuzz(target: Target, seconds: int, keep: int) -> list[tuple[str, Path]]:
             *([f"-dict={words}"] if target.words else []), str(learnt), str(start),
         )  # fmt: skip
         if keep:
-            _keep(target, learnt, keep)
+            _keep(target, learnt, start, keep)
     found = sorted(set(findings.iterdir()) - before)
     if run.returncode and not found:
         print(run.stdout)
@@ -102,15 +101,15 @@ def _engine(target: Target, *arguments: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def _keep(target: Target, learnt: Path, most: int) -> None:
-    """Add to the committed corpus what reaches code that nothing in it reaches."""
-    kept = CORPUS / target.name
-    kept.mkdir(exist_ok=True)
+def _keep(target: Target, learnt: Path, start: Path, most: int) -> None:
+    """Replace the committed corpus by the fewest inputs that reach as much, the shortest first."""
     with tempfile.TemporaryDirectory() as folder:
-        for path in learnt.iterdir():
-            if path.stat().st_size <= most:
-                shutil.copy(path, folder)
-        _engine(target, "-merge=1", str(kept), folder)
+        _engine(target, "-merge=1", folder, str(start), str(learnt))
+        found = sorted((path.read_bytes() for path in Path(folder).iterdir()), key=len)
+    packed = b"".join(map(blob, found))
+    while len(packed) > most:
+        packed = packed[: -2 - len(found.pop())]
+    packed_corpus(target.name).write_bytes(packed)
 
 
 def _too_large(target: Target, learnt: Path, findings: Path) -> list[Path]:

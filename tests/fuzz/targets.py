@@ -11,10 +11,11 @@ from tests.fuzz import (
     text_targets,
     transport_targets,
 )
-from tests.fuzz.target import Target
+from tests.fuzz.target import Script, Target
 
 CORPUS = Path(__file__).parent / "corpus"
-"""Inputs that fuzzing found worth keeping, and every input that once was a finding."""
+"""A file a target of inputs that fuzzing found worth keeping, each behind two bytes of length,
+and a folder a target of those that once were findings, under a name that says what was wrong."""
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -30,8 +31,16 @@ TARGETS: dict[str, Target] = {
 }
 
 
+def packed_corpus(name: str) -> Path:
+    return CORPUS / f"{name}.bin"
+
+
 def inputs(target: Target) -> Iterator[bytes]:
     """Yield the seeds of a target and what lies in its corpus."""
     yield from target.seeds()
+    packed = packed_corpus(target.name)
+    script = Script(packed.read_bytes() if packed.exists() else b"")
+    while script:
+        yield script.blob()
     for path in sorted((CORPUS / target.name).glob("*")):
         yield path.read_bytes()
