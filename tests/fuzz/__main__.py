@@ -74,7 +74,7 @@ def _fuzz(target: Target, seconds: int, keep: int) -> list[tuple[str, Path]]:
             *([f"-dict={words}"] if target.words else []), str(learnt), str(start),
         )  # fmt: skip
         if keep:
-            _keep(target, learnt, start, keep)
+            _keep(target, learnt, keep)
     found = sorted(set(findings.iterdir()) - before)
     if run.returncode and not found:
         print(run.stdout)
@@ -101,14 +101,14 @@ def _engine(target: Target, *arguments: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def _keep(target: Target, learnt: Path, start: Path, most: int) -> None:
-    """Replace the committed corpus by the fewest inputs that reach as much, the shortest first."""
-    with tempfile.TemporaryDirectory() as folder:
-        _engine(target, "-merge=1", folder, str(start), str(learnt))
-        found = sorted((path.read_bytes() for path in Path(folder).iterdir()), key=len)
-    packed = b"".join(map(blob, found))
-    while len(packed) > most:
-        packed = packed[: -2 - len(found.pop())]
+def _keep(target: Target, learnt: Path, most: int) -> None:
+    """Replace the committed corpus by what was learnt, the shortest first, as far as it fits."""
+    found = {path.read_bytes() for path in learnt.iterdir()}
+    packed = b""
+    for data in sorted(found, key=lambda one: (len(one), one)):
+        if len(packed) + 2 + len(data) > most:
+            break
+        packed += blob(data)
     packed_corpus(target.name).write_bytes(packed)
 
 
