@@ -103,11 +103,12 @@ def explained(data: bytes) -> None:
 
 
 def entry(data: bytes) -> None:
-    """A frame as JSON, from a file of the user's."""
-    try:
+    """A frame as a JSON object, from a file of the user's."""
+    given = None
+    with suppress(ValueError, RecursionError):
         given = json.loads(data)
-    except (ValueError, RecursionError):
-        return
+    if not isinstance(given, dict):
+        raise UserError("no object")
     assert len(json_to_frame(given)) <= MAX_FRAME
 
 

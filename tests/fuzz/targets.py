@@ -7,6 +7,7 @@ from tests.fuzz import (
     file_targets,
     frame_targets,
     inference_targets,
+    kv_targets,
     membership_targets,
     text_targets,
     transport_targets,
@@ -25,6 +26,7 @@ TARGETS: dict[str, Target] = {
         transport_targets,
         membership_targets,
         inference_targets,
+        kv_targets,
         file_targets,
     )
     for target in room.TARGETS

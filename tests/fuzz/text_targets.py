@@ -21,6 +21,7 @@ from p2pnode.net.announcement import Announcement, parse_announcement_untrusted
 from p2pnode.net.control_lines import LineBuffer, encode_line, parse_request_untrusted
 from p2pnode.node.invite import Invite, decode_invite, encode_invite
 from p2pnode.sansio import NodeId
+from p2pnode.wire.agreement import answer_wish_untrusted, wish_frame
 from p2pnode.wire.bounded_json import dump_json, load_json_untrusted
 from p2pnode.wire.capability import (
     AdState,
@@ -29,8 +30,9 @@ from p2pnode.wire.capability import (
     negotiate,
     space_mismatch,
 )
-from p2pnode.wire.messages import SyncError
-from tests.fuzz.target import Script, Target, blob, surely
+from p2pnode.wire.messages import SyncError, parse_sync_untrusted
+from p2pnode.wire.vframe import decode_frame_untrusted, encode_frame
+from tests.fuzz.target import Script, Target, blob, surely, with_crc
 
 _OURS = Capability(576, "smol", 7, modality=("text",), extra={"x-a": 1})
 _PEER = NodeId(bytes(range(32)))
@@ -53,6 +55,12 @@ def capability(data: bytes) -> None:
     agreed = negotiate(_OURS, read)
     assert agreed == negotiate(_OURS, read)
     dump_json(agreed.to_body())
+
+
+def wish(data: bytes) -> None:
+    """A capability in its frame, and our answer to it."""
+    answer = answer_wish_untrusted(decode_frame_untrusted(with_crc(data)), _OURS)
+    parse_sync_untrusted(answer)
 
 
 def sync_error(data: bytes) -> None:
@@ -178,6 +186,12 @@ TARGETS = (
         capability,
         lambda: (dump_json(_OURS.to_body()), dump_json({"method": "capability"})),
         words=(*_JSON_WORDS, b'"supports"', b'"agreed_proto"', b'"dtype"'),
+    ),
+    Target(
+        "wish",
+        wish,
+        lambda: (encode_frame(wish_frame(_OURS, stream_id=3))[:-4],),
+        words=_JSON_WORDS,
     ),
     Target(
         "sync-error",
