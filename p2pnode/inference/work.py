@@ -93,7 +93,8 @@ def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResu
 
 
 def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Computed:
-    inputs = [_decode_untrusted(batch, work.layers.start) for batch in work.batches]
+    vocab_size = engine.info.vocab_size
+    inputs = [_decode_untrusted(batch, work.layers.start, vocab_size) for batch in work.batches]
     if work.positions and work.batches[0].start == 0:
         engine.reserve(work.session, work.layers, work.positions)  # as it was admitted, exactly
     began = clock()
@@ -128,16 +129,25 @@ def _sample(
     ]
 
 
-def _decode_untrusted(batch: Batch, first_layer: int) -> NDArray[np.int64] | NDArray[np.float32]:
+def _decode_untrusted(
+    batch: Batch, first_layer: int, vocab_size: int
+) -> NDArray[np.int64] | NDArray[np.float32]:
     """Return [rows] token ids or [rows, d_model] hidden states.
 
     What is not finite stays so to the end, where sampling refuses it.
+
+    Raises:
+        RemoteProtocolError: A token is none of the model's ``vocab_size``.
     """
     if first_layer == 0:
-        ids = [np.frombuffer(piece.payload, "<u4").astype(np.int64) for piece in batch.pieces]
-        return ids[0] if len(ids) == 1 else np.concatenate(ids)
-    parts = [slices_to_tensor_untrusted((piece,)) for piece in batch.pieces]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        parts = [np.frombuffer(piece.payload, "<u4").astype(np.int64) for piece in batch.pieces]
+        ids = parts[0] if len(parts) == 1 else np.concatenate(parts)  # [rows]
+        if (ids >= vocab_size).any():
+            # The engine would call it our own mistake, and a node does not survive those.
+            raise RemoteProtocolError(f"a token beyond the vocabulary of {vocab_size}")
+        return ids
+    rows = [slices_to_tensor_untrusted((piece,)) for piece in batch.pieces]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
 def _encode(rows: NDArray[np.float32], dtype: str) -> tuple[Slice, ...]:

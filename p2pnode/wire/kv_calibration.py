@@ -34,6 +34,9 @@ MAX_CALIBRATION: Final = 1 << 30
 """The most bytes a file may inflate to. The default model's has 9 MB; 1 GiB serves 80 layers with
 8 heads of 128."""
 
+_LARGEST_SCALE: Final = float(np.finfo(np.float32).max) / 128
+"""Times any of the codes, -128 to 127, it is still a number."""
+
 _MAGIC: Final = b"PKVC"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<4sBIHHH")
@@ -94,6 +97,8 @@ class LayerBasis:
             raise LocalProtocolError(f"the parts of a layer's basis do not fit: {shapes}")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scales).all()):
             raise LocalProtocolError("a calibration holds numbers alone")
+        if np.abs(self.scales).max(initial=0) > _LARGEST_SCALE:
+            raise LocalProtocolError("a calibration's steps are beyond float32")
         if self.classes.max(initial=0) >= CLASSES:
             raise LocalProtocolError(f"there are {CLASSES} classes")
 
@@ -117,7 +122,8 @@ class LayerBasis:
             LocalProtocolError: There is none.
         """
         try:
-            inverse = np.linalg.inv(self.basis.astype(np.float64)).astype(np.float32)
+            with np.errstate(over="ignore"):  # of tiny steps; infinities are refused below
+                inverse = np.linalg.inv(self.basis.astype(np.float64)).astype(np.float32)
         except np.linalg.LinAlgError as error:
             raise LocalProtocolError("a basis without an inverse") from error
         if not np.isfinite(inverse).all():
