@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeGuard, TypeVar
 import trio
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
+from p2pnode.net.compute import Rest
 from p2pnode.net.lateness import LoopWatch
 from p2pnode.sansio import Address, Core
 
@@ -35,6 +36,9 @@ last one's arithmetic."""
 TURNS = 16
 """Timers already due are fired at once at most this often in a row; a core that asks for more
 must wait for the timer task, so it cannot starve the loop."""
+
+STUCK_SECONDS = 0.1
+"""How late a timer may be that the other thread keeps, before the loop sees to it."""
 
 REASONS = 64
 """Distinct reasons counted: the peer chooses the bytes, so it must not choose our memory."""
@@ -89,6 +93,7 @@ class Driver(Generic[EventT]):
         self._clock: trio.abc.Clock | None = None
         self._left: list[EventT] = []
         self._watching = trio.CancelScope()
+        self._kept_from: float | None = None
         self._returned = trio.Event()
         self._returned.set()
         self.counters: Counter[str] = Counter()
@@ -143,20 +148,38 @@ class Driver(Generic[EventT]):
             datagram = self._socket.receive()
             if datagram is None:
                 return None
-            now = self._clock.current_time()
-            self._take(*datagram, now)
+            now = self._take(*datagram, self._clock.current_time)
             work: WorkT | None = None
             for event in self._core.take_events():
                 if work is None and is_work(event):
                     work = event
                 else:
                     self._left.append(event)
+            if work is None:
+                self._send()
+                return Received(None, is_loop_wanted=bool(self._left))
             due = self._core.next_timeout()
-            if work is not None:
-                return Received(work, is_loop_wanted=due is not None and due <= now)
-            self._send()
-            is_early = due is not None and due < self._alarm.deadline
-            return Received(None, is_loop_wanted=is_early or bool(self._left))
+            return Received(work, is_loop_wanted=due is not None and due <= now)
+
+    def rest_in_worker(self) -> Rest:
+        """Fire what is due, in the thread that watches the socket and is about to sleep.
+
+        It keeps all timers from the next one on; see :meth:`_set_alarm`.
+        """
+        if self._clock is None:
+            raise LocalProtocolError("the driver is not running yet")
+        with self._lock:
+            for _ in range(TURNS):
+                due = self._core.next_timeout()
+                wait = None if due is None else due - self._clock.current_time()
+                if wait is None or wait > 0:
+                    break
+                self._core.handle_timeout(self._clock.current_time())
+                self._left += self._core.take_events()
+                self._send()
+            self._kept_from = math.inf if due is None else due
+            seconds = None if wait is None else max(0.0, wait)
+            return Rest(seconds, is_loop_wanted=bool(self._left))
 
     def let_worker_watch(self, watching: bool) -> None:
         """Leave the socket to the other thread, or take it back."""
@@ -165,6 +188,7 @@ class Driver(Generic[EventT]):
                 self._returned = trio.Event()
             self._watching.cancel()
         else:
+            self._kept_from = None
             self._returned.set()
         self._flush()
 
@@ -174,7 +198,7 @@ class Driver(Generic[EventT]):
 
     def deliver(self, data: bytes, source: Address) -> None:
         """Hand the core a datagram as if the socket had received it."""
-        self._take(data, source, trio.current_time())
+        self._take(data, source, trio.current_time)
         self._flush()
 
     def loop_late_ms(self) -> tuple[float, float]:
@@ -199,19 +223,16 @@ class Driver(Generic[EventT]):
         The first datagram is answered before the next is asked for: in a chain it comes alone,
         and a stage waits for it.
         """
-        receive, take, clock = self._socket.receive, self._take, trio.current_time
+        receive, take = self._socket.receive, self._take
         datagram = receive()
         if datagram is None:
             return False
-        began = clock()
-        take(*datagram, began)
+        began = take(*datagram, trio.current_time)
         self._flush()
         more = 0
         while more < BATCH - 1 and (datagram := receive()) is not None:
             more += 1
-            now = clock()
-            take(*datagram, now)
-            if now > began + BATCH_SECONDS:
+            if take(*datagram, trio.current_time) > began + BATCH_SECONDS:
                 break
         if more:
             self._flush()
@@ -234,13 +255,16 @@ class Driver(Generic[EventT]):
 
     # The pump
 
-    def _take(self, data: bytes, source: Address, now: float) -> None:
-        try:
-            with self._lock:
+    def _take(self, data: bytes, source: Address, clock: Callable[[], float]) -> float:
+        """Give the core a datagram; return the time, which is read once nobody else is in it."""
+        with self._lock:
+            now = clock()
+            try:
                 self._core.receive_datagram(data, source, now)
-        except RemoteProtocolError as error:
-            self._count_malformed(str(error))
-            logger.debug("dropped a datagram of %s: %s", source, error)
+            except RemoteProtocolError as error:
+                self._count_malformed(str(error))
+                logger.debug("dropped a datagram of %s: %s", source, error)
+        return now
 
     def _flush(self) -> None:
         """Send, dispatch and fire until the core has nothing more to say."""
@@ -289,7 +313,11 @@ class Driver(Generic[EventT]):
 
     def _set_alarm(self) -> None:
         due = self._core.next_timeout()
-        if due is not None and due < self._alarm.deadline:
+        if due is None:
+            return
+        if self._kept_from is not None and due >= self._kept_from:
+            due += STUCK_SECONDS  # the other thread has it, unless something holds that up
+        if due < self._alarm.deadline:
             self._alarm.deadline = due
 
     def _count_malformed(self, message: str) -> None:

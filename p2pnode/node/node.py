@@ -134,6 +134,7 @@ class Node:
                 Watch(
                     self._socket.fileno,
                     self._receive_in_worker,
+                    self._driver.rest_in_worker,
                     self._computed,
                     self._driver.let_worker_watch,
                 )

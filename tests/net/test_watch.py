@@ -8,8 +8,9 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
-from p2pnode.net.compute import ComputeWorker, Failed, Finished, Served, Watch
+from p2pnode.net.compute import ComputeWorker, Failed, Finished, Rest, Served, Watch
 
 
 class Watcher:
@@ -23,7 +24,9 @@ class Watcher:
         self.changed = trio.Event()
         self.loop_watches = threading.Event()
         self.served_by: list[str] = []
-        self.found_nothing = 0
+        self.found_nothing = self.rested = 0
+        self.wants_loop = True
+        self.next_timer: float | None = None
         self.react: Callable[[bytes], Callable[[], None] | None] = lambda data: None
 
     def serve(self) -> Served | None:
@@ -33,7 +36,11 @@ class Watcher:
             self.found_nothing += 1
             return None
         self.served_by.append(threading.current_thread().name)
-        return Served(self.react(data), is_loop_wanted=True)
+        return Served(self.react(data), is_loop_wanted=self.wants_loop)
+
+    def rest(self) -> Rest:
+        self.rested += 1
+        return Rest(self.next_timer, is_loop_wanted=False)
 
     def done(self, outcome: Finished[None] | Failed) -> None:
         self.outcomes.append(outcome)
@@ -68,7 +75,9 @@ async def watching(receiver: socket.socket) -> AsyncIterator[Watcher]:
     watcher = Watcher(receiver)
     async with trio.open_nursery() as nursery:
         await nursery.start(watcher.worker.run)
-        watcher.worker.watch(Watch(receiver.fileno(), watcher.serve, watcher.done, watcher.moved))
+        watcher.worker.watch(
+            Watch(receiver.fileno(), watcher.serve, watcher.rest, watcher.done, watcher.moved)
+        )
         await watcher.worker.compute(lambda: None)
         await watcher.until(lambda: watcher.moves[-1:] == [True])
         yield watcher
@@ -107,6 +116,34 @@ async def test_what_is_no_work_is_told_and_the_watch_goes_on(sockets: Pair) -> N
             sender.send(b"gossip")
             await watcher.until_served(count)
         assert watcher.moves[-1]
+
+
+async def test_the_watching_thread_keeps_the_timers(sockets: Pair) -> None:
+    async with watching(sockets[0]) as watcher:
+        watcher.next_timer = 0.001
+        sockets[1].send(b"wake up")
+        rested = watcher.rested
+        with trio.fail_after(10):
+            while watcher.rested < rested + 5:  # nothing arrives: only the timer wakes it
+                await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+async def test_a_brief_job_begins_and_ends_without_a_word_to_the_loop(sockets: Pair) -> None:
+    receiver, sender = sockets
+    done = threading.Event()
+    async with watching(receiver) as watcher:
+
+        def compute() -> None:
+            watcher.worker.unhurried()
+            done.set()
+
+        watcher.react = lambda data: compute
+        watcher.wants_loop = False
+        sender.send(b"work")
+        assert await trio.to_thread.run_sync(done.wait, 10)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert watcher.outcomes == []
+        assert watcher.moves[-1:] == [True]
 
 
 async def test_a_bug_in_serving_reaches_the_loop(sockets: Pair) -> None:

@@ -87,7 +87,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
     assert trace(5) != trace(6)
 
 
-def test_a_request_and_its_answer_cost_a_datagram_and_an_ack_each() -> None:
+def test_a_request_and_its_answer_cost_a_datagram_each_for_acks_ride_along() -> None:
     peers, alice, bob = connected_pair(3)
     peers.network.run(1)
     for _ in range(20):
@@ -96,7 +96,30 @@ def test_a_request_and_its_answer_cost_a_datagram_and_an_ack_each() -> None:
         peers.network.run(0.003)
         peers.send(bob, alice, bytes(1200))
         peers.network.run(0.003)
-        assert peers.network.statistics().sent - before == 4
+        assert peers.network.statistics().sent - before == 2
+
+
+def test_what_is_not_answered_is_acknowledged_within_a_few_milliseconds() -> None:
+    peers, alice, bob = connected_pair(3)
+    peers.network.run(1)
+    before = peers.network.statistics().sent
+    peers.send(alice, bob, bytes(1200))
+    peers.network.run(SIMULATION.max_ack_delay - 0.001)
+    assert peers.network.statistics().sent - before == 1
+    peers.network.run(0.003)
+    assert peers.network.statistics().sent - before == 2
+
+
+def test_on_a_lossy_path_a_message_asks_for_its_acknowledgement_at_once() -> None:
+    peers, alice, bob = connected_pair(3, Link(loss=Bernoulli(0.2), latency=(0.0001, 0.0001)))
+    for _ in range(100):
+        peers.send(alice, bob, bytes(1200))
+        peers.network.run(0.1)
+    peers.network.set_links(alice, bob, Link(latency=(0.0001, 0.0001)))
+    before = peers.network.statistics().bytes_sent[bob]
+    peers.send(alice, bob, bytes(1200))
+    peers.network.run(0.0003)  # there and back, and no time to hesitate
+    assert peers.network.statistics().bytes_sent[bob] > before
 
 
 def test_an_idle_pair_is_nearly_silent() -> None:

@@ -44,6 +44,14 @@ def ranges_of(numbers: set[int]) -> list[tuple[int, int]]:
     return runs
 
 
+@given(st.sampled_from([Delivery.LATENCY, Delivery.BULK]), st.booleans())
+def test_a_shard_may_ask_for_its_acknowledgement(delivery: Delivery, asks: bool) -> None:
+    data = shard_header(delivery, 7, 3, 1, 0, immediate_ack=asks) + b"abc"
+    assert decode_frames_untrusted(data) == [
+        Shard(delivery, 7, 3, 1, 0, b"abc", immediate_ack=asks)
+    ]
+
+
 @given(st.lists(st.integers(0, 120), min_size=1, max_size=80, unique=True))
 def test_arrivals_are_told_as_they_came(numbers: list[int]) -> None:
     arrivals = Arrivals(max_delay=0.0, ack_every=1)
