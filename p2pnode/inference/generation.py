@@ -36,19 +36,29 @@ from p2pnode.inference.events import (
 from p2pnode.inference.messages import Close, Control, Edge, Failed, Open, Opened, Refused, Resume
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
 from p2pnode.inference.request import GenerationRequest, Planner
+from p2pnode.inference.terms import Terms, wanted
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.wire.dtypes import DType
+from p2pnode.wire.states import Rung
 from p2pnode.wire.vframe import Frame
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One stage of the chain; ``number`` names it to its peer through all epochs."""
+    """One stage of the chain.
+
+    Attributes:
+        number: Names it to its peer through all epochs.
+        run: Who it is, and its layers.
+        out_dtype: ``f32`` at a cut that a repair added, else ``f16``.
+        rungs: The codings that it and the next both read, and the answer may use.
+    """
 
     number: int
     run: StageRun
     out_dtype: str
+    rungs: frozenset[Rung]
 
 
 class Generation:
@@ -63,6 +73,7 @@ class Generation:
         config: InferenceConfig,
         planner: Planner,
         rng: Rng,
+        calibration: int,
         now: float,
     ) -> None:
         self.number = number
@@ -76,6 +87,8 @@ class Generation:
         self.last_token_at: float | None = None
         self.reason = ""
         self.counters: Counter[str] = Counter()
+        self.activations = request.activations or config.activations
+        self.codings = 0
         self.session = int.from_bytes(rng.randbytes(8), "big")
         self._model = model
         self._node_id = node_id
@@ -88,6 +101,9 @@ class Generation:
         self._lost: set[int] = set()
         self._opened: dict[int, int] = {}
         self._distrusted: dict[NodeId, tuple[float, str]] = {}
+        self._calibration = calibration
+        self._cuts = 1
+        self._is_fed = False
         self._sent: list[Batch] = []
         self._sent_at = now
         self._inbox = Inbox(4, frozenset({int(DType.I8)}), request.positions + 1)
@@ -130,8 +146,12 @@ class Generation:
                     self._opened[leg] = position
                     if len(self._opened) == len(self.legs):
                         self._run(now)
-            case Refused(epoch=epoch, leg=leg, reason=reason):
-                if self._expects(leg, epoch, source):
+            case Refused(epoch=epoch, leg=leg, code=code, reason=reason):
+                if not self._expects(leg, epoch, source):
+                    pass
+                elif code == "calibration" and self._calibration and not self._is_fed:
+                    self._do_without_calibration(now)
+                else:
                     self.counters["stage refused"] += 1
                     self._distrust(source, f"has refused: {reason}", now)
                     self._lose({leg}, (source,), f"refused: {reason}", now)
@@ -201,7 +221,8 @@ class Generation:
             if isinstance(plan, NoCover):
                 return plan
             self._plan = plan
-            return tuple(self._new_leg(run, "f16") for run in plan.stages)
+            self._cuts = max(1, len(plan.stages) - 1)
+            return self._new_legs(plan.stages)
         legs: list[Leg] = []
         peers = self._path()
         for index, leg in enumerate(self.legs):
@@ -209,17 +230,53 @@ class Generation:
                 legs.append(leg)
                 continue
             ends = peers[index], peers[index + 2]
-            runs = self._planner.repair(self.request, leg.run.layers, ends, distrusted)
+            runs = self._repair(leg, legs, ends, distrusted)
             if isinstance(runs, NoCover):
                 return runs
-            # A cut the first chain did not have carries f32: rounding there would show.
-            legs += [self._new_leg(run, "f32") for run in runs[:-1]]
-            legs.append(self._new_leg(runs[-1], leg.out_dtype))
+            legs += self._new_legs(runs, lost=leg)
         return tuple(legs)
 
-    def _new_leg(self, run: StageRun, out_dtype: str) -> Leg:
-        self._next_leg += 1
-        return Leg(self._next_leg, run, out_dtype)
+    def _repair(
+        self,
+        lost: Leg,
+        before: list[Leg],
+        ends: tuple[NodeId, NodeId],
+        distrusted: Mapping[NodeId, str],
+    ) -> tuple[StageRun, ...] | NoCover:
+        """Cover the layers of ``lost`` by peers that read what was sent there, and code as it."""
+        sent = before[-1].rungs if before else frozenset[Rung]()
+        while True:
+            runs = self._planner.repair(self.request, lost.run.layers, ends, distrusted)
+            if isinstance(runs, NoCover):
+                return runs
+            asked = ((runs[0].peer, sent), (runs[-1].peer, lost.rungs))
+            unfit = [peer for peer, rungs in asked if not rungs <= self._planner.rungs(peer)]
+            if not unfit or unfit[0] in distrusted:
+                return runs
+            distrusted = {**distrusted, unfit[0]: "does not read the codings of this answer"}
+
+    def _new_legs(self, runs: tuple[StageRun, ...], lost: Leg | None = None) -> tuple[Leg, ...]:
+        """Number ``runs``; with ``lost``, they take its place."""
+        nodes = [*(run.peer for run in runs), self._node_id]
+        legs: list[Leg] = []
+        for index, run in enumerate(runs):
+            self._next_leg += 1
+            granted = self._granted(nodes[index], nodes[index + 1])
+            if lost is None:
+                legs.append(Leg(self._next_leg, run, "f16", granted))
+            elif index == len(runs) - 1:
+                legs.append(Leg(self._next_leg, run, lost.out_dtype, lost.rungs))
+            else:
+                # A cut the first chain did not have carries f32: rounding there would show.
+                legs.append(Leg(self._next_leg, run, "f32", granted))
+        return tuple(legs)
+
+    def _granted(self, peer: NodeId, following: NodeId) -> frozenset[Rung]:
+        """Return the codings that the answer may use between two nodes: those that both read."""
+        if self.activations == Rung.F16:
+            return frozenset({Rung.F16})
+        both = self._planner.rungs(peer) & self._planner.rungs(following)
+        return both & wanted(self.activations)
 
     def _wait_for_cover(self, missing: NoCover, now: float) -> None:
         if now >= self._cover_by:
@@ -266,8 +323,23 @@ class Generation:
                 out_dtype=leg.out_dtype,
                 sampling=self.request.sampling if last else None,
                 sample_from=self._wanted if last else 0,
+                terms=self._terms(leg),
             )
             self._say(leg.run.peer, order)
+
+    def _terms(self, leg: Leg) -> Terms | None:
+        """Return what ``leg`` may send; None where all is f16, or its peer knows nothing else."""
+        if self.activations == Rung.F16 or len(self._planner.rungs(leg.run.peer)) < 2:
+            return None
+        share = self._config.kl_budget / self._cuts  # costs of cuts add up
+        return Terms(self.activations, leg.rungs, share, self._calibration)
+
+    def _do_without_calibration(self, now: float) -> None:
+        """Somebody has another calibration, or none: open the same chain anew, without."""
+        self.counters["calibration not shared"] += 1
+        self._calibration = 0
+        self._raise_epoch(())
+        self._open_all(now)
 
     def _draw_streams(self, count: int) -> list[int]:
         drawn: set[int] = set()
@@ -309,10 +381,12 @@ class Generation:
             self._broken_at = None
         self.reason = ""
         self._sent_at = now
+        self._is_fed = True
         self._feed([batch for batch in self._sent if batch.start >= reached[0]], now)
 
     def _accept(self, token: int, batch: Batch, now: float) -> None:
         self.tokens.append(token)
+        self.codings |= batch.codings
         self._stalls = 0
         self.last_token_at = now
         self.first_token_at = now if self.first_token_at is None else self.first_token_at
@@ -324,6 +398,8 @@ class Generation:
                 now - self._sent_at,
                 batch.compute_us / 1e6,
                 self._hops(),
+                batch.micronats / 1e6,
+                self.codings,
             )
         )
         if token in self.request.stop:

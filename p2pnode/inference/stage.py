@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from p2pnode.engine.base import ModelInfo, SessionKey
-from p2pnode.inference.activations import Batch, Inbox, to_frames
+from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox, to_frames
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
@@ -23,16 +23,20 @@ from p2pnode.inference.messages import (
     Refused,
     Resume,
 )
-from p2pnode.inference.work import Computed, Forward, Release, WorkResult
+from p2pnode.inference.tensor_policy import EdgeKey, Links, TensorPolicy
+from p2pnode.inference.terms import DTYPES, Terms, fingerprint, mask_of
+from p2pnode.inference.work import Computed, Forward, Recipe, Release, WorkResult
 from p2pnode.sansio import NodeId
+from p2pnode.wire.calibration import Calibration, CalibrationSet
 from p2pnode.wire.dtypes import DType
+from p2pnode.wire.states import Rung
 from p2pnode.wire.vframe import Frame
 
 StageKey = tuple[NodeId, int, int]
 """Requester, session, leg."""
 
 _TOKENS = frozenset({int(DType.I8)})
-_HIDDEN = frozenset({int(DType.F16), int(DType.F32)})
+_HIDDEN = frozenset(map(int, (DType.F32, *DTYPES.values())))
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class Stage:
         job: The work the engine has in hand, and the position its result reaches.
         computed: The KV cache holds positions below.
         sent: Every batch passed on so far, oldest first.
+        codings: Mask of the codings they were sent in, where the session keeps count.
     """
 
     key: StageKey
@@ -64,6 +69,7 @@ class Stage:
     job_end: int = 0
     computed: int = 0
     sent: list[Batch] = field(default_factory=list)
+    codings: int = 0
 
     @property
     def session_key(self) -> SessionKey:
@@ -79,9 +85,14 @@ class Stage:
 class StageHost:
     """Every stage of one node."""
 
-    def __init__(self, config: InferenceConfig, node_id: NodeId) -> None:
+    def __init__(
+        self, config: InferenceConfig, node_id: NodeId, links: Links | None = None
+    ) -> None:
         self._config = config
         self._node_id = node_id
+        self._calibrations: CalibrationSet | None = None
+        self._fingerprint = 0
+        self.policy = TensorPolicy(config.policy, links)
         self._model: ModelInfo | None = None
         self._layers = range(0)
         self._kv_total = 0
@@ -98,6 +109,10 @@ class StageHost:
     def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
         self._model, self._layers, self._kv_total = model, layers, kv_total
+
+    def use_calibrations(self, calibrations: CalibrationSet | None) -> None:
+        """Code hidden states by these, where a session's requester and every stage have them."""
+        self._calibrations, self._fingerprint = calibrations, fingerprint(calibrations)
 
     def drain(self, reason: str) -> None:
         """Admit no further session."""
@@ -118,6 +133,8 @@ class StageHost:
             return
         stage.computed = stage.job_end
         stage.used_at = now
+        if result.coded:
+            self._note_codings(stage, result)
         for batch in result.batches:
             stage.sent.append(batch)
             self._send(stage, batch)
@@ -233,6 +250,8 @@ class StageHost:
             return "draining", self._draining
         if order.sampling is not None and order.layers.stop != model.n_layers:
             return "layers", "only the last layer's holder can draw tokens"
+        if order.terms is not None and order.terms.calibration not in {0, self._fingerprint}:
+            return "calibration", "it has no calibration of the model, or another one"
         if order.positions > model.context_length:
             return "context", f"the model's context ends at {model.context_length} tokens"
         if len(self._stages) >= self._config.max_sessions:
@@ -247,7 +266,10 @@ class StageHost:
         if model is None:
             raise AssertionError("admission was checked")
         first = order.layers.start == 0
-        inbox = Inbox(4 if first else model.d_model, _TOKENS if first else _HIDDEN, order.positions)
+        if first:
+            inbox = Inbox(4, _TOKENS, order.positions)
+        else:
+            inbox = Inbox(model.d_model, _HIDDEN, order.positions, MOST_SCALES)
         stage = Stage(key, order, inbox, self._kv_needed(order, model), now)
         self._stages[key] = stage
         return stage
@@ -302,9 +324,41 @@ class StageHost:
                 order.sampling,
                 order.sample_from,
                 order.positions,
+                self._recipe(stage, batches),
+                self._calibration(order.terms, order.layers.start),
             ),
             stage.key,
         )
+
+    def _recipe(self, stage: Stage, batches: tuple[Batch, ...]) -> Recipe | None:
+        """Say how to code what the batches become; None for the order's type and nothing more."""
+        order, terms = stage.order, stage.order.terms
+        if terms is None or order.sampling is not None or len(terms.rungs) < 2:
+            return None
+        rungs: tuple[tuple[Rung, ...], ...] = ((Rung.F32,),) * len(batches)
+        if order.out_dtype != "f32":
+            row_bytes = 2 * self._width
+            rungs = tuple(
+                self.policy.choose(_edge(order, batch), terms, batch.rows, row_bytes)
+                for batch in batches
+            )
+        calibration = self._calibration(terms, order.layers.stop)
+        return Recipe(rungs, terms.kl, calibration, stage.codings)
+
+    def _calibration(self, terms: Terms | None, cut: int) -> Calibration | None:
+        """Return what all of the session's chain knows of the states that enter layer ``cut``."""
+        known = self._calibrations
+        if terms is None or known is None or terms.calibration != self._fingerprint:
+            return None
+        return known.at(cut)
+
+    def _note_codings(self, stage: Stage, result: Computed) -> None:
+        terms = stage.order.terms
+        seconds = result.compute_us / 1e6 / len(result.batches)
+        for batch, coded in zip(result.batches, result.coded, strict=True):
+            stage.codings |= mask_of(coded.rung)
+            if terms is not None and coded.rung is not Rung.F32:
+                self.policy.sent(_edge(stage.order, batch), terms, coded, seconds, batch.rows)
 
     def _request(self, work: Forward | Release, key: StageKey | None) -> int:
         job, self._next_job = self._next_job, self._next_job + 1
@@ -335,6 +389,14 @@ class StageHost:
     @property
     def _space(self) -> int:
         return 0 if self._model is None else self._model.space_hash32
+
+    @property
+    def _width(self) -> int:
+        return 0 if self._model is None else self._model.d_model
+
+
+def _edge(order: Open, batch: Batch) -> EdgeKey:
+    return EdgeKey(order.downstream.peer, order.layers.stop, batch.rows > 1)
 
 
 def _within(inner: range, outer: range) -> bool:
