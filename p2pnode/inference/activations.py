@@ -112,10 +112,13 @@ def _meta(batch: Batch) -> Slice:
 
 def _cut(piece: Piece) -> Iterator[Piece]:
     """Cut rows without scales to what a frame holds; those with scales are cut already."""
+    if len(piece) > 1:
+        yield piece
+        return
     rows = piece[0].shape[0]
     width = len(piece[0].payload) // rows
     fit = max(1, ROOM // width)
-    if rows <= fit or len(piece) > 1:
+    if rows <= fit:
         yield piece
         return
     payload = memoryview(piece[0].payload)
