@@ -9,20 +9,26 @@ is. So the best of the newest few counts, and a link that was not measured is no
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from p2pnode.inference.tensor_policy import Link
 from p2pnode.sansio import NodeId
-from p2pnode.transport.endpoint import Endpoint
 
 LARGE: Final = 2048
 """Bytes from which on a message says something about the rate: two datagrams."""
 
 _NEWEST: Final = 8  # of rates; a link that became slow is believed after as many messages
 _ENOUGH: Final = 3  # of rates, before they are believed at all
-_LEAST_SHARE: Final = 0.25  # of the time seen; what is left when the way back is taken off
+_LEAST_SHARE: Final = 0.125  # of the time seen; what is left when the way back is taken off
 _RTTS: Final = 16
 _MOST_PENDING: Final = 64
+
+
+class Queues(Protocol):
+    """What the meter asks of the transport."""
+
+    def queued_bytes(self, peer: NodeId) -> int:
+        """Return the bytes that were accepted for ``peer`` and not acknowledged."""
 
 
 @dataclass(slots=True)
@@ -40,12 +46,12 @@ class LinkMeter:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        queues: Queues,
         measured_rtt: Callable[[NodeId], float | None],
         ack_delay: float,
     ) -> None:
         """``ack_delay`` is how long a peer may keep an acknowledgement back, in seconds."""
-        self._endpoint = endpoint
+        self._queues = queues
         self._measured_rtt = measured_rtt
         self._ack_delay = ack_delay
         self._ways: dict[NodeId, _Way] = {}
@@ -61,7 +67,7 @@ class LinkMeter:
         way = self._ways.get(peer)
         if way is None:
             way = self._ways[peer] = _Way()
-        ahead = self._endpoint.queued_bytes(peer) if size >= LARGE else 0
+        ahead = self._queues.queued_bytes(peer) if size >= LARGE else 0
         way.sent += size
         if size >= LARGE and len(way.pending) < _MOST_PENDING:
             way.pending.append((way.sent, size + ahead, now))
@@ -71,7 +77,7 @@ class LinkMeter:
         """See which large messages have arrived."""
         for peer in tuple(self._watched):
             way = self._ways[peer]
-            arrived = way.sent - self._endpoint.queued_bytes(peer)
+            arrived = way.sent - self._queues.queued_bytes(peer)
             while way.pending and way.pending[0][0] <= arrived:
                 _, size, sent_at = way.pending.popleft()
                 self._learn(peer, way, size, now - sent_at)
