@@ -111,20 +111,18 @@ def _meta(batch: Batch) -> Slice:
 
 
 def _cut(piece: Piece) -> Iterator[Piece]:
-    """Cut rows without scales to what a frame holds; those with scales are cut already."""
-    if len(piece) > 1:
+    """Cut plain rows to what a frame holds; those of any other coding were made to fit."""
+    whole = piece[0]
+    size = len(whole.payload)
+    if size <= ROOM or len(piece) > 1:
         yield piece
         return
-    rows = piece[0].shape[0]
-    width = len(piece[0].payload) // rows
+    width = size // whole.shape[0]
     fit = max(1, ROOM // width)
-    if rows <= fit:
-        yield piece
-        return
-    payload = memoryview(piece[0].payload)
-    for first in range(0, rows, fit):
+    payload = memoryview(whole.payload)
+    for first in range(0, whole.shape[0], fit):
         part = payload[first * width : (first + fit) * width]
-        yield (Slice(piece[0].dtype, (len(part) // width, *piece[0].shape[1:]), part),)
+        yield (Slice(whole.dtype, (len(part) // width, *whole.shape[1:]), part),)
 
 
 _Meta: TypeAlias = tuple[int, int, int, int]
@@ -169,14 +167,16 @@ class Inbox:
         start = frame.frame_seq - 1
         if not 2 <= len(frame.slices) <= 2 + self.scales:
             raise RemoteProtocolError("a Think frame of a session has rows and their meta data")
-        rows, *scales = piece = frame.slices[:-1]
+        piece = frame.slices[:-1]
+        rows = piece[0]
         if rows.dtype not in self.dtypes or len(rows.shape) != 2 or rows.shape[1] != self.width:
             raise RemoteProtocolError(
                 f"rows of dtype {rows.dtype:#x} and shape {rows.shape}, expected width {self.width}"
             )
-        if any(one.shape[:1] != rows.shape[:1] for one in scales):
+        if len(piece) > 1 and any(one.shape[:1] != rows.shape[:1] for one in piece):
             raise RemoteProtocolError("scales of other rows than the frame's")
-        end, *_ = meta = _meta_untrusted(frame.slices[-1])
+        meta = _meta_untrusted(frame.slices[-1])
+        end = meta[0]
         if not 0 <= start < start + rows.shape[0] <= end <= min(self.limit, MAX_CONTEXT):
             raise RemoteProtocolError(f"positions {start} to {end} do not fit the session")
         if end - start > MAX_BATCH:
@@ -197,11 +197,12 @@ class Inbox:
         """
         pieces, position = [], self.position
         while (found := self._frames.get(position)) is not None:
-            piece, (end, *rest) = found
+            piece, meta = found
+            end = meta[0]
             pieces.append(piece)
             position += piece[0].shape[0]
             if position == end:
-                batch = Batch(self.position, end - self.position, tuple(pieces), *rest)
+                batch = Batch(self.position, end - self.position, tuple(pieces), *meta[1:])
                 self._forget_below(end)
                 return batch
             if position > end:

@@ -63,8 +63,9 @@ def decode_pieces_untrusted(pieces: tuple[Piece, ...], calibration: Calibration 
     Raises:
         RemoteProtocolError: They are not the coding of hidden states.
     """
-    parts = [decode_states_untrusted(piece, calibration) for piece in pieces]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if len(pieces) == 1:
+        return decode_states_untrusted(pieces[0], calibration)
+    return np.concatenate([decode_states_untrusted(piece, calibration) for piece in pieces])
 
 
 def cost_of(rows: Rows, decoded: Rows, calibration: Calibration | None) -> float:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from p2pnode.engine.base import Engine, Sampling, SessionKey
 from p2pnode.engine.sampling import sample
 from p2pnode.errors import CapacityError, GenerationError, RemoteProtocolError
-from p2pnode.inference.activations import Batch, token_batch
+from p2pnode.inference.activations import Batch, Piece, token_batch
 from p2pnode.inference.coding import decode_pieces_untrusted, encode_within
 from p2pnode.inference.tensor_policy import Coded
 from p2pnode.inference.terms import mask_of
 from p2pnode.wire.calibration import Calibration
 from p2pnode.wire.states import Rung, encode_states
+from p2pnode.wire.tensor import activations_to_slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,16 @@ def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Compu
         return Computed(done, spent)
     if work.recipe is not None:
         return _coded(work, work.recipe, hidden, spent, share)
-    rung = Rung(work.out_dtype)
     plain = tuple(
-        Batch(batch.start, batch.rows, (encode_states(rows, rung),), batch.compute_us + share)
+        Batch(batch.start, batch.rows, (_plain(rows, work),), batch.compute_us + share)
         for batch, rows in zip(work.batches, hidden, strict=True)
     )
     return Computed(plain, spent)
+
+
+def _plain(rows: NDArray[np.float32], work: Forward) -> Piece:
+    is_f16 = work.out_dtype == "f16"
+    return activations_to_slices(rows) if is_f16 else encode_states(rows, Rung.F32)
 
 
 def _coded(
