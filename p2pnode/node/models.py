@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,9 @@ import platformdirs
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.gguf import file_signature, read_model_info
-from p2pnode.errors import ModelError, UserError
+from p2pnode.errors import ModelError, RemoteProtocolError, UserError
 from p2pnode.node.fetching import KnownModel, Progress, fetch
+from p2pnode.wire.calibration import CalibrationSet
 
 CACHE_VARIABLE: Final = "P2PNODE_CACHE"
 
@@ -160,6 +162,49 @@ def data_signature(path: Path) -> str:
     remembered[key] = [stamp, signature]
     _write_signatures(remembered)
     return signature
+
+
+def state_calibrations(space_hash32: int) -> CalibrationSet | None:
+    """Return what is known of a model's hidden states, or None where nobody measured it.
+
+    One that ``p2pnode models calibrate`` measured here goes before one that ships with p2pnode.
+
+    Raises:
+        ModelError: The file of the model is broken, or of another model.
+    """
+    own = calibration_path(space_hash32)
+    shipped = files("p2pnode.node").joinpath("calibrations", own.name)
+    found = next((place for place in (own, shipped) if place.is_file()), None)
+    if found is None:
+        return None
+    try:
+        return CalibrationSet.from_bytes_untrusted(found.read_bytes(), space_hash32=space_hash32)
+    except (OSError, RemoteProtocolError) as error:
+        raise ModelError(
+            f"the calibration {found} cannot be used: {error}",
+            hint="Delete it, or measure it anew with p2pnode models calibrate.",
+        ) from error
+
+
+def calibration_path(space_hash32: int) -> Path:
+    """Return where the calibration that is measured here is kept."""
+    return cache_dir() / "calibrations" / f"{space_hash32:08x}.pcal"
+
+
+def keep_calibration(calibrations: CalibrationSet, path: Path) -> None:
+    """Write it whole, or not at all.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(calibrations.to_bytes())
+        Path(name).replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 # The cache

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
-from p2pnode.wire.dtypes import DType, dtypes_of_mask
+from p2pnode.wire.dtypes import dtypes_of_mask
 from p2pnode.wire.messages import SyncError
 
 PROTOCOL = 1
@@ -232,7 +232,7 @@ class CapabilityAd:
     def layers(self) -> range:
         return range(self.first_layer, self.first_layer + self.layer_count)
 
-    def understands(self, dtype: DType) -> bool:
+    def understands(self, dtype: int) -> bool:
         return dtype in dtypes_of_mask(self.dtypes)
 
     def encode(self) -> bytes:

@@ -15,6 +15,7 @@ import xxhash
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.wire.dtypes import DType
+from p2pnode.wire.layout import HEAD, TAIL, fixed_struct
 from p2pnode.wire.vframe import Frame, MessageType, Modality, Slice
 
 MAX_FRAMES = 1 << 16
@@ -23,8 +24,8 @@ MAX_SLICES = 1 << 16
 """The most slices a reader keeps of one stream, empty ones too. A guess: a KV cache of 100
 layers, a token a batch, has 600 slices a token."""
 
-_HEAD = struct.Struct("<Q16sQB")  # 33 bytes: length, md5, xxh3_64, direction
-_TAIL = struct.Struct("<Q")  # xxh3_64
+_HEAD = fixed_struct(HEAD)  # 33 bytes: length, md5, xxh3_64, direction
+_TAIL = fixed_struct(TAIL)  # xxh3_64
 
 Batch = tuple[Slice, ...]
 

@@ -21,7 +21,7 @@ from p2pnode.sansio import NodeId
 from p2pnode.testing.pages import Page, Row
 from p2pnode.wire import vstream
 from p2pnode.wire.capability import Capability, negotiate, space_hash32, space_mismatch
-from p2pnode.wire.dtypes import REGISTRY
+from p2pnode.wire.dtypes import REGISTRY, dtype_label
 from p2pnode.wire.messages import byte_slice, parse_sync_untrusted
 from p2pnode.wire.seal import FrameOpener, FrameSealer
 from p2pnode.wire.vframe import (
@@ -92,11 +92,11 @@ def test_the_element_types() -> None:
         for row in VFRAME.table("dtypes")
     ]
     assert listed == [
-        (code.value, code.name, info.bits, info.name, info.extension)
+        (code, dtype_label(code), info.bits, info.name, info.extension)
         for code, info in REGISTRY.items()
     ]
     bits = {int(row["bit"]): row["type"] for row in MEMBERSHIP.table("dtype-bits")}
-    masked = {info.mask_bit: code.name for code, info in REGISTRY.items()}
+    masked = {info.mask_bit: dtype_label(code) for code, info in REGISTRY.items()}
     assert bits == {bit: name for bit, name in masked.items() if bit is not None}
 
 

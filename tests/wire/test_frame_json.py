@@ -2,17 +2,26 @@
 
 import json
 import struct
+from dataclasses import replace
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from xxhash import xxh3_64_intdigest
 
 from p2pnode.errors import RemoteProtocolError, UserError
+from p2pnode.wire.dtypes import DType
 from p2pnode.wire.frame_json import Field, explain_frame, frame_to_json, json_to_frame
+from p2pnode.wire.meaning import frame_meaning
+from p2pnode.wire.messages import byte_slice
 from p2pnode.wire.seal import FrameOpener, FrameSealer
-from p2pnode.wire.vframe import decode_frame_untrusted
+from p2pnode.wire.tensor import tensor_to_slices
+from p2pnode.wire.vframe import Frame, MessageType, Slice, decode_frame_untrusted, encode_frame
+from p2pnode.wire.vstream import write_stream
 
 VECTORS = json.loads(
     Path(__file__).parent.parent.joinpath("vectors", "vframe.json").read_text("utf-8")
@@ -134,6 +143,103 @@ def test_a_compressed_body_is_looked_into_and_a_sealed_one_is_not() -> None:
     assert explain_frame(sealed)[-1].value == "sealed"
 
 
+def test_a_sealed_body_is_looked_into_with_its_key() -> None:
+    for flags, prefix in ((2, "opened"), (3, "inflated")):
+        entry = {**BY_NAME["think-zeros-2048"], "flags": flags}
+        sealed = json_to_frame(entry, sealer=FrameSealer(KEY, SALT))
+        fields = explain_frame(sealed, opener=FrameOpener(KEY, SALT))
+        payload = next(field for field in fields if field.name == f"{prefix} slice[0].payload")
+        assert (payload.offset, payload.size) == (10, 4096)
+        assert payload.meaning == "hidden states"
+        assert fields[-1] == Field("frame", 0, len(sealed), "well-formed")
+        wrong = explain_frame(sealed, opener=FrameOpener(SALT + SALT + bytes(8), SALT))
+        assert [field.name for field in wrong if field.problem] == ["body", "frame"]
+
+
+def test_an_unsealed_frame_in_a_sealed_session_is_named() -> None:
+    fields = explain_frame(raw("q4-odd"), opener=FrameOpener(KEY, SALT))
+    assert [field.name for field in fields if field.problem] == ["flags", "frame"]
+
+
+def test_a_sealed_body_under_zstd_that_is_raw_is_named() -> None:
+    entry = {**BY_NAME["q4-odd"], "flags": 2}
+    body = json_to_frame(BY_NAME["q4-odd"])[33:-4]
+    header = bytearray(json_to_frame(entry, sealer=FrameSealer(KEY, SALT))[:33])
+    header[2] = 3
+    sealed = FrameSealer(KEY, SALT).seal(
+        body, bytes(header), stream_id=entry["stream_id"], frame_seq=entry["frame_seq"]
+    )
+    fields = explain_frame(with_crc(bytes(header) + sealed), opener=FrameOpener(KEY, SALT))
+    assert [field.name for field in fields if field.problem] == ["opened body", "frame"]
+
+
+def test_a_stream_is_told_in_words() -> None:
+    piece = Slice(DType.F16, (2,), bytes(4))
+    head, _, tail = write_stream(
+        [(piece,)], kind=MessageType.CACHE, stream_id=1, space_hash32=2, direction=1
+    )
+    words = {field.name: field for field in explain_frame(encode_frame(head))}
+    assert words["slice[0].length"].value == "4 bytes"
+    assert words["slice[0].md5"].value == md5(bytes(4), usedforsecurity=False).hexdigest()
+    assert words["slice[0].xxh3_64"].value == f"0x{xxh3_64_intdigest(bytes(4)):016x}"
+    assert words["slice[0].direction"].value == 1
+    assert (words["slice[0].md5"].offset, words["slice[0].md5"].size) == (33 + 6 + 8, 16)
+    assert words["slice[0].payload"].meaning.startswith("HEAD")
+    words = {field.name: field for field in explain_frame(encode_frame(tail))}
+    assert words["slice[0].xxh3_64"].value == f"0x{xxh3_64_intdigest(bytes(4)):016x}"
+    assert frame_meaning(head).words == "the HEAD of a Cache stream"
+    assert frame_meaning(tail).words == "the TAIL of a Cache stream"
+    assert frame_meaning(replace(head, slices=())).words.startswith("a HEART")
+
+
+def roles(kind: MessageType, *slices: Slice) -> list[str]:
+    frame = Frame(kind, 1, 1, 2, slices=slices)
+    listed = explain_frame(encode_frame(frame))
+    return [field.meaning for field in listed if field.name.endswith(".payload")]
+
+
+def test_auxiliary_slices_are_named_as_what_they_are() -> None:
+    rows = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64)
+    scaled = tensor_to_slices(rows, DType.Q4, group=32)
+    assert roles(MessageType.THINK, *scaled) == [
+        "hidden states",
+        "scales of slice 0, one for 32 values",
+        "minima of slice 0, one for 32 values",
+    ]
+    sparse = tensor_to_slices(np.eye(3, dtype=np.float32), DType.COO)
+    assert roles(MessageType.CACHE, *scaled[:2], *sparse) == [
+        "keys of layer 0",
+        "scales of slice 0, one for 32 values",
+        "values of layer 0",
+        "indices of slice 2",
+    ]
+    mask = Slice(DType.I8, (2,), b"\1\0")
+    halves = Slice(DType.F16, (2,), bytes(4))
+    assert roles(MessageType.CRITIQUE, halves, mask) == ["divergence", "mask"]
+    assert roles(MessageType.CRITIQUE, halves, byte_slice(b"{}")) == [
+        "divergence",
+        "explanation, JSON",
+    ]
+    assert roles(MessageType.ASK, halves, byte_slice(b"why")) == ["embedding", "context"]
+
+
+@pytest.mark.parametrize(
+    ("slices", "problem"),
+    [
+        ((Slice(DType.COO, (3,), bytes(2)), Slice(DType.I8, (4,), b"\3\0\0\0")), "indices"),
+        ((Slice(DType.COO, (3,), bytes(2)),), "index"),
+    ],
+)
+def test_a_tensor_that_does_not_read_is_told(slices: tuple[Slice, ...], problem: str) -> None:
+    assert problem in frame_meaning(Frame(MessageType.THINK, 1, 1, 2, slices=slices)).problem
+
+
+def test_many_huge_sparse_tensors_cost_little_to_explain() -> None:
+    one = (Slice(DType.COO, (1 << 22,), b""), Slice(DType.I8, (0,), b""))
+    frame = Frame(MessageType.CACHE, 1, 1, 2, slices=one * 1000)
+    assert frame_meaning(frame).words.startswith("a Cache: 1000 tensors, of which the first")
+
+
 def test_a_frame_cut_anywhere_is_explained() -> None:
     data = raw("critique-3-mask")
     for size in range(len(data)):
@@ -152,6 +258,7 @@ def test_a_problem_is_named_exactly_where_a_reader_refuses(
         frame = with_crc(bytes(changed[:-4]))
     fields = explain_frame(frame)
     assert fields[-1].name == "frame"
+    explain_frame(frame, opener=FrameOpener(KEY, SALT))
     if len(frame) > 2 and frame[2] & 2:
         return
     try:
@@ -160,3 +267,4 @@ def test_a_problem_is_named_exactly_where_a_reader_refuses(
         assert fields[-1].problem
     else:
         assert not problems(frame)
+        assert frame_meaning(decode_frame_untrusted(frame)).words

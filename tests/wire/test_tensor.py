@@ -21,6 +21,7 @@ from p2pnode.wire.vframe import Slice
 
 Array = npt.NDArray[np.float32]
 QUANTISED = [DType.I8, DType.Q4, DType.Q2]
+CODINGS = [dtype for dtype in DType if dtype is not DType.CENTRED]
 
 
 def some_array(*shape: int, seed: int = 0, scale: float = 1.0) -> Array:
@@ -41,7 +42,7 @@ def indices(*values: int) -> Slice:
     return Slice(DType.I8, (len(data),), data)
 
 
-@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("dtype", CODINGS)
 @pytest.mark.parametrize("shape", [(1, 576), (7, 33), (3, 4, 64), (5,), (1, 1), (0, 8), (3, 0)])
 def test_a_tensor_keeps_its_shape(dtype: DType, shape: tuple[int, ...]) -> None:
     array = through(some_array(*shape), dtype)
@@ -171,7 +172,7 @@ def test_nan_and_infinities_are_refused_on_request() -> None:
         slices_to_tensor_untrusted(hostile, finite=True)
 
 
-@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("dtype", CODINGS)
 def test_several_tensors_part_again(dtype: DType) -> None:
     arrays = [some_array(3, 4, 64, seed=seed) for seed in range(4)]
     coded = [tensor_to_slices(array, dtype) for array in arrays]
@@ -180,7 +181,7 @@ def test_several_tensors_part_again(dtype: DType) -> None:
 
 @st.composite
 def any_slices(draw: st.DrawFn) -> Slice:
-    dtype: Any = draw(st.sampled_from(list(DType)))
+    dtype: Any = draw(st.sampled_from(CODINGS))
     shape = tuple(draw(st.lists(st.integers(0, 5), max_size=3)))
     count = int(np.prod(shape, dtype=int))
     if dtype is DType.COO:

@@ -292,7 +292,7 @@ def test_a_sealer_knows_every_number_it_used(numbers: list[int]) -> None:
 
 @st.composite
 def slices(draw: st.DrawFn) -> Slice:
-    dtype = draw(st.sampled_from(list(DType)))
+    dtype = draw(st.sampled_from([dtype for dtype in DType if dtype is not DType.CENTRED]))
     shape = tuple(draw(st.lists(st.integers(0, 9), max_size=4)))
     count = 1
     for dim in shape:

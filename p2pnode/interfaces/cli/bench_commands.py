@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from p2pnode.interfaces.cli.output import progress, say, say_json
+from p2pnode.interfaces.cli.output import progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 
 _model_option = click.option(
@@ -56,6 +56,24 @@ def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
     path = model_file(model)
     with progress("killing peers", show=not as_json) as bar:
         _report(measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar), as_json)
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench codec --tokens 2400 --json")
+@click.option("--tokens", type=click.IntRange(60), default=2400, show_default=True)
+@_model_option
+@json_option
+def codec(tokens: int, model: str, as_json: bool) -> None:
+    """Measure the codings of hidden states: bytes, what they change, and time."""
+    from p2pnode.interfaces.bench import codec as measurement
+
+    path = model_file(model)
+    with progress("judging codings", show=not as_json) as bar:
+        figures = measurement.measure(path, tokens=tokens, tell=bar)
+    if as_json:
+        say_json(figures)
+        return
+    headings, cells = measurement.table_cells(figures)
+    say(table([heading.upper() for heading in headings], cells, right="lrrrrrrrrrrr"))
 
 
 def _report(figures: dict[str, Any], as_json: bool) -> None:

@@ -9,12 +9,12 @@ from typing import IO, Any, TypeVar
 import click
 
 from p2pnode.errors import RemoteProtocolError, UserError
-from p2pnode.interfaces.cli.output import note, plural, say, say_json, table
+from p2pnode.interfaces.cli.output import note, plural, say, table
 from p2pnode.interfaces.cli.settings import json_option
 from p2pnode.wire.frame_json import Field, explain_frame, frame_to_json, json_to_frame
-from p2pnode.wire.messages import parse_sync_untrusted
+from p2pnode.wire.meaning import Meaning, frame_meaning
 from p2pnode.wire.seal import KEY_SIZE, SALT_SIZE, FrameOpener, FrameSealer
-from p2pnode.wire.vframe import MAX_FRAME, Flags, MessageType, decode_frame_untrusted
+from p2pnode.wire.vframe import MAX_FRAME, Flags, decode_frame_untrusted
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -59,6 +59,7 @@ def _seal_options(command: CommandT) -> CommandT:
 @click.option("--raw", "form", flag_value="raw", help="The input is the frame's own bytes.")
 @_seal_options
 @json_option
+@click.option("--fields", "by_field", is_flag=True, help="With --json: every field, always.")
 @click.pass_context
 def decode(
     ctx: click.Context,
@@ -67,6 +68,7 @@ def decode(
     key: str | None,
     salt: str | None,
     as_json: bool,
+    by_field: bool,
 ) -> None:
     """Explain one frame, field by field, and say what is wrong with it.
 
@@ -74,19 +76,27 @@ def decode(
     from the input: where it is hex digits, white space and perhaps a leading 0x, and nothing
     else, it is read as hex, else as bytes. A frame begins with byte 1, which is no hex digit.
 
+    With --json a good frame is printed in the form of the test vectors, which `frame encode` reads
+    again; a bad one, and with --fields any, as its fields (name, offset, size, value, problem,
+    meaning), the problem a reader would name, and what the message says.
+
     Exits with status 1 when a reader would refuse the frame.
     """
+    if by_field and not as_json:
+        raise UserError("--fields goes with --json", hint="without both, fields are a table")
     data = _frame_bytes(_read(file, MAX_INPUT), form)
     secret = _secret(key, salt)
     opener = FrameOpener(*secret) if secret is not None and _is_sealed(data) else None
-    fields = explain_frame(data)
-    problem = _refusal(data, opener)
+    fields = explain_frame(data, opener=opener)
+    problem, meaning = _judged(data, opener)
     if not as_json:
-        _explain(data, fields, problem, opener)
-    elif problem:
-        say_json({"fields": [asdict(field) for field in fields], "problem": problem})
+        _explain(data, fields, problem, meaning)
+    elif problem or by_field:
+        told = None if meaning is None else asdict(meaning)
+        listed = [asdict(field) for field in fields]
+        _say_json({"fields": listed, "problem": problem, "message": told})
     else:
-        say_json(frame_to_json(data, opener=opener))
+        _say_json(frame_to_json(data, opener=opener))
     if problem:
         ctx.exit(1)
 
@@ -200,50 +210,62 @@ def _hex_of(option: str, text: str, size: int) -> bytes:
 # Output
 
 
-def _refusal(data: bytes, opener: FrameOpener | None) -> str:
-    """Return what a reader refuses the frame for; empty where it takes it."""
+def _judged(data: bytes, opener: FrameOpener | None) -> tuple[str, Meaning | None]:
+    """Return what a reader refuses the frame for, or an empty string and what it says."""
     try:
-        decode_frame_untrusted(data, opener=opener)
+        return "", frame_meaning(decode_frame_untrusted(data, opener=opener))
     except RemoteProtocolError as error:
-        return str(error)
-    return ""
+        return str(error), None
 
 
-def _explain(
-    data: bytes, fields: Sequence[Field], problem: str, opener: FrameOpener | None
-) -> None:
+def _explain(data: bytes, fields: Sequence[Field], problem: str, meaning: Meaning | None) -> None:
     *parts, verdict = fields
     rows = [
-        (str(part.offset), str(part.size), part.name, _worded(part.value), part.problem)
+        (str(part.offset), str(part.size), part.name, _worded(part.value), _remark(part))
         for part in parts
     ]
-    headings = ("OFFSET", "SIZE", "FIELD", "VALUE", "PROBLEM")
-    width = 5 if any(part.problem for part in parts) else 4
+    headings = ("OFFSET", "SIZE", "FIELD", "VALUE", "REMARK")
+    width = 5 if any(row[4] for row in rows) else 4
     say(table(headings[:width], [row[:width] for row in rows], right="rr"))
     if problem:
-        say(f"\n{plural(len(data), 'byte')}, refused: {problem}")
-        if _is_sealed(data) and opener is None and not verdict.problem:
+        say(f"\n{plural(len(data), 'byte')}, refused: {_visible(problem)}")
+        if verdict.value == "sealed":
             note("give --key and --salt of its session to open it")
-        return
-    say(f"\n{plural(len(data), 'byte')}, well-formed")
-    _say_sync(data, opener)
+    if meaning is not None:
+        say(f"\n{plural(len(data), 'byte')}, well-formed: {_visible(meaning.words)}")
+        _say_content(meaning)
 
 
-def _say_sync(data: bytes, opener: FrameOpener | None) -> None:
-    """Show the JSON of a Sync, its control characters escaped: a stranger may have written it."""
-    found = decode_frame_untrusted(data, opener=opener)
-    if found.type is not MessageType.SYNC or not found.slices:
-        return
-    try:
-        say(json.dumps(parse_sync_untrusted(found), indent=2))
-    except RemoteProtocolError as error:
-        note(f"a Sync that says nothing: {error}")
+def _say_content(meaning: Meaning) -> None:
+    """Show the JSON or the text in a message: a stranger may have written it."""
+    if meaning.problem:
+        say(f"but a reader of messages refuses it: {_visible(meaning.problem)}")
+    if meaning.says is not None:
+        text = json.dumps(meaning.says, indent=2, ensure_ascii=False)
+        say("\n".join(_visible(line) for line in text.split("\n")))
+
+
+def _remark(part: Field) -> str:
+    return _visible("; ".join(words for words in (part.problem, part.meaning) if words))
+
+
+def _visible(text: str) -> str:
+    """Return ``text`` with escapes for whatever could steer a terminal or hide from the eye."""
+    return "".join(
+        letter if letter.isprintable() else json.dumps(letter)[1:-1].replace("\x7f", "\\u007f")
+        for letter in text
+    )
+
+
+def _say_json(value: object) -> None:
+    # ASCII alone: what a stranger wrote may land on a terminal.
+    say(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 def _worded(value: object) -> str:
     if isinstance(value, tuple):
         return " x ".join(map(str, value)) or "a scalar"
-    return "" if value is None else str(value)
+    return "" if value is None else _visible(str(value))
 
 
 def _is_sealed(data: bytes) -> bool:

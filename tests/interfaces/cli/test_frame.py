@@ -67,9 +67,9 @@ def test_a_person_gets_the_fields_and_what_a_sync_says(tmp_path: Path) -> None:
     result = run("decode", str(path))
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["OFFSET", "SIZE", "FIELD", "VALUE"]
+    assert lines[0].split() == ["OFFSET", "SIZE", "FIELD", "VALUE", "REMARK"]
     assert lines[2].split() == ["1", "1", "type", "SYNC"]
-    assert f"{len(PING_BYTES)} bytes, well-formed" in lines
+    assert f"{len(PING_BYTES)} bytes, well-formed: a Sync: ping" in lines
     assert '"method": "ping"' in result.stdout
 
 
@@ -81,6 +81,41 @@ def test_a_stranger_cannot_write_on_the_terminal() -> None:
     )
     assert "\\u009b2J\\u202e" in result.stdout
     assert result.stdout.isascii()
+
+
+def test_no_output_carries_a_strangers_control_characters() -> None:
+    nasty = "\x1b[2J\x07\x7f\x9b\u202e\u2028é"
+    ask = {**BY_NAME["ask-embedding-context"]}
+    text = nasty.encode()
+    ask["slices"] = [*ask["slices"][:1], {"dtype": 2, "shape": [len(text)], "payload": text.hex()}]
+    body = json.dumps({"method": nasty}, ensure_ascii=False).replace("\\u001b", "u").encode()
+    sync = {**PING, "slices": [{"dtype": 2, "shape": [len(body)], "payload": body.hex()}]}
+    for entry in (ask, sync):
+        frame_hex = run("encode", stdin=json.dumps(entry)).stdout
+        for options in ([], ["--json"], ["--json", "--fields"]):
+            output = run("decode", *options, stdin=frame_hex).output
+            assert all(letter.isprintable() or letter == "\n" for letter in output)
+    assert "é" in run("decode", stdin=run("encode", stdin=json.dumps(ask)).stdout).stdout
+
+
+def test_a_program_gets_the_fields_of_a_good_frame_too() -> None:
+    body = json.loads(run("decode", "--json", "--fields", stdin=PING_BYTES).stdout)
+    assert body["problem"] == ""
+    assert body["message"]["says"]["method"] == "ping"
+    assert sum(field["size"] for field in body["fields"][:-1]) == len(PING_BYTES)
+    offsets = [field["offset"] for field in body["fields"][:-1]]
+    assert offsets == sorted(offsets)
+    assert "--json" in str(refused("decode", "--fields", stdin=PING_BYTES))
+
+
+def test_a_well_formed_frame_that_is_no_message_says_why() -> None:
+    entry = {**PING, "slices": [{"dtype": 2, "shape": [1], "payload": "5b"}]}
+    encoded = run("encode", stdin=json.dumps(entry)).stdout
+    result = run("decode", stdin=encoded)
+    assert result.exit_code == 0
+    assert "a reader of messages refuses it: not JSON" in result.stdout
+    told = json.loads(run("decode", "--json", "--fields", stdin=encoded).stdout)
+    assert told["message"]["problem"].startswith("not JSON")
 
 
 def test_a_broken_frame_is_explained_and_fails() -> None:
@@ -110,7 +145,9 @@ def test_a_sealed_frame_opens_with_its_key_alone() -> None:
     closed = run("decode", stdin=sealed)
     assert closed.exit_code == 1
     assert "refused: a sealed frame, and no key" in closed.stdout
-    assert run("decode", *SEAL, stdin=sealed).exit_code == 0
+    opened = run("decode", *SEAL, stdin=sealed)
+    assert opened.exit_code == 0
+    assert "inflated slice[0].payload" in opened.stdout
     again = json.loads(run("decode", "--json", *SEAL, stdin=sealed).stdout)
     assert again["slices"] == entry["slices"]
     wrong = [*SEAL[:1], "33" * 32, *SEAL[2:]]
