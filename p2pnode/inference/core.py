@@ -57,7 +57,7 @@ class Inference:
         """Ask for answers of ``model`` from now on; ``calibrations`` are of its hidden states."""
         self._model = model
         self._calibration = fingerprint(calibrations)
-        self._host.use_calibrations(calibrations)
+        self._host.coding.use(calibrations)
 
     def serve(self, layers: range, kv_total: int) -> None:
         """Run ``layers`` of the model for whoever asks; :meth:`use_model` comes first."""
@@ -174,7 +174,7 @@ class Inference:
 
     def edges(self) -> Mapping[EdgeKey, EdgeState]:
         """Return how hidden states are coded, by where they go."""
-        return self._host.policy.edges()
+        return self._host.coding.policy.edges()
 
     @property
     def kv_used(self) -> int:

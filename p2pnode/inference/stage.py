@@ -23,13 +23,12 @@ from p2pnode.inference.messages import (
     Refused,
     Resume,
 )
-from p2pnode.inference.tensor_policy import EdgeKey, Links, TensorPolicy
-from p2pnode.inference.terms import DTYPES, Terms, fingerprint, mask_of
-from p2pnode.inference.work import Computed, Forward, Recipe, Release, WorkResult
+from p2pnode.inference.stage_coding import StageCoding
+from p2pnode.inference.tensor_policy import Links
+from p2pnode.inference.terms import DTYPES
+from p2pnode.inference.work import Computed, Forward, Release, WorkResult
 from p2pnode.sansio import NodeId
-from p2pnode.wire.calibration import Calibration, CalibrationSet
 from p2pnode.wire.dtypes import DType
-from p2pnode.wire.states import Rung
 from p2pnode.wire.vframe import Frame
 
 StageKey = tuple[NodeId, int, int]
@@ -90,9 +89,7 @@ class StageHost:
     ) -> None:
         self._config = config
         self._node_id = node_id
-        self._calibrations: CalibrationSet | None = None
-        self._fingerprint = 0
-        self.policy = TensorPolicy(config.policy, links)
+        self.coding = StageCoding(config.policy, links)
         self._model: ModelInfo | None = None
         self._layers = range(0)
         self._kv_total = 0
@@ -109,10 +106,6 @@ class StageHost:
     def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
         self._model, self._layers, self._kv_total = model, layers, kv_total
-
-    def use_calibrations(self, calibrations: CalibrationSet | None) -> None:
-        """Code hidden states by these, where a session's requester and every stage have them."""
-        self._calibrations, self._fingerprint = calibrations, fingerprint(calibrations)
 
     def drain(self, reason: str) -> None:
         """Admit no further session."""
@@ -134,7 +127,7 @@ class StageHost:
         stage.computed = stage.job_end
         stage.used_at = now
         if result.coded:
-            self._note_codings(stage, result)
+            stage.codings |= self.coding.note(stage.order, result)
         for batch in result.batches:
             stage.sent.append(batch)
             self._send(stage, batch)
@@ -250,7 +243,7 @@ class StageHost:
             return "draining", self._draining
         if order.sampling is not None and order.layers.stop != model.n_layers:
             return "layers", "only the last layer's holder can draw tokens"
-        if order.terms is not None and order.terms.calibration not in {0, self._fingerprint}:
+        if self.coding.lacks(order.terms):
             return "calibration", "it has no calibration of the model, or another one"
         if order.positions > model.context_length:
             return "context", f"the model's context ends at {model.context_length} tokens"
@@ -324,41 +317,11 @@ class StageHost:
                 order.sampling,
                 order.sample_from,
                 order.positions,
-                self._recipe(stage, batches),
-                self._calibration(order.terms, order.layers.start),
+                self.coding.recipe(order, batches, self._width, stage.codings),
+                self.coding.calibration(order.terms, order.layers.start),
             ),
             stage.key,
         )
-
-    def _recipe(self, stage: Stage, batches: tuple[Batch, ...]) -> Recipe | None:
-        """Say how to code what the batches become; None for the order's type and nothing more."""
-        order, terms = stage.order, stage.order.terms
-        if terms is None or order.sampling is not None or len(terms.rungs) < 2:
-            return None
-        rungs: tuple[tuple[Rung, ...], ...] = ((Rung.F32,),) * len(batches)
-        if order.out_dtype != "f32":
-            row_bytes = 2 * self._width
-            rungs = tuple(
-                self.policy.choose(_edge(order, batch), terms, batch.rows, row_bytes)
-                for batch in batches
-            )
-        calibration = self._calibration(terms, order.layers.stop)
-        return Recipe(rungs, terms.kl, calibration, stage.codings)
-
-    def _calibration(self, terms: Terms | None, cut: int) -> Calibration | None:
-        """Return what all of the session's chain knows of the states that enter layer ``cut``."""
-        known = self._calibrations
-        if terms is None or known is None or terms.calibration != self._fingerprint:
-            return None
-        return known.at(cut)
-
-    def _note_codings(self, stage: Stage, result: Computed) -> None:
-        terms = stage.order.terms
-        seconds = result.compute_us / 1e6 / len(result.batches)
-        for batch, coded in zip(result.batches, result.coded, strict=True):
-            stage.codings |= mask_of(coded.rung)
-            if terms is not None and coded.rung is not Rung.F32:
-                self.policy.sent(_edge(stage.order, batch), terms, coded, seconds, batch.rows)
 
     def _request(self, work: Forward | Release, key: StageKey | None) -> int:
         job, self._next_job = self._next_job, self._next_job + 1
@@ -393,10 +356,6 @@ class StageHost:
     @property
     def _width(self) -> int:
         return 0 if self._model is None else self._model.d_model
-
-
-def _edge(order: Open, batch: Batch) -> EdgeKey:
-    return EdgeKey(order.downstream.peer, order.layers.stop, batch.rows > 1)
 
 
 def _within(inner: range, outer: range) -> bool:
