@@ -10,7 +10,7 @@ their caches; new ones are fed the batches first used. Tokens already shown neve
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import RemoteProtocolError
@@ -23,6 +23,7 @@ from p2pnode.inference.activations import (
 )
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
+from p2pnode.inference.cover import Cover, Leg
 from p2pnode.inference.events import (
     ChainBroken,
     ChainRepaired,
@@ -36,29 +37,10 @@ from p2pnode.inference.events import (
 from p2pnode.inference.messages import Close, Control, Edge, Failed, Open, Opened, Refused, Resume
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
 from p2pnode.inference.request import GenerationRequest, Planner
-from p2pnode.inference.terms import Terms, wanted
 from p2pnode.sansio import NodeId, Rng
-from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
+from p2pnode.scheduler.chain import ChainPlan, NoCover
 from p2pnode.wire.dtypes import DType
-from p2pnode.wire.states import Rung
 from p2pnode.wire.vframe import Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One stage of the chain.
-
-    Attributes:
-        number: Names it to its peer through all epochs.
-        run: Who it is, and its layers.
-        out_dtype: ``f32`` at a cut that a repair added, else ``f16``.
-        rungs: The codings that it and the next both read, and the answer may use.
-    """
-
-    number: int
-    run: StageRun
-    out_dtype: str
-    rungs: frozenset[Rung]
 
 
 class Generation:
@@ -87,7 +69,6 @@ class Generation:
         self.last_token_at: float | None = None
         self.reason = ""
         self.counters: Counter[str] = Counter()
-        self.activations = request.activations or config.activations
         self.codings = 0
         self.session = int.from_bytes(rng.randbytes(8), "big")
         self._model = model
@@ -97,12 +78,10 @@ class Generation:
         self._rng = rng
         self._events: list[InferenceEvent] = []
         self._plan: ChainPlan | None = None
-        self._next_leg = 0
         self._lost: set[int] = set()
         self._opened: dict[int, int] = {}
         self._distrusted: dict[NodeId, tuple[float, str]] = {}
-        self._calibration = calibration
-        self._cuts = 1
+        self._legs_of = Cover(request, config, planner, node_id, calibration)
         self._is_fed = False
         self._sent: list[Batch] = []
         self._sent_at = now
@@ -115,6 +94,11 @@ class Generation:
         self._stalls = 0
         self.deadline: float | None = now
         self._cut_prompt()
+
+    @property
+    def activations(self) -> str:
+        """How its hidden states may travel."""
+        return self._legs_of.activations
 
     # Commands
 
@@ -149,7 +133,7 @@ class Generation:
             case Refused(epoch=epoch, leg=leg, code=code, reason=reason):
                 if not self._expects(leg, epoch, source):
                     pass
-                elif code == "calibration" and self._calibration and not self._is_fed:
+                elif code == "calibration" and self._legs_of.calibration and not self._is_fed:
                     self._do_without_calibration(now)
                 else:
                     self.counters["stage refused"] += 1
@@ -221,62 +205,8 @@ class Generation:
             if isinstance(plan, NoCover):
                 return plan
             self._plan = plan
-            self._cuts = max(1, len(plan.stages) - 1)
-            return self._new_legs(plan.stages)
-        legs: list[Leg] = []
-        peers = self._path()
-        for index, leg in enumerate(self.legs):
-            if leg.number not in self._lost:
-                legs.append(leg)
-                continue
-            ends = peers[index], peers[index + 2]
-            runs = self._repair(leg, legs, ends, distrusted)
-            if isinstance(runs, NoCover):
-                return runs
-            legs += self._new_legs(runs, lost=leg)
-        return tuple(legs)
-
-    def _repair(
-        self,
-        lost: Leg,
-        before: list[Leg],
-        ends: tuple[NodeId, NodeId],
-        distrusted: Mapping[NodeId, str],
-    ) -> tuple[StageRun, ...] | NoCover:
-        """Cover the layers of ``lost`` by peers that read what was sent there, and code as it."""
-        sent = before[-1].rungs if before else frozenset[Rung]()
-        while True:
-            runs = self._planner.repair(self.request, lost.run.layers, ends, distrusted)
-            if isinstance(runs, NoCover):
-                return runs
-            asked = ((runs[0].peer, sent), (runs[-1].peer, lost.rungs))
-            unfit = [peer for peer, rungs in asked if not rungs <= self._planner.rungs(peer)]
-            if not unfit or unfit[0] in distrusted:
-                return runs
-            distrusted = {**distrusted, unfit[0]: "does not read the codings of this answer"}
-
-    def _new_legs(self, runs: tuple[StageRun, ...], lost: Leg | None = None) -> tuple[Leg, ...]:
-        """Number ``runs``; with ``lost``, they take its place."""
-        nodes = [*(run.peer for run in runs), self._node_id]
-        legs: list[Leg] = []
-        for index, run in enumerate(runs):
-            self._next_leg += 1
-            granted = self._granted(nodes[index], nodes[index + 1])
-            if lost is None:
-                legs.append(Leg(self._next_leg, run, "f16", granted))
-            elif index == len(runs) - 1:
-                legs.append(Leg(self._next_leg, run, lost.out_dtype, lost.rungs))
-            else:
-                # A cut the first chain did not have carries f32: rounding there would show.
-                legs.append(Leg(self._next_leg, run, "f32", granted))
-        return tuple(legs)
-
-    def _granted(self, peer: NodeId, following: NodeId) -> frozenset[Rung]:
-        """Return the codings that the answer may use between two nodes: those that both read."""
-        if self.activations == Rung.F16:
-            return frozenset({Rung.F16})
-        both = self._planner.rungs(peer) & self._planner.rungs(following)
-        return both & wanted(self.activations)
+            return self._legs_of.first(plan)
+        return self._legs_of.repaired(self.legs, frozenset(self._lost), self._path(), distrusted)
 
     def _wait_for_cover(self, missing: NoCover, now: float) -> None:
         if now >= self._cover_by:
@@ -323,21 +253,14 @@ class Generation:
                 out_dtype=leg.out_dtype,
                 sampling=self.request.sampling if last else None,
                 sample_from=self._wanted if last else 0,
-                terms=self._terms(leg),
+                terms=self._legs_of.terms(leg),
             )
             self._say(leg.run.peer, order)
-
-    def _terms(self, leg: Leg) -> Terms | None:
-        """Return what ``leg`` may send; None where all is f16, or its peer knows nothing else."""
-        if self.activations == Rung.F16 or len(self._planner.rungs(leg.run.peer)) < 2:
-            return None
-        share = self._config.kl_budget / self._cuts  # costs of cuts add up
-        return Terms(self.activations, leg.rungs, share, self._calibration)
 
     def _do_without_calibration(self, now: float) -> None:
         """Somebody has another calibration, or none: open the same chain anew, without."""
         self.counters["calibration not shared"] += 1
-        self._calibration = 0
+        self._legs_of.calibration = 0
         self._raise_epoch(())
         self._open_all(now)
 
