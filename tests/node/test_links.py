@@ -15,6 +15,8 @@ from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import node_id
 from p2pnode.testing.links import Link
 from p2pnode.testing.swarm import Swarm
+from p2pnode.wire.dtypes import DType
+from p2pnode.wire.vframe import Frame, MessageType, Slice
 
 PEER = node_id("far")
 ACK_DELAY = 0.005
@@ -174,3 +176,33 @@ def test_unasked_a_slow_link_stays_at_f16() -> None:
     assert edges(swarm, "b") == {}
     goodput = swarm.nodes["b"].links.goodput(swarm.nodes["c"].node_id)
     assert goodput == pytest.approx(SLOW.rate, rel=0.4)  # it is measured all the same
+
+
+def test_faces_show_how_an_answer_travelled() -> None:
+    swarm = three()
+    ask(swarm, "i8")
+    ask(swarm, None)
+    picture = from_json(to_json(snapshot(swarm.nodes["a"], World(), swarm.network.now)))
+    coded, plain = picture.generations
+    assert (coded.activations, coded.codings) == ("i8", ("i8",))
+    assert (plain.activations, plain.codings) == ("f16", ())
+    (peer,) = [peer for peer in picture.peers if peer.edges]
+    assert (peer.name, peer.sends) == ("b", "i8")
+    assert {edge.reason for edge in peer.edges} == {"pinned"}
+
+
+def test_a_node_answers_a_frame_of_another_space_with_both_spaces() -> None:
+    """Over the transport: the sender reads the refusal, and nothing was computed."""
+    swarm = three()
+    a, b = swarm.nodes["a"], swarm.nodes["b"]
+    row = Slice(DType.F16, (1, 256), bytes(512))
+    meta = Slice(DType.I8, (8,), (1).to_bytes(4, "little") + bytes(4))
+    foreign = Frame(MessageType.THINK, 1, 1, 0xBADF00D, slices=(row, meta))
+    swarm.call("a", lambda node, now: node.post.send_frame(b.node_id, foreign, now))
+    swarm.network.run(1)
+    assert b.inference.all_counters()["frame of another space"] == 1
+    assert a.counters["error from a peer: SPACE_MISMATCH"] == 1
+    assert a.model is not None
+    expected = f"computes in space 0x{a.model.space_hash32:08x}, the frame is of 0x0badf00d"
+    assert any(expected in line for line in a.log)
+    assert not b.inference.stages()
