@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
+FUZZ := $(VENV)/.fuzz-installed
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format clean
+.PHONY: demo test check fuzz format clean
 
 demo: $(CORE)  ## three real nodes answer a prompt together
 	$(BIN)/p2pnode demo
@@ -22,6 +25,9 @@ check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(FUZZ)  ## hostile bytes into every parser, guided by coverage, for FUZZ_SECONDS in all
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .
@@ -42,3 +48,9 @@ $(CORE): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
 $(DEV): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c .ci/constraints.txt -e '.[dev]'
 	touch $@ $(CORE)
+
+$(FUZZ): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet -c .ci/constraints.txt -e '.[dev,fuzz]' || \
+	  { echo "make fuzz needs atheris, which has no build for this machine; \
+	the corpus itself is replayed by: make test"; exit 1; }
+	touch $@ $(CORE) $(DEV)

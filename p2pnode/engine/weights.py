@@ -1,5 +1,6 @@
 """Loads what a run of layers needs from a GGUF file, and nothing else."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -19,6 +20,10 @@ TokenIds: TypeAlias = npt.NDArray[np.int64]
 
 _EMBEDDING: Final = "token_embd.weight"
 _HEAD: Final = "output.weight"
+_MATRICES: Final = (
+    "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
+)  # fmt: skip
+_HUGE_PAGE: Final = 2 * 2**20  # bytes: that of x86-64, and of arm64 with small pages of 4 KiB
 
 
 class Embedding:
@@ -67,10 +72,11 @@ def read_weights(file: GgufFile, config: LlamaConfig, layers: range, progress: P
     # A tied head has about as many numbers as this many layers; it counts in the progress.
     head_share = config.vocab_size // (4 * config.d_ff + 4 * config.d_model) if last else 0
     total = len(layers) + head_share
+    arena = Arena(sum(_matrix_floats(file, index) for index in layers))
     blocks = []
     for done, index in enumerate(layers):
         progress(done / total)
-        blocks.append(_read_layer(file, config, index))
+        blocks.append(_read_layer(file, config, index, arena))
     progress(len(layers) / total)
     head = _read_head(file, config) if last else None
     embed = _read_embedding(file, config) if layers.start == 0 else None
@@ -78,7 +84,36 @@ def read_weights(file: GgufFile, config: LlamaConfig, layers: range, progress: P
     return Weights(layers, tuple(blocks), embed, head)
 
 
-def _read_layer(file: GgufFile, config: LlamaConfig, index: int) -> LlamaLayer:
+class Arena:
+    """One allocation for the matrices of all layers, so that all of it lies in huge pages.
+
+    numpy asks for huge pages from 4 MiB on, but only whole ones count, and the ends of each
+    allocation lie in small ones: a sixth of a small model's layers, when each has its own. A
+    stage that has slept finds its translations of addresses gone, and one page in 2 MiB is found
+    sooner than 512.
+    """
+
+    def __init__(self, floats: int) -> None:
+        memory = np.empty(floats + _HUGE_PAGE // 4, np.float32)
+        skip = -memory.ctypes.data % _HUGE_PAGE // 4
+        self._free = memory[skip : skip + floats]
+
+    def keep(self, *parts: Floats) -> Floats:
+        """Return a copy in here of matrices [out, in] put below each other."""
+        size = sum(part.size for part in parts)
+        taken, self._free = self._free[:size], self._free[size:]
+        stacked = taken.reshape(-1, parts[0].shape[1])  # [all out, in]
+        return np.concatenate(parts, out=stacked)
+
+
+def _matrix_floats(file: GgufFile, index: int) -> int:
+    """Return how many numbers a layer's matrices have; the file has been found to hold them."""
+    return sum(
+        math.prod(find_tensor(file, f"blk.{index}.{name}.weight").shape) for name in _MATRICES
+    )
+
+
+def _read_layer(file: GgufFile, config: LlamaConfig, index: int, arena: Arena) -> LlamaLayer:
     d_model, d_ff = config.d_model, config.d_ff
     queries = config.n_heads * config.head_dim
     kv = config.n_kv_heads * config.head_dim
@@ -86,43 +121,18 @@ def _read_layer(file: GgufFile, config: LlamaConfig, index: int) -> LlamaLayer:
     def read(name: str, *shape: int) -> Floats:
         return read_tensor(file, f"blk.{index}.{name}.weight", shape)
 
-    qkv = [
-        read("attn_q", queries, d_model),
-        read("attn_k", kv, d_model),
-        read("attn_v", kv, d_model),
-    ]
-    gate_up = [read("ffn_gate", d_ff, d_model), read("ffn_up", d_ff, d_model)]
-    packed = _in_one_block(
-        np.concatenate(qkv),  # [queries + 2 * kv, d_model]
-        read("attn_output", d_model, queries),
-        np.concatenate(gate_up),  # [2 * d_ff, d_model]
-        read("ffn_down", d_model, d_ff),
-    )
     return LlamaLayer(
         attn_norm=read("attn_norm", d_model),
-        qkv=packed[0],
-        output=packed[1],
+        qkv=arena.keep(
+            read("attn_q", queries, d_model),
+            read("attn_k", kv, d_model),
+            read("attn_v", kv, d_model),
+        ),  # [queries + 2 * kv, d_model]
+        output=arena.keep(read("attn_output", d_model, queries)),
         ffn_norm=read("ffn_norm", d_model),
-        gate_up=packed[2],
-        down=packed[3],
+        gate_up=arena.keep(read("ffn_gate", d_ff, d_model), read("ffn_up", d_ff, d_model)),
+        down=arena.keep(read("ffn_down", d_model, d_ff)),
     )
-
-
-def _in_one_block(*matrices: Floats) -> list[Floats]:
-    """Return copies that lie side by side in one allocation.
-
-    numpy asks for huge pages from 4 MiB on, which most matrices of a small model stay below. A
-    stage that has slept finds its translations of addresses gone, and one page in 2 MiB is found
-    sooner than 512: 58 ms a token instead of 61 with 20 ms of sleep between thirds of the layers.
-    """
-    block = np.empty(sum(matrix.size for matrix in matrices), np.float32)
-    copies, at = [], 0
-    for matrix in matrices:
-        copy = block[at : at + matrix.size].reshape(matrix.shape)
-        copy[...] = matrix
-        copies.append(copy)
-        at += matrix.size
-    return copies
 
 
 def _read_head(file: GgufFile, config: LlamaConfig) -> LlamaHead:

@@ -325,6 +325,9 @@ def _hex(value: object, size: int, key: str) -> bytes:
     if not isinstance(value, str) or len(value) != 2 * size:
         raise RemoteProtocolError(f"{key} is not {size} bytes in hex")
     try:
-        return bytes.fromhex(value)
+        data = bytes.fromhex(value)
     except ValueError as error:
         raise RemoteProtocolError(f"{key} is not hex") from error
+    if len(data) != size:  # fromhex passes over spaces: a node of 31 bytes is nobody
+        raise RemoteProtocolError(f"{key} is not {size} bytes in hex")
+    return data

@@ -267,11 +267,13 @@ def weigh(
     if compute_s is None or not link.goodput or link.delay is None:
         return Evidence.UNMEASURED
     wire = f16_bytes / link.goodput  # seconds, in f16
-    rest = max(compute_s + link.delay, config.least_wire / config.heavy)
-    if wire * SHARE_OF_F16[rung] > config.heavy * rest:
+    rest = compute_s + link.delay
+    if wire * SHARE_OF_F16[rung] > max(config.heavy * rest, config.least_wire):
         return Evidence.HEAVY
     finer = neighbour(rung, -1, terms)
-    if finer is not None and wire * SHARE_OF_F16[finer] < config.room * rest:
+    if finer is not None and wire * SHARE_OF_F16[finer] < config.room * max(
+        rest, config.least_wire
+    ):
         return Evidence.ROOM
     return Evidence.BALANCED
 

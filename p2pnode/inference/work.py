@@ -115,7 +115,7 @@ def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResu
 
 
 def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Computed:
-    inputs = [_decode_untrusted(batch, work) for batch in work.batches]
+    inputs = [_decode_untrusted(batch, work, engine.info.vocab_size) for batch in work.batches]
     if work.positions and work.batches[0].start == 0:
         engine.reserve(work.session, work.layers, work.positions)  # as it was admitted, exactly
     began = clock()
@@ -183,14 +183,23 @@ def _sample(
     ]
 
 
-def _decode_untrusted(batch: Batch, work: Forward) -> NDArray[np.int64] | NDArray[np.float32]:
+def _decode_untrusted(
+    batch: Batch, work: Forward, vocab_size: int
+) -> NDArray[np.int64] | NDArray[np.float32]:
     """Return [rows] token ids or [rows, d_model] hidden states.
 
     What is not finite stays so to the end, where sampling refuses it.
+
+    Raises:
+        RemoteProtocolError: A token is none of the model's ``vocab_size``.
     """
     if work.layers.start == 0:
-        ids = [np.frombuffer(ids.payload, "<u4").astype(np.int64) for (ids,) in batch.pieces]
-        return ids[0] if len(ids) == 1 else np.concatenate(ids)
+        parts = [np.frombuffer(ids.payload, "<u4").astype(np.int64) for (ids,) in batch.pieces]
+        ids = parts[0] if len(parts) == 1 else np.concatenate(parts)  # [rows]
+        if (ids >= vocab_size).any():
+            # The engine would call it our own mistake, and a node does not survive those.
+            raise RemoteProtocolError(f"a token beyond the vocabulary of {vocab_size}")
+        return ids
     return decode_pieces_untrusted(batch.pieces, work.calibration)
 
 

@@ -12,6 +12,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeGuard, TypeVar
 
 import trio
@@ -47,6 +48,20 @@ class DatagramSocket(Protocol):
     async def wait_readable(self) -> None: ...
     def receive(self) -> tuple[bytes, Address] | None: ...
     def send(self, payload: bytes, destination: Address) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[WorkT]):
+    """What came of a datagram that another thread took.
+
+    Attributes:
+        work: The first event that is work for that thread, which begins it at once.
+        is_loop_wanted: Whether the loop must be woken: to dispatch other events, for an earlier
+            timer, or to send what cannot wait for the end of the work.
+    """
+
+    work: WorkT | None
+    is_loop_wanted: bool
 
 
 class Driver(Generic[EventT]):
@@ -113,30 +128,35 @@ class Driver(Generic[EventT]):
 
     def receive_in_worker(
         self, is_work: Callable[[EventT], TypeGuard[WorkT]]
-    ) -> tuple[WorkT | None, bool]:
+    ) -> Received[WorkT] | None:
         """Take one datagram in another thread, which watches the socket while it is idle.
 
+        Where it is work, nothing else is done now: what the core wants to send besides is for
+        the loop, while the work goes on, if it is due at once, and waits for the end if not.
+
         Returns:
-            The first event that is work for that thread, which begins it at once, and whether
-            the loop must be woken, to dispatch other events or for an earlier timer.
+            What came of it; None where no datagram was waiting.
         """
         if self._clock is None:
             raise LocalProtocolError("the driver is not running yet")
         with self._lock:
             datagram = self._socket.receive()
             if datagram is None:
-                return None, False
-            self._take(*datagram, self._clock.current_time())
+                return None
+            now = self._clock.current_time()
+            self._take(*datagram, now)
             work: WorkT | None = None
             for event in self._core.take_events():
                 if work is None and is_work(event):
                     work = event
                 else:
                     self._left.append(event)
-            if work is None:
-                self._send()  # else the loop does, while the work is done
             due = self._core.next_timeout()
-            return work, bool(self._left) or (due is not None and due < self._alarm.deadline)
+            if work is not None:
+                return Received(work, is_loop_wanted=due is not None and due <= now)
+            self._send()
+            is_early = due is not None and due < self._alarm.deadline
+            return Received(None, is_loop_wanted=is_early or bool(self._left))
 
     def let_worker_watch(self, watching: bool) -> None:
         """Leave the socket to the other thread, or take it back."""
@@ -208,6 +228,8 @@ class Driver(Generic[EventT]):
             with trio.CancelScope() as self._alarm:
                 self._set_alarm()
                 await trio.sleep_forever()
+            # Whoever watches the socket may be late: nobody is to be found silent who was not.
+            self._drain()
             self._flush()
 
     # The pump

@@ -19,7 +19,7 @@ LARGE: Final = 2048
 
 _NEWEST: Final = 8  # of rates; a link that became slow is believed after as many messages
 _ENOUGH: Final = 3  # of rates, before they are believed at all
-_LEAST_SHARE: Final = 0.125  # of the time seen; what is left when the way back is taken off
+_LEAST_SHARE: Final = 1 / 32  # of the time seen; what is left when the way back is taken off
 _RTTS: Final = 16
 _MOST_PENDING: Final = 64
 

@@ -19,7 +19,7 @@ from p2pnode.inference.events import ComputeRequested, GenerationEvent
 from p2pnode.inference.work import Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.addresses import format_address, reachable_addresses, resolve
 from p2pnode.net.announcement import Announcement
-from p2pnode.net.compute import ComputeWorker, Failed, Finished, Watch
+from p2pnode.net.compute import ComputeWorker, Failed, Finished, Served, Watch
 from p2pnode.net.control import control_path, serve_control
 from p2pnode.net.driver import Driver
 from p2pnode.net.mdns import MdnsEvent, MdnsService, Sighted
@@ -248,9 +248,12 @@ class Node:
             raise outcome.error  # a bug: run_work turns whatever a peer can cause into a result
         self._driver.flush()
 
-    def _receive_in_worker(self) -> tuple[Callable[[], None] | None, bool]:
-        request, is_loop_wanted = self._driver.receive_in_worker(_is_compute_request)
-        return None if request is None else self._job(request), is_loop_wanted
+    def _receive_in_worker(self) -> Served | None:
+        received = self._driver.receive_in_worker(_is_compute_request)
+        if received is None:
+            return None
+        job = None if received.work is None else self._job(received.work)
+        return Served(job, received.is_loop_wanted)
 
     def _run(self, work: Work) -> WorkResult:
         if self._engine is None:

@@ -45,6 +45,12 @@ class TransportConfig:
     """Longest wait for something to carry an acknowledgement along, at most a quarter of
     ``silence``. RFC 9000 takes 0.025; a chain of stages answers faster."""
 
+    ack_patience: float = 0.025
+    """How late an acknowledgement may be on a path that loses nothing, at least ``max_ack_delay``
+    and at most a quarter of ``silence``. There a message asks for none at once, so that a stage
+    which has got its work need not answer before it begins; a packet lost all the same is repaired
+    that much later. RFC 9000's max_ack_delay, 0.025."""
+
     ack_every: int = 8
     """Packets after which an acknowledgement no longer waits. RFC 9000 takes 2; fewer
     acknowledgements cost Python less, and the first window is wider than this."""
@@ -120,6 +126,9 @@ class TransportConfig:
             <= self.silence / 4,
             "1.2 keepalive + silence is below idle_timeout": 1.2 * self.keepalive + self.silence
             < self.idle_timeout,
+            "ack_patience lies between max_ack_delay and a quarter of silence": self.max_ack_delay
+            <= self.ack_patience
+            <= self.silence / 4,
             "rekey_packets is at least 1024": self.rekey_packets >= 1024,
             "windows hold ten base datagrams": 10 * BASE_DATAGRAM
             <= self.minimum_window
@@ -153,6 +162,7 @@ class TransportConfig:
             max_datagram=1472,
             initial_rtt=0.2,
             max_ack_delay=0.01,
+            ack_patience=0.05,
             pto_max=1.0,
             silence=3.0,
             idle_timeout=30.0,

@@ -218,17 +218,13 @@ class Connection:
     # Receiving
 
     def _receive_shard_untrusted(self, shard: Shard) -> bool:
-        """Take a shard; True when it completes a message that somebody waits for.
-
-        That is acknowledged at once: the answer to it, if any, takes a stage's compute, and an
-        acknowledgement by timer would wake this process in the midst of that.
-        """
+        """Take a shard; True when it completes a message whose sender wants to hear of it."""
         payload, is_needless = self._reassembly.add_untrusted(shard)
         if is_needless and shard.count > 1:
             self._outlet.owe_done(shard.message)
         if payload is not None:
             self._deliver(payload, shard.delivery)
-        return payload is not None and shard.delivery is Delivery.LATENCY
+        return payload is not None and shard.immediate_ack
 
     def _deliver(self, payload: bytes, delivery: Delivery) -> None:
         self.traffic.messages_in += 1
@@ -245,6 +241,7 @@ class Connection:
             self.is_responsive = True
             self._events.append(PeerResponsive(self.peer))
         self._settle_lost(result.lost, now)
+        self._recovery.is_lossy = self._outbound.is_lossy
 
     def _settle_acked(self, packet: SentPacket, in_flight: int, now: float) -> None:
         if packet.told >= 0:

@@ -11,6 +11,8 @@ All integers are little-endian::
     DATAGRAM 6, payload (to the end)
     SHARD  7, delivery u8, message u32, length u32, count u8, index u8, shard (to the end)
 
+The highest bit of a SHARD's delivery asks for an acknowledgement as soon as the message is whole.
+
 A range of ``length`` n holds n + 1 packet numbers; a gap of n skips n + 1, as in RFC 9000,
 section 19.3.1.
 """
@@ -28,6 +30,13 @@ _ACK = struct.Struct("<BQHBH")
 _RANGE = struct.Struct("<HH")
 _DONE = struct.Struct("<BI")
 _SHARD = struct.Struct("<BBIIBB")
+
+_IMMEDIATE_ACK = 0x80
+_DELIVERIES = {
+    travels | bit: travels
+    for travels in (Delivery.LATENCY, Delivery.BULK)
+    for bit in (0, _IMMEDIATE_ACK)
+}
 
 ACK, DONE, PING, CLOSE, PROBE, DATAGRAM, SHARD = range(1, 8)
 
@@ -116,6 +125,7 @@ class Shard:
         index: Which shard this is: data below ``count``, parity from there on.
         data: All data shards have the same length, but for a shorter last one; parity shards are
             as long as the first.
+        immediate_ack: Whether the sender wants to hear at once that the message is whole.
     """
 
     delivery: Delivery
@@ -124,6 +134,7 @@ class Shard:
     count: int
     index: int
     data: bytes
+    immediate_ack: bool = False
 
     def __post_init__(self) -> None:
         if not (
@@ -147,7 +158,11 @@ Frame: TypeAlias = Ack | Done | Ping | Close | Probe | Datagram | Shard
 PING_FRAME = bytes([PING])
 
 
-def shard_header(delivery: int, message: int, length: int, count: int, index: int) -> bytes:
+def shard_header(
+    delivery: int, message: int, length: int, count: int, index: int, *, immediate_ack: bool = False
+) -> bytes:
+    if immediate_ack:
+        delivery |= _IMMEDIATE_ACK
     return _SHARD.pack(SHARD, delivery, message, length, count, index)
 
 
@@ -197,12 +212,13 @@ def decode_frames_untrusted(data: bytes) -> list[Frame]:
 
 def _shard(data: bytes, offset: int) -> Shard:
     _, delivery, message, length, count, index = _SHARD.unpack_from(data, offset)
+    travels = _DELIVERIES.get(delivery)
+    if travels is None:
+        raise LocalProtocolError(f"no shard travels as class {delivery}")
     body = data[offset + _SHARD.size :]
-    if delivery == Delivery.LATENCY:
-        return Shard(Delivery.LATENCY, message, length, count, index, body)
-    if delivery == Delivery.BULK:
-        return Shard(Delivery.BULK, message, length, count, index, body)
-    raise LocalProtocolError(f"no shard travels as class {delivery}")
+    return Shard(
+        travels, message, length, count, index, body, immediate_ack=delivery >= _IMMEDIATE_ACK
+    )
 
 
 def _last_untrusted(kind: int, rest: bytes) -> Frame:

@@ -43,7 +43,7 @@ class Outbound:
         number = self._next_id
         self._next_id = number + 1 & ID_MASK
         parity = 0
-        if delivery is Delivery.LATENCY and self.is_lossy:
+        if delivery is Delivery.LATENCY and self._config.fec and self.is_lossy:
             parity = self._parity(-(-len(payload) // shard_size) or 1, rtt)
         message = Outgoing(number, payload, delivery, shard_size, parity)
         self._unfinished[number] = message
@@ -54,8 +54,8 @@ class Outbound:
 
     @property
     def is_lossy(self) -> bool:
-        """Whether parity is allowed, and enough is lost for it to pay."""
-        return self.losses.loss >= self._config.fec_least_loss and self._config.fec
+        """Whether enough is lost for parity, and for acknowledgements in haste, to pay."""
+        return self.losses.loss >= self._config.fec_least_loss
 
     def enqueue(self, message: Outgoing, *, first: bool = False) -> None:
         """Put a message with shards to send in its line, unless it stands there already."""

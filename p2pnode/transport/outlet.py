@@ -74,7 +74,12 @@ class Outlet:
         """Send a shard; ``again`` when it is not the next one waiting."""
         data = message.shard(index)
         header = shard_header(
-            message.delivery, message.id, len(message.payload), message.count, index
+            message.delivery,
+            message.id,
+            len(message.payload),
+            message.count,
+            index,
+            immediate_ack=again or self.recovery.is_lossy,
         )
         room = self._path.datagram - DATA_OVERHEAD - SHARD_HEADER - len(data)
         prefix, told = self._told(room, now)

@@ -99,6 +99,8 @@ class Recovery:
         in_flight: Bytes sent and neither acknowledged nor lost, path probes excepted.
         waiting_since: When something of what is in flight was last acknowledged, or first sent.
         pto_count: Probe timeouts since the last acknowledgement.
+        is_lossy: Whether loss is measured on the path; messages then ask for acknowledgements at
+            once, and the probe timeout counts on it.
     """
 
     def __init__(self, config: TransportConfig, rtt: float | None) -> None:
@@ -106,6 +108,7 @@ class Recovery:
         self.rtt = RttEstimator(config.initial_rtt, rtt)
         self.in_flight = 0
         self.pto_count = 0
+        self.is_lossy = False
         self.waiting_since = 0.0
         self._sent: dict[int, SentPacket] = {}  # in sending order
         self._eliciting = 0  # of them, all but path probes
@@ -133,10 +136,10 @@ class Recovery:
         It doubles from the second time on: on a LAN a lost probe is likelier than a full queue.
         """
         rtt = self.rtt
-        base = rtt.smoothed + max(4 * rtt.variation, _GRANULARITY) + self._config.max_ack_delay
-        return min(
-            base * (1 << min(max(self.pto_count - 1, 0), 16)), max(self._config.pto_max, base)
-        )
+        config = self._config
+        ack_delay = config.max_ack_delay if self.is_lossy else config.ack_patience
+        base = rtt.smoothed + max(4 * rtt.variation, _GRANULARITY) + ack_delay
+        return min(base * (1 << min(max(self.pto_count - 1, 0), 16)), max(config.pto_max, base))
 
     def next_timeout(self) -> float | None:
         if self._loss_at is not None:
@@ -176,7 +179,7 @@ class Recovery:
         if acked:
             newest = max(acked, key=_number)
             if newest.number == ack.largest:
-                self.rtt.update(now - newest.sent_at, min(ack.delay, self._config.max_ack_delay))
+                self.rtt.update(now - newest.sent_at, min(ack.delay, self._config.ack_patience))
             if not all(packet.is_probe for packet in acked):
                 self.pto_count = 0
                 self.waiting_since = now

@@ -75,8 +75,10 @@ def json_to_frame(entry: Mapping[str, Any], *, sealer: FrameSealer | None = None
             compress=bool(flags & Flags.ZSTD),
             sealer=sealer if flags & Flags.XCHACHA else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, LocalProtocolError) as error:
-        raise UserError(f"this entry is no frame: {error!r}") from error
+    except KeyError as error:
+        raise UserError(f"this entry is no frame: it lacks {error.args[0]}") from error
+    except (TypeError, ValueError, LocalProtocolError) as error:
+        raise UserError(f"this entry is no frame: {error}") from error
     if int.from_bytes(data[2:4], "little") == flags:
         return data
     if flags & Flags.XCHACHA:
@@ -87,21 +89,32 @@ def json_to_frame(entry: Mapping[str, Any], *, sealer: FrameSealer | None = None
 
 def _frame_of(entry: Mapping[str, Any], flags: Flags) -> Frame:
     return Frame(
-        MessageType(entry["type"]),
+        MessageType(_whole(entry["type"])),
         _whole(entry["stream_id"]),
         _whole(entry["frame_seq"]),
         _whole(entry["space_hash32"]),
-        Modality(entry.get("modality", 0)),
-        tuple(
-            Slice(
-                _whole(piece["dtype"]),
-                tuple(_whole(dim) for dim in piece["shape"]),
-                bytes.fromhex(piece["payload"]),
-            )
-            for piece in entry["slices"]
-        ),
+        Modality(_whole(entry.get("modality", 0))),
+        tuple(_slice_of(piece) for piece in _list(entry["slices"])),
         strong_tail=bool(flags & Flags.STRONG_TAIL),
     )
+
+
+def _slice_of(piece: object) -> Slice:
+    if not isinstance(piece, Mapping):
+        raise TypeError("a slice is an object")
+    payload = piece["payload"]
+    if not isinstance(payload, str):
+        raise TypeError("a payload is a string of hex digits")
+    shape = tuple(_whole(dim) for dim in _list(piece["shape"]))
+    if any(dim < 0 for dim in shape):
+        raise ValueError("a dim is negative")
+    return Slice(_whole(piece["dtype"]), shape, bytes.fromhex(payload))
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__}, where a list belongs")
+    return value
 
 
 def _flags(value: object) -> Flags:

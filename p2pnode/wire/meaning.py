@@ -64,6 +64,8 @@ class Meaning:
 def slice_roles(frame: Frame) -> list[Role]:
     """Return what each slice is, in order."""
     slices = frame.slices
+    if not slices:
+        return []
     if frame.strong_tail:
         return [Role("TAIL: the hash of the stream's whole payload", _details(TAIL, slices[0]))]
     if is_head(frame):

@@ -12,6 +12,7 @@ value = code * scale + minimum; without minima a 4-bit code counts from -8 and a
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -146,7 +147,9 @@ def _sparse_slices(array: F32Array) -> tuple[Slice, ...]:
 def _i8_slices(array: F32Array, group: int) -> tuple[Slice, ...]:
     grouped = _in_groups(array, group)  # [..., groups, group]
     scales = _f16_safe(np.abs(grouped).max(axis=-1, initial=0.0) / 127)  # [..., groups]
-    codes = np.clip(np.rint(grouped * _inverse(scales)[..., None]), -127, 127)
+    codes = grouped * _inverse(scales)[..., None]  # [..., groups, group]
+    np.rint(codes, out=codes)
+    np.clip(codes, -127, 127, out=codes)
     flat = _ungrouped(codes, array.shape[-1])  # [..., last]
     return (
         Slice(DType.I8, array.shape, flat.astype(np.int8).tobytes()),
@@ -158,11 +161,14 @@ def _packed_slices(array: F32Array, dtype: DType, group: int) -> tuple[Slice, ..
     bits = _PACKED_BITS[dtype]
     top = (1 << bits) - 1
     grouped = _in_groups(array, group)  # [..., groups, group]
-    minima = _f16_safe(grouped.min(axis=-1, initial=np.inf, where=np.isfinite(grouped)))
+    minima = _f16_safe(grouped.min(axis=-1, initial=np.inf))  # [..., groups]
     # The minimum was rounded: its group may start below it, which the clip puts right.
     scales = _f16_safe(np.maximum(grouped.max(axis=-1, initial=-np.inf) - minima, 0) / top)
-    codes = np.rint((grouped - minima[..., None]) * _inverse(scales)[..., None])
-    flat = _ungrouped(np.clip(codes, 0, top), array.shape[-1])  # [..., last]
+    codes = grouped - minima[..., None]  # [..., groups, group]
+    codes *= _inverse(scales)[..., None]
+    np.rint(codes, out=codes)
+    np.clip(codes, 0, top, out=codes)
+    flat = _ungrouped(codes, array.shape[-1])  # [..., last]
     return (
         Slice(dtype, array.shape, _pack(flat.astype(np.uint8).reshape(-1), bits)),
         Slice(DType.F16, scales.shape, scales.astype("<f2").tobytes()),
@@ -205,11 +211,11 @@ def _inverse(scales: F32Array) -> F32Array:
 
 def _pack(codes: npt.NDArray[np.uint8], bits: int) -> bytes:
     each = 8 // bits
-    padded = np.zeros(-(-codes.size // each) * each, np.uint8)
-    padded[: codes.size] = codes
-    lanes = padded.reshape(-1, each)  # [bytes, each], the first in the highest bits
-    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)  # [each]
-    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(lanes << shifts, axis=-1)  # [bytes]
+    if codes.size % each:
+        codes = np.concatenate([codes, np.zeros(-codes.size % each, np.uint8)])
+    packed = codes[::each] << np.uint8(8 - bits)  # [bytes], the first in the highest bits
+    for lane in range(1, each):
+        packed |= codes[lane::each] << np.uint8(8 - bits - lane * bits)
     return packed.tobytes()
 
 
@@ -244,9 +250,9 @@ def _dequantised_untrusted(main: Slice, rest: Sequence[Slice]) -> F32Array:
     values = _codes(main, centred=len(rest) < 2).astype(np.float32).reshape(main.shape)
     with np.errstate(over="ignore", invalid="ignore"):  # a hostile scale may be infinite
         if rest:
-            values *= _spread(rest[0], main.shape[-1])  # [..., last]
+            np.multiply(*_aligned(values, rest[0]))
         if len(rest) == 2:
-            values += _spread(rest[1], main.shape[-1])
+            np.add(*_aligned(values, rest[1]))
     return values
 
 
@@ -254,18 +260,29 @@ def _codes(main: Slice, *, centred: bool) -> npt.NDArray[np.int8]:
     if main.dtype == DType.I8:
         return np.frombuffer(main.payload, np.int8)
     bits = _PACKED_BITS[DType(main.dtype)]
-    lanes = np.frombuffer(main.payload, np.uint8)[:, None]  # [bytes, 1]
-    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)  # [each]
-    codes = ((lanes >> shifts) & np.uint8((1 << bits) - 1)).reshape(-1).astype(np.int8)
-    count = int(np.prod(main.shape, dtype=np.int64))
-    return codes[:count] - np.int8(1 << (bits - 1)) if centred else codes[:count]
+    packed = np.frombuffer(main.payload, np.uint8)  # [bytes]
+    each, mask = 8 // bits, np.uint8((1 << bits) - 1)
+    codes = np.empty((len(packed), each), np.int8)
+    for lane in range(each):
+        codes[:, lane] = packed >> np.uint8(8 - bits - lane * bits) & mask
+    flat = codes.reshape(-1)[: prod(main.shape)]
+    if centred:
+        flat -= np.int8(1 << (bits - 1))
+    return flat
 
 
-def _spread(scales: Slice, last: int) -> F32Array:
-    """[..., groups] to [..., last]."""
-    each = _f16_view(scales).astype(np.float32)
-    groups = each.shape[-1]
-    return np.repeat(each, -(-last // groups) if groups else 1, axis=-1)[..., :last]
+def _aligned(values: F32Array, scales: Slice) -> tuple[F32Array, F32Array, F32Array]:
+    """Return values, their scales in a shape that fits them, and where a result belongs.
+
+    Whole groups become an axis: no scale needs repeating.
+    """
+    each = _f16_view(scales).astype(np.float32)  # [..., groups]
+    groups, last = each.shape[-1], values.shape[-1]
+    if groups and last % groups == 0:
+        grouped = values.reshape(*each.shape, last // groups)  # [..., groups, group], a view
+        return grouped, each[..., None], grouped
+    spread = np.repeat(each, -(-last // groups) if groups else 1, axis=-1)[..., :last]
+    return values, spread, values
 
 
 def _has_scale_form(piece: Slice, main: Slice) -> bool:

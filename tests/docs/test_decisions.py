@@ -27,9 +27,10 @@ def test_every_dependency_has_its_reason_and_no_reason_is_left_over() -> None:
     assert sorted(reasons) == sorted(map(package, PROJECT["project"]["dependencies"]))
 
 
-def test_the_tools_are_listed() -> None:
+@pytest.mark.parametrize("extra", ["dev", "bench"])
+def test_the_tools_are_listed(extra: str) -> None:
     text = (ROOT / "docs/decisions/0001-dependencies.md").read_text("utf-8")
-    for requirement in PROJECT["project"]["optional-dependencies"]["dev"]:
+    for requirement in PROJECT["project"]["optional-dependencies"][extra]:
         assert package(requirement) in text
 
 

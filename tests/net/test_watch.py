@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from p2pnode.net.compute import ComputeWorker, Failed, Finished, Watch
+from p2pnode.net.compute import ComputeWorker, Failed, Finished, Served, Watch
 
 
 class Watcher:
@@ -23,12 +23,17 @@ class Watcher:
         self.changed = trio.Event()
         self.loop_watches = threading.Event()
         self.served_by: list[str] = []
+        self.found_nothing = 0
         self.react: Callable[[bytes], Callable[[], None] | None] = lambda data: None
 
-    def serve(self) -> tuple[Callable[[], None] | None, bool]:
-        data = self.receiver.recv(100)
+    def serve(self) -> Served | None:
+        try:
+            data = self.receiver.recv(100)
+        except BlockingIOError:
+            self.found_nothing += 1
+            return None
         self.served_by.append(threading.current_thread().name)
-        return self.react(data), True
+        return Served(self.react(data), is_loop_wanted=True)
 
     def done(self, outcome: Finished[None] | Failed) -> None:
         self.outcomes.append(outcome)

@@ -112,7 +112,7 @@ def test_a_new_session_begins_without_a_past() -> None:
 # Whole nodes on a link that becomes slow, and fast again
 
 LAN = Link(latency=(0.0002, 0.0008))
-SLOW = Link(latency=(0.004, 0.006), rate=60e3)
+SLOW = Link(latency=(0.004, 0.006), rate=30e3)
 
 
 def three() -> Swarm:

@@ -1,10 +1,13 @@
 """What the code writes into the pages is what stands there, and the vectors are the code's."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
+from hypothesis import given, strategies as st
 
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.testing import protocol_pages
@@ -14,8 +17,10 @@ from p2pnode.testing.wire_vectors import wire_vectors
 from p2pnode.wire import seal, vframe, vstream
 from p2pnode.wire.capability import Capability, negotiate
 from p2pnode.wire.dtypes import REGISTRY
+from p2pnode.wire.explain import explain_frame
 from p2pnode.wire.frame_json import frame_to_json, json_to_frame
 from p2pnode.wire.layout import HEAD, HEADER, NONCE, SLICE, TAIL, Part, fixed_struct
+from p2pnode.wire.meaning import frame_meaning
 from p2pnode.wire.messages import parse_message_untrusted
 from p2pnode.wire.seal import FrameOpener, FrameSealer
 from p2pnode.wire.tensor import slices_to_tensor_untrusted
@@ -119,6 +124,53 @@ def test_a_vector_is_the_message_it_says(entry: dict[str, Any]) -> None:
             parse_message_untrusted(frame)
         return
     assert parse_message_untrusted(frame).to_frame() == frame
+
+
+@pytest.mark.parametrize("entry", FRAMES, ids=lambda entry: entry["name"])
+def test_a_vector_is_explained_to_the_end(entry: dict[str, Any]) -> None:
+    data, known = bytes.fromhex(entry["frame"]), secret(entry)
+    fields = explain_frame(data, opener=None if known is None else FrameOpener(*known))
+    assert not [field for field in fields if field.problem]
+    payloads = [field for field in fields if field.name.endswith(".payload")]
+    assert len(payloads) == len(entry["slices"])
+    assert all(field.meaning for field in payloads)
+    meaning = frame_meaning(read(entry))
+    assert (bool(meaning.words), meaning.problem) == (True, "")
+
+
+@pytest.mark.parametrize("entry", PUBLISHED["refused"], ids=lambda entry: entry["name"])
+def test_what_is_refused_is_explained_by_the_field_at_fault(entry: dict[str, Any]) -> None:
+    data, known = bytes.fromhex(entry["frame"]), secret(entry)
+    fields = explain_frame(data, opener=None if known is None else FrameOpener(*known))
+    assert fields[-1].problem
+    if len(data) >= 33:
+        assert len([field for field in fields if field.problem]) >= 2
+
+
+@given(st.sampled_from(FRAMES), st.lists(st.tuples(st.integers(0, 4200), st.integers(0, 255))))
+def test_a_mutated_vector_is_explained_too(
+    entry: dict[str, Any], changes: list[tuple[int, int]]
+) -> None:
+    data, known = bytearray.fromhex(entry["frame"]), secret(entry)
+    for at, value in changes:
+        data[at % len(data)] = value
+    frame = bytes(data[:-4]) + struct.pack("<I", crc32(data[:-4]))
+    opener = None if known is None else FrameOpener(*known)
+    verdict = explain_frame(frame, opener=opener)[-1]
+    if frame[2] & Flags.XCHACHA and opener is None:
+        assert verdict.value == "sealed"
+        return
+    assert verdict.problem == refusal(frame, opener)
+    if not verdict.problem:
+        assert frame_meaning(decode_frame_untrusted(frame, opener=opener)).words
+
+
+def refusal(frame: bytes, opener: FrameOpener | None) -> str:
+    try:
+        decode_frame_untrusted(frame, opener=opener)
+    except RemoteProtocolError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("entry", PUBLISHED["tensors"], ids=lambda entry: entry["frame"])

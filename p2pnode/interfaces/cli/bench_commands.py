@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,6 +57,51 @@ def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
     path = model_file(model)
     with progress("killing peers", show=not as_json) as bar:
         _report(measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar), as_json)
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench think --only p2pnode --only udp --json")
+@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--only", multiple=True, metavar="NAME", help="Leave out all others; repeatable.")
+@click.option(
+    "--cores",
+    type=click.IntRange(1, 2),
+    help="Keep both sides on one core, or each on one of two.  [default: as the system likes]",
+)
+@json_option
+def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) -> None:
+    """Send one hidden state to another process and back, in all the ways one might."""
+    from p2pnode.interfaces.bench.think import measure as measurement
+    from p2pnode.interfaces.bench.think.report import as_table
+    from p2pnode.interfaces.bench.think.roster import choose
+
+    contestants = choose(only)
+    with progress("everyone in turns", show=not as_json) as bar:
+        figures = measurement.measure(contestants, rounds=rounds, tell=bar, cores=cores)
+    if as_json:
+        say_json(figures)
+    else:
+        say(as_table(figures))
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench kv --json")
+@click.option(
+    "--calibration",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Its file; made first where it is missing, which takes minutes.  [default: the cache]",
+)
+@_model_option
+@json_option
+def kv(calibration: Path | None, model: str, as_json: bool) -> None:
+    """Code KV caches: bytes, time, and how far the answers move."""
+    from p2pnode.interfaces.bench import kv_codec as measurement
+    from p2pnode.node import models
+
+    path = model_file(model)
+    space = models.describe_model(path).space_hash32
+    file = calibration or models.cache_dir() / "calibrations" / f"{space:08x}.kv"
+    with progress("coding KV caches", show=not as_json) as bar:
+        figures = measurement.measure(path, file, tell=bar)
+    _report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench codec --tokens 2400 --json")

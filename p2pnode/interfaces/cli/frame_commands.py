@@ -89,6 +89,8 @@ def decode(
     opener = FrameOpener(*secret) if secret is not None and _is_sealed(data) else None
     fields = explain_frame(data, opener=opener)
     problem, meaning = _judged(data, opener)
+    if problem and form is None and data.isascii() and data[:1].isalnum():
+        note("this looks like text, yet is not hex digits alone: it was read as a frame's bytes")
     if not as_json:
         _explain(data, fields, problem, meaning)
     elif problem or by_field:

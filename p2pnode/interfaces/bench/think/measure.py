@@ -1,0 +1,253 @@
+"""The rounds: everyone in turns, so that a noisy minute hits all alike."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+import numpy as np
+
+from p2pnode.errors import UserError
+from p2pnode.interfaces.bench.figures import quantile, spread
+from p2pnode.interfaces.bench.think.contestant import (
+    Caller,
+    Codec,
+    Contestant,
+    F16Array,
+    make_hidden,
+)
+from p2pnode.interfaces.bench.think.frames import encode_think
+from p2pnode.interfaces.bench.think.placement import on_cores, usable_cores
+from p2pnode.interfaces.bench.think.roster import reason_to_skip
+from p2pnode.interfaces.bench.think.server import server_process
+
+LEAST = 50
+"""Repetitions of everything in a round: twenty rounds make the thousand that a p99 needs."""
+
+ROUND_SECONDS = 0.02
+"""A round of the quick ones goes on for about so long, so that their tails are of more than ten
+values."""
+
+UNCOUNTED = 5
+"""Repetitions at the start of each turn that do not count: the processes were asleep until then,
+and none of the contestants is to pay for its turn having come."""
+
+MOST = 1000
+"""Repetitions in a round, however quick: each is kept, to find the tail."""
+
+WARM_UP = 200
+"""Uncounted round trips before the first turn, or fewer where they take longer than
+``WARM_UP_SECONDS``. Path MTU discovery, windows and caches settle in them."""
+
+WARM_UP_SECONDS = 1.0
+
+DISTRIBUTIONS = {"grpc": "grpcio", "zmq": "pyzmq"}
+"""Modules whose package has another name."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Entrant:
+    """A contestant that is here, and what was measured of it, in seconds."""
+
+    contestant: Contestant
+    codec: Codec | None
+    caller: Caller | None
+    counts: dict[str, int] = field(default_factory=dict)
+    encode: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    round_trip: list[float] = field(default_factory=list)
+
+
+def measure(
+    contestants: list[Contestant],
+    *,
+    rounds: int,
+    tell: Callable[[float], None],
+    cores: int | None = None,
+) -> dict[str, Any]:
+    """Let everyone who can send one hidden state there and back, ``rounds`` times in turns.
+
+    Args:
+        contestants: Who takes part.
+        rounds: Turns of each; every other round goes through them backwards.
+        tell: Hears which part is done.
+        cores: See :func:`~p2pnode.interfaces.bench.think.placement.on_cores`.
+
+    Raises:
+        UserError: One of them failed, or gave back something else than it was given.
+    """
+    hidden = make_hidden()
+    skipped = {one.name: why for one in contestants if (why := reason_to_skip(one)) is not None}
+    facts = conditions(hidden, rounds, contestants, cores)
+    with ExitStack() as stack:
+        far_core = stack.enter_context(on_cores(cores))
+        entrants = [
+            stack.enter_context(_entrant(one, hidden, far_core))
+            for one in contestants
+            if one.name not in skipped
+        ]
+        stack.enter_context(_quiet_collector())
+        for number in range(rounds):
+            gc.collect()  # what one left behind is not swept in another's turn
+            for entrant in entrants[:: -1 if number % 2 else 1]:
+                with _blamed_on(entrant.contestant):
+                    _turn(entrant, hidden)
+            tell((number + 1) / rounds)
+    rows = {entrant.contestant.name: _row(entrant) for entrant in entrants}
+    rows |= {name: {"name": name, "skipped": why} for name, why in skipped.items()}
+    _add_ratios(rows)
+    return {
+        "conditions": facts,
+        "rows": [rows[one.name] for one in contestants],
+    }
+
+
+def conditions(
+    hidden: F16Array, rounds: int, contestants: list[Contestant], cores: int | None
+) -> dict[str, Any]:
+    """Say what the figures depend on."""
+    packages = {
+        "numpy",
+        "trio",
+        "cryptography",
+        *(name for one in contestants for name in one.needs),
+    }
+    return {
+        "shape": list(hidden.shape),
+        "dtype": "f16",
+        "frame_bytes": len(encode_think(hidden, 0)),
+        "rounds": rounds,
+        "cpu_count": usable_cores(),
+        "kept_on_cores": cores,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: found for name in sorted(packages) if (found := _version(name))},
+    }
+
+
+@contextmanager
+def _entrant(contestant: Contestant, hidden: F16Array, far_core: int | None) -> Iterator[Entrant]:
+    """Start a contestant's server, connect to it, and warm both up."""
+    codec = contestant.codec() if contestant.codec is not None else None
+    with ExitStack() as stack:
+        caller = None
+        if contestant.link is not None:
+            facts = stack.enter_context(server_process(contestant.name, far_core))
+            with _blamed_on(contestant):
+                caller = stack.enter_context(contestant.link.caller(facts))
+                _warm_up(caller, hidden)
+        yield Entrant(contestant, codec, caller)
+
+
+def _warm_up(caller: Caller, hidden: F16Array) -> None:
+    deadline = time.perf_counter() + WARM_UP_SECONDS
+    for _ in range(WARM_UP):
+        caller.echo(hidden, 1)
+        if time.perf_counter() > deadline:
+            break
+
+
+def _turn(entrant: Entrant, hidden: F16Array) -> None:
+    codec, caller = entrant.codec, entrant.caller
+    if codec is not None:
+        encode, decode, message = codec.encode, codec.decode, codec.encode(hidden)
+        entrant.encode += _counted(entrant, "encode", lambda n: _each(encode, hidden, n))
+        entrant.decode += _counted(entrant, "decode", lambda n: _each(decode, message, n))
+        if not np.array_equal(decode(message), hidden):
+            raise ValueError("decoding gave other values than were encoded")
+    if caller is not None:
+        entrant.round_trip += _counted(
+            entrant, "round trip", lambda n: _round_trips(caller, hidden, n)
+        )
+
+
+def _round_trips(caller: Caller, hidden: F16Array, count: int) -> list[float]:
+    echoes = caller.echo(hidden, count)
+    if not np.array_equal(echoes.last, hidden):
+        raise ValueError("other values came back than were sent")
+    return echoes.seconds
+
+
+def _each(function: Callable[[T], R], argument: T, count: int) -> list[float]:
+    clock = time.perf_counter
+    seconds = []
+    for _ in range(count):
+        began = clock()
+        function(argument)
+        seconds.append(clock() - began)
+    return seconds
+
+
+def _counted(entrant: Entrant, what: str, repeat: Callable[[int], list[float]]) -> list[float]:
+    """Repeat something for ``ROUND_SECONDS``, within ``LEAST`` and ``MOST``; as often each turn."""
+    count = entrant.counts.get(what)
+    if count is None:
+        typical = quantile(repeat(LEAST), 0.5)
+        count = entrant.counts[what] = min(max(LEAST, int(ROUND_SECONDS / typical)), MOST)
+    return repeat(UNCOUNTED + count)[UNCOUNTED:]
+
+
+@contextmanager
+def _blamed_on(contestant: Contestant) -> Iterator[None]:
+    """Every package has exceptions of its own; a person needs to know whose they are."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{contestant.name} failed: {type(error).__name__}: {error}",
+            hint="choose others with --only",
+        ) from error
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Set aside what exists already, lest one pays for garbage collection among all of it."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _row(entrant: Entrant) -> dict[str, Any]:
+    codec = entrant.codec
+    return {
+        "name": entrant.contestant.name,
+        "encode_us": _us(entrant.encode),
+        "decode_us": _us(entrant.decode),
+        "round_trip_us": _us(entrant.round_trip),
+        "repetitions": len(entrant.round_trip or entrant.encode),
+        "message_bytes": None if codec is None else len(codec.encode(make_hidden())),
+    }
+
+
+def _us(seconds: list[float]) -> dict[str, float] | None:
+    return spread([1e6 * one for one in seconds], 2) if seconds else None
+
+
+def _add_ratios(rows: dict[str, dict[str, Any]]) -> None:
+    """Add p2pnode's round trip as a multiple of each other's."""
+    ours = rows.get("p2pnode", {}).get("round_trip_us")
+    for row in rows.values():
+        its = row.get("round_trip_us")
+        if ours and its and row["name"] != "p2pnode":
+            row["ours_over_its"] = {part: round(ours[part] / its[part], 4) for part in its}
+
+
+def _version(module: str) -> str | None:
+    try:
+        return version(DISTRIBUTIONS.get(module, module))
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,94 @@
+"""The far side: one contestant's server in a process of its own, and how it is started.
+
+It ends when its standard input closes, which the operating system sees to even if we are killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from p2pnode.errors import UserError
+from p2pnode.interfaces.bench.think.contestant import PATIENCE, Facts
+from p2pnode.interfaces.bench.think.placement import keep_on
+from p2pnode.interfaces.bench.think.roster import choose
+
+
+@contextmanager
+def server_process(name: str, core: int | None = None) -> Iterator[Facts]:
+    """Yield what the server of contestant ``name`` tells its callers; it has ended afterwards.
+
+    ``core`` is the one to keep it on; None leaves that to the system.
+
+    Raises:
+        UserError: It did not start; the message has its last line.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C is the parent's to handle: its end is ours
+        )
+        try:
+            keep_on(process.pid, core)
+            yield _facts(process, name, log)
+        finally:
+            _end(process)
+
+
+def _facts(process: subprocess.Popen[bytes], name: str, log: IO[bytes]) -> Facts:
+    line = process.stdout.readline() if process.stdout is not None else b""
+    if not line:
+        process.wait()
+        log.seek(0)
+        words = log.read().decode("utf-8", "replace").strip().splitlines()
+        raise UserError(f"the server of {name} did not start: {words[-1] if words else 'no word'}")
+    facts: Facts = json.loads(line)
+    return facts
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+# In the process itself
+
+
+def main(name: str) -> None:
+    """Serve until standard input closes."""
+    link = choose((name,))[0].link
+    if link is None:
+        raise UserError(f"{name} has no server")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    link.serve(_tell)
+
+
+def _tell(facts: Facts) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)  # whatever loop the main thread is in
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
