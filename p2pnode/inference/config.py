@@ -1,8 +1,10 @@
 """What can be tuned about a generation, with bounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pnode.errors import ConfigError
+from p2pnode.inference.tensor_policy import PolicyConfig
+from p2pnode.inference.terms import ACTIVATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,14 @@ class InferenceConfig:
             bookkeeping (the KV budget bounds the rest).
         max_batches: Batches computed as one job while others wait for the engine; bounds how long
             a replay holds up another session.
+        activations: How the stages of an answer asked here send each other hidden states, unless
+            the answer says otherwise: ``f16``, ``i8``, ``q4``, ``q2``, or ``auto`` for as fine as
+            each link carries. f16 gives the tokens of one engine; anything else need not
+            (docs/decisions/0010).
+        kl_budget: Nats of KL divergence that ``auto`` may cost a token, all cuts of the chain
+            together; each gets an equal share, since the costs add up. Measured on SmolLM2-135M:
+            0.02 raises the perplexity by 2 %, 0.06 by 5 %.
+        policy: When an edge changes its coding.
     """
 
     prefill_chunk: int = 64
@@ -43,9 +53,19 @@ class InferenceConfig:
     session_idle: float = 300.0
     max_sessions: int = 64
     max_batches: int = 64
+    activations: str = "f16"
+    kl_budget: float = 0.04
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:
         if min(self.prefill_chunk, self.max_sessions, self.max_batches) < 1:
             raise ConfigError("prefill_chunk, max_sessions and max_batches must be at least 1")
         if min(self.open_timeout, self.stall_after, self.cover_retry) <= 0:
             raise ConfigError("open_timeout, stall_after and cover_retry must be positive")
+        if self.activations not in ACTIVATIONS:
+            raise ConfigError(
+                f"hidden states cannot be sent as {self.activations!r}",
+                hint=f"one of {', '.join(ACTIVATIONS)}",
+            )
+        if not 0 <= self.kl_budget <= 100:
+            raise ConfigError(f"a budget of {self.kl_budget} nats a token is none")

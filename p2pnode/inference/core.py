@@ -5,6 +5,7 @@ bytes; otherwise it has the shape of them all.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError
@@ -15,8 +16,11 @@ from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
 from p2pnode.inference.phase import Phase
 from p2pnode.inference.request import GenerationRequest, Planner
 from p2pnode.inference.stage import Stage, StageHost
+from p2pnode.inference.tensor_policy import EdgeKey, EdgeState, Links
+from p2pnode.inference.terms import fingerprint
 from p2pnode.inference.work import WorkResult
 from p2pnode.sansio import NodeId, Rng
+from p2pnode.wire.calibration import CalibrationSet
 from p2pnode.wire.capability import space_mismatch
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted
 from p2pnode.wire.vframe import Frame, MessageType
@@ -28,7 +32,12 @@ class Inference:
     """Requester and stages of one node, behind one door."""
 
     def __init__(
-        self, config: InferenceConfig, node_id: NodeId, planner: Planner, rng: Rng
+        self,
+        config: InferenceConfig,
+        node_id: NodeId,
+        planner: Planner,
+        rng: Rng,
+        links: Links | None = None,
     ) -> None:
         self._config = config
         self._node_id = node_id
@@ -38,14 +47,17 @@ class Inference:
         self._generations: dict[int, Generation] = {}
         self._next_generation = 1
         self._events: list[InferenceEvent] = []
-        self._host = StageHost(config, node_id)
+        self._calibration = 0
+        self._host = StageHost(config, node_id, links)
         self.counters: Counter[str] = Counter()
 
     # Commands
 
-    def use_model(self, model: ModelInfo) -> None:
-        """Ask for answers of ``model`` from now on."""
+    def use_model(self, model: ModelInfo, calibrations: CalibrationSet | None = None) -> None:
+        """Ask for answers of ``model`` from now on; ``calibrations`` are of its hidden states."""
         self._model = model
+        self._calibration = fingerprint(calibrations)
+        self._host.coding.use(calibrations)
 
     def serve(self, layers: range, kv_total: int) -> None:
         """Run ``layers`` of the model for whoever asks; :meth:`use_model` comes first."""
@@ -69,7 +81,15 @@ class Inference:
         _check_fits(request, model)
         number, self._next_generation = self._next_generation, self._next_generation + 1
         generation = Generation(
-            number, request, model, self._node_id, self._config, self._planner, self._rng, now
+            number,
+            request,
+            model,
+            self._node_id,
+            self._config,
+            self._planner,
+            self._rng,
+            self._calibration,
+            now,
         )
         self._generations[number] = generation
         generation.handle_timeout(now)
@@ -151,6 +171,10 @@ class Inference:
 
     def generations(self) -> list[Generation]:
         return list(self._generations.values())
+
+    def edges(self) -> Mapping[EdgeKey, EdgeState]:
+        """Return how hidden states are coded, by where they go."""
+        return self._host.coding.policy.edges()
 
     @property
     def kv_used(self) -> int:

@@ -44,6 +44,8 @@ class TokenProduced:
         round_trip: Seconds from sending its predecessor (or the prompt) to its arrival.
         compute: Seconds of that the stages' engines took, together.
         hops: Edges between different nodes it went over.
+        kl: Nats that the codings of hidden states cost it, by their senders' estimates.
+        codings: Mask of the codings the answer's states were sent as so far; 0 where all was f16.
     """
 
     generation: int
@@ -52,6 +54,8 @@ class TokenProduced:
     round_trip: float
     compute: float
     hops: int
+    kl: float = 0.0
+    codings: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ their caches; new ones are fed the batches first used. Tokens already shown neve
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import RemoteProtocolError
@@ -23,6 +23,7 @@ from p2pnode.inference.activations import (
 )
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
+from p2pnode.inference.cover import Cover, Leg
 from p2pnode.inference.events import (
     ChainBroken,
     ChainRepaired,
@@ -37,18 +38,9 @@ from p2pnode.inference.messages import Close, Control, Edge, Failed, Open, Opene
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
 from p2pnode.inference.request import GenerationRequest, Planner
 from p2pnode.sansio import NodeId, Rng
-from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
+from p2pnode.scheduler.chain import ChainPlan, NoCover
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.vframe import Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One stage of the chain; ``number`` names it to its peer through all epochs."""
-
-    number: int
-    run: StageRun
-    out_dtype: str
 
 
 class Generation:
@@ -63,6 +55,7 @@ class Generation:
         config: InferenceConfig,
         planner: Planner,
         rng: Rng,
+        calibration: int,
         now: float,
     ) -> None:
         self.number = number
@@ -76,6 +69,7 @@ class Generation:
         self.last_token_at: float | None = None
         self.reason = ""
         self.counters: Counter[str] = Counter()
+        self.codings = 0
         self.session = int.from_bytes(rng.randbytes(8), "big")
         self._model = model
         self._node_id = node_id
@@ -84,10 +78,11 @@ class Generation:
         self._rng = rng
         self._events: list[InferenceEvent] = []
         self._plan: ChainPlan | None = None
-        self._next_leg = 0
         self._lost: set[int] = set()
         self._opened: dict[int, int] = {}
         self._distrusted: dict[NodeId, tuple[float, str]] = {}
+        self._legs_of = Cover(request, config, planner, node_id, calibration)
+        self._is_fed = False
         self._sent: list[Batch] = []
         self._sent_at = now
         self._inbox = Inbox(4, frozenset({int(DType.I8)}), request.positions + 1)
@@ -99,6 +94,11 @@ class Generation:
         self._stalls = 0
         self.deadline: float | None = now
         self._cut_prompt()
+
+    @property
+    def activations(self) -> str:
+        """How its hidden states may travel."""
+        return self._legs_of.activations
 
     # Commands
 
@@ -130,8 +130,12 @@ class Generation:
                     self._opened[leg] = position
                     if len(self._opened) == len(self.legs):
                         self._run(now)
-            case Refused(epoch=epoch, leg=leg, reason=reason):
-                if self._expects(leg, epoch, source):
+            case Refused(epoch=epoch, leg=leg, code=code, reason=reason):
+                if not self._expects(leg, epoch, source):
+                    pass
+                elif code == "calibration" and self._legs_of.calibration and not self._is_fed:
+                    self._do_without_calibration(now)
+                else:
                     self.counters["stage refused"] += 1
                     self._distrust(source, f"has refused: {reason}", now)
                     self._lose({leg}, (source,), f"refused: {reason}", now)
@@ -201,25 +205,8 @@ class Generation:
             if isinstance(plan, NoCover):
                 return plan
             self._plan = plan
-            return tuple(self._new_leg(run, "f16") for run in plan.stages)
-        legs: list[Leg] = []
-        peers = self._path()
-        for index, leg in enumerate(self.legs):
-            if leg.number not in self._lost:
-                legs.append(leg)
-                continue
-            ends = peers[index], peers[index + 2]
-            runs = self._planner.repair(self.request, leg.run.layers, ends, distrusted)
-            if isinstance(runs, NoCover):
-                return runs
-            # A cut the first chain did not have carries f32: rounding there would show.
-            legs += [self._new_leg(run, "f32") for run in runs[:-1]]
-            legs.append(self._new_leg(runs[-1], leg.out_dtype))
-        return tuple(legs)
-
-    def _new_leg(self, run: StageRun, out_dtype: str) -> Leg:
-        self._next_leg += 1
-        return Leg(self._next_leg, run, out_dtype)
+            return self._legs_of.first(plan)
+        return self._legs_of.repaired(self.legs, frozenset(self._lost), self._path(), distrusted)
 
     def _wait_for_cover(self, missing: NoCover, now: float) -> None:
         if now >= self._cover_by:
@@ -266,8 +253,16 @@ class Generation:
                 out_dtype=leg.out_dtype,
                 sampling=self.request.sampling if last else None,
                 sample_from=self._wanted if last else 0,
+                terms=self._legs_of.terms(leg),
             )
             self._say(leg.run.peer, order)
+
+    def _do_without_calibration(self, now: float) -> None:
+        """Somebody has another calibration, or none: open the same chain anew, without."""
+        self.counters["calibration not shared"] += 1
+        self._legs_of.calibration = 0
+        self._raise_epoch(())
+        self._open_all(now)
 
     def _draw_streams(self, count: int) -> list[int]:
         drawn: set[int] = set()
@@ -309,10 +304,12 @@ class Generation:
             self._broken_at = None
         self.reason = ""
         self._sent_at = now
+        self._is_fed = True
         self._feed([batch for batch in self._sent if batch.start >= reached[0]], now)
 
     def _accept(self, token: int, batch: Batch, now: float) -> None:
         self.tokens.append(token)
+        self.codings |= batch.codings
         self._stalls = 0
         self.last_token_at = now
         self.first_token_at = now if self.first_token_at is None else self.first_token_at
@@ -324,6 +321,8 @@ class Generation:
                 now - self._sent_at,
                 batch.compute_us / 1e6,
                 self._hops(),
+                batch.micronats / 1e6,
+                self.codings,
             )
         )
         if token in self.request.stop:

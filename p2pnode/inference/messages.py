@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from p2pnode.engine.base import Sampling
-from p2pnode.errors import ConfigError, RemoteProtocolError
+from p2pnode.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from p2pnode.inference.terms import LADDER, Terms
 from p2pnode.sansio import NodeId
+
+_MOST_RUNGS = 16
 
 MAX_CONTEXT = 1 << 20
 """Positions a session may ask for; far above any model here, far below an overflow."""
@@ -47,6 +50,8 @@ class Open:
             rounding would change the answer.
         sampling: How to draw tokens; only for the last stage, None for the others.
         sample_from: First position whose token is wanted; only for the last stage.
+        terms: What it may send coarser than f16; None for nothing. A stage that does not know of
+            terms sends f16.
     """
 
     session: int
@@ -59,6 +64,7 @@ class Open:
     out_dtype: str
     sampling: Sampling | None
     sample_from: int
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,8 @@ def to_body(message: Control) -> dict[str, object]:
                 "sampling": _sampling_body(message.sampling),
                 "sample_from": message.sample_from,
             }
+            if message.terms is not None:
+                body["coding"] = _terms_body(message.terms)
         case Opened(next_position=position) | Resume(position=position):
             body["position"] = position
         case Refused(code=code, reason=reason):
@@ -208,6 +216,26 @@ class _Fields:
         except ConfigError as error:
             raise RemoteProtocolError(f"impossible sampling: {error}") from error
 
+    def terms(self) -> Terms | None:
+        value = self._body.get("coding")
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise RemoteProtocolError("coding is no object")
+        inner = _Fields(value)
+        names = value.get("rungs")
+        if not isinstance(names, list) or len(names) > _MOST_RUNGS:
+            raise RemoteProtocolError("rungs are no short list")
+        try:
+            return Terms(
+                mode=inner.text("mode"),
+                rungs=frozenset(rung for rung in LADDER if rung in names),  # others are news
+                kl=_real(value.get("kl"), "kl"),
+                calibration=int.from_bytes(_hex(value.get("calibration"), 4, "calibration"), "big"),
+            )
+        except LocalProtocolError as error:
+            raise RemoteProtocolError(f"impossible terms: {error}") from error
+
 
 def _parse_open(fields: _Fields) -> Open:
     dtype = fields.text("out")
@@ -223,6 +251,7 @@ def _parse_open(fields: _Fields) -> Open:
         out_dtype=dtype,
         sampling=fields.sampling(),
         sample_from=fields.number("sample_from", MAX_CONTEXT + 1),
+        terms=fields.terms(),
     )
 
 
@@ -255,6 +284,15 @@ _PARSERS: dict[str, Callable[[_Fields], Control]] = {
     ),
     "x-close": lambda fields: Close(fields.session(), fields.number("epoch", 1 << 32)),
 }
+
+
+def _terms_body(terms: Terms) -> dict[str, object]:
+    return {
+        "mode": terms.mode,
+        "rungs": [str(rung) for rung in LADDER if rung in terms.rungs],
+        "kl": terms.kl,
+        "calibration": f"{terms.calibration:08x}",
+    }
 
 
 def _sampling_body(sampling: Sampling | None) -> dict[str, object] | None:

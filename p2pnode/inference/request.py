@@ -8,6 +8,7 @@ from p2pnode.engine.base import Sampling
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.scheduler.route import Objective
+from p2pnode.wire.states import Rung
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class GenerationRequest:
         prefer: Peers to use where possible.
         avoid: Peers to spare.
         objective: ``latency`` or ``throughput``.
+        activations: How stages send each other hidden states; None for the node's setting.
     """
 
     prompt: tuple[int, ...]
@@ -33,6 +35,7 @@ class GenerationRequest:
     prefer: frozenset[NodeId] = frozenset()
     avoid: frozenset[NodeId] = frozenset()
     objective: Objective = "latency"
+    activations: str | None = None
 
     @property
     def positions(self) -> int:
@@ -57,3 +60,6 @@ class Planner(Protocol):
         distrusted: Mapping[NodeId, str],
     ) -> tuple[StageRun, ...] | NoCover:
         """Cover ``lost``, between the nodes at its two ``ends``."""
+
+    def rungs(self, peer: NodeId) -> frozenset[Rung]:
+        """Return the codings of hidden states that ``peer`` has advertised; f16 always."""

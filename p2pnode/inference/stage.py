@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from p2pnode.engine.base import ModelInfo, SessionKey
-from p2pnode.inference.activations import Batch, Inbox, to_frames
+from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox, to_frames
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
@@ -23,6 +23,9 @@ from p2pnode.inference.messages import (
     Refused,
     Resume,
 )
+from p2pnode.inference.stage_coding import StageCoding
+from p2pnode.inference.tensor_policy import Links
+from p2pnode.inference.terms import DTYPES
 from p2pnode.inference.work import Computed, Forward, Release, WorkResult
 from p2pnode.sansio import NodeId
 from p2pnode.wire.dtypes import DType
@@ -32,7 +35,7 @@ StageKey = tuple[NodeId, int, int]
 """Requester, session, leg."""
 
 _TOKENS = frozenset({int(DType.I8)})
-_HIDDEN = frozenset({int(DType.F16), int(DType.F32)})
+_HIDDEN = frozenset(map(int, (DType.F32, DType.CENTRED, *DTYPES.values())))
 
 
 @dataclass(slots=True)
@@ -50,6 +53,7 @@ class Stage:
         job: The work the engine has in hand, and the position its result reaches.
         computed: The KV cache holds positions below.
         sent: Every batch passed on so far, oldest first.
+        codings: Mask of the codings they were sent in, where the session keeps count.
     """
 
     key: StageKey
@@ -64,6 +68,7 @@ class Stage:
     job_end: int = 0
     computed: int = 0
     sent: list[Batch] = field(default_factory=list)
+    codings: int = 0
 
     @property
     def session_key(self) -> SessionKey:
@@ -79,9 +84,12 @@ class Stage:
 class StageHost:
     """Every stage of one node."""
 
-    def __init__(self, config: InferenceConfig, node_id: NodeId) -> None:
+    def __init__(
+        self, config: InferenceConfig, node_id: NodeId, links: Links | None = None
+    ) -> None:
         self._config = config
         self._node_id = node_id
+        self.coding = StageCoding(config.policy, links)
         self._model: ModelInfo | None = None
         self._layers = range(0)
         self._kv_total = 0
@@ -118,6 +126,8 @@ class StageHost:
             return
         stage.computed = stage.job_end
         stage.used_at = now
+        if result.coded:
+            stage.codings |= self.coding.note(stage.order, result)
         for batch in result.batches:
             stage.sent.append(batch)
             self._send(stage, batch)
@@ -233,6 +243,8 @@ class StageHost:
             return "draining", self._draining
         if order.sampling is not None and order.layers.stop != model.n_layers:
             return "layers", "only the last layer's holder can draw tokens"
+        if self.coding.lacks(order.terms):
+            return "calibration", "it has no calibration of the model, or another one"
         if order.positions > model.context_length:
             return "context", f"the model's context ends at {model.context_length} tokens"
         if len(self._stages) >= self._config.max_sessions:
@@ -247,7 +259,10 @@ class StageHost:
         if model is None:
             raise AssertionError("admission was checked")
         first = order.layers.start == 0
-        inbox = Inbox(4 if first else model.d_model, _TOKENS if first else _HIDDEN, order.positions)
+        if first:
+            inbox = Inbox(4, _TOKENS, order.positions)
+        else:
+            inbox = Inbox(model.d_model, _HIDDEN, order.positions, MOST_SCALES)
         stage = Stage(key, order, inbox, self._kv_needed(order, model), now)
         self._stages[key] = stage
         return stage
@@ -302,6 +317,8 @@ class StageHost:
                 order.sampling,
                 order.sample_from,
                 order.positions,
+                self.coding.recipe(order, batches, self._width, stage.codings),
+                self.coding.calibration(order.terms, order.layers.start),
             ),
             stage.key,
         )
@@ -335,6 +352,10 @@ class StageHost:
     @property
     def _space(self) -> int:
         return 0 if self._model is None else self._model.space_hash32
+
+    @property
+    def _width(self) -> int:
+        return 0 if self._model is None else self._model.d_model
 
 
 def _within(inner: range, outer: range) -> bool:

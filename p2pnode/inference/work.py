@@ -15,14 +15,30 @@ from numpy.typing import NDArray
 from p2pnode.engine.base import Engine, Sampling, SessionKey
 from p2pnode.engine.sampling import sample
 from p2pnode.errors import CapacityError, GenerationError, RemoteProtocolError
-from p2pnode.inference.activations import Batch, token_batch
-from p2pnode.wire.dtypes import DType
-from p2pnode.wire.tensor import (
-    activations_to_slices,
-    slices_to_tensor_untrusted,
-    tensor_to_slices,
-)
-from p2pnode.wire.vframe import Slice
+from p2pnode.inference.activations import Batch, Piece, token_batch
+from p2pnode.inference.coding import decode_pieces_untrusted, encode_within
+from p2pnode.inference.tensor_policy import Coded
+from p2pnode.inference.terms import mask_of
+from p2pnode.wire.calibration import Calibration
+from p2pnode.wire.states import Rung, encode_states
+from p2pnode.wire.tensor import activations_to_slices
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to code what leaves, where the session allows more than f16.
+
+    Attributes:
+        rungs: For each batch the codings to try, the coarsest first; the last is never refused.
+        kl: Nats that a coding may cost a batch.
+        calibration: What both ends know of the states that leave; None for nothing.
+        codings: Mask of the codings that left here before.
+    """
+
+    rungs: tuple[tuple[Rung, ...], ...]
+    kl: float
+    calibration: Calibration | None
+    codings: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +49,12 @@ class Forward:
         session: Names the KV cache.
         layers: Layers to run.
         batches: In order of position.
-        out_dtype: How to code hidden states: ``f16`` or ``f32``.
+        out_dtype: How to code hidden states: ``f16`` or ``f32``, unless there is a recipe.
         sampling: How to draw tokens; None for a stage that is not the last.
         sample_from: First position whose token is wanted.
         positions: What was admitted; reserved in the KV cache with the first batch. 0 for none.
+        recipe: How to code hidden states where more than ``out_dtype`` is allowed.
+        calibration: What both ends know of the states that come in; None for nothing.
     """
 
     session: SessionKey
@@ -46,6 +64,8 @@ class Forward:
     sampling: Sampling | None
     sample_from: int
     positions: int = 0
+    recipe: Recipe | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +85,12 @@ class Computed:
     Attributes:
         batches: Hidden states, or sampled tokens at the position they are to stand at.
         compute_us: Engine time of the whole work.
+        coded: What the coding of each batch came to, where there was a recipe.
     """
 
     batches: tuple[Batch, ...]
     compute_us: int
+    coded: tuple[Coded, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +115,7 @@ def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResu
 
 
 def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Computed:
-    vocab_size = engine.info.vocab_size
-    inputs = [_decode_untrusted(batch, work.layers.start, vocab_size) for batch in work.batches]
+    inputs = [_decode_untrusted(batch, work, engine.info.vocab_size) for batch in work.batches]
     if work.positions and work.batches[0].start == 0:
         engine.reserve(work.session, work.layers, work.positions)  # as it was admitted, exactly
     began = clock()
@@ -104,16 +125,49 @@ def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Compu
     share = spent // len(work.batches)  # a batch's part of the job; jobs of one are the rule
     if tokens is not None:
         done = tuple(
-            token_batch((token,), batch.end, batch.compute_us + share)
+            token_batch(
+                (token,), batch.end, batch.compute_us + share, batch.micronats, batch.codings
+            )
             for batch, token in zip(work.batches, tokens, strict=True)
             if token is not None
         )
         return Computed(done, spent)
-    coded = tuple(
-        Batch(batch.start, batch.rows, _encode(rows, work.out_dtype), batch.compute_us + share)
+    if work.recipe is not None:
+        return _coded(work, work.recipe, hidden, spent, share)
+    plain = tuple(
+        Batch(batch.start, batch.rows, (_plain(rows, work),), batch.compute_us + share)
         for batch, rows in zip(work.batches, hidden, strict=True)
     )
-    return Computed(coded, spent)
+    return Computed(plain, spent)
+
+
+def _plain(rows: NDArray[np.float32], work: Forward) -> Piece:
+    is_f16 = work.out_dtype == "f16"
+    return activations_to_slices(rows) if is_f16 else encode_states(rows, Rung.F32)
+
+
+def _coded(
+    work: Forward, recipe: Recipe, hidden: list[NDArray[np.float32]], spent: int, share: int
+) -> Computed:
+    """Code ``hidden`` by the recipe; each batch tells what all of the chain has cost it so far."""
+    batches: list[Batch] = []
+    outcomes: list[Coded] = []
+    codings = recipe.codings
+    for batch, rows, rungs in zip(work.batches, hidden, recipe.rungs, strict=True):
+        pieces, coded = encode_within(rows, rungs, recipe.kl, recipe.calibration)
+        codings |= mask_of(coded.rung)
+        batches.append(
+            Batch(
+                batch.start,
+                batch.rows,
+                pieces,
+                batch.compute_us + share,
+                batch.micronats + min(round(coded.kl * 1e6), _MOST_MICRONATS),
+                batch.codings | codings,
+            )
+        )
+        outcomes.append(coded)
+    return Computed(tuple(batches), spent, tuple(outcomes))
 
 
 def _sample(
@@ -130,7 +184,7 @@ def _sample(
 
 
 def _decode_untrusted(
-    batch: Batch, first_layer: int, vocab_size: int
+    batch: Batch, work: Forward, vocab_size: int
 ) -> NDArray[np.int64] | NDArray[np.float32]:
     """Return [rows] token ids or [rows, d_model] hidden states.
 
@@ -139,16 +193,14 @@ def _decode_untrusted(
     Raises:
         RemoteProtocolError: A token is none of the model's ``vocab_size``.
     """
-    if first_layer == 0:
-        parts = [np.frombuffer(piece.payload, "<u4").astype(np.int64) for piece in batch.pieces]
+    if work.layers.start == 0:
+        parts = [np.frombuffer(ids.payload, "<u4").astype(np.int64) for (ids,) in batch.pieces]
         ids = parts[0] if len(parts) == 1 else np.concatenate(parts)  # [rows]
         if (ids >= vocab_size).any():
             # The engine would call it our own mistake, and a node does not survive those.
             raise RemoteProtocolError(f"a token beyond the vocabulary of {vocab_size}")
         return ids
-    rows = [slices_to_tensor_untrusted((piece,)) for piece in batch.pieces]
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+    return decode_pieces_untrusted(batch.pieces, work.calibration)
 
 
-def _encode(rows: NDArray[np.float32], dtype: str) -> tuple[Slice, ...]:
-    return activations_to_slices(rows) if dtype == "f16" else tensor_to_slices(rows, DType.F32)
+_MOST_MICRONATS = 10**9  # a thousand nats: the answer is nothing to such a cut

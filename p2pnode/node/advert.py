@@ -6,10 +6,13 @@ Figures are rounded before they are published, so that small changes cost no gos
 from dataclasses import dataclass
 
 from p2pnode.engine.base import ModelInfo, StageCost
+from p2pnode.inference.terms import DTYPES as RUNG_DTYPES
 from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.wire.dtypes import DType, dtype_mask
 
 _KV_STEPS = 16  # free KV memory is published in sixteenths of the whole
-_F16, _F32 = 1, 1 << 3
+DTYPES = dtype_mask((DType.F32, DType.CENTRED, *RUNG_DTYPES.values()))
+"""What this node reads."""
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ class Advert:
             kv_free_bytes=self._kv_free(),
             kv_total_bytes=self.kv_total,
             device=self.device,
-            dtypes=_F16 | _F32,
+            dtypes=DTYPES,
         )
 
     def stale(self) -> bool:

@@ -37,6 +37,7 @@ class Question:
         avoid: Hex prefixes or names of peers to spare.
         objective: ``latency`` or ``throughput``.
         ignore_eos: Go on to ``max_tokens`` whatever the model says; for measurements.
+        activations: How stages send each other hidden states; None for the node's setting.
     """
 
     prompt_ids: tuple[int, ...]
@@ -47,6 +48,7 @@ class Question:
     avoid: tuple[str, ...] = ()
     objective: Objective = "latency"
     ignore_eos: bool = False
+    activations: str | None = None
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class Answer:
         broken: Losses of a stage, in order: epoch, peers, reason.
         repaired: Repairs, in order: epoch, stages, seconds.
         finish: Why it ended.
+        kl: Nats a token that the codings of hidden states cost it, by their senders' estimates.
+        codings: Mask of the codings that its states were sent as; 0 where all was f16.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -73,6 +77,8 @@ class Answer:
     broken: list[ChainBroken] = field(default_factory=list)
     repaired: list[ChainRepaired] = field(default_factory=list)
     finish: str = ""
+    kl: list[float] = field(default_factory=list)
+    codings: int = 0
 
     def take(self, event: GenerationEvent) -> None:
         """Note one event.
@@ -102,6 +108,8 @@ class Answer:
         else:
             self.first_token_ms = 1e3 * event.round_trip
         self.token_ids.append(event.token)
+        self.kl.append(event.kl)
+        self.codings |= event.codings
 
     @property
     def tokens_per_s(self) -> float:
@@ -158,4 +166,5 @@ def request_of(
         prefer=frozenset(find(name) for name in question.prefer),
         avoid=frozenset(find(name) for name in question.avoid),
         objective=question.objective,
+        activations=question.activations,
     )

@@ -32,6 +32,7 @@ from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Dialer, Sighting
 from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.holdings import Holdings, Phase
+from p2pnode.node.links import LinkMeter
 from p2pnode.node.origin import Origin
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.post import Post
@@ -49,6 +50,7 @@ from p2pnode.transport.events import (
     TransportEvent,
 )
 from p2pnode.transport.identity import verify
+from p2pnode.wire.calibration import CalibrationSet
 from p2pnode.wire.capability import SPACE_MISMATCH
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted
@@ -83,7 +85,10 @@ class NodeCore:
         self.planner = DirectoryPlanner(
             self.node_id, self.advert, self.swim, self.endpoint, self.silent
         )
-        self.inference = Inference(config.inference, self.node_id, self.planner, rng)
+        self.links = LinkMeter(
+            self.endpoint, self.planner.measured_rtt, config.transport.max_ack_delay
+        )
+        self.inference = Inference(config.inference, self.node_id, self.planner, rng, self.links)
         self.holdings = Holdings(config.holdings, self.node_id, rng)
         self.dialer = Dialer(config.redial)
         self.speed = SpeedWatch()
@@ -94,6 +99,7 @@ class NodeCore:
             self.traffic,
             self.planner.addresses_of,
             config.transport.send_queue_bytes,
+            self.links,
         )
         self.counters: Counter[str] = Counter()
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
@@ -105,8 +111,17 @@ class NodeCore:
 
     # Commands
 
-    def use_model(self, model: ModelInfo, *, hold: bool, now: float) -> None:
+    def use_model(
+        self,
+        model: ModelInfo,
+        *,
+        hold: bool,
+        now: float,
+        calibrations: CalibrationSet | None = None,
+    ) -> None:
         """Ask for answers of ``model``; with ``hold``, also take on some of its layers.
+
+        ``calibrations`` are of its hidden states.
 
         Raises:
             ConfigError: The layers to hold go beyond the model's.
@@ -115,7 +130,7 @@ class NodeCore:
         if fixed is not None and fixed.stop > model.n_layers:
             raise ConfigError(f"layers to {fixed.stop} asked, {model.name} has {model.n_layers}")
         self.model = model
-        self.inference.use_model(model)
+        self.inference.use_model(model, calibrations)
         self.advert.model = model
         if hold:
             self.holdings.use_model(model, now)
@@ -195,6 +210,8 @@ class NodeCore:
         """
         self.traffic.datagram_in(len(data))
         self.endpoint.receive_datagram(data, source, now)
+        if self.links.is_watching:
+            self.links.look(now)
         self._settle(now)
 
     def handle_timeout(self, now: float) -> None:

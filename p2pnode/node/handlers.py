@@ -15,6 +15,7 @@ from p2pnode.inference.events import (
     GenerationPlanned,
     TokenProduced,
 )
+from p2pnode.inference.terms import ACTIVATIONS, names_of_mask
 from p2pnode.net.addresses import format_address, parse_address, resolve
 from p2pnode.net.control import Emit, Handler
 from p2pnode.node.answers import Answer, Question
@@ -70,7 +71,7 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
 
     ``params``: ``prompt`` (text) or ``messages`` (a chat) or ``prompt_ids``; ``raw`` for a prompt
     to be continued rather than answered; ``max_tokens``, ``temperature``, ``top_k``, ``top_p``,
-    ``seed``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``ignore_eos``,
+    ``seed``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``ignore_eos``, ``activations``,
     ``details``.
 
     Raises:
@@ -144,6 +145,16 @@ def _result(done: Answer, prompt_ids: Sequence[int], text: str) -> dict[str, obj
         "hop_ms": {"p50": _quantile(done.hops_ms, 0.5), "p99": _quantile(done.hops_ms, 0.99)},
         "broken": [_event_body(event) for event in done.broken],
         "repaired": [_event_body(event) for event in done.repaired],
+        "activations": _activations(done),
+    }
+
+
+def _activations(done: Answer) -> dict[str, object]:
+    """What was sent between stages, and the nats a token that this cost by estimate."""
+    mean = sum(done.kl) / len(done.kl) if done.kl else 0.0
+    return {
+        "codings": list(names_of_mask(done.codings)) or ["f16"],
+        "kl_per_token": round(mean, 6),
     }
 
 
@@ -152,6 +163,7 @@ def _details(done: Answer) -> dict[str, object]:
     return {
         "steps_ms": [round(1e3 * step, 4) for step in done.steps],
         "hops_ms": [round(hop, 4) for hop in done.hops_ms],
+        "kl": [round(kl, 6) for kl in done.kl],
     }
 
 
@@ -197,9 +209,19 @@ def _question(prompt_ids: tuple[int, ...], params: Params) -> Question:
             avoid=_names(params, "avoid"),
             objective="throughput" if params.get("objective") == "throughput" else "latency",
             ignore_eos=bool(params.get("ignore_eos", False)),
+            activations=_activations_asked(params),
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"impossible parameter: {error}") from error
+
+
+def _activations_asked(params: Params) -> str | None:
+    asked = params.get("activations")
+    if asked is not None and asked not in ACTIVATIONS:
+        raise UserError(
+            f"hidden states cannot be sent as {asked!r}", hint=f"one of {', '.join(ACTIVATIONS)}"
+        )
+    return asked
 
 
 def _names(params: Params, key: str) -> tuple[str, ...]:

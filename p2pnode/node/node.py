@@ -14,7 +14,7 @@ import trio
 from p2pnode.engine.base import Engine, ModelInfo, StageCost
 from p2pnode.engine.registry import load_engine
 from p2pnode.engine.tokenizer import Tokenizer
-from p2pnode.errors import GenerationError, UserError
+from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.events import ComputeRequested, GenerationEvent
 from p2pnode.inference.work import Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.addresses import format_address, reachable_addresses, resolve
@@ -32,12 +32,13 @@ from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import RememberedPeer, StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
-from p2pnode.node.models import data_signature, describe_model
+from p2pnode.node.models import data_signature, describe_model, state_calibrations
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.identity import Identity
+from p2pnode.wire.calibration import CalibrationSet
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class Node:
         self._mdns: MdnsService | None = None
         self._state = StateDirectory(settings.state)
         self._model: ModelInfo | None = None
+        self._calibrations: CalibrationSet | None = None
         self._tokenizer: Tokenizer | None = None
         self._engine: Engine | None = None
         self._streams: dict[int, AnswerStream] = {}
@@ -98,6 +100,7 @@ class Node:
         with self._state.lock():
             if settings.model is not None:
                 self._model = await trio.to_thread.run_sync(describe_model, settings.model)
+                self._calibrations = await self._read_calibrations(self._model)
             self._socket = open_udp(settings.host, settings.port)
             try:
                 self._compose(self._socket)
@@ -108,6 +111,15 @@ class Node:
     def stop(self) -> None:
         """Leave the swarm and end :meth:`run`."""
         self._stopping.set()
+
+    @staticmethod
+    async def _read_calibrations(model: ModelInfo) -> CalibrationSet | None:
+        """Read what is known of the model's hidden states; a broken file only makes them larger."""
+        try:
+            return await trio.to_thread.run_sync(state_calibrations, model.space_hash32)
+        except ModelError as error:
+            logger.warning("%s", error)
+            return None
 
     def _compose(self, socket: UdpSocket) -> None:
         state = self._state
@@ -156,9 +168,11 @@ class Node:
             nursery.cancel_scope.cancel()
 
     def _take_up_model(self) -> None:
-        model, hold = self._model, self.settings.hold
+        model, hold, known = self._model, self.settings.hold, self._calibrations
         if model is not None:
-            self._driver.call(lambda now: self.core.use_model(model, hold=hold, now=now))
+            self._driver.call(
+                lambda now: self.core.use_model(model, hold=hold, now=now, calibrations=known)
+            )
 
     async def _call_peers(self) -> None:
         known = [address for peer in self._remembered.values() for address in peer.addresses]

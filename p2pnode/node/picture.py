@@ -6,12 +6,13 @@ from typing import TypedDict
 from p2pnode.inference.generation import Generation
 from p2pnode.inference.phase import Phase as GenerationPhase
 from p2pnode.inference.stage import Stage
+from p2pnode.inference.terms import names_of_mask
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
 from p2pnode.node.holdings import Phase
-from p2pnode.node.snapshot import GenerationView, NodeSnapshot, PeerView, StageView
+from p2pnode.node.snapshot import EdgeView, GenerationView, NodeSnapshot, PeerView, StageView
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
 from p2pnode.wire.capability import AdState, CapabilityAd
@@ -150,6 +151,25 @@ def _member(
         kv_free_bytes=0 if ad is None else ad.kv_free_bytes,
         device="" if ad is None else ad.device,
         **_link(link, core.planner.measured_rtt(record.node_id)),
+        goodput=core.links.goodput(record.node_id),
+        edges=_edges(core, record.node_id),
+    )
+
+
+def _edges(core: NodeCore, peer: NodeId) -> tuple[EdgeView, ...]:
+    return tuple(
+        EdgeView(
+            layer=key.layer,
+            kind="prompt" if key.block else "token",
+            coding=str(state.used),
+            reason=state.why,
+            kl=state.kl,
+            bytes_saved=state.saved,
+            steps_down=dict(state.down),
+            steps_up=dict(state.up),
+        )
+        for key, state in sorted(core.inference.edges().items())
+        if key.peer == peer
     )
 
 
@@ -230,6 +250,8 @@ def _generation(core: NodeCore, one: Generation) -> GenerationView:
         ),
         tokens_per_s=(len(one.tokens) - 1) / spent if spent > 0 else 0.0,
         reason=one.reason,
+        activations=one.activations,
+        codings=names_of_mask(one.codings),
     )
 
 

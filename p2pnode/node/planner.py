@@ -5,15 +5,17 @@ from collections.abc import Mapping, Set as AbstractSet
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.request import GenerationRequest
+from p2pnode.inference.terms import rungs_of_mask
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.membership.swim import Swim
-from p2pnode.node.advert import Advert
+from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
 from p2pnode.scheduler.directory import Offer, offer_from_ad
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.wire.capability import CapabilityAd
+from p2pnode.wire.states import Rung
 
 
 class DirectoryPlanner:
@@ -88,6 +90,15 @@ class DirectoryPlanner:
             avoid=request.avoid,
             exclude=distrusted,
         )
+
+    def rungs(self, peer: NodeId) -> frozenset[Rung]:
+        """Return the codings of hidden states that ``peer`` has advertised; f16 always."""
+        if peer == self._node_id:
+            return rungs_of_mask(DTYPES)
+        for member, ad in self.members():
+            if member.record.node_id == peer and ad is not None:
+                return rungs_of_mask(ad.dtypes)
+        return rungs_of_mask(0)
 
     def rtt_us(self, one: NodeId, other: NodeId) -> float | None:
         """Return the round trip between two nodes: measured where we are one, else estimated."""

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable
 
+from p2pnode.node.links import LinkMeter
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.endpoint import Endpoint
@@ -27,11 +28,13 @@ class Post:
         traffic: Traffic,
         addresses_of: Callable[[NodeId], tuple[Address, ...]],
         queue_bytes: int,
+        meter: LinkMeter,
     ) -> None:
         self._node_id = node_id
         self._endpoint = endpoint
         self._traffic = traffic
         self._addresses_of = addresses_of
+        self._meter = meter
         self._queue_bytes = queue_bytes
         self._waiting: dict[NodeId, deque[Frame]] = {}
         self.to_ourselves: deque[Frame] = deque()
@@ -61,6 +64,7 @@ class Post:
 
     def connected(self, peer: NodeId, now: float) -> None:
         """Send what waited for ``peer``."""
+        self._meter.reconnected(peer)
         for frame in self._waiting.pop(peer, ()):
             self.send_frame(peer, frame, now)
 
@@ -81,4 +85,6 @@ class Post:
             self.counters["message dropped: send queue of the peer is full"] += 1
             return
         self._traffic.sent(kind, len(data))
+        if delivery is not Delivery.DATAGRAM:
+            self._meter.sending(peer, len(data), now)
         self._endpoint.send(peer, data, delivery, now)

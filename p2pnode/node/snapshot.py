@@ -11,6 +11,32 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_COARSER = ("i8", "q4", "q2")
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeView:
+    """How hidden states leave this node for one peer.
+
+    Attributes:
+        layer: The layer that they enter there.
+        kind: ``prompt`` (batches of several positions) or ``token`` (single ones).
+        coding: What the newest batch was sent as: ``f16``, ``i8``, ``q4`` or ``q2``.
+        reason: Why that coding is in use.
+        kl: Nats of KL divergence that the newest batch's coding cost, by estimate.
+        bytes_saved: Bytes that f16 would have taken more; cumulative.
+        steps_down: Steps to a coarser coding, by reason; cumulative.
+        steps_up: Steps to a finer one, by reason; cumulative.
+    """
+
+    layer: int
+    kind: str
+    coding: str
+    reason: str
+    kl: float
+    bytes_saved: int
+    steps_down: Mapping[str, int]
+    steps_up: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +62,8 @@ class PeerView:
         bytes_in: Bytes received from it, datagram payloads.
         bytes_out: Bytes sent to it.
         last_heard_s: Seconds since anything authenticated came from it; None for never.
+        goodput: Bytes a second that our large messages to it reach; None before enough were sent.
+        edges: How hidden states leave for it, where answers allow more than f16.
     """
 
     node_id: str
@@ -55,6 +83,14 @@ class PeerView:
     bytes_in: int
     bytes_out: int
     last_heard_s: float | None
+    goodput: float | None = None
+    edges: tuple[EdgeView, ...] = ()
+
+    @property
+    def sends(self) -> str:
+        """The coarsest coding that hidden states leave for it in now; empty where all is f16."""
+        coarse = [edge.coding for edge in self.edges if edge.coding in _COARSER]
+        return max(coarse, key=_COARSER.index, default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +126,8 @@ class GenerationView:
         chain: The stages in order, e.g. ``kitchen [0, 10)``.
         tokens_per_s: Over the tokens so far; 0 before the second.
         reason: Why it failed or is being repaired; empty otherwise.
+        activations: How its hidden states may travel: ``f16``, another coding, or ``auto``.
+        codings: Those in which they did so far; empty where all was f16.
     """
 
     generation: int
@@ -100,6 +138,8 @@ class GenerationView:
     chain: tuple[str, ...]
     tokens_per_s: float
     reason: str
+    activations: str = "f16"
+    codings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,13 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
+from p2pnode.inference.tensor_policy import Link
+from p2pnode.inference.terms import LADDER
 from p2pnode.inference.work import run_work
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
+from p2pnode.wire.calibration import CalibrationSet
+from p2pnode.wire.states import Rung
 from p2pnode.wire.vframe import Frame, decode_frame_untrusted, encode_frame
 
 
@@ -38,6 +42,7 @@ class Roster:
     holders: dict[NodeId, range] = field(default_factory=dict)
     n_layers: int = 0
     dead: set[NodeId] = field(default_factory=set)
+    reads: dict[NodeId, frozenset[Rung]] = field(default_factory=dict)
 
     def chain(
         self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
@@ -57,6 +62,9 @@ class Roster:
     ) -> tuple[StageRun, ...] | NoCover:
         del ends
         return self._cover(lost, {*distrusted, *request.avoid})
+
+    def rungs(self, peer: NodeId) -> frozenset[Rung]:
+        return self.reads.get(peer, frozenset(LADDER))
 
     def _cover(self, layers: range, barred: set[NodeId]) -> tuple[StageRun, ...] | NoCover:
         runs: list[StageRun] = []
@@ -80,14 +88,24 @@ class FrameNetwork:
     """Inference cores, their engines, and the frames between them, in virtual time."""
 
     def __init__(
-        self, seed: int, engines: Mapping[NodeId, Engine], config: InferenceConfig | None = None
+        self,
+        seed: int,
+        engines: Mapping[NodeId, Engine],
+        config: InferenceConfig | None = None,
+        *,
+        calibrations: Mapping[NodeId, CalibrationSet] | None = None,
     ) -> None:
+        """``calibrations`` are of the nodes that have any.
+
+        Every way is known and fast, unless :attr:`ways` says otherwise.
+        """
         self.now = 0.0
         self.events: list[tuple[float, NodeId, GenerationEvent]] = []
         self.roster = Roster({peer: engine.layers for peer, engine in engines.items()})
         self.cores: dict[NodeId, Inference] = {}
         self.on_token: Callable[[TokenProduced], None] = lambda token: None
         self.on_frame: Callable[[Frame, NodeId], None] = lambda frame, destination: None
+        self.ways: dict[NodeId, Link] = {}
         self._rng = random.Random(seed)
         self._engines = dict(engines)
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -95,9 +113,13 @@ class FrameNetwork:
         for peer, engine in engines.items():
             self.roster.n_layers = engine.info.n_layers
             core = Inference(
-                config or InferenceConfig(), peer, self.roster, random.Random(self._rng.random())
+                config or InferenceConfig(),
+                peer,
+                self.roster,
+                random.Random(self._rng.random()),
+                self,
             )
-            core.use_model(engine.info)
+            core.use_model(engine.info, (calibrations or {}).get(peer))
             core.serve(engine.layers, 1 << 30)
             self.cores[peer] = core
 
@@ -105,6 +127,10 @@ class FrameNetwork:
     def space(self) -> int:
         """The model's space hash."""
         return next(iter(self._engines.values())).info.space_hash32
+
+    def link(self, peer: NodeId) -> Link:
+        """Return the way to ``peer``, from wherever it is asked."""
+        return self.ways.get(peer, Link(goodput=1e8, delay=0.0005))
 
     def generate(self, requester: NodeId, request: GenerationRequest) -> int:
         number = self.cores[requester].generate(request, self.now)

@@ -183,6 +183,9 @@ def test_an_activation_is_read_by_the_page_alone() -> None:
     assert (frame.type, frame.frame_seq, rows.shape) == (MessageType.THINK, 41, (3, 4))
     fields = SESSION_CONTROL.layout("meta", bytes(meta.payload))
     assert fields.numbers("end", "compute_us") == [43, 123]
+    (frame,) = to_frames(token_batch((5, 6, 7), 40, 123, 456, 3), 9, 1)
+    fields = SESSION_CONTROL.layout("coded-meta", bytes(frame.slices[-1].payload))
+    assert fields.numbers("micronats", "codings") == [456, 3]
 
 
 def test_the_codes_of_refusal_are_those_of_the_code() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -10,14 +11,17 @@ import numpy.typing as npt
 from p2pnode.engine.random_model import random_model
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.activations import Batch, Inbox, to_frames, token_batch
+from p2pnode.inference.coding import encode_pieces
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.core import Inference
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.messages import Close, Edge, Open, Resume
+from p2pnode.inference.terms import LADDER, Terms
 from p2pnode.inference.work import run_work
 from p2pnode.testing.frames import Roster, node_id
 from p2pnode.wire.dtypes import DType
+from p2pnode.wire.states import Rung
 from p2pnode.wire.tensor import tensor_to_slices
 from p2pnode.wire.vframe import Frame, decode_frame_untrusted, encode_frame
 from tests.fuzz.target import MIB, Script, Target, blob, with_crc
@@ -37,7 +41,7 @@ def inbox(data: bytes) -> None:
             box.add_untrusted(decode_frame_untrusted(with_crc(script.blob())))
             while (batch := box.take_batch()) is not None:
                 assert batch.start >= taken
-                assert sum(piece.shape[0] for piece in batch.pieces) == batch.rows
+                assert sum(piece[0].shape[0] for piece in batch.pieces) == batch.rows
                 taken = batch.end
         assert taken <= _ROWS
 
@@ -79,13 +83,22 @@ def _inference_seeds() -> Iterator[bytes]:
 
     hidden = tensor_to_slices(_random_rows(3, info.d_model))
     tokens = [*to_frames(token_batch((1, 2, 3), 0), 1, space)]
-    states = [*to_frames(Batch(0, 3, hidden), 2, space)]
+    states = [*to_frames(Batch(0, 3, (hidden,)), 2, space)]
+    coarse = [
+        frame
+        for rung in (Rung.I8, Rung.Q4, Rung.Q2)
+        for pieces in [encode_pieces(_random_rows(3, info.d_model), rung, None)]
+        for frame in to_frames(Batch(0, 3, pieces, codings=1), 2, space)
+    ]
     first = control_frame(_order(1, range(1)), space)
     second = control_frame(_order(2, range(1, 2)), space)
     again = control_frame(_order(1, range(1), epoch=1), space)
     resume = control_frame(Resume(1, 1, 1, 0), space)
     yield story(first, *tokens, again, resume, control_frame(Close(1, 1), space))
     yield story(second, *states)
+    yield from (story(second, frame) for frame in coarse)
+    terms = Terms("auto", frozenset(LADDER), 1.0)
+    yield story(control_frame(replace(_order(1, range(1)), terms=terms), space), *tokens)
 
 
 def _random_rows(rows: int, width: int) -> npt.NDArray[np.float32]:

@@ -71,6 +71,6 @@ def test_a_token_beyond_the_vocabulary_fails_its_session_and_no_more(token: int)
 
 def test_a_token_beyond_the_vocabulary_in_a_second_frame_is_seen_too() -> None:
     engine = random_model(5, n_layers=1, vocab_size=256)
-    pieces = (Slice(DType.I8, (1, 4), bytes(4)), Slice(DType.I8, (1, 4), b"\0\0\0\x80"))
+    pieces = ((Slice(DType.I8, (1, 4), bytes(4)),), (Slice(DType.I8, (1, 4), b"\0\0\0\x80"),))
     work = Forward(b"1", range(1), (Batch(0, 2, pieces),), "f16", None, 0)
     assert isinstance(run_work(engine, work, lambda: 0.0), WorkFailed)

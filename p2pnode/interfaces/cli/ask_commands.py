@@ -13,6 +13,7 @@ from p2pnode.interfaces.cli.own_node import Host, some_node
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     UpOptions,
+    activations_option,
     json_option,
     state_option,
 )
@@ -39,6 +40,7 @@ def _asking_options(command: CommandT) -> CommandT:
             type=click.FloatRange(0, 3600),
             help="Seconds to wait for missing layers.  [default: 20; 60 for a fresh node]",
         ),
+        activations_option("How this answer travels between peers; else as the node is set.", None),
         click.option("--model", default=DEFAULT_MODEL, show_default=True, help="For a fresh node."),
         click.option("--peer", multiple=True, metavar="HOST:PORT", help="For a fresh node."),
         click.option("--listen", default="::", show_default=True, help="For a fresh node."),
@@ -172,6 +174,12 @@ def _summarise(result: dict[str, Any]) -> None:
     stages = len(result["plan"]["stages"]) if result["plan"] else 0
     speed = f"{result['tokens_per_s']:.1f} tokens/s"
     note(f"{plural(len(result['token_ids']), 'token')}, {speed}, {plural(stages, 'stage')}")
+    sent = result["activations"]
+    if sent["codings"] != ["f16"]:
+        note(
+            f"sent between peers as {', '.join(sent['codings'])}: an estimated "
+            f"{sent['kl_per_token']:.4f} nats a token from the exact answer's probabilities"
+        )
 
 
 def _params(chosen: dict[str, Any], host: Host) -> dict[str, Any]:
@@ -181,6 +189,7 @@ def _params(chosen: dict[str, Any], host: Host) -> dict[str, Any]:
         **{key: chosen[key] for key in keys},
         "prefer": list(chosen["prefer"]),
         "avoid": list(chosen["avoid"]),
+        "activations": chosen["activations"],
         "wait": usual if chosen["wait"] is None else chosen["wait"],
     }
 

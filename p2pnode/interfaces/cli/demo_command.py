@@ -11,7 +11,12 @@ import click
 
 from p2pnode.interfaces.cli.output import note, printable, say, say_json
 from p2pnode.interfaces.cli.processes import LocalNode, LocalSwarm, local_swarm
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
+from p2pnode.interfaces.cli.settings import (
+    DEFAULT_MODEL,
+    activations_option,
+    json_option,
+    model_file,
+)
 
 if TYPE_CHECKING:
     from p2pnode.engine.base import ModelInfo
@@ -32,8 +37,11 @@ _KILL_AT = 12  # tokens shown before a peer is killed
 @click.option("--kill", is_flag=True, help="Add a spare peer and kill one in mid-answer.")
 @click.option("--max-tokens", type=click.IntRange(2), default=96, show_default=True)
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name or GGUF file.")
+@activations_option("How the answer travels between the nodes.")
 @json_option
-def demo(prompt: str, kill: bool, max_tokens: int, model: str, as_json: bool) -> None:
+def demo(
+    prompt: str, kill: bool, max_tokens: int, model: str, activations: str, as_json: bool
+) -> None:
     """Start three nodes that find each other, share out a model, and answer PROMPT together."""
     path = model_file(model)
     tell = (lambda line: None) if as_json else note
@@ -46,7 +54,7 @@ def demo(prompt: str, kill: bool, max_tokens: int, model: str, as_json: bool) ->
         if kill:
             _add_spare(swarm, path, show)
         show.ask(prompt)
-        run = _ask(swarm, prompt, max_tokens, kill, show)
+        run = _ask(swarm, prompt, max_tokens, activations, kill, show)
         peers = [_peer_facts(node) for node in swarm.nodes if node is not run.killed]
     tell("\n\nthe same prompt on one engine that holds every layer:")
     solo = _answer_alone(path, run.result["prompt_ids"], max_tokens)
@@ -121,7 +129,9 @@ def _add_spare(swarm: LocalSwarm, path: Path, show: Show) -> None:
     swarm.wait_until_serving(show=show.progress)
 
 
-def _ask(swarm: LocalSwarm, prompt: str, max_tokens: int, kill: bool, show: Show) -> Run:
+def _ask(
+    swarm: LocalSwarm, prompt: str, max_tokens: int, activations: str, kill: bool, show: Show
+) -> Run:
     """Ask the node that holds the first layers; kill a middle one on the way if told to."""
     run = Run()
     asker = next(node for node in swarm.nodes if node.snapshot().layers[0] == 0)
@@ -145,7 +155,12 @@ def _ask(swarm: LocalSwarm, prompt: str, max_tokens: int, kill: bool, show: Show
                 show.tell(f"\n[{run.killed.name if run.killed else 'a peer'} is gone: repairing]")
 
     with asker.client(timeout=None) as client:
-        params = {"prompt": prompt, "max_tokens": max_tokens, "wait": 30.0}
+        params = {
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "activations": activations,
+            "wait": 30.0,
+        }
         run.result = client.call("generate", params, hear)
     return run
 
@@ -185,6 +200,7 @@ def _facts(run: Run, solo: SoloAnswer, peers: list[dict[str, Any]]) -> dict[str,
         "tokens_per_s": result["tokens_per_s"],
         "solo_tokens_per_s": round(solo.tokens_per_s, 3),
         "hop_ms": result["hop_ms"],
+        "activations": result["activations"],
         "killed": None if run.killed is None else run.killed.name,
         "resumed_ms": None if run.resumed_ms is None else round(run.resumed_ms, 1),
     }
@@ -206,4 +222,6 @@ def _summarise(facts: dict[str, Any]) -> None:
             f"the next one came {facts['resumed_ms']:.0f} ms later"
         )
     same = "the very same tokens" if facts["identical"] else "DIFFERENT tokens"
-    say(f"one engine alone says {same}")
+    sent = facts["activations"]["codings"]
+    why = "" if sent == ["f16"] else f" (sent between peers as {', '.join(sent)}, so it may)"
+    say(f"one engine alone says {same}{why}")

@@ -69,7 +69,18 @@ def top(state: Path | None) -> None:
     run_top(lambda: look(state))
 
 
-_HEADINGS = ("PEER", "ID", "STATE", "LAYERS", "MS/TOKEN", "RTT MS", "LOSS", "ADDRESS", "WHY")
+_HEADINGS = (
+    "PEER",
+    "ID",
+    "STATE",
+    "LAYERS",
+    "MS/TOKEN",
+    "RTT MS",
+    "LOSS",
+    "SENT AS",
+    "ADDRESS",
+    "WHY",
+)
 
 
 def _own_row(picture: NodeSnapshot) -> tuple[str, ...]:
@@ -79,6 +90,7 @@ def _own_row(picture: NodeSnapshot) -> tuple[str, ...]:
         picture.state,
         _layers(picture.layers),
         _ms(picture.decode_us),
+        "-",
         "-",
         "-",
         picture.listening[0] if picture.listening else "-",
@@ -95,6 +107,7 @@ def _row(peer: PeerView) -> tuple[str, ...]:
         _ms(peer.decode_us),
         "-" if peer.rtt_ms is None else f"{peer.rtt_ms:.2f}",
         f"{peer.loss:.1%}",
+        peer.sends or ("f16" if peer.edges else "-"),
         peer.addresses[0] if peer.addresses else "-",
         peer.reason,
     )

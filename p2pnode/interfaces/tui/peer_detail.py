@@ -46,6 +46,17 @@ def _facts(peer: PeerView) -> list[tuple[str, str]]:
         ("reached at", ", ".join(peer.addresses) or "unknown"),
         ("link", f"{session}{rtt}{loss}, {silent}"),
         ("model", f"{model}{token}{space}"),
+        *(("sends", line) for line in _sends(peer)),
         ("device", f"{peer.device or 'unknown'}, KV free {long_bytes(peer.kv_free_bytes)}"),
         ("traffic", f"{long_bytes(peer.bytes_in)} in, {long_bytes(peer.bytes_out)} out"),
+    ]
+
+
+def _sends(peer: PeerView) -> list[str]:
+    """How hidden states leave for it, where that is not f16 all along."""
+    return [
+        f"{edge.coding} for each {edge.kind} into layer {edge.layer}, "
+        f"{long_bytes(edge.bytes_saved)} saved: {edge.reason}"
+        for edge in peer.edges
+        if edge.coding != "f16" or edge.bytes_saved
     ]

@@ -41,6 +41,7 @@ def _generation(view: GenerationView, palette: Palette, width: int) -> list[Text
         (f"#{view.generation:<4}", palette.plain),
         (f"{state:13}", style),
         (f"{view.prompt_tokens}+{view.tokens} tokens{speed}", palette.plain),
+        (f"  sent as {', '.join(view.codings)}" if _is_coarse(view) else "", palette.warn),
     )
     links = [f"{stage} →" for stage in view.chain[:-1]] + list(view.chain[-1:])
     chain = [Text(link, palette.muted) for link in links]
@@ -49,6 +50,10 @@ def _generation(view: GenerationView, palette: Palette, width: int) -> list[Text
     reason = [Text(word, style) for word in view.reason.split()]
     below = flow(chain, width - INDENT, gap=" ") + flow(reason, width - INDENT, gap=" ")
     return [first, *(Text(" " * INDENT).append_text(row) for row in below)]
+
+
+def _is_coarse(view: GenerationView) -> bool:
+    return any(coding not in {"f16", "f32"} for coding in view.codings)
 
 
 def _stage(view: StageView, palette: Palette) -> Text:
