@@ -241,6 +241,10 @@ class ComputeWorker:
         """
         self._leisure = True
 
+    def wake_loop(self) -> None:
+        """Have the loop call :attr:`Watch.moved`; for jobs that leave something to it."""
+        self._to_loop.wake()
+
     # The thread
 
     def _work(self) -> None:

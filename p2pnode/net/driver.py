@@ -114,22 +114,26 @@ class Driver(Generic[EventT]):
             self._flush()
         return result
 
-    def call_from_worker(self, command: Callable[[float], None]) -> bool:
+    def call_from_worker(
+        self, command: Callable[[float], None], wake_loop: Callable[[], None]
+    ) -> None:
         """Run ``command(now)`` in another thread, and send from there what it made the core want.
 
-        A computed hidden state leaves 0.15 ms sooner than by way of the loop. Events stay: the
-        caller sees to it that :meth:`flush` is called on the loop.
+        A computed hidden state leaves 0.15 ms sooner than by way of the loop. Where events are
+        left to the loop, ``wake_loop`` is called, and must see to it that :meth:`flush` is.
 
-        Returns:
-            Whether events wait for that.
+        Sending comes last. It wakes the next stage, which, on the same machine, is put on this
+        very core; whatever we had still to do would later take that from it (see
+        :mod:`p2pnode.net.wakeup`).
         """
         if self._clock is None:
             raise LocalProtocolError("the driver is not running yet")
         with self._lock:
             command(self._clock.current_time())
-            self._send()
             self._left += self._core.take_events()
-            return bool(self._left)
+            if self._left:
+                wake_loop()
+            self._send()
 
     def receive_in_worker(
         self, is_work: Callable[[EventT], TypeGuard[WorkT]]

@@ -237,10 +237,11 @@ class Node:
             if not self.core.inference.wants(request.job):
                 return  # the session was closed while this waited
             result = self._run(request.work)
-            if not self._driver.call_from_worker(
-                lambda now: self.core.compute_finished(request.job, result, now)
-            ):
-                self._worker.unhurried()
+            self._driver.call_from_worker(
+                lambda now: self.core.compute_finished(request.job, result, now),
+                self._worker.wake_loop,
+            )
+            self._worker.unhurried()
 
         return compute
 

@@ -20,18 +20,29 @@ class Arrivals:
         self._newest_at = 0.0
         self.due: float | None = None
 
-    def record(self, number: int, now: float, *, wants_ack: bool, in_haste: bool = False) -> None:
-        """Note a packet; one ``in_haste``, a hole, or a filled one is acknowledged at once."""
+    def record(
+        self, number: int, now: float, *, wants_ack: bool, patience: float | None = None
+    ) -> None:
+        """Note a packet.
+
+        Args:
+            number: Its number.
+            now: When it came.
+            wants_ack: Whether it is to be acknowledged.
+            patience: Seconds that its acknowledgement may wait for company; None for the usual.
+                A hole, or a filled one, is told at once.
+        """
         in_order = self._insert(number)
         if self._ranges[0][1] == number:
             self._newest_at = now
         if not wants_ack:
             return
         self._owed += 1
-        if in_haste or not in_order or self._owed >= self._ack_every:
-            self.due = now
-        elif self.due is None:
-            self.due = now + self._max_delay
+        delay = self._max_delay if patience is None else patience
+        if not in_order or self._owed >= self._ack_every:
+            delay = 0.0
+        if self.due is None or now + delay < self.due:
+            self.due = now + delay
 
     def take(self, now: float) -> Ack | None:
         """Return the acknowledgement owed, as sent now; None when none is."""

@@ -36,6 +36,7 @@ from p2pnode.transport.timers import Timer, Timers
 
 _MOST_PROBES = 8
 _PATIENCE = 1.2
+_PATIENCE_SHARE = 0.8  # of what the sender allows for; the rest is for our own lateness
 
 
 class Connection:
@@ -91,6 +92,7 @@ class Connection:
         self._arrivals = self._outlet.arrivals
         self._reassembly = Reassembly(config.reassembly_bytes)
         # One side pings first, so that the other need not.
+        self._patience = _PATIENCE_SHARE * config.ack_patience
         self._keepalive = config.keepalive * (1.0 if made.is_dialler else _PATIENCE)
         self.timers.arm(Timer.LIVENESS, now + self._keepalive)
         self.timers.arm(Timer.PATH, self._path.probing_from)
@@ -160,10 +162,11 @@ class Connection:
         self._last_heard = now
         self.traffic.bytes_in += size
         self.traffic.datagrams_in += 1
-        wants_ack = in_haste = False
+        wants_ack = False
+        patience: float | None = None
         for frame in decode_frames_untrusted(frames):
             if isinstance(frame, Shard):
-                in_haste |= self._receive_shard_untrusted(frame)
+                patience = self._receive_shard_untrusted(frame)
                 wants_ack = True
             elif isinstance(frame, Ack):
                 self._receive_ack_untrusted(frame, now)
@@ -175,9 +178,9 @@ class Connection:
                 self.ended = f"closed by the peer: {frame.reason}"
             else:
                 wants_ack = True
-        self._arrivals.record(counter, now, wants_ack=wants_ack, in_haste=in_haste)
-        # In haste, the message goes to its reader first; the timer, due at once, sends the rest.
-        self._flush(now, with_ack=not in_haste)
+        self._arrivals.record(counter, now, wants_ack=wants_ack, patience=patience)
+        # A whole message goes to its reader first; the timer, if due at once, sends the rest.
+        self._flush(now, with_ack=patience is None)
 
     def handle_timeout(self, now: float) -> None:
         """Fire every timer due by ``now``."""
@@ -217,14 +220,20 @@ class Connection:
 
     # Receiving
 
-    def _receive_shard_untrusted(self, shard: Shard) -> bool:
-        """Take a shard; True when it completes a message whose sender wants to hear of it."""
+    def _receive_shard_untrusted(self, shard: Shard) -> float | None:
+        """Take a shard; return how long its acknowledgement may wait, None for as usual.
+
+        That of a latency message may wait for the answer, or for the work it brings, unless the
+        sender asks for it at once.
+        """
         payload, is_needless = self._reassembly.add_untrusted(shard)
         if is_needless and shard.count > 1:
             self._outlet.owe_done(shard.message)
         if payload is not None:
             self._deliver(payload, shard.delivery)
-        return payload is not None and shard.immediate_ack
+        if payload is None or shard.delivery is not Delivery.LATENCY:
+            return None
+        return 0.0 if shard.immediate_ack else self._patience
 
     def _deliver(self, payload: bytes, delivery: Delivery) -> None:
         self.traffic.messages_in += 1
@@ -388,6 +397,7 @@ class Connection:
             while message := self._outbound.next_waiting(bulk=bulk):
                 if not self._congestion.allows(self._recovery.in_flight, bulk=bulk):
                     break
+                self._outlet.is_pressed = 2 * self._recovery.in_flight > self._congestion.window
                 pause = self._outlet.pacer.delay(self._congestion.window, self.rtt, now)
                 if pause:
                     return pause

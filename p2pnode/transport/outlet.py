@@ -35,6 +35,7 @@ class Outlet:
         arrivals: What came from the peer, and is to be acknowledged.
         recovery: What is in flight.
         pacer: How fast it may leave.
+        is_pressed: Whether the window is half full: acknowledgements are asked for at once.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Outlet:
         self._path = path
         self._traffic = traffic
         self._outbox = outbox
+        self.is_pressed = False
         self._done: list[int] = []
 
     @property
@@ -79,7 +81,7 @@ class Outlet:
             len(message.payload),
             message.count,
             index,
-            immediate_ack=again or self.recovery.is_lossy,
+            immediate_ack=again or self.recovery.is_lossy or self.is_pressed,
         )
         room = self._path.datagram - DATA_OVERHEAD - SHARD_HEADER - len(data)
         prefix, told = self._told(room, now)

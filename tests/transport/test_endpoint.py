@@ -99,14 +99,20 @@ def test_a_request_and_its_answer_cost_a_datagram_each_for_acks_ride_along() -> 
         assert peers.network.statistics().sent - before == 2
 
 
-def test_what_is_not_answered_is_acknowledged_within_a_few_milliseconds() -> None:
+@pytest.mark.parametrize(
+    ("delivery", "patience"),
+    [(Delivery.LATENCY, 0.8 * SIMULATION.ack_patience), (Delivery.BULK, SIMULATION.max_ack_delay)],
+)
+def test_what_is_not_answered_is_acknowledged_in_time(delivery: Delivery, patience: float) -> None:
     peers, alice, bob = connected_pair(3)
     peers.network.run(1)
     before = peers.network.statistics().sent
-    peers.send(alice, bob, bytes(1200))
-    peers.network.run(SIMULATION.max_ack_delay - 0.001)
+    peers.send(alice, bob, bytes(1000), delivery)
+    peers.network.run(patience - 0.001)
     assert peers.network.statistics().sent - before == 1
     peers.network.run(0.003)
+    assert peers.network.statistics().sent - before == 2  # and nothing was sent in vain
+    peers.network.run(0.1)
     assert peers.network.statistics().sent - before == 2
 
 
