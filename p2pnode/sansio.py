@@ -7,8 +7,9 @@ simulator serve every core.
 """
 
 from collections.abc import MutableSequence, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NewType, Protocol, TypeAlias, TypeVar
+
+from p2pnode.values import value
 
 Address: TypeAlias = tuple[str, int]
 """An IP address in text form, and a UDP port."""
@@ -21,7 +22,7 @@ EventT_co = TypeVar("EventT_co", covariant=True)
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Transmit(Generic[PeerT]):
     """``payload`` is to be sent to ``destination`` as one datagram."""
 

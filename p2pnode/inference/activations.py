@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.messages import MAX_CONTEXT
+from p2pnode.values import value
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.vframe import MAX_FRAME, Frame, MessageType, Slice
 
@@ -38,7 +39,7 @@ needs."""
 _MOST = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Batch:
     """Consecutive positions computed together.
 

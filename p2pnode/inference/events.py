@@ -1,15 +1,15 @@
 """What a generation and its stages tell the node."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from p2pnode.inference.work import Work
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, StageRun
+from p2pnode.values import value
 from p2pnode.wire.vframe import Frame
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendFrame:
     """``frame`` is to go to ``peer``, which may be this very node."""
 
@@ -17,7 +17,7 @@ class SendFrame:
     frame: Frame
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ComputeRequested:
     """The engine is to do ``work`` and answer with ``job``."""
 
@@ -25,7 +25,7 @@ class ComputeRequested:
     work: Work
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GenerationPlanned:
     """The chain is open and the prompt is on its way."""
 
@@ -33,7 +33,7 @@ class GenerationPlanned:
     plan: ChainPlan
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TokenProduced:
     """One more token of the answer.
 
@@ -58,7 +58,7 @@ class TokenProduced:
     codings: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChainBroken:
     """A stage was lost; the generation is being repaired, the answer so far stands."""
 
@@ -68,7 +68,7 @@ class ChainBroken:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChainRepaired:
     """The answer goes on over ``stages``, ``seconds`` after the loss was noticed."""
 
@@ -78,7 +78,7 @@ class ChainRepaired:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GenerationFinished:
     """The answer is complete: ``reason`` is ``eos`` or ``length``; or ``cancelled``."""
 
@@ -86,7 +86,7 @@ class GenerationFinished:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GenerationFailed:
     """The answer cannot go on; all that its stages held was freed.
 

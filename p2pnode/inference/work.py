@@ -6,7 +6,6 @@ the work too: 128 rows of width 4096 take a millisecond, which a network loop do
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -19,12 +18,13 @@ from p2pnode.inference.activations import Batch, Piece, token_batch
 from p2pnode.inference.coding import decode_pieces_untrusted, encode_within
 from p2pnode.inference.tensor_policy import Coded
 from p2pnode.inference.terms import mask_of
+from p2pnode.values import value
 from p2pnode.wire.calibration import Calibration
 from p2pnode.wire.states import Rung, encode_states
 from p2pnode.wire.tensor import activations_to_slices
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recipe:
     """How to code what leaves, where the session allows more than f16.
 
@@ -41,7 +41,7 @@ class Recipe:
     codings: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forward:
     """Run ``layers`` over ``batches``, which follow each other from the session's KV length on.
 
@@ -68,7 +68,7 @@ class Forward:
     calibration: Calibration | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Release:
     """Free the session's KV cache."""
 
@@ -78,7 +78,7 @@ class Release:
 Work: TypeAlias = Forward | Release
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Computed:
     """The results, one a batch of the work; for the last stage, only those with a token.
 
@@ -93,7 +93,7 @@ class Computed:
     coded: tuple[Coded, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WorkFailed:
     """The engine could not do it; the session on this stage is of no more use."""
 

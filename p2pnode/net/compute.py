@@ -18,13 +18,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
 
 import trio
 
 from p2pnode.net.wakeup import Wakeup
+from p2pnode.values import value
 
 SWITCH_INTERVAL = 0.0005
 """Seconds a thread may keep the interpreter when another asks for it.
@@ -61,21 +61,21 @@ _Entry: TypeAlias = Callable[[], Callable[[], None] | None]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished(Generic[T]):
     """The job returned ``value``."""
 
     value: T
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """The job raised ``error``."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Served:
     """What came of a datagram.
 
@@ -88,7 +88,7 @@ class Served:
     is_loop_wanted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rest:
     """What there is to wait for.
 
@@ -101,7 +101,7 @@ class Rest:
     is_loop_wanted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Watch:
     """A socket that the thread watches instead of the loop while it has nothing to compute.
 

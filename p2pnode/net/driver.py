@@ -12,7 +12,6 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeGuard, TypeVar
 
 import trio
@@ -21,6 +20,7 @@ from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.net.compute import Rest
 from p2pnode.net.lateness import LoopWatch
 from p2pnode.sansio import Address, Core
+from p2pnode.values import value
 
 EventT = TypeVar("EventT")
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class DatagramSocket(Protocol):
     def send(self, payload: bytes, destination: Address) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Received(Generic[WorkT]):
     """What came of a datagram that another thread took.
 

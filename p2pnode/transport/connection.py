@@ -149,10 +149,11 @@ class Connection:
             DroppedError: It is not the peer's, or came before, or breaks a rule; the connection
                 lives on.
         """
-        newest = self._session.newest
-        counter, frames = self._session.open_untrusted(datagram)
-        if source != self.address and counter > newest:
-            self._outlet.address = source
+        session, outlet = self._session, self._outlet
+        newest = session.newest if source != outlet.address else None
+        counter, frames = session.open_untrusted(datagram)
+        if newest is not None and counter > newest:
+            outlet.address = source
             self._path.move(now)
             self.timers.arm(Timer.PATH, now)
         self.receive_opened_untrusted(counter, frames, len(datagram), now)
@@ -249,7 +250,8 @@ class Connection:
         if not self.is_responsive and any(not packet.is_probe for packet in result.acked):
             self.is_responsive = True
             self._events.append(PeerResponsive(self.peer))
-        self._settle_lost(result.lost, now)
+        if result.lost:
+            self._settle_lost(result.lost, now)
         self._recovery.is_lossy = self._outbound.is_lossy
 
     def _settle_acked(self, packet: SentPacket, in_flight: int, now: float) -> None:
@@ -405,12 +407,9 @@ class Connection:
         return None
 
     def _rearm(self) -> None:
-        timers = self.timers
         recovery = self._recovery
-        timers.arm(Timer.ACK, self._arrivals.due)
-        timers.arm(Timer.RECOVERY, recovery.next_timeout())
-        if not recovery.is_waiting:
-            timers.arm(Timer.SILENCE, None)
-            return
-        limit = self._config.silence if self.is_responsive else self._config.idle_timeout
-        timers.arm(Timer.SILENCE, self._recovery.waiting_since + limit)
+        silence = None
+        if recovery.is_waiting:
+            limit = self._config.silence if self.is_responsive else self._config.idle_timeout
+            silence = recovery.waiting_since + limit
+        self.timers.arm_flow(self._arrivals.due, recovery.next_timeout(), silence)

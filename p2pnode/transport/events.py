@@ -1,10 +1,10 @@
 """What an endpoint tells its owner, and the classes of delivery the owner may ask for."""
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
 
 from p2pnode.sansio import Address, NodeId
+from p2pnode.values import value
 
 MAX_MESSAGE = 65536
 """Bytes in the largest message; one V-Frame."""
@@ -21,7 +21,7 @@ class Delivery(IntEnum):
     """Once, never repaired; must fit one datagram."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerConnected:
     """A handshake with ``peer`` succeeded; both sides proved identity and secret."""
 
@@ -29,7 +29,7 @@ class PeerConnected:
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerUnresponsive:
     """Data in flight to ``peer`` has been unacknowledged for ``silent_for`` seconds.
 
@@ -40,14 +40,14 @@ class PeerUnresponsive:
     silent_for: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerResponsive:
     """An unresponsive ``peer`` acknowledged something: the silence is over."""
 
     peer: NodeId
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerDisconnected:
     """The connection ended, by whoever's will; messages still in flight may or may not arrive."""
 
@@ -55,7 +55,7 @@ class PeerDisconnected:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageReceived:
     """A whole message of ``peer``, authenticated, told once."""
 
@@ -64,7 +64,7 @@ class MessageReceived:
     delivery: Delivery
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DialFailed:
     """No connection came of a dial; ``reason`` says what a person might look at.
 

@@ -18,13 +18,13 @@ section 19.3.1.
 """
 
 import struct
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from p2pnode.errors import LocalProtocolError
 from p2pnode.transport.events import MAX_MESSAGE, Delivery
 from p2pnode.transport.fec import MAX_DATA, MAX_PARITY
 from p2pnode.transport.packets import DroppedError
+from p2pnode.values import value
 
 _ACK = struct.Struct("<BQHBH")
 _RANGE = struct.Struct("<HH")
@@ -48,7 +48,7 @@ _DELAY_UNIT = 16e-6
 _WIDEST = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ack:
     """Packets that arrived.
 
@@ -82,38 +82,38 @@ class Ack:
         return b"".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Done:
     """The peer needs no more shards of this message of ours."""
 
     message: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ping:
     """Asks for nothing but its acknowledgement."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Close:
     """The peer ends the connection."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Probe:
     """Padding, to learn whether a datagram of this size arrives."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Datagram:
     """A whole message that is sent once."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Shard:
     """A piece of a message.
 

@@ -13,6 +13,7 @@ from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.frames import Ack
 from p2pnode.transport.messages import Outgoing
 from p2pnode.transport.packets import DroppedError
+from p2pnode.values import value
 
 _PACKET_THRESHOLD = 3
 _WIDEST_THRESHOLD = 64
@@ -47,7 +48,7 @@ class SentPacket:
     is_probe: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AckResult:
     """What an acknowledgement, or the passing of time, revealed.
 
@@ -139,7 +140,9 @@ class Recovery:
         config = self._config
         ack_delay = config.max_ack_delay if self.is_lossy else config.ack_patience
         base = rtt.smoothed + max(4 * rtt.variation, _GRANULARITY) + ack_delay
-        return min(base * (1 << min(max(self.pto_count - 1, 0), 16)), max(config.pto_max, base))
+        if self.pto_count < 2:
+            return base
+        return min(base * (1 << min(self.pto_count - 1, 16)), max(config.pto_max, base))
 
     def next_timeout(self) -> float | None:
         if self._loss_at is not None:
@@ -177,10 +180,10 @@ class Recovery:
                 pardoned += [self._lost.pop(n) for n in list(self._lost) if low <= n <= high]
         self._largest_acked = max(self._largest_acked, ack.largest)
         if acked:
-            newest = max(acked, key=_number)
+            newest = max(acked, key=_number) if len(acked) > 1 else acked[0]
             if newest.number == ack.largest:
                 self.rtt.update(now - newest.sent_at, min(ack.delay, self._config.ack_patience))
-            if not all(packet.is_probe for packet in acked):
+            if not newest.is_probe or not all(packet.is_probe for packet in acked):
                 self.pto_count = 0
                 self.waiting_since = now
         for packet in pardoned:

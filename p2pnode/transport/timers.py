@@ -21,6 +21,10 @@ class Timer(IntEnum):
     """A path probe may leave, or the one in flight is overdue."""
 
 
+# Plain ints: an enum's member as an index costs more than the store.
+_ACK, _RECOVERY, _SILENCE = int(Timer.ACK), int(Timer.RECOVERY), int(Timer.SILENCE)
+
+
 class Timers:
     """When each timer fires. Every packet moves some, so moving one is a single store."""
 
@@ -32,6 +36,13 @@ class Timers:
     def arm(self, timer: Timer, at: float | None) -> None:
         """Let ``timer`` fire at a time, or not at all."""
         self._moments[timer] = inf if at is None else at
+
+    def arm_flow(self, ack: float | None, recovery: float | None, silence: float | None) -> None:
+        """Arm the three that every packet moves, in one call."""
+        moments = self._moments
+        moments[_ACK] = inf if ack is None else ack
+        moments[_RECOVERY] = inf if recovery is None else recovery
+        moments[_SILENCE] = inf if silence is None else silence
 
     @property
     def earliest(self) -> float:

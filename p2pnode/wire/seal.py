@@ -8,28 +8,25 @@ repeats a (stream_id, frame_seq), which :class:`FrameSealer` refuses.
 import struct
 from bisect import bisect_right
 
-from nacl.bindings import (
-    crypto_aead_xchacha20poly1305_ietf_decrypt,
-    crypto_aead_xchacha20poly1305_ietf_encrypt,
-)
-from nacl.exceptions import CryptoError
-
 from p2pnode.errors import LocalProtocolError, NonceReuseError, RemoteProtocolError
+from p2pnode.wire.xchacha import XChaCha20Poly1305
 
 KEY_SIZE = 32
 SALT_SIZE = 12
 MAC_SIZE = 16
 
-_COUNTERS = struct.Struct("<IQ")  # stream_id, frame_seq: little-endian, as V-Frame is
+_MOST_STREAMS = 256
+"""Streams whose ciphers are kept: deriving one costs as much as sealing two frames."""
+
+_STREAM = struct.Struct("<I")
+_NUMBER = struct.Struct("<Q")
 
 
 class FrameSealer:
     """The writing side of one session and direction."""
 
     def __init__(self, key: bytes, salt: bytes) -> None:
-        _check_key(key, salt)
-        self._key = key
-        self._salt = salt
+        self._ciphers = _Ciphers(key, salt)
         self._used: dict[int, _UsedNumbers] = {}
 
     def seal(self, body: bytes, header: bytes, *, stream_id: int, frame_seq: int) -> bytes:
@@ -38,9 +35,13 @@ class FrameSealer:
         Raises:
             NonceReuseError: This (stream_id, frame_seq) was sealed before.
         """
-        nonce = _nonce(self._salt, stream_id, frame_seq)
-        self._used.setdefault(stream_id, _UsedNumbers()).add(frame_seq)
-        return crypto_aead_xchacha20poly1305_ietf_encrypt(body, header, nonce, self._key)
+        cipher = self._ciphers.of(stream_id)
+        number = _number(frame_seq)
+        used = self._used.get(stream_id)
+        if used is None:
+            used = self._used[stream_id] = _UsedNumbers()
+        used.add(frame_seq)
+        return cipher.seal(body, header, number)
 
 
 class FrameOpener:
@@ -51,9 +52,7 @@ class FrameOpener:
     """
 
     def __init__(self, key: bytes, salt: bytes) -> None:
-        _check_key(key, salt)
-        self._key = key
-        self._salt = salt
+        self._ciphers = _Ciphers(key, salt)
 
     def open_untrusted(
         self, sealed: bytes, header: bytes, *, stream_id: int, frame_seq: int
@@ -65,11 +64,36 @@ class FrameOpener:
         """
         if len(sealed) < MAC_SIZE:
             raise RemoteProtocolError("a sealed body is shorter than its MAC")
-        nonce = _nonce(self._salt, stream_id, frame_seq)
+        cipher = self._ciphers.of(stream_id)
         try:
-            return crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, self._key)
-        except CryptoError as error:
+            return cipher.open_untrusted(sealed, header, _number(frame_seq))
+        except RemoteProtocolError as error:
             raise RemoteProtocolError("a sealed body's MAC does not match") from error
+
+
+class _Ciphers:
+    """A cipher for each stream: the first 16 bytes of a nonce are the salt and the stream's id."""
+
+    __slots__ = ("_by_stream", "_key", "_salt")
+
+    def __init__(self, key: bytes, salt: bytes) -> None:
+        if len(key) != KEY_SIZE or len(salt) != SALT_SIZE:
+            raise LocalProtocolError(f"a key has {KEY_SIZE} bytes and a salt {SALT_SIZE}")
+        self._key = key
+        self._salt = salt
+        self._by_stream: dict[int, XChaCha20Poly1305] = {}
+
+    def of(self, stream_id: int) -> XChaCha20Poly1305:
+        cipher = self._by_stream.get(stream_id)
+        if cipher is not None:
+            return cipher
+        if stream_id >> 32:
+            raise LocalProtocolError(f"no nonce for stream {stream_id}")
+        if len(self._by_stream) >= _MOST_STREAMS:  # the peer chooses ids, and not our memory
+            self._by_stream.clear()
+        cipher = XChaCha20Poly1305(self._key, self._salt + _STREAM.pack(stream_id))
+        self._by_stream[stream_id] = cipher
+        return cipher
 
 
 class _UsedNumbers:
@@ -100,13 +124,7 @@ class _UsedNumbers:
             stops.insert(at, number + 1)
 
 
-def _nonce(salt: bytes, stream_id: int, frame_seq: int) -> bytes:
-    try:
-        return salt + _COUNTERS.pack(stream_id, frame_seq)
-    except struct.error as error:
-        raise LocalProtocolError(f"no nonce for {stream_id}, {frame_seq}") from error
-
-
-def _check_key(key: bytes, salt: bytes) -> None:
-    if len(key) != KEY_SIZE or len(salt) != SALT_SIZE:
-        raise LocalProtocolError(f"a key has {KEY_SIZE} bytes and a salt {SALT_SIZE}")
+def _number(frame_seq: int) -> bytes:
+    if frame_seq >> 64:
+        raise LocalProtocolError(f"no nonce for frame {frame_seq}")
+    return _NUMBER.pack(frame_seq)

@@ -20,12 +20,12 @@ A slice is dtype (1), ndim (1), ndim dims of 4 bytes, and its payload.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import NoReturn
 from zlib import crc32
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
+from p2pnode.values import value
 from p2pnode.wire.compression import ZSTD_MAGIC, compress as zstd_compress, decompress_untrusted
 from p2pnode.wire.dtypes import DType, payload_problem
 from p2pnode.wire.seal import FrameOpener, FrameSealer
@@ -73,7 +73,7 @@ class Modality(IntEnum):
     MIXED = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Slice:
     """One tensor, or one run of bytes (an I8 slice).
 
@@ -96,7 +96,7 @@ class Slice:
             raise LocalProtocolError(problem)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Frame:
     """One V-Frame, whatever its body was wrapped in.
 
