@@ -11,6 +11,7 @@ thread; what wakes it, and why, is in :mod:`p2pnode.net.wakeup`.
 
 import logging
 import math
+import os
 import select
 import sys
 import threading
@@ -331,6 +332,7 @@ class ComputeWorker:
             served = watch.serve()
             if served is not None:
                 return served
+            _yield_core()  # to the peer we wait for, should it share ours
         return None
 
 
@@ -340,6 +342,11 @@ def _entry(job: Callable[[], T], done: Callable[[Finished[T] | Failed], None]) -
         return lambda: done(outcome)
 
     return run
+
+
+def _yield_core() -> None:
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
 
 
 def _milliseconds(rest: Rest) -> int | None:

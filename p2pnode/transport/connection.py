@@ -386,7 +386,7 @@ class Connection:
         """Send everything that the window, the pace and the acknowledgements owed allow."""
         if self.ended is not None:
             return
-        pause = self._send_waiting(now)
+        pause = self._send_waiting(now) if self._outbound.is_waiting else None
         due = self._arrivals.due
         if with_ack and due is not None and due <= now:
             self._outlet.send_ack(now)

@@ -68,6 +68,11 @@ class Outbound:
         else:
             queue.append(message)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any message stands in line."""
+        return bool(self._queues[False] or self._queues[True])
+
     def next_waiting(self, *, bulk: bool) -> Outgoing | None:
         """Return the first message in line with a shard that may be sent."""
         queue = self._queues[bulk]

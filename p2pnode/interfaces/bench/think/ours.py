@@ -1,7 +1,8 @@
 """p2pnode: V-Frames through the production transport.
 
-A real handshake, every datagram sealed, repair and parity as a node has them by default. Both
-sides act within the event that brings a message, as a node does; no task is switched to.
+A real handshake, every datagram sealed, repair and parity as a node has them by default. Driver,
+socket and the thread that watches it are put together as a node has them; a core in a node's place
+acts on a message as it comes, and leaves the rest to the loop.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Never, TypeGuard
 
 import trio
+import trio.testing
 
 from p2pnode.interfaces.bench.think.contestant import (
     HOST,
@@ -27,9 +30,10 @@ from p2pnode.interfaces.bench.think.contestant import (
     Ready,
 )
 from p2pnode.interfaces.bench.think.frames import frame_codec
+from p2pnode.net.compute import ComputeWorker, Failed, Finished, Served, Watch
 from p2pnode.net.driver import Driver
 from p2pnode.net.udp import UdpSocket, open_udp
-from p2pnode.sansio import NodeId
+from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import (
@@ -50,6 +54,64 @@ def p2pnode() -> Contestant:
     return Contestant("p2pnode", frame_codec, Link(_serve, _caller))
 
 
+class _Reader:
+    """A core that hands messages to ``on_message`` as they come, as a node's core does."""
+
+    def __init__(
+        self, endpoint: Endpoint, on_message: Callable[[MessageReceived, float], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._on_message = on_message
+        self._events: list[TransportEvent] = []
+        self.datagrams_to_send = endpoint.datagrams_to_send
+        self.next_timeout = endpoint.next_timeout
+
+    def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
+        self._endpoint.receive_datagram(data, source, now)
+        self._hear(now)
+
+    def handle_timeout(self, now: float) -> None:
+        self._endpoint.handle_timeout(now)
+        self._hear(now)
+
+    def take_events(self) -> list[TransportEvent]:
+        taken, self._events = self._events, []
+        return taken
+
+    def _hear(self, now: float) -> None:
+        for event in self._endpoint.take_events():
+            if isinstance(event, MessageReceived):
+                self._on_message(event, now)
+            else:
+                self._events.append(event)
+
+
+async def _drive(driver: Driver[TransportEvent], socket: UdpSocket) -> None:
+    """Run a driver with a thread that watches its socket."""
+    worker = ComputeWorker()
+
+    def serve() -> Served | None:
+        received = driver.receive_in_worker(_is_work)
+        return None if received is None else Served(None, received.is_loop_wanted)
+
+    def done(outcome: Finished[None] | Failed) -> None:
+        if isinstance(outcome, Failed):
+            raise outcome.error
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(worker.run)
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()  # the driver knows its clock then
+        worker.watch(
+            Watch(socket.fileno, serve, driver.rest_in_worker, done, driver.let_worker_watch)
+        )
+        await worker.compute(lambda: None)  # watching begins after a job
+
+
+def _is_work(event: TransportEvent) -> TypeGuard[Never]:
+    return False
+
+
 def _serve(ready: Ready) -> None:
     trio.run(_echo_forever, ready)
 
@@ -58,16 +120,15 @@ async def _echo_forever(ready: Ready) -> None:
     codec = frame_codec()
     secret = secrets.token_bytes(_SECRET_BYTES)
 
-    def on_event(event: TransportEvent, now: float) -> None:
-        if isinstance(event, MessageReceived):
-            answer = codec.encode(codec.decode(event.payload))
-            endpoint.send(event.peer, answer, Delivery.LATENCY, now)
+    def on_message(message: MessageReceived, now: float) -> None:
+        answer = codec.encode(codec.decode(message.payload))
+        endpoint.send(message.peer, answer, Delivery.LATENCY, now)
 
     socket = open_udp(HOST)
     endpoint = _endpoint(secret)
-    driver = Driver(endpoint, socket, on_event)
+    driver = Driver(_Reader(endpoint, on_message), socket, lambda event, now: None)
     ready({"port": socket.address[1], "secret": secret.hex()})
-    await driver.run()
+    await _drive(driver, socket)
 
 
 @contextmanager
@@ -124,9 +185,10 @@ class _Caller:
 
     async def _run(self, socket: UdpSocket, facts: Facts) -> None:
         self._endpoint = _endpoint(bytes.fromhex(facts["secret"]))
-        self._driver = Driver(self._endpoint, socket, self._on_event)
+        core = _Reader(self._endpoint, self._on_message)
+        self._driver = Driver(core, socket, self._on_event)
         self._driver.call(lambda now: self._endpoint.connect((HOST, facts["port"]), now))
-        await self._driver.run()
+        await _drive(self._driver, socket)
 
     async def _echo(self, hidden: F16Array, count: int) -> Echoes:
         self._hidden, self._seconds, self._left = hidden, [], count
@@ -144,18 +206,21 @@ class _Caller:
         payload = self._codec.encode(self._hidden)
         self._endpoint.send(self._peer, payload, Delivery.LATENCY, now)
 
+    def _on_message(self, message: MessageReceived, now: float) -> None:
+        """Runs in the watching thread, or in the loop's, never in both at once."""
+        self._last = self._codec.decode(message.payload)
+        self._seconds.append(time.perf_counter() - self._began)
+        self._left -= 1
+        if self._left:
+            self._send(now)
+        else:
+            self._token.run_sync_soon(self._finished.set)
+
     def _on_event(self, event: TransportEvent, now: float) -> None:
-        if isinstance(event, MessageReceived):
-            self._last = self._codec.decode(event.payload)
-            self._seconds.append(time.perf_counter() - self._began)
-            self._left -= 1
-            if self._left:
-                self._send(now)
-            else:
-                self._finished.set()
-        elif isinstance(event, PeerConnected):
+        if isinstance(event, PeerConnected):
             self._peer = event.peer
-            self.up.set_result(trio.lowlevel.current_trio_token())
+            self._token = trio.lowlevel.current_trio_token()
+            self.up.set_result(self._token)
         elif isinstance(event, DialFailed | PeerDisconnected):
             raise OSError(event.reason)
 
