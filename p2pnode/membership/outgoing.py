@@ -1,7 +1,6 @@
 """Putting messages together: who speaks, where it is, what it says, and news on its back."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from p2pnode.membership.anti_entropy import pages
 from p2pnode.membership.config import MembershipConfig
@@ -11,9 +10,10 @@ from p2pnode.membership.members import Members
 from p2pnode.membership.messages import Gossip, Message, Records, encode_head
 from p2pnode.membership.own_record import OwnRecord
 from p2pnode.sansio import NodeId, Transmit
+from p2pnode.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outgoing(Transmit[NodeId]):
     """``payload`` is to be sent to the node ``destination``.
 

@@ -70,7 +70,8 @@ def test_the_layouts_are_those_that_the_code_packs() -> None:
     assert fixed_struct(HEADER).format == vframe._FIXED.format
     assert fixed_struct(after).format == vframe._END.format
     assert fixed_struct([*SLICE[:2], Part("shape", "2I")]).size == vframe._SLICE_HEADS[2].size
-    assert fixed_struct(NONCE[1:]).format == seal._COUNTERS.format
+    assert fixed_struct(NONCE[1:2]).format == seal._STREAM.format
+    assert fixed_struct(NONCE[2:]).format == seal._NUMBER.format
     assert fixed_struct(NONCE[:1]).size == seal.SALT_SIZE
     assert fixed_struct(HEAD).size == vstream._HEAD.size == 33
 
