@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check fuzz format clean
+.PHONY: demo test check fuzz format docs clean
 
 demo: $(CORE)  ## three real nodes answer a prompt together
 	$(BIN)/p2pnode demo
@@ -32,6 +32,9 @@ fuzz: $(FUZZ)  ## hostile bytes into every parser, guided by coverage, for FUZZ_
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(DEV)  ## write anew what the protocol's pages take from the code
+	$(BIN)/python -m p2pnode.testing.protocol_pages
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

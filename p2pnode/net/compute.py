@@ -83,10 +83,13 @@ class Served:
     Attributes:
         job: What the thread is to compute now, if anything.
         is_loop_wanted: Whether the loop must be told of something.
+        is_answered: Whether something was sent because of it. Only then may the next be worth
+            polling for: garbage is not to make a thread spin.
     """
 
     job: Callable[[], None] | None
     is_loop_wanted: bool
+    is_answered: bool = False
 
 
 @value
@@ -302,6 +305,7 @@ class ComputeWorker:
                     return self._entry_of(served.job, watch)
                 if served.is_loop_wanted:
                     self._to_loop.wake()
+                is_hot = is_hot and served.is_answered
             return self._jobs.get()
         except BaseException as error:
             self._watch = None  # the loop will raise this; let it watch until it ends

@@ -62,10 +62,12 @@ class Received(Generic[WorkT]):
         work: The first event that is work for that thread, which begins it at once.
         is_loop_wanted: Whether the loop must be woken: to dispatch other events, for an earlier
             timer, or to send what cannot wait for the end of the work.
+        is_answered: Whether something was sent because of the datagram.
     """
 
     work: WorkT | None
     is_loop_wanted: bool
+    is_answered: bool = False
 
 
 class Driver(Generic[EventT]):
@@ -160,8 +162,8 @@ class Driver(Generic[EventT]):
                 else:
                     self._left.append(event)
             if work is None:
-                self._send()
-                return Received(None, is_loop_wanted=bool(self._left))
+                is_answered = self._send()
+                return Received(None, bool(self._left), is_answered)
             due = self._core.next_timeout()
             return Received(work, is_loop_wanted=due is not None and due <= now)
 
@@ -295,10 +297,13 @@ class Driver(Generic[EventT]):
         self._send()
         self._set_alarm()
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
+        """Send what the core wants sent; return whether that was anything."""
         send = self._socket.send
-        for transmit in self._core.datagrams_to_send():
+        transmits = self._core.datagrams_to_send()
+        for transmit in transmits:
             send(transmit.payload, transmit.destination)
+        return bool(transmits)
 
     def _dispatch(self) -> bool:
         left, self._left = self._left, []

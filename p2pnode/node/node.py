@@ -255,7 +255,7 @@ class Node:
         if received is None:
             return None
         job = None if received.work is None else self._job(received.work)
-        return Served(job, received.is_loop_wanted)
+        return Served(job, received.is_loop_wanted, received.is_answered)
 
     def _run(self, work: Work) -> WorkResult:
         if self._engine is None:

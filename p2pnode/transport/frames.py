@@ -67,6 +67,10 @@ class Ack:
     def encode(self, room: int) -> bytes:
         """Return the frame, with as many ranges as fit ``room`` bytes."""
         lowest, highest = self.ranges[0]
+        delay = min(int(self.delay / _DELAY_UNIT), _WIDEST)
+        first = min(highest - lowest, _WIDEST)
+        if len(self.ranges) == 1:
+            return _ACK.pack(ACK, highest, delay, 0, first)
         parts = [b""]
         space = min(MAX_RANGES - 1, (room - _ACK.size) // _RANGE.size)
         edge = highest - min(highest - lowest, _WIDEST)
@@ -76,8 +80,6 @@ class Ack:
                 break
             parts.append(_RANGE.pack(gap, min(high - low, _WIDEST)))
             lowest, edge = low, high - min(high - low, _WIDEST)
-        delay = min(int(self.delay / _DELAY_UNIT), _WIDEST)
-        first = min(highest - self.ranges[0][0], _WIDEST)
         parts[0] = _ACK.pack(ACK, highest, delay, len(parts) - 1, first)
         return b"".join(parts)
 

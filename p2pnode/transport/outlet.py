@@ -147,6 +147,8 @@ class Outlet:
         ack = self.arrivals.take(now)
         if ack is None:
             return b"", -1
+        if not self._done:
+            return ack.encode(room), ack.largest
         done = self._done[: (room - ACK_ROOM) // _DONE_SIZE]
         del self._done[: len(done)]
         notices = b"".join(done_frame(message) for message in done)

@@ -52,7 +52,7 @@ class LossEstimator:
     @property
     def loss(self) -> float:
         """Share of the last packets that were lost."""
-        return self._losses / max(len(self._outcomes), _TRUST)
+        return self._losses / max(len(self._outcomes), _TRUST) if self._losses else 0.0
 
     def record(self, number: int, *, lost: bool) -> None:
         self._outcomes.append(number << 1 | lost)

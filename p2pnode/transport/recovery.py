@@ -220,7 +220,9 @@ class Recovery:
     def _detect(self, now: float) -> list[SentPacket]:
         """RFC 9002, section 6.1."""
         self._loss_at = None
-        lost = []
+        lost: list[SentPacket] = []
+        if not self._sent:
+            return lost
         tolerance = self._tolerance()
         for number, packet in self._sent.items():
             if number > self._largest_acked:

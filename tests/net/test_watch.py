@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from p2pnode.net import compute
 from p2pnode.net.compute import ComputeWorker, Failed, Finished, Rest, Served, Watch
 
 
@@ -36,7 +37,7 @@ class Watcher:
             self.found_nothing += 1
             return None
         self.served_by.append(threading.current_thread().name)
-        return Served(self.react(data), is_loop_wanted=self.wants_loop)
+        return Served(self.react(data), self.wants_loop, is_answered=data == b"answered")
 
     def rest(self) -> Rest:
         self.rested += 1
@@ -116,6 +117,26 @@ async def test_what_is_no_work_is_told_and_the_watch_goes_on(sockets: Pair) -> N
             sender.send(b"gossip")
             await watcher.until_served(count)
         assert watcher.moves[-1]
+
+
+@pytest.mark.parametrize("kind", [b"answered", b"garbage"])
+async def test_only_an_answered_datagram_is_worth_polling_for_the_next(
+    sockets: Pair, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(compute, "POLL_SECONDS", 10.0)  # whatever the machine's pace
+    receiver, sender = sockets
+    async with watching(receiver) as watcher:
+        sender.send(kind)
+        await watcher.until_served(1)
+        rested = watcher.rested
+        if kind == b"garbage":
+            await watcher.until(lambda: watcher.rested > rested or watcher.rested > 1)
+            assert watcher.found_nothing == 0
+        else:
+            with trio.fail_after(10):
+                while not watcher.found_nothing:
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+        watcher.worker.submit(lambda: None, watcher.done)  # ends the polling
 
 
 async def test_the_watching_thread_keeps_the_timers(sockets: Pair) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from p2pnode.interfaces.bench.figures import quantile, spread
@@ -60,7 +61,7 @@ def measure(
         "tokens": tokens,
         "solo_tokens_per_s": round(1 / quantile(tally.solo, 0.5), 3),
         "chain_tokens_per_s": round(1 / quantile(tally.chain, 0.5), 3),
-        "ratio": round(quantile(tally.ratios, 0.5), 4),
+        "ratio": round(median(tally.ratios), 4),
         "ratios": [round(ratio, 4) for ratio in tally.ratios],
         "hop_ms": spread(tally.hops_ms),
         "step_ms": {

@@ -92,7 +92,9 @@ async def _drive(driver: Driver[TransportEvent], socket: UdpSocket) -> None:
 
     def serve() -> Served | None:
         received = driver.receive_in_worker(_is_work)
-        return None if received is None else Served(None, received.is_loop_wanted)
+        if received is None:
+            return None
+        return Served(None, received.is_loop_wanted, received.is_answered)
 
     def done(outcome: Finished[None] | Failed) -> None:
         if isinstance(outcome, Failed):
