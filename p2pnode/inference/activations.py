@@ -51,8 +51,8 @@ class Batch:
         compute_us: Microseconds of engine time spent on it so far, along the whole chain.
         micronats: What the codings along the chain cost this batch, by their senders' estimates,
             in millionths of a nat of KL divergence.
-        codings: Mask of the element types (:func:`~p2pnode.wire.dtypes.dtype_mask`) that the
-            session's states were sent as so far, along the chain; 0 where nobody keeps count.
+        codings: Mask of the codings (:data:`~p2pnode.inference.terms.CODING_BITS`) that the
+            session's states were sent in so far, along the chain; 0 where nobody keeps count.
     """
 
     start: int

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.request import GenerationRequest, Planner
-from p2pnode.inference.terms import Terms, wanted
+from p2pnode.inference.terms import PLAIN, Terms, wanted
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.wire.states import Rung
@@ -102,11 +102,14 @@ class Cover:
         distrusted: Mapping[NodeId, str],
     ) -> tuple[StageRun, ...] | NoCover:
         """Cover the layers of ``lost`` by peers that read what was ``sent`` there, and code so."""
+        codes = lost.rungs
+        if not self.calibration:  # then nothing was sent that exists only with one
+            sent, codes = sent & PLAIN, codes & PLAIN
         while True:
             runs = self._planner.repair(self._request, lost.run.layers, ends, distrusted)
             if isinstance(runs, NoCover):
                 return runs
-            asked = ((runs[0].peer, sent), (runs[-1].peer, lost.rungs))
+            asked = ((runs[0].peer, sent), (runs[-1].peer, codes))
             unfit = [peer for peer, rungs in asked if not rungs <= self._planner.rungs(peer)]
             if not unfit or unfit[0] in distrusted:
                 return runs

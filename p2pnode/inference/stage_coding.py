@@ -44,13 +44,20 @@ class StageCoding:
         terms = order.terms
         if terms is None or order.sampling is not None or len(terms.rungs) < 2:
             return None
+        known = self.calibration(terms, order.layers.stop)
         rungs: tuple[tuple[Rung, ...], ...] = ((Rung.F32,),) * len(batches)
         if order.out_dtype != "f32":
             rungs = tuple(
-                self.policy.choose(_edge(order, batch), terms, batch.rows, 2 * width)
+                self.policy.choose(
+                    _edge(order, batch),
+                    terms,
+                    batch.rows,
+                    2 * width,
+                    calibrated=known is not None,
+                )
                 for batch in batches
             )
-        return Recipe(rungs, terms.kl, self.calibration(terms, order.layers.stop), codings)
+        return Recipe(rungs, terms.kl, known, codings)
 
     def calibration(self, terms: Terms | None, cut: int) -> Calibration | None:
         """Return what all of the session's chain knows of the states that enter layer ``cut``."""

@@ -10,23 +10,35 @@ of the answer than allowed is left at once and not tried again for long.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
 from p2pnode.errors import ConfigError
-from p2pnode.inference.terms import LADDER, Terms, nearest
+from p2pnode.inference.terms import LADDER, PLAIN, Terms, nearest
 from p2pnode.sansio import NodeId
 from p2pnode.wire.states import Rung
 
 SHARE_OF_F16: Final[Mapping[Rung, float]] = {
     Rung.F16: 1.0,
     Rung.I8: 0.52,
+    Rung.Q5: 0.52,
     Rung.Q4: 0.31,
+    Rung.Q3: 0.31,
     Rung.Q2: 0.19,
 }
-"""Bytes against f16, scales of a group included; measured on 576 channels. With a calibration it
-is 0.45, 0.27 and 0.17, which the margin has room for."""
+"""Bytes against f16, scales of a group included; measured on 576 channels. A rung that does not
+exist without a calibration counts as the next finer one, which takes its place."""
+
+CALIBRATED_SHARE: Final[Mapping[Rung, float]] = {
+    Rung.F16: 1.0,
+    Rung.I8: 0.46,
+    Rung.Q5: 0.34,
+    Rung.Q4: 0.28,
+    Rung.Q3: 0.23,
+    Rung.Q2: 0.18,
+}
+"""The same with a calibration; of a single row, which takes the most (``docs/decisions/0008``)."""
 
 
 class Evidence(Enum):
@@ -203,7 +215,9 @@ class TensorPolicy:
         self._links = links
         self._edges: dict[EdgeKey, EdgeState] = {}
 
-    def choose(self, key: EdgeKey, terms: Terms, rows: int, row_bytes: int) -> tuple[Rung, ...]:
+    def choose(
+        self, key: EdgeKey, terms: Terms, rows: int, row_bytes: int, *, calibrated: bool = False
+    ) -> tuple[Rung, ...]:
         """Return the codings to try on a batch, in order; the last is never refused.
 
         Args:
@@ -211,13 +225,18 @@ class TensorPolicy:
             terms: What the session allows.
             rows: Its positions.
             row_bytes: What one takes in f16.
+            calibrated: Whether both ends have a calibration of this cut; without one there are
+                fewer codings.
         """
+        if not calibrated:
+            terms = replace(terms, rungs=terms.rungs & PLAIN)
+        shares = CALIBRATED_SHARE if calibrated else SHARE_OF_F16
         if terms.pinned is not None:
             return (nearest(terms.pinned, terms),)
         state = self._state(key)
         link = Link() if self._links is None else self._links.link(key.peer)
         rest = None if state.row_s is None else state.row_s * rows
-        evidence = weigh(state.rung, rows * row_bytes, rest, link, terms, self._config)
+        evidence = weigh(state.rung, rows * row_bytes, rest, link, terms, self._config, shares)
         state.look(evidence, terms, self._config)
         first = LADDER.index(nearest(state.rung, terms))
         return tuple(rung for rung in reversed(LADDER[: first + 1]) if rung in terms.rungs)
@@ -253,6 +272,7 @@ def weigh(
     link: Link,
     terms: Terms,
     config: PolicyConfig,
+    shares: Mapping[Rung, float] = SHARE_OF_F16,
 ) -> Evidence:
     """Say what the link asks for, where ``rung`` is in use.
 
@@ -263,17 +283,16 @@ def weigh(
         link: What is known of the way.
         terms: What the session allows.
         config: The margins.
+        shares: What each coding takes against f16.
     """
     if compute_s is None or not link.goodput or link.delay is None:
         return Evidence.UNMEASURED
     wire = f16_bytes / link.goodput  # seconds, in f16
     rest = compute_s + link.delay
-    if wire * SHARE_OF_F16[rung] > max(config.heavy * rest, config.least_wire):
+    if wire * shares[rung] > max(config.heavy * rest, config.least_wire):
         return Evidence.HEAVY
     finer = neighbour(rung, -1, terms)
-    if finer is not None and wire * SHARE_OF_F16[finer] < config.room * max(
-        rest, config.least_wire
-    ):
+    if finer is not None and wire * shares[finer] < config.room * max(rest, config.least_wire):
         return Evidence.ROOM
     return Evidence.BALANCED
 

@@ -9,27 +9,41 @@ from p2pnode.wire.calibration import CalibrationSet
 from p2pnode.wire.dtypes import DType, dtype_mask
 from p2pnode.wire.states import Rung
 
-LADDER: Final = (Rung.F16, Rung.I8, Rung.Q4, Rung.Q2)
+LADDER: Final = (Rung.F16, Rung.I8, Rung.Q5, Rung.Q4, Rung.Q3, Rung.Q2)
 """From the finest to the coarsest. f32 is no rung of it: only cuts that a repair adds, and values
 beyond half precision, are sent so."""
 
 DTYPES: Final[Mapping[Rung, DType]] = {
     Rung.F16: DType.F16,
     Rung.I8: DType.I8,
+    Rung.Q5: DType.CENTRED,
     Rung.Q4: DType.Q4,
+    Rung.Q3: DType.CENTRED,
     Rung.Q2: DType.Q2,
 }
-"""The element type that a reader of a rung understands, beside f16 and f32."""
+"""The element type that a reader of a rung understands, beside f16 and f32. With a calibration
+all below f16 are sent as CENTRED, which who shares one reads."""
+
+PLAIN: Final = frozenset(rung for rung in LADDER if DTYPES[rung] is not DType.CENTRED)
+"""The rungs that exist without a calibration."""
 
 AUTO: Final = "auto"
-ACTIVATIONS: Final = (*(str(rung) for rung in LADDER), AUTO)
+ACTIVATIONS: Final = (*(str(rung) for rung in LADDER if rung in PLAIN), AUTO)
 """What a person may ask for."""
 
-_BASE = dtype_mask((DType.F16, DType.F32))
-_MASKS = {
-    Rung.F32: dtype_mask((DType.F32,)),
-    **{rung: dtype_mask((dtype,)) for rung, dtype in DTYPES.items()},
+CODING_BITS: Final[Mapping[Rung, int]] = {
+    Rung.F32: 3,
+    Rung.F16: 0,
+    Rung.I8: 1,
+    Rung.Q5: 16,
+    Rung.Q4: 2,
+    Rung.Q3: 17,
+    Rung.Q2: 5,
 }
+"""The bit of each rung in a mask of codings; of those with an element type of their own, as in an
+ad."""
+
+_BASE = dtype_mask((DType.F16, DType.F32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +52,8 @@ class Terms:
 
     Attributes:
         mode: A rung that is asked for whatever the link, or ``auto``.
-        rungs: Those that both ends of the edge read; f16 is always one.
+        rungs: Those that both ends of the edge read; f16 is always one. What is not in
+            :data:`PLAIN` is for cuts whose calibration both have.
         kl: Nats of KL divergence that the coding of one batch may cost here: the answer's budget,
             shared among its cuts. A pinned rung has no budget.
         calibration: Names the calibrations that all of the chain has; 0 for none.
@@ -69,7 +84,7 @@ def rungs_of_mask(mask: int) -> frozenset[Rung]:
     """Return the rungs that a reader of these element types understands; f16 always."""
     if mask & _BASE != _BASE:
         return frozenset({Rung.F16})
-    return frozenset(rung for rung in LADDER if rung is Rung.F16 or mask & _MASKS[rung])
+    return frozenset(rung for rung in LADDER if mask & dtype_mask((DTYPES[rung],)))
 
 
 def fingerprint(calibrations: CalibrationSet | None) -> int:
@@ -79,12 +94,12 @@ def fingerprint(calibrations: CalibrationSet | None) -> int:
 
 def mask_of(rung: Rung) -> int:
     """Return the mask that names ``rung`` alone."""
-    return _MASKS[rung]
+    return 1 << CODING_BITS[rung]
 
 
 def names_of_mask(mask: int) -> tuple[str, ...]:
     """Return the names of the codings in a mask, the finest first."""
-    return tuple(str(rung) for rung, bit in _MASKS.items() if mask & bit)
+    return tuple(str(rung) for rung, bit in CODING_BITS.items() if mask >> bit & 1)
 
 
 def wanted(mode: str) -> frozenset[Rung]:

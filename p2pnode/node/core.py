@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from p2pnode.engine.base import ModelInfo, StageCost
-from p2pnode.errors import ConfigError, RemoteProtocolError
+from p2pnode.errors import ConfigError, GenerationError, RemoteProtocolError
 from p2pnode.inference.core import Inference
 from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
 from p2pnode.inference.request import GenerationRequest
@@ -34,6 +34,7 @@ from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.holdings import Holdings, Phase
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.origin import Origin
+from p2pnode.node.parley import Parley
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.post import Post
 from p2pnode.node.speed import SpeedWatch
@@ -101,6 +102,7 @@ class NodeCore:
             config.transport.send_queue_bytes,
             self.links,
         )
+        self.parley = Parley()
         self.counters: Counter[str] = Counter()
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None
@@ -177,6 +179,17 @@ class NodeCore:
         number = self.inference.generate(request, now)
         self._settle(now)
         return number
+
+    def ask_capability(self, peer: NodeId, now: float) -> None:
+        """Ask ``peer`` what both can do; its answer will be in ``parley.agreed``.
+
+        Raises:
+            GenerationError: There is no model, and so no space to speak of.
+        """
+        if self.model is None:
+            raise GenerationError("this node has no model, and so no space to agree on")
+        self.post.send_frame(peer, self.parley.wish(peer, self.model), now)
+        self._settle(now)
 
     def cancel(self, generation: int, now: float) -> None:
         self.inference.cancel(generation)
@@ -355,6 +368,11 @@ class NodeCore:
             known = error.code if error.code == SPACE_MISMATCH else "another"
             self.counters[f"error from a peer: {known}"] += 1
             self._note(f"{self.planner.name_of(peer)} answers: {error.message[:200]}")
+            return
+        if self.parley.concerns_untrusted(frame):
+            owed = self.parley.receive_untrusted(frame, peer, self.model)
+            if owed is not None:
+                self.post.send_frame(peer, owed, now)
             return
         refusal = self.inference.receive_frame_untrusted(frame, peer, now)
         if refusal is not None:

@@ -14,6 +14,12 @@ import numpy as np
 import xxhash
 
 from p2pnode.testing.refused_frames import refused_entries
+from p2pnode.testing.state_vectors import (
+    calibration_entry,
+    dictionary_entry,
+    state_entry,
+    state_vectors,
+)
 from p2pnode.wire.agreement import answer_wish_untrusted, wish_frame
 from p2pnode.wire.capability import Capability, negotiate, space_hash32, space_mismatch
 from p2pnode.wire.dtypes import DType
@@ -64,6 +70,11 @@ class Vector:
 def wire_vectors() -> dict[str, Any]:
     """Return everything that is published, ready for JSON."""
     vectors = [*_tensor_vectors(), *_wrapped_vectors(), *_message_vectors(), *_sync_vectors()]
+    states = list(state_vectors(SPACE))
+    vectors += [
+        Vector(one.name, Frame(MessageType.THINK, 11, number, SPACE, slices=(one.piece,)), one.note)
+        for number, one in enumerate(states, start=1)
+    ]
     streams = [_stream("whole", 40, direction=1), _stream("broken", 41, direction=0)]
     entries = [vector.entry() for vector in vectors]
     entries.append(_raw_under_zstd())
@@ -71,6 +82,9 @@ def wire_vectors() -> dict[str, Any]:
     return {
         "frames": entries,
         "tensors": [_values(vector) for vector in _tensor_vectors()],
+        "calibrations": [calibration_entry(SPACE)],
+        "dictionaries": [dictionary_entry()],
+        "states": [state_entry(one, SPACE) for one in states],
         "streams": [about for about, _ in streams],
         "negotiations": [_negotiation(name, theirs) for name, theirs in _wishes()],
         "space_hash32": [_space("demo", "llama", "00"), _space("пространство", "gemma3", "a:b")],

@@ -3,7 +3,6 @@
 The other half of :mod:`p2pnode.wire.explain`, which finds the fields and judges their form.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from p2pnode.wire.messages import (
     Sync,
     parse_message_untrusted,
 )
-from p2pnode.wire.tensor import group_slices, slices_to_tensor_untrusted
+from p2pnode.wire.tensor import TENSOR_DTYPES, group_slices, slices_to_tensor_untrusted
 from p2pnode.wire.vframe import Frame, MessageType, Slice
 from p2pnode.wire.vstream import is_head
 
@@ -139,10 +138,13 @@ def _critique_roles(frame: Frame) -> list[Role]:
 
 def _think_roles(slices: Sequence[Slice]) -> list[Role]:
     last = slices[-1]
-    if len(slices) < 2 or last.dtype != DType.I8 or last.shape != (_SESSION_META.size,):
+    if len(slices) < 2 or last.dtype != DType.I8 or last.shape not in {(8,), (16,)}:
         return _tensor_roles(slices, ["hidden states"])
-    end, compute_us = _SESSION_META.unpack(last.payload)
-    meta = (Detail("end", 0, 4, end), Detail("compute_us", 4, 4, compute_us))
+    numbers = memoryview(last.payload).cast("B")
+    meta = tuple(
+        Detail(name, at, 4, int.from_bytes(numbers[at : at + 4], "little"))
+        for name, at in zip(_SESSION_META, range(0, len(numbers), 4), strict=False)
+    )
     tokens = slices[0].dtype == DType.I8 and slices[0].shape[1:] == (4,) and len(slices) == 2
     rows = _tensor_roles(slices[:-1], ["token ids, or I8 rows" if tokens else "hidden states"])
     return [*rows, Role("meta data of a session's activation, in a session", meta)]
@@ -178,7 +180,7 @@ def _tensors_untrusted(slices: Sequence[Slice]) -> Iterator[str]:
     for group in groups[:_MOST_TENSORS]:
         main = group[0]
         words = f"{dtype_label(main.dtype)} {list(main.shape)}"
-        if main.dtype not in set(DType) or (main.dtype == DType.I8 and len(group) == 1):
+        if main.dtype not in TENSOR_DTYPES or (main.dtype == DType.I8 and len(group) == 1):
             yield words
             continue
         values = slices_to_tensor_untrusted(group)
@@ -191,4 +193,5 @@ def _tensors_untrusted(slices: Sequence[Slice]) -> Iterator[str]:
 
 
 _MOST_TENSORS = 64  # a sparse one of a few bytes may stand for 16 MiB, and a frame has many
-_SESSION_META = struct.Struct("<II")  # as docs/protocol/session-control.md lays it out
+# As docs/protocol/session-control.md lays it out; the last two where states are coded.
+_SESSION_META = ("end", "compute_us", "micronats", "codings")

@@ -7,6 +7,9 @@ A tensor is one slice, and after it what its coding needs:
   same shape where the code is asymmetric. The group's length follows from the two shapes.
 - COO: the flat indices of the non-zero values, as u32 in an I8 slice, strictly increasing.
 
+CENTRED states, which need a calibration, are read by :mod:`p2pnode.wire.states`, and types that a
+program registered by that program: neither is a tensor here.
+
 value = code * scale + minimum; without minima a 4-bit code counts from -8 and a 2-bit one from
 -2, and without scales the scale is 1.
 """
@@ -19,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
-from p2pnode.wire.dtypes import DType
+from p2pnode.wire.dtypes import DType, dtype_label
 from p2pnode.wire.vframe import Slice
 
 F32Array: TypeAlias = npt.NDArray[np.float32]
@@ -29,6 +32,11 @@ MAX_DENSE = 1 << 22
 graph has thousands, and the shape costs its sender nothing."""
 
 F16_MAX = 65504.0
+
+TENSOR_DTYPES = frozenset(
+    {DType.F16, DType.BF16, DType.F32, DType.I8, DType.Q4, DType.Q2, DType.COO}
+)
+"""The types that slices alone say the values of."""
 
 DEFAULT_GROUP = {DType.I8: 64, DType.Q4: 32, DType.Q2: 32}
 """Neighbours that share a scale. Outliers of hidden states sit in a few channels, so that one
@@ -73,6 +81,8 @@ def tensor_to_slices(
         return (Slice(dtype, array.shape, _bf16_bytes(array)),)
     if dtype is DType.COO:
         return _sparse_slices(array)
+    if dtype not in _QUANTISED:
+        raise LocalProtocolError(f"{dtype_label(dtype)} codes no tensor by itself")
     if array.ndim == 0:
         raise LocalProtocolError("a scalar has no axis to quantise along")
     if not np.isfinite(array).all():
@@ -89,7 +99,8 @@ def slices_to_tensor_untrusted(slices: Sequence[Slice], *, finite: bool = False)
         finite: Refuse NaN and infinities.
 
     Raises:
-        RemoteProtocolError: They are not the coding of exactly one tensor.
+        RemoteProtocolError: They are not the coding of exactly one tensor, or of a type that is
+            read elsewhere (see :data:`TENSOR_DTYPES`).
     """
     if not slices:
         raise RemoteProtocolError("no slice, no tensor")
@@ -234,8 +245,10 @@ def _decoded_untrusted(main: Slice, rest: Sequence[Slice]) -> F32Array:
         return _f16_view(main).astype(np.float32)
     if dtype == DType.F32:
         return np.frombuffer(main.payload, "<f4").astype(np.float32).reshape(main.shape)
-    bits = np.frombuffer(main.payload, "<u2").astype(np.uint32) << np.uint32(16)  # BF16
-    return bits.view(np.float32).reshape(main.shape)
+    if dtype == DType.BF16:
+        bits = np.frombuffer(main.payload, "<u2").astype(np.uint32) << np.uint32(16)
+        return bits.view(np.float32).reshape(main.shape)
+    raise RemoteProtocolError(f"{dtype_label(dtype)} is no tensor by itself")
 
 
 def _f16_view(piece: Slice) -> npt.NDArray[np.float16]:

@@ -16,14 +16,14 @@ from p2pnode.errors import RemoteProtocolError
 
 _BARE: Final = zstandard.FORMAT_ZSTD1_MAGICLESS
 
-_FINE_CODES: Final = zstandard.ZstdCompressionDict(
-    base64.b85decode(
-        "H>5D^BY*$^O%RAf)B_|*k|aqIXxp}J+qSA(#1^qtk?y2B^WELu-7^3H0000000000000000C#tH_g9hbq&um)M"
-        "Qjlp(6(*cwr!InNs=T<N&%CQkVqsFi9{rk7NwL@K7;@P0s;a80s;a80s;a80s;a80s;a80s;a80s;a80s;a81O"
-        "kF3f*=TjAP7PTAwINV!NS7A!otGB!otGB!otGB!otGB!otGBLd8NwZ&_=t2LS*800aO400;m801_n^2-r#z1O"
-    )
+FINE_DICTIONARY: Final = base64.b85decode(
+    "H>5D^BY*$^O%RAf)B_|*k|aqIXxp}J+qSA(#1^qtk?y2B^WELu-7^3H0000000000000000C#tH_g9hbq&um)M"
+    "Qjlp(6(*cwr!InNs=T<N&%CQkVqsFi9{rk7NwL@K7;@P0s;a80s;a80s;a80s;a80s;a80s;a80s;a80s;a81O"
+    "kF3f*=TjAP7PTAwINV!NS7A!otGB!otGB!otGB!otGB!otGBLd8NwZ&_=t2LS*800aO400;m801_n^2-r#z1O"
 )
 """Trained on 1.2 million numbers of Student's t with 8 degrees of freedom that deviate by 28."""
+
+_FINE_CODES: Final = zstandard.ZstdCompressionDict(FINE_DICTIONARY)
 
 # Level 1 and long matches: default levels find matches by chance, and code the literals worse.
 _PARAMETERS: Final = zstandard.ZstdCompressionParameters.from_level(

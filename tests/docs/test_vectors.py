@@ -107,6 +107,8 @@ def read_slices(body: bytes, lengths: Sequence[int]) -> list[dict[str, Any]]:
         refuse_if(dtype not in DTYPES)
         if DTYPES[dtype]["name"] == "sparse":
             refuse_if(length % 2 != 0 or length // 2 > prod(shape))
+        elif DTYPES[dtype]["name"] == "centred":
+            refuse_if(len(shape) != 2 or not 8 < length < 2 * prod(shape))
         else:
             refuse_if(length != -(-prod(shape) * int(DTYPES[dtype]["bits"]) // 8))
         slices.append({"dtype": dtype, "shape": shape, "payload": fields.raw("payload").hex()})

@@ -17,6 +17,7 @@ from p2pnode.engine.base import Sampling
 from p2pnode.engine.sampling import sample
 from p2pnode.inference import messages as control
 from p2pnode.inference.activations import to_frames, token_batch
+from p2pnode.inference.terms import CODING_BITS, DTYPES, PLAIN
 from p2pnode.sansio import NodeId
 from p2pnode.testing.pages import Page, Row
 from p2pnode.wire import vstream
@@ -186,6 +187,13 @@ def test_an_activation_is_read_by_the_page_alone() -> None:
     (frame,) = to_frames(token_batch((5, 6, 7), 40, 123, 456, 3), 9, 1)
     fields = SESSION_CONTROL.layout("coded-meta", bytes(frame.slices[-1].payload))
     assert fields.numbers("micronats", "codings") == [456, 3]
+
+
+def test_the_bits_of_codings() -> None:
+    listed = {row["coding"]: int(row["bit"]) for row in SESSION_CONTROL.table("coding-bits")}
+    assert listed == CODING_BITS
+    for rung in PLAIN:
+        assert REGISTRY[DTYPES[rung]].mask_bit == CODING_BITS[rung]
 
 
 def test_the_codes_of_refusal_are_those_of_the_code() -> None:

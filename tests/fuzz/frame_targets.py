@@ -11,6 +11,7 @@ import numpy as np
 
 from p2pnode.errors import RemoteProtocolError, UserError
 from p2pnode.wire.bounded_json import MAX_BYTES
+from p2pnode.wire.calibration import measure_calibration
 from p2pnode.wire.compression import compress, decompress_untrusted
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.explain import explain_frame
@@ -24,8 +25,10 @@ from p2pnode.wire.messages import (
     sync_frame,
 )
 from p2pnode.wire.seal import FrameOpener, FrameSealer
+from p2pnode.wire.states import Rung, encode_states
 from p2pnode.wire.tensor import (
     MAX_DENSE,
+    TENSOR_DTYPES,
     group_slices,
     slices_to_tensor_untrusted,
     tensor_to_slices,
@@ -190,7 +193,12 @@ def some_tensors() -> Iterator[Slice]:
     array = np.linspace(-2, 2, 2 * 33, dtype=np.float32).reshape(2, 33)
     array[:, ::3] = 0
     for dtype in DType:
-        yield from tensor_to_slices(array, dtype)
+        if dtype in TENSOR_DTYPES:
+            yield from tensor_to_slices(array, dtype)
+    known = measure_calibration(
+        np.tile(array, (4, 1)) + np.eye(8, 33, dtype=np.float32), space_hash32=1, cut=1
+    )
+    yield from encode_states(array, Rung.Q4, known)
 
 
 def _frames() -> Iterator[bytes]:

@@ -287,6 +287,27 @@ def test_a_calibration_that_all_have_is_used() -> None:
     assert set(named) == {calibrations(1).fingerprint}
 
 
+def test_auto_uses_the_rungs_between_where_all_have_a_calibration() -> None:
+    known = dict.fromkeys((A, B, C), calibrations(1))
+    network = swarm(8, budget=100.0, calibrations=known)
+    network.ways = {C: SLOW}
+    seen = count_codings(network)
+    for _ in range(8):
+        answer(network, request("auto"))
+    assert {kind for peer, kind in seen if peer == C} == {DType.F16, DType.CENTRED}
+    sent = {name for number in range(1, 9) for name in codings_of(network, number)}
+    assert sent == {"f16", "i8", "q5", "q4", "q3", "q2"}
+
+
+def test_without_a_calibration_the_rungs_between_are_not_used() -> None:
+    network = swarm(8, budget=100.0)
+    network.ways = {C: SLOW}
+    for _ in range(8):
+        answer(network, request("auto"))
+    sent = {name for number in range(1, 9) for name in codings_of(network, number)}
+    assert sent == {"f16", "i8", "q4", "q2"}
+
+
 @pytest.mark.parametrize("theirs", [None, calibrations(2)], ids=["none", "another"])
 def test_a_calibration_that_one_has_not_is_done_without(theirs: CalibrationSet | None) -> None:
     expected = answer(swarm(0), request("i8"))

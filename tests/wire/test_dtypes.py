@@ -26,6 +26,8 @@ from p2pnode.wire.dtypes import (
     register_dtype,
 )
 from p2pnode.wire.frame_json import explain_frame, frame_to_json, json_to_frame
+from p2pnode.wire.states import decode_states_untrusted
+from p2pnode.wire.tensor import slices_to_tensor_untrusted
 from p2pnode.wire.vframe import Frame, MessageType, Slice, decode_frame_untrusted, encode_frame
 
 DENSE = [dtype for dtype in DType if dtype not in {DType.COO, DType.CENTRED}]
@@ -194,3 +196,15 @@ def test_the_registry_is_read_only() -> None:
 
 def with_crc(data: bytes) -> bytes:
     return data + struct.pack("<I", crc32(data))
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_registered_type_is_never_taken_for_numbers() -> None:
+    """Who registered it reads it; no coding of the package guesses at its bytes."""
+    for slices in (runs_frame().slices, runs_frame().slices[:1]):
+        with pytest.raises(RemoteProtocolError):
+            slices_to_tensor_untrusted(slices)
+        with pytest.raises(RemoteProtocolError):
+            decode_states_untrusted(slices)
+    with pytest.raises(RemoteProtocolError, match="X-RUNS is no tensor"):
+        slices_to_tensor_untrusted(runs_frame().slices[:1])

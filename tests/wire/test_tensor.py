@@ -51,6 +51,15 @@ def test_a_tensor_keeps_its_shape(dtype: DType, shape: tuple[int, ...]) -> None:
     assert array.flags.writeable
 
 
+def test_states_that_need_a_calibration_are_no_tensor() -> None:
+    piece = Slice(DType.CENTRED, (2, 33), bytes(40))
+    with pytest.raises(RemoteProtocolError, match="CENTRED is no tensor"):
+        slices_to_tensor_untrusted([piece])
+    with pytest.raises(LocalProtocolError, match="CENTRED"):
+        tensor_to_slices(some_array(2, 33), DType.CENTRED)
+    assert group_slices([piece, f16(1, 2, shape=(2, 1))]) == [(piece,), (f16(1, 2, shape=(2, 1)),)]
+
+
 def test_f32_is_exact_and_f16_is_numpys_rounding() -> None:
     array = some_array(3, 100)
     assert (through(array, DType.F32) == array).all()
