@@ -35,11 +35,7 @@ def calibrate_states(
         UserError: The text is too short.
         CapacityError: There is no memory for its KV cache.
     """
-    if len(tokens) < LEAST_TOKENS:
-        raise UserError(
-            f"a text of {len(tokens)} tokens is too short to calibrate on",
-            hint=f"Give one of {LEAST_TOKENS} tokens or more.",
-        )
+    refuse_too_short(tokens)
     info = engine.info
     states: Array = np.array(tokens, np.int64)
     cuts = {}
@@ -50,3 +46,16 @@ def calibrate_states(
         progress(cut / info.n_layers)
     engine.close(_SESSION)
     return CalibrationSet(info.space_hash32, info.d_model, cuts)
+
+
+def refuse_too_short(tokens: Sequence[int]) -> None:
+    """Say that a text is too short; worth asking before a model is loaded.
+
+    Raises:
+        UserError: It is.
+    """
+    if len(tokens) < LEAST_TOKENS:
+        raise UserError(
+            f"a text of {len(tokens)} tokens is too short to calibrate on",
+            hint=f"Give one of {LEAST_TOKENS} tokens or more.",
+        )

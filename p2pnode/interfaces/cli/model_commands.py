@@ -1,6 +1,8 @@
 """Commands about model files."""
 
+import os
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -8,6 +10,10 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 from p2pnode.node import models as store
+
+TEXT_PER_TOKEN: Final = 64
+"""Characters read of a text for each position of the context: what goes beyond is not measured,
+and nobody can interrupt a tokenizer. Ordinary text has 2 to 5; long runs of spaces have more."""
 
 
 @click.group(epilog="Example:\n\n  p2pnode models pull smollm2-135m")
@@ -56,26 +62,40 @@ def list_models(as_json: bool) -> None:
     "Both ends of a link must hold the same calibration to use it: give your peers the file."
 )
 @click.argument("model", default=DEFAULT_MODEL)
-@click.option("--text", type=click.Path(path_type=Path), help="Measure on this text file.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write here, not in the cache.")
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Measure on this text file, as far as the model's context reaches.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write here, not in the cache.",
+)
 @json_option
 def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool) -> None:
     """Measure a model's hidden states, so that they can be sent in fewer bytes."""
     from p2pnode.engine.registry import load_engine
-    from p2pnode.engine.state_calibration import calibrate_states, calibration_text
+    from p2pnode.engine.state_calibration import (
+        calibrate_states,
+        calibration_text,
+        refuse_too_short,
+    )
     from p2pnode.engine.tokenizer import Tokenizer
 
     path = model_file(model)
-    tokens = Tokenizer.from_gguf(path).encode(_read(text) if text else calibration_text())
     info = store.describe_model(path)
-    tokens = tokens[: info.context_length]
+    target = output or store.calibration_path(info.space_hash32)
+    _prepare(target)
+    words = _read(text, info.context_length) if text else calibration_text()
+    tokens = Tokenizer.from_gguf(path).encode(words)[: info.context_length]
+    refuse_too_short(tokens)
     with progress(f"calibrating {info.name}", show=not as_json) as bar:
         layers = range(info.n_layers)
         engine = load_engine(
             path, layers, progress=lambda part: bar(part / 2), signature=store.data_signature
         )
         measured = calibrate_states(engine, tokens, lambda part: bar((1 + part) / 2))
-    target = output or store.calibration_path(info.space_hash32)
     store.keep_calibration(measured, target)
     if as_json:
         say_json(
@@ -93,8 +113,37 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
         say(f"{len(measured.cuts)} cuts of {info.name}, measured on {len(tokens)} tokens: {target}")
 
 
-def _read(text: Path) -> str:
+def _prepare(target: Path) -> None:
+    """Make sure, before minutes of measuring, that the result can be written.
+
+    Raises:
+        UserError: It cannot.
+    """
     try:
-        return text.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {text} as text: {error}") from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        problem = "" if os.access(target.parent, os.W_OK) else "no permission"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
+        hint = "choose a file of your own with --output"
+        raise UserError(f"cannot write {target}: {problem}", hint=hint)
+
+
+def _read(text: Path, positions: int) -> str:
+    """Read what fits the context, and a little more.
+
+    Raises:
+        UserError: It cannot be read, or is no text.
+    """
+    try:
+        with text.open(encoding="utf-8") as file:
+            return file.read(positions * TEXT_PER_TOKEN)
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise UserError(
+            f"cannot read {text}: {problem}", hint="name a text file of yours with --text"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{text} is no text in UTF-8", hint="name a plain text file with --text"
+        ) from error

@@ -59,6 +59,18 @@ def check_model(name: str) -> Iterator[Finding]:
     info = models.describe_model(find_model(name))
     what = f"{info.name} is here and whole: {info.n_layers} layers, context {info.context_length}"
     yield Finding("model", "ok", what)
+    yield from check_calibration(info.space_hash32)
+
+
+def check_calibration(space_hash32: int) -> Iterator[Finding]:
+    """Say so where what was measured of the model's hidden states is broken.
+
+    A node then goes without it, with a word only in its log, and sends more bytes than it need.
+    """
+    try:
+        models.state_calibrations(space_hash32)
+    except ModelError as error:
+        yield Finding("model", "warn", str(error), error.hint)
 
 
 def check_memory(name: str, kv_bytes: int, *, is_loaded: bool) -> Iterator[Finding]:

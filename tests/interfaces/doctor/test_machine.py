@@ -13,6 +13,7 @@ from p2pnode.interfaces.doctor.findings import Finding, examine, is_well
 from p2pnode.interfaces.doctor.model import (
     SPARE,
     Demand,
+    check_calibration,
     demand_of,
     judge_kv,
     judge_memory,
@@ -26,6 +27,7 @@ from p2pnode.interfaces.doctor.runtime import judge_length, judge_runtime
 from p2pnode.interfaces.doctor.state import boot_epoch, check_state, judge_directory, lock_holder
 from p2pnode.net.udp import open_udp
 from p2pnode.node.identity import StateDirectory
+from p2pnode.node.models import calibration_path
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 MIB = 1 << 20
@@ -226,3 +228,14 @@ def test_a_port_in_use_is_told_from_our_own() -> None:
         assert verdicts(list(check_port(port, is_ours=True))) == ["ok"]
     finally:
         taken.close()
+
+
+def test_a_broken_calibration_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path))
+    assert [*check_calibration(7)] == []
+    (tmp_path / "calibrations").mkdir()
+    calibration_path(7).write_bytes(b"PCAL")
+    [finding] = check_calibration(7)
+    assert finding.verdict == "warn"
+    assert "cut short" in finding.what
+    assert "p2pnode models calibrate" in finding.advice
