@@ -248,7 +248,7 @@ class TensorPolicy:
         state.used, state.kl = batch.rung, batch.kl
         state.saved += batch.saved
         if terms.pinned is not None:
-            state.rung, state.why = batch.rung, "pinned"
+            return  # one answer's wish says nothing about the link, which others share
         for rung in batch.failed:
             state.exceeded(rung, batch.rung, terms, self._config)
 

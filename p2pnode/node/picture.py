@@ -162,7 +162,7 @@ def _edges(core: NodeCore, peer: NodeId) -> tuple[EdgeView, ...]:
             layer=key.layer,
             kind="prompt" if key.block else "token",
             coding=str(state.used),
-            reason=state.why,
+            reason=state.why if state.used is state.rung else "an answer asked for it",
             kl=state.kl,
             bytes_saved=state.saved,
             steps_down=dict(state.down),

@@ -46,10 +46,10 @@ class TransportConfig:
     ``silence``. RFC 9000 takes 0.025; a chain of stages answers faster."""
 
     ack_patience: float = 0.025
-    """How late an acknowledgement may be on a path that loses nothing, at least ``max_ack_delay``
-    and at most a quarter of ``silence``. There a message asks for none at once, so that a stage
-    which has got its work need not answer before it begins; a packet lost all the same is repaired
-    that much later. RFC 9000's max_ack_delay, 0.025."""
+    """How late an acknowledgement may be on a path that lost nothing for long, at least
+    ``max_ack_delay`` and at most a quarter of ``silence``. There a message asks for none at once,
+    so that a stage which has got its work need not answer before it begins; a packet lost all the
+    same is repaired that much later. RFC 9000's max_ack_delay, 0.025."""
 
     ack_every: int = 8
     """Packets after which an acknowledgement no longer waits. RFC 9000 takes 2; fewer

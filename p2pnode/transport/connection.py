@@ -252,7 +252,7 @@ class Connection:
             self._events.append(PeerResponsive(self.peer))
         if result.lost:
             self._settle_lost(result.lost, now)
-        self._recovery.is_lossy = self._outbound.is_lossy
+        self._recovery.is_patient = self._outbound.losses.is_clean
 
     def _settle_acked(self, packet: SentPacket, in_flight: int, now: float) -> None:
         if packet.told >= 0:

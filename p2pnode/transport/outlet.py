@@ -81,7 +81,10 @@ class Outlet:
             len(message.payload),
             message.count,
             index,
-            immediate_ack=again or self.recovery.is_lossy or self.is_pressed,
+            immediate_ack=again
+            or message.count > 1  # a large one, whose arrival tells what the path carries
+            or not self.recovery.is_patient
+            or self.is_pressed,
         )
         room = self._path.datagram - DATA_OVERHEAD - SHARD_HEADER - len(data)
         prefix, told = self._told(room, now)

@@ -100,8 +100,8 @@ class Recovery:
         in_flight: Bytes sent and neither acknowledged nor lost, path probes excepted.
         waiting_since: When something of what is in flight was last acknowledged, or first sent.
         pto_count: Probe timeouts since the last acknowledgement.
-        is_lossy: Whether loss is measured on the path; messages then ask for acknowledgements at
-            once, and the probe timeout counts on it.
+        is_patient: Whether acknowledgements may be late, since the path is clean; else messages
+            ask for them at once, and the probe timeout counts on it.
     """
 
     def __init__(self, config: TransportConfig, rtt: float | None) -> None:
@@ -109,7 +109,7 @@ class Recovery:
         self.rtt = RttEstimator(config.initial_rtt, rtt)
         self.in_flight = 0
         self.pto_count = 0
-        self.is_lossy = False
+        self.is_patient = False
         self.waiting_since = 0.0
         self._sent: dict[int, SentPacket] = {}  # in sending order
         self._eliciting = 0  # of them, all but path probes
@@ -138,7 +138,7 @@ class Recovery:
         """
         rtt = self.rtt
         config = self._config
-        ack_delay = config.max_ack_delay if self.is_lossy else config.ack_patience
+        ack_delay = config.ack_patience if self.is_patient else config.max_ack_delay
         base = rtt.smoothed + max(4 * rtt.variation, _GRANULARITY) + ack_delay
         if self.pto_count < 2:
             return base

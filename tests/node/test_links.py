@@ -188,7 +188,15 @@ def test_faces_show_how_an_answer_travelled() -> None:
     assert (plain.activations, plain.codings) == ("f16", ())
     (peer,) = [peer for peer in picture.peers if peer.edges]
     assert (peer.name, peer.sends) == ("b", "i8")
-    assert {edge.reason for edge in peer.edges} == {"pinned"}
+    assert {edge.reason for edge in peer.edges} == {"an answer asked for it"}
+
+
+def test_what_one_answer_asked_for_is_nothing_to_the_next() -> None:
+    swarm = three()
+    ask(swarm, "q4")
+    ask(swarm, "auto")
+    picture = from_json(to_json(snapshot(swarm.nodes["a"], World(), swarm.network.now)))
+    assert picture.generations[-1].codings == ("f16",)
 
 
 def test_a_node_answers_a_frame_of_another_space_with_both_spaces() -> None:

@@ -17,6 +17,7 @@ from p2pnode.transport.events import (
     PeerResponsive,
     PeerUnresponsive,
 )
+from p2pnode.transport.parity import CLEAN
 from p2pnode.transport.snapshot import ConnectionView
 
 ROUGH = Link(latency=(0.001, 0.003), reorder=0.05, reorder_by=0.01, duplicate=0.02)
@@ -87,9 +88,27 @@ def test_the_same_seed_tells_the_same_story() -> None:
     assert trace(5) != trace(6)
 
 
+def grow_patient(peers: Endpoints, alice: Address, bob: Address) -> None:
+    """Let both find that nothing is lost between them."""
+    for _ in range(CLEAN + 1):
+        peers.send(alice, bob, b"?")
+        peers.network.run(0.003)
+        peers.send(bob, alice, b"!")
+        peers.network.run(0.003)
+    peers.network.run(1)
+
+
+def test_until_a_path_is_known_to_be_clean_acknowledgements_are_asked_for_at_once() -> None:
+    peers, alice, bob = connected_pair(3, Link(latency=(0.0001, 0.0001)))
+    before = peers.network.statistics().bytes_sent[bob]
+    peers.send(alice, bob, bytes(1000))
+    peers.network.run(0.0003)
+    assert peers.network.statistics().bytes_sent[bob] > before
+
+
 def test_a_request_and_its_answer_cost_a_datagram_each_for_acks_ride_along() -> None:
     peers, alice, bob = connected_pair(3)
-    peers.network.run(1)
+    grow_patient(peers, alice, bob)
     for _ in range(20):
         before = peers.network.statistics().sent
         peers.send(alice, bob, bytes(1200))
@@ -105,7 +124,7 @@ def test_a_request_and_its_answer_cost_a_datagram_each_for_acks_ride_along() -> 
 )
 def test_what_is_not_answered_is_acknowledged_in_time(delivery: Delivery, patience: float) -> None:
     peers, alice, bob = connected_pair(3)
-    peers.network.run(1)
+    grow_patient(peers, alice, bob)
     before = peers.network.statistics().sent
     peers.send(alice, bob, bytes(1000), delivery)
     peers.network.run(patience - 0.001)

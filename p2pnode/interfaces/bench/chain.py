@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from p2pnode.interfaces.bench.figures import quantile, spread
 from p2pnode.interfaces.cli.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.transport.parity import CLEAN
 
 if TYPE_CHECKING:
     from p2pnode.engine.base import Engine
     from p2pnode.net.control_client import ControlClient
+
+WARM_UP = CLEAN + 32
+"""Tokens before the first round: as many packets a link as the transport wants to see before it
+takes the path for clean, and a few."""
 
 PROMPT = "Explain how a bicycle stays upright."
 
@@ -50,7 +55,7 @@ def measure(
         asker = start_three(swarm, path)
         engine = _load(path)
         with asker.client(timeout=None) as client:
-            prompt_ids = _chain(client, 4)["prompt_ids"]
+            prompt_ids = _chain(client, WARM_UP)["prompt_ids"]
             _solo(engine, prompt_ids, 4)
             for number in range(rounds):
                 _round(client, engine, prompt_ids, tokens, tally, chain_first=number % 2 == 0)
