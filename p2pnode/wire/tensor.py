@@ -60,7 +60,11 @@ def activations_to_slices(rows: F32Array) -> tuple[Slice, ...]:
 
 
 def tensor_to_slices(
-    array: F32Array, dtype: DType = DType.F16, *, group: int | None = None
+    array: F32Array,
+    dtype: DType = DType.F16,
+    *,
+    group: int | None = None,
+    symmetric: bool = False,
 ) -> tuple[Slice, ...]:
     """Return the slices that carry ``array``.
 
@@ -68,6 +72,8 @@ def tensor_to_slices(
         array: float32, any shape; quantised types need a last axis.
         dtype: How to code it.
         group: Neighbours that share a scale, for I8, Q4 and Q2.
+        symmetric: Code Q4 and Q2 around zero, without minima: half the scales, for what has no
+            mean. I8 always is.
 
     Raises:
         LocalProtocolError: A value does not fit the type (see :func:`fits_f16`), or no such
@@ -88,7 +94,9 @@ def tensor_to_slices(
     if not np.isfinite(array).all():
         raise LocalProtocolError("NaN and infinities have no quantised code")
     group = group or DEFAULT_GROUP[dtype]
-    return _i8_slices(array, group) if dtype is DType.I8 else _packed_slices(array, dtype, group)
+    if dtype is DType.I8:
+        return _i8_slices(array, group)
+    return (_symmetric_slices if symmetric else _packed_slices)(array, dtype, group)
 
 
 def slices_to_tensor_untrusted(slices: Sequence[Slice], *, finite: bool = False) -> F32Array:
@@ -184,6 +192,23 @@ def _packed_slices(array: F32Array, dtype: DType, group: int) -> tuple[Slice, ..
         Slice(dtype, array.shape, _pack(flat.astype(np.uint8).reshape(-1), bits)),
         Slice(DType.F16, scales.shape, scales.astype("<f2").tobytes()),
         Slice(DType.F16, minima.shape, minima.astype("<f2").tobytes()),
+    )
+
+
+def _symmetric_slices(array: F32Array, dtype: DType, group: int) -> tuple[Slice, ...]:
+    bits = _PACKED_BITS[dtype]
+    half = 1 << (bits - 1)  # codes stand for -half to half - 1
+    grouped = _in_groups(array, group)  # [..., groups, group]
+    highest = grouped.max(axis=-1, initial=0.0) / (half - 1)  # [..., groups]
+    scales = _f16_safe(np.maximum(highest, grouped.min(axis=-1, initial=0.0) / -half))
+    codes = grouped * _inverse(scales)[..., None]  # [..., groups, group]
+    np.rint(codes, out=codes)
+    np.clip(codes, -half, half - 1, out=codes)
+    codes += half
+    flat = _ungrouped(codes, array.shape[-1])  # [..., last]
+    return (
+        Slice(dtype, array.shape, _pack(flat.astype(np.uint8).reshape(-1), bits)),
+        Slice(DType.F16, scales.shape, scales.astype("<f2").tobytes()),
     )
 
 

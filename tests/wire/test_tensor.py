@@ -86,6 +86,23 @@ def test_a_quantised_value_is_within_a_step(last: int, group: int, seed: int, sc
             assert error <= reach / top * 0.56 + np.abs(array).max() * 2.0**-10
 
 
+@given(
+    dtype=st.sampled_from([DType.Q4, DType.Q2]),
+    last=st.integers(1, 70),
+    seed=st.integers(0, 2**16),
+    scale=st.floats(1e-3, 1e3),
+)
+def test_a_symmetric_code_has_no_minima_and_is_within_half_a_step(
+    dtype: DType, last: int, seed: int, scale: float
+) -> None:
+    array = some_array(3, last, seed=seed, scale=scale)
+    slices = tensor_to_slices(array, dtype, group=last, symmetric=True)
+    assert len(slices) == 2
+    steps = np.frombuffer(slices[1].payload, "<f2").astype(np.float32)[:, None]  # [3, 1]
+    error = np.abs(slices_to_tensor_untrusted(slices) - array)
+    assert (error <= 0.51 * steps + 1e-6).all()
+
+
 def test_one_scale_for_each_group() -> None:
     slices = tensor_to_slices(some_array(2, 100), DType.I8, group=32)
     assert [piece.shape for piece in slices] == [(2, 100), (2, 4)]
