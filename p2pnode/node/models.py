@@ -192,19 +192,26 @@ def calibration_path(space_hash32: int) -> Path:
 
 
 def keep_calibration(calibrations: CalibrationSet, path: Path) -> None:
-    """Write it whole, or not at all.
+    """Write it whole, or not at all; readable by all, since peers are to have it too.
 
     Raises:
         UserError: It cannot be written there.
     """
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(calibrations.to_bytes())
-        Path(name).replace(path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}", hint="choose another --output"
+        ) from error
 
 
 # The cache

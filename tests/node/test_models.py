@@ -293,3 +293,9 @@ def test_a_calibration_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         models.keep_calibration(some_calibration(7), tmp_path / "file" / "x.pcal")
+    (tmp_path / "folder.pcal").mkdir()
+    with pytest.raises(UserError):
+        models.keep_calibration(some_calibration(7), tmp_path / "folder.pcal")
+    assert {path.name for path in tmp_path.iterdir()} <= {"file", "folder.pcal"}  # nothing left
+    models.keep_calibration(some_calibration(7), tmp_path / "x.pcal")
+    assert (tmp_path / "x.pcal").stat().st_mode & 0o777 == 0o644
