@@ -1,10 +1,11 @@
 """The driver: feeds a core with datagrams and time, and carries out what it asks.
 
 Trio runs one task at a time and a core never awaits, so each input is atomic. Only the thread that
-computes comes from outside (:meth:`Driver.call_from_worker`), and a lock keeps the two apart. What
-leaves because of a datagram, a timer or a command leaves before the loop does
-anything else. Nothing is awaited per datagram: an await costs more than the datagram itself
-(send and receive 11.4 and 7.6 us with trio's sockets, 3.9 and 2.2 us in batches, measured).
+computes comes from outside (the methods that end in ``_worker``), and a lock keeps the two apart;
+the clock is read under it, so that a core never sees time run backwards. What leaves because of a
+datagram, a timer or a command leaves before the loop does anything else. Nothing is awaited per
+datagram: an await costs more than the datagram itself (send and receive 11.4 and 7.6 us with
+trio's sockets, 3.9 and 2.2 us in batches, measured).
 """
 
 import logging

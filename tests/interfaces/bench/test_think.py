@@ -101,7 +101,7 @@ def test_whose_package_is_missing_is_skipped_with_what_to_install() -> None:
     figures = measure([absent, present], rounds=1, tell=ignore)
     assert figures["rows"][0] == {
         "name": "pigeons",
-        "skipped": "needs no_such_package_of_pigeons: pip install 'p2pnode[bench]'",
+        "skipped": "needs no_such_package_of_pigeons: pip install '.[bench]' in a clone",
     }
     assert figures["rows"][1]["encode_us"]["p50"] > 0
     assert "skipped: pigeons needs no_such_package_of_pigeons" in as_table(figures)

@@ -20,7 +20,7 @@ from p2pnode.interfaces.bench.think.over_http import (
 from p2pnode.interfaces.bench.think.quic import quic
 from p2pnode.interfaces.bench.think.zeromq import zeromq
 
-INSTALL = "pip install 'p2pnode[bench]'"
+INSTALL = "pip install '.[bench]' in a clone"
 
 _EVERYONE = (
     p2pnode,
