@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.processes import LocalNode
 from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.testing.processes import LocalNode
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]

@@ -27,7 +27,7 @@ def bench() -> None:
 @json_option
 def chain(rounds: int, tokens: int, model: str, as_json: bool) -> None:
     """Decode over three processes against one engine alone, in turns."""
-    from p2pnode.interfaces.bench import chain as measurement
+    from p2pnode.bench import chain as measurement
 
     path = model_file(model)
     with progress("chain and solo in turns", show=not as_json) as bar:
@@ -40,7 +40,7 @@ def chain(rounds: int, tokens: int, model: str, as_json: bool) -> None:
 @json_option
 def idle(seconds: float, model: str, as_json: bool) -> None:
     """Measure what three idle nodes cost: CPU, and bytes a second."""
-    from p2pnode.interfaces.bench import idle as measurement
+    from p2pnode.bench import idle as measurement
 
     _report(measurement.measure(model_file(model), seconds=seconds), as_json)
 
@@ -52,7 +52,7 @@ def idle(seconds: float, model: str, as_json: bool) -> None:
 @json_option
 def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
     """Kill a peer in mid-answer: time until noticed, and until the answer goes on."""
-    from p2pnode.interfaces.bench import failover as measurement
+    from p2pnode.bench import failover as measurement
 
     path = model_file(model)
     with progress("killing peers", show=not as_json) as bar:
@@ -70,9 +70,9 @@ def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
 @json_option
 def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) -> None:
     """Send one hidden state to another process and back, in all the ways one might."""
-    from p2pnode.interfaces.bench.think import measure as measurement
-    from p2pnode.interfaces.bench.think.report import as_table
-    from p2pnode.interfaces.bench.think.roster import choose
+    from p2pnode.bench.think import measure as measurement
+    from p2pnode.bench.think.roster import choose
+    from p2pnode.interfaces.cli.think_table import as_table
 
     contestants = choose(only)
     with progress("everyone in turns", show=not as_json) as bar:
@@ -93,7 +93,7 @@ def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) 
 @json_option
 def kv(calibration: Path | None, model: str, as_json: bool) -> None:
     """Code KV caches: bytes, time, and how far the answers move."""
-    from p2pnode.interfaces.bench import kv_codec as measurement
+    from p2pnode.bench import kv_codec as measurement
     from p2pnode.node import models
 
     path = model_file(model)
@@ -110,7 +110,7 @@ def kv(calibration: Path | None, model: str, as_json: bool) -> None:
 @json_option
 def codec(tokens: int, model: str, as_json: bool) -> None:
     """Measure the codings of hidden states: bytes, what they change, and time."""
-    from p2pnode.interfaces.bench import codec as measurement
+    from p2pnode.bench import codec as measurement
 
     path = model_file(model)
     with progress("judging codings", show=not as_json) as bar:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pnode.interfaces.cli.output import note, printable, say, say_json
-from p2pnode.interfaces.cli.processes import LocalNode, LocalSwarm, local_swarm
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     activations_option,
     json_option,
     model_file,
 )
+from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
 
 if TYPE_CHECKING:
     from p2pnode.engine.base import ModelInfo

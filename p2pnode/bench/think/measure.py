@@ -13,19 +13,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from p2pnode.errors import UserError
-from p2pnode.interfaces.bench.figures import quantile, spread
-from p2pnode.interfaces.bench.think.contestant import (
+from p2pnode.bench.figures import quantile, spread
+from p2pnode.bench.think.contestant import (
     Caller,
     Codec,
     Contestant,
     F16Array,
     make_hidden,
 )
-from p2pnode.interfaces.bench.think.frames import encode_think
-from p2pnode.interfaces.bench.think.placement import on_cores, usable_cores
-from p2pnode.interfaces.bench.think.roster import reason_to_skip
-from p2pnode.interfaces.bench.think.server import server_process
+from p2pnode.bench.think.frames import encode_think
+from p2pnode.bench.think.placement import on_cores, usable_cores
+from p2pnode.bench.think.roster import reason_to_skip
+from p2pnode.bench.think.server import server_process
+from p2pnode.errors import UserError
 
 LEAST = 50
 """Repetitions of everything in a round: twenty rounds make the thousand that a p99 needs."""
@@ -80,7 +80,7 @@ def measure(
         contestants: Who takes part.
         rounds: Turns of each; every other round goes through them backwards.
         tell: Hears which part is done.
-        cores: See :func:`~p2pnode.interfaces.bench.think.placement.on_cores`.
+        cores: See :func:`~p2pnode.bench.think.placement.on_cores`.
 
     Raises:
         UserError: One of them failed, or gave back something else than it was given.

@@ -17,7 +17,7 @@ _TURN: Final = re.compile(r"^(user|assistant)> ", re.MULTILINE)
 
 def texts(kind: str) -> list[str]:
     """Return the texts of a kind, as they are written in the file."""
-    file = files("p2pnode.interfaces.bench").joinpath("texts", f"{kind}.txt")
+    file = files("p2pnode.bench").joinpath("texts", f"{kind}.txt")
     return file.read_text("utf-8").split(_BETWEEN)
 
 

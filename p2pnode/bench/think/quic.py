@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from p2pnode.interfaces.bench.think.contestant import (
+from p2pnode.bench.think.contestant import (
     HOST,
     Caller,
     Contestant,
@@ -35,7 +35,7 @@ from p2pnode.interfaces.bench.think.contestant import (
     Ready,
     raw_codec,
 )
-from p2pnode.interfaces.bench.think.loops import AsyncEcho, PingPong, caller_in_loop
+from p2pnode.bench.think.loops import AsyncEcho, PingPong, caller_in_loop
 
 _DATAGRAM = 16384
 _PROTOCOL = "think"

@@ -14,7 +14,7 @@ from importlib import import_module
 from itertools import count
 from typing import Any, cast
 
-from p2pnode.interfaces.bench.think.contestant import (
+from p2pnode.bench.think.contestant import (
     HOST,
     Caller,
     Codec,
@@ -25,7 +25,7 @@ from p2pnode.interfaces.bench.think.contestant import (
     Ready,
     as_hidden,
 )
-from p2pnode.interfaces.bench.think.loops import AsyncEcho, NewLoop, PingPong, caller_in_loop
+from p2pnode.bench.think.loops import AsyncEcho, NewLoop, PingPong, caller_in_loop
 
 
 def msgpack_asyncio() -> Contestant:

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from p2pnode.interfaces.bench.codec_quality import Coding, Judge
-from p2pnode.interfaces.bench.codec_texts import token_lists
-from p2pnode.interfaces.bench.figures import quantile
+from p2pnode.bench.codec_quality import Coding, Judge
+from p2pnode.bench.codec_texts import token_lists
+from p2pnode.bench.figures import quantile
 from p2pnode.wire.calibration import Calibration, measure_calibration
 from p2pnode.wire.states import Rung, decode_states_untrusted, encode_states
 from p2pnode.wire.tensor import F32Array

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from importlib import import_module
 
-from p2pnode.interfaces.bench.think.contestant import (
+from p2pnode.bench.think.contestant import (
     HOST,
     PATIENCE,
     CallByCall,
@@ -27,7 +27,7 @@ from p2pnode.interfaces.bench.think.contestant import (
     Ready,
     raw_codec,
 )
-from p2pnode.interfaces.bench.think.loops import AsyncEcho, caller_in_loop
+from p2pnode.bench.think.loops import AsyncEcho, caller_in_loop
 
 _SERVICE, _METHOD = "think", "Echo"
 _PATH = f"/{_SERVICE}/{_METHOD}"

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from p2pnode.interfaces.bench.figures import quantile, spread
-from p2pnode.interfaces.cli.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.bench.figures import quantile, spread
+from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
 from p2pnode.transport.parity import CLEAN
 
 if TYPE_CHECKING:

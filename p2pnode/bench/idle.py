@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from p2pnode.interfaces.bench.chain import start_three
-from p2pnode.interfaces.cli.processes import LocalNode, local_swarm
+from p2pnode.bench.chain import start_three
+from p2pnode.testing.processes import LocalNode, local_swarm
 
 _SETTLING = 5.0  # seconds until discovery and the first push/pull are over
 

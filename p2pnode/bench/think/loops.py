@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, TypeAlias, TypeVar
 
-from p2pnode.interfaces.bench.think.contestant import PATIENCE, Caller, Echoes, F16Array
+from p2pnode.bench.think.contestant import PATIENCE, Caller, Echoes, F16Array
 
 NewLoop: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 AsyncEcho: TypeAlias = Callable[[F16Array, int], Coroutine[Any, Any, Echoes]]

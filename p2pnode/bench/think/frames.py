@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from itertools import count
 
-from p2pnode.interfaces.bench.think.contestant import Codec, Contestant, F16Array, as_hidden
+from p2pnode.bench.think.contestant import Codec, Contestant, F16Array, as_hidden
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.seal import KEY_SIZE, SALT_SIZE, FrameOpener, FrameSealer
 from p2pnode.wire.vframe import (

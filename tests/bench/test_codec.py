@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from p2pnode.bench import codec
+from p2pnode.bench.codec_quality import Coding, Judge
+from p2pnode.bench.codec_texts import KINDS, texts
 from p2pnode.engine.state_calibration import calibration_text
-from p2pnode.interfaces.bench import codec
-from p2pnode.interfaces.bench.codec_quality import Coding, Judge
-from p2pnode.interfaces.bench.codec_texts import KINDS, texts
 from p2pnode.interfaces.cli.model_commands import models
 from p2pnode.node.models import describe_model, state_calibrations
 from p2pnode.testing.tiny_gguf import write_tiny_gguf

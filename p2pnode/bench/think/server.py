@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
+from p2pnode.bench.think.contestant import PATIENCE, Facts
+from p2pnode.bench.think.placement import keep_on
+from p2pnode.bench.think.roster import choose
 from p2pnode.errors import UserError
-from p2pnode.interfaces.bench.think.contestant import PATIENCE, Facts
-from p2pnode.interfaces.bench.think.placement import keep_on
-from p2pnode.interfaces.bench.think.roster import choose
 
 
 @contextmanager

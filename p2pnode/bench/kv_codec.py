@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from p2pnode.bench.figures import quantile
 from p2pnode.errors import ModelError, RemoteProtocolError
-from p2pnode.interfaces.bench.figures import quantile
 
 if TYPE_CHECKING:
     from p2pnode.engine.kv_importance import Case
@@ -158,7 +158,7 @@ def _held_out(path: Path) -> Iterator[TokenIds]:
     from p2pnode.engine.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_gguf(path)
-    folder = resources.files("p2pnode.interfaces.bench") / "kv_texts"
+    folder = resources.files("p2pnode.bench") / "kv_texts"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         yield _cut(tokenizer.encode(file.read_text("utf-8")), file.name)
 

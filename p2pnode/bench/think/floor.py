@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from p2pnode.interfaces.bench.think.contestant import (
+from p2pnode.bench.think.contestant import (
     HOST,
     PATIENCE,
     CallByCall,
@@ -22,7 +22,7 @@ from p2pnode.interfaces.bench.think.contestant import (
     Link,
     Ready,
 )
-from p2pnode.interfaces.bench.think.frames import encode_think
+from p2pnode.bench.think.frames import encode_think
 
 _MOST = 65536
 

@@ -16,7 +16,7 @@ from importlib import import_module
 
 import numpy as np
 
-from p2pnode.interfaces.bench.think.contestant import (
+from p2pnode.bench.think.contestant import (
     HOST,
     PATIENCE,
     CallByCall,

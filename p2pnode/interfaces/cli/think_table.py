@@ -10,7 +10,7 @@ _HEADINGS = ("one Think, us", "encode", "decode", "round trip", "p99", "ours / i
 
 
 def as_table(figures: dict[str, Any]) -> str:
-    """Lay out what :func:`~p2pnode.interfaces.bench.think.measure.measure` returned."""
+    """Lay out what :func:`~p2pnode.bench.think.measure.measure` returned."""
     rows = figures["rows"]
     present = [row for row in rows if "skipped" not in row]
     absent = [f"skipped: {row['name']} {row['skipped']}" for row in rows if "skipped" in row]

@@ -18,7 +18,7 @@ from typing import Never, TypeGuard
 import trio
 import trio.testing
 
-from p2pnode.interfaces.bench.think.contestant import (
+from p2pnode.bench.think.contestant import (
     HOST,
     PATIENCE,
     Caller,
@@ -29,7 +29,7 @@ from p2pnode.interfaces.bench.think.contestant import (
     Link,
     Ready,
 )
-from p2pnode.interfaces.bench.think.frames import frame_codec
+from p2pnode.bench.think.frames import frame_codec
 from p2pnode.net.compute import ComputeWorker, Failed, Finished, Served, Watch
 from p2pnode.net.driver import Driver
 from p2pnode.net.udp import UdpSocket, open_udp

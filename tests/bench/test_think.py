@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from p2pnode.errors import UserError
-from p2pnode.interfaces.bench.think import measure as measurement, server
-from p2pnode.interfaces.bench.think.contestant import (
+from p2pnode.bench.think import measure as measurement, server
+from p2pnode.bench.think.contestant import (
     Codec,
     Contestant,
     F16Array,
     make_hidden,
     raw_codec,
 )
-from p2pnode.interfaces.bench.think.measure import DISTRIBUTIONS, LEAST, measure
-from p2pnode.interfaces.bench.think.placement import keep_on, on_cores
-from p2pnode.interfaces.bench.think.report import as_table
-from p2pnode.interfaces.bench.think.roster import INSTALL, choose, everyone, reason_to_skip
+from p2pnode.bench.think.measure import DISTRIBUTIONS, LEAST, measure
+from p2pnode.bench.think.placement import keep_on, on_cores
+from p2pnode.bench.think.roster import INSTALL, choose, everyone, reason_to_skip
+from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.bench_commands import bench
+from p2pnode.interfaces.cli.think_table import as_table
 
-PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
 
 
 @pytest.fixture(autouse=True)

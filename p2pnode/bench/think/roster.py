@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from p2pnode.errors import UserError
-from p2pnode.interfaces.bench.think.contestant import Contestant
-from p2pnode.interfaces.bench.think.floor import udp
-from p2pnode.interfaces.bench.think.frames import sealed_frame
-from p2pnode.interfaces.bench.think.grpc_calls import grpc_stream, grpc_unary
-from p2pnode.interfaces.bench.think.msgpack_tcp import msgpack_asyncio, msgpack_uvloop
-from p2pnode.interfaces.bench.think.ours import p2pnode
-from p2pnode.interfaces.bench.think.over_http import (
+from p2pnode.bench.think.contestant import Contestant
+from p2pnode.bench.think.floor import udp
+from p2pnode.bench.think.frames import sealed_frame
+from p2pnode.bench.think.grpc_calls import grpc_stream, grpc_unary
+from p2pnode.bench.think.msgpack_tcp import msgpack_asyncio, msgpack_uvloop
+from p2pnode.bench.think.ours import p2pnode
+from p2pnode.bench.think.over_http import (
     json_http,
     json_http_anew,
     orjson_http,
     raw_http,
 )
-from p2pnode.interfaces.bench.think.quic import quic
-from p2pnode.interfaces.bench.think.zeromq import zeromq
+from p2pnode.bench.think.quic import quic
+from p2pnode.bench.think.zeromq import zeromq
+from p2pnode.errors import UserError
 
 INSTALL = "pip install '.[bench]' in a clone"
 

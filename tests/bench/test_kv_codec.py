@@ -4,10 +4,10 @@ from importlib import resources
 
 import numpy as np
 
+from p2pnode.bench import kv_codec
 from p2pnode.engine.kv_importance import Case
 from p2pnode.engine.kv_probe import KvProbe
 from p2pnode.engine.random_model import random_model
-from p2pnode.interfaces.bench import kv_codec
 
 
 def test_a_row_has_the_bytes_the_errors_and_the_times() -> None:
@@ -30,6 +30,6 @@ def test_a_row_has_the_bytes_the_errors_and_the_times() -> None:
 
 
 def test_the_texts_are_shipped_and_are_of_several_kinds() -> None:
-    folder = resources.files("p2pnode.interfaces.bench") / "kv_texts"
+    folder = resources.files("p2pnode.bench") / "kv_texts"
     names = {file.name for file in folder.iterdir()}
     assert {"story.txt", "code.txt", "chat.txt"} <= names

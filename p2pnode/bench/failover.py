@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2pnode.interfaces.bench.chain import PROMPT, start_three
-from p2pnode.interfaces.bench.figures import quantile
-from p2pnode.interfaces.cli.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.bench.chain import PROMPT, start_three
+from p2pnode.bench.figures import quantile
+from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
 
 _PATIENCE = 15.0
 
