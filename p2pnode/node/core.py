@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from p2pnode.engine.base import ModelInfo, StageCost
-from p2pnode.errors import ConfigError, GenerationError, RemoteProtocolError
+from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.core import Inference
 from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
 from p2pnode.inference.request import GenerationRequest
@@ -30,14 +30,15 @@ from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import Advert
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Dialer, Sighting
-from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
-from p2pnode.node.holdings import Holdings, Phase
+from p2pnode.node.events import NodeEvent, Noted, PeerReached
+from p2pnode.node.holdings import Holdings
+from p2pnode.node.life import Evidence, Life
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.origin import Origin
 from p2pnode.node.parley import Parley
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.post import Post
-from p2pnode.node.speed import SpeedWatch
+from p2pnode.node.serving import Serving
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.transport.endpoint import Endpoint
@@ -90,9 +91,18 @@ class NodeCore:
             self.endpoint, self.planner.measured_rtt, config.transport.max_ack_delay
         )
         self.inference = Inference(config.inference, self.node_id, self.planner, rng, self.links)
-        self.holdings = Holdings(config.holdings, self.node_id, rng)
+        self.life = Life()
+        self.serving = Serving(
+            config,
+            self.node_id,
+            self.life,
+            self.advert,
+            self.swim,
+            self.planner,
+            self.inference,
+            rng,
+        )
         self.dialer = Dialer(config.redial)
-        self.speed = SpeedWatch()
         self.traffic = Traffic()
         self.post = Post(
             self.node_id,
@@ -106,10 +116,22 @@ class NodeCore:
         self.counters: Counter[str] = Counter()
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None
-        self.served = range(0)
-        self.leaving = False
-        self._announce_at: float | None = None
         self._events: list[NodeEvent] = []
+
+    @property
+    def holdings(self) -> Holdings:
+        """Which layers this node holds, and why."""
+        return self.serving.holdings
+
+    @property
+    def served(self) -> range:
+        """The layers that the engine holds."""
+        return self.serving.layers
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this node takes on nothing new any more."""
+        return self.life.is_leaving
 
     # Commands
 
@@ -128,25 +150,15 @@ class NodeCore:
         Raises:
             ConfigError: The layers to hold go beyond the model's.
         """
-        fixed = self.config.holdings.layers
-        if fixed is not None and fixed.stop > model.n_layers:
-            raise ConfigError(f"layers to {fixed.stop} asked, {model.name} has {model.n_layers}")
+        self.serving.use_model(model, hold=hold, now=now)
         self.model = model
         self.inference.use_model(model, calibrations)
-        self.advert.model = model
-        if hold:
-            self.holdings.use_model(model, now)
         self._settle(now)
 
     def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:
         """The engine holds ``layers``, at the measured ``cost``: serve them."""
-        self.served = layers
-        self.inference.serve(layers, self.config.kv_bytes)
-        self.holdings.loaded(now)
-        self.speed.calibrated(cost)
-        self.advert.cost = cost
+        self.serving.loaded(layers, cost, now)
         self._note(f"serving layers [{layers.start}, {layers.stop}): {self.holdings.reason}")
-        self._announce(now)
         self._settle(now)
 
     def load_failed(self, reason: str, now: float) -> None:
@@ -197,15 +209,13 @@ class NodeCore:
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of a :class:`ComputeRequested`."""
-        if self.speed.finished(job, result):
-            self.advert.cost = self.speed.cost
-            self._announce_soon(now)
+        self.serving.finished(job, result, now)
         self.inference.compute_finished(job, result, now)
         self._settle(now)
 
     def leave(self, now: float) -> None:
         """Cancel, tell everyone, and close; send what is in the outbox, then stop."""
-        self.leaving = True
+        self.life.move(Evidence.LEAVE_ASKED)
         self.inference.cancel_all()
         self.inference.drain("leaving the swarm")
         self._settle(now)
@@ -228,13 +238,10 @@ class NodeCore:
         self._settle(now)
 
     def handle_timeout(self, now: float) -> None:
-        for core in (self.endpoint, self.swim, self.inference):
+        for core in (self.endpoint, self.swim, self.inference, self.serving):
             moment = core.next_timeout()
             if moment is not None and moment <= now:
                 core.handle_timeout(now)
-        if self._announce_at is not None and now >= self._announce_at:
-            self._announce_at = None
-            self._announce(now)
         self._settle(now)
 
     # Outputs
@@ -244,9 +251,8 @@ class NodeCore:
             self.endpoint.next_timeout(),
             self.swim.next_timeout(),
             self.inference.next_timeout(),
-            self.holdings.due,
+            self.serving.next_timeout(),
             self.dialer.due,
-            self._announce_at,
         )
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -269,7 +275,9 @@ class NodeCore:
         to ourselves start another.
         """
         self._dial(now)
-        self._review(now)
+        load = None if self.leaving else self.serving.review(now)
+        if load is not None:
+            self._events.append(load)
         while True:
             for transported in self.endpoint.take_events():
                 self._on_transport(transported, now)
@@ -283,14 +291,14 @@ class NodeCore:
             self._drop_hostile(self._take_frame_untrusted, frame, self.node_id, now)
         for outgoing in self.swim.datagrams_to_send():
             self.post.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
-        self._plan_announcement(now)
+        self.serving.plan_announcement(now)
 
     def _on_inference(self, event: InferenceEvent, now: float) -> None:
         if isinstance(event, SendFrame):
             self.post.send_frame(event.peer, event.frame, now)
             return
         if isinstance(event, ComputeRequested):
-            self.speed.started(event.job, event.work)
+            self.serving.started(event.job, event.work)
         self._events.append(event)
 
     def _on_transport(self, event: TransportEvent, now: float) -> None:
@@ -399,40 +407,6 @@ class NodeCore:
         addresses = [address for address in reached if address is not None]
         for address, peer in self.dialer.calls(now, self.endpoint.is_connected, addresses):
             self.endpoint.connect(address, now, peer=peer)
-
-    # Layers and ads
-
-    def _review(self, now: float) -> None:
-        if self.holdings.due is None or now < self.holdings.due or self.leaving:
-            return
-        layers = self.holdings.review(self.planner.offers(), now)
-        if layers is not None:
-            self._events.append(LoadRequested(layers, self.holdings.reason))
-        self._announce(now)
-
-    def _announce(self, now: float) -> None:
-        """Publish our ad if what it says has changed."""
-        self.advert.claimed = (
-            self.holdings.layers if self.holdings.phase is not Phase.IDLE else None
-        )
-        self.advert.served = self.served
-        self.advert.kv_used = self.inference.kv_used
-        self.advert.draining = self.leaving
-        ad = self.advert.encode()
-        if self.advert.published != ad:
-            self.advert.published = ad
-            self.swim.update_ad(ad, now)
-
-    def _plan_announcement(self, now: float) -> None:
-        used = self.inference.kv_used
-        if used == self.advert.kv_used:
-            return  # composing an ad at every datagram would cost more than the datagram
-        self.advert.kv_used = used
-        self._announce_soon(now)
-
-    def _announce_soon(self, now: float) -> None:
-        if self._announce_at is None and self.advert.stale():
-            self._announce_at = now + self.config.announce_every
 
     def _note(self, line: str) -> None:
         # What peers say is in some of these, and faces print them.

@@ -1,60 +1,28 @@
 """Which layers this node holds: listen, claim, confirm, load, serve, and move to heal a hole.
 
-The life of it is the table :data:`TRANSITIONS`. Choosing is the scheduler's (pure policy); here is
+The phases are those of :mod:`p2pnode.node.life`. Choosing is the scheduler's (pure policy); here is
 only when to ask it.
 """
 
 from collections.abc import Sequence
-from enum import Enum, auto
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.node.config import HoldingsConfig
+from p2pnode.node.life import Evidence, Life, Phase
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.placement import choose_layers, settle_claims, should_move
 
 
-class Phase(Enum):
-    """How far a node is with its layers."""
-
-    IDLE = auto()  # no model: a requester, or a relay of gossip
-    LISTENING = auto()
-    CLAIMING = auto()
-    LOADING = auto()
-    SERVING = auto()
-
-
-class Evidence(Enum):
-    """What moves it."""
-
-    MODEL_KNOWN = auto()
-    CHOSEN = auto()
-    CONFIRMED = auto()
-    LOADED = auto()
-    FAILED = auto()
-    NEEDED_ELSEWHERE = auto()
-
-
-# The whole state machine. A pair that is not here changes nothing.
-TRANSITIONS = {
-    (Phase.IDLE, Evidence.MODEL_KNOWN): Phase.LISTENING,
-    (Phase.LISTENING, Evidence.CHOSEN): Phase.CLAIMING,
-    (Phase.CLAIMING, Evidence.CONFIRMED): Phase.LOADING,
-    (Phase.LOADING, Evidence.LOADED): Phase.SERVING,
-    (Phase.LOADING, Evidence.FAILED): Phase.IDLE,
-    (Phase.SERVING, Evidence.NEEDED_ELSEWHERE): Phase.CLAIMING,
-}
-
-
 class Holdings:
     """Decides; :meth:`review` returns layers exactly when they are to be loaded."""
 
-    def __init__(self, config: HoldingsConfig, node_id: NodeId, rng: Rng) -> None:
+    def __init__(self, config: HoldingsConfig, node_id: NodeId, life: Life, rng: Rng) -> None:
         self._config = config
+        self._life = life
         self._node_id = node_id
         self._rng = rng
         self._model: ModelInfo | None = None
-        self.phase = Phase.IDLE
         self.layers = range(0)
         self.reason = "no model"
         self.due: float | None = None
@@ -63,17 +31,21 @@ class Holdings:
     def use_model(self, model: ModelInfo, now: float) -> None:
         """Start listening for what the swarm needs of ``model``."""
         self._model = model
-        self._move(Evidence.MODEL_KNOWN)
+        self._life.move(Evidence.MODEL_KNOWN)
         self.reason = "listening for what the swarm needs"
         self.due = now if self._config.layers is not None else now + self._pause()
 
     def loaded(self, now: float) -> None:
-        self._move(Evidence.LOADED)
+        self._life.move(Evidence.LOADED)
         self.due = None if self._config.layers is not None else now + self._config.review
 
     def failed(self, reason: str) -> None:
-        self._move(Evidence.FAILED)
+        self._life.move(Evidence.FAILED)
         self.layers, self.reason, self.due = range(0), reason, None
+
+    def leave(self) -> None:
+        """Look at nothing any more."""
+        self.reason, self.due = "leaving the swarm", None
 
     def review(self, offers: Sequence[Offer], now: float) -> range | None:
         """Look at the swarm if it is time; return layers to load, or None.
@@ -84,21 +56,21 @@ class Holdings:
         if model is None or self.due is None or now < self.due:
             return None
         ours = [offer for offer in offers if offer.space_hash32 == model.space_hash32]
-        match self.phase:
+        match self._life.phase:
             case Phase.LISTENING:
                 return self._choose(ours, model, now)
             case Phase.CLAIMING:
                 return self._confirm(ours, model, now)
             case Phase.SERVING:
                 self._look_around(ours, model, now)
-            case Phase.LOADING | Phase.IDLE:
+            case _:
                 self.due = None
         return None
 
     def _choose(self, offers: Sequence[Offer], model: ModelInfo, now: float) -> range | None:
         if self._config.layers is not None:
             self.layers, self.reason = self._config.layers, "chosen by its owner"
-            self._move(Evidence.CHOSEN)
+            self._life.move(Evidence.CHOSEN)
             return self._load()
         placement = choose_layers(
             [offer for offer in offers if offer.peer != self._node_id],
@@ -106,7 +78,7 @@ class Holdings:
             capacity_layers=self._capacity(model),
         )
         self._claim(placement.layers, placement.reason, now)
-        self._move(Evidence.CHOSEN)
+        self._life.move(Evidence.CHOSEN)
         return None
 
     def _confirm(self, offers: Sequence[Offer], model: ModelInfo, now: float) -> range | None:
@@ -139,10 +111,10 @@ class Holdings:
         )
         if placement is not None:
             self._claim(placement.layers, placement.reason, now)
-            self._move(Evidence.NEEDED_ELSEWHERE)
+            self._life.move(Evidence.NEEDED_ELSEWHERE)
 
     def _load(self) -> range:
-        self._move(Evidence.CONFIRMED)
+        self._life.move(Evidence.CONFIRMED)
         self.due = None
         return self.layers
 
@@ -152,6 +124,3 @@ class Holdings:
 
     def _pause(self) -> float:
         return self._config.settle + self._rng.uniform(0, self._config.jitter)
-
-    def _move(self, evidence: Evidence) -> None:
-        self.phase = TRANSITIONS.get((self.phase, evidence), self.phase)

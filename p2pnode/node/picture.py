@@ -11,7 +11,7 @@ from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
-from p2pnode.node.holdings import Phase
+from p2pnode.node.life import Phase
 from p2pnode.node.snapshot import EdgeView, GenerationView, NodeSnapshot, PeerView, StageView
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
@@ -84,7 +84,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
 def _own_state(core: NodeCore) -> tuple[str, str]:
     if core.leaving:
         return "draining", "leaving the swarm"
-    phase, reason = core.holdings.phase, core.holdings.reason
+    phase, reason = core.life.phase, core.holdings.reason
     if core.served:
         return "serving", reason
     if phase is Phase.IDLE:

@@ -1,0 +1,94 @@
+"""How far a node is, from listening for what the swarm needs to having left it.
+
+A phase machine: the node alone moves it, so a pair that is not in the table is our own mistake and
+is refused loudly.
+
+The fields of :class:`Life`, by phase:
+
+- ``deadline`` is the moment by which the sessions of others must have finished in DRAINING, and by
+  which the farewell must have been acknowledged in DEPARTING; None in every other phase.
+- DRAINING admits no session and dials nobody; DEPARTING has told everyone and only waits; LEFT asks
+  for nothing any more.
+"""
+
+from enum import Enum, auto
+from typing import Final
+
+from p2pnode.errors import LocalProtocolError
+
+
+class Phase(Enum):
+    """How far a node is."""
+
+    IDLE = auto()  # holds no layers: a requester, or a relay of gossip
+    LISTENING = auto()
+    CLAIMING = auto()
+    LOADING = auto()
+    SERVING = auto()
+    DRAINING = auto()
+    DEPARTING = auto()
+    LEFT = auto()
+
+
+class Evidence(Enum):
+    """What moves it."""
+
+    MODEL_KNOWN = auto()
+    CHOSEN = auto()
+    CONFIRMED = auto()
+    LOADED = auto()
+    FAILED = auto()
+    NEEDED_ELSEWHERE = auto()
+    LEAVE_ASKED = auto()
+    DRAINED = auto()
+    FAREWELL_HEARD = auto()
+
+
+LEAVING: Final = frozenset({Phase.DRAINING, Phase.DEPARTING, Phase.LEFT})
+
+TRANSITIONS: Final = {
+    (Phase.IDLE, Evidence.MODEL_KNOWN): Phase.LISTENING,
+    (Phase.LISTENING, Evidence.CHOSEN): Phase.CLAIMING,
+    (Phase.CLAIMING, Evidence.CONFIRMED): Phase.LOADING,
+    (Phase.LOADING, Evidence.LOADED): Phase.SERVING,
+    (Phase.LOADING, Evidence.FAILED): Phase.IDLE,
+    (Phase.SERVING, Evidence.NEEDED_ELSEWHERE): Phase.CLAIMING,
+    **{
+        (phase, Evidence.LEAVE_ASKED): Phase.DRAINING
+        for phase in (
+            Phase.IDLE,
+            Phase.LISTENING,
+            Phase.CLAIMING,
+            Phase.LOADING,
+            Phase.SERVING,
+        )
+    },
+    (Phase.DRAINING, Evidence.DRAINED): Phase.DEPARTING,
+    (Phase.DEPARTING, Evidence.FAREWELL_HEARD): Phase.LEFT,
+}
+
+
+class Life:
+    """The phase of one node."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.IDLE
+        self.deadline: float | None = None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the node takes on nothing new any more."""
+        return self.phase in LEAVING
+
+    def move(self, evidence: Evidence, *, deadline: float | None = None) -> None:
+        """Go on to what ``evidence`` leads to, to be there until ``deadline`` at the longest.
+
+        Raises:
+            LocalProtocolError: The table has no such move.
+        """
+        following = TRANSITIONS.get((self.phase, evidence))
+        if following is None:
+            raise LocalProtocolError(
+                f"{evidence.name} means nothing to a node that is {self.phase.name}"
+            )
+        self.phase, self.deadline = following, deadline

@@ -1,0 +1,124 @@
+"""What this node serves, and the ad that says so: layers, measured speed, free memory."""
+
+from p2pnode.engine.base import ModelInfo, StageCost
+from p2pnode.errors import ConfigError
+from p2pnode.inference.core import Inference
+from p2pnode.inference.work import Work, WorkResult
+from p2pnode.membership.swim import Swim
+from p2pnode.node.advert import Advert
+from p2pnode.node.config import NodeConfig
+from p2pnode.node.events import LoadRequested
+from p2pnode.node.holdings import Holdings
+from p2pnode.node.life import Life, Phase
+from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.node.speed import SpeedWatch
+from p2pnode.sansio import NodeId, Rng
+
+
+class Serving:
+    """Chooses layers, has them loaded and offered, and keeps the ad true.
+
+    Attributes:
+        holdings: Which layers, and why.
+        speed: What real work says of this machine's speed.
+        layers: What the engine holds; empty before the first load.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        node_id: NodeId,
+        life: Life,
+        advert: Advert,
+        swim: Swim,
+        planner: DirectoryPlanner,
+        inference: Inference,
+        rng: Rng,
+    ) -> None:
+        self._config = config
+        self._life = life
+        self._advert = advert
+        self._swim = swim
+        self._planner = planner
+        self._inference = inference
+        self.holdings = Holdings(config.holdings, node_id, life, rng)
+        self.speed = SpeedWatch()
+        self.layers = range(0)
+        self._announce_at: float | None = None
+
+    # Commands
+
+    def use_model(self, model: ModelInfo, *, hold: bool, now: float) -> None:
+        """Advertise ``model``; with ``hold``, also take on some of its layers.
+
+        Raises:
+            ConfigError: The layers to hold go beyond the model's.
+        """
+        fixed = self._config.holdings.layers
+        if fixed is not None and fixed.stop > model.n_layers:
+            raise ConfigError(f"layers to {fixed.stop} asked, {model.name} has {model.n_layers}")
+        self._advert.model = model
+        if hold:
+            self.holdings.use_model(model, now)
+
+    def loaded(self, layers: range, cost: StageCost, now: float) -> None:
+        """The engine holds ``layers``, at the measured ``cost``: offer them."""
+        self.layers = layers
+        self._inference.serve(layers, self._config.kv_bytes)
+        self.holdings.loaded(now)
+        self.speed.calibrated(cost)
+        self._advert.cost = cost
+        self.announce(now)
+
+    def started(self, job: int, work: Work) -> None:
+        """The engine is asked for ``work``."""
+        self.speed.started(job, work)
+
+    def finished(self, job: int, result: WorkResult, now: float) -> None:
+        """The engine has done a job."""
+        if self.speed.finished(job, result):
+            self._advert.cost = self.speed.cost
+            self._announce_soon(now)
+
+    def review(self, now: float) -> LoadRequested | None:
+        """Look at what the swarm needs, if it is time."""
+        if self.holdings.due is None or now < self.holdings.due:
+            return None
+        layers = self.holdings.review(self._planner.offers(), now)
+        self.announce(now)
+        return None if layers is None else LoadRequested(layers, self.holdings.reason)
+
+    def announce(self, now: float) -> None:
+        """Publish our ad if what it says has changed."""
+        claims = self._life.phase in {Phase.LISTENING, Phase.CLAIMING, Phase.LOADING, Phase.SERVING}
+        self._advert.claimed = self.holdings.layers if claims else None
+        self._advert.served = self.layers
+        self._advert.kv_used = self._inference.kv_used
+        self._advert.draining = self._life.is_leaving
+        ad = self._advert.encode()
+        if self._advert.published != ad:
+            self._advert.published = ad
+            self._swim.update_ad(ad, now)
+
+    def plan_announcement(self, now: float) -> None:
+        """See to it that the swarm hears of changed memory, before long and not too often."""
+        used = self._inference.kv_used
+        if used == self._advert.kv_used:
+            return  # composing an ad at every datagram would cost more than the datagram
+        self._advert.kv_used = used
+        self._announce_soon(now)
+
+    # Time
+
+    def next_timeout(self) -> float | None:
+        moments = (self.holdings.due, self._announce_at)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        if self._announce_at is not None and now >= self._announce_at:
+            self._announce_at = None
+            self.announce(now)
+
+    def _announce_soon(self, now: float) -> None:
+        if self._announce_at is None and self._advert.stale():
+            self._announce_at = now + self._config.announce_every
