@@ -67,6 +67,10 @@ class Inference:
     def drain(self, reason: str) -> None:
         self._host.drain(reason)
 
+    def give_up(self, reason: str) -> None:
+        """End every session of others; their requesters are told why, and repair."""
+        self._host.give_up(reason)
+
     def generate(self, request: GenerationRequest, now: float) -> int:
         """Start an answer; return its number.
 

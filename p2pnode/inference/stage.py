@@ -111,6 +111,13 @@ class StageHost:
         """Admit no further session."""
         self._draining = reason
 
+    def give_up(self, reason: str) -> None:
+        """End every session; each requester is told why, so that it repairs at once."""
+        for stage in list(self._stages.values()):
+            self.counters["session ended by us: " + reason] += 1
+            self._say(stage.key[0], self._failed(stage, self._node_id, reason))
+            self._free(stage)
+
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named."""
         key = self._jobs.pop(job, None)

@@ -184,14 +184,16 @@ class Swim:
         """Be reachable elsewhere from now on."""
         self._want((addresses, self._wanted[1]), now)
 
-    def leave(self, now: float) -> None:
-        """Say goodbye; nothing is probed any more.
+    def leave(self, now: float, *, told: Sequence[NodeId] = ()) -> None:
+        """Say goodbye, to those ``told`` reliably; nothing is probed any more.
 
         Keep the core running while :attr:`has_news`, a second at most, so that the word spreads.
         """
         if self.record.left:
             return
         self._own.leave()
+        for peer in told:
+            self._outbox.send_records(peer, [self._own.signed.encoded])
         for timer in (ProbeDue(), AnnounceDue(), SyncDue(), ReconnectDue()):
             self._timers.stop(timer)
         self._gossiper.tell_record(self._own.signed, now)

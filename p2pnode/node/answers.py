@@ -21,7 +21,9 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan
 from p2pnode.scheduler.route import Objective
 
-_QUEUE = 1 << 16  # events of one answer; more than its tokens, so the core never waits
+_QUEUE = 1 << 16
+"""Events of one answer that wait for its reader. More than any answer's tokens, so that a reader
+who pauses loses nothing; one who never comes back ends its own answer, and nobody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +127,42 @@ class AnswerStream:
         self._send, self._receive = trio.open_memory_channel[GenerationEvent](_QUEUE)
         self._cancel = cancel
         self._forget = forget
+        self._is_open = True
+        self._is_unread = False
         self.answer = Answer()
 
     def put(self, event: GenerationEvent) -> None:
-        """Take an event of the core; never blocks."""
-        self._send.send_nowait(event)
+        """Take an event of the core; never blocks.
+
+        When as many wait as can, their reader has stopped reading: the answer is cancelled.
+        """
+        if not self._is_open:
+            return
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            self._is_unread = True
+            self._close()
+            self._cancel()
+            return
         if isinstance(event, GenerationFinished | GenerationFailed):
-            self._send.close()
+            self._close()
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the answer was cancelled because nobody read its events."""
+        return self._is_unread
+
+    def _close(self) -> None:
+        self._is_open = False
+        self._send.close()
 
     async def follow(self, show: Callable[[GenerationEvent], Awaitable[None]]) -> Answer:
         """Pass every event to ``show`` and return the whole; cancels the peers if cancelled.
 
         Raises:
-            GenerationError: The generation failed; its peers' memory was freed.
+            GenerationError: The generation failed, or was cancelled because nobody read its events;
+                its peers' memory was freed.
         """
         try:
             async for event in self._receive:
@@ -148,6 +173,8 @@ class AnswerStream:
             raise
         finally:
             self._forget()
+        if self._is_unread:
+            raise GenerationError("the answer was cancelled: its reader stopped reading")
         return self.answer
 
 

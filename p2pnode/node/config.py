@@ -42,6 +42,12 @@ class NodeConfig:
         announce_every: Seconds between two re-advertisements of changed speed or memory at the
             most, so that ads do not flood the gossip.
         redial: Seconds between two attempts to reach an announced or remembered peer.
+        drain: Seconds that a leaving node lets the sessions of others go on; those that remain
+            are failed by name, so that their requesters repair at once. 0 ends them at once. A
+            guess: what a person who pressed Ctrl-C will wait.
+        farewell: Seconds that a leaving node waits for its farewell to be acknowledged before it
+            closes its sessions. At least the longest round trip and an acknowledgement's delay.
+        farewells: Peers that are told reliably; gossip tells the rest. Bounds what leaving costs.
     """
 
     name: str
@@ -49,6 +55,9 @@ class NodeConfig:
     kv_bytes: int = 512 << 20
     announce_every: float = 2.0
     redial: float = 3.0
+    drain: float = 10.0
+    farewell: float = 1.0
+    farewells: int = 32
     transport: TransportConfig = field(default_factory=TransportConfig.lan)
     membership: MembershipConfig = field(default_factory=membership_lan)
     inference: InferenceConfig = field(default_factory=InferenceConfig)

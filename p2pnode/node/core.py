@@ -30,9 +30,9 @@ from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import Advert
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Dialer, Sighting
-from p2pnode.node.events import NodeEvent, Noted, PeerReached
+from p2pnode.node.events import Departed, NodeEvent, Noted, PeerReached
 from p2pnode.node.holdings import Holdings
-from p2pnode.node.life import Evidence, Life
+from p2pnode.node.life import Evidence, Life, Phase
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.origin import Origin
 from p2pnode.node.parley import Parley
@@ -59,6 +59,7 @@ from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted
 
 _T = TypeVar("_T")
 _LOG_LINES = 200
+_LEAVING = "leaving the swarm"
 _GOSSIP = bytes((MAGIC,))
 
 
@@ -157,11 +158,15 @@ class NodeCore:
 
     def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:
         """The engine holds ``layers``, at the measured ``cost``: serve them."""
+        if self.leaving:
+            return
         self.serving.loaded(layers, cost, now)
         self._note(f"serving layers [{layers.start}, {layers.stop}): {self.holdings.reason}")
         self._settle(now)
 
     def load_failed(self, reason: str, now: float) -> None:
+        if self.leaving:
+            return
         self.holdings.failed(reason)
         self._note(f"cannot serve: {reason}")
         self._settle(now)
@@ -186,8 +191,10 @@ class NodeCore:
         """Start an answer and return its number.
 
         Raises:
-            GenerationError: It cannot fit the model; nothing happened.
+            GenerationError: It cannot fit the model, or this node is leaving; nothing happened.
         """
+        if self.leaving:
+            raise GenerationError("this node is leaving the swarm")
         number = self.inference.generate(request, now)
         self._settle(now)
         return number
@@ -213,15 +220,21 @@ class NodeCore:
         self.inference.compute_finished(job, result, now)
         self._settle(now)
 
-    def leave(self, now: float) -> None:
-        """Cancel, tell everyone, and close; send what is in the outbox, then stop."""
-        self.life.move(Evidence.LEAVE_ASKED)
-        self.inference.cancel_all()
-        self.inference.drain("leaving the swarm")
+    def leave(self, now: float, *, drain: float | None = None) -> None:
+        """Take on nothing new, and leave once the sessions of others have finished.
+
+        ``drain`` is how many seconds they have for it, :attr:`NodeConfig.drain` if left out. Asked
+        again, a node leaves no later than before. The event Departed says that it has left.
+        """
+        deadline = now + (self.config.drain if drain is None else drain)
+        if self.life.phase is Phase.DRAINING:
+            self.life.deadline = min(deadline, self.life.deadline or deadline)
+        elif not self.leaving:
+            self.life.move(Evidence.LEAVE_ASKED, deadline=deadline)
+            self.inference.cancel_all()
+            self.inference.drain(_LEAVING)
+            self.serving.announce(now)
         self._settle(now)
-        self.swim.leave(now)
-        self._settle(now)
-        self.endpoint.close_all("leaving the swarm", now)
 
     # Inputs
 
@@ -231,6 +244,8 @@ class NodeCore:
         Raises:
             RemoteProtocolError: It was malformed; the transport has counted it.
         """
+        if self.life.phase is Phase.LEFT:
+            return
         self.traffic.datagram_in(len(data))
         self.endpoint.receive_datagram(data, source, now)
         if self.links.is_watching:
@@ -238,7 +253,10 @@ class NodeCore:
         self._settle(now)
 
     def handle_timeout(self, now: float) -> None:
-        for core in (self.endpoint, self.swim, self.inference, self.serving):
+        if self.life.phase is Phase.LEFT:
+            return
+        cores = (self.endpoint, self.swim, self.inference)
+        for core in cores if self.leaving else (*cores, self.serving):
             moment = core.next_timeout()
             if moment is not None and moment <= now:
                 core.handle_timeout(now)
@@ -247,12 +265,15 @@ class NodeCore:
     # Outputs
 
     def next_timeout(self) -> float | None:
+        if self.life.phase is Phase.LEFT:
+            return None
         moments = (
             self.endpoint.next_timeout(),
             self.swim.next_timeout(),
             self.inference.next_timeout(),
-            self.serving.next_timeout(),
-            self.dialer.due,
+            self.life.deadline,
+            None if self.leaving else self.serving.next_timeout(),
+            None if self.leaving else self.dialer.due,
         )
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -269,15 +290,24 @@ class NodeCore:
     # Wiring
 
     def _settle(self, now: float) -> None:
-        """Let the cores hear each other until nobody has anything left to say.
+        """Let the cores hear each other until nobody has anything left to say."""
+        if not self.leaving:
+            self._dial(now)
+            load = self.serving.review(now)
+            if load is not None:
+                self._events.append(load)
+        self._exchange(now)
+        if self.leaving:
+            self._depart(now)
+        else:
+            self.serving.plan_announcement(now)
+
+    def _exchange(self, now: float) -> None:
+        """Hand what each core says to those that it concerns.
 
         What comes in flows one way, so one pass in this order is enough; only frames that we send
         to ourselves start another.
         """
-        self._dial(now)
-        load = None if self.leaving else self.serving.review(now)
-        if load is not None:
-            self._events.append(load)
         while True:
             for transported in self.endpoint.take_events():
                 self._on_transport(transported, now)
@@ -291,7 +321,23 @@ class NodeCore:
             self._drop_hostile(self._take_frame_untrusted, frame, self.node_id, now)
         for outgoing in self.swim.datagrams_to_send():
             self.post.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
-        self.serving.plan_announcement(now)
+
+    def _depart(self, now: float) -> None:
+        """Go on with leaving: the sessions of others end, everybody is told, then ours close."""
+        due = self.life.deadline is not None and now >= self.life.deadline
+        if self.life.phase is Phase.DRAINING and (due or not self.inference.stages()):
+            self.inference.give_up(_LEAVING)
+            told = self.endpoint.peers()[: self.config.farewells]
+            self.swim.leave(now, told=told)
+            self.life.move(Evidence.DRAINED, deadline=now + self.config.farewell)
+            self._exchange(now)
+            due = False
+        if self.life.phase is Phase.DEPARTING:
+            unheard = any(self.endpoint.queued_bytes(peer) for peer in self.endpoint.peers())
+            if due or not unheard:
+                self.endpoint.close_all(_LEAVING, now)
+                self.life.move(Evidence.FAREWELL_HEARD)
+                self._events.append(Departed())
 
     def _on_inference(self, event: InferenceEvent, now: float) -> None:
         if isinstance(event, SendFrame):
@@ -401,7 +447,7 @@ class NodeCore:
             self._note(f"refused a message: {error}")
 
     def _dial(self, now: float) -> None:
-        if self.dialer.due is None or now < self.dialer.due or self.leaving:
+        if self.dialer.due is None or now < self.dialer.due:
             return
         reached = [self.endpoint.address_of(peer) for peer in self.endpoint.peers()]
         addresses = [address for address in reached if address is not None]

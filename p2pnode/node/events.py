@@ -30,4 +30,11 @@ class Noted:
     line: str
 
 
-NodeEvent: TypeAlias = ComputeRequested | GenerationEvent | LoadRequested | PeerReached | Noted
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """The node has left the swarm: everybody was told, and no session is open any more."""
+
+
+NodeEvent: TypeAlias = (
+    ComputeRequested | GenerationEvent | LoadRequested | PeerReached | Noted | Departed
+)

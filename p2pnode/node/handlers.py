@@ -45,7 +45,7 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         }
 
     async def stop(params: Params, emit: Emit) -> object:
-        node.stop()
+        node.stop(at_once=bool(params.get("at_once")))
         return {"stopping": True}
 
     async def connect(params: Params, emit: Emit) -> object:

@@ -43,10 +43,6 @@ class Holdings:
         self._life.move(Evidence.FAILED)
         self.layers, self.reason, self.due = range(0), reason, None
 
-    def leave(self) -> None:
-        """Look at nothing any more."""
-        self.reason, self.due = "leaving the swarm", None
-
     def review(self, offers: Sequence[Offer], now: float) -> range | None:
         """Look at the swarm if it is time; return layers to load, or None.
 

@@ -28,7 +28,7 @@ from p2pnode.node.answers import AnswerStream, Question, request_of
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
-from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.events import Departed, LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import RememberedPeer, StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
@@ -42,7 +42,7 @@ from p2pnode.wire.calibration import CalibrationSet
 
 logger = logging.getLogger(__name__)
 
-_GOODBYE = 0.05  # seconds between telling the swarm that we leave and closing the socket
+_GOODBYE = 0.25  # seconds for telling the swarm, when whoever runs the node will not wait
 _INVITED = 4  # addresses in an invite
 
 
@@ -87,6 +87,7 @@ class Node:
         self._streams: dict[int, AnswerStream] = {}
         self._remembered: dict[NodeId, RememberedPeer] = {}
         self._stopping = trio.Event()
+        self._departed = trio.Event()
 
     # Running
 
@@ -108,9 +109,11 @@ class Node:
             finally:
                 self._socket.close()
 
-    def stop(self) -> None:
-        """Leave the swarm and end :meth:`run`."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Leave the swarm and end :meth:`run`; ``at_once`` without waiting for others' answers."""
         self._stopping.set()
+        if at_once:
+            self._driver.call(lambda now: self.core.leave(now, drain=0.0))
 
     @staticmethod
     async def _read_calibrations(model: ModelInfo) -> CalibrationSet | None:
@@ -159,13 +162,19 @@ class Node:
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
             task_status.started()
-            try:
-                await self._stopping.wait()
-            finally:
-                with trio.CancelScope(shield=True):
-                    self._driver.call(self.core.leave)
-                    await trio.sleep(_GOODBYE)
+            await self._depart_when_told()
             nursery.cancel_scope.cancel()
+
+    async def _depart_when_told(self) -> None:
+        """Wait for the word, then for the answers of others; leave at once when cancelled."""
+        try:
+            await self._stopping.wait()
+            self._driver.call(self.core.leave)
+            await self._departed.wait()
+        finally:
+            with trio.move_on_after(_GOODBYE, shield=True):
+                self._driver.call(lambda now: self.core.leave(now, drain=0.0))
+                await self._departed.wait()
 
     def _take_up_model(self) -> None:
         model, hold, known = self._model, self.settings.hold, self._calibrations
@@ -224,6 +233,8 @@ class Node:
                 self._remember(peer, address)
             case Noted(line):
                 logger.info(line)
+            case Departed():
+                self._departed.set()
             case _:
                 self._route(event)
 
@@ -301,8 +312,11 @@ class Node:
 
     def _route(self, event: GenerationEvent) -> None:
         stream = self._streams.get(event.generation)
-        if stream is not None:
-            stream.put(event)
+        if stream is None:
+            return
+        stream.put(event)
+        if stream.is_unread and self._streams.pop(event.generation, None) is not None:
+            self.core.counters["answer cancelled: its reader stopped reading"] += 1
 
     # For faces
 

@@ -22,7 +22,7 @@ from p2pnode.inference.work import Forward, run_work
 from p2pnode.membership.config import simulation as membership_simulation
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.core import NodeCore
-from p2pnode.node.events import LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.events import Departed, LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import missing_layers
 from p2pnode.sansio import Address, NodeId
@@ -169,7 +169,7 @@ class Swarm:
                     self._compute(name, node, event)
                 case LoadRequested(layers):
                     self._load(name, node, layers)
-                case Noted() | PeerReached():
+                case Noted() | PeerReached() | Departed():
                     pass
                 case _:
                     self.answers.append((self.network.now, name, event))

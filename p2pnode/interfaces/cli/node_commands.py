@@ -64,14 +64,15 @@ def join(code: str, as_json: bool, verbose: bool, **chosen: Any) -> None:
     _run(UpOptions(**{**chosen, "peer": peers}), as_json, verbose)
 
 
-@click.command(epilog="Example:\n\n  p2pnode stop")
+@click.command(epilog="Examples:\n\n  p2pnode stop\n\n  p2pnode stop --now")
 @state_option
-def stop(state: Path | None) -> None:
-    """Stop the node running on this machine, the proper way."""
+@click.option("--now", "at_once", is_flag=True, help="Do not wait for answers of other nodes.")
+def stop(state: Path | None, at_once: bool) -> None:
+    """Stop the node running on this machine, after the answers it computes for others."""
     from p2pnode.net.control import ControlClient, find_control_path
 
     with ControlClient(find_control_path(state_of(state))) as client:
-        client.call("stop")
+        client.call("stop", {"at_once": at_once})
     say("the node is leaving its swarm")
 
 
