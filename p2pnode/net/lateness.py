@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -13,18 +14,19 @@ WINDOW = 60.0
 """Seconds that the figures speak for."""
 
 
-class LoopWatch:
+class Lateness:
     """Asks to be woken every second, and notes how late that was."""
 
     def __init__(self) -> None:
         self._late: deque[float] = deque(maxlen=int(WINDOW / PERIOD))
 
-    async def run(self) -> None:
-        """Measure until cancelled."""
+    async def run(self, awake: Callable[[], None]) -> None:
+        """Measure until cancelled; ``awake`` is called each time, since the loop is awake then."""
         while True:
             due = trio.current_time() + PERIOD
             await trio.sleep_until(due)
             self._late.append(trio.current_time() - due)
+            awake()
 
     def late_ms(self) -> tuple[float, float]:
         """Return the p50 and p99 of the last minute, in milliseconds; zeros before a sample."""

@@ -41,7 +41,7 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         return {
             "code": encode_invite(way_in),
             "addresses": [list(address) for address in way_in.addresses],
-            "swarm_tag": node.core.origin.swarm_tag.hex(),
+            "swarm_tag": node.swarm_tag.hex(),
         }
 
     async def stop(params: Params, emit: Emit) -> object:

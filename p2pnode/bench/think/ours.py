@@ -1,8 +1,8 @@
 """p2pnode: V-Frames through the production transport.
 
-A real handshake, every datagram sealed, repair and parity as a node has them by default. Driver,
-socket and the thread that watches it are put together as a node has them; a core in a node's place
-acts on a message as it comes, and leaves the rest to the loop.
+A real handshake, every datagram sealed, repair and parity as a node has them by default. Reactor,
+socket and the engine thread that waits at it are those of a node; a core in a node's place acts on
+a message as it comes, and leaves the rest to the loop.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Never, TypeGuard
 
 import trio
-import trio.testing
 
 from p2pnode.bench.think.contestant import (
     HOST,
@@ -30,8 +28,7 @@ from p2pnode.bench.think.contestant import (
     Ready,
 )
 from p2pnode.bench.think.frames import frame_codec
-from p2pnode.net.compute import ComputeWorker, Failed, Finished, Served, Watch
-from p2pnode.net.driver import Driver
+from p2pnode.net.reactor import Reactor
 from p2pnode.net.udp import UdpSocket, open_udp
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.config import TransportConfig
@@ -50,7 +47,7 @@ _SECRET_BYTES = 32
 
 
 def p2pnode() -> Contestant:
-    """Endpoint, driver and socket as a node composes them, without the rest of the node."""
+    """Endpoint, reactor and socket as a node composes them, without the rest of the node."""
     return Contestant("p2pnode", frame_codec, Link(_serve, _caller))
 
 
@@ -86,32 +83,8 @@ class _Reader:
                 self._events.append(event)
 
 
-async def _drive(driver: Driver[TransportEvent], socket: UdpSocket) -> None:
-    """Run a driver with a thread that watches its socket."""
-    worker = ComputeWorker()
-
-    def serve() -> Served | None:
-        received = driver.receive_in_worker(_is_work)
-        if received is None:
-            return None
-        return Served(None, received.is_loop_wanted, received.is_answered)
-
-    def done(outcome: Finished[None] | Failed) -> None:
-        if isinstance(outcome, Failed):
-            raise outcome.error
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(worker.run)
-        nursery.start_soon(driver.run)
-        await trio.testing.wait_all_tasks_blocked()  # the driver knows its clock then
-        worker.watch(
-            Watch(socket.fileno, serve, driver.rest_in_worker, done, driver.let_worker_watch)
-        )
-        await worker.compute(lambda: None)  # watching begins after a job
-
-
-def _is_work(event: TransportEvent) -> TypeGuard[Never]:
-    return False
+def _no_job(event: TransportEvent) -> None:
+    """Leave it to the loop: the engine thread is there to wait at the socket."""
 
 
 def _serve(ready: Ready) -> None:
@@ -128,9 +101,11 @@ async def _echo_forever(ready: Ready) -> None:
 
     socket = open_udp(HOST)
     endpoint = _endpoint(secret)
-    driver = Driver(_Reader(endpoint, on_message), socket, lambda event, now: None)
+    reactor = Reactor(
+        _Reader(endpoint, on_message), socket, lambda event, now: None, job_of=_no_job
+    )
     ready({"port": socket.address[1], "secret": secret.hex()})
-    await _drive(driver, socket)
+    await reactor.run()
 
 
 @contextmanager
@@ -188,16 +163,16 @@ class _Caller:
     async def _run(self, socket: UdpSocket, facts: Facts) -> None:
         self._endpoint = _endpoint(bytes.fromhex(facts["secret"]))
         core = _Reader(self._endpoint, self._on_message)
-        self._driver = Driver(core, socket, self._on_event)
-        self._driver.call(lambda now: self._endpoint.connect((HOST, facts["port"]), now))
-        await _drive(self._driver, socket)
+        self._reactor = Reactor(core, socket, self._on_event, job_of=_no_job)
+        self._reactor.call(lambda _, now: self._endpoint.connect((HOST, facts["port"]), now))
+        await self._reactor.run()
 
     async def _echo(self, hidden: F16Array, count: int) -> Echoes:
         self._hidden, self._seconds, self._left = hidden, [], count
         self._finished = trio.Event()
         try:
             with trio.fail_after(PATIENCE):
-                self._driver.call(self._send)
+                self._reactor.call(lambda _, now: self._send(now))
                 await self._finished.wait()
         except trio.TooSlowError as error:
             raise OSError("no answer") from error

@@ -1,0 +1,90 @@
+"""What the engine thread does for a node: compute for stages, and load layers."""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from p2pnode.engine.base import Engine, StageCost
+from p2pnode.engine.registry import load_engine
+from p2pnode.errors import UserError
+from p2pnode.inference.events import ComputeRequested
+from p2pnode.inference.work import Forward, Work, WorkFailed, WorkResult, run_work
+from p2pnode.net.jobs import Failed, Finished, Job
+from p2pnode.node.core import NodeCore
+from p2pnode.node.events import LoadRequested, NodeEvent
+from p2pnode.node.models import data_signature
+
+logger = logging.getLogger(__name__)
+
+
+class EngineJobs:
+    """Turns a core's requests into jobs; the engine is touched in the engine thread alone."""
+
+    def __init__(self, model: Path | None, kv_bytes: int) -> None:
+        self._model = model
+        self._kv_bytes = kv_bytes
+        self._engine: Engine | None = None
+
+    def job_of(self, event: NodeEvent) -> Job[NodeCore, Any] | None:
+        """Return what the engine thread is to do about ``event``, if anything."""
+        if isinstance(event, ComputeRequested):
+            return self._compute_job(event)
+        if isinstance(event, LoadRequested):
+            return self._load_job(event.layers)
+        return None
+
+    def _compute_job(self, request: ComputeRequested) -> Job[NodeCore, WorkResult]:
+        job, work = request.job, request.work
+
+        def done(core: NodeCore, outcome: Finished[WorkResult] | Failed, now: float) -> None:
+            core.compute_finished(job, outcome.unwrap(), now)
+
+        return Job(
+            lambda: self._run(work),
+            done,  # in the engine thread: the next stage waits
+            units_of(work),
+            lambda core: core.inference.wants(job),
+        )
+
+    def _load_job(self, layers: range) -> Job[NodeCore, StageCost]:
+        """Load in the engine thread: computing waits, the loop does not."""
+
+        def done(core: NodeCore, outcome: Finished[StageCost] | Failed, now: float) -> None:
+            if isinstance(outcome, Finished):
+                core.layers_loaded(layers, outcome.value, now)
+                return
+            core.load_failed(str(outcome.error) or type(outcome.error).__name__, now)
+
+        return Job(lambda: self._load(layers), done, math.inf)
+
+    def _run(self, work: Work) -> WorkResult:
+        if self._engine is None:
+            return WorkFailed("no layers are loaded here")
+        try:
+            return run_work(self._engine, work, time.perf_counter)
+        except Exception as error:
+            logger.exception("the engine failed")
+            return WorkFailed(f"the engine failed: {error}")
+
+    def _load(self, layers: range) -> StageCost:
+        if self._model is None:
+            raise UserError("this node has no model")
+        try:
+            engine = load_engine(
+                self._model, layers, kv_budget_bytes=self._kv_bytes, signature=data_signature
+            )
+            cost = engine.measure()
+        except Exception:
+            logger.exception("loading failed")
+            raise
+        self._engine = engine
+        return cost
+
+
+def units_of(work: Work) -> int:
+    """Return how much ``work`` is: rows times layers, and none for freeing memory."""
+    if not isinstance(work, Forward):
+        return 0
+    return sum(batch.rows for batch in work.batches) * len(work.layers)
