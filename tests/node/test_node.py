@@ -1,0 +1,132 @@
+"""Whole nodes on loopback: the core is touched under the lock alone, whoever asks."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from p2pnode.net.reactor import Reactor
+from p2pnode.node import node as node_module
+from p2pnode.node.config import HoldingsConfig, NodeConfig
+from p2pnode.node.handlers import handlers
+from p2pnode.node.node import Node, NodeSettings
+from p2pnode.sansio import Address
+from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from tests.net.toys import Guard
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Guards:
+    """Puts a guard before the core of every node that is made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.guards: list[Guard] = []
+        monkeypatch.setattr(node_module, "Reactor", self._reactor)
+
+    def _reactor(self, core: Any, *arguments: Any, **options: Any) -> Reactor[Any, Any]:
+        guard: Any = Guard(core)
+        reactor: Reactor[Any, Any] = Reactor(guard, *arguments, **options)
+        guard.holds(reactor._monitor._lock)
+        self.guards.append(guard)
+        return reactor
+
+    @property
+    def faults(self) -> list[str]:
+        return [fault for guard in self.guards for fault in guard.faults]
+
+
+@pytest.fixture(name="model")
+def _model(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    return path
+
+
+def settings(
+    state: Path, model: Path, layers: range, peers: tuple[Address, ...] = ()
+) -> NodeSettings:
+    state.mkdir(mode=0o700)
+    return NodeSettings(
+        config=NodeConfig(state.name, holdings=HoldingsConfig(layers=layers), drain=0.0),
+        state=state,
+        model=model,
+        host="127.0.0.1",
+        peers=peers,
+        mdns=False,
+    )
+
+
+@asynccontextmanager
+async def running(*nodes: Node) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            await nursery.start(node.run)
+        yield
+        for node in nodes:
+            node.stop()
+
+
+async def until_covered(node: Node) -> None:
+    with trio.fail_after(60):
+        while (picture := node.snapshot()).missing_layers or not picture.n_layers:
+            await trio.testing.wait_all_tasks_blocked(0.02)
+
+
+async def test_the_core_of_a_node_is_never_touched_without_the_lock(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guards = Guards(monkeypatch)
+    events: list[Any] = []
+
+    async def emit(event: Any) -> None:
+        events.append(event)
+
+    one = Node(settings(tmp_path / "one", model, range(2)))
+    async with running(one):
+        swarm_secret = (tmp_path / "one" / "swarm.secret").read_text()
+        host, port = one.snapshot().listening[0].rsplit(":", 1)
+        late = settings(tmp_path / "two", model, range(2, 4), ((host, int(port)),))
+        secret = tmp_path / "two" / "swarm.secret"
+        secret.write_text(swarm_secret)
+        secret.chmod(0o600)
+        two = Node(late)
+        async with running(two):
+            await until_covered(two)
+            call = handlers(two)
+            await call["connect"]({"address": f"{host}:{port}"}, emit)
+            await call["invite"]({}, emit)
+            asked = {"prompt": "hi", "raw": True, "max_tokens": 8, "ignore_eos": True}
+            answer: Any = await call["generate"](asked, emit)
+            picture: Any = await call["snapshot"]({}, emit)
+    assert len(answer["token_ids"]) == 8
+    assert [event["event"] for event in events].count("token") == 8
+    assert picture is not None
+    assert guards.faults == []
+
+
+async def test_a_core_that_fails_ends_its_node_with_that_error_alone(
+    tmp_path: Path, model: Path
+) -> None:
+    node = Node(settings(tmp_path / "one", model, range(2)))
+
+    def break_it(core: Any, now: float) -> None:
+        core.next_timeout = lambda: 1 / 0
+
+    async def run() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await node.run()
+        ended.set()
+
+    ended = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        with trio.fail_after(30):
+            while not hasattr(node, "_reactor"):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            node._reactor.call(break_it)
+            await ended.wait()
