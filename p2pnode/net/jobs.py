@@ -66,13 +66,45 @@ class Job(Generic[CoreT, T]):
 
 
 class Pace:
-    """How long a job takes, judged by the last one."""
+    """How long a job takes at most, judged by the jobs before it.
+
+    A job of more rows takes longer than one of fewer, but less a row. So one of ``u`` units that
+    took ``s`` seconds bounds every other: one of ``n`` units takes at most ``s * max(1, n / u)``.
+    The last job seen of each size, by powers of two, is kept: a prefill of 64 rows says little
+    about a decode, and the job that happened to come before may have been either.
+    """
 
     def __init__(self) -> None:
-        self._last = math.inf
+        self._seen: dict[int, tuple[float, float]] = {}
 
     def most_seconds(self, units: float) -> float:
-        return self._last
+        """Return the seconds that a job of ``units`` takes at most; infinity where nobody knows."""
+        if units <= 0 or math.isinf(units):
+            return max(0.0, units)
+        same = self._seen.get(_size(units))
+        if same is not None:
+            return _bound(same, units)
+        return min((_bound(one, units) for one in self._seen.values()), default=math.inf)
 
     def learn(self, units: float, seconds: float) -> None:
-        self._last = seconds
+        """Take in that a job of ``units`` took ``seconds``.
+
+        A slow one is believed at once, a quick one by half: to be wrong about the next one costs
+        peers their acknowledgements one way, and the job a millisecond the other.
+        """
+        if units <= 0 or math.isinf(units):
+            return
+        size = _size(units)
+        known = self._seen.get(size)
+        if known is not None:
+            seconds = max(seconds, (seconds + _bound(known, units)) / 2)
+        self._seen[size] = (units, seconds)
+
+
+def _bound(seen: tuple[float, float], units: float) -> float:
+    known_units, seconds = seen
+    return seconds * max(1.0, units / known_units)
+
+
+def _size(units: float) -> int:
+    return math.frexp(units)[1]

@@ -112,7 +112,7 @@ class Reactor(Generic[CoreT, EventT]):
         tasks += [
             self._receive,
             self._keep_time,
-            partial(self._lateness.run, lambda: None),
+            partial(self._lateness.run, self._monitor.take_over),
         ]
         async with trio.open_nursery() as self._nursery:
             for task in tasks:
@@ -219,6 +219,7 @@ class Reactor(Generic[CoreT, EventT]):
             with trio.CancelScope() as self._alarm:
                 self._set_alarm(self._monitor.next_alarm(anew=True))
                 await trio.sleep_forever()
+            self._monitor.take_over()
             # Whoever waits may be late: nobody is to be found silent who was not.
             self._drain()
             self._flush()

@@ -9,7 +9,7 @@ import trio.testing
 from hypothesis import given, strategies as st
 
 from p2pnode.net.jobs import Finished, Job
-from p2pnode.net.monitor import STUCK_SECONDS, Monitor
+from p2pnode.net.monitor import BRIEF_SECONDS, STUCK_SECONDS, Monitor
 from p2pnode.net.waiter import Waiter
 from tests.net.toys import PEER, ToyCore, ToySocket, job_of
 
@@ -107,6 +107,49 @@ async def test_brief_work_begins_without_a_word_to_the_loop(bench: Bench) -> Non
     assert bench.signals.taken() == []
 
 
+@pytest.mark.parametrize("kind", [b"work long", b"work load", b"work never seen"])
+async def test_others_are_told_before_long_work_begins(bench: Bench, kind: bytes) -> None:
+    if kind == b"work never seen":
+        bench.monitor._pace._seen.clear()
+    job = bench.hear(kind)
+    assert job is not None
+    assert bench.waiter() is Waiter.LOOP
+    assert "wake loop" in bench.signals.taken()
+
+
+async def test_long_work_after_brief_work_is_long(bench: Bench) -> None:
+    for _ in range(3):
+        bench.finish(bench.hear(b"work brief"), 0.01)
+        bench.monitor.rest()
+    bench.signals.taken()
+    bench.hear(b"work long")
+    assert bench.waiter() is Waiter.LOOP
+    assert "wake loop" in bench.signals.taken()
+
+
+async def test_brief_work_after_long_work_is_brief(bench: Bench) -> None:
+    bench.finish(bench.hear(b"work long"), 10.0)
+    bench.monitor.rest()
+    bench.signals.taken()
+    bench.hear(b"work brief")
+    assert bench.waiter() is Waiter.NOBODY
+    assert bench.signals.taken() == []
+
+
+async def test_many_brief_jobs_in_a_row_are_not_brief_together(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench.core.events += ["work brief"] * 5
+    job = bench.hear(b"work brief")
+    waiters = []
+    while job is not None:
+        waiters.append(bench.waiter())
+        autojump_clock.jump(0.008)
+        job = bench.monitor.finish(job, Finished(None), 0.008)
+    assert waiters == [Waiter.NOBODY, Waiter.NOBODY, *[Waiter.LOOP] * 4]
+    assert BRIEF_SECONDS == 0.02
+
+
 async def test_the_loop_waits_where_something_is_due_while_brief_work_goes_on(
     bench: Bench,
 ) -> None:
@@ -191,6 +234,23 @@ async def test_the_loops_alarm_is_late_for_timers_that_the_thread_keeps(
     bench.core.timers.remove(now + 1)
     assert bench.monitor.next_alarm() is None  # it only moves forward in haste
     assert bench.monitor.next_alarm(anew=True) == pytest.approx(now + 5 + STUCK_SECONDS)
+
+
+async def test_every_timer_is_the_loops_while_it_waits(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    now = trio.current_time()
+    bench.core.timers = [now + 5]
+    bench.monitor.rest()
+    bench.monitor.next_alarm(anew=True)
+    job = bench.hear(b"work long")
+    assert bench.monitor.next_alarm() == pytest.approx(now + 5)
+    bench.core.events.append("work long")
+    bench.signals.taken()
+    bench.core.timers.append(now + 1)  # a result made it
+    bench.finish(job, 10.0)
+    assert bench.signals.taken().count("wake loop") == 1  # its alarm is set for later
+    assert bench.monitor.next_alarm() == pytest.approx(now + 1)
 
 
 async def test_the_loop_takes_over_from_a_brief_job_that_is_none(

@@ -165,6 +165,39 @@ async def test_a_job_that_is_not_wanted_any_more_is_not_begun(bench: Bench) -> N
 # Who waits
 
 
+async def test_others_are_heard_during_a_long_job_that_follows_a_brief_one(bench: Bench) -> None:
+    bench.units = lambda event: 1.0 if "brief" in event else 1e6
+
+    def run(event: str) -> str:
+        if "long" in event:
+            assert bench.release.wait(20)
+        return event
+
+    bench.run = run
+    async with bench.running():
+        for count in range(1, 4):
+            bench.far.send(b"work brief")
+            await until(lambda count=count: len(bench.core.results) == count)  # type: ignore[misc]
+        bench.far.send(b"work long")
+        bench.far.send(b"news")
+        await until(lambda: "news" in bench.told)  # the loop reads it: the thread is busy
+        assert bench.waiter is Waiter.LOOP
+        assert len(bench.core.results) == 3
+        bench.release.set()
+        await until(lambda: bench.waiter is Waiter.THREAD)
+
+
+async def test_the_loop_takes_over_from_a_job_that_was_thought_to_be_brief(bench: Bench) -> None:
+    bench.run = lambda event: bench.release.wait(20)
+    async with bench.running():
+        bench.far.send(b"work endless")
+        await until(lambda: bool(bench.computed_in))
+        assert bench.waiter is not Waiter.THREAD
+        bench.far.send(b"news")
+        await until(lambda: "news" in bench.told)
+        assert bench.waiter is Waiter.LOOP
+
+
 async def test_the_waiting_thread_keeps_the_timers(bench: Bench) -> None:
     class Ticking(ToyCore):
         def handle_timeout(self, now: float) -> None:

@@ -1,0 +1,66 @@
+"""What the engine thread is told of a node's work."""
+
+import math
+
+from p2pnode.engine.base import StageCost
+from p2pnode.inference.activations import token_batch
+from p2pnode.inference.events import ComputeRequested
+from p2pnode.inference.work import Forward, Release, WorkFailed
+from p2pnode.net.jobs import Failed, Finished
+from p2pnode.node.engine_jobs import EngineJobs, units_of
+from p2pnode.node.events import LoadRequested, Noted
+
+DECODE = Forward(b"s", range(10, 20), (token_batch((1,), 7),), "f16", None, 0)
+PREFILL = Forward(
+    b"s", range(10, 20), (token_batch((1,) * 64, 0), token_batch((1,) * 32, 64)), "f16", None, 0
+)
+
+
+def test_work_is_measured_in_rows_and_layers() -> None:
+    assert units_of(DECODE) == 10
+    assert units_of(PREFILL) == 96 * 10
+    assert units_of(Release(b"s")) == 0
+
+
+def test_loading_is_long_and_what_is_neither_is_no_job() -> None:
+    jobs = EngineJobs(None, 1 << 20)
+    load = jobs.job_of(LoadRequested(range(4), "alone"))
+    compute = jobs.job_of(ComputeRequested(1, DECODE))
+    assert load is not None
+    assert compute is not None
+    assert math.isinf(load.units)
+    assert compute.units == 10
+    assert jobs.job_of(Noted("a line")) is None
+
+
+class Core:
+    """Hears what a node core would."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def compute_finished(self, job: int, result: object, now: float) -> None:
+        self.heard.append((job, result))
+
+    def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:
+        self.heard.append((layers, cost))
+
+    def load_failed(self, reason: str, now: float) -> None:
+        self.heard.append(reason)
+
+
+def test_work_without_an_engine_fails_by_name() -> None:
+    core = Core()
+    job = EngineJobs(None, 1 << 20).job_of(ComputeRequested(3, DECODE))
+    assert job is not None
+    job.done(core, Finished(job.run()), 0.0)  # type: ignore[arg-type]
+    assert core.heard == [(3, WorkFailed("no layers are loaded here"))]
+
+
+def test_a_load_that_fails_is_told_to_the_core() -> None:
+    core = Core()
+    job = EngineJobs(None, 1 << 20).job_of(LoadRequested(range(4), "alone"))
+    assert job is not None
+    job.done(core, Failed(MemoryError()), 0.0)  # type: ignore[arg-type]
+    job.done(core, Finished(StageCost(1, 2, 3, 4)), 0.0)  # type: ignore[arg-type]
+    assert core.heard == ["MemoryError", (range(4), StageCost(1, 2, 3, 4))]
