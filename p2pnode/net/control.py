@@ -22,6 +22,7 @@ from p2pnode.net.control_lines import (
     Request,
     control_path,
     encode_line,
+    encode_result,
     find_control_path,
     parse_request_untrusted,
 )
@@ -140,7 +141,7 @@ async def _answer(request: Request, handler: Handler, emit: Emit) -> bytes:
     take down a node that computes for others.
     """
     try:
-        return encode_line({"id": request.id, "result": await handler(request.params, emit)})
+        return encode_result(request.id, await handler(request.params, emit))
     except UserError as error:
         return _error_line(request.id, str(error), error.hint)
     except Exception as error:

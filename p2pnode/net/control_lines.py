@@ -34,14 +34,41 @@ class Request:
     params: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A result that is JSON already: large ones are made off the loop."""
+
+    text: bytes
+
+
+def render(value: object) -> Rendered:
+    """Write ``value`` as JSON, without a line's end.
+
+    Raises:
+        TypeError, ValueError: JSON cannot write it.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Rendered(text.encode("utf-8", "surrogatepass"))
+
+
 def encode_line(body: Mapping[str, Any]) -> bytes:
     """Return ``body`` as one line.
 
     Raises:
         TypeError, ValueError: JSON cannot write it.
     """
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass") + b"\n"
+    return render(body).text + b"\n"
+
+
+def encode_result(number: int, result: object) -> bytes:
+    """Return the line that ends a request with ``result``, which may be :class:`Rendered`.
+
+    Raises:
+        TypeError, ValueError: JSON cannot write it.
+    """
+    if not isinstance(result, Rendered):
+        return encode_line({"id": number, "result": result})
+    return b'{"id":%d,"result":%b}\n' % (number, result.text)
 
 
 def parse_object_untrusted(line: bytes) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from p2pnode.net.control_lines import (
     LineBuffer,
     control_path,
     encode_line,
+    encode_result,
     find_control_path,
     parse_request_untrusted,
+    render,
 )
 
 T = TypeVar("T")
@@ -361,3 +363,9 @@ def test_a_client_looks_wherever_the_node_may_be(
     with socket.socket(socket.AF_UNIX) as node:
         node.bind(str(path))
         assert find_control_path(tmp_path / "state") == path
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9))
+def test_a_rendered_result_makes_the_same_line(result: object) -> None:
+    assert encode_result(7, render(result)) == encode_result(7, result)
+    assert json.loads(encode_result(7, render(result))) == {"id": 7, "result": result}

@@ -1,5 +1,7 @@
 """Whole nodes on loopback: the core is touched under the lock alone, whoever asks."""
 
+import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,11 +11,13 @@ import pytest
 import trio
 import trio.testing
 
+from p2pnode.net.control_lines import Rendered
 from p2pnode.net.reactor import Reactor
-from p2pnode.node import node as node_module
+from p2pnode.node import handlers as handlers_module, node as node_module
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.handlers import handlers
 from p2pnode.node.node import Node, NodeSettings
+from p2pnode.node.snapshot import NodeSnapshot, to_json
 from p2pnode.sansio import Address
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from tests.net.toys import Guard
@@ -107,6 +111,29 @@ async def test_the_core_of_a_node_is_never_touched_without_the_lock(
     assert [event["event"] for event in events].count("token") == 8
     assert picture is not None
     assert guards.faults == []
+
+
+async def test_a_large_picture_is_rendered_off_the_loop(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noted(taken: NodeSnapshot) -> dict[str, Any]:
+        rendered_in.append(threading.get_ident())
+        return to_json(taken)
+
+    async def emit(event: object) -> None:
+        raise AssertionError(event)
+
+    rendered_in: list[int] = []
+    monkeypatch.setattr(handlers_module, "to_json", noted)
+    node = Node(settings(tmp_path / "one", model, range(4)))
+    async with running(node):
+        few = await handlers(node)["snapshot"]({}, emit)
+        monkeypatch.setattr(handlers_module, "_FEW_PEERS", -1)
+        many = await handlers(node)["snapshot"]({}, emit)
+    assert isinstance(few, dict)
+    assert isinstance(many, Rendered)
+    assert json.loads(many.text)["node_id"] == few["node_id"]
+    assert rendered_in[0] == threading.get_ident() != rendered_in[1]
 
 
 async def test_a_core_that_fails_ends_its_node_with_that_error_alone(
