@@ -24,7 +24,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """The verdict: this member did not answer, in as many ways as we asked."""
+    """The end of a probe: this member did not answer, in as many ways as we asked."""
 
     target: NodeId
     reason: str
@@ -32,7 +32,7 @@ class Silent:
 
 Step: TypeAlias = Send | Silent
 
-URGENT_ATTEMPTS = 2  # one would judge before a helper's nack can be here
+URGENT_ATTEMPTS = 2  # one would conclude before a helper's nack can be here
 RELAY_ATTEMPTS = 2
 RELAY_SHARE = 0.4  # of the ack timeout, for each: so the nack is there within one
 
@@ -111,7 +111,7 @@ class FailureDetector:
         return [] if target is None else self.probe(target, now)
 
     def probe(self, target: NodeId, now: float, *, urgent: bool = False) -> list[Step]:
-        """Probe ``target``; when ``urgent``, ask the helpers at once too and judge sooner."""
+        """Probe ``target``; when ``urgent``, ask the helpers at once too and conclude sooner."""
         if target in self._probes and not urgent:
             return []
         self._end(target)
@@ -128,7 +128,7 @@ class FailureDetector:
         if probe is None:
             return []
         if probe.attempt >= probe.attempts:
-            return [self._give_verdict(probe)]
+            return [self._conclude(probe)]
         helpers = [] if probe.helpers else self._ask_helpers(probe, now)
         return [self._ping(probe, now), *helpers]
 
@@ -151,7 +151,7 @@ class FailureDetector:
         """Take it from elsewhere that ``peer`` answers."""
         self._end(peer)
 
-    def knock(self, target: NodeId) -> list[Step]:
+    def ping_once(self, target: NodeId) -> list[Step]:
         """Ping once and wait for nothing: the point is the accusation that goes with it."""
         return [Send(target, Ping(self._new_number()))]
 
@@ -207,7 +207,7 @@ class FailureDetector:
         self._questions[number] = _Question(probe.target, answerer, now)
         return number
 
-    def _give_verdict(self, probe: _Probe) -> Step:
+    def _conclude(self, probe: _Probe) -> Step:
         """End an unanswered probe. Helpers that did not even nack speak against us (Lifeguard)."""
         self._end(probe.target)
         missing = probe.helpers - len(probe.nacked)

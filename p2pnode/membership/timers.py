@@ -15,7 +15,7 @@ class ProbeDue:
 
 @dataclass(frozen=True, slots=True)
 class AttemptOver:
-    """The target had its time to answer this attempt: try again, or give the verdict."""
+    """The target had its time to answer this attempt: try again, or conclude that it is silent."""
 
     probe: int
 

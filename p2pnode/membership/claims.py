@@ -13,7 +13,7 @@ from p2pnode.membership.timers import ChallengeDue, SuspicionOver, Timers
 from p2pnode.sansio import NodeId, Rng
 
 
-class Judge:
+class Claims:
     """Weighs claims about members, ours and others', and signs ours.
 
     Methods return the probes that ought to follow.
@@ -72,19 +72,19 @@ class Judge:
         if subject not in self._suspicions:
             self._events.append(MemberSuspected(subject, reason))
             return self._suspect(signed.claim, now)
-        self.acquit(subject)  # nothing hangs over the dead
+        self.clear(subject)  # the dead are suspected no longer
         self._detector.unwatch(subject)
         self._events.append(MemberDied(subject, reason))
         return []
 
-    def sentence(self, timer: SuspicionOver, now: float) -> list[Step]:
+    def suspicion_over(self, timer: SuspicionOver, now: float) -> list[Step]:
         """End a suspicion that was not refuted in time."""
         entry = self._members.entry(timer.subject)
         suspicion = self._suspicions.get(timer.subject)
         if entry is None or suspicion is None or suspicion.version != timer.version:
             return []
         if now > suspicion.deadline + self._config.ack_timeout:
-            # We slept through it, so the refutation may lie unread before our door.
+            # We slept through it, so the refutation may lie unread in our socket.
             self._detector.awareness.change(1)
             suspicion.deadline = now + self._config.ack_timeout
             self._timers.start(timer, suspicion.deadline)
@@ -103,10 +103,10 @@ class Judge:
         ):
             return []
         self._timers.start(timer, now + self._config.ack_timeout)
-        return self._detector.knock(timer.subject)
+        return self._detector.ping_once(timer.subject)
 
-    def acquit(self, subject: NodeId) -> None:
-        """Drop what hangs over a member, if anything does."""
+    def clear(self, subject: NodeId) -> None:
+        """Drop the suspicion of a member, if there is one."""
         suspicion = self._suspicions.pop(subject, None)
         if suspicion is not None:
             self._timers.stop(SuspicionOver(subject, suspicion.version))

@@ -1,4 +1,4 @@
-"""The door: which news is news, and whether its author signed it.
+"""Which news is news, and whether its author signed it.
 
 A signature check costs about 60 us, a comparison of versions nothing, so what is known already is
 set aside unchecked. Gossip repeats itself: most of what arrives is known.
@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from p2pnode.errors import RemoteProtocolError
+from p2pnode.membership.claims import Claims
 from p2pnode.membership.config import MembershipConfig
-from p2pnode.membership.judgement import Judge
 from p2pnode.membership.members import Members
 from p2pnode.membership.own_record import OwnRecord
 from p2pnode.membership.records import (
@@ -23,7 +23,7 @@ from p2pnode.membership.records import (
 )
 
 
-class Vetting:
+class NewsFilter:
     """Lets in what is new and genuine."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Vetting:
         swarm_tag: bytes,
         own: OwnRecord,
         members: Members,
-        judge: Judge,
+        claims: Claims,
         counters: Counter[str],
     ) -> None:
         self._config = config
@@ -41,7 +41,7 @@ class Vetting:
         self._swarm_tag = swarm_tag
         self._own = own
         self._members = members
-        self._judge = judge
+        self._claims = claims
         self._counters = counters
 
     def admit_untrusted(self, news: Sequence[News]) -> list[News]:
@@ -73,7 +73,7 @@ class Vetting:
             case SignedClaim(claim) if claim.subject == own_id:
                 return claim.version == self._own.version and not self._own.record.left
             case SignedClaim(claim):
-                return self._judge.is_news(claim)
+                return self._claims.is_news(claim)
 
     def _surpasses_us(self, record: Record) -> bool:
         """Return whether a record of ours comes from a life we do not remember."""
