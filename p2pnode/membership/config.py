@@ -1,9 +1,10 @@
 """Settings of the membership room; every time is in seconds of the core's clock."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pnode.errors import ConfigError
+from p2pnode.membership.limits import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,32 @@ class MembershipConfig:
     """Signatures checked for one datagram, about 60 us each. 72 is the most records that fit one
     push/pull message, so honest traffic never meets it."""
 
+    lookers: int = 8
+    """Members that probe an accused at once when they hear of it, on average; in a swarm of ten
+    that is everyone. The others look when a suspicion of theirs ends. Enough that one of them gets
+    through at 30 % loss, few enough that an accusation moves no whole swarm. A guess."""
+
+    max_accused_at_once: int = 64
+    """Suspicions that one claimant may have begun here; its further claims only make us look. Above
+    half of a swarm of 100, cut off at once."""
+
+    false_claims_excused: float = 2.0
+    """Accusations of members that answered our probe, forgiven to one claimant: a link may be bad
+    between two members only. Beyond, its claims only make us look, for a while. A guess."""
+
+    false_claim_half_life: float = 300.0
+    """Seconds after which half of a claimant's false accusations are forgotten. A guess."""
+
+    distrust_first: float = 15.0
+    """Half of the seconds that the first false accusation beyond those excused costs; each further
+    one doubles them, up to ``distrust_longest``. A guess."""
+
+    distrust_longest: float = 600.0
+    """The longest that a claimant's claims only make us look. A guess."""
+
+    limits: Limits = field(default_factory=Limits)
+    """What may be asked of this node a second, by one member and by all; see there."""
+
     max_datagram: int = 1100
     """Bytes of a message sent as one datagram, our headers included; below the base MTU of 1200
     less the transport's headers."""
@@ -111,6 +138,10 @@ class MembershipConfig:
             raise ConfigError("a probe must be over before the next begins")
         if self.suspicion_multiplier <= 0 or self.suspicion_max_factor < 1:
             raise ConfigError("a suspicion must last, and its longest is no less than its shortest")
+        if self.lookers < 1 or self.max_accused_at_once < 1:
+            raise ConfigError("at least one must look, and one be accused")
+        if min(self.false_claim_half_life, self.distrust_first) <= 0:
+            raise ConfigError("distrust must fade, and last")
         if self.max_datagram < 1000 or self.max_bulk < self.max_datagram:
             raise ConfigError("a datagram must hold the largest record, a push/pull a datagram")
 

@@ -30,10 +30,24 @@ class Silent:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A ping of ours was acknowledged.
+
+    Attributes:
+        target: Who was asked about.
+        rtt: Seconds from ping to ack, if the target itself gave it; None for a helper's word.
+    """
+
+    target: NodeId
+    rtt: float | None
+
+
 Step: TypeAlias = Send | Silent
 
 URGENT_ATTEMPTS = 2  # one would conclude before a helper's nack can be here
 RELAY_ATTEMPTS = 2
+SINGLE_PINGS = 256  # remembered; with one each ack_timeout, those of thirty suspects for a second
 RELAY_SHARE = 0.4  # of the ack timeout, for each: so the nack is there within one
 
 
@@ -58,6 +72,8 @@ class _Probe:
     target: NodeId
     attempts: int
     attempt: int = 0
+    due: float = 0.0
+    overslept: bool = False
     helpers: int = 0
     nacked: set[NodeId] = field(default_factory=set)
     numbers: list[int] = field(default_factory=list)
@@ -89,6 +105,7 @@ class FailureDetector:
         self._round = ProbeRound(rng)
         self._probes: dict[NodeId, _Probe] = {}
         self._questions: dict[int, _Question] = {}
+        self._single: dict[int, _Question] = {}
         self._relays: dict[int, _Relay] = {}
         self._numbers = rng.randrange(0, 1 << 32)
         self._identities = 0
@@ -124,22 +141,33 @@ class FailureDetector:
 
     def attempt_over(self, timer: AttemptOver, now: float) -> list[Step]:
         """Go on with a probe that was not answered in time."""
-        probe = next((p for p in self._probes.values() if p.identity == timer.probe), None)
-        if probe is None:
+        probe = self._probes.get(timer.target)
+        if probe is None or probe.identity != timer.probe:
             return []
+        if now > probe.due + self._config.ack_timeout and not probe.overslept:
+            # We slept through it, so the ack may lie unread in our socket.
+            probe.overslept = True
+            probe.attempt -= 1
         if probe.attempt >= probe.attempts:
             return [self._conclude(probe)]
         helpers = [] if probe.helpers else self._ask_helpers(probe, now)
         return [self._ping(probe, now), *helpers]
 
-    def acknowledge(self, number: int, source: NodeId, now: float) -> float | None:
-        """Take an ack; return the round trip if the target itself gave it."""
+    def is_probing(self, target: NodeId) -> bool:
+        return target in self._probes
+
+    def acknowledge(self, number: int, source: NodeId, now: float) -> Answer | None:
+        """Take an ack; return what it answers, if anything of ours."""
         question = self._questions.get(number)
-        if question is None or question.answerer != source:
-            return None
+        if question is not None and question.answerer == source:
+            self.awareness.change(-1)
+        else:
+            question = self._single.pop(number, None)
+            if question is None or question.answerer != source:
+                return None
         self._end(question.target)
-        self.awareness.change(-1)
-        return now - question.asked_at if source == question.target else None
+        rtt = now - question.asked_at if source == question.target else None
+        return Answer(question.target, rtt)
 
     def nack(self, number: int, source: NodeId) -> None:
         """Take a helper's word that it is there, though the target does not answer."""
@@ -151,9 +179,13 @@ class FailureDetector:
         """Take it from elsewhere that ``peer`` answers."""
         self._end(peer)
 
-    def ping_once(self, target: NodeId) -> list[Step]:
-        """Ping once and wait for nothing: the point is the accusation that goes with it."""
-        return [Send(target, Ping(self._new_number()))]
+    def ping_once(self, target: NodeId, now: float) -> list[Step]:
+        """Ping once, and conclude nothing from silence: an accusation goes with it."""
+        number = self._new_number()
+        self._single[number] = _Question(target, target, now)
+        if len(self._single) > SINGLE_PINGS:
+            del self._single[next(iter(self._single))]
+        return [Send(target, Ping(number))]
 
     # Probes on behalf of others
 
@@ -189,8 +221,8 @@ class FailureDetector:
     def _ping(self, probe: _Probe, now: float) -> Step:
         probe.attempt += 1
         number = self._expect(probe, probe.target, now)
-        wait = self.awareness.stretch(self._config.ack_timeout)
-        self._timers.start(AttemptOver(probe.identity), now + wait)
+        probe.due = now + self.awareness.stretch(self._config.ack_timeout)
+        self._timers.start(AttemptOver(probe.target, probe.identity), probe.due)
         return Send(probe.target, Ping(number))
 
     def _ask_helpers(self, probe: _Probe, now: float) -> list[Step]:
@@ -219,7 +251,7 @@ class FailureDetector:
         probe = self._probes.pop(target, None)
         if probe is None:
             return
-        self._timers.stop(AttemptOver(probe.identity))
+        self._timers.stop(AttemptOver(probe.target, probe.identity))
         for number in probe.numbers:
             del self._questions[number]
 

@@ -11,7 +11,7 @@ from p2pnode.membership.members import Members
 from p2pnode.membership.messages import Packet, Records
 from p2pnode.membership.own_record import OwnRecord
 from p2pnode.membership.push_pull import PushPull
-from p2pnode.membership.records import Accusation, News, SignedClaim, SignedRecord, short
+from p2pnode.membership.records import News, SignedClaim, SignedRecord
 from p2pnode.membership.renewal import Renewal
 from p2pnode.sansio import NodeId
 
@@ -52,11 +52,9 @@ class Intake:
                 told = isinstance(packet.message, Records) and record.node_id != source
                 self._accept(news, now, by_sync=told)
             case SignedClaim(claim) if claim.subject == own_id:
-                self._renewal.refute(source, now)
-            case SignedClaim(claim):
-                verb = "found dead" if claim.accusation is Accusation.DEAD else "suspected"
-                reason = f"{verb} by {short(claim.claimant)}"
-                return self._claims.weigh(news, reason, now)
+                self._renewal.accused(claim, source, now)
+            case SignedClaim():
+                return self._claims.weigh(news, now)
         return []
 
     def _accept(self, signed: SignedRecord, now: float, *, by_sync: bool) -> None:

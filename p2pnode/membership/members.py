@@ -15,8 +15,6 @@ from p2pnode.membership.events import (
 )
 from p2pnode.membership.health import LIVE, Evidence, Health, weigh
 from p2pnode.membership.records import (
-    Accusation,
-    Claim,
     Record,
     SignedClaim,
     SignedRecord,
@@ -53,6 +51,7 @@ class Entry:
         since: When that began.
         reason: Why.
         claim: The accusation that made it suspect or dead.
+        heard: Whether a message of its own ever reached us; else others told us of it.
     """
 
     signed: SignedRecord
@@ -60,6 +59,7 @@ class Entry:
     since: float
     reason: str = ""
     claim: SignedClaim | None = None
+    heard: bool = False
 
     @property
     def version(self) -> Version:
@@ -125,10 +125,14 @@ class Members:
 
     def between(self, first: int, last: int) -> Iterator[Entry]:
         """Yield the members whose id prefixes lie in a range, in order."""
-        start = bisect_left(self._by_prefix, (first, b""))
-        stop = bisect_right(self._by_prefix, last, key=lambda pair: pair[0])
+        start, stop = self._range(first, last)
         for _, node_id in self._by_prefix[start:stop]:
             yield self._entries[node_id]
+
+    def count_between(self, first: int, last: int) -> int:
+        """Return how many those are."""
+        start, stop = self._range(first, last)
+        return stop - start
 
     # Following
 
@@ -147,10 +151,14 @@ class Members:
 
     # Records
 
-    def is_news(self, record: Record) -> bool:
+    def has_room(self, node_id: NodeId, source: NodeId | None) -> bool:
+        """Return whether the table has room for one not in it, brought by ``source``."""
+        return len(self._entries) < self._max_members or bool(self._gone)
+
+    def is_news(self, record: Record, source: NodeId | None = None) -> bool:
         """Return whether ``record`` is newer than what is held, and the table has room for it."""
         known = self.belief(record.node_id)
-        if record.node_id not in self._entries and not self._has_room():
+        if record.node_id not in self._entries and not self.has_room(record.node_id, source):
             return False
         if known is None:
             return not record.left
@@ -176,16 +184,26 @@ class Members:
         self._note(node_id)
         return _events_of(evidence, before, old, signed.record)
 
+    def hear(self, node_id: NodeId) -> None:
+        """Note that a message of its own reached us, if it is a member."""
+        entry = self._entries.get(node_id)
+        if entry is not None:
+            entry.heard = True
+
     # Claims
 
-    def accuse(self, signed: SignedClaim, now: float, reason: str) -> bool:
+    def suspect(self, signed: SignedClaim, now: float, reason: str) -> bool:
         """Take a genuine claim about a version held; return whether the belief changed."""
-        entry = self._entries[signed.claim.subject]
-        if not self._move(entry, evidence_of_claim(signed.claim), now, reason):
-            return False
-        entry.claim = signed
-        self._note(signed.claim.subject)
-        return True
+        return self._accuse(signed, Evidence.SUSPICION, now, reason)
+
+    def bury(self, signed: SignedClaim, now: float, reason: str) -> bool:
+        """Take a claim of death that our own evidence bears out, likewise."""
+        return self._accuse(signed, Evidence.DEATH, now, reason)
+
+    def believe(self, node_id: NodeId, evidence: Evidence, now: float) -> None:
+        """Take evidence for a member that is no claim and no record."""
+        if self._move(self._entries[node_id], evidence, now, reason=""):
+            self._note(node_id)
 
     # Forgetting
 
@@ -196,6 +214,14 @@ class Members:
             if self._entries[longest].since >= moment:
                 return
             self._forget(longest)
+
+    def _accuse(self, signed: SignedClaim, evidence: Evidence, now: float, reason: str) -> bool:
+        entry = self._entries[signed.claim.subject]
+        if not self._move(entry, evidence, now, reason):
+            return False
+        entry.claim = signed
+        self._note(signed.claim.subject)
+        return True
 
     def _move(self, entry: Entry, evidence: Evidence, now: float, reason: str) -> bool:
         after = weigh(entry.health, evidence)
@@ -224,8 +250,9 @@ class Members:
             self._views[node_id] = view
         self._changes.note(node_id)
 
-    def _has_room(self) -> bool:
-        return len(self._entries) < self._max_members or bool(self._gone)
+    def _range(self, first: int, last: int) -> tuple[int, int]:
+        start = bisect_left(self._by_prefix, (first, b""))
+        return start, bisect_right(self._by_prefix, last, key=lambda pair: pair[0])
 
     def _make_room(self) -> None:
         if len(self._entries) >= self._max_members:
@@ -242,10 +269,6 @@ class Members:
 def prefix_of(node_id: NodeId) -> int:
     """Return the first 8 bytes of an id as a number: what digests call it by."""
     return int.from_bytes(node_id[:8], "big")
-
-
-def evidence_of_claim(claim: Claim) -> Evidence:
-    return Evidence.DEATH if claim.accusation is Accusation.DEAD else Evidence.SUSPICION
 
 
 def _evidence_of(new: Record, old: Record) -> Evidence:

@@ -1,15 +1,17 @@
 """When this node's own record changes: what it offers, where it is, refutations, its farewell."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from p2pnode.membership.config import MembershipConfig
 from p2pnode.membership.detector import FailureDetector
 from p2pnode.membership.gossip import Gossiper
+from p2pnode.membership.limits import Buckets, TokenBucket
 from p2pnode.membership.outgoing import Outbox
 from p2pnode.membership.own_record import OwnRecord
-from p2pnode.membership.records import Record
-from p2pnode.membership.timers import AnnounceDue, Timers
+from p2pnode.membership.records import Claim, Record
+from p2pnode.membership.timers import AnnounceDue, RefuteDue, Timers
 from p2pnode.sansio import Address, NodeId
 
 
@@ -24,6 +26,7 @@ class Renewal:
         outbox: Outbox,
         gossiper: Gossiper,
         timers: Timers,
+        counters: Counter[str],
         now: float,
     ) -> None:
         self._config = config
@@ -32,6 +35,11 @@ class Renewal:
         self._outbox = outbox
         self._gossiper = gossiper
         self._timers = timers
+        self._counters = counters
+        limits, room = config.limits, config.max_members
+        self._renewals = TokenBucket(limits.renewals)
+        self._accusers = Buckets[NodeId](limits.renewals_per_accuser, room)
+        self._digests = Buckets[NodeId](limits.renewals_per_digest, room)
         self._wanted = (own.record.addresses, own.record.ad)
         self._announce_not_before = now
 
@@ -50,11 +58,44 @@ class Renewal:
             self._own.change(*self._wanted)
             self._gossiper.tell_record(self._own.signed, now)
 
-    def refute(self, source: NodeId, now: float) -> None:
-        """Say that we live, above all to ``source``, which brought the accusation."""
+    def accused(self, claim: Claim, source: NodeId, now: float) -> None:
+        """Refute a genuine claim about our present version that ``source`` brought.
+
+        What comes faster than we sign is answered together, a little later: until then nobody who
+        asks us for an ack declares us dead.
+        """
+        accuser = self._accusers.of(claim.claimant)
+        wait = max(accuser.wait(now), self._renewals.wait(now))
+        if wait > 0:
+            self._counters["accused beyond the rate of refutations"] += 1
+            self._timers.start_once(RefuteDue(self._own.version), now + wait)
+            return
+        accuser.take(now)
+        self._renewals.take(now)
+        self._refute(now)
+        self._outbox.send_records(source, [self._own.signed.encoded])
+
+    def accused_by_digest(self, source: NodeId, now: float) -> None:
+        """Refute an unsigned digest of ``source`` that calls our present version gone."""
+        if self._digests.of(source).has(now) and self._renewals.take(now):
+            self._digests.of(source).take(now)
+            self._refute(now)
+            self._outbox.send_records(source, [self._own.signed.encoded])
+        else:
+            self._counters["accused by digests beyond the rate of refutations"] += 1
+
+    def refute_late(self, timer: RefuteDue, now: float) -> None:
+        """Refute what was said sooner than we would sign again."""
+        if timer.version != self._own.version or self._own.record.left:
+            return
+        if self._renewals.take(now):
+            self._refute(now)
+        else:
+            self._timers.start(timer, now + self._renewals.wait(now))
+
+    def _refute(self, now: float) -> None:
         self._detector.awareness.change(1)  # to be suspected speaks against our pace (Lifeguard)
         self._own.renew()
-        self._outbox.send_records(source, [self._own.signed.encoded])
         self._gossiper.tell_record(self._own.signed, now)
 
     def outdo(self, former: Record, now: float) -> None:

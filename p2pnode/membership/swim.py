@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from p2pnode.errors import LocalProtocolError
+from p2pnode.membership.claimants import IsHeard
 from p2pnode.membership.claims import Claims
 from p2pnode.membership.config import MembershipConfig
 from p2pnode.membership.coordinates import Vivaldi
@@ -24,7 +25,7 @@ from p2pnode.membership.news import NewsFilter
 from p2pnode.membership.outgoing import Outbox, Outgoing
 from p2pnode.membership.own_record import OwnRecord
 from p2pnode.membership.push_pull import PushPull
-from p2pnode.membership.records import SWARM_TAG_SIZE, Accusation, Record, Signer, Verify
+from p2pnode.membership.records import SWARM_TAG_SIZE, Record, Signer, Verify
 from p2pnode.membership.renewal import Renewal
 from p2pnode.membership.timers import (
     AnnounceDue,
@@ -33,6 +34,7 @@ from p2pnode.membership.timers import (
     GossipDue,
     ProbeDue,
     ReconnectDue,
+    RefuteDue,
     RelayOver,
     SuspicionOver,
     SweepDue,
@@ -52,6 +54,10 @@ class Swim:
     (to be delivered to the node named, dialled at its record's addresses if need be),
     :meth:`take_events`, :meth:`next_timeout`.
 
+    Args:
+        is_heard: Tells whether our own session with a peer was acknowledged lately. Nobody who is
+            heard is declared dead here, whatever others say.
+
     Attributes:
         counters: What was refused or done in silence, by reason; cumulative.
     """
@@ -67,11 +73,14 @@ class Swim:
         ad: bytes,
         rng: Rng,
         now: float,
+        *,
+        is_heard: IsHeard = lambda peer, now: False,
     ) -> None:
         if len(swarm_tag) != SWARM_TAG_SIZE:
             raise LocalProtocolError("a swarm's tag is 8 bytes")
         self._config = config
         self._rng = rng
+        self.counters: Counter[str] = Counter()
         first = Record(signer.node_id, 0, boot_epoch, addresses, ad)
         self._own = OwnRecord(signer, swarm_tag, first)
         self._members = Members(config.max_members)
@@ -88,19 +97,28 @@ class Swim:
             config, self._own, self._members, self._outbox, self._timers, rng
         )
         self._renewal = Renewal(
-            config, self._own, self._detector, self._outbox, self._gossiper, self._timers, now
+            config,
+            self._own,
+            self._detector,
+            self._outbox,
+            self._gossiper,
+            self._timers,
+            self.counters,
+            now,
         )
         self._claims = Claims(
             config,
             self._own,
             self._members,
             self._detector,
+            self._outbox,
             self._gossiper,
             self._timers,
             self._events,
+            self.counters,
+            is_heard,
             rng,
         )
-        self.counters: Counter[str] = Counter()
         self._news = NewsFilter(
             config, verify, swarm_tag, self._own, self._members, self._claims, self.counters
         )
@@ -124,6 +142,8 @@ class Swim:
             self._push_pull,
             self._renewal,
             self._vivaldi,
+            self.counters,
+            config,
         )
         # Nodes started together must not probe in step.
         self._timers.start(ProbeDue(), now + rng.uniform(0, config.probe_interval))
@@ -221,6 +241,7 @@ class Swim:
     def report_responsive(self, peer: NodeId, now: float) -> None:
         """Take the transport's word that ``peer`` acknowledges what we send."""
         self._detector.answered(peer)
+        self._claims.responds(peer, now)
 
     # Inputs
 
@@ -231,13 +252,15 @@ class Swim:
             RemoteProtocolError: It was malformed, or news in it was forged; nothing changed.
         """
         packet = decode_packet_untrusted(data)
-        for news in self._news.admit_untrusted(packet.news):
-            if self._news.is_news(news):  # the same message may have brought it twice
+        admitted = self._news.admit_untrusted(packet.news, source, now)
+        self._members.hear(source)
+        for news in admitted:
+            if self._news.is_news(news, source):  # the same message may have brought it twice
                 self._perform(self._intake.take(news, packet, source, now), now)
         if packet.coordinate is not None and source in self._members:
             self._vivaldi.note(source, packet.coordinate)
         self._perform(self._exchange.answer(packet, source, now), now)
-        self._exchange.set_straight(packet, source)
+        self._exchange.set_straight(packet, source, now)
 
     def handle_timeout(self, now: float) -> None:
         """Fire, in order of time, every timer due by ``now``."""
@@ -273,6 +296,8 @@ class Swim:
                 self._perform(self._claims.suspicion_over(timer, now), now)
             case ChallengeDue():
                 self._perform(self._claims.challenge(timer, now), now)
+            case RefuteDue():
+                self._renewal.refute_late(timer, now)
             case GossipDue():
                 self._gossiper.tell_some(now)
             case SyncDue():
@@ -290,8 +315,7 @@ class Swim:
                 case Send(destination, message):
                     self._outbox.send(destination, message)
                 case Silent(target, reason):
-                    accusation = Accusation.SUSPECT
-                    self._perform(self._claims.accuse(target, accusation, reason, now), now)
+                    self._perform(self._claims.found_silent(target, reason, now), now)
 
     # Those who are gone
 
@@ -300,7 +324,7 @@ class Swim:
         self._timers.start(ReconnectDue(), now + self._config.reconnect_interval)
         dead = self._members.dead
         if dead:
-            self._perform(self._detector.ping_once(self._rng.choice(dead)), now)
+            self._perform(self._detector.ping_once(self._rng.choice(dead), now), now)
 
     def _sweep(self, now: float) -> None:
         sweep = self._config.dead_retention / SWEEPS_PER_RETENTION

@@ -17,6 +17,7 @@ class ProbeDue:
 class AttemptOver:
     """The target had its time to answer this attempt: try again, or conclude that it is silent."""
 
+    target: NodeId
     probe: int
 
 
@@ -29,7 +30,7 @@ class RelayOver:
 
 @dataclass(frozen=True, slots=True)
 class SuspicionOver:
-    """The suspect had its time to refute: it is dead."""
+    """The suspect had its time to refute: it is dead, if our own probe finds it silent."""
 
     subject: NodeId
     version: Version
@@ -40,6 +41,13 @@ class ChallengeDue:
     """We accused it, so we keep asking it, accusation in hand, as long as it is a suspect."""
 
     subject: NodeId
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class RefuteDue:
+    """We were accused sooner after the last refutation than we sign new ones."""
+
     version: Version
 
 
@@ -74,6 +82,7 @@ Timer: TypeAlias = (
     | RelayOver
     | SuspicionOver
     | ChallengeDue
+    | RefuteDue
     | GossipDue
     | SyncDue
     | ReconnectDue

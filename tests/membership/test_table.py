@@ -23,6 +23,7 @@ from p2pnode.testing.membership import TAG, ToySigner
 
 SIGNERS = [ToySigner(f"m{number}") for number in range(8)]
 ROOM = 5
+PEER = SIGNERS[0].node_id
 
 
 class Table(RuleBasedStateMachine):
@@ -54,7 +55,8 @@ class Table(RuleBasedStateMachine):
         entry = self.members.entry(SIGNERS[who].node_id)
         if entry is not None:
             claim = Claim(what, SIGNERS[by].node_id, SIGNERS[who].node_id, entry.version)
-            self.members.accuse(sign_claim(claim, SIGNERS[by], TAG), self.now, "because")
+            accuse = self.members.suspect if what is Accusation.SUSPECT else self.members.bury
+            accuse(sign_claim(claim, SIGNERS[by], TAG), self.now, "because")
 
     @rule(ago=st.integers(0, 10))
     def forget(self, ago: int) -> None:
@@ -146,7 +148,7 @@ class TimersAgainstScan(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 5), due=st.floats(0, 10), how=st.sampled_from("set once early"))
     def start(self, number: int, due: float, how: str) -> None:
-        timer = AttemptOver(number)
+        timer = AttemptOver(PEER, number)
         running = self.truth.get(number)
         if how == "o":
             self.timers.start_once(timer, due)
@@ -160,7 +162,7 @@ class TimersAgainstScan(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 5))
     def stop(self, number: int) -> None:
-        self.timers.stop(AttemptOver(number))
+        self.timers.stop(AttemptOver(PEER, number))
         self.truth.pop(number, None)
 
     @rule(now=st.floats(0, 10))
@@ -176,7 +178,8 @@ class TimersAgainstScan(RuleBasedStateMachine):
     def the_earliest_is_next(self) -> None:
         assert self.timers.next_due() == min(self.truth.values(), default=None)
         assert all(
-            (AttemptOver(number) in self.timers) == (number in self.truth) for number in range(6)
+            (AttemptOver(PEER, number) in self.timers) == (number in self.truth)
+            for number in range(6)
         )
 
 
@@ -186,7 +189,7 @@ TestTimers = TimersAgainstScan.TestCase
 def test_timers_moved_again_and_again_leave_no_heap_behind() -> None:
     timers = Timers()
     for moment in range(10_000):
-        timers.start(AttemptOver(1), 1e6 - moment)
+        timers.start(AttemptOver(PEER, 1), 1e6 - moment)
     assert len(timers._heap) < 100
 
 
