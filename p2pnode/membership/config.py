@@ -94,6 +94,25 @@ class MembershipConfig:
     """Signatures checked for one datagram, about 60 us each. 72 is the most records that fit one
     push/pull message, so honest traffic never meets it."""
 
+    key_shared_after: int = 2
+    """Lives of one member that began where an earlier one had been, with another in between, before
+    its key counts as used twice. At least 1. A laptop carried between two
+    places returns a few times a day."""
+
+    key_shared_within: float = 600.0
+    """Seconds within which those count, and for which a key counts as used twice after the latest
+    sign of it. Above ``outdo_longest``, or two patient nodes would never be noticed."""
+
+    outdo_at_once: int = 2
+    """Own records of unknown lives that are surpassed at once: after a restart with a clock set
+    back there is one. Beyond, within ``key_shared_within``, our key is in use elsewhere."""
+
+    outdo_first: float = 2.0
+    """Pause before the next is surpassed, doubled with each. A guess."""
+
+    outdo_longest: float = 120.0
+    """The longest such pause: how long our record may be the other's after the other is gone."""
+
     lookers: int = 8
     """Members that probe an accused at once when they hear of it, on average; in a swarm of ten
     that is everyone. The others look when a suspicion of theirs ends. Enough that one of them gets
@@ -138,6 +157,10 @@ class MembershipConfig:
             raise ConfigError("a probe must be over before the next begins")
         if self.suspicion_multiplier <= 0 or self.suspicion_max_factor < 1:
             raise ConfigError("a suspicion must last, and its longest is no less than its shortest")
+        if self.key_shared_after < 1 or self.outdo_at_once < 1 or self.outdo_first <= 0:
+            raise ConfigError("a clock set back must be forgiven once, and patience begin")
+        if not self.outdo_first <= self.outdo_longest < self.key_shared_within:
+            raise ConfigError("outdo_longest lies between outdo_first and key_shared_within")
         if self.lookers < 1 or self.max_accused_at_once < 1:
             raise ConfigError("at least one must look, and one be accused")
         if min(self.false_claim_half_life, self.distrust_first) <= 0:

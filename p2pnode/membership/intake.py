@@ -4,15 +4,17 @@ from collections import Counter
 
 from p2pnode.membership.claims import Claims
 from p2pnode.membership.detector import FailureDetector, Step
-from p2pnode.membership.events import MembershipEvent
+from p2pnode.membership.events import MemberDied, MembershipEvent
 from p2pnode.membership.gossip import Gossiper
-from p2pnode.membership.health import Health
+from p2pnode.membership.health import LIVE, Health
 from p2pnode.membership.members import Members
 from p2pnode.membership.messages import Packet, Records
+from p2pnode.membership.outgoing import Outbox
 from p2pnode.membership.own_record import OwnRecord
 from p2pnode.membership.push_pull import PushPull
 from p2pnode.membership.records import News, SignedClaim, SignedRecord
 from p2pnode.membership.renewal import Renewal
+from p2pnode.membership.shared_keys import SharedKeys
 from p2pnode.sansio import NodeId
 
 
@@ -25,9 +27,11 @@ class Intake:
         members: Members,
         claims: Claims,
         detector: FailureDetector,
+        outbox: Outbox,
         gossiper: Gossiper,
         push_pull: PushPull,
         renewal: Renewal,
+        shared_keys: SharedKeys,
         events: list[MembershipEvent],
         counters: Counter[str],
     ) -> None:
@@ -35,9 +39,11 @@ class Intake:
         self._members = members
         self._claims = claims
         self._detector = detector
+        self._outbox = outbox
         self._gossiper = gossiper
         self._push_pull = push_pull
         self._renewal = renewal
+        self._shared_keys = shared_keys
         self._events = events
         self._counters = counters
 
@@ -47,21 +53,37 @@ class Intake:
         match news:
             case SignedRecord(record) if record.node_id == own_id:
                 self._counters["own record of a former life"] += 1
-                self._renewal.outdo(record, now)
+                self._renewal.surpassed(record, now)
             case SignedRecord(record):
                 told = isinstance(packet.message, Records) and record.node_id != source
-                self._accept(news, now, by_sync=told)
+                self._accept(news, source, now, by_sync=told)
             case SignedClaim(claim) if claim.subject == own_id:
                 self._renewal.accused(claim, source, now)
             case SignedClaim():
                 return self._claims.weigh(news, now)
         return []
 
-    def _accept(self, signed: SignedRecord, now: float, *, by_sync: bool) -> None:
+    def _accept(self, signed: SignedRecord, source: NodeId, now: float, *, by_sync: bool) -> None:
         node_id = signed.record.node_id
         entry = self._members.entry(node_id)
+        if entry is not None and self._shared_keys.refuses(
+            entry.signed.record, signed.record, source, now
+        ):
+            self._counters["record of a key in use twice, not of the one we hear"] += 1
+            if self._shared_keys.is_untold(signed.record):
+                self._outbox.send_records(node_id, [signed.encoded])  # it has to know
+            return
         before = entry.health if entry is not None else None
-        self._events += self._members.accept(signed, now)
+        outdone = entry is not None and self._shared_keys.only_outdone(
+            entry.signed.record, signed.record, now
+        )
+        if entry is not None and not outdone and entry.health in LIVE:
+            self._shared_keys.renewed(entry.signed.record, signed.record, now)
+        for event in self._members.accept(signed, now, source, same_life=outdone):
+            self._events.append(event)
+            if isinstance(event, MemberDied) and event.node_id != node_id:
+                self._claims.clear(event.node_id)  # it gave way
+                self._detector.unwatch(event.node_id)
         self._claims.clear(node_id)
         if signed.record.left:
             self._detector.unwatch(node_id)

@@ -52,6 +52,7 @@ class Entry:
         reason: Why.
         claim: The accusation that made it suspect or dead.
         heard: Whether a message of its own ever reached us; else others told us of it.
+        introducer: Who told us of it first; None if it did so itself.
     """
 
     signed: SignedRecord
@@ -60,6 +61,7 @@ class Entry:
     reason: str = ""
     claim: SignedClaim | None = None
     heard: bool = False
+    introducer: NodeId | None = None
 
     @property
     def version(self) -> Version:
@@ -84,6 +86,7 @@ class Members:
         self._live = Roster()
         self._dead = Roster()
         self._gone: dict[NodeId, None] = {}
+        self._unheard: dict[NodeId | None, dict[NodeId, None]] = {}
         self._by_prefix: list[tuple[int, NodeId]] = []
         self._changes = ChangeLog(room=4 * max_members)
 
@@ -152,8 +155,18 @@ class Members:
     # Records
 
     def has_room(self, node_id: NodeId, source: NodeId | None) -> bool:
-        """Return whether the table has room for one not in it, brought by ``source``."""
-        return len(self._entries) < self._max_members or bool(self._gone)
+        """Return whether the table has room for one not in it, brought by ``source``.
+
+        In a full table the gone give way first. Then one who speaks for itself takes the place of
+        one we were only told of, never the other way round; and introducers share alike: one we
+        are told of takes the place of one whose introducer told us of more.
+        """
+        if len(self._entries) < self._max_members or self._gone:
+            return True
+        told = self._most_told()
+        if source == node_id:
+            return bool(told)
+        return len(told) > len(self._unheard.get(source, ())) + 1
 
     def is_news(self, record: Record, source: NodeId | None = None) -> bool:
         """Return whether ``record`` is newer than what is held, and the table has room for it."""
@@ -166,19 +179,34 @@ class Members:
             return record.boot_epoch > known.version.boot_epoch
         return record.version > known.version
 
-    def accept(self, signed: SignedRecord, now: float) -> list[MembershipEvent]:
-        """Take a genuine record that is news; return what it changed."""
+    def accept(
+        self,
+        signed: SignedRecord,
+        now: float,
+        source: NodeId | None = None,
+        *,
+        same_life: bool = False,
+    ) -> list[MembershipEvent]:
+        """Take a genuine record that is news, brought by ``source``; return what it changed.
+
+        With ``same_life`` a later boot epoch does not mean that the member started anew.
+        """
         node_id = signed.record.node_id
         known = self._entries.get(node_id)
         if known is None:
-            self._make_room()
+            events = self._make_room()
             self._forgotten.pop(node_id, None)
-            self._entries[node_id] = Entry(signed, Health.ALIVE, now)
+            heard = source == node_id
+            introducer = None if heard else source
+            entry = Entry(signed, Health.ALIVE, now, heard=heard, introducer=introducer)
+            self._entries[node_id] = entry
             insort(self._by_prefix, (prefix_of(node_id), node_id))
             self._note(node_id)
-            return [MemberJoined(signed.record)]
+            return [*events, MemberJoined(signed.record)]
         before, old = known.health, known.signed.record
         evidence = _evidence_of(signed.record, old)
+        if same_life and evidence is Evidence.REBIRTH and before is not Health.LEFT:
+            evidence = Evidence.ASSERTION
         known.signed = signed
         self._move(known, evidence, now, reason="")
         self._note(node_id)
@@ -187,8 +215,9 @@ class Members:
     def hear(self, node_id: NodeId) -> None:
         """Note that a message of its own reached us, if it is a member."""
         entry = self._entries.get(node_id)
-        if entry is not None:
+        if entry is not None and not entry.heard:
             entry.heard = True
+            self._index_unheard(node_id, entry.introducer, entry)
 
     # Claims
 
@@ -248,22 +277,50 @@ class Members:
         else:
             view = Member(entry.signed.record, entry.health, entry.since, entry.reason)
             self._views[node_id] = view
+            self._index_unheard(node_id, entry.introducer, entry)
         self._changes.note(node_id)
 
     def _range(self, first: int, last: int) -> tuple[int, int]:
         start = bisect_left(self._by_prefix, (first, b""))
         return start, bisect_right(self._by_prefix, last, key=lambda pair: pair[0])
 
-    def _make_room(self) -> None:
-        if len(self._entries) >= self._max_members:
+    def _make_room(self) -> list[MembershipEvent]:
+        if len(self._entries) < self._max_members:
+            return []
+        if self._gone:
             self._forget(next(iter(self._gone)))
+            return []
+        latest = next(reversed(self._most_told()))
+        self._remove(latest)  # not remembered as gone: it may be told of again
+        return [MemberDied(latest, "gave way to another in a full table")]
+
+    def _most_told(self) -> dict[NodeId, None]:
+        """Return those only told of by whoever told us of most, the latest last."""
+        return max(self._unheard.values(), key=len, default={})
 
     def _forget(self, node_id: NodeId) -> None:
-        self._forgotten[node_id] = self._entries.pop(node_id)
-        del self._by_prefix[bisect_left(self._by_prefix, (prefix_of(node_id), node_id))]
+        self._forgotten[node_id] = self._remove(node_id)
         if len(self._forgotten) > self._max_members:
             del self._forgotten[next(iter(self._forgotten))]
+
+    def _remove(self, node_id: NodeId) -> Entry:
+        entry = self._entries.pop(node_id)
+        del self._by_prefix[bisect_left(self._by_prefix, (prefix_of(node_id), node_id))]
+        self._index_unheard(node_id, entry.introducer, None)
         self._note(node_id)
+        return entry
+
+    def _index_unheard(
+        self, node_id: NodeId, introducer: NodeId | None, entry: Entry | None
+    ) -> None:
+        told = self._unheard.get(introducer, {})
+        if entry is not None and entry.health in LIVE and not entry.heard:
+            told[node_id] = None
+            self._unheard[introducer] = told
+        elif node_id in told:
+            del told[node_id]
+            if not told:
+                del self._unheard[introducer]
 
 
 def prefix_of(node_id: NodeId) -> int:

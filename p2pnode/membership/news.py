@@ -89,7 +89,7 @@ class NewsFilter:
         own_id = self._own.record.node_id
         match item:
             case SignedRecord(record) if record.node_id == own_id:
-                return self._surpasses_us(record)
+                return self._own.is_surpassed_by(record)
             case SignedRecord(record):
                 return self._members.is_news(record, source)
             case SignedClaim(claim) if claim.subject == own_id:
@@ -138,10 +138,3 @@ class NewsFilter:
             and known.health in LIVE
             and record.boot_epoch > known.version.boot_epoch
         )
-
-    def _surpasses_us(self, record: Record) -> bool:
-        """Return whether a record of ours comes from a life we do not remember."""
-        if self._own.record.left:
-            return False
-        farewell = record.left and record.version == self._own.version
-        return farewell or record.version > self._own.version

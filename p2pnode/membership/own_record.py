@@ -22,11 +22,13 @@ class OwnRecord:
 
     Attributes:
         signed: The record as it is told to others.
+        rival: A newer record of ours that we did not sign, and have not outdone yet.
     """
 
     def __init__(self, signer: Signer, swarm_tag: bytes, first: Record) -> None:
         self._signer = signer
         self._swarm_tag = swarm_tag
+        self.rival: Record | None = None
         self.signed: SignedRecord = sign_record(first, signer, swarm_tag)
 
     @property
@@ -60,6 +62,7 @@ class OwnRecord:
         key is in use twice. Either way others hold it newer than ours until we surpass it. Return
         whether there is a version beyond it.
         """
+        self.rival = None
         if former.boot_epoch < LAST_BOOT_EPOCH:
             version = Version(former.boot_epoch + 1, 0)
         elif former.incarnation < LAST_INCARNATION and not former.left:
@@ -78,5 +81,15 @@ class OwnRecord:
             version = Version(version.boot_epoch + 1, 0)
         return replace(self.record, **version._asdict())
 
+    def is_surpassed_by(self, record: Record) -> bool:
+        """Return whether a record of ours is newer than all that we know of."""
+        if self.record.left:
+            return False
+        newest = self.rival or self.record
+        if record.version == newest.version:
+            return record.left and not newest.left
+        return record.version > newest.version
+
     def _sign(self, record: Record) -> None:
+        self.rival = None
         self.signed = sign_record(record, self._signer, self._swarm_tag)

@@ -1,18 +1,21 @@
 """When this node's own record changes: what it offers, where it is, refutations, its farewell."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
 from p2pnode.membership.config import MembershipConfig
 from p2pnode.membership.detector import FailureDetector
+from p2pnode.membership.events import MembershipEvent, OwnKeyUsedElsewhere
 from p2pnode.membership.gossip import Gossiper
 from p2pnode.membership.limits import Buckets, TokenBucket
 from p2pnode.membership.outgoing import Outbox
 from p2pnode.membership.own_record import OwnRecord
 from p2pnode.membership.records import Claim, Record
-from p2pnode.membership.timers import AnnounceDue, RefuteDue, Timers
+from p2pnode.membership.timers import AnnounceDue, OutdoDue, RefuteDue, Timers
 from p2pnode.sansio import Address, NodeId
+
+OUTDONE_REMEMBERED = 64  # times; more than fit into the pauses between them
 
 
 class Renewal:
@@ -26,6 +29,7 @@ class Renewal:
         outbox: Outbox,
         gossiper: Gossiper,
         timers: Timers,
+        events: list[MembershipEvent],
         counters: Counter[str],
         now: float,
     ) -> None:
@@ -35,10 +39,12 @@ class Renewal:
         self._outbox = outbox
         self._gossiper = gossiper
         self._timers = timers
+        self._events = events
         self._counters = counters
         limits, room = config.limits, config.max_members
         self._renewals = TokenBucket(limits.renewals)
         self._accusers = Buckets[NodeId](limits.renewals_per_accuser, room)
+        self._outdone: deque[float] = deque(maxlen=OUTDONE_REMEMBERED)
         self._digests = Buckets[NodeId](limits.renewals_per_digest, room)
         self._wanted = (own.record.addresses, own.record.ad)
         self._announce_not_before = now
@@ -98,10 +104,37 @@ class Renewal:
         self._own.renew()
         self._gossiper.tell_record(self._own.signed, now)
 
-    def outdo(self, former: Record, now: float) -> None:
-        """Go beyond a record of ours that we do not remember signing."""
-        self._own.outdo(former)
-        self._gossiper.tell_record(self._own.signed, now)
+    def surpassed(self, rival: Record, now: float) -> None:
+        """Go beyond a genuine record of ours that we do not remember signing.
+
+        At once if it may be of a former life; if it happens again and again, somebody else signs
+        with our key, and surpassing each other for ever would help nobody: ever more slowly then.
+        """
+        self._own.rival = rival
+        if OutdoDue() in self._timers:
+            return
+        while self._outdone and now - self._outdone[0] > self._config.key_shared_within:
+            self._outdone.popleft()
+        excess = len(self._outdone) - self._config.outdo_at_once
+        if excess < 0:
+            self.outdo(now)
+            return
+        if excess == 0:
+            self._events.append(OwnKeyUsedElsewhere(rival.addresses))
+        pause = min(self._config.outdo_first * 2.0**excess, self._config.outdo_longest)
+        self._counters["own record surpassed by another with our key"] += 1
+        self._timers.start(OutdoDue(), now + pause)
+
+    def outdo(self, now: float) -> None:
+        """Go beyond the rival of our record, if there still is one."""
+        rival = self._own.rival
+        if rival is None or self._own.record.left:
+            return
+        self._outdone.append(now)
+        if self._own.outdo(rival):
+            self._gossiper.tell_record(self._own.signed, now)
+        else:
+            self._counters["own record is of the last version there is"] += 1
 
     def leave(self, now: float, told: Sequence[NodeId]) -> None:
         """Say goodbye, to those ``told`` reliably."""

@@ -27,11 +27,13 @@ from p2pnode.membership.own_record import OwnRecord
 from p2pnode.membership.push_pull import PushPull
 from p2pnode.membership.records import SWARM_TAG_SIZE, Record, Signer, Verify
 from p2pnode.membership.renewal import Renewal
+from p2pnode.membership.shared_keys import SharedKeys
 from p2pnode.membership.timers import (
     AnnounceDue,
     AttemptOver,
     ChallengeDue,
     GossipDue,
+    OutdoDue,
     ProbeDue,
     ReconnectDue,
     RefuteDue,
@@ -103,6 +105,7 @@ class Swim:
             self._outbox,
             self._gossiper,
             self._timers,
+            self._events,
             self.counters,
             now,
         )
@@ -119,17 +122,26 @@ class Swim:
             is_heard,
             rng,
         )
+        shared_keys = SharedKeys(config, is_heard, self._events, self.counters)
         self._news = NewsFilter(
-            config, verify, swarm_tag, self._own, self._members, self._claims, self.counters
+            config,
+            verify,
+            swarm_tag,
+            self._own,
+            self._members,
+            self._claims,
+            self.counters,
         )
         self._intake = Intake(
             self._own,
             self._members,
             self._claims,
             self._detector,
+            self._outbox,
             self._gossiper,
             self._push_pull,
             self._renewal,
+            shared_keys,
             self._events,
             self.counters,
         )
@@ -296,6 +308,8 @@ class Swim:
                 self._perform(self._claims.suspicion_over(timer, now), now)
             case ChallengeDue():
                 self._perform(self._claims.challenge(timer, now), now)
+            case OutdoDue():
+                self._renewal.outdo(now)
             case RefuteDue():
                 self._renewal.refute_late(timer, now)
             case GossipDue():

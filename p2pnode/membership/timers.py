@@ -45,6 +45,11 @@ class ChallengeDue:
 
 
 @dataclass(frozen=True, slots=True)
+class OutdoDue:
+    """Somebody else signs with our key: time to go beyond its record once more."""
+
+
+@dataclass(frozen=True, slots=True)
 class RefuteDue:
     """We were accused sooner after the last refutation than we sign new ones."""
 
@@ -83,6 +88,7 @@ Timer: TypeAlias = (
     | SuspicionOver
     | ChallengeDue
     | RefuteDue
+    | OutdoDue
     | GossipDue
     | SyncDue
     | ReconnectDue
