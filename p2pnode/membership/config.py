@@ -63,6 +63,10 @@ class MembershipConfig:
     """News is sent this, times ``ceil(log10(members + 1))``, times and then dropped. 4, as in
     memberlist."""
 
+    max_broadcasts: int = 256
+    """Pieces of news told at once; beyond, the most-told goes, and push/pull brings it to whoever
+    missed it. 60 KB, or two seconds of full datagrams. A guess."""
+
     sync_interval: float = 30.0
     """Between two push/pulls with a random member, which mend whatever gossip lost. 30, as in
     memberlist; a push/pull between equals costs 21 bytes a member each way."""
@@ -153,6 +157,8 @@ class MembershipConfig:
             raise ConfigError("every interval must be longer than nothing")
         if self.probe_attempts < 2 or min(self.awareness_max, self.max_members) < 1:
             raise ConfigError("at least two attempts, one awareness level and one member")
+        if self.max_broadcasts < 1:
+            raise ConfigError("something must be told")
         if self.ack_timeout * self.probe_attempts > self.probe_interval + 1e-9:
             raise ConfigError("a probe must be over before the next begins")
         if self.suspicion_multiplier <= 0 or self.suspicion_max_factor < 1:

@@ -88,7 +88,7 @@ class Swim:
         self._members = Members(config.max_members)
         self._timers = Timers()
         self._detector = FailureDetector(config, rng, self._timers)
-        self._broadcasts = Broadcasts()
+        self._broadcasts = Broadcasts(config.max_broadcasts, self.counters)
         self._vivaldi = Vivaldi(rng)
         self._outbox = Outbox(config, self._own, self._members, self._broadcasts, self._vivaldi)
         self._events: list[MembershipEvent] = []

@@ -1,11 +1,13 @@
 """The table and what is kept ready beside it, whatever happens in whichever order."""
 
+from collections import Counter
 from random import Random
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from p2pnode.membership.changes import ChangeLog
+from p2pnode.membership.dissemination import Broadcasts
 from p2pnode.membership.health import LIVE, Health
 from p2pnode.membership.members import Member, Members, prefix_of
 from p2pnode.membership.records import (
@@ -13,6 +15,7 @@ from p2pnode.membership.records import (
     Claim,
     Record,
     SignedRecord,
+    Version,
     sign_claim,
     sign_record,
 )
@@ -206,3 +209,65 @@ def signed(
 ) -> SignedRecord:
     record = Record(SIGNERS[who].node_id, incarnation, boot_epoch, (), b"", left)
     return sign_record(record, SIGNERS[who], TAG)
+
+
+class BroadcastsAgainstSort(RuleBasedStateMachine):
+    """What is told next is among the least-sent that fit, and nothing is told too often."""
+
+    LIMIT = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counters: Counter[str] = Counter()
+        self.broadcasts = Broadcasts(room=6, counters=self.counters)
+        self.sent: Counter[bytes] = Counter()
+        self.live: dict[tuple[int, int], bytes] = {}
+        self.number = 0
+
+    @rule(who=st.integers(0, 7))
+    def record(self, who: int) -> None:
+        self.number += 1
+        fresh = signed(who, incarnation=self.number)
+        self.broadcasts.put_record(fresh)
+        self.live = {key: said for key, said in self.live.items() if key[0] != who}
+        self.live[who, who] = fresh.encoded
+
+    @rule(who=st.integers(0, 7), by=st.integers(0, 7))
+    def claim(self, who: int, by: int) -> None:
+        if who == by:
+            return
+        self.number += 1
+        version = Version(0, self.number)
+        claim = Claim(Accusation.SUSPECT, SIGNERS[by].node_id, SIGNERS[who].node_id, version)
+        fresh = sign_claim(claim, SIGNERS[by], TAG)
+        self.broadcasts.put_claim(fresh)
+        self.live[who, by] = fresh.encoded
+
+    @rule(room=st.integers(0, 700))
+    def take(self, room: int) -> None:
+        taken = self.broadcasts.take(room, self.LIMIT)
+        assert sum(map(len, taken)) <= room
+        assert len(set(taken)) == len(taken)
+        for payload in taken:
+            assert payload in self.live.values()
+            self.sent[payload] += 1
+            assert self.sent[payload] <= self.LIMIT
+
+    @invariant()
+    def it_is_bounded(self) -> None:
+        assert len(self.broadcasts) <= 6
+        assert bool(self.broadcasts) == (len(self.broadcasts) > 0)
+
+
+TestBroadcasts = BroadcastsAgainstSort.TestCase
+
+
+def test_the_most_told_gives_way_and_is_counted() -> None:
+    counters: Counter[str] = Counter()
+    broadcasts = Broadcasts(room=2, counters=counters)
+    broadcasts.put_record(signed(0))
+    broadcasts.put_record(signed(1))
+    assert broadcasts.take(len(signed(0).encoded), limit=9) == [signed(1).encoded]
+    broadcasts.put_record(signed(2))
+    assert set(broadcasts.take(1000, limit=9)) == {signed(0).encoded, signed(2).encoded}
+    assert counters.total() == 1
