@@ -1,8 +1,9 @@
 """Whose claims count here, and how many of them.
 
-A claim is one member's word, so what it may do depends on whose word it is. It counts if we heard
-its claimant ourselves, and if the claimant was not found wrong lately. Other claims only make us
-look: a false one costs a probe, and a true one is found true by it.
+A claim is one member's word, so what it may do depends on whose word it is: its claimant's if we
+ever heard that ourselves, else that of the member that brought it. So all that one member relays
+of keys nobody met is one word. It counts if whoever gives it was not found wrong lately. Other
+claims only make us look: a false one costs a probe, and a true one is found true by it.
 """
 
 from collections import Counter
@@ -60,11 +61,16 @@ class Claimants:
         """Count a genuine claim against its claimant's rate."""
         self._rates.of(claimant).take(now)
 
-    def counts(self, claimant: NodeId, now: float) -> bool:
-        """Return whether a claim of ``claimant`` may begin or confirm a suspicion."""
+    def voice(self, claimant: NodeId, source: NodeId, now: float) -> NodeId:
+        """Return whose word a claim of ``claimant`` is that ``source`` brought."""
         entry = self._members.entry(claimant)
-        if entry is None or not (entry.heard or self._is_heard(claimant, now)):
-            self._counters["claim of a member we never heard"] += 1
+        is_heard = entry is not None and (entry.heard or self._is_heard(claimant, now))
+        return claimant if is_heard else source
+
+    def counts(self, claimant: NodeId, now: float) -> bool:
+        """Return whether the word of ``claimant`` may begin or confirm a suspicion."""
+        if claimant not in self._members:
+            self._counters["claim brought by one the table does not hold"] += 1
             return False
         conduct = self._conduct.get(claimant)
         if conduct is not None and now < conduct.distrusted_until:

@@ -70,8 +70,8 @@ class Claims:
 
     # Others' words
 
-    def is_news(self, claim: Claim) -> bool:
-        """Return whether a claim of another about a third would change anything."""
+    def is_news(self, claim: Claim, source: NodeId, now: float) -> bool:
+        """Return whether a claim of another about a third, by ``source``, would change anything."""
         entry = self._members.entry(claim.subject)
         if entry is None or entry.version != claim.version or claim.claimant == claim.subject:
             return False
@@ -82,29 +82,33 @@ class Claims:
             return entry.health is Health.ALIVE
         if claim.accusation is Accusation.DEAD:
             return suspicion.death is None
-        return suspicion.wants(claim.claimant)
+        return suspicion.wants(self.claimants.voice(claim.claimant, source, now))
 
-    def weigh(self, signed: SignedClaim, now: float) -> list[Step]:
-        """Take a genuine claim of another that is news."""
+    def weigh(self, signed: SignedClaim, source: NodeId, now: float) -> list[Step]:
+        """Take a genuine claim of another that is news and that ``source`` brought."""
         claim = signed.claim
+        voice = self.claimants.voice(claim.claimant, source, now)
         suspicion = self._suspicions.get(claim.subject)
-        if not self.claimants.counts(claim.claimant, now) or (
+        if not self.claimants.counts(voice, now) or (
             suspicion is None and self._was_dropped(claim, now)
         ):
-            return self._look(claim.subject, claim.claimant, now)
+            return self._look(claim.subject, voice, now)
         dead = claim.accusation is Accusation.DEAD
-        self._gossiper.tell_claim(signed, now)
+        if voice == claim.claimant:
+            self._gossiper.tell_claim(signed, now)
+        else:  # who never heard it either would take it for our word
+            self._counters["claim of a member we never heard"] += 1
         if suspicion is None:
             reason = f"{'found dead' if dead else 'suspected'} by {short(claim.claimant)}"
-            suspicion = self._suspect(signed, reason, now)
+            suspicion = self._suspect(signed, voice, reason, now)
             looks = dead or self._is_among_those_who_look()
         else:
-            suspicion.confirm(claim.claimant)
+            suspicion.confirm(voice)
             looks = dead
         if dead:
             suspicion.called_dead(signed)
         self._time(claim.subject, suspicion, now)
-        return self._look(claim.subject, claim.claimant, now) if looks else []
+        return self._look(claim.subject, voice, now) if looks else []
 
     def hint(self, subject: NodeId, source: NodeId, now: float) -> list[Step]:
         """Take it from an unsigned digest of ``source`` that ``subject`` is dead: look."""
@@ -127,7 +131,7 @@ class Claims:
             signed = self._own.sign_claim(claim)
             self._gossiper.tell_claim(signed, now)
             if suspicion is None:
-                suspicion = self._suspect(signed, reason, now)
+                suspicion = self._suspect(signed, claim.claimant, reason, now)
             suspicion.confirm(claim.claimant)
             self._time(subject, suspicion, now)
         suspicion.found_silent = True
@@ -207,12 +211,12 @@ class Claims:
 
     # Parts
 
-    def _suspect(self, signed: SignedClaim, reason: str, now: float) -> Suspicion:
+    def _suspect(self, signed: SignedClaim, voice: NodeId, reason: str, now: float) -> Suspicion:
         claim = signed.claim
-        size = len(self._members.live) + 1
-        suspicion = Suspicion(claim.version, claim.claimant, size, self._config, now)
+        size = len(self._members.heard) + 1  # or inventing members would slow us down
+        suspicion = Suspicion(claim.version, voice, size, self._config, now)
         self._suspicions[claim.subject] = suspicion
-        self.claimants.began(claim.claimant)
+        self.claimants.began(voice)
         self._members.suspect(signed, now, reason)
         self._events.append(MemberSuspected(claim.subject, reason))
         return suspicion
@@ -250,7 +254,7 @@ class Claims:
         version = self._suspicions[subject].version
         self.clear(subject)
         self._members.believe(subject, Evidence.ANSWER, now)
-        _, longest = self._config.suspicion_bounds(len(self._members.live) + 1)
+        _, longest = self._config.suspicion_bounds(len(self._members.heard) + 1)
         self._dropped[subject] = version, now + longest
         self._events.append(MemberRefuted(subject))
 
@@ -261,7 +265,7 @@ class Claims:
 
     def _is_among_those_who_look(self) -> bool:
         """Draw whether to look at once: a few of a large swarm do, and all of a small one."""
-        others = len(self._members.live) - 1  # without the subject; the claimant has looked
+        others = len(self._members.heard) - 1  # without the subject; the claimant has looked
         return self._rng.random() * others < self._config.lookers
 
     def _look(

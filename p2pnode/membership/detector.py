@@ -102,7 +102,9 @@ class FailureDetector:
     def __init__(self, config: MembershipConfig, rng: Rng, timers: Timers) -> None:
         self._config = config
         self._timers = timers
-        self._round = ProbeRound(rng)
+        self._heard = ProbeRound(rng)
+        self._told_of = ProbeRound(rng)
+        self._turn = 0.0
         self._probes: dict[NodeId, _Probe] = {}
         self._questions: dict[int, _Question] = {}
         self._single: dict[int, _Question] = {}
@@ -113,18 +115,34 @@ class FailureDetector:
 
     # Whom to look at
 
-    def watch(self, peer: NodeId) -> None:
-        self._round.add(peer)
+    # Members that never spoke to us have a round of their own, with half of the probes at most: who
+    # invents members must not make us look at the real ones once in ten minutes.
+
+    def watch(self, peer: NodeId, *, heard: bool = True) -> None:
+        if peer not in self._heard and peer not in self._told_of:
+            (self._heard if heard else self._told_of).add(peer)
+
+    def heard(self, peer: NodeId) -> None:
+        """Take it that ``peer`` spoke to us itself."""
+        self._heard.take_over(peer, self._told_of)
 
     def unwatch(self, peer: NodeId) -> None:
-        self._round.remove(peer)
+        self._heard.remove(peer)
+        self._told_of.remove(peer)
         self._end(peer)
 
     # Our own probes
 
     def probe_next(self, now: float) -> list[Step]:
-        """Probe the next member of the round."""
-        target = self._round.advance()
+        """Probe the next member whose turn it is."""
+        everyone = len(self._heard) + len(self._told_of)
+        self._turn += min(0.5, len(self._told_of) / max(1, everyone)) if self._heard else 1.0
+        if self._turn >= 1.0 and self._told_of:
+            self._turn -= 1.0
+            target = self._told_of.advance()
+        else:
+            self._turn = min(self._turn, 1.0)
+            target = self._heard.advance()
         return [] if target is None else self.probe(target, now)
 
     def probe(self, target: NodeId, now: float, *, urgent: bool = False) -> list[Step]:
@@ -191,7 +209,8 @@ class FailureDetector:
 
     def relay(self, request: PingRequest, source: NodeId, now: float) -> list[Step]:
         """Ping on behalf of ``source``, if the target is known and we are not too busy."""
-        if request.target not in self._round or len(self._relays) >= self._config.max_relays:
+        is_known = request.target in self._heard or request.target in self._told_of
+        if not is_known or len(self._relays) >= self._config.max_relays:
             return [Send(source, Nack(request.number))]
         number = self._new_number()
         self._relays[number] = _Relay(source, request.number, request.target, RELAY_ATTEMPTS)
@@ -226,7 +245,9 @@ class FailureDetector:
         return Send(probe.target, Ping(number))
 
     def _ask_helpers(self, probe: _Probe, now: float) -> list[Step]:
-        helpers = self._round.sample(self._config.indirect_probes, without=probe.target)
+        wanted = self._config.indirect_probes
+        helpers = self._heard.sample(wanted, without=probe.target)
+        helpers += self._told_of.sample(wanted - len(helpers), without=probe.target)
         probe.helpers = len(helpers)
         return [
             Send(helper, PingRequest(self._expect(probe, helper, now), probe.target))

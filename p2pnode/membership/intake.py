@@ -60,7 +60,7 @@ class Intake:
             case SignedClaim(claim) if claim.subject == own_id:
                 self._renewal.accused(claim, source, now)
             case SignedClaim():
-                return self._claims.weigh(news, now)
+                return self._claims.weigh(news, source, now)
         return []
 
     def _accept(self, signed: SignedRecord, source: NodeId, now: float, *, by_sync: bool) -> None:
@@ -88,7 +88,7 @@ class Intake:
         if signed.record.left:
             self._detector.unwatch(node_id)
         else:
-            self._detector.watch(node_id)
+            self._detector.watch(node_id, heard=source == node_id)
         if before is None and by_sync:
             # Those who told us know it already, and to gossip a whole table would cost much: a
             # push/pull with somebody else soon is enough, and spreads as fast.

@@ -84,6 +84,7 @@ class Members:
         self._forgotten: dict[NodeId, Entry] = {}
         self._views: dict[NodeId, Member] = {}
         self._live = Roster()
+        self._heard = Roster()
         self._dead = Roster()
         self._gone: dict[NodeId, None] = {}
         self._unheard: dict[NodeId | None, dict[NodeId, None]] = {}
@@ -120,6 +121,11 @@ class Members:
     def live(self) -> Sequence[NodeId]:
         """Whoever is not known to be gone, in no order that means anything."""
         return self._live
+
+    @property
+    def heard(self) -> Sequence[NodeId]:
+        """Those of the live that ever spoke to us themselves, likewise."""
+        return self._heard
 
     @property
     def dead(self) -> Sequence[NodeId]:
@@ -212,12 +218,14 @@ class Members:
         self._note(node_id)
         return _events_of(evidence, before, old, signed.record)
 
-    def hear(self, node_id: NodeId) -> None:
-        """Note that a message of its own reached us, if it is a member."""
+    def hear(self, node_id: NodeId) -> bool:
+        """Note that a message of its own reached us; return whether it is a member's first."""
         entry = self._entries.get(node_id)
-        if entry is not None and not entry.heard:
-            entry.heard = True
-            self._index_unheard(node_id, entry.introducer, entry)
+        if entry is None or entry.heard:
+            return False
+        entry.heard = True
+        self._index_heard(node_id, entry)
+        return True
 
     # Claims
 
@@ -277,7 +285,7 @@ class Members:
         else:
             view = Member(entry.signed.record, entry.health, entry.since, entry.reason)
             self._views[node_id] = view
-            self._index_unheard(node_id, entry.introducer, entry)
+            self._index_heard(node_id, entry)
         self._changes.note(node_id)
 
     def _range(self, first: int, last: int) -> tuple[int, int]:
@@ -306,21 +314,20 @@ class Members:
     def _remove(self, node_id: NodeId) -> Entry:
         entry = self._entries.pop(node_id)
         del self._by_prefix[bisect_left(self._by_prefix, (prefix_of(node_id), node_id))]
-        self._index_unheard(node_id, entry.introducer, None)
+        self._index_heard(node_id, entry, is_member=False)
         self._note(node_id)
         return entry
 
-    def _index_unheard(
-        self, node_id: NodeId, introducer: NodeId | None, entry: Entry | None
-    ) -> None:
-        told = self._unheard.get(introducer, {})
-        if entry is not None and entry.health in LIVE and not entry.heard:
+    def _index_heard(self, node_id: NodeId, entry: Entry, *, is_member: bool = True) -> None:
+        is_live = is_member and entry.health in LIVE
+        (self._heard.add if is_live and entry.heard else self._heard.remove)(node_id)
+        told = self._unheard.setdefault(entry.introducer, {})
+        if is_live and not entry.heard:
             told[node_id] = None
-            self._unheard[introducer] = told
-        elif node_id in told:
-            del told[node_id]
-            if not told:
-                del self._unheard[introducer]
+        else:
+            told.pop(node_id, None)
+        if not told:
+            del self._unheard[entry.introducer]
 
 
 def prefix_of(node_id: NodeId) -> int:

@@ -65,7 +65,7 @@ class NewsFilter:
         """
         fresh: list[News] = []
         for item in news:
-            if not self.is_news(item, source):
+            if not self.is_news(item, source, now):
                 continue
             refusal = self._refusal(item, source, now)
             if refusal is None and len(fresh) >= self._config.max_verifications:
@@ -84,7 +84,7 @@ class NewsFilter:
             self._count(item, now)
         return fresh
 
-    def is_news(self, item: News, source: NodeId) -> bool:
+    def is_news(self, item: News, source: NodeId, now: float) -> bool:
         """Return whether ``item``, brought by ``source``, would change anything now."""
         own_id = self._own.record.node_id
         match item:
@@ -95,7 +95,7 @@ class NewsFilter:
             case SignedClaim(claim) if claim.subject == own_id:
                 return claim.version == self._own.version and not self._own.record.left
             case SignedClaim(claim):
-                return self._claims.is_news(claim)
+                return self._claims.is_news(claim, source, now)
 
     # What an author may say is counted once it is sure that the author said it, or others could
     # use it up in its name; what a source may bring is counted before anything is checked.

@@ -52,6 +52,12 @@ class ProbeRound:
         self._next += 1
         return self._order[self._next - 1]
 
+    def take_over(self, peer: NodeId, other: "ProbeRound") -> None:
+        """Have a member moved here from another round, if it is there."""
+        if peer in other:
+            other.remove(peer)
+            self.add(peer)
+
     def sample(self, count: int, without: NodeId) -> list[NodeId]:
         """Return up to ``count`` random members other than ``without``."""
         drawn = self._rng.sample(self._order, min(count + 1, len(self._order)))

@@ -18,7 +18,7 @@ class Suspicion:
 
     Attributes:
         version: Which version of it is suspected.
-        accuser: Whose claim began it.
+        accuser: Whose word began it.
         deadline: When it will be held dead, if it does not answer us and does not refute.
         death: Another's claim that it is dead, once there is one that counts.
         found_silent: Whether a probe of our own went unanswered meanwhile: nobody is declared

@@ -265,9 +265,10 @@ class Swim:
         """
         packet = decode_packet_untrusted(data)
         admitted = self._news.admit_untrusted(packet.news, source, now)
-        self._members.hear(source)
+        if self._members.hear(source):
+            self._detector.heard(source)
         for news in admitted:
-            if self._news.is_news(news, source):  # the same message may have brought it twice
+            if self._news.is_news(news, source, now):  # the same message may have brought it twice
                 self._perform(self._intake.take(news, packet, source, now), now)
         if packet.coordinate is not None and source in self._members:
             self._vivaldi.note(source, packet.coordinate)

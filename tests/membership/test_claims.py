@@ -92,7 +92,24 @@ def test_nobody_who_answers_is_dead_by_words(what: tuple[Accusation, ...], rate:
     assert swarm.health("a", "b") is Health.ALIVE
     assert swarm.cores["b"].record.incarnation <= 12
     assert swarm.cores["a"].counters["claim of a member that accused falsely"] > 0
-    assert swarm.cores["a"].counters["claim of a member we never heard"] > 0
+
+
+def test_keys_that_nobody_met_are_one_word() -> None:
+    swarm = Swarm()
+    swarm.grow(*"abcde")
+    introduce_sybils(swarm)
+    c = swarm.cores["c"]
+    swarm.network.stall(c.node_id, 1)
+    for sybil in SYBILS:
+        say(swarm, "a", claim(swarm, "c", Accusation.SUSPECT, sybil))
+    swarm.run(0.02)
+    assert swarm.health("a", "c") is Health.SUSPECT
+    suspicion = swarm.cores["a"]._claims._suspicions[c.node_id]
+    assert suspicion.accuser == EVIL.node_id
+    assert suspicion.deadline - swarm.network.now > 3
+    assert swarm.cores["a"].counters["claim of a member we never heard"] == 1
+    swarm.run(0.15)
+    assert swarm.health("b", "c") is Health.ALIVE  # nor are they passed on
 
 
 def test_a_member_told_of_accusations_signs_few_new_versions() -> None:

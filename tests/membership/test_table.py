@@ -61,6 +61,12 @@ class Table(RuleBasedStateMachine):
             accuse = self.members.suspect if what is Accusation.SUSPECT else self.members.bury
             accuse(sign_claim(claim, SIGNERS[by], TAG), self.now, "because")
 
+    @rule(who=st.integers(0, 7))
+    def hear(self, who: int) -> None:
+        entry = self.members.entry(SIGNERS[who].node_id)
+        first = entry is not None and not entry.heard
+        assert self.members.hear(SIGNERS[who].node_id) == first
+
     @rule(ago=st.integers(0, 10))
     def forget(self, ago: int) -> None:
         self.members.forget_before(self.now - ago)
@@ -91,6 +97,8 @@ class Table(RuleBasedStateMachine):
             for health in Health
         }
         assert set(self.members.live) == by_health[Health.ALIVE] | by_health[Health.SUSPECT]
+        heard = {e.signed.record.node_id for e in entries if e.heard and e.health in LIVE}
+        assert set(self.members.heard) == heard
         assert set(self.members.dead) == by_health[Health.DEAD]
         views = [(m.record, m.health, m.since, m.reason) for m in self.members.view()]
         assert views == [(e.signed.record, e.health, e.since, e.reason) for e in entries]
