@@ -92,7 +92,7 @@ class Claims:
         if not self.claimants.counts(voice, now) or (
             suspicion is None and self._was_dropped(claim, now)
         ):
-            return self._look(claim.subject, voice, now)
+            return self.hint(claim.subject, voice, now)
         dead = claim.accusation is Accusation.DEAD
         if voice == claim.claimant:
             self._gossiper.tell_claim(signed, now)
@@ -111,9 +111,9 @@ class Claims:
         return self._look(claim.subject, voice, now) if looks else []
 
     def hint(self, subject: NodeId, source: NodeId, now: float) -> list[Step]:
-        """Take it from an unsigned digest of ``source`` that ``subject`` is dead: look."""
+        """Look, for a word of ``source`` that does not count, e.g. of an unsigned digest."""
         if not self._hints.of(source).take(now):
-            self._counters["dead by a digest, beyond its sender's limit"] += 1
+            self._counters["accusation that does not count, beyond its limit"] += 1
             return []
         return self._look(subject, source, now)
 

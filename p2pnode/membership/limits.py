@@ -67,8 +67,8 @@ class Limits:
     ``ack_timeout`` says, more of them less often."""
 
     hints_per_source: Rate = Rate(16, 1)
-    """Members that one member's digests call dead and that are probed for it. Digests are not
-    signed, so they begin no suspicion."""
+    """Probes begun because of one member's words that do not count: its digests, which are not
+    signed, and its claims if it accused falsely. They take no more of ``probes_of_accused``."""
 
     renewals: Rate = Rate(5, 1)
     """New versions of our own record signed because others accuse us. A healthy node signs none; a
