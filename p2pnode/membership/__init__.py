@@ -2,6 +2,7 @@
 
 from p2pnode.membership.config import MembershipConfig, lan, simulation, wan
 from p2pnode.membership.events import (
+    KeyShared,
     MemberDied,
     MemberJoined,
     MemberLeft,
@@ -9,6 +10,7 @@ from p2pnode.membership.events import (
     MembershipEvent,
     MemberSuspected,
     MemberUpdated,
+    OwnKeyUsedElsewhere,
 )
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
@@ -18,6 +20,7 @@ from p2pnode.membership.swim import Swim
 
 __all__ = [
     "Health",
+    "KeyShared",
     "Member",
     "MemberDied",
     "MemberJoined",
@@ -28,6 +31,7 @@ __all__ = [
     "MembershipConfig",
     "MembershipEvent",
     "Outgoing",
+    "OwnKeyUsedElsewhere",
     "Record",
     "Signer",
     "Swim",

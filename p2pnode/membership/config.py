@@ -1,9 +1,10 @@
 """Settings of the membership room; every time is in seconds of the core's clock."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pnode.errors import ConfigError
+from p2pnode.membership.limits import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,10 @@ class MembershipConfig:
     """News is sent this, times ``ceil(log10(members + 1))``, times and then dropped. 4, as in
     memberlist."""
 
+    max_broadcasts: int = 256
+    """Pieces of news told at once; beyond, the most-told goes, and push/pull brings it to whoever
+    missed it. 60 KB, or two seconds of full datagrams. A guess."""
+
     sync_interval: float = 30.0
     """Between two push/pulls with a random member, which mend whatever gossip lost. 30, as in
     memberlist; a push/pull between equals costs 21 bytes a member each way."""
@@ -93,6 +98,51 @@ class MembershipConfig:
     """Signatures checked for one datagram, about 60 us each. 72 is the most records that fit one
     push/pull message, so honest traffic never meets it."""
 
+    key_shared_after: int = 2
+    """Lives of one member that began where an earlier one had been, with another in between, before
+    its key counts as used twice. At least 1. A laptop carried between two
+    places returns a few times a day."""
+
+    key_shared_within: float = 600.0
+    """Seconds within which those count, and for which a key counts as used twice after the latest
+    sign of it. Above ``outdo_longest``, or two patient nodes would never be noticed."""
+
+    outdo_at_once: int = 2
+    """Own records of unknown lives that are surpassed at once: after a restart with a clock set
+    back there is one. Beyond, within ``key_shared_within``, our key is in use elsewhere."""
+
+    outdo_first: float = 2.0
+    """Pause before the next is surpassed, doubled with each. A guess."""
+
+    outdo_longest: float = 120.0
+    """The longest such pause: how long our record may be the other's after the other is gone."""
+
+    lookers: int = 8
+    """Members that probe an accused at once when they hear of it, on average; in a swarm of ten
+    that is everyone. The others look when a suspicion of theirs ends. Enough that one of them gets
+    through at 30 % loss, few enough that an accusation moves no whole swarm. A guess."""
+
+    max_accused_at_once: int = 64
+    """Suspicions that one claimant may have begun here; its further claims only make us look. Above
+    half of a swarm of 100, cut off at once."""
+
+    false_claims_excused: float = 2.0
+    """Accusations of members that answered our probe, forgiven to one claimant: a link may be bad
+    between two members only. Beyond, its claims only make us look, for a while. A guess."""
+
+    false_claim_half_life: float = 300.0
+    """Seconds after which half of a claimant's false accusations are forgotten. A guess."""
+
+    distrust_first: float = 15.0
+    """Half of the seconds that the first false accusation beyond those excused costs; each further
+    one doubles them, up to ``distrust_longest``. A guess."""
+
+    distrust_longest: float = 600.0
+    """The longest that a claimant's claims only make us look. A guess."""
+
+    limits: Limits = field(default_factory=Limits)
+    """What may be asked of this node a second, by one member and by all; see there."""
+
     max_datagram: int = 1100
     """Bytes of a message sent as one datagram, our headers included; below the base MTU of 1200
     less the transport's headers."""
@@ -107,10 +157,20 @@ class MembershipConfig:
             raise ConfigError("every interval must be longer than nothing")
         if self.probe_attempts < 2 or min(self.awareness_max, self.max_members) < 1:
             raise ConfigError("at least two attempts, one awareness level and one member")
+        if self.max_broadcasts < 1:
+            raise ConfigError("something must be told")
         if self.ack_timeout * self.probe_attempts > self.probe_interval + 1e-9:
             raise ConfigError("a probe must be over before the next begins")
         if self.suspicion_multiplier <= 0 or self.suspicion_max_factor < 1:
             raise ConfigError("a suspicion must last, and its longest is no less than its shortest")
+        if self.key_shared_after < 1 or self.outdo_at_once < 1 or self.outdo_first <= 0:
+            raise ConfigError("a clock set back must be forgiven once, and patience begin")
+        if not self.outdo_first <= self.outdo_longest < self.key_shared_within:
+            raise ConfigError("outdo_longest lies between outdo_first and key_shared_within")
+        if self.lookers < 1 or self.max_accused_at_once < 1:
+            raise ConfigError("at least one must look, and one be accused")
+        if min(self.false_claim_half_life, self.distrust_first) <= 0:
+            raise ConfigError("distrust must fade, and last")
         if self.max_datagram < 1000 or self.max_bulk < self.max_datagram:
             raise ConfigError("a datagram must hold the largest record, a push/pull a datagram")
 

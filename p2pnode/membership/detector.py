@@ -24,16 +24,30 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """The verdict: this member did not answer, in as many ways as we asked."""
+    """The end of a probe: this member did not answer, in as many ways as we asked."""
 
     target: NodeId
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A ping of ours was acknowledged.
+
+    Attributes:
+        target: Who was asked about.
+        rtt: Seconds from ping to ack, if the target itself gave it; None for a helper's word.
+    """
+
+    target: NodeId
+    rtt: float | None
+
+
 Step: TypeAlias = Send | Silent
 
-URGENT_ATTEMPTS = 2  # one would judge before a helper's nack can be here
+URGENT_ATTEMPTS = 2  # one would conclude before a helper's nack can be here
 RELAY_ATTEMPTS = 2
+SINGLE_PINGS = 256  # remembered; with one each ack_timeout, those of thirty suspects for a second
 RELAY_SHARE = 0.4  # of the ack timeout, for each: so the nack is there within one
 
 
@@ -58,6 +72,8 @@ class _Probe:
     target: NodeId
     attempts: int
     attempt: int = 0
+    due: float = 0.0
+    overslept: bool = False
     helpers: int = 0
     nacked: set[NodeId] = field(default_factory=set)
     numbers: list[int] = field(default_factory=list)
@@ -86,9 +102,12 @@ class FailureDetector:
     def __init__(self, config: MembershipConfig, rng: Rng, timers: Timers) -> None:
         self._config = config
         self._timers = timers
-        self._round = ProbeRound(rng)
+        self._heard = ProbeRound(rng)
+        self._told_of = ProbeRound(rng)
+        self._turn = 0.0
         self._probes: dict[NodeId, _Probe] = {}
         self._questions: dict[int, _Question] = {}
+        self._single: dict[int, _Question] = {}
         self._relays: dict[int, _Relay] = {}
         self._numbers = rng.randrange(0, 1 << 32)
         self._identities = 0
@@ -96,22 +115,38 @@ class FailureDetector:
 
     # Whom to look at
 
-    def watch(self, peer: NodeId) -> None:
-        self._round.add(peer)
+    # Members that never spoke to us have a round of their own, with half of the probes at most: who
+    # invents members must not make us look at the real ones once in ten minutes.
+
+    def watch(self, peer: NodeId, *, heard: bool = True) -> None:
+        if peer not in self._heard and peer not in self._told_of:
+            (self._heard if heard else self._told_of).add(peer)
+
+    def heard(self, peer: NodeId) -> None:
+        """Take it that ``peer`` spoke to us itself."""
+        self._heard.take_over(peer, self._told_of)
 
     def unwatch(self, peer: NodeId) -> None:
-        self._round.remove(peer)
+        self._heard.remove(peer)
+        self._told_of.remove(peer)
         self._end(peer)
 
     # Our own probes
 
     def probe_next(self, now: float) -> list[Step]:
-        """Probe the next member of the round."""
-        target = self._round.advance()
+        """Probe the next member whose turn it is."""
+        everyone = len(self._heard) + len(self._told_of)
+        self._turn += min(0.5, len(self._told_of) / max(1, everyone)) if self._heard else 1.0
+        if self._turn >= 1.0 and self._told_of:
+            self._turn -= 1.0
+            target = self._told_of.advance()
+        else:
+            self._turn = min(self._turn, 1.0)
+            target = self._heard.advance()
         return [] if target is None else self.probe(target, now)
 
     def probe(self, target: NodeId, now: float, *, urgent: bool = False) -> list[Step]:
-        """Probe ``target``; when ``urgent``, ask the helpers at once too and judge sooner."""
+        """Probe ``target``; when ``urgent``, ask the helpers at once too and conclude sooner."""
         if target in self._probes and not urgent:
             return []
         self._end(target)
@@ -124,22 +159,33 @@ class FailureDetector:
 
     def attempt_over(self, timer: AttemptOver, now: float) -> list[Step]:
         """Go on with a probe that was not answered in time."""
-        probe = next((p for p in self._probes.values() if p.identity == timer.probe), None)
-        if probe is None:
+        probe = self._probes.get(timer.target)
+        if probe is None or probe.identity != timer.probe:
             return []
+        if now > probe.due + self._config.ack_timeout and not probe.overslept:
+            # We slept through it, so the ack may lie unread in our socket.
+            probe.overslept = True
+            probe.attempt -= 1
         if probe.attempt >= probe.attempts:
-            return [self._give_verdict(probe)]
+            return [self._conclude(probe)]
         helpers = [] if probe.helpers else self._ask_helpers(probe, now)
         return [self._ping(probe, now), *helpers]
 
-    def acknowledge(self, number: int, source: NodeId, now: float) -> float | None:
-        """Take an ack; return the round trip if the target itself gave it."""
+    def is_probing(self, target: NodeId) -> bool:
+        return target in self._probes
+
+    def acknowledge(self, number: int, source: NodeId, now: float) -> Answer | None:
+        """Take an ack; return what it answers, if anything of ours."""
         question = self._questions.get(number)
-        if question is None or question.answerer != source:
-            return None
+        if question is not None and question.answerer == source:
+            self.awareness.change(-1)
+        else:
+            question = self._single.pop(number, None)
+            if question is None or question.answerer != source:
+                return None
         self._end(question.target)
-        self.awareness.change(-1)
-        return now - question.asked_at if source == question.target else None
+        rtt = now - question.asked_at if source == question.target else None
+        return Answer(question.target, rtt)
 
     def nack(self, number: int, source: NodeId) -> None:
         """Take a helper's word that it is there, though the target does not answer."""
@@ -151,15 +197,20 @@ class FailureDetector:
         """Take it from elsewhere that ``peer`` answers."""
         self._end(peer)
 
-    def knock(self, target: NodeId) -> list[Step]:
-        """Ping once and wait for nothing: the point is the accusation that goes with it."""
-        return [Send(target, Ping(self._new_number()))]
+    def ping_once(self, target: NodeId, now: float) -> list[Step]:
+        """Ping once, and conclude nothing from silence: an accusation goes with it."""
+        number = self._new_number()
+        self._single[number] = _Question(target, target, now)
+        if len(self._single) > SINGLE_PINGS:
+            del self._single[next(iter(self._single))]
+        return [Send(target, Ping(number))]
 
     # Probes on behalf of others
 
     def relay(self, request: PingRequest, source: NodeId, now: float) -> list[Step]:
         """Ping on behalf of ``source``, if the target is known and we are not too busy."""
-        if request.target not in self._round or len(self._relays) >= self._config.max_relays:
+        is_known = request.target in self._heard or request.target in self._told_of
+        if not is_known or len(self._relays) >= self._config.max_relays:
             return [Send(source, Nack(request.number))]
         number = self._new_number()
         self._relays[number] = _Relay(source, request.number, request.target, RELAY_ATTEMPTS)
@@ -189,12 +240,14 @@ class FailureDetector:
     def _ping(self, probe: _Probe, now: float) -> Step:
         probe.attempt += 1
         number = self._expect(probe, probe.target, now)
-        wait = self.awareness.stretch(self._config.ack_timeout)
-        self._timers.start(AttemptOver(probe.identity), now + wait)
+        probe.due = now + self.awareness.stretch(self._config.ack_timeout)
+        self._timers.start(AttemptOver(probe.target, probe.identity), probe.due)
         return Send(probe.target, Ping(number))
 
     def _ask_helpers(self, probe: _Probe, now: float) -> list[Step]:
-        helpers = self._round.sample(self._config.indirect_probes, without=probe.target)
+        wanted = self._config.indirect_probes
+        helpers = self._heard.sample(wanted, without=probe.target)
+        helpers += self._told_of.sample(wanted - len(helpers), without=probe.target)
         probe.helpers = len(helpers)
         return [
             Send(helper, PingRequest(self._expect(probe, helper, now), probe.target))
@@ -207,7 +260,7 @@ class FailureDetector:
         self._questions[number] = _Question(probe.target, answerer, now)
         return number
 
-    def _give_verdict(self, probe: _Probe) -> Step:
+    def _conclude(self, probe: _Probe) -> Step:
         """End an unanswered probe. Helpers that did not even nack speak against us (Lifeguard)."""
         self._end(probe.target)
         missing = probe.helpers - len(probe.nacked)
@@ -219,7 +272,7 @@ class FailureDetector:
         probe = self._probes.pop(target, None)
         if probe is None:
             return
-        self._timers.stop(AttemptOver(probe.identity))
+        self._timers.stop(AttemptOver(probe.target, probe.identity))
         for number in probe.numbers:
             del self._questions[number]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from p2pnode.membership.records import Record
-from p2pnode.sansio import NodeId
+from p2pnode.sansio import Address, NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class MemberRefuted:
 
 @dataclass(frozen=True, slots=True)
 class MemberDied:
-    """A suspect did not refute in time; or a member started anew.
+    """A suspect did not refute in time; or a member started anew, or gave way in a full table.
 
-    In the second case what its old self held in memory is gone, and a :class:`MemberJoined`
+    If it started anew, what its old self held in memory is gone, and a :class:`MemberJoined`
     follows at once.
     """
 
@@ -55,6 +55,41 @@ class MemberLeft:
     node_id: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class KeyShared:
+    """Two machines use one member's key: it seems to start anew at two places in turn.
+
+    Told once, and again if it begins anew. The cure is a new key for one of them.
+
+    Attributes:
+        node_id: The key.
+        addresses: Where the two are, each with all addresses it tells.
+    """
+
+    node_id: NodeId
+    addresses: tuple[tuple[Address, ...], tuple[Address, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeyUsedElsewhere:
+    """Another machine uses our key: it signs our record as often as we do.
+
+    Told once, and again if it begins anew. The cure is a new key for one of the two.
+
+    Attributes:
+        addresses: Where the other says it is.
+    """
+
+    addresses: tuple[Address, ...]
+
+
 MembershipEvent: TypeAlias = (
-    MemberJoined | MemberUpdated | MemberSuspected | MemberRefuted | MemberDied | MemberLeft
+    MemberJoined
+    | MemberUpdated
+    | MemberSuspected
+    | MemberRefuted
+    | MemberDied
+    | MemberLeft
+    | KeyShared
+    | OwnKeyUsedElsewhere
 )

@@ -6,7 +6,7 @@ from p2pnode.membership.members import Members
 from p2pnode.membership.outgoing import Outbox
 from p2pnode.membership.records import SignedClaim, SignedRecord
 from p2pnode.membership.timers import GossipDue, Timers
-from p2pnode.sansio import Rng
+from p2pnode.sansio import NodeId, Rng
 
 
 class Gossiper:
@@ -40,12 +40,23 @@ class Gossiper:
     def tell_some(self, now: float) -> None:
         """Hold one round."""
         self._not_before = now + self._config.gossip_interval
-        live = self._members.live()
-        targets = self._rng.sample(live, min(self._config.gossip_fanout, len(live)))
+        targets = self._draw(self._config.gossip_fanout)
         for target in targets:
             self._outbox.gossip_to(target)
         if targets and self._broadcasts:
             self._soon(now)
+
+    def _draw(self, count: int) -> list[NodeId]:
+        """Draw live members: all but one of those that spoke to us, while there are as many.
+
+        If others invent members, most of our news still reaches somebody.
+        """
+        live, heard = self._members.live, self._members.heard
+        if len(heard) == len(live):
+            return self._rng.sample(live, min(count, len(live)))
+        drawn = self._rng.sample(heard, min(count - 1, len(heard)))
+        others = self._rng.sample(live, min(2 * count, len(live)))
+        return [*drawn, *(node for node in others if node not in drawn)][:count]
 
     def _soon(self, now: float) -> None:
         """Fresh news goes out at once, unless the last round was just now."""

@@ -5,7 +5,7 @@
                  suspicion, death              death
         ALIVE ---------------------> SUSPECT ---------> DEAD
           ^                             |                 |
-          |        assertion            |                 |
+          |   assertion, answer         |    assertion    |
           +-----------------------------+-----------------+
           |                                    farewell of any of the three
           |        rebirth                                |
@@ -14,9 +14,9 @@
 SWIM's three states (Das et al., DSN 2002, section 4.2) and a fourth for those who said goodbye.
 Two departures from memberlist:
 
-* A claim of *death* makes a live member only a suspect. So nobody can kill by a word: the subject
-  always has one suspicion's time to refute, and a node that never heard of the suspicion looks
-  first. Those who did hear, and that is nearly all, bury it at once.
+* A claim of another, of death as well, makes a live member only a suspect. So nobody can kill by a
+  word: the subject always has one suspicion's time to refute, and a node declares nobody dead that
+  answers a ping of its own. The answer alone ends its suspicion; that of others the refutation.
 * LEFT is final for one life. A farewell is signed and only a new life, a greater boot epoch,
   undoes it; late gossip of the old life changes nothing.
 """
@@ -37,8 +37,9 @@ class Health(IntEnum):
 class Evidence(Enum):
     """What can change the belief; all of it is about the version believed in, or a later one."""
 
-    SUSPICION = "somebody signed that it is silent"
-    DEATH = "a suspicion ran out, here or elsewhere"
+    SUSPICION = "somebody signed that it is silent or dead"
+    DEATH = "our suspicion ran out, and it did not answer us"
+    ANSWER = "it answered us"
     ASSERTION = "it signed a newer record of the same life"
     REBIRTH = "it signed a record of a later life"
     FAREWELL = "it signed that it leaves"
@@ -48,8 +49,8 @@ class Evidence(Enum):
 TRANSITIONS = MappingProxyType(
     {
         (Health.ALIVE, Evidence.SUSPICION): Health.SUSPECT,
-        (Health.ALIVE, Evidence.DEATH): Health.SUSPECT,
         (Health.SUSPECT, Evidence.DEATH): Health.DEAD,
+        (Health.SUSPECT, Evidence.ANSWER): Health.ALIVE,
         (Health.SUSPECT, Evidence.ASSERTION): Health.ALIVE,
         (Health.DEAD, Evidence.ASSERTION): Health.ALIVE,
         (Health.SUSPECT, Evidence.REBIRTH): Health.ALIVE,

@@ -36,9 +36,14 @@ class PushPull:
         self._timers.start_earlier(SyncDue(), now + self._next_wait())
 
     def with_someone(self, now: float) -> None:
-        """Compare with a random live member, and set the next time."""
+        """Compare with a random live member, and set the next time.
+
+        In half of the cases with one that spoke to us, however many others we were told of.
+        """
         self._timers.start(SyncDue(), now + self._next_wait())
-        live = self._members.live()
+        live, heard = self._members.live, self._members.heard
+        if heard and len(heard) < len(live) and self._rng.random() < 0.5:
+            live = heard
         if live:
             self.begin_with(self._rng.choice(live))
 

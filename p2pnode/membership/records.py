@@ -31,6 +31,9 @@ NODE_ID_SIZE = 32
 SIGNATURE_SIZE = 64
 SWARM_TAG_SIZE = 8
 
+LAST_BOOT_EPOCH = (1 << 64) - 1
+LAST_INCARNATION = (1 << 32) - 1
+
 RECORD_TAG = 1
 CLAIM_TAG = 2
 
@@ -93,7 +96,9 @@ class Record:
     def __post_init__(self) -> None:
         if len(self.node_id) != NODE_ID_SIZE:
             raise LocalProtocolError("a node id is 32 bytes")
-        if not (0 <= self.incarnation < 1 << 32 and 0 <= self.boot_epoch < 1 << 64):
+        if not (
+            0 <= self.incarnation <= LAST_INCARNATION and 0 <= self.boot_epoch <= LAST_BOOT_EPOCH
+        ):
             raise LocalProtocolError(f"no such version: {self.version}")
         if len(self.addresses) > MAX_ADDRESSES or len(self.ad) > MAX_AD:
             raise LocalProtocolError("a record holds at most 8 addresses and an ad of 512 bytes")

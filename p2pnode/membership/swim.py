@@ -6,53 +6,37 @@ knows nothing of models (an ad is opaque bytes) and nothing of sockets.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from p2pnode.errors import LocalProtocolError
-from p2pnode.membership.anti_entropy import prefix_of
+from p2pnode.membership.claimants import IsHeard
+from p2pnode.membership.claims import Claims
 from p2pnode.membership.config import MembershipConfig
 from p2pnode.membership.coordinates import Vivaldi
 from p2pnode.membership.detector import FailureDetector, Send, Silent, Step
 from p2pnode.membership.dissemination import Broadcasts
 from p2pnode.membership.events import MembershipEvent
+from p2pnode.membership.exchange import Exchange
 from p2pnode.membership.gossip import Gossiper
 from p2pnode.membership.health import Health
-from p2pnode.membership.judgement import Judge
+from p2pnode.membership.intake import Intake
 from p2pnode.membership.members import Member, Members
-from p2pnode.membership.messages import (
-    Ack,
-    Digest,
-    DigestEntry,
-    Gossip,
-    Nack,
-    Packet,
-    Ping,
-    PingRequest,
-    Records,
-    decode_packet_untrusted,
-)
+from p2pnode.membership.messages import decode_packet_untrusted
+from p2pnode.membership.news import NewsFilter
 from p2pnode.membership.outgoing import Outbox, Outgoing
 from p2pnode.membership.own_record import OwnRecord
 from p2pnode.membership.push_pull import PushPull
-from p2pnode.membership.records import (
-    SWARM_TAG_SIZE,
-    Accusation,
-    News,
-    Record,
-    SignedClaim,
-    SignedRecord,
-    Signer,
-    Verify,
-    Version,
-    short,
-)
+from p2pnode.membership.records import SWARM_TAG_SIZE, Record, Signer, Verify
+from p2pnode.membership.renewal import Renewal
+from p2pnode.membership.shared_keys import SharedKeys
 from p2pnode.membership.timers import (
     AnnounceDue,
     AttemptOver,
     ChallengeDue,
     GossipDue,
+    OutdoDue,
     ProbeDue,
     ReconnectDue,
+    RefuteDue,
     RelayOver,
     SuspicionOver,
     SweepDue,
@@ -60,7 +44,6 @@ from p2pnode.membership.timers import (
     Timer,
     Timers,
 )
-from p2pnode.membership.vetting import Vetting
 from p2pnode.sansio import Address, NodeId, Rng
 
 SWEEPS_PER_RETENTION = 10
@@ -72,6 +55,10 @@ class Swim:
     In: commands, :meth:`receive_datagram`, :meth:`handle_timeout`. Out: :meth:`datagrams_to_send`
     (to be delivered to the node named, dialled at its record's addresses if need be),
     :meth:`take_events`, :meth:`next_timeout`.
+
+    Args:
+        is_heard: Tells whether our own session with a peer was acknowledged lately. Nobody who is
+            heard is declared dead here, whatever others say.
 
     Attributes:
         counters: What was refused or done in silence, by reason; cumulative.
@@ -88,19 +75,20 @@ class Swim:
         ad: bytes,
         rng: Rng,
         now: float,
+        *,
+        is_heard: IsHeard = lambda peer, now: False,
     ) -> None:
         if len(swarm_tag) != SWARM_TAG_SIZE:
             raise LocalProtocolError("a swarm's tag is 8 bytes")
         self._config = config
         self._rng = rng
+        self.counters: Counter[str] = Counter()
         first = Record(signer.node_id, 0, boot_epoch, addresses, ad)
         self._own = OwnRecord(signer, swarm_tag, first)
-        self._wanted = (addresses, ad)
-        self._announce_not_before = now
         self._members = Members(config.max_members)
         self._timers = Timers()
         self._detector = FailureDetector(config, rng, self._timers)
-        self._broadcasts = Broadcasts()
+        self._broadcasts = Broadcasts(config.max_broadcasts, self.counters)
         self._vivaldi = Vivaldi(rng)
         self._outbox = Outbox(config, self._own, self._members, self._broadcasts, self._vivaldi)
         self._events: list[MembershipEvent] = []
@@ -110,19 +98,64 @@ class Swim:
         self._push_pull = PushPull(
             config, self._own, self._members, self._outbox, self._timers, rng
         )
-        self._judge = Judge(
+        self._renewal = Renewal(
+            config,
+            self._own,
+            self._detector,
+            self._outbox,
+            self._gossiper,
+            self._timers,
+            self._events,
+            self.counters,
+            now,
+        )
+        self._claims = Claims(
             config,
             self._own,
             self._members,
             self._detector,
+            self._outbox,
             self._gossiper,
             self._timers,
             self._events,
+            self.counters,
+            is_heard,
             rng,
         )
-        self.counters: Counter[str] = Counter()
-        self._vetting = Vetting(
-            config, verify, swarm_tag, self._own, self._members, self._judge, self.counters
+        shared_keys = SharedKeys(config, is_heard, self._events, self.counters)
+        self._news = NewsFilter(
+            config,
+            verify,
+            swarm_tag,
+            self._own,
+            self._members,
+            self._claims,
+            self.counters,
+        )
+        self._intake = Intake(
+            self._own,
+            self._members,
+            self._claims,
+            self._detector,
+            self._outbox,
+            self._gossiper,
+            self._push_pull,
+            self._renewal,
+            shared_keys,
+            self._events,
+            self.counters,
+        )
+        self._exchange = Exchange(
+            self._own,
+            self._members,
+            self._claims,
+            self._detector,
+            self._outbox,
+            self._push_pull,
+            self._renewal,
+            self._vivaldi,
+            self.counters,
+            config,
         )
         # Nodes started together must not probe in step.
         self._timers.start(ProbeDue(), now + rng.uniform(0, config.probe_interval))
@@ -155,6 +188,22 @@ class Swim:
         """Return every other node known, the dead and departed included."""
         return self._members.view()
 
+    def member(self, node_id: NodeId) -> Member | None:
+        """Return another node's line of the table; None if it is not in it."""
+        return self._members.member(node_id)
+
+    @property
+    def members_version(self) -> int:
+        """Grows with every change of a member's record or health."""
+        return self._members.version
+
+    def members_changed_since(self, version: int) -> list[NodeId] | None:
+        """Return who changed, joined or was forgotten since :attr:`members_version` was that.
+
+        Each once, to be read by :meth:`member`; None means too long ago: read :meth:`members`.
+        """
+        return self._members.changed_since(version)
+
     def measured_rtt(self, peer: NodeId) -> float | None:
         """Return the round trip of the latest probes of ``peer``, in seconds; None before them."""
         return self._vivaldi.measured(peer)
@@ -178,11 +227,11 @@ class Swim:
 
     def update_ad(self, ad: bytes, now: float) -> None:
         """Offer something else from now on; at most 512 bytes."""
-        self._want((self._wanted[0], ad), now)
+        self._renewal.want_ad(ad, now)
 
     def update_addresses(self, addresses: tuple[Address, ...], now: float) -> None:
         """Be reachable elsewhere from now on."""
-        self._want((addresses, self._wanted[1]), now)
+        self._renewal.want_addresses(addresses, now)
 
     def leave(self, now: float, *, told: Sequence[NodeId] = ()) -> None:
         """Say goodbye, to those ``told`` reliably; nothing is probed any more.
@@ -191,12 +240,9 @@ class Swim:
         """
         if self.record.left:
             return
-        self._own.leave()
-        for peer in told:
-            self._outbox.send_records(peer, [self._own.signed.encoded])
         for timer in (ProbeDue(), AnnounceDue(), SyncDue(), ReconnectDue()):
             self._timers.stop(timer)
-        self._gossiper.tell_record(self._own.signed, now)
+        self._renewal.leave(now, told)
 
     def report_unresponsive(self, peer: NodeId, now: float) -> None:
         """Take the transport's word that ``peer`` acknowledges nothing: probe it, impatiently."""
@@ -207,6 +253,7 @@ class Swim:
     def report_responsive(self, peer: NodeId, now: float) -> None:
         """Take the transport's word that ``peer`` acknowledges what we send."""
         self._detector.answered(peer)
+        self._claims.responds(peer, now)
 
     # Inputs
 
@@ -217,12 +264,16 @@ class Swim:
             RemoteProtocolError: It was malformed, or news in it was forged; nothing changed.
         """
         packet = decode_packet_untrusted(data)
-        for news in self._vetting.admit_untrusted(packet.news):
-            self._learn(news, packet, source, now)
+        admitted = self._news.admit_untrusted(packet.news, source, now)
+        if self._members.hear(source):
+            self._detector.heard(source)
+        for news in admitted:
+            if self._news.is_news(news, source, now):  # the same message may have brought it twice
+                self._perform(self._intake.take(news, packet, source, now), now)
         if packet.coordinate is not None and source in self._members:
             self._vivaldi.note(source, packet.coordinate)
-        self._answer(packet, source, now)
-        self._set_straight(packet, source)
+        self._perform(self._exchange.answer(packet, source, now), now)
+        self._exchange.set_straight(packet, source, now)
 
     def handle_timeout(self, now: float) -> None:
         """Fire, in order of time, every timer due by ``now``."""
@@ -255,9 +306,13 @@ class Swim:
             case RelayOver():
                 self._perform(self._detector.relay_over(timer, now), now)
             case SuspicionOver():
-                self._perform(self._judge.sentence(timer, now), now)
+                self._perform(self._claims.suspicion_over(timer, now), now)
             case ChallengeDue():
-                self._perform(self._judge.challenge(timer, now), now)
+                self._perform(self._claims.challenge(timer, now), now)
+            case OutdoDue():
+                self._renewal.outdo(now)
+            case RefuteDue():
+                self._renewal.refute_late(timer, now)
             case GossipDue():
                 self._gossiper.tell_some(now)
             case SyncDue():
@@ -267,7 +322,7 @@ class Swim:
             case SweepDue():
                 self._sweep(now)
             case AnnounceDue():
-                self._announce(now)
+                self._renewal.announce(now)
 
     def _perform(self, steps: Sequence[Step], now: float) -> None:
         for step in steps:
@@ -275,126 +330,16 @@ class Swim:
                 case Send(destination, message):
                     self._outbox.send(destination, message)
                 case Silent(target, reason):
-                    accusation = Accusation.SUSPECT
-                    self._perform(self._judge.accuse(target, accusation, reason, now), now)
-
-    # Messages
-
-    def _answer(self, packet: Packet, source: NodeId, now: float) -> None:
-        match packet.message:
-            case Ping(number):
-                self._outbox.send(source, Ack(number))
-            case Ack(number):
-                self._perform(self._detector.pass_on(number, source), now)
-                rtt = self._detector.acknowledge(number, source, now)
-                if rtt is not None and packet.coordinate is not None:
-                    self._vivaldi.learn(source, packet.coordinate, rtt)
-            case Nack(number):
-                self._detector.nack(number, source)
-            case PingRequest():
-                self._perform(self._detector.relay(packet.message, source, now), now)
-            case Digest():
-                self._compare(packet.message, source, now)
-            case Gossip() | Records():
-                pass  # the news was all
-
-    def _set_straight(self, packet: Packet, source: NodeId) -> None:
-        """Mend what ``source`` and we believe of ``source`` itself, if we differ."""
-        known = self._members.belief(source)
-        if known is None or known.version < packet.version:
-            self._ask_for(source, known.version if known else None)
-        elif known.version > packet.version:
-            self._outbox.send_records(source, [known.signed.encoded])
-        elif known.health is Health.DEAD and not isinstance(packet.message, Ping):
-            self._outbox.send(source, Gossip())  # with our accusation; a ping's ack bore it
-
-    def _ask_for(self, source: NodeId, held: Version | None) -> None:
-        prefix = prefix_of(source)
-        entries = () if held is None else (DigestEntry(prefix, held, Health.ALIVE),)
-        self._outbox.send(
-            source, Digest(answer_wanted=False, first=prefix, last=prefix, entries=entries)
-        )
-
-    # News
-
-    def _learn(self, news: News, packet: Packet, source: NodeId, now: float) -> None:
-        if not self._vetting.is_news(news):
-            return  # the same message brought it twice
-        match news:
-            case SignedRecord(record) if record.node_id == self.node_id:
-                self.counters["own record of a former life"] += 1
-                self._own.outdo(record)
-                self._gossiper.tell_record(self._own.signed, now)
-            case SignedRecord(record):
-                told = isinstance(packet.message, Records) and record.node_id != source
-                self._accept(news, now, by_sync=told)
-            case SignedClaim(claim) if claim.subject == self.node_id:
-                self._refute(source, now)
-            case SignedClaim(claim):
-                verb = "found dead" if claim.accusation is Accusation.DEAD else "suspected"
-                reason = f"{verb} by {short(claim.claimant)}"
-                self._perform(self._judge.weigh(news, reason, now), now)
-
-    def _accept(self, signed: SignedRecord, now: float, *, by_sync: bool) -> None:
-        node_id = signed.record.node_id
-        entry = self._members.entry(node_id)
-        before = entry.health if entry is not None else None
-        self._events += self._members.accept(signed, now)
-        self._judge.acquit(node_id)
-        if signed.record.left:
-            self._detector.unwatch(node_id)
-        else:
-            self._detector.watch(node_id)
-        if before is None and by_sync:
-            # Those who told us know it already, and to gossip a whole table would cost much: a
-            # push/pull with somebody else soon is enough, and spreads as fast.
-            self._push_pull.soon(now)
-        else:
-            self._gossiper.tell_record(signed, now)
-        if before is Health.DEAD and not signed.record.left:
-            self._push_pull.begin_with(node_id)  # it was cut off, and others with it
-
-    def _refute(self, source: NodeId, now: float) -> None:
-        """Say that we live. To be suspected at all speaks against our own pace (Lifeguard)."""
-        self._detector.awareness.change(1)
-        self._own.renew()
-        self._outbox.send_records(source, [self._own.signed.encoded])
-        self._gossiper.tell_record(self._own.signed, now)
-
-    # Our own record
-
-    def _want(self, wanted: tuple[tuple[Address, ...], bytes], now: float) -> None:
-        addresses, ad = wanted
-        replace(self.record, addresses=addresses, ad=ad)  # refuses what no record may say
-        self._wanted = wanted
-        if not self.record.left:
-            self._timers.start(AnnounceDue(), max(now, self._announce_not_before))
-
-    def _announce(self, now: float) -> None:
-        if (self.record.addresses, self.record.ad) != self._wanted:
-            self._announce_not_before = now + self._config.announce_interval
-            self._own.change(*self._wanted)
-            self._gossiper.tell_record(self._own.signed, now)
-
-    # Push/pull
-
-    def _compare(self, digest: Digest, source: NodeId, now: float) -> None:
-        comparison = self._push_pull.answer(digest, source)
-        for subject in comparison.contested:
-            # A death learnt this way may be long refuted: it is a suspicion (as in memberlist).
-            reason = f"held dead by {short(source)}"
-            self._perform(self._judge.accuse(subject, Accusation.SUSPECT, reason, now), now)
-        if comparison.own_death and not self.record.left:
-            self._refute(source, now)
+                    self._perform(self._claims.found_silent(target, reason, now), now)
 
     # Those who are gone
 
     def _reconnect(self, now: float) -> None:
         """Call on one of the dead: if it lives, our accusation makes it refute."""
         self._timers.start(ReconnectDue(), now + self._config.reconnect_interval)
-        dead = self._members.with_health(Health.DEAD)
+        dead = self._members.dead
         if dead:
-            self._perform(self._detector.knock(self._rng.choice(dead)), now)
+            self._perform(self._detector.ping_once(self._rng.choice(dead), now), now)
 
     def _sweep(self, now: float) -> None:
         sweep = self._config.dead_retention / SWEEPS_PER_RETENTION

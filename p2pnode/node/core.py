@@ -83,6 +83,7 @@ class NodeCore:
             self.advert.encode(),
             rng,
             now,
+            is_heard=self._is_heard,
         )
         self.silent: set[NodeId] = set()
         self.planner = DirectoryPlanner(

@@ -6,6 +6,7 @@ from random import Random
 from typing import TypeVar
 
 from p2pnode.membership import Health, MembershipConfig, MembershipEvent, Swim, simulation
+from p2pnode.membership.claimants import IsHeard
 from p2pnode.membership.messages import Gossip, Packet, encode_packet
 from p2pnode.sansio import NodeId
 from p2pnode.testing.links import Link
@@ -37,10 +38,15 @@ class Swarm:
     """Nodes named by short words, on one network."""
 
     def __init__(
-        self, seed: int = 1, link: Link = LAN, config: MembershipConfig | None = None
+        self,
+        seed: int = 1,
+        link: Link = LAN,
+        config: MembershipConfig | None = None,
+        is_heard: IsHeard = lambda peer, now: False,
     ) -> None:
         self.network = VirtualNetwork[NodeId, MembershipEvent](seed, link)
         self.config = config or simulation()
+        self.is_heard = is_heard
         self.cores: dict[str, Swim] = {}
         self.seed = seed
         self._boots: defaultdict[str, int] = defaultdict(int)
@@ -58,6 +64,7 @@ class Swarm:
             f"ad of {name}".encode().ljust(200, b"."),
             Random(f"{self.seed} {name} {self._boots[name]}"),
             self.network.now,
+            is_heard=self.is_heard,
         )
         self.cores[name] = core
         self.network.attach(core.node_id, core)

@@ -12,6 +12,7 @@ from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.phase import TRANSITIONS as GENERATION
 from p2pnode.membership.config import MembershipConfig
 from p2pnode.membership.health import TRANSITIONS as HEALTH, Evidence, Health
+from p2pnode.membership.limits import Limits
 from p2pnode.testing.pages import Page
 from p2pnode.transport.config import TransportConfig
 from p2pnode.wire import bounded_json, vstream
@@ -51,6 +52,7 @@ def test_every_page_of_the_protocol_is_in_its_index() -> None:
         ("session-control.md", "times", InferenceConfig()),
         ("transport.md", "config", TransportConfig.lan()),
         ("membership.md", "config", MembershipConfig()),
+        ("membership.md", "limits", Limits()),
         ("vstream.md", "limits", vstream),
         ("messages.md", "json-limits", bounded_json),
     ],

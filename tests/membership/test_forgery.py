@@ -155,7 +155,7 @@ def test_what_is_known_already_costs_no_signature_check(swarm: Swarm) -> None:
         checks.append(node_id)
         return True
 
-    swarm.cores["a"]._vetting._verify = verify
+    swarm.cores["a"]._news._verify = verify
     say(swarm, "b", sign_record(held(swarm, "c"), ToySigner("c"), TAG))
     swarm.run(10)
     assert checks == []
