@@ -17,25 +17,23 @@ from p2pnode.engine.tokenizer import Tokenizer
 from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.events import ComputeRequested, GenerationEvent
 from p2pnode.inference.work import Work, WorkFailed, WorkResult, run_work
-from p2pnode.net.addresses import format_address, reachable_addresses, resolve
-from p2pnode.net.announcement import Announcement
+from p2pnode.net.addresses import format_address, reachable_addresses
 from p2pnode.net.compute import ComputeWorker, Failed, Finished, Served, Watch
 from p2pnode.net.control import control_path, serve_control
 from p2pnode.net.driver import Driver
-from p2pnode.net.mdns import MdnsEvent, MdnsService, Sighted
 from p2pnode.net.udp import UdpSocket, open_udp
 from p2pnode.node.answers import AnswerStream, Question, request_of
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
-from p2pnode.node.dialer import Sighting
 from p2pnode.node.events import Departed, LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.handlers import handlers
-from p2pnode.node.identity import RememberedPeer, StateDirectory
+from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
 from p2pnode.node.models import data_signature, describe_model, state_calibrations
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.node.surroundings import Surroundings
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.calibration import CalibrationSet
@@ -78,14 +76,12 @@ class Node:
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
-        self._mdns: MdnsService | None = None
         self._state = StateDirectory(settings.state)
         self._model: ModelInfo | None = None
         self._calibrations: CalibrationSet | None = None
         self._tokenizer: Tokenizer | None = None
         self._engine: Engine | None = None
         self._streams: dict[int, AnswerStream] = {}
-        self._remembered: dict[NodeId, RememberedPeer] = {}
         self._stopping = trio.Event()
         self._departed = trio.Event()
 
@@ -130,7 +126,6 @@ class Node:
         if secret is None:  # the first of its swarm
             secret = secrets.token_bytes(SECRET_BYTES)
             state.set_swarm_secret(secret)
-        self._remembered = {peer.node_id: peer for peer in state.remembered_peers()}
         origin = Origin(
             Identity(state.identity_seed()),
             secret,
@@ -140,6 +135,7 @@ class Node:
         rng = random.SystemRandom()
         self.core = NodeCore(self.settings.config, origin, rng, trio.current_time())
         self._driver: Driver[NodeEvent] = Driver(self.core, socket, self._on_event)
+        self._surroundings = Surroundings(self.core, self._driver.call, state, self.settings.peers)
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         self._worker = ComputeWorker()
@@ -156,9 +152,9 @@ class Node:
             )
             nursery.start_soon(self._driver.run)
             self._take_up_model()
-            nursery.start_soon(self._call_peers)
+            nursery.start_soon(self._surroundings.call_peers)
             if self.settings.mdns:
-                nursery.start_soon(self._look_around)
+                nursery.start_soon(self._surroundings.look_around)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
             task_status.started()
@@ -183,42 +179,6 @@ class Node:
                 lambda now: self.core.use_model(model, hold=hold, now=now, calibrations=known)
             )
 
-    async def _call_peers(self) -> None:
-        known = [address for peer in self._remembered.values() for address in peer.addresses]
-        for address in dict.fromkeys((*self.settings.peers, *known)):
-            try:
-                found = await resolve(address)
-            except UserError as error:
-                logger.warning("%s: %s", format_address(address), error)
-                self.core.log.append(f"{format_address(address)}: {error}")
-                continue
-            for one in found:
-                self.connect(one)
-
-    async def _look_around(self) -> None:
-        """Announce ourselves and follow announcements; without multicast, say so and go on."""
-        origin = self.core.origin
-        announcement = Announcement(
-            node_id=self.core.node_id,
-            swarm_tag=origin.swarm_tag,
-            name=self.settings.config.name,
-            addresses=origin.addresses,
-        )
-        self._mdns = MdnsService(announcement, self._on_sight)
-        await self._mdns.run()
-        if self._mdns.problem:
-            self.core.log.append(f"mDNS is off: {self._mdns.problem}")
-
-    def _on_sight(self, event: MdnsEvent) -> None:
-        core = self.core
-        if not isinstance(event, Sighted):
-            self._driver.call(lambda now: core.unsaw(event.node_id, now))
-            return
-        seen = event.announcement
-        ours = seen.swarm_tag == core.origin.swarm_tag
-        sighting = Sighting(seen.addresses, seen.name, ours)
-        self._driver.call(lambda now: core.saw(seen.node_id, sighting, now))
-
     # Events of the core
 
     def _on_event(self, event: NodeEvent, now: float) -> None:
@@ -230,7 +190,7 @@ class Node:
                     lambda: self._load(layers), lambda outcome: self._on_loaded(layers, outcome)
                 )
             case PeerReached(peer, address):
-                self._remember(peer, address)
+                self._surroundings.remember(peer, address)
             case Noted(line):
                 logger.info(line)
             case Departed():
@@ -301,15 +261,6 @@ class Node:
         self._engine, cost = outcome.value
         self._driver.call(lambda now: self.core.layers_loaded(layers, cost, now))
 
-    def _remember(self, peer: NodeId, address: Address) -> None:
-        known = self._remembered.pop(peer, RememberedPeer(peer, ()))
-        addresses = tuple(dict.fromkeys((address, *known.addresses)))[:_INVITED]
-        self._remembered = {peer: RememberedPeer(peer, addresses), **self._remembered}
-        try:
-            self._state.remember_peers(tuple(self._remembered.values()))
-        except UserError as error:
-            self.core.log.append(str(error))
-
     def _route(self, event: GenerationEvent) -> None:
         stream = self._streams.get(event.generation)
         if stream is None:
@@ -322,7 +273,7 @@ class Node:
 
     def connect(self, address: Address) -> None:
         """Call ``address`` until somebody of the swarm answers there."""
-        self._driver.call(lambda now: self.core.connect(address, now))
+        self._surroundings.connect(address)
 
     @property
     def stopping(self) -> bool:
@@ -359,8 +310,7 @@ class Node:
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""
         counters = self._driver.counters + self._socket.counters
-        if self._mdns is not None:
-            counters += self._mdns.counters
+        counters.update(self._surroundings.counters)
         world = World(
             listening=(format_address(self._socket.address),),
             loop_late_ms=self._driver.loop_late_ms(),
