@@ -17,10 +17,11 @@ from p2pnode.engine.tokenizer import Tokenizer
 from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.events import ComputeRequested, GenerationEvent
 from p2pnode.inference.work import Work, WorkFailed, WorkResult, run_work
-from p2pnode.net.addresses import format_address, reachable_addresses
+from p2pnode.net.addresses import format_address
 from p2pnode.net.compute import ComputeWorker, Failed, Finished, Served, Watch
 from p2pnode.net.control import control_path, serve_control
 from p2pnode.net.driver import Driver
+from p2pnode.net.interfaces import reachable_addresses
 from p2pnode.net.udp import UdpSocket, open_udp
 from p2pnode.node.answers import AnswerStream, Question, request_of
 from p2pnode.node.config import NodeConfig
