@@ -136,7 +136,14 @@ class Node:
         rng = random.SystemRandom()
         self.core = NodeCore(self.settings.config, origin, rng, trio.current_time())
         self._driver: Driver[NodeEvent] = Driver(self.core, socket, self._on_event)
-        self._surroundings = Surroundings(self.core, self._driver.call, state, self.settings.peers)
+        self._surroundings = Surroundings(
+            self.core,
+            self._driver.call,
+            state,
+            socket.address,
+            self.settings.peers,
+            mdns=self.settings.mdns,
+        )
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         self._worker = ComputeWorker()
@@ -153,9 +160,7 @@ class Node:
             )
             nursery.start_soon(self._driver.run)
             self._take_up_model()
-            nursery.start_soon(self._surroundings.call_peers)
-            if self.settings.mdns:
-                nursery.start_soon(self._surroundings.look_around)
+            nursery.start_soon(self._surroundings.run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
             task_status.started()
@@ -191,7 +196,7 @@ class Node:
                     lambda: self._load(layers), lambda outcome: self._on_loaded(layers, outcome)
                 )
             case PeerReached(peer, address):
-                self._surroundings.remember(peer, address)
+                self._surroundings.met(peer, address)
             case Noted(line):
                 logger.info(line)
             case Departed():
@@ -317,13 +322,14 @@ class Node:
             loop_late_ms=self._driver.loop_late_ms(),
             receive_buffer_bytes=self._socket.receive_buffer_bytes,
             counters=tuple(counters.items()),
+            mdns_problem=self._surroundings.mdns_problem,
         )
         return self._driver.call(lambda now: snapshot(self.core, world, now))
 
     def invite(self) -> Invite:
         """Return a way into this node's swarm."""
-        origin = self.core.origin
-        return Invite(origin.swarm_secret, origin.addresses[:_INVITED])
+        core = self.core
+        return Invite(core.origin.swarm_secret, core.reach.addresses[:_INVITED])
 
     async def tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer; the first call reads it off the file.

@@ -1,24 +1,45 @@
-"""The network around a running node: whom it calls, whom it sees, and whom it remembers."""
+"""The network around a running node: its own addresses, whom it sees, and whom it remembers."""
 
+import ipaddress
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol, TypeVar
+
+import trio
 
 from p2pnode.errors import UserError
 from p2pnode.net.addresses import format_address, resolve
 from p2pnode.net.announcement import Announcement
-from p2pnode.net.mdns import MdnsEvent, MdnsService, Sighted
+from p2pnode.net.interface_watch import watch_interfaces
+from p2pnode.net.interfaces import InterfaceTable, read_interfaces, source_host
+from p2pnode.net.mdns import Impaired, MdnsEvent, MdnsService, Sighted, Withdrawn
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
-from p2pnode.node.identity import RememberedPeer, StateDirectory
+from p2pnode.node.identity import StateDirectory
+from p2pnode.node.reach import Reach
+from p2pnode.node.remembered import RememberedPeers
 from p2pnode.sansio import Address, NodeId
 
 _T = TypeVar("_T")
 
-logger = logging.getLogger(__name__)
+WRITE_SECONDS = 5.0
+"""Least time between two writes of the remembered peers."""
 
-_REMEMBERED_ADDRESSES = 4  # of one peer
+FAILED_WRITE_SECONDS = 60.0
+"""Time after a write that failed before the next: a full disk is not emptied sooner."""
+
+AGE_SECONDS = 600.0
+"""Time after which they are written although nothing but their age changed."""
+
+LAST_WRITE_SECONDS = 2.0
+"""How long the end waits for the last write, should the disk hang."""
+
+MOST_PROBED = 16
+"""Sessions asked which of our addresses they use, in one look at the interfaces."""
+
+logger = logging.getLogger(__name__)
 
 
 class Call(Protocol):
@@ -28,75 +49,206 @@ class Call(Protocol):
 
 
 class Surroundings:
-    """What a node does about its network, beside the core: names, mDNS and remembered peers."""
+    """What a node does about its network, beside the core.
+
+    Everything here is a task on the loop; what blocks (reading interfaces, names and multicast,
+    writing files) happens in threads.
+    """
 
     def __init__(
         self,
         core: NodeCore,
         call: Call,
         state: StateDirectory,
-        peers: tuple[Address, ...],
+        bound: Address,
+        peers: tuple[Address, ...] = (),
+        *,
+        mdns: bool = True,
     ) -> None:
-        """``peers`` were given by hand; their hosts may be names."""
+        """``bound`` is where the socket is; ``peers`` were given by hand, perhaps as names."""
         self._core = core
         self._call = call
         self._state = state
+        self._bound = bound
         self._peers = peers
+        self._remembered = RememberedPeers(state.recall_peers())
+        self._met = trio.Event()
+        self._unwritten = ""
+        self._proven: frozenset[str] = frozenset()
+        table = read_interfaces()
+        core.addresses_changed(self._reach(table), trio.current_time())
         self._mdns: MdnsService | None = None
-        self._remembered = {peer.node_id: peer for peer in state.remembered_peers()}
+        if mdns:
+            self._mdns = MdnsService(self._announcement(), self._on_mdns, table.announcing(bound))
 
     @property
     def counters(self) -> Mapping[str, int]:
         """What was dropped or refused, by reason; cumulative."""
         return Counter() if self._mdns is None else self._mdns.counters
 
-    async def call_peers(self) -> None:
-        """Call those given by hand, and those remembered."""
-        known = [address for peer in self._remembered.values() for address in peer.addresses]
-        for address in dict.fromkeys((*self._peers, *known)):
-            try:
-                found = await resolve(address)
-            except UserError as error:
-                logger.warning("%s: %s", format_address(address), error)
-                self._core.log.append(f"{format_address(address)}: {error}")
-                continue
-            for one in found:
-                self.connect(one)
+    @property
+    def mdns_problem(self) -> str:
+        """What does not work of finding peers on the local network; empty while all does."""
+        return "" if self._mdns is None else self._mdns.problem
+
+    async def run(self) -> None:
+        """Follow the network until cancelled."""
+        for trouble in self._state.troubles:
+            self._say(trouble)
+        for peer in self._remembered.kept():
+            self._call(partial(self._core.recall, peer.node_id, peer.addresses))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_peers)
+            nursery.start_soon(watch_interfaces, self._look_at_interfaces)
+            if self._mdns is not None:
+                nursery.start_soon(self._mdns.run)
+            for address in self._peers:
+                if _is_name(address):
+                    nursery.start_soon(self._follow_name, address)
+                else:
+                    await self._connect_number(address)
 
     def connect(self, address: Address) -> None:
         """Call ``address`` until somebody of the swarm answers there."""
-        self._call(lambda now: self._core.connect(address, now))
+        self._call(partial(self._core.connect, address))
 
-    async def look_around(self) -> None:
-        """Announce ourselves and follow announcements; without multicast, say so and go on."""
-        origin = self._core.origin
-        announcement = Announcement(
-            node_id=self._core.node_id,
-            swarm_tag=origin.swarm_tag,
-            name=self._core.config.name,
-            addresses=origin.addresses,
+    def met(self, peer: NodeId, address: Address) -> None:
+        """A session with ``peer`` came up."""
+        self._remembered.met(peer, address)
+        self._met.set()
+
+    # Our own addresses
+
+    async def _look_at_interfaces(self) -> None:
+        sessions = self._call(lambda now: self._sessions())
+        table, used = await trio.to_thread.run_sync(partial(_read, sessions))
+        self._proven = (self._proven | used) & table.hosts()
+        reach = self._reach(table)
+        self._call(partial(self._core.addresses_changed, reach))
+        if self._mdns is not None:
+            self._mdns.update(self._announcement(), table.announcing(self._bound))
+
+    def _reach(self, table: InterfaceTable) -> Reach:
+        return Reach(
+            table.reachable(self._bound, self._proven),
+            table.networks(self._bound),
+            table.hosts(),
         )
-        self._mdns = MdnsService(announcement, self._on_sight)
-        await self._mdns.run()
-        if self._mdns.problem:
-            self._core.log.append(f"mDNS is off: {self._mdns.problem}")
 
-    def _on_sight(self, event: MdnsEvent) -> None:
-        core = self._core
-        if not isinstance(event, Sighted):
-            self._call(lambda now: core.unsaw(event.node_id, now))
-            return
-        seen = event.announcement
-        ours = seen.swarm_tag == core.origin.swarm_tag
-        sighting = Sighting(seen.addresses, seen.name, ours)
-        self._call(lambda now: core.saw(seen.node_id, sighting, now))
+    def _sessions(self) -> list[tuple[NodeId, Address]]:
+        endpoint = self._core.endpoint
+        found = ((peer, endpoint.address_of(peer)) for peer in endpoint.peers())
+        return [(peer, address) for peer, address in found if address is not None]
 
-    def remember(self, peer: NodeId, address: Address) -> None:
-        """Keep for the next start that ``peer`` was met at ``address``."""
-        known = self._remembered.pop(peer, RememberedPeer(peer, ()))
-        addresses = tuple(dict.fromkeys((address, *known.addresses)))[:_REMEMBERED_ADDRESSES]
-        self._remembered = {peer: RememberedPeer(peer, addresses), **self._remembered}
+    # Names
+
+    async def _connect_number(self, address: Address) -> None:
         try:
-            self._state.remember_peers(tuple(self._remembered.values()))
+            for one in await resolve(address):  # its one spelling; no question to anybody
+                self.connect(one)
         except UserError as error:
-            self._core.log.append(str(error))
+            self._say(f"{format_address(address)}: {error}")
+
+    async def _follow_name(self, name: Address) -> None:
+        """Look ``name`` up before each call: where it leads may change, or be unknown as yet."""
+        dialer, endpoint = self._core.dialer, self._core.endpoint
+        while True:
+            if not self._call(lambda now: dialer.is_met(name, endpoint.is_connected)):
+                try:
+                    found = await resolve(name)
+                except UserError as error:
+                    reason = str(error)
+                    if self._call(lambda now: dialer.unresolved(name, reason)):  # noqa: B023
+                        self._say(f"{format_address(name)}: {reason}")
+                else:
+                    self._call(partial(self._core.resolved, name, found))
+            await trio.sleep(dialer.config.redial)
+
+    # The local network
+
+    def _announcement(self) -> Announcement:
+        return Announcement(
+            node_id=self._core.node_id,
+            swarm_tag=self._core.origin.swarm_tag,
+            name=self._core.config.name,
+            addresses=self._core.reach.addresses,
+        )
+
+    def _on_mdns(self, event: MdnsEvent) -> None:
+        core = self._core
+        match event:
+            case Sighted(seen, heard):
+                ours = seen.swarm_tag == core.origin.swarm_tag
+                sighting = Sighting(seen.addresses, seen.name, ours, heard=heard)
+                self._call(partial(core.saw, seen.node_id, sighting))
+            case Withdrawn(peer):
+                self._call(partial(core.unsaw, peer))
+            case Impaired(problem):
+                self._say(problem or "mDNS works")
+
+    # Peers remembered
+
+    async def _keep_peers(self) -> None:
+        """Count how long sessions last, and write down whom to call at the next start.
+
+        One task does it all, so that there are never two writers; a meeting is written soon, but
+        however many there are, one write in ``WRITE_SECONDS`` is all.
+        """
+        counted = written = trio.current_time()
+        try:
+            while True:
+                with trio.move_on_after(WRITE_SECONDS):
+                    await self._met.wait()
+                counted = self._count_sessions(counted)
+                is_old = self._remembered.aged and trio.current_time() - written >= AGE_SECONDS
+                if self._remembered.changed or is_old:
+                    written = trio.current_time()
+                    is_written = await self._write_peers()
+                    await trio.sleep(WRITE_SECONDS if is_written else FAILED_WRITE_SECONDS)
+                self._met = trio.Event()
+        finally:
+            with trio.move_on_after(LAST_WRITE_SECONDS, shield=True):
+                if self._remembered.changed or self._remembered.aged:
+                    await self._write_peers(abandon=True)
+
+    def _count_sessions(self, counted: float) -> float:
+        """Count whole seconds, and return the time until which they are counted."""
+        seconds = int(trio.current_time() - counted)
+        self._remembered.passed(seconds, self._call(lambda now: self._sessions()))
+        return counted + seconds
+
+    async def _write_peers(self, *, abandon: bool = False) -> bool:
+        peers = self._remembered.kept()
+        write = partial(self._state.remember_peers, peers)
+        try:
+            await trio.to_thread.run_sync(write, abandon_on_cancel=abandon)
+        except UserError as error:
+            self._remembered.changed = True
+            self._core.counters["remembered peers not written"] += 1
+            if str(error) != self._unwritten:  # a full disk is said once
+                self._unwritten = str(error)
+                self._say(self._unwritten)
+            return False
+        self._unwritten = ""
+        return True
+
+    def _say(self, line: str) -> None:
+        logger.warning("%s", line)
+        self._core.log.append(line)
+
+
+def _read(sessions: list[tuple[NodeId, Address]]) -> tuple[InterfaceTable, frozenset[str]]:
+    """Read the interfaces, and which of our addresses the sessions use."""
+    table = read_interfaces()
+    hosts = {source_host(address) for _, address in sessions[:MOST_PROBED]}
+    return table, frozenset(
+        host for host in hosts if host and not ipaddress.ip_address(host).is_loopback
+    )
+
+
+def _is_name(address: Address) -> bool:
+    try:
+        ipaddress.ip_address(address[0])
+    except ValueError:
+        return True
+    return False

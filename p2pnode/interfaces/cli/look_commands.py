@@ -50,12 +50,17 @@ def peers(state: Path | None, as_json: bool) -> None:
     if as_json:
         facts = asdict(picture)
         wanted = ("node_id", "name", "state", "model", "n_layers", "layers", "missing_layers")
-        say_json({key: facts[key] for key in (*wanted, "peers")})
+        say_json({key: facts[key] for key in (*wanted, "peers", "called", "mdns_problem")})
         return
     say(table(_HEADINGS, [_own_row(picture), *map(_row, picture.peers)], right="    rrr"))
     missing = ", ".join(f"[{first}, {stop})" for first, stop in picture.missing_layers)
     if missing:
         say(f"\nno live peer serves layers {missing} of {picture.model}")
+    if picture.called:
+        say("\ncalled, and nobody reached:")
+        say("\n".join(f"  {one.address}  {one.reason}" for one in picture.called))
+    if picture.mdns_problem:
+        say(f"\n{picture.mdns_problem}")
     say(f"\n{plural(len(picture.peers), 'peer')}, swarm {picture.swarm_tag}")
 
 
