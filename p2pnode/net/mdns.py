@@ -233,19 +233,19 @@ class MdnsService:
     def _resolve(self, service: Zeroconf, names: Sequence[str]) -> list[Callable[[], None]]:
         """Return what the loop shall do; of the names without records one is asked for them."""
         news: list[Callable[[], None]] = []
-        may_ask = True
+        asked = False
         for name in names:
-            info = ServiceInfo(SERVICE_TYPE, name)
             try:
+                info = ServiceInfo(SERVICE_TYPE, name)
                 found = info.load_from_cache(service)
-                if not found and may_ask:
-                    may_ask = False
+                if not found and not asked:
+                    asked = True
                     found = info.request(service, RESOLVE_MS)
                 news.append(partial(self._sight, name, *_read_untrusted(info, found=found)))
             except RemoteProtocolError as error:
                 logger.debug("did not believe the announcement %r: %s", name, error)
                 news.append(partial(self._disbelieve, str(error).partition(":")[0]))
-            except (Error, ValueError, OSError, RuntimeError) as error:
+            except Exception as error:  # a stranger's name must not end us, whoever trips over it
                 logger.debug("could not look at the announcement %r: %s", name, error)
                 news.append(partial(self._disbelieve, "an announcement that cannot be resolved"))
         return news

@@ -197,11 +197,7 @@ class Dialer:
             sighting.due = now
             self.sightings[peer] = sighting
         else:
-            known.heard = min(known.heard + sighting.heard, self.config.most_credit + known.sent)
-            if known.met or known.addresses != sighting.addresses:
-                known.due, known.near = now, None
-            known.addresses, known.ours = sighting.addresses, sighting.ours
-            known.name = sighting.name
+            self._renew(known, sighting, now)
         if sighting.ours:
             self.due = now
 
@@ -363,6 +359,20 @@ class Dialer:
         hint = min(chain(remembered, announced), default=latest)
         fixed = (one.due for one in self.fixed.values() if one.due > now)
         return min(max(hint, self._budget.next_room(now), now + _LEAST_ROUND), *fixed, latest)
+
+    def _renew(self, known: Sighting, said: Sighting, now: float) -> None:
+        """Take what a known node announces now.
+
+        Anyone may speak in its name: what was proven of its old addresses is not of new ones.
+        """
+        if known.addresses != said.addresses:
+            known.addresses, known.near, known.due = said.addresses, None, now
+            if known.met:
+                known.met, known.heard, known.sent = False, 0, 0
+        elif known.met:
+            known.due = now
+        known.heard = min(known.heard + said.heard, self.config.most_credit + known.sent)
+        known.ours, known.name = said.ours, said.name
 
     def _has_room(self, newcomer: Sighting) -> bool:
         """Make room for a newcomer: what never answered gives way, of other swarms first."""

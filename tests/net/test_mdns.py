@@ -163,6 +163,20 @@ async def test_the_same_in_another_order_is_not_said_again() -> None:
     assert not service._changed.is_set()
 
 
+@pytest.mark.parametrize("name", ["\x1b[2Jevil\x07", "", "a" * 70, ".", "\udc80", "x._tcp.local."])
+async def test_an_impossible_name_is_counted_and_no_more(name: str) -> None:
+    service = MdnsService(announcement(5), Ear())
+    listener = await trio.to_thread.run_sync(lambda: Zeroconf(interfaces=["127.0.0.1"]))
+    try:
+        [news] = await trio.to_thread.run_sync(
+            service._resolve, listener, [f"{name}.{SERVICE_TYPE}"]
+        )
+    finally:
+        await trio.to_thread.run_sync(listener.close)
+    news()
+    assert service.counters.total() == 1
+
+
 async def test_strangers_cannot_fill_our_memory() -> None:
     ear = Ear()
     service = MdnsService(announcement(5), ear)

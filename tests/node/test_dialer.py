@@ -174,6 +174,16 @@ def test_saying_it_again_pays_for_another_call() -> None:
     assert len(caller.made) == 4
 
 
+def test_whoever_speaks_in_a_friend_s_name_gets_no_more_calls_than_a_stranger() -> None:
+    caller = Caller(answering={at(1): PEERS[1]})
+    caller.saw(1)
+    caller.run(1)
+    caller.up.clear()
+    caller.saw(1, [at(66)], heard=LEAST_ANNOUNCEMENT)
+    caller.run(3600)
+    assert caller.called().count(at(66)) * INIT_BYTES <= LEAST_ANNOUNCEMENT
+
+
 def test_a_thousand_names_at_one_address_are_one_reason_to_call_it() -> None:
     caller = Caller()
     for number in range(250):
