@@ -99,11 +99,12 @@ class RememberedPeers:
                 self.changed = True
 
     def kept(self) -> tuple[RememberedPeer, ...]:
-        """Return all, those to be called first in front."""
+        """Return all to be written down, and begin to note changes anew."""
         self.changed = self.aged = False
-        return self._ranked()
+        return self.ranked()
 
-    def _ranked(self) -> tuple[RememberedPeer, ...]:
+    def ranked(self) -> tuple[RememberedPeer, ...]:
+        """Return all, those to be called first in front."""
         latest = reversed(self._peers.values())
         return tuple(sorted(latest, key=lambda peer: (not peer.is_proven, -_time(peer))))
 
@@ -112,7 +113,7 @@ class RememberedPeers:
         unproven = [peer for peer in self._peers.values() if not peer.is_proven]
         for peer in unproven[: max(0, len(unproven) - MAX_UNPROVEN)]:
             del self._peers[peer.node_id]
-        for peer in self._ranked()[MAX_PEERS:]:
+        for peer in self.ranked()[MAX_PEERS:]:
             del self._peers[peer.node_id]
 
 

@@ -95,7 +95,7 @@ class Surroundings:
         """Follow the network until cancelled."""
         for trouble in self._state.troubles:
             self._say(trouble)
-        for peer in self._remembered.kept():
+        for peer in self._remembered.ranked():
             self._call(partial(self._core.recall, peer.node_id, peer.addresses))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_peers)
