@@ -8,7 +8,7 @@ in bytes. What became of each call is kept with it, for a person.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 
@@ -186,6 +186,11 @@ class Dialer:
         if peer != self.node_id and addresses:
             self.remembered[peer] = Contact(addresses, owner=peer, due=now)
             self.due = now
+
+    def forget_all_but(self, peers: Container[NodeId]) -> None:
+        """Call the remembered no more that are not among ``peers``: they are gone for too long."""
+        for peer in [peer for peer in self.remembered if peer not in peers]:
+            del self.remembered[peer]
 
     def saw(self, peer: NodeId, sighting: Sighting, now: float) -> None:
         """Note an announcement; a known one pays for further calls, but hastens none."""

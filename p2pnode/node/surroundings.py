@@ -215,6 +215,8 @@ class Surroundings:
         """Count whole seconds, and return the time until which they are counted."""
         seconds = int(trio.current_time() - counted)
         self._remembered.passed(seconds, self._call(lambda now: self._sessions()))
+        known = {peer.node_id for peer in self._remembered.ranked()}
+        self._call(lambda now: self._core.dialer.forget_all_but(known))
         return counted + seconds
 
     async def _write_peers(self, *, abandon: bool = False) -> bool:
@@ -224,7 +226,7 @@ class Surroundings:
             await trio.to_thread.run_sync(write, abandon_on_cancel=abandon)
         except UserError as error:
             self._remembered.changed = True
-            self._core.counters["remembered peers not written"] += 1
+            self._count("remembered peers not written")
             if str(error) != self._unwritten:  # a full disk is said once
                 self._unwritten = str(error)
                 self._say(self._unwritten)
@@ -234,7 +236,13 @@ class Surroundings:
 
     def _say(self, line: str) -> None:
         logger.warning("%s", line)
-        self._core.log.append(line)
+        self._call(lambda now: self._core.log.append(line))
+
+    def _count(self, reason: str) -> None:
+        def count(now: float) -> None:
+            self._core.counters[reason] += 1
+
+        self._call(count)
 
 
 def _read(sessions: list[tuple[NodeId, Address]]) -> tuple[InterfaceTable, frozenset[str]]:

@@ -21,7 +21,7 @@ from p2pnode.node.core import NodeCore
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
-from p2pnode.node.remembered import RememberedPeer
+from p2pnode.node.remembered import FORGOTTEN_SECONDS, RememberedPeer
 from p2pnode.node.surroundings import WRITE_SECONDS, Surroundings
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.identity import Identity
@@ -230,3 +230,23 @@ async def test_remembered_peers_are_called(
         await place.around.run()
     sent = place.core.datagrams_to_send()
     assert {one.destination for one in sent} == {("10.0.0.9", 4747)}
+
+
+async def test_who_is_gone_for_too_long_is_called_no_more(
+    tmp_path: Path, interfaces: Callable[..., None], autojump_clock: trio.testing.MockClock
+) -> None:
+    gone = RememberedPeer(
+        NodeId(bytes([9]) * 32), (("10.0.0.9", 4747),), 100, FORGOTTEN_SECONDS - 9
+    )
+    StateDirectory(tmp_path).remember_peers([gone])
+    place = Place(tmp_path)
+    friend = (NodeId(bytes([8]) * 32), ("10.0.0.8", 4747))
+    place.around._sessions = lambda: [friend]  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(place.around.run)
+        await trio.sleep(2)
+        assert list(place.core.dialer.remembered) == [gone.node_id]
+        await trio.sleep(20)
+        assert not place.core.dialer.remembered
+        nursery.cancel_scope.cancel()
+    assert [peer.node_id for peer in place.state.written[-1]] == [friend[0]]
