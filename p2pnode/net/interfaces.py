@@ -92,7 +92,7 @@ class InterfaceTable:
 
         A wildcard stands for every interface, up to ``MAX_REACHABLE`` addresses. Link-local IPv6
         addresses are left out: the scope in them means something on this machine alone. A machine
-        with no network at all has its loopback address. ``proven`` are hosts that sessions used.
+        with no network at all has its loopback address, up or not. ``proven`` are hosts that sessions used.
         """
         host, port = bound
         ip = ipaddress.ip_address(host)
@@ -106,7 +106,7 @@ class InterfaceTable:
         ]
         outward = [one for one in candidates if not one[2]]
         ranked = dict.fromkeys(host for _, host, _ in sorted(outward or candidates))
-        return tuple((host, port) for host in list(ranked)[:MAX_REACHABLE])
+        return tuple((host, port) for host in list(ranked or ["127.0.0.1"])[:MAX_REACHABLE])
 
     def networks(self, bound: Address) -> tuple[IpNetwork, ...]:
         """Return the subnets that a socket bound to ``bound`` has on its own link.

@@ -121,7 +121,11 @@ class Surroundings:
 
     async def _look_at_interfaces(self) -> None:
         sessions = self._call(lambda now: self._sessions())
-        table, used = await trio.to_thread.run_sync(partial(_read, sessions))
+        try:
+            table, used = await trio.to_thread.run_sync(partial(_read, sessions))
+        except OSError as error:  # an interface vanished in the middle of it
+            logger.info("the interfaces cannot be read: %s", error)
+            return
         self._proven = (self._proven | used) & table.hosts()
         reach = self._reach(table)
         self._call(partial(self._core.addresses_changed, reach))

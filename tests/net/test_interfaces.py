@@ -64,6 +64,7 @@ def test_a_bridge_with_the_default_route_is_a_lan() -> None:
 def test_loopback_is_told_only_where_there_is_nothing_else() -> None:
     assert hosts(InterfaceTable((LO,))) == ["127.0.0.1", "::1"]
     assert hosts(InterfaceTable((LO, LAN))) == ["192.168.1.20", "fd00::20"]
+    assert hosts(InterfaceTable(())) == ["127.0.0.1"]  # a container whose loopback is down
     only_scoped = face("eth0", "fe80::20/64")
     assert hosts(InterfaceTable((LO, only_scoped))) == ["127.0.0.1", "::1"]
 

@@ -143,6 +143,23 @@ async def test_a_new_address_is_told_and_loopback_is_told_no_more(
     assert not place.core.reach.is_near(("127.0.0.9", 1))
 
 
+async def test_an_interface_that_vanishes_while_it_is_read_ends_nothing(
+    tmp_path: Path,
+    interfaces: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    interfaces("10.0.0.1")
+    place = Place(tmp_path)
+
+    def vanish() -> NoReturn:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(surroundings, "read_interfaces", vanish)
+    await place.around._look_at_interfaces()
+    assert place.core.reach.addresses == (("10.0.0.1", 4747),)
+
+
 async def test_nothing_new_is_no_news(
     tmp_path: Path, interfaces: Callable[..., None], autojump_clock: trio.testing.MockClock
 ) -> None:
