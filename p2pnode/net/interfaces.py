@@ -92,7 +92,8 @@ class InterfaceTable:
 
         A wildcard stands for every interface, up to ``MAX_REACHABLE`` addresses. Link-local IPv6
         addresses are left out: the scope in them means something on this machine alone. A machine
-        with no network at all has its loopback address, up or not. ``proven`` are hosts that sessions used.
+        with no network at all has its loopback address, up or not. ``proven`` are hosts that
+        sessions used.
         """
         host, port = bound
         ip = ipaddress.ip_address(host)
