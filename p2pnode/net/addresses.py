@@ -8,7 +8,6 @@ import ipaddress
 import socket
 from typing import Any
 
-import psutil
 import trio
 
 from p2pnode.errors import UserError
@@ -16,9 +15,6 @@ from p2pnode.sansio import Address
 
 MAX_RESOLVED = 8
 """Addresses kept of one host name: more than a dual-stack host has, fewer than a joke has."""
-
-MAX_REACHABLE = 8
-"""Addresses a node says of itself: what a signed record holds."""
 
 _MAPPED = "::ffff:"
 
@@ -95,23 +91,6 @@ async def resolve(address: Address) -> tuple[Address, ...]:
     return tuple(addresses)[:MAX_RESOLVED]
 
 
-def reachable_addresses(bound: Address) -> tuple[Address, ...]:
-    """Return where others may reach a socket bound to ``bound``, the likeliest first.
-
-    A wildcard stands for every interface that is up, up to ``MAX_REACHABLE`` addresses. Link-local
-    IPv6 addresses are left out: the scope in them means something on this machine alone. A machine
-    with no network at all has its loopback address.
-    """
-    host, port = bound
-    ip = ipaddress.ip_address(host)
-    if not ip.is_unspecified:
-        return (bound,)
-    ours = [found for found in _interface_addresses() if ip.version == 6 or found.version == 4]
-    outward = [found for found in ours if not found.is_loopback]
-    ranked = sorted(outward or ours, key=_likeliness)
-    return tuple((str(found), port) for found in ranked[:MAX_REACHABLE])
-
-
 def is_loopback(address: Address) -> bool:
     """Tell whether ``address`` never leaves this machine."""
     return ipaddress.ip_address(address[0]).is_loopback
@@ -132,20 +111,3 @@ def _scope_number(scope: str | None) -> int:
     if not scope:
         return 0
     return int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
-
-
-def _interface_addresses() -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
-    found = [
-        ipaddress.ip_address(entry.address.partition("%")[0])
-        for name, entries in psutil.net_if_addrs().items()
-        if name in up
-        for entry in entries
-        if entry.family in (socket.AF_INET, socket.AF_INET6)
-    ]
-    return [address for address in found if address.version == 4 or not address.is_link_local]
-
-
-def _likeliness(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> tuple[bool, int]:
-    """Order addresses: a link-local IPv4 one serves only where two machines share a bare cable."""
-    return address.is_link_local, address.version

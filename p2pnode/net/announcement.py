@@ -22,6 +22,9 @@ MAX_NAME = 32
 MAX_ADDRESSES = 8
 TAG_BYTES = 8
 _ID_BYTES = 32
+_FRAME_BYTES = (
+    81  # header 12, PTR 35, SRV 22 and the TXT record's own head 12, with names of a byte
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,14 @@ class Announcement:
     def instance(self) -> str:
         """The service's name; a label has at most 63 bytes, so half of the key must do."""
         return f"{self.node_id.hex()[:32]}.{SERVICE_TYPE}"
+
+    def wire_bytes(self, text_bytes: int) -> int:
+        """Return how many bytes this took on the wire at the least, its TXT record given.
+
+        Names after the first are taken as compressed, as RFC 1035 has it.
+        """
+        addresses = sum(28 if ":" in host else 16 for host in self.hosts)
+        return _FRAME_BYTES + text_bytes + addresses
 
     def text(self) -> bytes:
         """Return the TXT record."""

@@ -32,6 +32,52 @@ class HoldingsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DialerConfig:
+    """How a node calls those it was told of; times in seconds.
+
+    An address given by hand is called every ``redial``, however long it takes. The rest bounds
+    hints: what strangers announce on the local network, and peers remembered of earlier starts.
+
+    Attributes:
+        redial: Between two calls of an address given by hand, and after the first call of a hint;
+            at least a few round trips. A guess.
+        backoff_most: The pause doubles with each call of a hint that is not answered, up to this.
+            A guess: a machine that was off for a night is found within five minutes.
+        backoff_met: The same for an announced node that was met since this start. A guess.
+        most_in_flight: Hints called at once, without an outcome yet.
+        rate: Hints called a second in the long run, together; above 0. Each costs 0.1 ms.
+        burst: Hints that may be called at one moment; a house that is switched on meets at once.
+        outcome_seconds: A call without an outcome for so long has none; more than the transport's
+            ``dial_timeout``.
+        addresses_each: Addresses of one announcement that are called; those on our own subnets.
+        remembered_tries: First messages sent to a remembered address in one call.
+        most_fixed: Addresses given by hand, those that names stand for included.
+        most_sightings: Announced nodes kept.
+        most_credit: Bytes of announcements that count for later calls of one node.
+        most_pauses: Addresses whose pause is kept.
+    """
+
+    redial: float = 3.0
+    backoff_most: float = 300.0
+    backoff_met: float = 60.0
+    most_in_flight: int = 16
+    rate: float = 4.0
+    burst: int = 8
+    outcome_seconds: float = 6.0
+    addresses_each: int = 2
+    remembered_tries: int = 3
+    most_fixed: int = 64
+    most_sightings: int = 256
+    most_credit: int = 1024
+    most_pauses: int = 512
+
+    def pause(self, failures: int, *, met: bool = False) -> float:
+        """Return how long a hint rests that was called in vain ``failures`` times."""
+        most = self.backoff_met if met else self.backoff_most
+        return min(most, self.redial * 2.0 ** min(failures - 1, 16))
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """The whole node.
 
@@ -41,7 +87,6 @@ class NodeConfig:
         kv_bytes: Memory offered for KV caches and retained activations.
         announce_every: Seconds between two re-advertisements of changed speed or memory at the
             most, so that ads do not flood the gossip.
-        redial: Seconds between two attempts to reach an announced or remembered peer.
         drain: Seconds that a leaving node lets the sessions of others go on; those that remain
             are failed by name, so that their requesters repair at once. 0 ends them at once. A
             guess: what a person who pressed Ctrl-C will wait.
@@ -54,10 +99,10 @@ class NodeConfig:
     device: str = "cpu"
     kv_bytes: int = 512 << 20
     announce_every: float = 2.0
-    redial: float = 3.0
     drain: float = 10.0
     farewell: float = 1.0
     farewells: int = 32
+    dialer: DialerConfig = field(default_factory=DialerConfig)
     transport: TransportConfig = field(default_factory=TransportConfig.lan)
     membership: MembershipConfig = field(default_factory=membership_lan)
     inference: InferenceConfig = field(default_factory=InferenceConfig)

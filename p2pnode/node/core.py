@@ -38,6 +38,7 @@ from p2pnode.node.origin import Origin
 from p2pnode.node.parley import Parley
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.post import Post
+from p2pnode.node.reach import Reach
 from p2pnode.node.serving import Serving
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
@@ -104,18 +105,19 @@ class NodeCore:
             self.inference,
             rng,
         )
-        self.dialer = Dialer(config.redial)
+        self.reach = Reach(origin.addresses)
         self.traffic = Traffic()
         self.post = Post(
             self.node_id,
             self.endpoint,
             self.traffic,
-            self.planner.addresses_of,
+            lambda peer: self.reach.order(self.planner.addresses_of(peer)),
             config.transport.send_queue_bytes,
             self.links,
         )
         self.parley = Parley()
         self.counters: Counter[str] = Counter()
+        self.dialer = Dialer(config.dialer, self.node_id, self.counters)
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None
         self._events: list[NodeEvent] = []
@@ -175,6 +177,33 @@ class NodeCore:
     def connect(self, address: Address, now: float) -> None:
         """Call ``address`` until somebody of the swarm answers there."""
         self.dialer.add_fixed(address, now)
+        self._settle(now)
+
+    def resolved(self, name: Address, found: tuple[Address, ...], now: float) -> None:
+        """A host name given by hand stands for the addresses ``found``: call those."""
+        self.dialer.resolved(name, found, now)
+        self._settle(now)
+
+    def recall(self, peer: NodeId, addresses: tuple[Address, ...], now: float) -> None:
+        """Call a peer that was met at an earlier start."""
+        self.dialer.remember(peer, addresses, now)
+        self._settle(now)
+
+    def addresses_changed(self, reach: Reach, now: float) -> None:
+        """This node is on the network elsewhere: tell the swarm, and call whom it lost thereby.
+
+        A session moves by itself once its peer hears us from the new address, so each is told
+        something at once.
+        """
+        if reach == self.reach:
+            return
+        if reach.addresses != self.reach.addresses:
+            self._note(f"reachable at {', '.join(host for host, _ in reach.addresses)}")
+            self.swim.update_addresses(reach.addresses, now)
+        self.reach = reach
+        for peer in self.endpoint.peers():
+            self.endpoint.ping(peer, now)
+        self.dialer.hurry(now)
         self._settle(now)
 
     def saw(self, peer: NodeId, sighting: Sighting, now: float) -> None:
@@ -354,7 +383,7 @@ class NodeCore:
                 self._drop_hostile(self._receive_message_untrusted, payload, peer, now)
             case PeerConnected(peer, address):
                 self.silent.discard(peer)
-                self.dialer.reached(peer, address)
+                self.dialer.reached(peer, address, now)
                 self.post.connected(peer, now)
                 self.swim.join(peer, now)
                 self.inference.peer_back(peer, now)
@@ -375,7 +404,7 @@ class NodeCore:
                 self._note(f"session with {self.planner.name_of(peer)} closed: {reason}")
             case DialFailed(address, peer, reason):
                 self.counters["dial failed"] += 1
-                if self.dialer.failed(address, peer, reason):
+                if self.dialer.failed(address, peer, reason, now):
                     self._note(f"nobody reached at {address[0]}:{address[1]}: {reason}")
                 if peer is not None and not self.endpoint.is_connected(peer):
                     self.post.unreachable(peer)
@@ -452,8 +481,9 @@ class NodeCore:
             return
         reached = [self.endpoint.address_of(peer) for peer in self.endpoint.peers()]
         addresses = [address for address in reached if address is not None]
-        for address, peer in self.dialer.calls(now, self.endpoint.is_connected, addresses):
-            self.endpoint.connect(address, now, peer=peer)
+        connected = self.endpoint.is_connected
+        for call in self.dialer.calls(now, connected, addresses, self.reach):
+            self.endpoint.connect(call.address, now, tries=call.tries)
 
     def _note(self, line: str) -> None:
         # What peers say is in some of these, and faces print them.

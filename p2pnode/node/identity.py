@@ -1,7 +1,9 @@
 """What a node keeps on disk: its key, its swarm's secret, the peers it met, and a lock.
 
 Every file is written whole or not at all: to a temporary name, flushed, then renamed. Files are
-hostile until parsed, like the network: a broken one is named, and nothing is overwritten.
+hostile until parsed, like the network: a broken one is named, and nothing is overwritten. What a
+node can do without (remembered peers, the boot epoch) is set aside when it is broken, and said; it
+never keeps a node from starting.
 """
 
 import fcntl
@@ -13,25 +15,26 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
 
 from p2pnode.errors import UserError
-from p2pnode.sansio import Address, NodeId
+from p2pnode.node.remembered import MAX_PEERS, MAX_SECONDS, RememberedPeer
+from p2pnode.sansio import NodeId
 
 T = TypeVar("T")
 
 SEED_BYTES = 32
 SECRET_BYTES = 32
-MAX_PEERS = 256
-"""Remembered peers: one of them alive is enough to find the rest."""
-
 MAX_ADDRESSES = 8
 MAX_FILE = 1024 * 1024
 MAX_EPOCH = 2**48
+"""A stored epoch beyond this was not counted by a node."""
+
+SANE_WALL = 2**33
+"""Seconds: the year 2242. A wall clock beyond this, or before 1970, is broken."""
 
 _IDENTITY, _SECRET, _PEERS, _EPOCH, _LOCK = (
     "identity.key",
@@ -40,14 +43,6 @@ _IDENTITY, _SECRET, _PEERS, _EPOCH, _LOCK = (
     "boot-epoch",
     "lock",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RememberedPeer:
-    """A peer met before, and where."""
-
-    node_id: NodeId
-    addresses: tuple[Address, ...]
 
 
 def state_directory(explicit: Path | None, environ: Mapping[str, str]) -> Path:
@@ -62,12 +57,16 @@ def state_directory(explicit: Path | None, environ: Mapping[str, str]) -> Path:
 class StateDirectory:
     """One node's files. Only whoever holds :meth:`lock` may run a node on them.
 
+    Attributes:
+        troubles: What was set aside or could not be kept, in words for a person.
+
     Raises:
         UserError: The directory cannot be made, or belongs to someone else.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.troubles: list[str] = []
         with _explained(path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = path.stat()
@@ -120,33 +119,46 @@ class StateDirectory:
         self._write(_SECRET, secret.hex())
 
     def remembered_peers(self) -> tuple[RememberedPeer, ...]:
-        """Return the peers met before, the latest first.
+        """Return the peers met before, those to be called first in front.
 
         Raises:
             UserError: The file is broken.
         """
         return self._read(_PEERS, _peers_of) or ()
 
+    def recall_peers(self) -> tuple[RememberedPeer, ...]:
+        """Return the peers met before; a broken file is set aside, and there are none."""
+        return self._read_or_set_aside(_PEERS, _peers_of) or ()
+
     def remember_peers(self, peers: Sequence[RememberedPeer]) -> None:
-        """Replace the peers remembered; of too many the first are kept."""
-        body = [
-            {"node_id": peer.node_id.hex(), "addresses": peer.addresses[:MAX_ADDRESSES]}
-            for peer in peers[:MAX_PEERS]
-        ]
-        self._write(_PEERS, json.dumps(body, indent=1))
+        """Replace the peers remembered; of too many the first are kept.
+
+        Raises:
+            UserError: The file cannot be written; the old one is still there.
+        """
+        self._write(_PEERS, json.dumps([_body_of(peer) for peer in peers[:MAX_PEERS]], indent=1))
 
     def next_boot_epoch(self, wall_seconds: float) -> int:
         """Return a number greater than at any start before, even if the clock was set back.
 
         It is at least ``wall_seconds``, so that a node whose directory was lost and restored from a
-        backup is not taken for a ghost of itself.
-
-        Raises:
-            UserError: The file is broken.
+        backup is not taken for a ghost of itself. A clock that cannot be right is left out of it,
+        and neither a broken file nor a full disk stops the start: should the number be too low
+        then, the swarm shows us our former record, and we go beyond it.
         """
-        last = self._read(_EPOCH, _epoch_of) or 0
-        epoch = max(last + 1, int(wall_seconds))
-        self._write(_EPOCH, str(epoch))  # before anyone hears of it
+        last = self._read_or_set_aside(_EPOCH, _epoch_of) or 0
+        is_sane = 0 <= wall_seconds < SANE_WALL
+        wall = int(wall_seconds) if is_sane else 0
+        if not is_sane:
+            self.troubles.append(
+                f"the clock cannot be right ({wall_seconds:.0f} s since 1970): starts are counted"
+                " on from the last one"
+            )
+        epoch = max(last + 1, wall)
+        try:
+            self._write(_EPOCH, str(epoch))  # before anyone hears of it
+        except UserError as error:
+            self.troubles.append(str(error))
         return epoch
 
     def _claim(self, descriptor: int) -> None:
@@ -184,6 +196,20 @@ class StateDirectory:
                 f"{path} is broken: {error}",
                 hint="restore it from a backup, or move it away to start afresh",
             ) from error
+
+    def _read_or_set_aside(self, name: str, parse: Callable[[str], T]) -> T | None:
+        """Read a file that a node can do without; a broken one gets another name."""
+        try:
+            return self._read(name, parse)
+        except UserError as error:
+            aside = self.path / f"{name}.broken"
+            try:
+                (self.path / name).rename(aside)
+            except OSError:
+                self.troubles.append(f"{error}; the node goes on without it")
+            else:
+                self.troubles.append(f"{error}; it is {aside.name} now, and the node goes on")
+            return None
 
     def _write(self, name: str, text: str) -> None:
         """Replace a file, private to us, so that a crash leaves the old one or the new one."""
@@ -234,7 +260,7 @@ def _epoch_of(text: str) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
         raise ValueError("it must be a whole number")
     epoch = int(digits)
-    if epoch >= MAX_EPOCH:
+    if epoch >= MAX_EPOCH - 1:
         raise ValueError("its number is too large")
     return epoch
 
@@ -256,7 +282,19 @@ def _peer_of(item: Mapping[str, Any]) -> RememberedPeer:
     ports_fit = all(type(port) is int and 0 < port < 65536 for _, port in addresses)
     if len(node_id) != 32 or len(addresses) > MAX_ADDRESSES or not ports_fit:
         raise ValueError("a peer has an impossible key or address")
-    return RememberedPeer(NodeId(node_id), addresses)
+    times = [item.get(name, 0) for name in ("session_s", "missed_s")]  # older files have none
+    if not all(type(time) is int and 0 <= time <= MAX_SECONDS for time in times):
+        raise ValueError("a peer has an impossible time")
+    return RememberedPeer(NodeId(node_id), addresses, *times)
+
+
+def _body_of(peer: RememberedPeer) -> dict[str, object]:
+    return {
+        "node_id": peer.node_id.hex(),
+        "addresses": peer.addresses[:MAX_ADDRESSES],
+        "session_s": peer.session_s,
+        "missed_s": peer.missed_s,
+    }
 
 
 @contextmanager

@@ -13,25 +13,24 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.tokenizer import Tokenizer
 from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.events import ComputeRequested, GenerationEvent
-from p2pnode.net.addresses import format_address, reachable_addresses, resolve
-from p2pnode.net.announcement import Announcement
+from p2pnode.net.addresses import format_address
 from p2pnode.net.control import control_path, serve_control
-from p2pnode.net.mdns import MdnsEvent, MdnsService, Sighted
+from p2pnode.net.interfaces import reachable_addresses
 from p2pnode.net.reactor import Reactor
 from p2pnode.net.udp import UdpSocket, open_udp
 from p2pnode.node.answers import AnswerStream, Question, request_of
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
-from p2pnode.node.dialer import Sighting
 from p2pnode.node.engine_jobs import EngineJobs
 from p2pnode.node.events import Departed, LoadRequested, NodeEvent, Noted, PeerReached
 from p2pnode.node.handlers import handlers
-from p2pnode.node.identity import RememberedPeer, StateDirectory
+from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
 from p2pnode.node.models import describe_model, state_calibrations
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.node.surroundings import Surroundings
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.calibration import CalibrationSet
@@ -72,13 +71,11 @@ class Node:
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
-        self._mdns: MdnsService | None = None
         self._state = StateDirectory(settings.state)
         self._model: ModelInfo | None = None
         self._calibrations: CalibrationSet | None = None
         self._tokenizer: Tokenizer | None = None
         self._streams: dict[int, AnswerStream] = {}
-        self._remembered: dict[NodeId, RememberedPeer] = {}
         self._stopping = trio.Event()
         self._departed = trio.Event()
 
@@ -130,7 +127,6 @@ class Node:
         if secret is None:  # the first of its swarm
             secret = secrets.token_bytes(SECRET_BYTES)
             state.set_swarm_secret(secret)
-        self._remembered = {peer.node_id: peer for peer in state.remembered_peers()}
         origin = Origin(
             Identity(state.identity_seed()),
             secret,
@@ -143,14 +139,21 @@ class Node:
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
             core, socket, self._on_event, job_of=engine.job_of
         )
+        self._surroundings = Surroundings(
+            origin,
+            self.settings.config,
+            self._reactor.call,
+            state,
+            socket.address,
+            self.settings.peers,
+            mdns=self.settings.mdns,
+        )
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._reactor.run)
             self._take_up_model()
-            nursery.start_soon(self._call_peers)
-            if self.settings.mdns:
-                nursery.start_soon(self._look_around)
+            nursery.start_soon(self._surroundings.run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
             task_status.started()
@@ -176,41 +179,6 @@ class Node:
                 lambda core, now: core.use_model(model, hold=hold, now=now, calibrations=known)
             )
 
-    async def _call_peers(self) -> None:
-        known = [address for peer in self._remembered.values() for address in peer.addresses]
-        for address in dict.fromkeys((*self.settings.peers, *known)):
-            try:
-                found = await resolve(address)
-            except UserError as error:
-                logger.warning("%s: %s", format_address(address), error)
-                self._log(f"{format_address(address)}: {error}")
-                continue
-            for one in found:
-                self.connect(one)
-
-    async def _look_around(self) -> None:
-        """Announce ourselves and follow announcements; without multicast, say so and go on."""
-        origin = self._origin
-        announcement = Announcement(
-            node_id=origin.identity.node_id,
-            swarm_tag=origin.swarm_tag,
-            name=self.settings.config.name,
-            addresses=origin.addresses,
-        )
-        self._mdns = MdnsService(announcement, self._on_sight)
-        await self._mdns.run()
-        if self._mdns.problem:
-            self._log(f"mDNS is off: {self._mdns.problem}")
-
-    def _on_sight(self, event: MdnsEvent) -> None:
-        if not isinstance(event, Sighted):
-            self._reactor.call(lambda core, now: core.unsaw(event.node_id, now))
-            return
-        seen = event.announcement
-        ours = seen.swarm_tag == self._origin.swarm_tag
-        sighting = Sighting(seen.addresses, seen.name, ours)
-        self._reactor.call(lambda core, now: core.saw(seen.node_id, sighting, now))
-
     # Events of the core
 
     def _on_event(self, event: NodeEvent, now: float) -> None:
@@ -218,22 +186,13 @@ class Node:
             case ComputeRequested() | LoadRequested():
                 raise AssertionError("the engine thread computes and loads")
             case PeerReached(peer, address):
-                self._remember(peer, address)
+                self._surroundings.met(peer, address)
             case Noted(line):
                 logger.info(line)
             case Departed():
                 self._departed.set()
             case _:
                 self._route(event)
-
-    def _remember(self, peer: NodeId, address: Address) -> None:
-        known = self._remembered.pop(peer, RememberedPeer(peer, ()))
-        addresses = tuple(dict.fromkeys((address, *known.addresses)))[:_INVITED]
-        self._remembered = {peer: RememberedPeer(peer, addresses), **self._remembered}
-        try:
-            self._state.remember_peers(tuple(self._remembered.values()))
-        except UserError as error:
-            self._log(str(error))
 
     def _route(self, event: GenerationEvent) -> None:
         stream = self._streams.get(event.generation)
@@ -252,7 +211,7 @@ class Node:
 
     def connect(self, address: Address) -> None:
         """Call ``address`` until somebody of the swarm answers there."""
-        self._reactor.call(lambda core, now: core.connect(address, now))
+        self._surroundings.connect(address)
 
     @property
     def stopping(self) -> bool:
@@ -293,13 +252,13 @@ class Node:
     def _world(self) -> World:
         """Return what the core cannot know; under the lock, as the engine thread counts too."""
         counters = self._reactor.counters + self._socket.counters
-        if self._mdns is not None:
-            counters += self._mdns.counters
+        counters.update(self._surroundings.counters)
         return World(
             listening=(format_address(self._socket.address),),
             loop_late_ms=self._reactor.loop_late_ms(),
             receive_buffer_bytes=self._socket.receive_buffer_bytes,
             counters=tuple(counters.items()),
+            mdns_problem=self._surroundings.mdns_problem,
         )
 
     @property
@@ -309,8 +268,8 @@ class Node:
 
     def invite(self) -> Invite:
         """Return a way into this node's swarm."""
-        origin = self._origin
-        return Invite(origin.swarm_secret, origin.addresses[:_INVITED])
+        addresses = self._reactor.call(lambda core, now: core.reach.addresses)
+        return Invite(self._origin.swarm_secret, addresses[:_INVITED])
 
     async def tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer; the first call reads it off the file.

@@ -12,7 +12,14 @@ from p2pnode.membership.members import Member
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
 from p2pnode.node.life import Phase
-from p2pnode.node.snapshot import EdgeView, GenerationView, NodeSnapshot, PeerView, StageView
+from p2pnode.node.snapshot import (
+    CalledView,
+    EdgeView,
+    GenerationView,
+    NodeSnapshot,
+    PeerView,
+    StageView,
+)
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
 from p2pnode.wire.capability import AdState, CapabilityAd
@@ -40,12 +47,14 @@ class World:
         loop_late_ms: Lateness of the loop's timer: p50, p99.
         receive_buffer_bytes: What the socket was granted.
         counters: Drops that the driver counted.
+        mdns_problem: What does not work of finding peers on the local network.
     """
 
     listening: tuple[str, ...] = ()
     loop_late_ms: tuple[float, float] = (0.0, 0.0)
     receive_buffer_bytes: int = 0
     counters: tuple[tuple[str, int], ...] = ()
+    mdns_problem: str = ""
 
 
 def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
@@ -78,7 +87,26 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         loop_late_ms=world.loop_late_ms,
         receive_buffer_bytes=world.receive_buffer_bytes,
         log=tuple(core.log),
+        called=_called(core),
+        reachable=tuple(_text(address) for address in core.reach.addresses),
+        mdns_problem=world.mdns_problem,
     )
+
+
+def _called(core: NodeCore) -> tuple[CalledView, ...]:
+    """Return those given by hand at which nobody is reached."""
+    dialer, connected = core.dialer, core.endpoint.is_connected
+    names = [
+        CalledView(_text(name), known.reason)
+        for name, known in dialer.names.items()
+        if known.reason and not dialer.is_met(name, connected)
+    ]
+    addresses = [
+        CalledView(_text(address), contact.reason or "the session with it has ended")
+        for address, contact in dialer.fixed.items()
+        if contact.owner is None or not (contact.owner == core.node_id or connected(contact.owner))
+    ]
+    return (*names, *addresses)
 
 
 def _own_state(core: NodeCore) -> tuple[str, str]:

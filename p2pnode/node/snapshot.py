@@ -94,6 +94,20 @@ class PeerView:
 
 
 @dataclass(frozen=True, slots=True)
+class CalledView:
+    """An address or a host name given by hand at which nobody of the swarm was reached.
+
+    Attributes:
+        address: As a person gave it, ``host:port``; of a name that could be looked up, each of its
+            addresses.
+        reason: Why nobody was reached.
+    """
+
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficView:
     """Totals since start of one kind of traffic.
 
@@ -190,6 +204,9 @@ class NodeSnapshot:
         loop_late_ms: Lateness of the event loop's timer over the last minute: p50, p99.
         receive_buffer_bytes: What the operating system granted the socket.
         log: The newest noteworthy lines, oldest first.
+        called: Addresses and names given by hand at which nobody was reached.
+        reachable: Where others can reach this node, the likeliest first.
+        mdns_problem: What of mDNS does not work; empty while all of it does.
     """
 
     node_id: str
@@ -216,6 +233,9 @@ class NodeSnapshot:
     loop_late_ms: tuple[float, float]
     receive_buffer_bytes: int
     log: tuple[str, ...]
+    called: tuple[CalledView, ...] = ()
+    reachable: tuple[str, ...] = ()
+    mdns_problem: str = ""
 
 
 def to_json(snapshot: NodeSnapshot) -> dict[str, Any]:

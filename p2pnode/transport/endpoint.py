@@ -62,8 +62,18 @@ class Endpoint:
 
     # Commands
 
-    def connect(self, address: Address, now: float, *, peer: NodeId | None = None) -> None:
+    def connect(
+        self,
+        address: Address,
+        now: float,
+        *,
+        peer: NodeId | None = None,
+        tries: int | None = None,
+    ) -> None:
         """Dial ``address``, expecting ``peer`` there if given.
+
+        ``tries`` bounds how often the first message is sent before anything came back, for an
+        address that may be a third party's.
 
         Each dial ends in PeerConnected or DialFailed. Nothing happens when a dial to the address
         is under way, or a connection to it or to the peer is up.
@@ -77,7 +87,7 @@ class Endpoint:
             # Announcements and gossip bring keys of strangers; a bad one is no bug of ours.
             self._events.append(DialFailed(address, peer, "its key is no key: no such node exists"))
             return
-        self._lobby.dial(address, peer, now)
+        self._lobby.dial(address, peer, now, tries)
 
     def send(self, peer: NodeId, payload: bytes, delivery: Delivery, now: float) -> int:
         """Send a message of at most 65536 bytes; return its number (-1 for a DATAGRAM).
@@ -87,6 +97,12 @@ class Endpoint:
                 or :meth:`queued_bytes` has reached its bound. Nothing was sent.
         """
         return self._connection(peer).send(payload, delivery, now)
+
+    def ping(self, peer: NodeId, now: float) -> None:
+        """Ask ``peer`` for an acknowledgement, which shows it where we are now."""
+        connection = self._by_peer.get(peer)
+        if connection is not None:
+            connection.ping(now)
 
     def close(self, peer: NodeId, reason: str, now: float) -> None:
         """End the connection to ``peer`` and tell it why; harmless when there is none."""

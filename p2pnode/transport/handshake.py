@@ -11,6 +11,7 @@ connection and replaces none.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.sansio import Address, NodeId, Rng
@@ -78,9 +79,18 @@ class Dial:
     """
 
     def __init__(
-        self, local: Local, address: Address, peer: NodeId | None, index: int, now: float
+        self,
+        local: Local,
+        address: Address,
+        peer: NodeId | None,
+        index: int,
+        now: float,
+        most_tries: int | None = None,
     ) -> None:
-        """Raises LocalProtocolError when ``peer`` is no possible node id."""
+        """Raises LocalProtocolError when ``peer`` is no possible node id.
+
+        ``most_tries`` bounds how often the INIT is sent while nothing comes back.
+        """
         self._local = local
         self.address = address
         self.peer = peer
@@ -91,6 +101,7 @@ class Dial:
         self.retry_at = now
         self._pause = local.config.dial_retry
         self._tries = 0
+        self._most_tries = inf if most_tries is None else most_tries
         self._established: Established | None = None
         self._has_finish = False
         pattern = XX_PSK3 if peer is None else IK_PSK2
@@ -125,6 +136,8 @@ class Dial:
         self.retry_at = now + self._pause
         self._pause *= 2
         self._tries += 1
+        if self._tries >= self._most_tries and not self.heard:
+            self.retry_at = inf
         return self._packet + self._mac2
 
     def receive_cookie_untrusted(self, reply: CookieReply) -> None:

@@ -53,11 +53,13 @@ class Lobby:
 
     # Commands
 
-    def dial(self, address: Address, peer: NodeId | None, now: float) -> None:
+    def dial(
+        self, address: Address, peer: NodeId | None, now: float, tries: int | None = None
+    ) -> None:
         """Begin a handshake; one under way at the same address is left alone."""
         if address in self._dials:
             return
-        dial = Dial(self._local, address, peer, self._draw_index(), now)
+        dial = Dial(self._local, address, peer, self._draw_index(), now, tries)
         self._dials[address] = dial
         self._by_index[dial.index] = dial
         self._send(dial.next_packet(now), address)

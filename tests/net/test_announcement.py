@@ -4,15 +4,19 @@ from contextlib import suppress
 
 import pytest
 from hypothesis import given, strategies as st
+from zeroconf import ServiceInfo
+from zeroconf._protocol.outgoing import DNSOutgoing
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.net.announcement import (
     MAX_ADDRESSES,
     MAX_TEXT,
+    SERVICE_TYPE,
     Announcement,
     parse_announcement_untrusted,
     parse_text_untrusted,
 )
+from p2pnode.node.dialer import LEAST_ANNOUNCEMENT
 from p2pnode.sansio import NodeId
 
 OURS = Announcement(
@@ -26,6 +30,22 @@ def entry(text: bytes) -> bytes:
 
 def test_an_announcement_survives_its_records() -> None:
     assert parse_announcement_untrusted(OURS.text(), OURS.hosts, OURS.port) == OURS
+
+
+def test_bytes_are_never_counted_that_did_not_come() -> None:
+    info = ServiceInfo(
+        SERVICE_TYPE,
+        f"x.{SERVICE_TYPE}",
+        port=OURS.port,
+        properties=OURS.text(),
+        server="x.local.",
+        parsed_addresses=OURS.hosts,
+    )
+    packet = DNSOutgoing(0x8400)
+    for record in (info.dns_pointer(), info.dns_service(), info.dns_text(), *info.dns_addresses()):
+        packet.add_answer_at_time(record, 0)
+    [data] = packet.packets()
+    assert LEAST_ANNOUNCEMENT < OURS.wire_bytes(len(OURS.text())) <= len(data)
 
 
 def test_a_service_name_fits_its_label() -> None:

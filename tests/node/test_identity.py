@@ -1,5 +1,7 @@
 """The state directory: private, whole or untouched, and for one node at a time."""
 
+import errno
+import json
 import os
 import subprocess
 import sys
@@ -11,14 +13,13 @@ from hypothesis import given, strategies as st
 
 from p2pnode.errors import UserError
 from p2pnode.node.identity import (
-    MAX_PEERS,
-    RememberedPeer,
     StateDirectory,
     _epoch_of,
     _peers_of,
     _secret_of,
     state_directory,
 )
+from p2pnode.node.remembered import MAX_PEERS, RememberedPeer
 from p2pnode.sansio import NodeId
 
 
@@ -64,7 +65,7 @@ def test_the_swarm_secret_is_kept(state: StateDirectory) -> None:
 def test_peers_are_kept_and_bounded(state: StateDirectory) -> None:
     assert state.remembered_peers() == ()
     peers = [
-        RememberedPeer(NodeId(bytes([number % 256]) * 32), (("10.0.0.1", 1), ("fd00::1", 2)))
+        RememberedPeer(NodeId(bytes([number % 256]) * 32), (("10.0.0.1", 1), ("fd00::1", 2)), 9, 4)
         for number in range(MAX_PEERS + 5)
     ]
     state.remember_peers(peers)
@@ -115,7 +116,10 @@ READERS: dict[str, Callable[[StateDirectory], object]] = {
     "identity.key": StateDirectory.identity_seed,
     "swarm.secret": StateDirectory.swarm_secret,
     "peers.json": StateDirectory.remembered_peers,
-    "boot-epoch": lambda state: state.next_boot_epoch(0),
+}
+SPARED: dict[str, tuple[Callable[[StateDirectory], object], object]] = {
+    "peers.json": (StateDirectory.recall_peers, ()),
+    "boot-epoch": (lambda state: state.next_boot_epoch(1000.0), 1000),
 }
 
 
@@ -131,6 +135,55 @@ def test_a_broken_file_is_named_and_left_alone(
         READERS[name](state)
     assert caught.value.hint
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", SPARED)
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"zz", b"{}", b"9" * 200, b"x" * 2_000_000])
+def test_what_a_node_can_do_without_is_set_aside(
+    state: StateDirectory, name: str, content: bytes
+) -> None:
+    path = state.path / name
+    path.write_bytes(content)
+    read, instead = SPARED[name]
+    assert read(state) == instead
+    assert (state.path / f"{name}.broken").read_bytes() == content
+    [trouble] = state.troubles
+    assert name in trouble
+    assert f"{name}.broken" in trouble
+    assert read(state) in ((), 1001)  # and the next start finds nothing wrong
+    assert len(state.troubles) == 1
+
+
+@pytest.mark.parametrize("wall", [3e14, -5.0, float("inf"), float("nan"), 2.0**40])
+def test_a_clock_that_cannot_be_right_does_not_stop_a_start(
+    state: StateDirectory, wall: float
+) -> None:
+    assert state.next_boot_epoch(2e9) == 2_000_000_000
+    assert state.next_boot_epoch(wall) == 2_000_000_001
+    assert "clock" in state.troubles[0]
+    assert state.next_boot_epoch(2e9 + 5) == 2_000_000_005
+
+
+def test_a_full_disk_does_not_stop_a_start(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert state.next_boot_epoch(1000.0) == 1000
+    assert "No space left" in state.troubles[0]
+    with pytest.raises(UserError, match="No space left"):
+        state.remember_peers([])
+    assert not [path for path in state.path.iterdir() if path.name.startswith(".")]
+
+
+def test_peers_of_an_older_file_are_read(state: StateDirectory) -> None:
+    body = [{"node_id": "ab" * 32, "addresses": [["10.0.0.1", 4747]]}]
+    (state.path / "peers.json").write_text(json.dumps(body))
+    assert state.recall_peers() == (
+        RememberedPeer(NodeId(bytes.fromhex("ab" * 32)), (("10.0.0.1", 4747),)),
+    )
 
 
 @pytest.mark.parametrize("name", ["identity.key", "swarm.secret"])
@@ -166,3 +219,5 @@ def test_a_pipe_in_a_files_place_is_named_and_not_waited_for(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "state" / "peers.json", 0o600)
     with pytest.raises(UserError, match="no ordinary file"):
         state.remembered_peers()
+    assert state.recall_peers() == ()
+    assert "no ordinary file" in state.troubles[0]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from p2pnode.interfaces.cli.output import plural, say, say_json, table
+from p2pnode.interfaces.cli.output import note, plural, say, say_json, table
 from p2pnode.interfaces.cli.settings import json_option, state_of, state_option
 from p2pnode.node.snapshot import NodeSnapshot, PeerView, from_json
 
@@ -27,6 +27,7 @@ def look(state: Path | None) -> NodeSnapshot:
 @json_option
 def invite(state: Path | None, as_json: bool) -> None:
     """Print a code that lets another machine join this swarm. It is a secret."""
+    from p2pnode.net.addresses import is_loopback
     from p2pnode.net.control_client import ControlClient
     from p2pnode.net.control_lines import find_control_path
 
@@ -37,6 +38,8 @@ def invite(state: Path | None, as_json: bool) -> None:
         return
     say(facts["code"])
     click.echo("on the other machine:  p2pnode join CODE", err=True)
+    if all(is_loopback((host, port)) for host, port in facts["addresses"]):
+        note("this machine has no network now: the code leads to it from itself alone")
 
 
 @click.command(epilog="Examples:\n\n  p2pnode peers\n\n  p2pnode peers --json")
@@ -50,12 +53,17 @@ def peers(state: Path | None, as_json: bool) -> None:
     if as_json:
         facts = asdict(picture)
         wanted = ("node_id", "name", "state", "model", "n_layers", "layers", "missing_layers")
-        say_json({key: facts[key] for key in (*wanted, "peers")})
+        say_json({key: facts[key] for key in (*wanted, "peers", "called", "mdns_problem")})
         return
     say(table(_HEADINGS, [_own_row(picture), *map(_row, picture.peers)], right="    rrr"))
     missing = ", ".join(f"[{first}, {stop})" for first, stop in picture.missing_layers)
     if missing:
         say(f"\nno live peer serves layers {missing} of {picture.model}")
+    if picture.called:
+        say("\ncalled, and nobody reached:")
+        say("\n".join(f"  {one.address}  {one.reason}" for one in picture.called))
+    if picture.mdns_problem:
+        say(f"\n{picture.mdns_problem}")
     say(f"\n{plural(len(picture.peers), 'peer')}, swarm {picture.swarm_tag}")
 
 

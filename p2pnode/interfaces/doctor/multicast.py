@@ -5,18 +5,14 @@ asked whether the group can be joined: a doctor does not talk to the neighbours.
 """
 
 import secrets
-import socket
-import struct
 import threading
 from collections.abc import Iterator
 
-import psutil
 from zeroconf import Error, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
 from p2pnode.interfaces.doctor.findings import Finding
-
-GROUP = "224.0.0.251"
-"""Where mDNS is spoken, RFC 6762."""
+from p2pnode.net.interfaces import read_interfaces
+from p2pnode.net.mdns import unheard
 
 SERVICE = "_p2pnode-doctor._udp.local."
 """Not the nodes' own, so that a running node does not take the check for a peer."""
@@ -87,31 +83,14 @@ def _info(name: str) -> ServiceInfo:
 
 
 def _join_everywhere() -> tuple[list[str], dict[str, str]]:
-    up = {
-        name
-        for name, facts in psutil.net_if_stats().items()
-        if facts.isup and "loopback" not in facts.flags
-    }
-    joined: list[str] = []
-    refused: dict[str, str] = {}
-    for name, entries in psutil.net_if_addrs().items():
-        for entry in entries:
-            if name not in up or entry.family != socket.AF_INET:
-                continue
-            problem = _join(entry.address)
-            if problem:
-                refused[name] = problem
-            elif name not in joined:
-                joined.append(name)
-    return joined, refused
-
-
-def _join(address: str) -> str:
-    """Join the group on one interface and leave it; return what went wrong, or nothing."""
-    member = struct.pack("=4s4s", socket.inet_aton(GROUP), socket.inet_aton(address))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-        except OSError as error:
-            return error.strerror or str(error)
-    return ""
+    """Join where a node would, over both families; return where that worked, and where not."""
+    table = read_interfaces()
+    names: dict[str | int, str] = {}
+    for face in table.interfaces:
+        names |= {str(one.ip): face.name for one in face.addresses}
+        names[face.index] = f"{face.name} over IPv6"
+    places = table.announcing(("::", 9))[1:]  # without loopback, which was tried
+    refused = unheard(places)
+    joined = [names.get(place, str(place)) for place in places if place not in refused]
+    problems = {names.get(place, str(place)): why for place, why in refused.items()}
+    return list(dict.fromkeys(joined)), problems

@@ -3,13 +3,13 @@
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.doctor.findings import Finding
+from p2pnode.interfaces.doctor.findings import Finding, Verdict
 from p2pnode.node.identity import StateDirectory
 
 TOPIC = "state"
@@ -86,21 +86,21 @@ def _absent(directory: Path) -> Finding:
 
 
 def _files(state: StateDirectory) -> Iterator[Finding]:
-    readers = (
-        ("identity.key", state.identity_seed),
-        ("swarm.secret", state.swarm_secret),
-        ("peers.json", state.remembered_peers),
-        ("boot-epoch", lambda: boot_epoch(state.path)),
+    readers: tuple[tuple[str, Callable[[], object], Verdict], ...] = (
+        ("identity.key", state.identity_seed, "fail"),
+        ("swarm.secret", state.swarm_secret, "fail"),
+        ("peers.json", state.remembered_peers, "warn"),  # a node sets these two aside
+        ("boot-epoch", lambda: boot_epoch(state.path), "warn"),
     )
     broken = 0
-    for name, read in readers:
+    for name, read, verdict in readers:
         if not (state.path / name).exists():
             continue  # reading would draw a fresh identity
         try:
             read()
         except UserError as error:
             broken += 1
-            yield Finding(TOPIC, "fail", str(error), error.hint)
+            yield Finding(TOPIC, verdict, str(error), error.hint)
     if not broken:
         yield _swarm_secret(state)
 

@@ -33,6 +33,7 @@ def explain_swarm(picture: NodeSnapshot, kv_bytes_per_token_layer: int = 0) -> I
         if finding is not None:
             yield finding
     yield from _calls(picture)
+    yield from explain_network(picture)
     yield from explain_layers(picture)
     if picture.loop_late_ms[1] > LATE_MS:
         what = f"the node's event loop was {picture.loop_late_ms[1]:.0f} ms late (p99)"
@@ -67,6 +68,17 @@ def explain_peer(
         return Finding("peer", "warn", f"{name} is {peer.state}: {peer.reason}", "")
     what, advice = explain(peer, picture)
     return Finding("peer", "ok" if peer.state in _HARMLESS else "warn", f"{name} {what}", advice)
+
+
+def explain_network(picture: NodeSnapshot) -> Iterator[Finding]:
+    """Say what of finding peers does not work, and who of those named by hand was not reached."""
+    if picture.mdns_problem:
+        yield Finding("mdns", "warn", picture.mdns_problem, _BY_HAND)
+    for one in picture.called:
+        yield Finding("calls", "warn", f"{one.address}: {one.reason}", _FIREWALL)
+
+
+_BY_HAND = "peers are found all the same with: p2pnode up --peer HOST:PORT, p2pnode join CODE"
 
 
 def explain_layers(picture: NodeSnapshot) -> Iterator[Finding]:

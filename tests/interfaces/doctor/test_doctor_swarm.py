@@ -8,7 +8,7 @@ import pytest
 from p2pnode.interfaces.doctor.findings import Finding
 from p2pnode.interfaces.doctor.swarm import explain_node, explain_peer, explain_swarm
 from p2pnode.interfaces.tui.example import lonely
-from p2pnode.node.snapshot import NodeSnapshot, PeerView
+from p2pnode.node.snapshot import CalledView, NodeSnapshot, PeerView
 
 SPACE = 0x6B1F09C2
 HERE = replace(
@@ -157,3 +157,14 @@ def test_a_node_without_a_model_is_told_what_it_could_do() -> None:
     finding = explain_node(lonely())
     assert finding.verdict == "ok"
     assert "--model" in finding.advice
+
+
+def test_what_mdns_cannot_do_and_who_was_not_reached_is_said() -> None:
+    node = replace(
+        HERE,
+        mdns_problem="mDNS works over IPv4 alone: no",
+        called=(CalledView("kitchen.lan:4747", "unknown host 'kitchen.lan'"),),
+    )
+    found = {finding.topic: finding.what for finding in swarm(WORKER, node=node)}
+    assert "IPv4 alone" in found["mdns"]
+    assert "kitchen.lan:4747: unknown host" in found["calls"]

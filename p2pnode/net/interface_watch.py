@@ -1,0 +1,103 @@
+"""Noticing that an interface appeared, vanished or changed its address, while the node runs.
+
+Linux tells over a netlink socket (man 7 rtnetlink). What it tells is not parsed: any word is a
+reason to read the whole table again, so a lost or unknown message costs nothing. Other systems are
+asked every two seconds, and Linux too where netlink is denied (some sandboxes).
+"""
+
+import logging
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+POLL_SECONDS = 2.0
+"""Between two readings where the system tells nothing: the table is to be true within 5 s."""
+
+IDLE_SECONDS = 30.0
+"""Between two readings where it does: what netlink does not tell, such as a proven address."""
+
+SETTLE_SECONDS = 0.5
+"""A change comes in several messages (link, address, route); they are taken together."""
+
+_NETLINK_ROUTE = 0
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE."""
+
+logger = logging.getLogger(__name__)
+
+
+class Bell(Protocol):
+    """Rings when the table of interfaces may have changed."""
+
+    async def wait(self) -> None: ...
+
+
+class NetlinkBell:
+    """Rings when the kernel speaks of links, addresses or routes."""
+
+    def __init__(self) -> None:
+        """Raises OSError where netlink cannot be used."""
+        self._raw = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+        try:
+            self._raw.bind((0, _GROUPS))
+            self._raw.setblocking(False)
+        except BaseException:
+            self._raw.close()
+            raise
+
+    async def wait(self) -> None:
+        with trio.move_on_after(IDLE_SECONDS):
+            await trio.lowlevel.wait_readable(self._raw)
+        await trio.sleep(SETTLE_SECONDS)
+        self._drain()
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                self._raw.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: words were lost, which is a change too
+                continue
+
+
+class PollBell:
+    """Rings every so often."""
+
+    async def wait(self) -> None:
+        await trio.sleep(POLL_SECONDS)
+
+
+async def watch_interfaces(look: Callable[[], Awaitable[None]]) -> None:
+    """Call ``look`` whenever the interfaces may have changed, until cancelled."""
+    bell = _netlink()
+    if bell is None:
+        await ring(PollBell(), look)
+        return
+    try:
+        await ring(bell, look)
+    finally:
+        bell.close()
+
+
+async def ring(bell: Bell, look: Callable[[], Awaitable[None]]) -> None:
+    """Call ``look`` each time that ``bell`` rings."""
+    while True:
+        await bell.wait()
+        await look()
+
+
+def _netlink() -> NetlinkBell | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        return NetlinkBell()
+    except OSError as error:
+        logger.info("interfaces are read every %g s: netlink says %s", POLL_SECONDS, error)
+        return None

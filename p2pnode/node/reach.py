@@ -1,0 +1,56 @@
+"""Where a node is on the network: its own addresses, and which others are near."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from p2pnode.sansio import Address
+
+IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """A node's place on the network at one moment.
+
+    Attributes:
+        addresses: Where others can reach it, the likeliest first.
+        networks: The subnets on its own links; None where they are not known, and everything
+            counts as near.
+        hosts: Every address of its machine.
+    """
+
+    addresses: tuple[Address, ...]
+    networks: tuple[IpNetwork, ...] | None = None
+    hosts: frozenset[str] = field(default=frozenset(), repr=False)
+
+    def is_near(self, address: Address) -> bool:
+        """Tell whether ``address`` is on a link of ours."""
+        if self.networks is None:
+            return True
+        ip = _parse(address[0])
+        return ip is not None and any(
+            ip.version == network.version and ip in network for network in self.networks
+        )
+
+    def is_ours(self, address: Address) -> bool:
+        """Tell whether ``address`` is this node's own: nobody else answers there.
+
+        Two machines with Docker both have 172.17.0.1, and say so.
+        """
+        if address in self.addresses:
+            return True
+        ports = {port for _, port in self.addresses}
+        return address[0] in self.hosts and address[1] in ports
+
+    def order(self, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        """Return another node's addresses without our own, those on links of ours first."""
+        others = [address for address in addresses if not self.is_ours(address)]
+        return tuple(sorted(others, key=lambda address: not self.is_near(address)))
+
+
+def _parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None

@@ -1,0 +1,30 @@
+"""A node's place on the network: what is near, what is its own."""
+
+import ipaddress
+
+from p2pnode.node.reach import Reach
+
+LAN = ipaddress.ip_network("192.168.50.0/24")
+DOCKER = ipaddress.ip_network("172.17.0.0/16")
+HERE = Reach(
+    (("192.168.50.1", 4747), ("172.17.0.1", 4747)),
+    (LAN, DOCKER),
+    frozenset({"192.168.50.1", "172.17.0.1", "127.0.0.1"}),
+)
+
+
+def test_the_other_s_docker_bridge_is_our_own() -> None:
+    theirs = (("172.17.0.1", 4747), ("10.8.0.2", 4747), ("192.168.50.2", 4747))
+    assert HERE.order(theirs) == (("192.168.50.2", 4747), ("10.8.0.2", 4747))
+
+
+def test_another_node_of_this_machine_is_not_our_own() -> None:
+    assert not HERE.is_ours(("192.168.50.1", 5000))
+    assert HERE.is_ours(("127.0.0.1", 4747))
+
+
+def test_what_is_not_known_is_near() -> None:
+    assert Reach((("10.0.0.1", 1),)).is_near(("203.0.113.9", 1))
+    assert not HERE.is_near(("203.0.113.9", 1))
+    assert not HERE.is_near(("kitchen", 1))
+    assert not HERE.is_near(("fd00::1", 1))
