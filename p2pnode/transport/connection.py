@@ -4,11 +4,8 @@ It knows nothing of handshakes (it begins when one has ended) nor of other peers
 does, it does at once: each input ends in :meth:`Connection._flush`, which sends what may be sent.
 """
 
-from itertools import cycle, islice
-
 from p2pnode.sansio import Address, Transmit
-from p2pnode.transport.config import BASE_DATAGRAM, TransportConfig
-from p2pnode.transport.congestion import Congestion
+from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import (
     Delivery,
     MessageReceived,
@@ -27,14 +24,10 @@ from p2pnode.transport.frames import (
 )
 from p2pnode.transport.handshake import Established
 from p2pnode.transport.messages import Reassembly
-from p2pnode.transport.outbound import Outbound
-from p2pnode.transport.outlet import Outlet
-from p2pnode.transport.path import Path
-from p2pnode.transport.recovery import Recovery, SentPacket
+from p2pnode.transport.sender import Sender
 from p2pnode.transport.snapshot import ConnectionView, Traffic
 from p2pnode.transport.timers import Timer, Timers
 
-_MOST_PROBES = 8
 _PATIENCE = 1.2
 _PATIENCE_SHARE = 0.8  # of what the sender allows for; the rest is for our own lateness
 
@@ -75,20 +68,14 @@ class Connection:
         self.timers = Timers()
         self.traffic = Traffic()
         self._last_heard = now
-        self._recovery = Recovery(config, made.rtt)
-        self._congestion = Congestion(config)
-        self._outbound = Outbound(config)
-        self._path = Path(config, made.hello.max_datagram, now)
-        self._outlet = Outlet(
-            config,
-            made.session,
-            self._path,
-            self._recovery,
-            address=made.address,
-            traffic=self.traffic,
-            outbox=outbox,
-            now=now,
+        self._sender = Sender(
+            config, made, timers=self.timers, traffic=self.traffic, outbox=outbox, now=now
         )
+        # Shortcuts: each datagram asks for some of these.
+        self._recovery = self._sender.recovery
+        self._outbound = self._sender.outbound
+        self._path = self._sender.path
+        self._outlet = self._sender.outlet
         self._arrivals = self._outlet.arrivals
         self._reassembly = Reassembly(config.reassembly_bytes)
         # One side pings first, so that the other need not.
@@ -170,7 +157,10 @@ class Connection:
                 patience = self._receive_shard_untrusted(frame)
                 wants_ack = True
             elif isinstance(frame, Ack):
-                self._receive_ack_untrusted(frame, now)
+                acked = self._sender.receive_ack_untrusted(frame, now)
+                if not self.is_responsive and any(not packet.is_probe for packet in acked):
+                    self.is_responsive = True
+                    self._events.append(PeerResponsive(self.peer))
             elif isinstance(frame, Datagram):
                 self._deliver(frame.payload, Delivery.DATAGRAM)
             elif isinstance(frame, Done):
@@ -202,7 +192,7 @@ class Connection:
             is_responsive=self.is_responsive,
             rtt=self.rtt,
             loss=self._outbound.losses.loss,
-            window=self._congestion.window,
+            window=self._sender.congestion.window,
             in_flight=self._recovery.in_flight,
             queued=self.queued,
             datagram=self._path.datagram,
@@ -240,110 +230,20 @@ class Connection:
         self.traffic.messages_in += 1
         self._events.append(MessageReceived(self.peer, payload, delivery))
 
-    def _receive_ack_untrusted(self, ack: Ack, now: float) -> None:
-        in_flight = self._recovery.in_flight
-        result = self._recovery.receive_ack_untrusted(ack, self._session.next_number, now)
-        for packet in result.pardoned:
-            self._pardon(packet)
-        for packet in result.acked:
-            self._settle_acked(packet, in_flight, now)
-        if not self.is_responsive and any(not packet.is_probe for packet in result.acked):
-            self.is_responsive = True
-            self._events.append(PeerResponsive(self.peer))
-        if result.lost:
-            self._settle_lost(result.lost, now)
-        self._recovery.is_patient = self._outbound.losses.is_clean
-
-    def _settle_acked(self, packet: SentPacket, in_flight: int, now: float) -> None:
-        if packet.told >= 0:
-            self._arrivals.forget_below(packet.told)
-        if packet.is_probe:
-            self._path.on_probe_acked(packet.size, now)
-            self.timers.arm(Timer.PATH, self._path.probing_from)
-            return
-        self._congestion.on_acked(packet.size, packet.sent_at, in_flight)
-        self._outbound.losses.record(packet.number, lost=False)
-        self._path.on_acked(packet.size)
-        message = packet.message
-        if message is not None and message.on_acked(packet.index, packet.geometry):
-            self._outbound.finish(message.id)
-
-    def _pardon(self, packet: SentPacket) -> None:
-        if packet.is_probe:
-            return
-        self._outbound.losses.pardon(packet.number)
-        self._congestion.on_pardoned(packet.sent_at)
-        message = packet.message
-        if message is not None and message.on_acked(packet.index, packet.geometry, in_flight=False):
-            self._outbound.finish(message.id)
-
-    def _settle_lost(self, lost: list[SentPacket], now: float) -> None:
-        for packet in lost:
-            if packet.is_probe:
-                self._path.on_probe_lost(packet.size, now)
-                self.timers.arm(Timer.PATH, self._path.probing_from)
-                continue
-            self.traffic.lost += 1
-            self._outbound.losses.record(packet.number, lost=True)
-            self._congestion.on_lost(packet.sent_at, now)
-            if self._path.on_lost(packet.size, now):
-                self._outbound.recut(self._outlet.shard_size)
-            message = packet.message
-            if message is not None and not message.is_done:
-                message.on_lost(packet.index, packet.geometry)
-                self.traffic.retransmits += message.is_waiting
-                self._outbound.enqueue(message, first=True)
-
     # Time
 
     def _fire(self, timer: Timer, now: float) -> None:
         match timer:
             case Timer.RECOVERY:
-                self._recover(now)
+                self._sender.recover(now)
             case Timer.SILENCE:
                 self._notice_silence(now)
             case Timer.LIVENESS:
                 self._check_liveness(now)
             case Timer.PATH:
-                self._search_path(now)
+                self._sender.search_path(now)
             case Timer.ACK | Timer.PACING:
                 pass  # the flush that follows does it
-
-    def _recover(self, now: float) -> None:
-        lost = self._recovery.detect_losses(now)
-        if lost or self._recovery.is_watching:
-            self._settle_lost(lost, now)
-            return
-        self._recovery.pto_count += 1
-        if self._recovery.pto_count == 3:
-            self._congestion.on_persistent()
-            if self._path.datagram > BASE_DATAGRAM:
-                self._path.fall_back(now)
-                self._outbound.recut(self._outlet.shard_size)
-        self._probe(now)
-
-    def _probe(self, now: float) -> None:
-        """Send the oldest data in flight once more, whatever the window says.
-
-        Two packets (RFC 9002, section 6.2.4); where loss is measured twice as many each time, for
-        two can fall into the same burst again and again.
-        """
-        count = 2
-        if self._outbound.is_lossy:
-            count = min(2 << self._recovery.pto_count - 1, _MOST_PROBES)
-        chosen = [
-            (packet.message, packet.index)
-            for packet in self._recovery.unacknowledged()
-            if packet.message is not None
-            and not packet.message.is_done
-            and packet.geometry == packet.message.geometry
-        ][:count]
-        if not chosen:
-            self._outlet.send_ping(now)
-            return
-        self.traffic.retransmits += count
-        for message, index in islice(cycle(chosen), count):
-            self._outlet.send_shard(message, index, now, again=True)
 
     def _notice_silence(self, now: float) -> None:
         # Compared as sums, as the timers are armed: differences round another way, and would spin.
@@ -368,43 +268,18 @@ class Connection:
             return
         self.timers.arm(Timer.LIVENESS, self._last_heard + self._keepalive)
 
-    def _search_path(self, now: float) -> None:
-        for packet in list(self._recovery.unacknowledged()):
-            if packet.is_probe:
-                self._recovery.forget(packet)
-                self._path.on_probe_lost(packet.size, now)
-        size = self._path.next_probe()
-        self._path.on_probe_sent()
-        if size is None:
-            return
-        self._outlet.send_probe(size, now)
-        self.timers.arm(Timer.PATH, now + max(3 * self._recovery.pto, 0.05))
-
     # Sending
 
     def _flush(self, now: float, *, with_ack: bool = True) -> None:
         """Send everything that the window, the pace and the acknowledgements owed allow."""
         if self.ended is not None:
             return
-        pause = self._send_waiting(now) if self._outbound.is_waiting else None
+        pause = self._sender.send_waiting(now) if self._outbound.is_waiting else None
         due = self._arrivals.due
         if with_ack and due is not None and due <= now:
             self._outlet.send_ack(now)
         self.timers.arm(Timer.PACING, None if pause is None else now + pause)
         self._rearm()
-
-    def _send_waiting(self, now: float) -> float | None:
-        """Send queued shards; return how long the pacer wants to wait, None for no wait."""
-        for bulk in (False, True):
-            while message := self._outbound.next_waiting(bulk=bulk):
-                if not self._congestion.allows(self._recovery.in_flight, bulk=bulk):
-                    break
-                self._outlet.is_pressed = 2 * self._recovery.in_flight > self._congestion.window
-                pause = self._outlet.pacer.delay(self._congestion.window, self.rtt, now)
-                if pause:
-                    return pause
-                self._outlet.send_shard(message, message.next_index(), now)
-        return None
 
     def _rearm(self) -> None:
         recovery = self._recovery
