@@ -4,6 +4,9 @@ It knows nothing of handshakes (it begins when one has ended) nor of other peers
 does, it does at once: each input ends in :meth:`Connection._flush`, which sends what may be sent.
 """
 
+from collections.abc import Callable
+from math import inf
+
 from p2pnode.sansio import Address, Transmit
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import (
@@ -44,6 +47,7 @@ class Connection:
         is_responsive: Whether the peer acknowledges what we send.
         ended: Why the connection is over; None while it lives. Its owner drops it then.
         timers: What it waits for.
+        wake: When its owner means to look at its timers; the owner's alone.
     """
 
     def __init__(
@@ -53,11 +57,17 @@ class Connection:
         outbox: list[Transmit[Address]],
         events: list[TransportEvent],
         now: float,
+        *,
+        on_move: Callable[[Address, Address], None],
     ) -> None:
-        """Datagrams are appended to ``outbox``, events to ``events``."""
+        """Datagrams are appended to ``outbox``, events to ``events``.
+
+        ``on_move`` is told the peer's address before and after it moves.
+        """
         self._config = config
         self._session = made.session
         self._events = events
+        self._on_move = on_move
         self.peer = made.hello.node_id
         self.index = made.index
         self.instance = made.hello.instance
@@ -65,6 +75,7 @@ class Connection:
         self.began = now
         self.is_responsive = True
         self.ended: str | None = None
+        self.wake = inf
         self.timers = Timers()
         self.traffic = Traffic()
         self._last_heard = now
@@ -140,6 +151,7 @@ class Connection:
         newest = session.newest if source != outlet.address else None
         counter, frames = session.open_untrusted(datagram)
         if newest is not None and counter > newest:
+            self._on_move(outlet.address, source)
             outlet.address = source
             self._path.move(now)
             self.timers.arm(Timer.PATH, now)

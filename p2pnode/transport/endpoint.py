@@ -22,6 +22,8 @@ from p2pnode.transport.handshake import Dial, Established, Local
 from p2pnode.transport.identity import Identity, is_possible
 from p2pnode.transport.lobby import HalfOpen, Lobby
 from p2pnode.transport.packets import DATA_HEADER, DroppedError, Hello, Kind
+from p2pnode.transport.peers import PeerTable
+from p2pnode.transport.schedule import Schedule
 from p2pnode.transport.snapshot import TransportSnapshot
 
 
@@ -48,8 +50,10 @@ class Endpoint:
         self._outbox: list[Transmit[Address]] = []
         self._events: list[TransportEvent] = []
         self._counters: Counter[str] = Counter()
-        self._by_index: dict[int, Connection] = {}
-        self._by_peer: dict[NodeId, Connection] = {}
+        self._peers = PeerTable()
+        self._by_index = self._peers.by_index
+        self._by_peer = self._peers.by_peer
+        self._schedule = Schedule[Connection]()
         hello = Hello(identity.node_id, rng.randbytes(8), config.max_datagram)
         self._local = Local(config, identity, SwarmKeys.derive(swarm_secret), hello, rng)
         self._lobby = Lobby(
@@ -71,7 +75,7 @@ class Endpoint:
         if peer == self._local.identity.node_id:
             self._events.append(DialFailed(address, peer, "that is this node itself"))
             return
-        if peer in self._by_peer or self._is_connected_at(address):
+        if peer in self._by_peer or self._peers.is_connected_at(address):
             return
         if peer is not None and not is_possible(peer):
             # Announcements and gossip bring keys of strangers; a bad one is no bug of ours.
@@ -151,17 +155,15 @@ class Endpoint:
         for dial in self._lobby.handle_timeout(now):
             self._counters["dials_failed"] += 1
             self._events.append(DialFailed(dial.address, dial.peer, dial.failure))
-        for connection in list(self._by_peer.values()):
-            if connection.timers.earliest <= now:
-                connection.handle_timeout(now)
-                self._reap(connection)
+        for connection in self._schedule.take_due(now):
+            self._schedule.take(connection)
+            connection.handle_timeout(now)
+            self._reap(connection)
 
     # Outputs
 
     def next_timeout(self) -> float | None:
-        earliest = self._lobby.next_timeout()
-        for connection in self._by_peer.values():
-            earliest = min(earliest, connection.timers.earliest)
+        earliest = min(self._lobby.next_timeout(), self._schedule.next_timeout())
         return None if earliest == inf else earliest
 
     def datagrams_to_send(self) -> list[Transmit[Address]]:
@@ -201,6 +203,8 @@ class Endpoint:
         index = int.from_bytes(data[1:5], "little")
         connection = self._by_index.get(index)
         if connection is not None:
+            if connection is not self._schedule.in_hand:
+                self._schedule.take(connection)
             connection.receive_untrusted(data, source, now)
             if connection.ended is not None:
                 self._reap(connection)
@@ -249,9 +253,11 @@ class Endpoint:
             self._reap(existing)
         elif len(self._by_peer) >= self._config.max_peers:
             raise DroppedError("peers_too_many")
-        connection = Connection(self._config, made, self._outbox, self._events, now)
-        self._by_index[connection.index] = connection
-        self._by_peer[peer] = connection
+        connection = Connection(
+            self._config, made, self._outbox, self._events, now, on_move=self._peers.moved
+        )
+        self._peers.add(connection)
+        self._schedule.take(connection)
         self._lobby.drop_dials(peer, made.address)
         self._events.append(PeerConnected(peer, made.address))
         return connection
@@ -269,19 +275,18 @@ class Endpoint:
 
     def _reap(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
-        if connection.ended is None or self._by_index.pop(connection.index, None) is None:
+        if connection.ended is None or not self._peers.remove(connection):
             return
-        del self._by_peer[connection.peer]
+        self._schedule.drop(connection)
         self._events.append(PeerDisconnected(connection.peer, connection.ended))
 
     def _connection(self, peer: NodeId) -> Connection:
         connection = self._by_peer.get(peer)
         if connection is None:
             raise LocalProtocolError(f"not connected to {peer.hex()[:8]}")
+        if connection is not self._schedule.in_hand:
+            self._schedule.take(connection)
         return connection
-
-    def _is_connected_at(self, address: Address) -> bool:
-        return any(connection.address == address for connection in self._by_peer.values())
 
     def _draw_index(self) -> int:
         while True:

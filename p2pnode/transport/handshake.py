@@ -197,6 +197,7 @@ class Answer:
     Attributes:
         source: Where the INIT came from.
         index: Our index.
+        ephemeral: The initiator's ephemeral public key, by which a repeated INIT is known.
         response: The datagram to send, and to repeat when the INIT is repeated.
         repeated: Whether it was; the time to the FINISH then says nothing (Karn's algorithm).
         deadline: When it is forgotten.
@@ -213,6 +214,7 @@ class Answer:
         self._remote_index = init.sender
         self.source = source
         self.index = index
+        self.ephemeral = init.ephemeral
         self.began = now
         self.deadline = now + local.config.dial_timeout
         self.established: Established | None = None

@@ -47,6 +47,7 @@ class Lobby:
         self._dials: dict[Address, Dial] = {}
         self._answers: dict[bytes, Answer] = {}
         self._by_index: dict[int, HalfOpen] = {}
+        self._earliest: float | None = inf  # None when it must be looked for
 
     def __contains__(self, index: int) -> bool:
         return index in self._by_index
@@ -60,17 +61,18 @@ class Lobby:
         dial = Dial(self._local, address, peer, self._draw_index(), now)
         self._dials[address] = dial
         self._by_index[dial.index] = dial
+        self._earliest = None
         self._send(dial.next_packet(now), address)
 
     def drop(self, half_open: HalfOpen) -> None:
         """Forget a handshake: it became a connection, or nothing will come of it."""
         self._by_index.pop(half_open.index, None)
+        self._earliest = None
         if isinstance(half_open, Dial):
             if self._dials.get(half_open.address) is half_open:
                 del self._dials[half_open.address]
             return
-        for ephemeral in [key for key, held in self._answers.items() if held is half_open]:
-            del self._answers[ephemeral]
+        self._answers.pop(half_open.ephemeral, None)
 
     def drop_dials(self, peer: NodeId, address: Address) -> None:
         """Forget our dials that a connection to ``peer`` at ``address`` has made needless."""
@@ -126,6 +128,7 @@ class Lobby:
         if not isinstance(dial, Dial) or dial.address != source:
             raise DroppedError("cookie_unexpected")
         dial.receive_cookie_untrusted(reply)
+        self._earliest = None
         self._send(dial.next_packet(now), dial.address)
 
     def open_untrusted(self, index: int, datagram: bytes) -> tuple[HalfOpen, int, bytes]:
@@ -141,18 +144,24 @@ class Lobby:
         return half_open, counter, frames
 
     def send_finish(self, dial: Dial, now: float) -> None:
+        self._earliest = None
         self._send(dial.next_packet(now), dial.address)
 
     # Time
 
     def next_timeout(self) -> float:
         """Return when something is due; infinity when no handshake is under way."""
-        dials = (min(dial.retry_at, dial.deadline) for dial in self._dials.values())
-        answers = (answer.deadline for answer in self._answers.values())
-        return min((*dials, *answers), default=inf) if self._by_index else inf
+        if self._earliest is None:
+            dials = (min(dial.retry_at, dial.deadline) for dial in self._dials.values())
+            answers = (answer.deadline for answer in self._answers.values())
+            self._earliest = min((*dials, *answers), default=inf)
+        return self._earliest
 
     def handle_timeout(self, now: float) -> list[Dial]:
         """Repeat what is due and forget what is over; return the dials that failed."""
+        if self.next_timeout() > now:
+            return []
+        self._earliest = None
         for answer in [held for held in self._answers.values() if held.deadline <= now]:
             self.drop(answer)
             self._count("handshake_unfinished")
@@ -178,6 +187,7 @@ class Lobby:
             raise DroppedError(stale, str(error)) from error
         self._answers[init.ephemeral] = answer
         self._by_index[answer.index] = answer
+        self._earliest = None
         self._send(answer.response, source)
 
     def _send(self, payload: bytes, destination: Address) -> None:
