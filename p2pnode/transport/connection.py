@@ -12,6 +12,7 @@ from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import (
     Delivery,
     MessageReceived,
+    PathTooSmall,
     PeerResponsive,
     PeerUnresponsive,
     TransportEvent,
@@ -27,6 +28,8 @@ from p2pnode.transport.frames import (
 )
 from p2pnode.transport.handshake import Established
 from p2pnode.transport.messages import Reassembly
+from p2pnode.transport.outlet import BASE_ROOM
+from p2pnode.transport.path import FLOOR
 from p2pnode.transport.sender import Sender
 from p2pnode.transport.snapshot import ConnectionView, Traffic
 from p2pnode.transport.timers import Timer, Timers
@@ -80,7 +83,13 @@ class Connection:
         self.traffic = Traffic()
         self._last_heard = now
         self._sender = Sender(
-            config, made, timers=self.timers, traffic=self.traffic, outbox=outbox, now=now
+            config,
+            made,
+            timers=self.timers,
+            traffic=self.traffic,
+            outbox=outbox,
+            on_too_small=self._give_up_small_path,
+            now=now,
         )
         # Shortcuts: each datagram asks for some of these.
         self._recovery = self._sender.recovery
@@ -114,14 +123,18 @@ class Connection:
     def send(self, payload: bytes, delivery: Delivery, now: float) -> int:
         """Send a message; return its number, unique among LATENCY and BULK messages.
 
+        A DATAGRAM that fits 1200 bytes, on a path that carries less, travels as BULK.
+
         Raises:
             LocalProtocolError: It is too large for its class, or more is queued than
                 ``send_queue_bytes``; nothing was sent.
         """
         if delivery is Delivery.DATAGRAM:
-            self._outlet.send_datagram(payload, now)
-            self._rearm()
-            return -1
+            if not self._outlet.datagram_room < len(payload) <= BASE_ROOM:
+                self._outlet.send_datagram(payload, now)
+                self._rearm()
+                return -1
+            delivery = Delivery.BULK  # elsewhere it fits; here it is cut
         number = self._outbound.add(payload, delivery, self._outlet.shard_size, self.rtt)
         self.traffic.messages_out += 1
         self._flush(now)
@@ -243,6 +256,11 @@ class Connection:
         self._events.append(MessageReceived(self.peer, payload, delivery))
 
     # Time
+
+    def _give_up_small_path(self, now: float) -> None:
+        """Nothing but the smallest messages would ever arrive, however often they are repeated."""
+        self._events.append(PathTooSmall(self.peer, self.address, FLOOR))
+        self.close(f"the path does not carry datagrams of {FLOOR} bytes", now)
 
     def _fire(self, timer: Timer, now: float) -> None:
         match timer:

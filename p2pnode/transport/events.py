@@ -79,6 +79,18 @@ class DialFailed:
     reason: str
 
 
+@value
+class PathTooSmall:
+    """The path to ``peer`` carries less than ``size`` bytes of UDP payload, though it carries some.
+
+    The connection is given up with it: what is larger would never arrive.
+    """
+
+    peer: NodeId
+    address: Address
+    size: int
+
+
 TransportEvent: TypeAlias = (
     PeerConnected
     | PeerUnresponsive
@@ -86,4 +98,5 @@ TransportEvent: TypeAlias = (
     | PeerDisconnected
     | MessageReceived
     | DialFailed
+    | PathTooSmall
 )

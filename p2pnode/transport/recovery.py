@@ -99,6 +99,7 @@ class Recovery:
         rtt: Of acknowledged packets.
         in_flight: Bytes sent and neither acknowledged nor lost, path probes excepted.
         waiting_since: When something of what is in flight was last acknowledged, or first sent.
+        heard_at: When something other than a path probe was last acknowledged.
         pto_count: Probe timeouts since the last acknowledgement.
         is_patient: Whether acknowledgements may be late, since the path is clean; else messages
             ask for them at once, and the probe timeout counts on it.
@@ -111,6 +112,7 @@ class Recovery:
         self.pto_count = 0
         self.is_patient = False
         self.waiting_since = 0.0
+        self.heard_at = 0.0
         self._sent: dict[int, SentPacket] = {}  # in sending order
         self._eliciting = 0  # of them, all but path probes
         self._last_sent_at = 0.0
@@ -185,7 +187,7 @@ class Recovery:
                 self.rtt.update(now - newest.sent_at, min(ack.delay, self._config.ack_patience))
             if not newest.is_probe or not all(packet.is_probe for packet in acked):
                 self.pto_count = 0
-                self.waiting_since = now
+                self.waiting_since = self.heard_at = now
         for packet in pardoned:
             self._widen(packet, ack.largest, now)
         return AckResult(acked, self._detect(now), pardoned)

@@ -4,6 +4,7 @@ It owns the congestion window, the recovery of losses and the search of the path
 leave by the outlet. Of what the peer says it hears acknowledgements alone.
 """
 
+from collections.abc import Callable
 from itertools import cycle, islice
 
 from p2pnode.sansio import Address, Transmit
@@ -45,16 +46,20 @@ class Sender:
         timers: Timers,
         traffic: Traffic,
         outbox: list[Transmit[Address]],
+        on_too_small: Callable[[float], None],
         now: float,
     ) -> None:
-        """``timers`` and ``traffic`` are the connection's; datagrams go to ``outbox``."""
+        """``timers`` and ``traffic`` are the connection's; datagrams go to ``outbox``.
+
+        ``on_too_small`` is called when not even the smallest useful datagram arrives.
+        """
         self._session = made.session
         self._timers = timers
         self._traffic = traffic
         self.recovery = Recovery(config, made.rtt)
         self.congestion = Congestion(config)
         self.outbound = Outbound(config)
-        self.path = Path(config, made.hello.max_datagram, now)
+        self.path = Path(config, made.hello.max_datagram, now, on_too_small)
         self.outlet = Outlet(
             config,
             made.session,
@@ -114,18 +119,28 @@ class Sender:
                 self.path.fall_back(now)
                 self.outbound.recut(self.outlet.shard_size)
         self._probe(now)
+        if not self.path.is_confirmed or self.recovery.pto_count > 1:
+            self.outlet.send_ping(now)  # small: if it alone arrives, datagrams are too large
 
     def search_path(self, now: float) -> None:
         """Give up the path probe in flight, if any, and send the next."""
         for packet in list(self.recovery.unacknowledged()):
             if packet.is_probe:
                 self.recovery.forget(packet)
-                self.path.on_probe_lost(packet.size, now)
+                if self.path.is_in_doubt(packet.size) and self.recovery.heard_at < packet.sent_at:
+                    self.path.on_silence(now)
+                else:
+                    self._lose_probe(packet.size, now)
+        if self.path.probing_from is None or self.path.probing_from > now:
+            self._timers.arm(Timer.PATH, self.path.probing_from)
+            return
         size = self.path.next_probe()
         self.path.on_probe_sent()
         if size is None:
             return
         self.outlet.send_probe(size, now)
+        if self.path.is_in_doubt(size):
+            self.outlet.send_ping(now)
         self._timers.arm(Timer.PATH, now + max(3 * self.recovery.pto, 0.05))
 
     # What became of a packet
@@ -156,7 +171,7 @@ class Sender:
     def _settle_lost(self, lost: list[SentPacket], now: float) -> None:
         for packet in lost:
             if packet.is_probe:
-                self.path.on_probe_lost(packet.size, now)
+                self._lose_probe(packet.size, now)
                 self._timers.arm(Timer.PATH, self.path.probing_from)
                 continue
             self._traffic.lost += 1
@@ -169,6 +184,10 @@ class Sender:
                 message.on_lost(packet.index, packet.geometry)
                 self._traffic.retransmits += message.is_waiting
                 self.outbound.enqueue(message, first=True)
+
+    def _lose_probe(self, size: int, now: float) -> None:
+        if self.path.on_probe_lost(size, now):
+            self.outbound.recut(self.outlet.shard_size)
 
     def _probe(self, now: float) -> None:
         """Send the oldest data in flight once more, whatever the window says.
