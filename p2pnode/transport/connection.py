@@ -5,6 +5,7 @@ does, it does at once: each input ends in :meth:`Connection._flush`, which sends
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 
 from p2pnode.sansio import Address, Transmit
@@ -27,7 +28,8 @@ from p2pnode.transport.frames import (
     decode_frames_untrusted,
 )
 from p2pnode.transport.handshake import Established
-from p2pnode.transport.messages import Reassembly
+from p2pnode.transport.memory import Memory
+from p2pnode.transport.messages import LEAST_SHARD, Reassembly
 from p2pnode.transport.outlet import BASE_ROOM
 from p2pnode.transport.path import FLOOR
 from p2pnode.transport.sender import Sender
@@ -36,6 +38,25 @@ from p2pnode.transport.timers import Timer, Timers
 
 _PATIENCE = 1.2
 _PATIENCE_SHARE = 0.8  # of what the sender allows for; the rest is for our own lateness
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all connections of an endpoint share.
+
+    Attributes:
+        outbox: Datagrams to send are appended to it.
+        events: Events are appended to it.
+        memory: What messages under way may take.
+        count: Counts something under a reason.
+        on_move: Told the peer's address before and after it moves.
+    """
+
+    outbox: list[Transmit[Address]]
+    events: list[TransportEvent]
+    memory: Memory
+    count: Callable[[str], None]
+    on_move: Callable[[Address, Address], None]
 
 
 class Connection:
@@ -47,6 +68,8 @@ class Connection:
         instance: The peer's process.
         is_dialler: Whether we began the handshake.
         began: When it was established.
+        is_proven: Whether the peer did something for its name: it kept this connection for a while
+            and acknowledged a message, or the node vouches for it.
         is_responsive: Whether the peer acknowledges what we send.
         ended: Why the connection is over; None while it lives. Its owner drops it then.
         timers: What it waits for.
@@ -57,26 +80,25 @@ class Connection:
         self,
         config: TransportConfig,
         made: Established,
-        outbox: list[Transmit[Address]],
-        events: list[TransportEvent],
+        around: Surroundings,
         now: float,
         *,
-        on_move: Callable[[Address, Address], None],
+        is_proven: bool,
+        on_proven: Callable[["Connection"], None],
     ) -> None:
-        """Datagrams are appended to ``outbox``, events to ``events``.
-
-        ``on_move`` is told the peer's address before and after it moves.
-        """
+        """``on_proven`` is called once the peer has done enough for its name, or more often."""
         self._config = config
         self._session = made.session
-        self._events = events
-        self._on_move = on_move
+        self._around = around
+        self._on_proven = on_proven
+        self._events = around.events
         self.peer = made.hello.node_id
         self.index = made.index
         self.instance = made.hello.instance
         self.is_dialler = made.is_dialler
         self.began = now
         self.is_responsive = True
+        self.is_proven = is_proven
         self.ended: str | None = None
         self.wake = inf
         self.timers = Timers()
@@ -87,7 +109,8 @@ class Connection:
             made,
             timers=self.timers,
             traffic=self.traffic,
-            outbox=outbox,
+            outbox=around.outbox,
+            pool=around.memory.sending if is_proven else around.memory.sending_unproven,
             on_too_small=self._give_up_small_path,
             now=now,
         )
@@ -97,7 +120,11 @@ class Connection:
         self._path = self._sender.path
         self._outlet = self._sender.outlet
         self._arrivals = self._outlet.arrivals
-        self._reassembly = Reassembly(config.reassembly_bytes)
+        self._reassembly = Reassembly(
+            config.reassembly_bytes,
+            around.memory.receiving if is_proven else around.memory.receiving_unproven,
+            least_shard=LEAST_SHARD,
+        )
         # One side pings first, so that the other need not.
         self._patience = _PATIENCE_SHARE * config.ack_patience
         self._keepalive = config.keepalive * (1.0 if made.is_dialler else _PATIENCE)
@@ -118,6 +145,26 @@ class Connection:
         """Bytes of messages the peer has not acknowledged."""
         return self._outbound.queued
 
+    @property
+    def room(self) -> int:
+        """Bytes that a message may have to be accepted now."""
+        return self._outbound.room(self._outlet.shard_size)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether nothing waits to be sent or acknowledged."""
+        return not self._outbound.queued and not self._recovery.is_waiting
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next packet to the peer will bear."""
+        return self._session.next_number
+
+    @property
+    def largest_acked(self) -> int:
+        """The highest number that the peer acknowledged; -1 before the first."""
+        return self._recovery.largest_acked
+
     # Commands
 
     def send(self, payload: bytes, delivery: Delivery, now: float) -> int:
@@ -126,8 +173,8 @@ class Connection:
         A DATAGRAM that fits 1200 bytes, on a path that carries less, travels as BULK.
 
         Raises:
-            LocalProtocolError: It is too large for its class, or more is queued than
-                ``send_queue_bytes``; nothing was sent.
+            LocalProtocolError: It is too large for its class, or than :attr:`room`; nothing was
+                sent.
         """
         if delivery is Delivery.DATAGRAM:
             if not self._outlet.datagram_room < len(payload) <= BASE_ROOM:
@@ -145,6 +192,18 @@ class Connection:
         if self.ended is None:
             self._outlet.send_frames(close_frame(reason), now)
             self.ended = reason
+
+    def prove(self) -> None:
+        """The peer has proved itself: its messages count among those of its like from now on."""
+        if not self.is_proven:
+            self.is_proven = True
+            self._outbound.share.move(self._around.memory.sending)
+            self._reassembly.share.move(self._around.memory.receiving)
+
+    def release(self) -> None:
+        """Give the memory of messages under way back; the connection has ended."""
+        self._outbound.release()
+        self._reassembly.release()
 
     def ping(self, now: float) -> None:
         """Ask for an acknowledgement: it confirms a handshake, or keeps the connection alive."""
@@ -164,7 +223,7 @@ class Connection:
         newest = session.newest if source != outlet.address else None
         counter, frames = session.open_untrusted(datagram)
         if newest is not None and counter > newest:
-            self._on_move(outlet.address, source)
+            self._around.on_move(outlet.address, source)
             outlet.address = source
             self._path.move(now)
             self.timers.arm(Timer.PATH, now)
@@ -282,10 +341,16 @@ class Connection:
             self.ended = f"nothing was acknowledged for {silent_for:.1f} s"
         elif self.is_responsive:
             self.is_responsive = False
+            self._outbound.be_mute()
             self._events.append(PeerUnresponsive(self.peer, silent_for))
 
     def _check_liveness(self, now: float) -> None:
         config = self._config
+        for _ in range(self._reassembly.forget_idle(now, config.partial_idle)):
+            self._around.count("partial_message_abandoned")
+        is_old = now >= self.began + config.proven_after
+        if is_old and not self.is_proven and self._outbound.has_arrived:
+            self._on_proven(self)
         unheard = now - self._last_heard
         if now >= self._last_heard + config.idle_timeout:
             self.ended = f"nothing was heard for {unheard:.1f} s"

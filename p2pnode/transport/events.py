@@ -91,6 +91,23 @@ class PathTooSmall:
     size: int
 
 
+@value
+class KeyUsedTwice:
+    """Two living processes use one key: a state directory was copied, or a disk cloned.
+
+    Told at most once a minute for a pair of addresses.
+
+    Attributes:
+        peer: The key; our own, if the other process uses that.
+        address: Where the one is that keeps its session; None when that is this node itself.
+        other_address: Where the one is that was refused.
+    """
+
+    peer: NodeId
+    address: Address | None
+    other_address: Address
+
+
 TransportEvent: TypeAlias = (
     PeerConnected
     | PeerUnresponsive
@@ -99,4 +116,5 @@ TransportEvent: TypeAlias = (
     | MessageReceived
     | DialFailed
     | PathTooSmall
+    | KeyUsedTwice
 )

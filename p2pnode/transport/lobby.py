@@ -21,6 +21,7 @@ from p2pnode.transport.packets import (
     Finish,
     Init,
     Response,
+    response_size,
 )
 
 HalfOpen: TypeAlias = Dial | Answer
@@ -52,17 +53,32 @@ class Lobby:
     def __contains__(self, index: int) -> bool:
         return index in self._by_index
 
+    @property
+    def half_open(self) -> int:
+        """How many handshakes were answered and are not finished."""
+        return len(self._answers)
+
     # Commands
 
-    def dial(self, address: Address, peer: NodeId | None, now: float) -> None:
-        """Begin a handshake; one under way at the same address is left alone."""
-        if address in self._dials:
-            return
+    def dial(self, address: Address, peer: NodeId | None, now: float) -> bool:
+        """Begin a handshake; one under way at the same address goes on for ``peer`` as well.
+
+        Returns:
+            False when too many others are hoped for there already.
+        """
+        under_way = self._dials.get(address)
+        if under_way is not None:
+            return under_way.hope_for(peer)
         dial = Dial(self._local, address, peer, self._draw_index(), now)
         self._dials[address] = dial
         self._by_index[dial.index] = dial
         self._earliest = None
         self._send(dial.next_packet(now), address)
+        return True
+
+    def is_dialling(self, peer: NodeId) -> bool:
+        """Whether a handshake with ``peer`` may come of a dial under way."""
+        return any(peer in dial.hopes for dial in self._dials.values())
 
     def drop(self, half_open: HalfOpen) -> None:
         """Forget a handshake: it became a connection, or nothing will come of it."""
@@ -74,11 +90,14 @@ class Lobby:
             return
         self._answers.pop(half_open.ephemeral, None)
 
-    def drop_dials(self, peer: NodeId, address: Address) -> None:
-        """Forget our dials that a connection to ``peer`` at ``address`` has made needless."""
-        for dial in list(self._dials.values()):
-            if dial.peer == peer or dial.address == address:
-                self.drop(dial)
+    def drop_dials(self, peer: NodeId, address: Address) -> list[Dial]:
+        """Forget, and return, our dials that a connection to ``peer`` has made needless."""
+        needless = [
+            dial for dial in self._dials.values() if dial.peer == peer or dial.address == address
+        ]
+        for dial in needless:
+            self.drop(dial)
+        return needless
 
     # Inputs; each raises RemoteProtocolError when it drops the datagram
 
@@ -92,7 +111,11 @@ class Lobby:
             known.repeated = True
             self._send(known.response, source)
             return
-        if self._jar.is_under_load(now) and not self._jar.is_paid(covered, mac2, source, now):
+        # More bytes than came go only where somebody was seen to receive.
+        is_short = len(datagram) < response_size(init.pattern)
+        if (self._jar.is_under_load(now) or is_short) and not self._jar.is_paid(
+            covered, mac2, source, now
+        ):
             self._count("cookies_sent")
             reply = self._local.keys.seal_cookie(
                 self._jar.bake(source, now), init.sender, covered[-MAC_SIZE:], self._local.rng

@@ -86,7 +86,7 @@ class Outlet:
         header = shard_header(
             message.delivery,
             message.id,
-            len(message.payload),
+            message.size,
             message.count,
             index,
             immediate_ack=again

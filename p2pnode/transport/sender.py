@@ -12,6 +12,7 @@ from p2pnode.transport.config import BASE_DATAGRAM, TransportConfig
 from p2pnode.transport.congestion import Congestion
 from p2pnode.transport.frames import Ack
 from p2pnode.transport.handshake import Established
+from p2pnode.transport.memory import Pool
 from p2pnode.transport.outbound import Outbound
 from p2pnode.transport.outlet import Outlet
 from p2pnode.transport.path import Path
@@ -46,10 +47,13 @@ class Sender:
         timers: Timers,
         traffic: Traffic,
         outbox: list[Transmit[Address]],
+        pool: Pool,
         on_too_small: Callable[[float], None],
         now: float,
     ) -> None:
         """``timers`` and ``traffic`` are the connection's; datagrams go to ``outbox``.
+
+        ``pool`` is what queued messages take their memory of.
 
         ``on_too_small`` is called when not even the smallest useful datagram arrives.
         """
@@ -58,7 +62,7 @@ class Sender:
         self._traffic = traffic
         self.recovery = Recovery(config, made.rtt)
         self.congestion = Congestion(config)
-        self.outbound = Outbound(config)
+        self.outbound = Outbound(config, pool)
         self.path = Path(config, made.hello.max_datagram, now, on_too_small)
         self.outlet = Outlet(
             config,

@@ -314,13 +314,16 @@ def test_keys_are_replaced_without_a_pause(loss: float) -> None:
 
 
 def test_the_send_queue_is_bounded() -> None:
-    config = replace(SIMULATION, send_queue_bytes=200_000)
+    config = replace(SIMULATION, send_queue_bytes=210_000)
     peers, alice, bob = connected_pair(16, config=config)
     for payload in messages(16, [65536] * 3):
         peers.send(alice, bob, payload, Delivery.BULK)
     assert peers.endpoints[alice].queued_bytes(peers.node_id(bob)) == 3 * 65536
+    room = peers.endpoints[alice].room(peers.node_id(bob))
+    assert room < 210_000 - 3 * 65536  # what is around the messages counts
     with pytest.raises(LocalProtocolError):
-        peers.send(alice, bob, bytes(4000), Delivery.BULK)
+        peers.send(alice, bob, bytes(room + 100), Delivery.BULK)
+    peers.send(alice, bob, bytes(room), Delivery.BULK)
     peers.network.run(1)
     assert peers.endpoints[alice].queued_bytes(peers.node_id(bob)) == 0
     with pytest.raises(LocalProtocolError):

@@ -191,7 +191,7 @@ def test_a_flood_of_handshakes_gets_cookies_and_friends_still_get_in() -> None:
         peers.network.send(("spoofed", number), bob, init)
     peers.network.run(0.01)
     assert counters(peers, bob)["cookies_sent"] == 290
-    assert len(peers.endpoints[bob]._lobby._answers) == 10
+    assert peers.endpoints[bob].snapshot(0).half_open == 10
 
     alice = peers.add("alice")
     peers.connect(alice, bob)
@@ -208,10 +208,10 @@ def test_half_open_handshakes_are_bounded_and_forgotten() -> None:
         peers.add(f"mad {number}")
         peers.connect((f"mad {number}", 1), bob)
     peers.network.run(1)
-    assert len(peers.endpoints[bob]._lobby._answers) == 3
+    assert peers.endpoints[bob].snapshot(0).half_open == 3
     assert counters(peers, bob)["handshake_too_many"] > 0
     peers.network.run(11)
-    assert len(peers.endpoints[bob]._lobby._answers) == 0
+    assert peers.endpoints[bob].snapshot(0).half_open == 0
     assert peers.endpoints[bob].next_timeout() is None
     del dialler
 
