@@ -50,6 +50,7 @@ def test_every_page_of_the_protocol_is_in_its_index() -> None:
     [
         ("session-control.md", "times", InferenceConfig()),
         ("transport.md", "config", TransportConfig.lan()),
+        ("transport.md", "limits", TransportConfig.lan()),
         ("membership.md", "config", MembershipConfig()),
         ("vstream.md", "limits", vstream),
         ("messages.md", "json-limits", bounded_json),
