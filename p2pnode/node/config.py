@@ -78,6 +78,25 @@ class DialerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PostConfig:
+    """What may wait for peers that are being called.
+
+    Attributes:
+        waiting_bytes: Bytes of frames for one peer; at least one frame, 65536. What opens a chain
+            and a first window of what was computed, a guess.
+        waiting_total_bytes: Bytes for all of them. A few peers' worth, a guess.
+        most_waiting: Frames for one peer.
+        waiting_seconds: How long they wait; longer than a dial takes to fail (``dial_timeout``), so
+            that nobody waits for a dial that nobody made.
+    """
+
+    waiting_bytes: int = 4 << 20
+    waiting_total_bytes: int = 16 << 20
+    most_waiting: int = 64
+    waiting_seconds: float = 12.0
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """The whole node.
 
@@ -107,3 +126,4 @@ class NodeConfig:
     membership: MembershipConfig = field(default_factory=membership_lan)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     holdings: HoldingsConfig = field(default_factory=HoldingsConfig)
+    post: PostConfig = field(default_factory=PostConfig)

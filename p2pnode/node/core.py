@@ -37,7 +37,7 @@ from p2pnode.node.links import LinkMeter
 from p2pnode.node.origin import Origin
 from p2pnode.node.parley import Parley
 from p2pnode.node.planner import DirectoryPlanner
-from p2pnode.node.post import Post
+from p2pnode.node.post import Post, SendRefused
 from p2pnode.node.reach import Reach
 from p2pnode.node.serving import Serving
 from p2pnode.node.traffic import Traffic
@@ -45,7 +45,9 @@ from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import (
     DialFailed,
+    KeyUsedTwice,
     MessageReceived,
+    PathTooSmall,
     PeerConnected,
     PeerDisconnected,
     PeerResponsive,
@@ -112,7 +114,7 @@ class NodeCore:
             self.endpoint,
             self.traffic,
             lambda peer: self.reach.order(self.planner.addresses_of(peer)),
-            config.transport.send_queue_bytes,
+            config.post,
             self.links,
         )
         self.parley = Parley()
@@ -285,7 +287,7 @@ class NodeCore:
     def handle_timeout(self, now: float) -> None:
         if self.life.phase is Phase.LEFT:
             return
-        cores = (self.endpoint, self.swim, self.inference)
+        cores = (self.endpoint, self.swim, self.inference, self.post)
         for core in cores if self.leaving else (*cores, self.serving):
             moment = core.next_timeout()
             if moment is not None and moment <= now:
@@ -301,6 +303,7 @@ class NodeCore:
             self.endpoint.next_timeout(),
             self.swim.next_timeout(),
             self.inference.next_timeout(),
+            self.post.next_timeout(),
             self.life.deadline,
             None if self.leaving else self.serving.next_timeout(),
             None if self.leaving else self.dialer.due,
@@ -345,6 +348,11 @@ class NodeCore:
                 self._on_membership(said, now)
             for happened in self.inference.take_events():
                 self._on_inference(happened, now)
+            refused = self.post.take_refused(now)
+            for dropped in refused:
+                self._on_refused(dropped, now)
+            if refused:
+                continue
             if not self.post.to_ourselves:
                 break
             frame = self.post.to_ourselves.popleft()
@@ -368,6 +376,11 @@ class NodeCore:
                 self.endpoint.close_all(_LEAVING, now)
                 self.life.move(Evidence.FAREWELL_HEARD)
                 self._events.append(Departed())
+
+    def _on_refused(self, dropped: SendRefused, now: float) -> None:
+        """What was said to a peer has a hole in it: whoever leans on the peer must do without."""
+        self._note(f"{self.planner.name_of(dropped.peer)} cannot be sent to: {dropped.reason}")
+        self.inference.peer_lost(dropped.peer, f"cannot be sent to: {dropped.reason}", now)
 
     def _on_inference(self, event: InferenceEvent, now: float) -> None:
         if isinstance(event, SendFrame):
@@ -402,6 +415,18 @@ class NodeCore:
                 self.silent.discard(peer)
                 self.inference.peer_lost(peer, f"session closed: {reason}", now)
                 self._note(f"session with {self.planner.name_of(peer)} closed: {reason}")
+            case KeyUsedTwice(peer, address, other):
+                self.counters["one key on two machines"] += 1
+                first = "this node" if address is None else f"{address[0]}:{address[1]}"
+                self._note(
+                    f"{self.planner.name_of(peer)}: two machines use one key, {first} and "
+                    f"{other[0]}:{other[1]}; remove identity.key on one of them, and start it anew"
+                )
+            case PathTooSmall(peer, address, size):
+                self._note(
+                    f"the path to {self.planner.name_of(peer)} at {address[0]} does not carry "
+                    f"datagrams of {size} bytes: look at the MTU of VPNs and tunnels on the way"
+                )
             case DialFailed(address, peer, reason):
                 self.counters["dial failed"] += 1
                 if self.dialer.failed(address, peer, reason, now):

@@ -100,11 +100,56 @@ class TransportConfig:
     pacing_burst: int = 64 * 1024
     """Bytes that may leave back to back. Timers are 1 ms grained, so pacing is in batches."""
 
-    reassembly_bytes: int = 16 * 1024 * 1024
-    """Memory one peer's unfinished messages may take here; at least one message, 65536."""
+    max_unproven: int = 256
+    """Connections at once with keys that never did anything yet; a quarter of ``max_peers``. More
+    than that start at one moment only in simulations. A guess."""
 
-    send_queue_bytes: int = 64 * 1024 * 1024
-    """Unacknowledged bytes one peer may have waiting; see ``Endpoint.queued_bytes``."""
+    max_unproven_per_address: int = 64
+    """Of them, from one IPv4 address or IPv6 /64: a machine with many nodes, a house behind one
+    router. A guess."""
+
+    newcomers_per_second: float = 10.0
+    """New connections a second with such keys, after a burst of ``max_unproven``. A guess; 43 a
+    second filled tables in an attack."""
+
+    newcomers_per_second_per_address: float = 2.0
+    """Of them, from one address, after a burst of ``max_unproven_per_address``. A guess."""
+
+    rival_patience: float = 0.25
+    """How long a connection is given to show that it lives, when its key comes from another process
+    too; at least three round trips, and ``ack_patience`` more. So much later a node that was killed
+    and started anew at another address is taken. A guess."""
+
+    proven_after: float = 10.0
+    """Age from which a connection whose peer acknowledged a message proves its key; at least
+    ``keepalive``, for that is how often it is looked at. A guess: long enough that keys cannot be
+    proved by the hundred, short enough for a machine that has just joined."""
+
+    reassembly_bytes: int = 16 * 1024 * 1024
+    """Memory one peer's unfinished messages may take here; at least one message, 128 KiB."""
+
+    reassembly_total_bytes: int = 80 * 1024 * 1024
+    """Memory those of all proven peers may take. Nobody gets more than a quarter of what is still
+    free of it, so five times ``reassembly_bytes`` lets one peer have that."""
+
+    partial_idle: float = 60.0
+    """An unfinished message of which nothing came for so long is forgotten. Many times ``pto_max``,
+    since a sender repeats what is missing; behind much that is more urgent it may pause."""
+
+    send_queue_bytes: int = 48 * 1024 * 1024
+    """Memory that messages to one peer may take until it acknowledges them; see
+    ``Endpoint.room``."""
+
+    send_queue_total_bytes: int = 240 * 1024 * 1024
+    """Memory those to all proven peers may take, divided as ``reassembly_total_bytes`` is."""
+
+    mute_queue_bytes: int = 4 * 1024 * 1024
+    """As ``send_queue_bytes``, for a peer that acknowledged no message yet, or none for
+    ``silence``. A guess: what a stage is fed before its first acknowledgement can be back."""
+
+    unproven_bytes: int = 16 * 1024 * 1024
+    """Memory that messages to all unproven peers may take, and as much again for unfinished ones of
+    theirs, divided likewise. A guess: ten that take all they can leave 1.7 MiB for the next."""
 
     rekey_seconds: float = 120.0
     """Age at which a sending key is replaced. WireGuard: 120."""
@@ -133,16 +178,33 @@ class TransportConfig:
             "windows hold ten base datagrams": 10 * BASE_DATAGRAM
             <= self.minimum_window
             <= self.initial_window,
-            "reassembly_bytes and send_queue_bytes hold a message": min(
-                self.reassembly_bytes, self.send_queue_bytes
+            "reassembly_bytes, send_queue_bytes and mute_queue_bytes hold a message": min(
+                self.reassembly_bytes, self.send_queue_bytes, self.mute_queue_bytes
             )
-            >= 65536,
+            >= 128 * 1024,
+            "totals hold ten messages": min(
+                self.reassembly_total_bytes, self.send_queue_total_bytes, self.unproven_bytes
+            )
+            >= 1280 * 1024,
+            "proven_after is at least keepalive": self.proven_after >= self.keepalive,
             "counts are positive": min(
-                self.ack_every, self.handshake_rate, self.max_half_open, self.max_peers
+                self.ack_every,
+                self.handshake_rate,
+                self.max_half_open,
+                self.max_peers,
+                self.max_unproven,
+                self.max_unproven_per_address,
             )
             >= 1,
             "times are positive": min(
-                self.initial_rtt, self.dial_timeout, self.dial_retry, self.rekey_seconds
+                self.initial_rtt,
+                self.dial_timeout,
+                self.dial_retry,
+                self.rekey_seconds,
+                self.partial_idle,
+                self.rival_patience,
+                self.newcomers_per_second,
+                self.newcomers_per_second_per_address,
             )
             > 0,
         }

@@ -4,14 +4,16 @@ It knows nothing of handshakes (it begins when one has ended) nor of other peers
 does, it does at once: each input ends in :meth:`Connection._flush`, which sends what may be sent.
 """
 
-from itertools import cycle, islice
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
 
 from p2pnode.sansio import Address, Transmit
-from p2pnode.transport.config import BASE_DATAGRAM, TransportConfig
-from p2pnode.transport.congestion import Congestion
+from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import (
     Delivery,
     MessageReceived,
+    PathTooSmall,
     PeerResponsive,
     PeerUnresponsive,
     TransportEvent,
@@ -26,17 +28,35 @@ from p2pnode.transport.frames import (
     decode_frames_untrusted,
 )
 from p2pnode.transport.handshake import Established
-from p2pnode.transport.messages import Reassembly
-from p2pnode.transport.outbound import Outbound
-from p2pnode.transport.outlet import Outlet
-from p2pnode.transport.path import Path
-from p2pnode.transport.recovery import Recovery, SentPacket
+from p2pnode.transport.memory import Memory
+from p2pnode.transport.messages import LEAST_SHARD, Reassembly
+from p2pnode.transport.outlet import BASE_ROOM
+from p2pnode.transport.path import FLOOR
+from p2pnode.transport.sender import Sender
 from p2pnode.transport.snapshot import ConnectionView, Traffic
 from p2pnode.transport.timers import Timer, Timers
 
-_MOST_PROBES = 8
 _PATIENCE = 1.2
 _PATIENCE_SHARE = 0.8  # of what the sender allows for; the rest is for our own lateness
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all connections of an endpoint share.
+
+    Attributes:
+        outbox: Datagrams to send are appended to it.
+        events: Events are appended to it.
+        memory: What messages under way may take.
+        count: Counts something under a reason.
+        on_move: Told the peer's address before and after it moves.
+    """
+
+    outbox: list[Transmit[Address]]
+    events: list[TransportEvent]
+    memory: Memory
+    count: Callable[[str], None]
+    on_move: Callable[[Address, Address], None]
 
 
 class Connection:
@@ -48,49 +68,63 @@ class Connection:
         instance: The peer's process.
         is_dialler: Whether we began the handshake.
         began: When it was established.
+        is_proven: Whether the peer did something for its name: it kept this connection for a while
+            and acknowledged a message, or the node vouches for it.
         is_responsive: Whether the peer acknowledges what we send.
         ended: Why the connection is over; None while it lives. Its owner drops it then.
         timers: What it waits for.
+        wake: When its owner means to look at its timers; the owner's alone.
     """
 
     def __init__(
         self,
         config: TransportConfig,
         made: Established,
-        outbox: list[Transmit[Address]],
-        events: list[TransportEvent],
+        around: Surroundings,
         now: float,
+        *,
+        is_proven: bool,
+        on_proven: Callable[["Connection"], None],
     ) -> None:
-        """Datagrams are appended to ``outbox``, events to ``events``."""
+        """``on_proven`` is called once the peer has done enough for its name, or more often."""
         self._config = config
         self._session = made.session
-        self._events = events
+        self._around = around
+        self._on_proven = on_proven
+        self._events = around.events
         self.peer = made.hello.node_id
         self.index = made.index
         self.instance = made.hello.instance
         self.is_dialler = made.is_dialler
         self.began = now
         self.is_responsive = True
+        self.is_proven = is_proven
         self.ended: str | None = None
+        self.wake = inf
         self.timers = Timers()
         self.traffic = Traffic()
         self._last_heard = now
-        self._recovery = Recovery(config, made.rtt)
-        self._congestion = Congestion(config)
-        self._outbound = Outbound(config)
-        self._path = Path(config, made.hello.max_datagram, now)
-        self._outlet = Outlet(
+        self._sender = Sender(
             config,
-            made.session,
-            self._path,
-            self._recovery,
-            address=made.address,
+            made,
+            timers=self.timers,
             traffic=self.traffic,
-            outbox=outbox,
+            outbox=around.outbox,
+            pool=around.memory.sending if is_proven else around.memory.sending_unproven,
+            on_too_small=self._give_up_small_path,
             now=now,
         )
+        # Shortcuts: each datagram asks for some of these.
+        self._recovery = self._sender.recovery
+        self._outbound = self._sender.outbound
+        self._path = self._sender.path
+        self._outlet = self._sender.outlet
         self._arrivals = self._outlet.arrivals
-        self._reassembly = Reassembly(config.reassembly_bytes)
+        self._reassembly = Reassembly(
+            config.reassembly_bytes,
+            around.memory.receiving if is_proven else around.memory.receiving_unproven,
+            least_shard=LEAST_SHARD,
+        )
         # One side pings first, so that the other need not.
         self._patience = _PATIENCE_SHARE * config.ack_patience
         self._keepalive = config.keepalive * (1.0 if made.is_dialler else _PATIENCE)
@@ -111,19 +145,43 @@ class Connection:
         """Bytes of messages the peer has not acknowledged."""
         return self._outbound.queued
 
+    @property
+    def room(self) -> int:
+        """Bytes that a message may have to be accepted now."""
+        return self._outbound.room(self._outlet.shard_size)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether nothing waits to be sent or acknowledged."""
+        return not self._outbound.queued and not self._recovery.is_waiting
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next packet to the peer will bear."""
+        return self._session.next_number
+
+    @property
+    def largest_acked(self) -> int:
+        """The highest number that the peer acknowledged; -1 before the first."""
+        return self._recovery.largest_acked
+
     # Commands
 
     def send(self, payload: bytes, delivery: Delivery, now: float) -> int:
         """Send a message; return its number, unique among LATENCY and BULK messages.
 
+        A DATAGRAM that fits 1200 bytes, on a path that carries less, travels as BULK.
+
         Raises:
-            LocalProtocolError: It is too large for its class, or more is queued than
-                ``send_queue_bytes``; nothing was sent.
+            LocalProtocolError: It is too large for its class, or than :attr:`room`; nothing was
+                sent.
         """
         if delivery is Delivery.DATAGRAM:
-            self._outlet.send_datagram(payload, now)
-            self._rearm()
-            return -1
+            if not self._outlet.datagram_room < len(payload) <= BASE_ROOM:
+                self._outlet.send_datagram(payload, now)
+                self._rearm()
+                return -1
+            delivery = Delivery.BULK  # elsewhere it fits; here it is cut
         number = self._outbound.add(payload, delivery, self._outlet.shard_size, self.rtt)
         self.traffic.messages_out += 1
         self._flush(now)
@@ -134,6 +192,18 @@ class Connection:
         if self.ended is None:
             self._outlet.send_frames(close_frame(reason), now)
             self.ended = reason
+
+    def prove(self) -> None:
+        """The peer has proved itself: its messages count among those of its like from now on."""
+        if not self.is_proven:
+            self.is_proven = True
+            self._outbound.share.move(self._around.memory.sending)
+            self._reassembly.share.move(self._around.memory.receiving)
+
+    def release(self) -> None:
+        """Give the memory of messages under way back; the connection has ended."""
+        self._outbound.release()
+        self._reassembly.release()
 
     def ping(self, now: float) -> None:
         """Ask for an acknowledgement: it confirms a handshake, or keeps the connection alive."""
@@ -153,6 +223,7 @@ class Connection:
         newest = session.newest if source != outlet.address else None
         counter, frames = session.open_untrusted(datagram)
         if newest is not None and counter > newest:
+            self._around.on_move(outlet.address, source)
             outlet.address = source
             self._path.move(now)
             self.timers.arm(Timer.PATH, now)
@@ -170,7 +241,10 @@ class Connection:
                 patience = self._receive_shard_untrusted(frame)
                 wants_ack = True
             elif isinstance(frame, Ack):
-                self._receive_ack_untrusted(frame, now)
+                acked = self._sender.receive_ack_untrusted(frame, now)
+                if not self.is_responsive and any(not packet.is_probe for packet in acked):
+                    self.is_responsive = True
+                    self._events.append(PeerResponsive(self.peer))
             elif isinstance(frame, Datagram):
                 self._deliver(frame.payload, Delivery.DATAGRAM)
             elif isinstance(frame, Done):
@@ -202,7 +276,7 @@ class Connection:
             is_responsive=self.is_responsive,
             rtt=self.rtt,
             loss=self._outbound.losses.loss,
-            window=self._congestion.window,
+            window=self._sender.congestion.window,
             in_flight=self._recovery.in_flight,
             queued=self.queued,
             datagram=self._path.datagram,
@@ -240,110 +314,25 @@ class Connection:
         self.traffic.messages_in += 1
         self._events.append(MessageReceived(self.peer, payload, delivery))
 
-    def _receive_ack_untrusted(self, ack: Ack, now: float) -> None:
-        in_flight = self._recovery.in_flight
-        result = self._recovery.receive_ack_untrusted(ack, self._session.next_number, now)
-        for packet in result.pardoned:
-            self._pardon(packet)
-        for packet in result.acked:
-            self._settle_acked(packet, in_flight, now)
-        if not self.is_responsive and any(not packet.is_probe for packet in result.acked):
-            self.is_responsive = True
-            self._events.append(PeerResponsive(self.peer))
-        if result.lost:
-            self._settle_lost(result.lost, now)
-        self._recovery.is_patient = self._outbound.losses.is_clean
-
-    def _settle_acked(self, packet: SentPacket, in_flight: int, now: float) -> None:
-        if packet.told >= 0:
-            self._arrivals.forget_below(packet.told)
-        if packet.is_probe:
-            self._path.on_probe_acked(packet.size, now)
-            self.timers.arm(Timer.PATH, self._path.probing_from)
-            return
-        self._congestion.on_acked(packet.size, packet.sent_at, in_flight)
-        self._outbound.losses.record(packet.number, lost=False)
-        self._path.on_acked(packet.size)
-        message = packet.message
-        if message is not None and message.on_acked(packet.index, packet.geometry):
-            self._outbound.finish(message.id)
-
-    def _pardon(self, packet: SentPacket) -> None:
-        if packet.is_probe:
-            return
-        self._outbound.losses.pardon(packet.number)
-        self._congestion.on_pardoned(packet.sent_at)
-        message = packet.message
-        if message is not None and message.on_acked(packet.index, packet.geometry, in_flight=False):
-            self._outbound.finish(message.id)
-
-    def _settle_lost(self, lost: list[SentPacket], now: float) -> None:
-        for packet in lost:
-            if packet.is_probe:
-                self._path.on_probe_lost(packet.size, now)
-                self.timers.arm(Timer.PATH, self._path.probing_from)
-                continue
-            self.traffic.lost += 1
-            self._outbound.losses.record(packet.number, lost=True)
-            self._congestion.on_lost(packet.sent_at, now)
-            if self._path.on_lost(packet.size, now):
-                self._outbound.recut(self._outlet.shard_size)
-            message = packet.message
-            if message is not None and not message.is_done:
-                message.on_lost(packet.index, packet.geometry)
-                self.traffic.retransmits += message.is_waiting
-                self._outbound.enqueue(message, first=True)
-
     # Time
+
+    def _give_up_small_path(self, now: float) -> None:
+        """Nothing but the smallest messages would ever arrive, however often they are repeated."""
+        self._events.append(PathTooSmall(self.peer, self.address, FLOOR))
+        self.close(f"the path does not carry datagrams of {FLOOR} bytes", now)
 
     def _fire(self, timer: Timer, now: float) -> None:
         match timer:
             case Timer.RECOVERY:
-                self._recover(now)
+                self._sender.recover(now)
             case Timer.SILENCE:
                 self._notice_silence(now)
             case Timer.LIVENESS:
                 self._check_liveness(now)
             case Timer.PATH:
-                self._search_path(now)
+                self._sender.search_path(now)
             case Timer.ACK | Timer.PACING:
                 pass  # the flush that follows does it
-
-    def _recover(self, now: float) -> None:
-        lost = self._recovery.detect_losses(now)
-        if lost or self._recovery.is_watching:
-            self._settle_lost(lost, now)
-            return
-        self._recovery.pto_count += 1
-        if self._recovery.pto_count == 3:
-            self._congestion.on_persistent()
-            if self._path.datagram > BASE_DATAGRAM:
-                self._path.fall_back(now)
-                self._outbound.recut(self._outlet.shard_size)
-        self._probe(now)
-
-    def _probe(self, now: float) -> None:
-        """Send the oldest data in flight once more, whatever the window says.
-
-        Two packets (RFC 9002, section 6.2.4); where loss is measured twice as many each time, for
-        two can fall into the same burst again and again.
-        """
-        count = 2
-        if self._outbound.is_lossy:
-            count = min(2 << self._recovery.pto_count - 1, _MOST_PROBES)
-        chosen = [
-            (packet.message, packet.index)
-            for packet in self._recovery.unacknowledged()
-            if packet.message is not None
-            and not packet.message.is_done
-            and packet.geometry == packet.message.geometry
-        ][:count]
-        if not chosen:
-            self._outlet.send_ping(now)
-            return
-        self.traffic.retransmits += count
-        for message, index in islice(cycle(chosen), count):
-            self._outlet.send_shard(message, index, now, again=True)
 
     def _notice_silence(self, now: float) -> None:
         # Compared as sums, as the timers are armed: differences round another way, and would spin.
@@ -352,10 +341,16 @@ class Connection:
             self.ended = f"nothing was acknowledged for {silent_for:.1f} s"
         elif self.is_responsive:
             self.is_responsive = False
+            self._outbound.be_mute()
             self._events.append(PeerUnresponsive(self.peer, silent_for))
 
     def _check_liveness(self, now: float) -> None:
         config = self._config
+        for _ in range(self._reassembly.forget_idle(now, config.partial_idle)):
+            self._around.count("partial_message_abandoned")
+        is_old = now >= self.began + config.proven_after
+        if is_old and not self.is_proven and self._outbound.has_arrived:
+            self._on_proven(self)
         unheard = now - self._last_heard
         if now >= self._last_heard + config.idle_timeout:
             self.ended = f"nothing was heard for {unheard:.1f} s"
@@ -368,43 +363,18 @@ class Connection:
             return
         self.timers.arm(Timer.LIVENESS, self._last_heard + self._keepalive)
 
-    def _search_path(self, now: float) -> None:
-        for packet in list(self._recovery.unacknowledged()):
-            if packet.is_probe:
-                self._recovery.forget(packet)
-                self._path.on_probe_lost(packet.size, now)
-        size = self._path.next_probe()
-        self._path.on_probe_sent()
-        if size is None:
-            return
-        self._outlet.send_probe(size, now)
-        self.timers.arm(Timer.PATH, now + max(3 * self._recovery.pto, 0.05))
-
     # Sending
 
     def _flush(self, now: float, *, with_ack: bool = True) -> None:
         """Send everything that the window, the pace and the acknowledgements owed allow."""
         if self.ended is not None:
             return
-        pause = self._send_waiting(now) if self._outbound.is_waiting else None
+        pause = self._sender.send_waiting(now) if self._outbound.is_waiting else None
         due = self._arrivals.due
         if with_ack and due is not None and due <= now:
             self._outlet.send_ack(now)
         self.timers.arm(Timer.PACING, None if pause is None else now + pause)
         self._rearm()
-
-    def _send_waiting(self, now: float) -> float | None:
-        """Send queued shards; return how long the pacer wants to wait, None for no wait."""
-        for bulk in (False, True):
-            while message := self._outbound.next_waiting(bulk=bulk):
-                if not self._congestion.allows(self._recovery.in_flight, bulk=bulk):
-                    break
-                self._outlet.is_pressed = 2 * self._recovery.in_flight > self._congestion.window
-                pause = self._outlet.pacer.delay(self._congestion.window, self.rtt, now)
-                if pause:
-                    return pause
-                self._outlet.send_shard(message, message.next_index(), now)
-        return None
 
     def _rearm(self) -> None:
         recovery = self._recovery

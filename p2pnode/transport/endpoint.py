@@ -10,18 +10,17 @@ from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.transport.admission import SwarmKeys
 from p2pnode.transport.config import TransportConfig
-from p2pnode.transport.connection import Connection
+from p2pnode.transport.connection import Connection, Surroundings
+from p2pnode.transport.establishing import Establishing
 from p2pnode.transport.events import (
     Delivery,
-    DialFailed,
-    PeerConnected,
-    PeerDisconnected,
     TransportEvent,
 )
-from p2pnode.transport.handshake import Dial, Established, Local
-from p2pnode.transport.identity import Identity, is_possible
-from p2pnode.transport.lobby import HalfOpen, Lobby
+from p2pnode.transport.handshake import Local
+from p2pnode.transport.identity import Identity
+from p2pnode.transport.memory import Memory
 from p2pnode.transport.packets import DATA_HEADER, DroppedError, Hello, Kind
+from p2pnode.transport.peers import PeerTable
 from p2pnode.transport.snapshot import TransportSnapshot
 
 
@@ -43,22 +42,21 @@ class Endpoint:
         now: float,
     ) -> None:
         """``swarm_secret`` is the 32 bytes that all members share."""
-        self._config = config
-        self._rng = rng
         self._outbox: list[Transmit[Address]] = []
         self._events: list[TransportEvent] = []
         self._counters: Counter[str] = Counter()
-        self._by_index: dict[int, Connection] = {}
-        self._by_peer: dict[NodeId, Connection] = {}
-        hello = Hello(identity.node_id, rng.randbytes(8), config.max_datagram)
-        self._local = Local(config, identity, SwarmKeys.derive(swarm_secret), hello, rng)
-        self._lobby = Lobby(
-            self._local,
-            draw_index=self._draw_index,
-            outbox=self._outbox,
-            count=self._count,
-            now=now,
+        self._memory = Memory.of(config)
+        self._peers = PeerTable(config)
+        self._by_index = self._peers.by_index
+        self._by_peer = self._peers.by_peer
+        self._around = Surroundings(
+            self._outbox, self._events, self._memory, self._count, self._peers.moved
         )
+        hello = Hello(identity.node_id, rng.randbytes(8), config.max_datagram)
+        local = Local(config, identity, SwarmKeys.derive(swarm_secret), hello, rng)
+        self._establishing = Establishing(local, self._around, self._peers, now)
+        self._schedule = self._establishing.schedule
+        self._contests = self._establishing.contests
 
     # Commands
 
@@ -75,26 +73,22 @@ class Endpoint:
         ``tries`` bounds how often the first message is sent before anything came back, for an
         address that may be a third party's.
 
-        Each dial ends in PeerConnected or DialFailed. Nothing happens when a dial to the address
-        is under way, or a connection to it or to the peer is up.
+        Each dial ends in PeerConnected or DialFailed, one under way at the same address for each
+        peer that was hoped for there. Nothing happens when the peer is connected, or, where none is
+        given, somebody at the address.
         """
-        if peer == self._local.identity.node_id:
-            self._events.append(DialFailed(address, peer, "that is this node itself"))
-            return
-        if peer in self._by_peer or self._is_connected_at(address):
-            return
-        if peer is not None and not is_possible(peer):
-            # Announcements and gossip bring keys of strangers; a bad one is no bug of ours.
-            self._events.append(DialFailed(address, peer, "its key is no key: no such node exists"))
-            return
-        self._lobby.dial(address, peer, now, tries)
+        self._establishing.dial(address, peer, now, tries)
+
+    def vouch(self, peer: NodeId) -> None:
+        """``peer`` is known from before: it need not prove itself, and never makes room."""
+        self._establishing.vouch(peer)
 
     def send(self, peer: NodeId, payload: bytes, delivery: Delivery, now: float) -> int:
         """Send a message of at most 65536 bytes; return its number (-1 for a DATAGRAM).
 
         Raises:
             LocalProtocolError: ``peer`` is not connected, the message is too large for its class,
-                or :meth:`queued_bytes` has reached its bound. Nothing was sent.
+                or than :meth:`room`. Nothing was sent.
         """
         return self._connection(peer).send(payload, delivery, now)
 
@@ -109,13 +103,39 @@ class Endpoint:
         connection = self._by_peer.get(peer)
         if connection is not None:
             connection.close(reason, now)
-            self._reap(connection)
+            self._establishing.reap(connection)
 
     def close_all(self, reason: str, now: float) -> None:
         for peer in list(self._by_peer):
             self.close(peer, reason, now)
 
+    def close_when_flushed(self, reason: str, deadline: float, now: float) -> None:
+        """Close each connection once what was handed over is acknowledged, or at ``deadline``.
+
+        Until then nobody new is let in. Whether all are closed, :attr:`is_closed` says.
+        """
+        self._establishing.take_leave(reason, deadline, now)
+
     # Questions
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close_when_flushed` was asked for, and is done."""
+        return self._establishing.farewell is not None and not self._by_peer
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all that was handed over was sent and, if it asks for that, acknowledged."""
+        return all(connection.is_flushed for connection in self._by_peer.values())
+
+    def is_dialling(self, peer: NodeId) -> bool:
+        """Whether a dial under way may lead to ``peer``."""
+        return self._establishing.is_dialling(peer)
+
+    def is_proven(self, peer: NodeId) -> bool:
+        """Whether ``peer`` is connected and did something for its name, or was vouched for."""
+        connection = self._by_peer.get(peer)
+        return connection is not None and connection.is_proven
 
     def is_connected(self, peer: NodeId) -> bool:
         return peer in self._by_peer
@@ -142,9 +162,22 @@ class Endpoint:
         connection = self._by_peer.get(peer)
         return 0 if connection is None else connection.queued
 
+    def room(self, peer: NodeId) -> int:
+        """Bytes that a message to ``peer`` may have to be accepted now; 0 when not connected."""
+        connection = self._by_peer.get(peer)
+        return 0 if connection is None else connection.room
+
     def snapshot(self, now: float) -> TransportSnapshot:
         views = tuple(connection.view(now) for connection in self._by_peer.values())
-        return TransportSnapshot(views, dict(self._counters))
+        memory = self._memory
+        return TransportSnapshot(
+            views,
+            dict(self._counters),
+            half_open=self._establishing.half_open,
+            unproven=self._peers.unproven,
+            sending_bytes=memory.sending.held + memory.sending_unproven.held,
+            receiving_bytes=memory.receiving.held + memory.receiving_unproven.held,
+        )
 
     # Inputs
 
@@ -164,20 +197,12 @@ class Endpoint:
             raise
 
     def handle_timeout(self, now: float) -> None:
-        for dial in self._lobby.handle_timeout(now):
-            self._counters["dials_failed"] += 1
-            self._events.append(DialFailed(dial.address, dial.peer, dial.failure))
-        for connection in list(self._by_peer.values()):
-            if connection.timers.earliest <= now:
-                connection.handle_timeout(now)
-                self._reap(connection)
+        self._establishing.handle_timeout(now)
 
     # Outputs
 
     def next_timeout(self) -> float | None:
-        earliest = self._lobby.next_timeout()
-        for connection in self._by_peer.values():
-            earliest = min(earliest, connection.timers.earliest)
+        earliest = self._establishing.next_timeout()
         return None if earliest == inf else earliest
 
     def datagrams_to_send(self) -> list[Transmit[Address]]:
@@ -194,116 +219,33 @@ class Endpoint:
 
     def _receive_untrusted(self, data: bytes, source: Address, now: float) -> None:
         kind = data[0] if data else 0
-        if kind == Kind.DATA:
-            self._receive_data_untrusted(data, source, now)
-        elif kind == Kind.INIT:
-            self._lobby.receive_init_untrusted(data, source, now)
-        elif kind == Kind.RESPONSE:
-            dial, made = self._lobby.receive_response_untrusted(data, source, now)
-            self._consider_response(dial, made, now)
-        elif kind == Kind.FINISH:
-            answer, made = self._lobby.receive_finish_untrusted(data, source, now)
-            connection = self._establish(answer, made, now)
-            if connection is not None:
-                connection.ping(now)
-        elif kind == Kind.COOKIE:
-            self._lobby.receive_cookie_untrusted(data, source, now)
-        else:
-            raise DroppedError("unknown_kind")
-
-    def _receive_data_untrusted(self, data: bytes, source: Address, now: float) -> None:
+        if kind != Kind.DATA:
+            self._establishing.receive_untrusted(kind, data, source, now)
+            return
         if len(data) < DATA_HEADER.size:
             raise DroppedError("data_malformed")
         index = int.from_bytes(data[1:5], "little")
         connection = self._by_index.get(index)
-        if connection is not None:
-            connection.receive_untrusted(data, source, now)
-            if connection.ended is not None:
-                self._reap(connection)
+        if connection is None:
+            self._establishing.confirm_untrusted(index, data, now)
             return
-        half_open, counter, frames = self._lobby.open_untrusted(index, data)
-        if half_open.established is not None:
-            made = self._establish(half_open, half_open.established, now)
-            if made is not None:
-                made.receive_opened_untrusted(counter, frames, len(data), now)
-                self._reap(made)
-
-    def _consider_response(self, dial: Dial, made: Established, now: float) -> None:
-        """We know now who answered: go on, unless it is ourselves or needless."""
-        peer = made.hello.node_id
-        existing = self._by_peer.get(peer)
-        if peer == self._local.identity.node_id:
-            self._give_up(dial, "that is this node itself")
-        elif (
-            existing is not None
-            and existing.instance == made.hello.instance
-            and existing.is_responsive
+        if connection is not self._schedule.in_hand:
+            self._schedule.take(connection)
+        connection.receive_untrusted(data, source, now)
+        if (
+            connection.ended is not None
+            or self._contests
+            or self._establishing.farewell is not None
         ):
-            host, port = existing.address
-            self._give_up(dial, f"already connected to this node at {host}:{port}")
-        elif dial.is_finished_by_response:
-            connection = self._establish(dial, made, now)
-            if connection is not None:
-                connection.ping(now)
-        else:
-            self._lobby.send_finish(dial, now)
-
-    def _give_up(self, dial: Dial, reason: str) -> None:
-        self._lobby.drop(dial)
-        self._events.append(DialFailed(dial.address, dial.peer, reason))
-
-    def _establish(self, half_open: HalfOpen, made: Established, now: float) -> Connection | None:
-        """Make a connection of a confirmed handshake; None when an existing one stays instead."""
-        self._lobby.drop(half_open)
-        peer = made.hello.node_id
-        existing = self._by_peer.get(peer)
-        if existing is not None:
-            if self._stays(existing, made, now):
-                self._counters["handshake_crossed"] += 1
-                return None
-            existing.ended = "replaced: the peer connected anew"
-            self._reap(existing)
-        elif len(self._by_peer) >= self._config.max_peers:
-            raise DroppedError("peers_too_many")
-        connection = Connection(self._config, made, self._outbox, self._events, now)
-        self._by_index[connection.index] = connection
-        self._by_peer[peer] = connection
-        self._lobby.drop_dials(peer, made.address)
-        self._events.append(PeerConnected(peer, made.address))
-        return connection
-
-    def _stays(self, existing: Connection, made: Established, now: float) -> bool:
-        """Of two handshakes between the same two processes at once, the lower node's dial stays."""
-        is_young = now - existing.began < self._config.dial_timeout
-        ours_is_lower = self._local.identity.node_id < existing.peer
-        return (
-            existing.instance == made.hello.instance
-            and is_young
-            and existing.is_dialler != made.is_dialler
-            and existing.is_dialler == ours_is_lower
-        )
-
-    def _reap(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
-        if connection.ended is None or self._by_index.pop(connection.index, None) is None:
-            return
-        del self._by_peer[connection.peer]
-        self._events.append(PeerDisconnected(connection.peer, connection.ended))
+            self._establishing.finish_input(connection, now)
 
     def _connection(self, peer: NodeId) -> Connection:
         connection = self._by_peer.get(peer)
         if connection is None:
             raise LocalProtocolError(f"not connected to {peer.hex()[:8]}")
+        if connection is not self._schedule.in_hand:
+            self._schedule.take(connection)
         return connection
-
-    def _is_connected_at(self, address: Address) -> bool:
-        return any(connection.address == address for connection in self._by_peer.values())
-
-    def _draw_index(self) -> int:
-        while True:
-            index = self._rng.randrange(0, 1 << 32)
-            if index not in self._by_index and index not in self._lobby:
-                return index
 
     def _count(self, reason: str) -> None:
         self._counters[reason] += 1

@@ -79,6 +79,35 @@ class DialFailed:
     reason: str
 
 
+@value
+class PathTooSmall:
+    """The path to ``peer`` carries less than ``size`` bytes of UDP payload, though it carries some.
+
+    The connection is given up with it: what is larger would never arrive.
+    """
+
+    peer: NodeId
+    address: Address
+    size: int
+
+
+@value
+class KeyUsedTwice:
+    """Two living processes use one key: a state directory was copied, or a disk cloned.
+
+    Told at most once a minute for a pair of addresses.
+
+    Attributes:
+        peer: The key; our own, if the other process uses that.
+        address: Where the one is that keeps its session; None when that is this node itself.
+        other_address: Where the one is that was refused.
+    """
+
+    peer: NodeId
+    address: Address | None
+    other_address: Address
+
+
 TransportEvent: TypeAlias = (
     PeerConnected
     | PeerUnresponsive
@@ -86,4 +115,6 @@ TransportEvent: TypeAlias = (
     | PeerDisconnected
     | MessageReceived
     | DialFailed
+    | PathTooSmall
+    | KeyUsedTwice
 )

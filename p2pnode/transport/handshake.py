@@ -20,6 +20,7 @@ from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.identity import Identity, static_key_untrusted
 from p2pnode.transport.noise import IK_PSK2, XX_PSK3, HandshakeState
 from p2pnode.transport.packets import (
+    INIT_PADDING,
     MAC_SIZE,
     CookieReply,
     DroppedError,
@@ -31,6 +32,7 @@ from p2pnode.transport.packets import (
 from p2pnode.transport.session import Session
 
 _PROLOGUE = b"p2pnode transport 1"
+_MOST_HOPES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Dial:
     Attributes:
         address: Where it knocks.
         peer: Whom it expects there; learnt on the way when it was None.
+        hopes: Everyone whom somebody hoped to find there.
         index: Our index.
         ephemeral: Our ephemeral public key; compared when both ends dial at once.
         heard: Whether anything at all that is genuine came back.
@@ -94,6 +97,7 @@ class Dial:
         self._local = local
         self.address = address
         self.peer = peer
+        self.hopes: list[NodeId] = [] if peer is None else [peer]
         self.index = index
         self.began = now
         self.heard = False
@@ -114,7 +118,7 @@ class Dial:
             ephemeral=local.rng.randbytes(32),
             remote_static=None if peer is None else _static_key(peer),
         )
-        payload = b"" if peer is None else local.hello.encode()
+        payload = bytes(INIT_PADDING) if peer is None else local.hello.encode()
         init = Init(pattern, index, self._noise.write_message(payload))
         self.ephemeral = init.ephemeral
         self._packet = local.keys.stamp(init.encode())
@@ -130,6 +134,15 @@ class Dial:
     def is_finished_by_response(self) -> bool:
         """Whether the response was the last message (IK), so that our first DATA confirms."""
         return not self._has_finish
+
+    def hope_for(self, peer: NodeId | None) -> bool:
+        """Somebody wants ``peer``, who may live here too; False when that is one too many."""
+        if peer is None or peer in self.hopes:
+            return True
+        if len(self.hopes) >= _MOST_HOPES:
+            return False
+        self.hopes.append(peer)
+        return True
 
     def next_packet(self, now: float) -> bytes:
         """Return what to send now, and set the time of the next retry."""
@@ -210,6 +223,7 @@ class Answer:
     Attributes:
         source: Where the INIT came from.
         index: Our index.
+        ephemeral: The initiator's ephemeral public key, by which a repeated INIT is known.
         response: The datagram to send, and to repeat when the INIT is repeated.
         repeated: Whether it was; the time to the FINISH then says nothing (Karn's algorithm).
         deadline: When it is forgotten.
@@ -226,6 +240,7 @@ class Answer:
         self._remote_index = init.sender
         self.source = source
         self.index = index
+        self.ephemeral = init.ephemeral
         self.began = now
         self.deadline = now + local.config.dial_timeout
         self.established: Established | None = None

@@ -21,6 +21,7 @@ from p2pnode.transport.packets import (
     Finish,
     Init,
     Response,
+    response_size,
 )
 
 HalfOpen: TypeAlias = Dial | Answer
@@ -47,38 +48,58 @@ class Lobby:
         self._dials: dict[Address, Dial] = {}
         self._answers: dict[bytes, Answer] = {}
         self._by_index: dict[int, HalfOpen] = {}
+        self._earliest: float | None = inf  # None when it must be looked for
 
     def __contains__(self, index: int) -> bool:
         return index in self._by_index
+
+    @property
+    def half_open(self) -> int:
+        """How many handshakes were answered and are not finished."""
+        return len(self._answers)
 
     # Commands
 
     def dial(
         self, address: Address, peer: NodeId | None, now: float, tries: int | None = None
-    ) -> None:
-        """Begin a handshake; one under way at the same address is left alone."""
-        if address in self._dials:
-            return
+    ) -> bool:
+        """Begin a handshake; one under way at the same address goes on for ``peer`` as well.
+
+        Returns:
+            False when too many others are hoped for there already.
+        """
+        under_way = self._dials.get(address)
+        if under_way is not None:
+            return under_way.hope_for(peer)
         dial = Dial(self._local, address, peer, self._draw_index(), now, tries)
         self._dials[address] = dial
         self._by_index[dial.index] = dial
+        self._earliest = None
         self._send(dial.next_packet(now), address)
+        return True
+
+    def is_dialling(self, peer: NodeId) -> bool:
+        """Whether a handshake with ``peer`` may come of a dial under way."""
+        return any(peer in dial.hopes for dial in self._dials.values())
 
     def drop(self, half_open: HalfOpen) -> None:
         """Forget a handshake: it became a connection, or nothing will come of it."""
         self._by_index.pop(half_open.index, None)
+        self._earliest = None
         if isinstance(half_open, Dial):
             if self._dials.get(half_open.address) is half_open:
                 del self._dials[half_open.address]
             return
-        for ephemeral in [key for key, held in self._answers.items() if held is half_open]:
-            del self._answers[ephemeral]
+        self._answers.pop(half_open.ephemeral, None)
 
-    def drop_dials(self, peer: NodeId, address: Address) -> None:
-        """Forget our dials that a connection to ``peer`` at ``address`` has made needless."""
-        for dial in list(self._dials.values()):
-            if dial.peer == peer or dial.address == address:
-                self.drop(dial)
+    def drop_dials(self, peer: NodeId, address: Address) -> list[Dial]:
+        """Forget, and return, our dials that a connection to ``peer`` has made needless."""
+        needless = [
+            dial for dial in self._dials.values() if dial.peer == peer or dial.address == address
+        ]
+        for dial in needless:
+            self.drop(dial)
+        return needless
 
     # Inputs; each raises RemoteProtocolError when it drops the datagram
 
@@ -92,7 +113,11 @@ class Lobby:
             known.repeated = True
             self._send(known.response, source)
             return
-        if self._jar.is_under_load(now) and not self._jar.is_paid(covered, mac2, source, now):
+        # More bytes than came go only where somebody was seen to receive.
+        is_short = len(datagram) < response_size(init.pattern)
+        if (self._jar.is_under_load(now) or is_short) and not self._jar.is_paid(
+            covered, mac2, source, now
+        ):
             self._count("cookies_sent")
             reply = self._local.keys.seal_cookie(
                 self._jar.bake(source, now), init.sender, covered[-MAC_SIZE:], self._local.rng
@@ -128,6 +153,7 @@ class Lobby:
         if not isinstance(dial, Dial) or dial.address != source:
             raise DroppedError("cookie_unexpected")
         dial.receive_cookie_untrusted(reply)
+        self._earliest = None
         self._send(dial.next_packet(now), dial.address)
 
     def open_untrusted(self, index: int, datagram: bytes) -> tuple[HalfOpen, int, bytes]:
@@ -143,18 +169,24 @@ class Lobby:
         return half_open, counter, frames
 
     def send_finish(self, dial: Dial, now: float) -> None:
+        self._earliest = None
         self._send(dial.next_packet(now), dial.address)
 
     # Time
 
     def next_timeout(self) -> float:
         """Return when something is due; infinity when no handshake is under way."""
-        dials = (min(dial.retry_at, dial.deadline) for dial in self._dials.values())
-        answers = (answer.deadline for answer in self._answers.values())
-        return min((*dials, *answers), default=inf) if self._by_index else inf
+        if self._earliest is None:
+            dials = (min(dial.retry_at, dial.deadline) for dial in self._dials.values())
+            answers = (answer.deadline for answer in self._answers.values())
+            self._earliest = min((*dials, *answers), default=inf)
+        return self._earliest
 
     def handle_timeout(self, now: float) -> list[Dial]:
         """Repeat what is due and forget what is over; return the dials that failed."""
+        if self.next_timeout() > now:
+            return []
+        self._earliest = None
         for answer in [held for held in self._answers.values() if held.deadline <= now]:
             self.drop(answer)
             self._count("handshake_unfinished")
@@ -180,6 +212,7 @@ class Lobby:
             raise DroppedError(stale, str(error)) from error
         self._answers[init.ephemeral] = answer
         self._by_index[answer.index] = answer
+        self._earliest = None
         self._send(answer.response, source)
 
     def _send(self, payload: bytes, destination: Address) -> None:

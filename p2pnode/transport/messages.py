@@ -1,10 +1,11 @@
-"""Messages in pieces: cutting them up to send, putting them together again."""
+"""Messages in pieces: cutting them up to send, putting them together again within bounds."""
 
 from collections.abc import Iterator
 
 from p2pnode.transport import fec
 from p2pnode.transport.events import Delivery
 from p2pnode.transport.frames import Shard
+from p2pnode.transport.memory import PART, PARTIAL_COST, RECEIVED_SHARD_COST, Pool, Share
 from p2pnode.transport.packets import DroppedError
 
 ID_SPAN = 16384
@@ -14,6 +15,14 @@ that the receiver's memory of what it has delivered stays bounded."""
 ID_MASK = 0xFFFFFFFF
 """Numbers are 32 bits wide and begin again at 0; the span keeps them unambiguous."""
 
+LEAST_SHARD = 224
+"""Bytes in the smallest shards of an honest cut in several: the smallest path carries 485 a
+datagram, and equal shards of one more than that have 243."""
+
+MOST_PARTIALS = 1024
+"""Messages of one peer that may be incomplete at once; a window of 1 MiB holds 400 of two
+shards."""
+
 
 class Outgoing:
     """A message on its way.
@@ -21,15 +30,17 @@ class Outgoing:
     Attributes:
         id: Its number on this connection.
         delivery: LATENCY or BULK.
-        payload: The message.
+        payload: The message; empty once it is done.
         count: Data shards it is cut into.
         geometry: Counts its cuts; a smaller path needs a new one.
+        cost: Bytes of memory it was accounted for; its owner's.
+        size: Bytes in the message.
         is_done: Enough shards were acknowledged: the peer has it.
     """
 
     __slots__ = (
-        "_acked", "_copies", "_live", "_parity", "_shard_size", "_waiting", "count", "delivery",
-        "geometry", "id", "is_done", "is_queued", "payload",
+        "_acked", "_copies", "_live", "_parity", "_shard_size", "_waiting", "cost", "count",
+        "delivery", "geometry", "id", "is_done", "is_queued", "payload", "size",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +49,8 @@ class Outgoing:
         """``shard_size`` bytes at most make a shard, ``parity`` more shards are sent at once."""
         self.id = number
         self.payload = payload
+        self.size = len(payload)
+        self.cost = 0
         self.delivery = delivery
         self.geometry = 0
         self.is_done = False
@@ -122,6 +135,7 @@ class Outgoing:
 
     def finish(self) -> None:
         self.is_done = True
+        self.payload = b""  # what was lost of it is remembered for a while, its bytes are not
         self._waiting.clear()
         self._parity.clear()
 
@@ -154,15 +168,24 @@ class Outgoing:
 
 
 class _Partial:
-    """A message of which some shards are here."""
+    """A message of which some shards are here.
 
-    __slots__ = ("count", "delivery", "length", "shards")
+    Attributes:
+        cost: Bytes that were reserved for it whole, so that it never fails halfway.
+        is_fed: Whether a shard came since the last look.
+        idle_from: When a look first found that none had.
+    """
 
-    def __init__(self, shard: Shard) -> None:
+    __slots__ = ("cost", "count", "delivery", "idle_from", "is_fed", "length", "shards")
+
+    def __init__(self, shard: Shard, cost: int) -> None:
         self.delivery = shard.delivery
         self.length = shard.length
         self.count = shard.count
+        self.cost = cost
         self.shards: dict[int, bytes] = {}
+        self.is_fed = True
+        self.idle_from = 0.0
 
     def join(self) -> tuple[bytes, bool]:
         """Return the message, and whether parity had to rebuild any of it."""
@@ -178,20 +201,31 @@ class Reassembly:
     """Puts the peer's messages together, and delivers each once.
 
     Attributes:
+        share: The memory it holds.
         recovered: Messages that parity completed.
     """
 
-    def __init__(self, limit: int) -> None:
-        """``limit`` bounds the bytes of messages under way."""
-        self._limit = limit
-        self._held = 0
+    def __init__(self, limit: int, pool: Pool | None = None, *, least_shard: int = 1) -> None:
+        """Bound the messages under way.
+
+        Args:
+            limit: Bytes they may take, what is around them included.
+            pool: What other peers take too; a pool of its own when left out.
+            least_shard: A message cut in several, smaller than this, is refused.
+        """
+        self.share = Share(limit, pool or Pool((PART + 1) * limit))
+        self._least_shard = least_shard
         self._partials: dict[int, _Partial] = {}
         self._floor = 0  # every message below it was delivered
-        self._delivered: set[int] = set()  # and these above it
+        self._delivered = 0  # bit i: floor + i was, too; a set would take 500 times the memory
         self.recovered = 0
 
     def __len__(self) -> int:
         return len(self._partials)
+
+    @property
+    def _held(self) -> int:
+        return self.share.held
 
     def add_untrusted(self, shard: Shard) -> tuple[bytes | None, bool]:
         """Take a shard.
@@ -206,24 +240,47 @@ class Reassembly:
         """
         number = shard.message
         ahead = (number - self._floor) & ID_MASK
-        if ahead > ID_MASK // 2 or number in self._delivered:
+        if ahead > ID_MASK // 2 or self._delivered >> ahead & 1:
             return None, True
         if ahead >= ID_SPAN:
             raise DroppedError("message_ahead", f"message {number} is far ahead of {self._floor}")
         if shard.count == 1 and number not in self._partials:
-            self._mark(number)
+            self._mark(ahead)
             return shard.data, False
         partial = self._partial_untrusted(shard)
         if partial is None:
             return None, False
+        partial.is_fed = True
         partial.shards.setdefault(shard.index, shard.data)
         if len(partial.shards) < partial.count:
             return None, False
         self._drop(number)
-        self._mark(number)
+        self._mark(ahead)
         payload, rebuilt = partial.join()
         self.recovered += rebuilt
         return payload, rebuilt
+
+    def forget_idle(self, now: float, patience: float) -> int:
+        """Forget messages of which nothing came for ``patience`` seconds; return how many.
+
+        Their sender gave them up, or plays with us: a sender repeats what is not acknowledged.
+        To be called now and then.
+        """
+        idle: list[int] = []
+        for number, partial in self._partials.items():
+            if partial.is_fed:
+                partial.is_fed = False
+                partial.idle_from = now
+            elif now - partial.idle_from >= patience:
+                idle.append(number)
+        for number in idle:
+            self._drop(number)
+        return len(idle)
+
+    def release(self) -> None:
+        """Give everything up: the connection has ended."""
+        for number in list(self._partials):
+            self._drop(number)
 
     def _partial_untrusted(self, shard: Shard) -> _Partial | None:
         """Return where the shard belongs; None when it is of a cut that was given up."""
@@ -232,24 +289,32 @@ class Reassembly:
             if (partial.length, partial.delivery) != (shard.length, shard.delivery):
                 raise DroppedError("shard_mismatch", "a message changed on its way")
             return partial
-        if partial is not None:
-            if shard.count < partial.count:
-                return None  # the sender cuts anew only when the path has become smaller
-            self._drop(shard.message)
-        if self._held + shard.length > self._limit:
+        if partial is not None and shard.count < partial.count:
+            return None  # the sender cuts anew only when the path has become smaller
+        size = -(-shard.length // shard.count)
+        if size < self._least_shard:
+            raise DroppedError("shard_too_small", f"{shard.length} bytes in {shard.count} shards")
+        cost = PARTIAL_COST + shard.count * (size + RECEIVED_SHARD_COST)
+        freed = 0 if partial is None else partial.cost
+        if cost > self.share.room + freed:
             raise DroppedError("reassembly_full")
-        self._held += shard.length
-        self._partials[shard.message] = made = _Partial(shard)
+        if partial is not None:
+            self._drop(shard.message)
+        elif len(self._partials) >= MOST_PARTIALS:
+            raise DroppedError("reassembly_too_many")
+        self.share.take(cost)
+        self._partials[shard.message] = made = _Partial(shard, cost)
         return made
 
     def _drop(self, number: int) -> None:
-        self._held -= self._partials.pop(number).length
+        self.share.give_back(self._partials.pop(number).cost)
 
-    def _mark(self, number: int) -> None:
-        if number != self._floor:
-            self._delivered.add(number)
-            return
-        self._floor = (number + 1) & ID_MASK
-        while self._floor in self._delivered:
-            self._delivered.discard(self._floor)
-            self._floor = (self._floor + 1) & ID_MASK
+    def _mark(self, ahead: int) -> None:
+        """Note that the message ``ahead`` of the floor was delivered."""
+        if ahead or self._delivered:
+            delivered = self._delivered | 1 << ahead
+            done = (~delivered & delivered + 1).bit_length() - 1  # ones at the low end
+            self._delivered = delivered >> done
+            self._floor = self._floor + done & ID_MASK
+        else:
+            self._floor = self._floor + 1 & ID_MASK

@@ -5,6 +5,14 @@ from collections import deque
 from p2pnode.errors import LocalProtocolError
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import MAX_MESSAGE, Delivery
+from p2pnode.transport.memory import (
+    MESSAGE_COST,
+    PARITY_SHARD_COST,
+    PART,
+    SENT_SHARD_COST,
+    Pool,
+    Share,
+)
 from p2pnode.transport.messages import ID_MASK, ID_SPAN, Outgoing
 from p2pnode.transport.parity import LossEstimator, parity_for
 
@@ -16,13 +24,20 @@ class Outbound:
     """Cuts messages into shards with as much parity as measured loss asks for, and orders them.
 
     Attributes:
+        share: The memory they hold; small until the peer acknowledged a message, for whoever never
+            does should not be waited for with much.
         queued: Bytes of messages not acknowledged.
         losses: Which of our packets were lost.
         parity_sent: Shards made beyond need.
+        has_arrived: Whether the peer ever acknowledged a message.
     """
 
-    def __init__(self, config: TransportConfig) -> None:
+    def __init__(self, config: TransportConfig, pool: Pool) -> None:
+        """``pool`` is what the messages to other peers take too."""
         self._config = config
+        self._mute_limit = min(config.mute_queue_bytes, config.send_queue_bytes)
+        self.share = Share(self._mute_limit, pool)
+        self.has_arrived = False
         self._unfinished: dict[int, Outgoing] = {}
         self._queues: dict[bool, deque[Outgoing]] = {False: deque(), True: deque()}  # is it bulk
         self._next_id = 0
@@ -38,14 +53,22 @@ class Outbound:
         """
         if len(payload) > MAX_MESSAGE:
             raise LocalProtocolError(f"a message has at most {MAX_MESSAGE} bytes")
-        if self.queued + len(payload) > self._config.send_queue_bytes:
-            raise LocalProtocolError(f"{self.queued} bytes wait already: see queued_bytes")
+        share, pool = self.share, self.share.pool
+        cost = len(payload) + MESSAGE_COST + len(payload) // shard_size * SENT_SHARD_COST
+        held = share.held + cost
+        if held > share.limit or PART * held > pool.free - cost:
+            raise LocalProtocolError(f"{self.queued} bytes wait already: see Endpoint.room")
         number = self._next_id
         self._next_id = number + 1 & ID_MASK
         parity = 0
         if delivery is Delivery.LATENCY and self._config.fec and self.is_lossy:
             parity = self._parity(-(-len(payload) // shard_size) or 1, rtt)
+            if len(payload) > shard_size:
+                cost += parity * (shard_size + PARITY_SHARD_COST)
         message = Outgoing(number, payload, delivery, shard_size, parity)
+        message.cost = cost
+        share.held += cost
+        pool.free -= cost
         self._unfinished[number] = message
         self.queued += len(payload)
         self.parity_sent += parity
@@ -89,7 +112,28 @@ class Outbound:
         message = self._unfinished.pop(number, None)
         if message is not None:
             message.finish()
-            self.queued -= len(message.payload)
+            self.queued -= message.size
+            self.share.give_back(message.cost)
+            if not self.has_arrived or self.share.limit == self._mute_limit:
+                self.has_arrived = True
+                self.share.limit = self._config.send_queue_bytes
+
+    def room(self, shard_size: int) -> int:
+        """Return how many bytes a message may have to be accepted now."""
+        room = self.share.room - MESSAGE_COST
+        return max(0, room - (room // shard_size + 1) * SENT_SHARD_COST)
+
+    def be_mute(self) -> None:
+        """The peer stopped acknowledging: take little for it until it does again."""
+        self.share.limit = self._mute_limit
+
+    def release(self) -> None:
+        """Give everything up: the connection has ended."""
+        for number in list(self._unfinished):
+            message = self._unfinished.pop(number)
+            message.finish()
+            self.share.give_back(message.cost)
+        self.queued = 0
 
     def recut(self, shard_size: int) -> None:
         """The path carries less: cut what is under way anew."""

@@ -3,7 +3,7 @@
 from p2pnode.errors import LocalProtocolError
 from p2pnode.sansio import Address, Transmit
 from p2pnode.transport.acks import Arrivals
-from p2pnode.transport.config import TransportConfig
+from p2pnode.transport.config import BASE_DATAGRAM, TransportConfig
 from p2pnode.transport.congestion import Pacer
 from p2pnode.transport.frames import (
     ACK_ROOM,
@@ -22,6 +22,9 @@ from p2pnode.transport.session import Session
 from p2pnode.transport.snapshot import Traffic
 
 _DATAGRAM_FRAME = bytes([DATAGRAM])
+BASE_ROOM = BASE_DATAGRAM - DATA_OVERHEAD - len(_DATAGRAM_FRAME)
+"""Bytes of a DATAGRAM message that every ordinary path carries."""
+
 _PING_ROOM = 200
 _MOST_DONE = 64  # notices of rebuilt messages that may wait; they are only a courtesy
 _DONE_SIZE = 5
@@ -67,6 +70,11 @@ class Outlet:
         """Bytes of a message that one datagram carries, an acknowledgement beside them."""
         return self._path.datagram - DATA_OVERHEAD - SHARD_HEADER - ACK_ROOM
 
+    @property
+    def datagram_room(self) -> int:
+        """Bytes of a DATAGRAM message that the path carries."""
+        return self._path.datagram - DATA_OVERHEAD - len(_DATAGRAM_FRAME)
+
     def owe_done(self, message: int) -> None:
         """Let the peer know, with the next acknowledgement, that it may stop."""
         if len(self._done) < _MOST_DONE:
@@ -78,7 +86,7 @@ class Outlet:
         header = shard_header(
             message.delivery,
             message.id,
-            len(message.payload),
+            message.size,
             message.count,
             index,
             immediate_ack=again
@@ -106,7 +114,7 @@ class Outlet:
         Raises:
             LocalProtocolError: It does not fit one datagram.
         """
-        room = self._path.datagram - DATA_OVERHEAD - len(_DATAGRAM_FRAME)
+        room = self.datagram_room
         if len(payload) > room:
             raise LocalProtocolError(f"{len(payload)} bytes do not fit one datagram of {room}")
         prefix, _ = self._told(room - len(payload), now)

@@ -47,6 +47,17 @@ _HELLO = struct.Struct("<B32s8sH")
 _PATTERNS = (XX_PSK3, IK_PSK2)
 
 
+_RESPONSE_SIZES = {XX_PSK3: 164, IK_PSK2: 116}
+INIT_PADDING = 78
+"""Zeros in the INIT of XX, which make it as long as its RESPONSE: a responder sends no more than it
+got to an address that proved nothing, and asks for a cookie where that would be more."""
+
+
+def response_size(pattern: Pattern) -> int:
+    """Return the bytes of a RESPONSE, macs included."""
+    return _RESPONSE_SIZES[pattern]
+
+
 class DroppedError(RemoteProtocolError):
     """A datagram was dropped.
 

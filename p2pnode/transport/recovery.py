@@ -99,6 +99,8 @@ class Recovery:
         rtt: Of acknowledged packets.
         in_flight: Bytes sent and neither acknowledged nor lost, path probes excepted.
         waiting_since: When something of what is in flight was last acknowledged, or first sent.
+        heard_at: When something other than a path probe was last acknowledged.
+        largest_acked: The highest number that was acknowledged; -1 before the first.
         pto_count: Probe timeouts since the last acknowledgement.
         is_patient: Whether acknowledgements may be late, since the path is clean; else messages
             ask for them at once, and the probe timeout counts on it.
@@ -111,10 +113,11 @@ class Recovery:
         self.pto_count = 0
         self.is_patient = False
         self.waiting_since = 0.0
+        self.heard_at = 0.0
         self._sent: dict[int, SentPacket] = {}  # in sending order
         self._eliciting = 0  # of them, all but path probes
         self._last_sent_at = 0.0
-        self._largest_acked = -1
+        self.largest_acked = -1
         self._loss_at: float | None = None
         self._lost: dict[int, SentPacket] = {}
         self._packet_threshold = _PACKET_THRESHOLD
@@ -178,14 +181,14 @@ class Recovery:
             self._settle(low, high, acked)
             if self._lost:
                 pardoned += [self._lost.pop(n) for n in list(self._lost) if low <= n <= high]
-        self._largest_acked = max(self._largest_acked, ack.largest)
+        self.largest_acked = max(self.largest_acked, ack.largest)
         if acked:
             newest = max(acked, key=_number) if len(acked) > 1 else acked[0]
             if newest.number == ack.largest:
                 self.rtt.update(now - newest.sent_at, min(ack.delay, self._config.ack_patience))
             if not newest.is_probe or not all(packet.is_probe for packet in acked):
                 self.pto_count = 0
-                self.waiting_since = now
+                self.waiting_since = self.heard_at = now
         for packet in pardoned:
             self._widen(packet, ack.largest, now)
         return AckResult(acked, self._detect(now), pardoned)
@@ -225,10 +228,10 @@ class Recovery:
             return lost
         tolerance = self._tolerance()
         for number, packet in self._sent.items():
-            if number > self._largest_acked:
+            if number > self.largest_acked:
                 break
             overdue = packet.sent_at + tolerance
-            if now >= overdue or number <= self._largest_acked - self._packet_threshold:
+            if now >= overdue or number <= self.largest_acked - self._packet_threshold:
                 lost.append(packet)
             elif self._loss_at is None:
                 self._loss_at = overdue

@@ -80,7 +80,15 @@ class TransportSnapshot:
     Attributes:
         connections: By peer.
         counters: Everything dropped or refused, by reason, and handshake events; cumulative.
+        half_open: Handshakes that we answered and nobody has finished yet.
+        unproven: Connections with keys that did nothing for their name yet.
+        sending_bytes: Memory that messages hold which are not acknowledged, all peers together.
+        receiving_bytes: Memory that messages hold of which some shards are here.
     """
 
     connections: tuple[ConnectionView, ...]
     counters: Mapping[str, int]
+    half_open: int = 0
+    unproven: int = 0
+    sending_bytes: int = 0
+    receiving_bytes: int = 0

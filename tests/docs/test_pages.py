@@ -51,6 +51,7 @@ def test_every_page_of_the_protocol_is_in_its_index() -> None:
     [
         ("session-control.md", "times", InferenceConfig()),
         ("transport.md", "config", TransportConfig.lan()),
+        ("transport.md", "limits", TransportConfig.lan()),
         ("membership.md", "config", MembershipConfig()),
         ("membership.md", "limits", Limits()),
         ("vstream.md", "limits", vstream),

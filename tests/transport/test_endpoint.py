@@ -265,6 +265,47 @@ def test_close_tells_the_other_side_why() -> None:
     assert not peers.are_connected(alice, bob)
 
 
+@pytest.mark.parametrize("latency", [0.0005, 0.2])
+def test_what_was_handed_over_arrives_before_the_connection_closes(latency: float) -> None:
+    peers = Endpoints(12, Link(latency=(latency, latency), rate=1e6))
+    alice, bob, carol = (peers.add(name) for name in ("alice", "bob", "carol"))
+    for other in (bob, carol):
+        peers.connect(alice, other)
+        peers.connect(other, alice)
+    peers.network.run(3)
+    endpoint = peers.endpoints[alice]
+    for other in (bob, carol):
+        peers.send(alice, other, bytes(60_000), Delivery.BULK)
+        peers.send(alice, other, b"farewell", Delivery.DATAGRAM)
+    start = peers.network.now
+    assert not endpoint.is_flushed
+    peers.network.call(alice, lambda now: endpoint.close_when_flushed("home", now + 3, now))
+    assert peers.network.run_until(lambda: endpoint.is_closed, 5)
+    assert 2 * latency < peers.network.now - start < 2.5
+    peers.network.run(1)
+    for other in (bob, carol):
+        assert sorted(peers.received(other)) == sorted([bytes(60_000), b"farewell"])
+        assert peers.events(other)[-1] == PeerDisconnected(
+            peers.node_id(alice), "closed by the peer: home"
+        )
+    peers.connect(bob, alice)
+    peers.network.run(6)
+    assert not peers.are_connected(alice, bob)
+    assert endpoint.next_timeout() is None
+
+
+def test_a_mute_peer_keeps_nobody_from_leaving() -> None:
+    peers, alice, bob = connected_pair(12)
+    peers.network.run(1)
+    peers.network.partition([alice], [bob])
+    endpoint = peers.endpoints[alice]
+    peers.send(alice, bob, b"unheard")
+    start = peers.network.now
+    peers.network.call(alice, lambda now: endpoint.close_when_flushed("home", now + 2, now))
+    assert peers.network.run_until(lambda: endpoint.is_closed, 5)
+    assert peers.network.now - start == pytest.approx(2)
+
+
 def test_a_peer_that_moves_is_followed() -> None:
     peers, alice, bob = connected_pair(13)
     peers.network.run(1)
@@ -314,13 +355,16 @@ def test_keys_are_replaced_without_a_pause(loss: float) -> None:
 
 
 def test_the_send_queue_is_bounded() -> None:
-    config = replace(SIMULATION, send_queue_bytes=200_000)
+    config = replace(SIMULATION, send_queue_bytes=210_000)
     peers, alice, bob = connected_pair(16, config=config)
     for payload in messages(16, [65536] * 3):
         peers.send(alice, bob, payload, Delivery.BULK)
     assert peers.endpoints[alice].queued_bytes(peers.node_id(bob)) == 3 * 65536
+    room = peers.endpoints[alice].room(peers.node_id(bob))
+    assert room < 210_000 - 3 * 65536  # what is around the messages counts
     with pytest.raises(LocalProtocolError):
-        peers.send(alice, bob, bytes(4000), Delivery.BULK)
+        peers.send(alice, bob, bytes(room + 100), Delivery.BULK)
+    peers.send(alice, bob, bytes(room), Delivery.BULK)
     peers.network.run(1)
     assert peers.endpoints[alice].queued_bytes(peers.node_id(bob)) == 0
     with pytest.raises(LocalProtocolError):

@@ -17,7 +17,8 @@ from p2pnode.transport.events import (
     PeerDisconnected,
     TransportEvent,
 )
-from p2pnode.transport.packets import Kind
+from p2pnode.transport.noise import IK_PSK2, XX_PSK3
+from p2pnode.transport.packets import Kind, response_size
 
 NOWHERE = ("nowhere", 1)
 
@@ -191,12 +192,118 @@ def test_a_flood_of_handshakes_gets_cookies_and_friends_still_get_in() -> None:
         peers.network.send(("spoofed", number), bob, init)
     peers.network.run(0.01)
     assert counters(peers, bob)["cookies_sent"] == 290
-    assert len(peers.endpoints[bob]._lobby._answers) == 10
+    assert peers.endpoints[bob].snapshot(0).half_open == 10
 
     alice = peers.add("alice")
     peers.connect(alice, bob)
     assert peers.network.run_until(lambda: peers.are_connected(alice, bob), 1)
     assert counters(peers, bob)["cookies_sent"] == 291
+
+
+@pytest.mark.parametrize("knows_peer", [False, True], ids=["XX", "IK"])
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("rate", [1, 50])
+def test_no_more_bytes_go_to_an_address_than_came_until_it_has_proved_itself(
+    knows_peer: bool, padded: bool, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not padded:  # as nodes of before dialled
+        monkeypatch.setattr("p2pnode.transport.handshake.INIT_PADDING", 0)
+    peers = Endpoints(seed=12)
+    bob = peers.add("bob", config=replace(TransportConfig.simulation(), handshake_rate=rate))
+    inits: list[bytes] = []
+
+    def steal(source: Address, destination: Address, payload: bytes) -> bool:
+        if destination == bob and source != NOWHERE:
+            inits.append(payload)
+        return source == NOWHERE
+
+    peers.network.intercept = steal
+    for number in range(4):
+        mad = peers.add(f"mad {number}")
+        peers.connect(mad, bob, peer=peers.node_id(bob) if knows_peer else None)
+        peers.network.run(0.01)
+    before = peers.network.statistics()
+    for init in inits * 2:
+        peers.network.send(NOWHERE, bob, init)
+        peers.network.run(0.01)
+    came = sum(map(len, inits)) * 2
+    went = peers.network.statistics().bytes_sent[bob] - before.bytes_sent.get(bob, 0)
+    assert 0 < went <= came
+
+
+@pytest.mark.parametrize("rate", [1, 50])
+def test_a_node_of_before_that_dials_in_fewer_bytes_still_gets_in(
+    rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pnode.transport.handshake.INIT_PADDING", 0)
+    peers = Endpoints(seed=13)
+    alice, bob = peers.add("alice"), peers.add("bob")
+    peers.connect(alice, bob)
+    assert peers.network.run_until(lambda: peers.are_connected(alice, bob), 1)
+    assert counters(peers, bob)["cookies_sent"] == 1
+
+
+def test_a_response_is_as_long_as_it_is_said_to_be() -> None:
+    for pattern, knows_peer in ((XX_PSK3, False), (IK_PSK2, True)):
+        peers = Endpoints(seed=14)
+        alice, bob = peers.add("alice"), peers.add("bob")
+        sizes: dict[int, int] = {}
+
+        def measure(_: Address, __: Address, payload: bytes) -> bool:
+            sizes[payload[0]] = len(payload)  # noqa: B023
+            return True
+
+        peers.network.intercept = measure
+        peers.connect(alice, bob, peer=peers.node_id(bob) if knows_peer else None)
+        peers.network.run(1)
+        assert sizes[Kind.RESPONSE] == response_size(pattern) <= sizes[Kind.INIT]
+
+
+def test_every_dial_ends_in_an_event_for_each_peer_hoped_for() -> None:
+    peers = Endpoints(seed=15)
+    alice, bob = peers.add("alice"), peers.add("bob")
+    ghosts = [identity_of(f"ghost {number}").node_id for number in range(12)]
+    for ghost in ghosts[:10]:  # all said to live where bob does; one dial goes out
+        peers.connect(alice, bob, peer=ghost)
+    peers.connect(alice, bob)
+    peers.network.run(6)
+    assert {failure.peer for failure in failures(peers, alice)} == set(ghosts[:10])
+    peers.connect(alice, bob)
+    peers.network.run(1)
+    assert peers.are_connected(alice, bob)
+    peers.connect(alice, bob, peer=ghosts[10])
+    assert failures(peers, alice)[-1] == DialFailed(
+        bob, ghosts[10], "another node is connected at this address"
+    )
+    peers.connect(alice, NOWHERE, peer=ghosts[11])
+    assert peers.endpoints[alice].is_dialling(ghosts[11])
+    peers.network.run(6)
+    assert not peers.endpoints[alice].is_dialling(ghosts[11])
+    assert failures(peers, alice)[-1].peer == ghosts[11]
+
+
+def test_a_dial_that_another_connection_makes_needless_ends_for_whom_it_was_meant() -> None:
+    peers = Endpoints(seed=16)
+    alice, bob = peers.add("alice"), peers.add("bob")
+    ghost = identity_of("ghost").node_id
+    peers.connect(alice, bob, peer=ghost)
+    peers.network.run(0.5)
+    peers.connect(bob, alice)
+    peers.network.run(6)
+    assert peers.are_connected(alice, bob)
+    assert [failure.peer for failure in failures(peers, alice)] == [ghost]
+
+
+def test_a_dial_from_a_full_endpoint_ends_too() -> None:
+    peers = Endpoints(seed=17)
+    alice = peers.add("alice", config=replace(TransportConfig.simulation(), max_peers=1))
+    bob, carol = peers.add("bob"), peers.add("carol")
+    peers.connect(alice, bob)
+    peers.network.run(1)
+    peers.connect(alice, carol)
+    peers.network.run(8)
+    (failure,) = failures(peers, alice)
+    assert "no more peers" in failure.reason
 
 
 def test_half_open_handshakes_are_bounded_and_forgotten() -> None:
@@ -208,10 +315,10 @@ def test_half_open_handshakes_are_bounded_and_forgotten() -> None:
         peers.add(f"mad {number}")
         peers.connect((f"mad {number}", 1), bob)
     peers.network.run(1)
-    assert len(peers.endpoints[bob]._lobby._answers) == 3
+    assert peers.endpoints[bob].snapshot(0).half_open == 3
     assert counters(peers, bob)["handshake_too_many"] > 0
     peers.network.run(11)
-    assert len(peers.endpoints[bob]._lobby._answers) == 0
+    assert peers.endpoints[bob].snapshot(0).half_open == 0
     assert peers.endpoints[bob].next_timeout() is None
     del dialler
 

@@ -72,7 +72,7 @@ def test_shards_of_an_abandoned_cut_do_no_harm() -> None:
 
 
 def test_memory_for_half_messages_is_bounded() -> None:
-    reassembly = Reassembly(150)
+    reassembly = Reassembly(1000)
     half = Outgoing(0, bytes(100), Delivery.BULK, 50, 0)
     more = Outgoing(1, bytes(100), Delivery.BULK, 50, 0)
     reassembly.add_untrusted(shard_of(half, 0))

@@ -1,0 +1,212 @@
+"""What cannot be sent is bounded, counted and told."""
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from p2pnode.inference.events import SendFrame
+from p2pnode.node.config import PostConfig
+from p2pnode.node.links import LinkMeter
+from p2pnode.node.post import Post, SendRefused
+from p2pnode.node.traffic import Traffic
+from p2pnode.sansio import Address, NodeId
+from p2pnode.testing.pair import Endpoints, identity_of
+from p2pnode.testing.swarm import Swarm
+from p2pnode.transport.config import TransportConfig
+from p2pnode.wire.dtypes import DType
+from p2pnode.wire.vframe import Frame, MessageType, Slice, encode_frame
+
+GHOST = identity_of("ghost").node_id
+SMALL = PostConfig(waiting_bytes=200_000, waiting_total_bytes=300_000, most_waiting=8)
+
+
+def frame(size: int) -> Frame:
+    return Frame(
+        MessageType.THINK, 1, 1, 7, slices=(Slice(DType.I8, (size,), bytes(size)),) if size else ()
+    )
+
+
+class Sending:
+    """A post on an endpoint of a virtual network.
+
+    Attributes:
+        told: What was refused, as it was told.
+    """
+
+    def __init__(self, addresses: Callable[[NodeId], tuple[Address, ...]]) -> None:
+        self.peers = Endpoints(1)
+        self.alice = self.peers.add("alice")
+        self.bob = self.peers.add("bob")
+        endpoint = self.peers.endpoints[self.alice]
+        meter = LinkMeter(endpoint, endpoint.rtt, 0.005)
+        self.post = Post(
+            self.peers.node_id(self.alice), endpoint, Traffic(), addresses, SMALL, meter
+        )
+        self.told: list[SendRefused] = []
+
+    def send(self, peer: NodeId, size: int) -> None:
+        self.peers.network.call(
+            self.alice, lambda now: self.post.send_frame(peer, frame(size), now)
+        )
+
+    def look(self) -> None:
+        now = self.peers.network.now
+        self.post.handle_timeout(now)
+        self.told += self.post.take_refused(now)
+
+
+def test_frames_that_wait_are_bounded_for_a_peer_and_in_all() -> None:
+    nowhere: dict[NodeId, Address] = {
+        identity_of(f"ghost {number}").node_id: (f"nowhere {number}", 1) for number in range(5)
+    }
+    sending = Sending(lambda peer: (nowhere[peer],))
+    for ghost in nowhere:
+        for _ in range(4):
+            sending.send(ghost, 50_000)
+    assert sending.post.waiting_bytes <= SMALL.waiting_total_bytes
+    sending.look()
+    assert {refused.peer for refused in sending.told} == set(nowhere)
+    assert all("too much waits" in refused.reason for refused in sending.told)
+    assert sending.post.counters["frame dropped: too much waits for its session"] == 15
+    for _ in range(20):
+        sending.send(next(iter(nowhere)), 1)
+    assert sending.post.counters["frame dropped: too much waits for its session"] == 15 + 15
+
+
+def test_frames_do_not_wait_where_nobody_can_be_called() -> None:
+    sending = Sending(lambda peer: (sending.bob,))
+    sending.peers.connect(sending.alice, sending.bob)
+    sending.peers.network.run(1)
+    sending.send(GHOST, 100)  # it is said to live where bob does
+    sending.look()
+    assert [refused.peer for refused in sending.told] == [GHOST]
+    assert sending.post.waiting_bytes == 0
+
+
+def test_frames_do_not_wait_for_ever() -> None:
+    sending = Sending(lambda peer: (("nowhere", 1),))
+    sending.send(GHOST, 100)
+    assert sending.post.next_timeout() == pytest.approx(SMALL.waiting_seconds)
+    sending.peers.network.run(SMALL.waiting_seconds + 0.1)
+    sending.look()
+    assert sending.told == [SendRefused(GHOST, "no session came up")]
+    assert sending.post.next_timeout() is None
+
+
+def test_what_waited_is_sent_when_the_session_is_up() -> None:
+    sending = Sending(lambda peer: (sending.bob,))
+    bob = sending.peers.node_id(sending.bob)
+    assert sending.post.room(bob) == SMALL.waiting_bytes
+    sending.send(bob, 1000)
+    sending.send(bob, 2000)
+    assert sending.post.room(bob) < SMALL.waiting_bytes - 3000
+    sending.peers.network.run(1)
+    sending.peers.network.call(sending.alice, lambda now: sending.post.connected(bob, now))
+    sending.peers.network.run(1)
+    assert sending.peers.received(sending.bob) == [
+        encode_frame(frame(1000)),
+        encode_frame(frame(2000)),
+    ]
+    assert sending.post.waiting_bytes == 0
+
+
+def test_a_dial_that_fails_drops_nothing_while_another_may_succeed() -> None:
+    sending = Sending(lambda peer: (("nowhere", 1), sending.bob))
+    bob = sending.peers.node_id(sending.bob)
+    sending.peers.network.partition([sending.alice], [sending.bob])
+    sending.send(bob, 1000)
+    sending.post.unreachable(bob)
+    assert sending.post.waiting_bytes > 0
+    sending.peers.network.run(6)
+    sending.post.unreachable(bob)
+    sending.look()
+    assert sending.told == [SendRefused(bob, "no session came up")]
+
+
+def test_a_full_send_queue_is_told_and_room_says_so_before() -> None:
+    sending = Sending(lambda peer: (sending.bob,))
+    sending.peers.connect(sending.alice, sending.bob)
+    sending.peers.network.run(1)
+    bob = sending.peers.node_id(sending.bob)
+    sending.peers.network.partition([sending.alice], [sending.bob])
+    sent = 0
+    while sending.post.room(bob) > 60_100:
+        sending.send(bob, 60_000)
+        sent += 1
+    sending.look()
+    assert sending.told == []
+    assert sent > 30
+    for _ in range(3):
+        sending.send(bob, 60_000)
+    sending.look()
+    sending.look()
+    assert sending.told == [SendRefused(bob, "send queue of the peer is full")]
+    assert sending.post.counters["frame dropped: send queue of the peer is full"] >= 2
+    sending.send(bob, 60_000)
+    sending.look()
+    assert len(sending.told) == 1  # not again at once
+    again = sending.post.next_timeout()
+    assert again is not None
+    sending.peers.network.run(again - sending.peers.network.now)
+    sending.look()
+    assert len(sending.told) == 2
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["send", "wait", "lose"]), st.integers(0, 3)), max_size=60
+    ),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_frame_is_sent_or_told_of(seed: int, steps: list[tuple[str, int]]) -> None:
+    sending = Sending(lambda peer: (("nowhere", 1), sending.bob))
+    peers = [identity_of(name).node_id for name in ("bob", "ghost", "spook", "alice 2")]
+    rng = Random(seed)
+    sent = 0
+    for step, which in steps:
+        if step == "send":
+            sending.send(peers[which], rng.randrange(1, 60_000))
+            sent += 1
+        elif step == "wait":
+            sending.peers.network.run(which)
+        else:
+            sending.post.unreachable(peers[which])
+        assert 0 <= sending.post.waiting_bytes <= SMALL.waiting_total_bytes
+        if sending.peers.endpoints[sending.alice].is_connected(peers[0]):
+            sending.post.connected(peers[0], sending.peers.network.now)
+    sending.peers.network.run(30)
+    sending.look()
+    assert sending.post.waiting_bytes == 0
+    dropped = sum(sending.post.counters.values())
+    arrived = len(sending.peers.received(sending.bob))
+    assert arrived + dropped == sent
+
+
+def test_a_stage_that_cannot_be_sent_to_is_lost_to_the_answer() -> None:
+    swarm = Swarm(1, transport=TransportConfig.simulation())
+    swarm.add("a", range(3))
+    swarm.add("b", range(3, 6))
+    swarm.introduce("a", "b")
+    assert swarm.network.run_until(swarm.is_ready, 60)
+    node, other = swarm.nodes["a"], swarm.nodes["b"]
+    lost: list[tuple[NodeId, str]] = []
+    keep = node.inference.peer_lost
+
+    def note(peer: NodeId, reason: str, now: float) -> None:
+        lost.append((peer, reason))
+        keep(peer, reason, now)
+
+    node.inference.peer_lost = note  # type: ignore[method-assign]
+    swarm.network.partition([swarm.address("a")], [swarm.address("b")])
+
+    def flood(node: object, now: float) -> None:
+        for _ in range(100):
+            swarm.nodes["a"]._on_inference(SendFrame(other.node_id, frame(60_000)), now)
+
+    swarm.call("a", flood)
+    swarm.network.run(0.3)
+    assert (other.node_id, "cannot be sent to: send queue of the peer is full") in lost
+    assert any("cannot be sent to" in line for line in node.log)

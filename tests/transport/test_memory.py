@@ -1,0 +1,231 @@
+"""Memory holds: of one peer, of all together, and counted as it really is."""
+
+import tracemalloc
+from contextlib import suppress
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from p2pnode.errors import LocalProtocolError, RemoteProtocolError
+from p2pnode.sansio import Address
+from p2pnode.testing.links import Link
+from p2pnode.testing.pair import Endpoints, connected_pair
+from p2pnode.transport.config import TransportConfig
+from p2pnode.transport.events import Delivery, PeerUnresponsive
+from p2pnode.transport.frames import Shard
+from p2pnode.transport.memory import Pool, Share
+from p2pnode.transport.messages import LEAST_SHARD, MOST_PARTIALS, Outgoing, Reassembly
+from p2pnode.transport.outbound import Outbound
+from p2pnode.transport.packets import DroppedError
+from p2pnode.transport.snapshot import TransportSnapshot
+
+SIMULATION = TransportConfig.simulation()
+KIB = 1024
+
+
+def snapshot(peers: Endpoints, address: Address) -> TransportSnapshot:
+    return peers.endpoints[address].snapshot(peers.network.now)
+
+
+def shard(message: int, length: int, count: int, index: int, rng: Random) -> Shard:
+    size = -(-length // count)
+    size = size if index < count - 1 else length - size * (count - 1)
+    return Shard(Delivery.BULK, message, length, count, index, rng.randbytes(size))
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "present"),
+    [(500, 2, 1), (2_000, 4, 3), (65_536, 58, 57), (65_536, 136, 135), (65_536, 223, 222)],
+)
+def test_what_unfinished_messages_hold_is_what_is_accounted(
+    length: int, count: int, present: int
+) -> None:
+    rng = Random(1)
+    reassembly = Reassembly(1 << 30)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for message in range(100):
+        for index in range(present):
+            reassembly.add_untrusted(shard(message, length, count, index, rng))
+    really = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert really < 1.05 * reassembly.share.held
+    if present > count / 2 > 2:
+        assert really > 0.9 * reassembly.share.held
+
+
+@pytest.mark.parametrize("length", [1, 1_000, 5_000, 65_536])
+@pytest.mark.parametrize("shard_size", [485, 1137, 16_320])
+def test_what_queued_messages_hold_is_what_is_accounted(length: int, shard_size: int) -> None:
+    payloads = [Random(number).randbytes(length) for number in range(50)]
+    outbound = Outbound(SIMULATION, Pool(1 << 30))
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for payload in payloads:
+        outbound.add(payload, Delivery.BULK, shard_size, 0.001)
+    while message := outbound.next_waiting(bulk=True):
+        message.on_sent(message.next_index())
+    really = tracemalloc.get_traced_memory()[0] - before + sum(map(len, payloads))
+    tracemalloc.stop()
+    assert really < 1.1 * outbound.share.held + 2 * KIB
+
+
+def test_one_byte_shards_are_refused() -> None:
+    reassembly = Reassembly(1 << 24, least_shard=LEAST_SHARD)
+    with pytest.raises(DroppedError, match="223 bytes in 223 shards"):
+        reassembly.add_untrusted(shard(0, 223, 223, 0, Random(1)))
+    assert len(reassembly) == reassembly.share.held == 0
+
+
+@given(length=st.integers(1, 65_536), path=st.sampled_from([548, 1020, 1152, 1200, 1472, 65_507]))
+def test_every_honest_cut_is_taken(length: int, path: int) -> None:
+    message = Outgoing(0, bytes(length), Delivery.BULK, path - 63, 0)
+    reassembly = Reassembly(1 << 20, least_shard=LEAST_SHARD)
+    got = [
+        reassembly.add_untrusted(
+            Shard(Delivery.BULK, 0, length, message.count, index, message.shard(index))
+        )[0]
+        for index in range(message.count)
+    ]
+    assert got[-1] == bytes(length)
+    assert reassembly.share.held == 0
+
+
+def test_unfinished_messages_are_few() -> None:
+    reassembly = Reassembly(1 << 30)
+    for number in range(MOST_PARTIALS):
+        reassembly.add_untrusted(shard(number, 1000, 2, 0, Random(1)))
+    with pytest.raises(DroppedError) as refused:
+        reassembly.add_untrusted(shard(MOST_PARTIALS, 1000, 2, 0, Random(1)))
+    assert refused.value.reason == "reassembly_too_many"
+    reassembly.add_untrusted(shard(0, 1000, 2, 1, Random(1)))
+    reassembly.add_untrusted(shard(MOST_PARTIALS, 1000, 2, 0, Random(1)))
+
+
+def test_messages_delivered_out_of_order_are_remembered_in_little() -> None:
+    reassembly = Reassembly(1 << 20)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(1, 16_384):
+        reassembly.add_untrusted(Shard(Delivery.BULK, number, 1, 1, 0, b"x"))
+    assert tracemalloc.get_traced_memory()[0] - before < 16 * KIB
+    tracemalloc.stop()
+    assert reassembly.add_untrusted(Shard(Delivery.BULK, 16_000, 1, 1, 0, b"x")) == (None, True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 90)), max_size=200))
+def test_a_pool_is_never_overdrawn_and_always_has_something_for_the_next(
+    wishes: list[tuple[int, int]],
+) -> None:
+    pool = Pool(1000)
+    shares = [Share(180, pool) for _ in range(6)]
+    for who, cost in wishes:
+        if cost <= shares[who].room:
+            shares[who].take(cost)
+        else:
+            with pytest.raises(LocalProtocolError):
+                shares[who].take(cost)
+        assert pool.free == 1000 - sum(share.held for share in shares)
+        assert pool.free >= 1000 * 0.8**6 - 1
+        assert max(share.held for share in shares) <= 180
+
+
+def test_idle_pieces_of_messages_are_forgotten_and_counted() -> None:
+    config = replace(SIMULATION, partial_idle=20.0)
+    peers, alice, bob = connected_pair(1, config=config)
+    peers.network.intercept = lambda source, _, payload: source != alice or len(payload) < 1000
+    peers.send(alice, bob, bytes(5_500), Delivery.BULK)  # only its last shard gets through
+    peers.network.run(0.5)
+    held = snapshot(peers, bob).receiving_bytes
+    assert held == 0  # equal shards: none is small
+    peers.network.intercept = None
+    peers.network.run(1)
+    assert peers.received(bob) == [bytes(5_500)]
+
+    connection = peers.endpoints[bob]._by_peer[peers.node_id(alice)]
+    connection._reassembly.add_untrusted(shard(7, 1000, 2, 0, Random(1)))
+    assert snapshot(peers, bob).receiving_bytes > 0
+    peers.network.run(40)
+    assert snapshot(peers, bob).receiving_bytes == 0
+    assert snapshot(peers, bob).counters["partial_message_abandoned"] == 1
+
+
+def test_mute_peers_together_are_sent_only_what_all_unproven_may_have() -> None:
+    config = replace(SIMULATION, unproven_bytes=2048 * KIB)
+    peers = Endpoints(2)
+    hub = peers.add("hub", config=config)
+    mutes = [peers.add(f"mute {number}") for number in range(30)]
+    for mute in mutes:
+        peers.connect(mute, hub)
+        peers.network.run(0.2)
+    peers.network.intercept = lambda source, _, __: source == hub
+    accepted = refused = 0
+    for _ in range(10):
+        for mute in mutes:
+            try:
+                peers.send(hub, mute, bytes(60_000))
+                accepted += 60_000
+            except LocalProtocolError:
+                refused += 1
+    assert refused > 0
+    assert accepted <= 2048 * KIB
+    assert peers.endpoints[hub].room(peers.node_id(mutes[-1])) < 60_000
+    late = peers.add("late")
+    peers.network.intercept = lambda source, _, __: source in (hub, late)
+    peers.connect(late, hub)
+    peers.network.run(0.5)
+    assert peers.endpoints[hub].room(peers.node_id(late)) >= 40_000
+    peers.network.run(30)
+    assert snapshot(peers, hub).sending_bytes == 0
+
+
+def test_a_peer_that_falls_silent_is_sent_little_until_it_answers() -> None:
+    config = replace(SIMULATION, mute_queue_bytes=256 * KIB)
+    peers, alice, bob = connected_pair(3, config=config)
+    endpoint, peer = peers.endpoints[alice], peers.node_id(bob)
+    assert endpoint.room(peer) < 256 * KIB  # nothing was acknowledged yet
+    peers.send(alice, bob, b"hello")
+    peers.network.run(15)
+    assert endpoint.is_proven(peer)
+    assert endpoint.room(peer) > 1024 * KIB
+    peers.network.partition([alice], [bob])
+    peers.send(alice, bob, bytes(1000))
+    peers.network.run(2)
+    assert any(isinstance(event, PeerUnresponsive) for event in peers.events(alice))
+    assert endpoint.room(peer) < 256 * KIB
+    peers.network.heal()
+    peers.network.run(2)
+    assert endpoint.room(peer) > 1024 * KIB
+
+
+@given(seed=st.integers(0, 2**32), ends=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_all_memory_comes_back(seed: int, ends: bool) -> None:
+    peers, alice, bob = connected_pair(seed, Link(latency=(0.01, 0.02), rate=1e6, queue=20_000))
+    rng = Random(seed)
+    for _ in range(20):
+        peers.send(alice, bob, rng.randbytes(rng.randrange(60_000)), Delivery(rng.randrange(2)))
+        peers.send(bob, alice, rng.randbytes(rng.randrange(60_000)), Delivery(rng.randrange(2)))
+        peers.network.run(0.01)
+    assert snapshot(peers, alice).sending_bytes > 0
+    if ends:
+        peers.network.call(alice, lambda now: peers.endpoints[alice].close_all("over", now))
+    peers.network.run(20)
+    for who in (alice, bob):
+        assert snapshot(peers, who).sending_bytes == snapshot(peers, who).receiving_bytes == 0
+
+
+def test_a_hostile_filler_leaves_room_for_the_others() -> None:
+    pool = Pool(1 << 21)
+    fillers = [Reassembly(1 << 19, pool) for _ in range(9)]
+    rng = Random(1)
+    for number in range(200):
+        for filler in fillers:
+            with suppress(RemoteProtocolError):
+                filler.add_untrusted(shard(number, 60_000, 60, 0, rng))
+    honest = Reassembly(1 << 19, pool)
+    for index in range(58):
+        honest.add_untrusted(shard(0, 65_536, 58, index, rng))
+    assert honest._floor == 1
