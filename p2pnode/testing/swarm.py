@@ -193,12 +193,14 @@ class Swarm:
 
     def compute(self, name: str, request: ComputeRequested, *, delay: float = 0.0) -> None:
         """Let the engine of ``name`` do its work, and give the result ``delay`` seconds late."""
-        node = self.nodes[name]
-        result = run_work(self._engines[node.node_id], request.work, lambda: 0.0)
-        rows = 0
-        if isinstance(request.work, Forward):
-            rows = sum(batch.rows for batch in request.work.batches) * len(request.work.layers)
-        self.finish(name, request.job, result, delay=delay + rows * self._layer_seconds)
+        work = request.work
+        seconds = 0.0
+        if isinstance(work, Forward):
+            rows = sum(batch.rows for batch in work.batches)
+            seconds = rows * len(work.layers) * self._layer_seconds
+        clock = iter((0.0, seconds))  # read once before the engine's part and once after it
+        result = run_work(self._engines[self.nodes[name].node_id], work, lambda: next(clock))
+        self.finish(name, request.job, result, delay=delay + seconds)
 
     def finish(self, name: str, job: int, result: WorkResult, *, delay: float = 0.0) -> None:
         """Give ``name`` the result of a job, unless the machine has started anew by then."""
@@ -240,7 +242,7 @@ class Swarm:
 
     def _true_cost(self) -> StageCost:
         layer_us = round(self._layer_seconds * 1e6)
-        return StageCost(10, layer_us, layer_us, layer_us * 1000)
+        return StageCost(0, layer_us, 0, layer_us * 1000)
 
     def _engine(self, model_seed: int, layers: range) -> NumpyEngine:
         n_layers, d_model, n_heads, n_kv_heads = self._shape
