@@ -1,17 +1,13 @@
 """Runs a scenario: every run of it is a swarm of whole production nodes on the virtual network."""
 
 import hashlib
-import multiprocessing
-import os
-import signal
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from p2pnode.engine.base import Sampling
-from p2pnode.engine.threads import limit_blas_threads
 from p2pnode.inference.events import (
     ChainBroken,
     GenerationFailed,
@@ -20,6 +16,7 @@ from p2pnode.inference.events import (
 )
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.sansio import Address
+from p2pnode.testing.runs import carry_out
 from p2pnode.testing.scenario import Kill, Run, Scenario
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.config import TransportConfig
@@ -82,7 +79,7 @@ def simulate(
     """
     runs = (scenario.undisturbed, *scenario.runs)
     outcomes: list[Outcome] = []
-    for outcome in _outcomes(scenario, runs, min(jobs or _cores(), len(runs))):
+    for outcome in carry_out(perform, scenario, runs, jobs):
         outcomes.append(outcome)
         progress(len(outcomes) / len(runs))
     return outcomes[0], outcomes[1:]
@@ -99,32 +96,7 @@ def unlike(first: Sequence[Outcome], second: Sequence[Outcome]) -> list[Run]:
 
 def perform(scenario: Scenario, run: Run) -> Outcome:
     """Carry out one run."""
-    limit_blas_threads(1)  # the runs share out the cores
     return _Experiment(scenario, run).outcome()
-
-
-def _outcomes(scenario: Scenario, runs: Sequence[Run], jobs: int) -> Iterator[Outcome]:
-    if jobs == 1:
-        for run in runs:
-            yield perform(scenario, run)
-        return
-    # Spawned workers hash strings each in its own way: what leans on a set's order shows.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, initializer=_ignore_interrupts) as pool:
-        yield from pool.imap(_perform, [(scenario, run) for run in runs])
-
-
-def _perform(task: tuple[Scenario, Run]) -> Outcome:
-    return perform(*task)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
