@@ -1,7 +1,5 @@
 """Runs a scenario: every run of it is a swarm of whole production nodes on the virtual network."""
 
-import hashlib
-import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +13,10 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.sansio import Address
 from p2pnode.testing.runs import carry_out
 from p2pnode.testing.scenario import Kill, Run, Scenario
 from p2pnode.testing.swarm import Swarm
+from p2pnode.testing.traffic_hash import TrafficHash
 from p2pnode.transport.config import TransportConfig
 
 _FIRST_PROMPT_TOKEN = 3
@@ -124,12 +122,13 @@ class _Experiment:
             n_heads=model.heads,
             n_kv_heads=model.kv_heads,
             layer_seconds=model.layer_seconds,
+            kv_bytes=model.kv_bytes,
             transport=replace(TransportConfig.simulation(), fec=run.fec),
         )
         self._network = self._swarm.network
         self._names = [member.name for member in scenario.members]
-        self._traffic = hashlib.blake2b(digest_size=16)
-        self._network.intercept = self._watch
+        self._traffic = TrafficHash(lambda: self._network.now)
+        self._network.intercept = self._traffic.watch
         self._connections: dict[tuple[str, bytes, int], Counter[str]] = {}
         self._shown: list[float] = []
         self._begun: _Reading | None = None
@@ -174,12 +173,6 @@ class _Experiment:
         return GenerationRequest(prompt, self._question.tokens, Sampling(), frozenset(), wait=30.0)
 
     # Watching
-
-    def _watch(self, source: Address, destination: Address, payload: bytes) -> bool:
-        moment = round(self._network.now * 1e6)
-        head = struct.pack("<QI", moment, len(payload))
-        self._traffic.update(head + f"{source} {destination}".encode())
-        return True
 
     def _on_token(self, name: str, token: TokenProduced) -> None:
         self._shown.append(self._network.now)
