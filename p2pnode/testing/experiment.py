@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 from p2pnode.engine.base import Sampling
 from p2pnode.inference.events import (
@@ -83,7 +84,16 @@ def simulate(
     return outcomes[0], outcomes[1:]
 
 
-def unlike(first: Sequence[Outcome], second: Sequence[Outcome]) -> list[Run]:
+class Told(Protocol):
+    """What came of a run, as far as its story goes."""
+
+    @property
+    def run(self) -> Run: ...
+    @property
+    def trace_hash(self) -> str: ...
+
+
+def unlike(first: Sequence[Told], second: Sequence[Told]) -> list[Run]:
     """Return the runs that did not tell the same story twice."""
     return [
         one.run
