@@ -162,5 +162,5 @@ def _broke(row: dict[str, Any]) -> int:
     return sum(bool(run["broke"]) for run in row["runs"])
 
 
-def _cell(value: float) -> str:
+def _cell(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -87,11 +87,18 @@ class LocalNode:
         self._process.kill()
         self._process.wait()
 
-    def stop(self) -> None:
-        """Let it leave the swarm, and wait until it is gone."""
+    def leave(self) -> None:
+        """Tell it to leave the swarm; it goes in its own time."""
         if self._process.stdin is not None:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def stop(self) -> None:
+        """Let it leave the swarm, and wait until it is gone."""
+        self.leave()
         try:
             self._process.wait(_STOPPING)
         except subprocess.TimeoutExpired:
@@ -119,6 +126,11 @@ class LocalSwarm:
         node = LocalNode(name, state, options)
         self.nodes.append(node)
         return node
+
+    def forget(self, node: LocalNode) -> None:
+        """See to the end of a node that was killed or has left; it is no longer one of ours."""
+        node.stop()
+        self.nodes.remove(node)
 
     def wait_until_serving(
         self, *, limit: float = 60.0, show: Callable[[list[NodeSnapshot]], None] | None = None
