@@ -7,20 +7,41 @@ from pathlib import Path
 import pytest
 
 from p2pnode.testing.experiment import simulate
+from p2pnode.testing.hostile import WAYS
 from p2pnode.testing.report import failures, report
 from p2pnode.testing.scenario import Scenario, read_scenario
 
 FOLDER = Path(__file__).parents[2] / "simulations"
 PATHS = sorted((FOLDER / "scenarios").glob("*.toml"))
+HOSTILE = FOLDER / "scenarios" / "hostile-members.toml"
 
 
-@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+@pytest.fixture(params=[path for path in PATHS if path != HOSTILE], ids=lambda path: path.stem)
 def scenario(request: pytest.FixtureRequest) -> Scenario:
     return read_scenario(request.param)
 
 
 def test_there_are_some() -> None:
-    assert [path.stem for path in PATHS] == ["home-wifi", "loss-sweep", "partition", "peer-death"]
+    assert [path.stem for path in PATHS] == [
+        "home-wifi",
+        "hostile-members",
+        "loss-sweep",
+        "partition",
+        "peer-death",
+    ]
+
+
+def test_the_hostile_scenario_is_what_it_says() -> None:
+    """Three of twelve, fifty seeds, every way, and ten answers before none may be in a plan."""
+    scenario = read_scenario(HOSTILE)
+    hostile = scenario.hostile
+    assert hostile is not None
+    assert (len(scenario.members), hostile.members) == (9, 3)
+    assert len(scenario.seeds) >= 50
+    assert hostile.ways == tuple(WAYS)
+    assert (hostile.answers, scenario.question.seconds) == (10, 60.0)
+    for layer in range(scenario.model.layers):
+        assert sum(layer in member.layers for member in scenario.members) == 3
 
 
 def test_each_has_a_baseline_of_the_same_runs(scenario: Scenario) -> None:
