@@ -21,6 +21,8 @@ MOST_GROWTH = 5.0
 """Percent by which the requester's memory may grow once it has settled."""
 
 _TOKENS = 40
+_STARTING = 90.0  # seconds until all have loaded their layers
+_GLANCE = 0.2
 _PATIENCE = 60.0  # seconds without a word of the node, after which an answer has failed
 _SETTLING = 180.0  # seconds until caches are warm and logs full: memory counts from then on
 _HOLDERS = 2  # of each third of the layers, when all are there
@@ -158,11 +160,21 @@ class _Soak:
                 self._join(third)
         for node, _ in self._holders.values():
             node.wait_until_up()
-        self._swarm.wait_until_serving()
+        self._wait_until_all_serve()
         self._expected = [self._ask(question, lambda event: None) for question in _QUESTIONS]
         self._descriptors = self._process.num_fds()
         self._began = time.monotonic()
-        self._tally.events.clear()
+        self._tally = Tally()
+
+    def _wait_until_all_serve(self) -> None:
+        """Wait until the requester, which holds nothing itself, sees everybody serve."""
+        began = time.monotonic()
+        while self._serving < set(self._holders):
+            if time.monotonic() - began > _STARTING:
+                missing = sorted(set(self._holders) - self._serving)
+                raise UserError(f"not serving after {_STARTING:.0f} s: {', '.join(missing)}")
+            time.sleep(_GLANCE)
+            self._look_around()
 
     def run(self, tell: Callable[[float], None]) -> None:
         """Ask one answer after another until the time is up."""

@@ -134,7 +134,7 @@ class Fades(Conduct):
 class Accuses(Conduct):
     """Calls one honest member after the other suspect or dead, by claims and by digests."""
 
-    interval = 0.25
+    interval = 0.5
 
     def __init__(self, member: HostileMember) -> None:
         super().__init__(member)

@@ -36,6 +36,7 @@ Ending: TypeAlias = Literal["right", "wrong", "failed", "unfinished"]
 
 _MODEL_SEED = 5
 _SETTLING = 60.0  # virtual seconds for a swarm to find itself and load its layers, at most
+_GLANCE = 0.1
 _MEETING = 4.0  # then to hear of the hostile ones
 _MOST_BROKEN = 200
 """Repairs after which an answer is given up as one that never ends: a round trip each, they can
@@ -185,7 +186,8 @@ class _HostileRun:
         """Let them meet, ask one question after the other, and look at each answer."""
         swarm, network = self._swarm, self._network
         swarm.introduce(*self._honest)
-        network.run_until(swarm.is_ready, _SETTLING)
+        while not swarm.is_ready() and network.now < _SETTLING:
+            network.run(_GLANCE)  # to look after each datagram would cost more than the rest
         for member in self._members:
             member.appear()
         network.run(_MEETING)

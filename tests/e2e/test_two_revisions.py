@@ -82,7 +82,7 @@ def ask(
 
 
 def test_two_revisions_answer_as_one_and_mend_each_other(nodes: Nodes) -> None:
-    expected = {}
+    expected: dict[bool, list[int]] = {}
     for sampled in (False, True):
         for asker in ("ours-low", "theirs-low"):
             for chain in (("ours-low", "theirs-high"), ("theirs-low", "ours-high")):
