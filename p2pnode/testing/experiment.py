@@ -1,17 +1,12 @@
 """Runs a scenario: every run of it is a swarm of whole production nodes on the virtual network."""
 
-import hashlib
-import multiprocessing
-import os
-import signal
-import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 from p2pnode.engine.base import Sampling
-from p2pnode.engine.threads import limit_blas_threads
 from p2pnode.inference.events import (
     ChainBroken,
     GenerationFailed,
@@ -19,9 +14,10 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.sansio import Address
+from p2pnode.testing.runs import carry_out
 from p2pnode.testing.scenario import Kill, Run, Scenario
 from p2pnode.testing.swarm import Swarm
+from p2pnode.testing.traffic_hash import TrafficHash
 from p2pnode.transport.config import TransportConfig
 
 _FIRST_PROMPT_TOKEN = 3
@@ -82,13 +78,22 @@ def simulate(
     """
     runs = (scenario.undisturbed, *scenario.runs)
     outcomes: list[Outcome] = []
-    for outcome in _outcomes(scenario, runs, min(jobs or _cores(), len(runs))):
+    for outcome in carry_out(perform, scenario, runs, jobs):
         outcomes.append(outcome)
         progress(len(outcomes) / len(runs))
     return outcomes[0], outcomes[1:]
 
 
-def unlike(first: Sequence[Outcome], second: Sequence[Outcome]) -> list[Run]:
+class Told(Protocol):
+    """What came of a run, as far as its story goes."""
+
+    @property
+    def run(self) -> Run: ...
+    @property
+    def trace_hash(self) -> str: ...
+
+
+def unlike(first: Sequence[Told], second: Sequence[Told]) -> list[Run]:
     """Return the runs that did not tell the same story twice."""
     return [
         one.run
@@ -99,32 +104,7 @@ def unlike(first: Sequence[Outcome], second: Sequence[Outcome]) -> list[Run]:
 
 def perform(scenario: Scenario, run: Run) -> Outcome:
     """Carry out one run."""
-    limit_blas_threads(1)  # the runs share out the cores
     return _Experiment(scenario, run).outcome()
-
-
-def _outcomes(scenario: Scenario, runs: Sequence[Run], jobs: int) -> Iterator[Outcome]:
-    if jobs == 1:
-        for run in runs:
-            yield perform(scenario, run)
-        return
-    # Spawned workers hash strings each in its own way: what leans on a set's order shows.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, initializer=_ignore_interrupts) as pool:
-        yield from pool.imap(_perform, [(scenario, run) for run in runs])
-
-
-def _perform(task: tuple[Scenario, Run]) -> Outcome:
-    return perform(*task)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +132,13 @@ class _Experiment:
             n_heads=model.heads,
             n_kv_heads=model.kv_heads,
             layer_seconds=model.layer_seconds,
+            kv_bytes=model.kv_bytes,
             transport=replace(TransportConfig.simulation(), fec=run.fec),
         )
         self._network = self._swarm.network
         self._names = [member.name for member in scenario.members]
-        self._traffic = hashlib.blake2b(digest_size=16)
-        self._network.intercept = self._watch
+        self._traffic = TrafficHash(lambda: self._network.now)
+        self._network.intercept = self._traffic.watch
         self._connections: dict[tuple[str, bytes, int], Counter[str]] = {}
         self._shown: list[float] = []
         self._begun: _Reading | None = None
@@ -202,12 +183,6 @@ class _Experiment:
         return GenerationRequest(prompt, self._question.tokens, Sampling(), frozenset(), wait=30.0)
 
     # Watching
-
-    def _watch(self, source: Address, destination: Address, payload: bytes) -> bool:
-        moment = round(self._network.now * 1e6)
-        head = struct.pack("<QI", moment, len(payload))
-        self._traffic.update(head + f"{source} {destination}".encode())
-        return True
 
     def _on_token(self, name: str, token: TokenProduced) -> None:
         self._shown.append(self._network.now)

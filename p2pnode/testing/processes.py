@@ -7,6 +7,7 @@ stops when its standard input closes, which the operating system sees to even if
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -37,12 +38,15 @@ class LocalNode:
         address: Where it listens, ``host:port``.
     """
 
-    def __init__(self, name: str, state: Path, options: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, state: Path, options: Sequence[str], checkout: Path | None = None
+    ) -> None:
         self.name = name
         self._state = state
         self._log = (state / "log").open("w+b")
+        python = sys.executable if checkout is None else str(checkout / ".venv" / "bin" / "python")
         command = [
-            *(sys.executable, "-m", "p2pnode", "up", "--json", "--with-parent"),
+            *(python, "-m", "p2pnode", "up", "--json", "--with-parent"),
             *("--state", str(state), "--name", name, "--listen", "127.0.0.1", "--port", "0"),
             *options,
         ]
@@ -51,6 +55,8 @@ class LocalNode:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            cwd=checkout,
+            env=None if checkout is None else {**os.environ, "PYTHONPATH": str(checkout)},
             start_new_session=True,  # a Ctrl-C is ours to handle: the node is told properly
         )
         self.pid = self._process.pid
@@ -87,11 +93,18 @@ class LocalNode:
         self._process.kill()
         self._process.wait()
 
-    def stop(self) -> None:
-        """Let it leave the swarm, and wait until it is gone."""
+    def leave(self) -> None:
+        """Tell it to leave the swarm; it goes in its own time."""
         if self._process.stdin is not None:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def stop(self) -> None:
+        """Let it leave the swarm, and wait until it is gone."""
+        self.leave()
         try:
             self._process.wait(_STOPPING)
         except subprocess.TimeoutExpired:
@@ -109,16 +122,24 @@ class LocalSwarm:
         self._secret = secrets.token_hex(32)
         self.nodes: list[LocalNode] = []
 
-    def start(self, name: str, *options: str) -> LocalNode:
-        """Start a node; it is up when :meth:`LocalNode.wait_until_up` returns."""
+    def start(self, name: str, *options: str, checkout: Path | None = None) -> LocalNode:
+        """Start a node; it is up when :meth:`LocalNode.wait_until_up` returns.
+
+        ``checkout`` is that of another revision, with its own ``.venv``, to run the node from.
+        """
         state = self._directory / name
         state.mkdir(mode=0o700)
         secret = state / "swarm.secret"
         secret.touch(mode=0o600)
         secret.write_text(self._secret + "\n")
-        node = LocalNode(name, state, options)
+        node = LocalNode(name, state, options, checkout)
         self.nodes.append(node)
         return node
+
+    def forget(self, node: LocalNode) -> None:
+        """See to the end of a node that was killed or has left; it is no longer one of ours."""
+        node.stop()
+        self.nodes.remove(node)
 
     def wait_until_serving(
         self, *, limit: float = 60.0, show: Callable[[list[NodeSnapshot]], None] | None = None

@@ -57,7 +57,7 @@ def report(scenario: Scenario, undisturbed: Outcome, outcomes: Sequence[Outcome]
             {**dict(zip(_KEYS, key, strict=True)), **_figures(undisturbed, group)}
             for key, group in groups.items()
         ],
-        "trace_hash": _digest(outcome.trace_hash for outcome in (undisturbed, *outcomes)),
+        "trace_hash": digest(outcome.trace_hash for outcome in (undisturbed, *outcomes)),
     }
 
 
@@ -138,6 +138,11 @@ def changes(path: Path, found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def digest(hashes: Iterable[str]) -> str:
+    """Return one hash of several."""
+    return hashlib.blake2b(" ".join(hashes).encode(), digest_size=16).hexdigest()
+
+
 def _figures(undisturbed: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     waits = sorted(wait for outcome in outcomes for wait in outcome.waits)
     seconds = sum(outcome.seconds for outcome in outcomes)
@@ -163,8 +168,8 @@ def _figures(undisturbed: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Any
         "noticed_max_ms": _milliseconds(noticed, 1.0),
         "resumed_p50_ms": _milliseconds(paused, 0.5),
         "resumed_max_ms": _milliseconds(paused, 1.0),
-        "traffic_hash": _digest(outcome.traffic_hash for outcome in outcomes),
-        "trace_hash": _digest(outcome.trace_hash for outcome in outcomes),
+        "traffic_hash": digest(outcome.traffic_hash for outcome in outcomes),
+        "trace_hash": digest(outcome.trace_hash for outcome in outcomes),
         "runs": runs,
     }
 
@@ -198,11 +203,9 @@ def _share(total: int, tokens: int) -> float | None:
     return round(total / tokens, 1) if tokens else None
 
 
-def _digest(hashes: Iterable[str]) -> str:
-    return hashlib.blake2b(" ".join(hashes).encode(), digest_size=16).hexdigest()
-
-
 def _name(row: dict[str, Any]) -> str:
+    if "run" in row:
+        return str(row["run"])
     trouble = f", {row['trouble']}" if row["trouble"] else ""
     return f"{row['weather']}, FEC {'on' if row['fec'] else 'off'}{trouble}"
 
@@ -231,7 +234,7 @@ def _read_baseline(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a baseline", hint="write one with --write-baseline")
     rows = value["rows"]
     if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and row.keys() >= set(_KEYS) for row in rows
+        isinstance(row, dict) and ("run" in row or row.keys() >= set(_KEYS)) for row in rows
     ):
-        raise ConfigError(f"{path}: rows is a list of rows with {', '.join(_KEYS)}")
+        raise ConfigError(f"{path}: rows is a list of rows with run, or with {', '.join(_KEYS)}")
     return value

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from p2pnode.testing import links
+from p2pnode.testing.hostile import WAYS
+from p2pnode.testing.hostile_member import HOSTILE, REKEYINGS, Rekeying
 from p2pnode.testing.links import Bernoulli, GilbertElliott, Link, Loss
 from p2pnode.testing.toml_table import TomlTable
 
@@ -34,6 +36,7 @@ class ModelShape:
         heads: Attention heads; they divide ``d_model`` into even parts.
         kv_heads: Divides ``heads``.
         layer_seconds: Virtual time one layer takes for one token.
+        kv_bytes: Memory that each node offers for KV caches.
     """
 
     layers: int
@@ -41,6 +44,7 @@ class ModelShape:
     heads: int
     kv_heads: int
     layer_seconds: float
+    kv_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,31 @@ Trouble: TypeAlias = Kill | Partition
 
 
 @dataclass(frozen=True, slots=True)
+class HostileMembers:
+    """Members beside the nodes that each behave badly in a way of their own.
+
+    With them a run is not one answer of the first node but ``answers`` and then ``further`` ones,
+    one after another, asked by the nodes in turn.
+
+    Attributes:
+        members: How many.
+        ways: What they may do, by the words of :data:`~p2pnode.testing.hostile.WAYS`; each run
+            draws as many as there are members.
+        rekeying: When they may take fresh keys; each member draws one.
+        answers: Answers in which they may be believed.
+        further: Answers after those, whose plans must hold none of them.
+        pause: Virtual seconds between two answers.
+    """
+
+    members: int
+    ways: tuple[str, ...]
+    rekeying: tuple[Rekeying, ...]
+    answers: int
+    further: int
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One answer to simulate.
 
@@ -136,6 +165,7 @@ class Scenario:
         weathers: One row of the report for each; so are the next two.
         fec: Parity on, off, or both.
         troubles: What goes wrong; empty for nothing.
+        hostile: Who is hostile; None for nobody.
     """
 
     name: str
@@ -148,6 +178,7 @@ class Scenario:
     weathers: tuple[Weather, ...]
     fec: tuple[bool, ...]
     troubles: tuple[Trouble, ...]
+    hostile: HostileMembers | None = None
 
     @property
     def undisturbed(self) -> Run:
@@ -190,7 +221,10 @@ def read_scenario(path: Path) -> Scenario:
         weathers=tuple(weathers) or (Weather("no loss", Bernoulli()),),
         fec=top.flags("fec", (True,)),
         troubles=tuple(troubles),
+        hostile=_hostile(top, model, members) if "hostile" in top else None,
     )
+    if scenario.hostile is not None and troubles:
+        top.refuse("trouble", "goes wrong in one answer; with hostile there are many")
     top.finish()
     _refuse_doubles(top, scenario)
     return scenario
@@ -203,6 +237,7 @@ def _model(table: TomlTable) -> ModelShape:
         heads=table.integer("heads", 1, 128, 4),
         kv_heads=table.integer("kv_heads", 1, 128, 2),
         layer_seconds=table.number("layer_ms", 0, 1000, 0.5) / 1000,
+        kv_bytes=table.integer("kv_mib", 1, 1 << 20, 512) << 20,
     )
     if shape.d_model % (2 * shape.heads):
         table.refuse("heads", f"cut {shape.d_model} channels into even parts of one size")
@@ -312,6 +347,25 @@ def _trouble(table: TomlTable, members: tuple[Member, ...], question: Question) 
         table.refuse("kind", f"is kill or partition, not {kind!r}")
     table.finish()
     return trouble
+
+
+def _hostile(top: TomlTable, model: ModelShape, nodes: tuple[Member, ...]) -> HostileMembers:
+    table = top.table("hostile")
+    if model.layers % 3:
+        table.refuse("members", f"share out layers in thirds, and model.layers is {model.layers}")
+    ways = table.words("ways", tuple(WAYS))
+    hostile = HostileMembers(
+        members=table.integer("members", 1, len(ways), 3),
+        ways=ways,
+        rekeying=table.words("rekeying", REKEYINGS),
+        answers=table.integer("answers", 1, 1000, 10),
+        further=table.integer("further", 0, 1000, 2),
+        pause=table.number("pause_s", 0, 600, 3.0),
+    )
+    if any(member.name.startswith(HOSTILE) for member in nodes):
+        top.refuse("node", f"may hold no name that begins with {HOSTILE}")
+    table.finish()
+    return hostile
 
 
 def _names(table: TomlTable, key: str, members: tuple[Member, ...]) -> tuple[str, ...]:

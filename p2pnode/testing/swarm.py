@@ -6,6 +6,7 @@ the socket, the clock, the engine's duration and the weights are made up.
 
 from collections.abc import Callable
 from random import Random
+from typing import TypeAlias
 
 from p2pnode.engine.base import Engine, StageCost
 from p2pnode.engine.numpy_engine import NumpyEngine
@@ -18,7 +19,7 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.work import Forward, run_work
+from p2pnode.inference.work import Forward, WorkResult, run_work
 from p2pnode.membership.config import simulation as membership_simulation
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.core import NodeCore
@@ -35,6 +36,9 @@ SECRET = bytes(range(32))
 PORT = 4747
 LOADING = 0.2
 """Seconds a node takes to load its layers."""
+
+Computer: TypeAlias = Callable[[ComputeRequested], None]
+"""Takes a node's work in place of its engine."""
 
 
 class Swarm:
@@ -59,6 +63,7 @@ class Swarm:
         n_kv_heads: int = 2,
         transport: TransportConfig | None = None,
         layer_seconds: float = 0.0005,
+        kv_bytes: int = 512 << 20,
         keep_story: bool = False,
     ) -> None:
         self.network = VirtualNetwork[Address, NodeEvent](seed, link, keep_story=keep_story)
@@ -71,8 +76,11 @@ class Swarm:
         self._shape = (n_layers, d_model, n_heads, n_kv_heads)
         self._transport = transport or TransportConfig.simulation()
         self._layer_seconds = layer_seconds
+        self._kv_bytes = kv_bytes
         self._engines: dict[NodeId, Engine] = {}
         self._models: dict[NodeId, int] = {}
+        self._computers: dict[NodeId, Computer] = {}
+        self._costs: dict[NodeId, StageCost] = {}
         self._places: dict[str, int] = {}
         self._starts = 0
 
@@ -87,23 +95,44 @@ class Swarm:
         secret: bytes = SECRET,
         model_seed: int = 5,
         holds: bool = True,
+        key: str | None = None,
+        cost: StageCost | None = None,
+        computer: Computer | None = None,
     ) -> NodeCore:
-        """Start a node that knows nobody yet; adding a name again is the machine started anew."""
+        """Start a node that knows nobody yet; adding a name again is the machine started anew.
+
+        Args:
+            name: The machine, and its place on the network.
+            layers: What it holds; None to let it choose.
+            max_layers: Most it chooses.
+            secret: That of its swarm.
+            model_seed: Draws the model.
+            holds: Whether it holds layers at all.
+            key: What its identity is made of, and what it is called; its name unless told.
+            cost: What it says its layers cost; the truth unless told.
+            computer: Takes its work in place of its engine; :meth:`compute` does it all the same.
+        """
         self._starts += 1
+        key = key or name
         config = NodeConfig(
-            name=name,
+            name=key,
+            kv_bytes=self._kv_bytes,
             transport=self._transport,
             membership=membership_simulation(),
             holdings=HoldingsConfig(layers=layers, max_layers=max_layers),
         )
         address = self.address(name)
-        identity = Identity(name.encode().ljust(32, b".")[:32])
+        identity = Identity(key.encode().ljust(32, b".")[:32])
         origin = Origin(identity, secret, self._starts, (address,))
         rng = Random(f"{self._seed} {name} {self._starts}")
         node = NodeCore(config, origin, rng, self.network.now)
         self.nodes[name] = node
         self._models[node.node_id] = model_seed
         self._engines.pop(node.node_id, None)
+        self._computers.pop(node.node_id, None)
+        if computer is not None:
+            self._computers[node.node_id] = computer
+        self._costs[node.node_id] = cost or self._true_cost()
         self.network.attach(address, node, on_event=self._hearer(name, node))
         model = self._engine(model_seed, range(1)).info
         self.network.call(address, lambda now: node.use_model(model, hold=holds, now=now))
@@ -122,7 +151,7 @@ class Swarm:
     def address(self, name: str) -> Address:
         """Return where ``name`` listens; it keeps the place when it starts anew."""
         number = self._places.setdefault(name, len(self._places) + 1)
-        return (f"10.0.0.{number}", PORT)
+        return (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", PORT)
 
     def call(self, name: str, command: Callable[[NodeCore, float], object]) -> None:
         node = self.nodes[name]
@@ -160,13 +189,33 @@ class Swarm:
     def ended(self, name: str, generation: int) -> bool:
         return (name, generation) in self._ended
 
+    # Computing
+
+    def compute(self, name: str, request: ComputeRequested, *, delay: float = 0.0) -> None:
+        """Let the engine of ``name`` do its work, and give the result ``delay`` seconds late."""
+        work = request.work
+        seconds = 0.0
+        if isinstance(work, Forward):
+            rows = sum(batch.rows for batch in work.batches)
+            seconds = rows * len(work.layers) * self._layer_seconds
+        clock = iter((0.0, seconds))  # read once before the engine's part and once after it
+        result = run_work(self._engines[self.nodes[name].node_id], work, lambda: next(clock))
+        self.finish(name, request.job, result, delay=delay + seconds)
+
+    def finish(self, name: str, job: int, result: WorkResult, *, delay: float = 0.0) -> None:
+        """Give ``name`` the result of a job, unless the machine has started anew by then."""
+        node = self.nodes[name]
+        self._later(name, node, delay, lambda now: node.compute_finished(job, result, now))
+
     # The world around the cores
 
     def _hearer(self, name: str, node: NodeCore) -> Callable[[NodeEvent, float], None]:
         def hear(event: NodeEvent, now: float) -> None:
             match event:
+                case ComputeRequested() if node.node_id in self._computers:
+                    self._computers[node.node_id](event)
                 case ComputeRequested():
-                    self._compute(name, node, event)
+                    self.compute(name, event)
                 case LoadRequested(layers):
                     self._load(name, node, layers)
                 case Noted() | PeerReached() | Departed():
@@ -180,30 +229,20 @@ class Swarm:
 
         return hear
 
-    def _compute(self, name: str, node: NodeCore, request: ComputeRequested) -> None:
-        engine = self._engines[node.node_id]
-        result = run_work(engine, request.work, lambda: 0.0)
-        rows = 0
-        if isinstance(request.work, Forward):
-            rows = sum(batch.rows for batch in request.work.batches) * len(request.work.layers)
-        self._later(
-            name,
-            node,
-            rows * self._layer_seconds,
-            lambda now: node.compute_finished(request.job, result, now),
-        )
-
     def _load(self, name: str, node: NodeCore, layers: range) -> None:
         model_seed = self._models[node.node_id]
         engine = self._engine(model_seed, layers)
-        layer_us = round(self._layer_seconds * 1e6)
-        cost = StageCost(10, layer_us, layer_us, layer_us * 1000)
+        cost = self._costs[node.node_id]
 
         def loaded(now: float) -> None:
             self._engines[node.node_id] = engine
             node.layers_loaded(layers, cost, now)
 
         self._later(name, node, LOADING, loaded)
+
+    def _true_cost(self) -> StageCost:
+        layer_us = round(self._layer_seconds * 1e6)
+        return StageCost(0, layer_us, 0, layer_us * 1000)
 
     def _engine(self, model_seed: int, layers: range) -> NumpyEngine:
         n_layers, d_model, n_heads, n_kv_heads = self._shape

@@ -3,10 +3,11 @@
 import math
 import tomllib
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from p2pnode.errors import ConfigError
 
+_Word = TypeVar("_Word", bound=str)
 _MOST_BYTES = 1 << 20
 
 
@@ -76,6 +77,16 @@ class TomlTable:
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(self._word(key, value) for value in self._list(key, None))
+
+    def words(self, key: str, known: tuple[_Word, ...]) -> tuple[_Word, ...]:
+        """Return those of the ``known`` words that are listed, in their order; all by default."""
+        listed = self._list(key, known)
+        for word in listed:
+            if word not in known:
+                self.refuse(key, f"may hold {', '.join(known)}, not {word!r}")
+        if len(set(listed)) < len(listed):
+            self.refuse(key, "holds one thing twice")
+        return tuple(word for word in known if word in listed)
 
     def table(self, key: str) -> "TomlTable":
         """Return a table within, empty if it is not there."""

@@ -7,20 +7,43 @@ from pathlib import Path
 import pytest
 
 from p2pnode.testing.experiment import simulate
+from p2pnode.testing.hostile import WAYS
+from p2pnode.testing.hostile_report import hostile_failures, report_hostile
+from p2pnode.testing.hostile_run import simulate_hostile
 from p2pnode.testing.report import failures, report
 from p2pnode.testing.scenario import Scenario, read_scenario
 
 FOLDER = Path(__file__).parents[2] / "simulations"
 PATHS = sorted((FOLDER / "scenarios").glob("*.toml"))
+HOSTILE = FOLDER / "scenarios" / "hostile-members.toml"
 
 
-@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+@pytest.fixture(params=[path for path in PATHS if path != HOSTILE], ids=lambda path: path.stem)
 def scenario(request: pytest.FixtureRequest) -> Scenario:
     return read_scenario(request.param)
 
 
 def test_there_are_some() -> None:
-    assert [path.stem for path in PATHS] == ["home-wifi", "loss-sweep", "partition", "peer-death"]
+    assert [path.stem for path in PATHS] == [
+        "home-wifi",
+        "hostile-members",
+        "loss-sweep",
+        "partition",
+        "peer-death",
+    ]
+
+
+def test_the_hostile_scenario_is_what_it_says() -> None:
+    """Three of twelve, fifty seeds, every way, and ten answers before none may be in a plan."""
+    scenario = read_scenario(HOSTILE)
+    hostile = scenario.hostile
+    assert hostile is not None
+    assert (len(scenario.members), hostile.members) == (9, 3)
+    assert len(scenario.seeds) >= 50
+    assert hostile.ways == tuple(WAYS)
+    assert (hostile.answers, scenario.question.seconds) == (10, 60.0)
+    for layer in range(scenario.model.layers):
+        assert sum(layer in member.layers for member in scenario.members) == 3
 
 
 def test_each_has_a_baseline_of_the_same_runs(scenario: Scenario) -> None:
@@ -45,6 +68,31 @@ def test_each_keeps_its_promise_in_small(scenario: Scenario) -> None:
         scenario, seeds=scenario.seeds[:1], question=question, troubles=troubles
     )
     assert failures(report(small, *simulate(small, jobs=1))) == []
+
+
+def test_the_hostile_break_no_promise_in_small() -> None:
+    """Four seeds, which show all twelve ways; every node asks before the answers that count."""
+    scenario = read_scenario(HOSTILE)
+    hostile = scenario.hostile
+    assert hostile is not None
+    small = dataclasses.replace(
+        scenario,
+        seeds=(1, 2, 3, 4),
+        question=dataclasses.replace(scenario.question, tokens=8),
+        hostile=dataclasses.replace(hostile, answers=9, further=2, pause=1.5),
+    )
+    found = report_hostile(small, simulate_hostile(small))
+    assert set(found["ways"]) == set(WAYS)
+    assert hostile_failures(found) == []
+
+
+def test_the_hostile_scenario_has_a_baseline() -> None:
+    baseline = json.loads((FOLDER / "baselines" / f"{HOSTILE.stem}.json").read_text("utf-8"))
+    assert baseline["seeds"] == list(read_scenario(HOSTILE).seeds)
+    assert len(baseline["rows"]) == len(baseline["seeds"])
+    for row in baseline["rows"]:
+        assert row["right"] + row["failed"] == row["answers"]
+        assert row["planned_late"] == 0
 
 
 def test_parity_keeps_answers_quick_at_ten_percent_loss() -> None:

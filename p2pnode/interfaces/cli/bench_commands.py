@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 
@@ -120,6 +121,27 @@ def codec(tokens: int, model: str, as_json: bool) -> None:
         return
     headings, cells = measurement.table_cells(figures)
     say(table([heading.upper() for heading in headings], cells, right="lrrrrrrrrrrr"))
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench soak --minutes 9 --json")
+@click.option("--minutes", type=click.FloatRange(0.2), default=9.0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@_model_option
+@json_option
+def soak(minutes: float, seed: int, model: str, as_json: bool) -> None:
+    """Answer for minutes while peers are killed, leave and join.
+
+    Exits with 1 if a token is wrong, an answer fails, the requester's memory grows by more than
+    5 % once it has settled (minute 3), or a descriptor or a process is left.
+    """
+    from p2pnode.bench import soak as measurement
+
+    path = model_file(model)
+    with progress("killing and joining", show=not as_json) as bar:
+        figures = measurement.measure(path, minutes=minutes, seed=seed, tell=bar)
+    _report(figures, as_json)
+    if figures["broken"]:
+        raise UserError(f"the soak was not clean: {'; '.join(figures['broken'])}")
 
 
 def _report(figures: dict[str, Any], as_json: bool) -> None:

@@ -1,0 +1,52 @@
+"""Carries out the runs of a scenario, on all cores."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from p2pnode.engine.threads import limit_blas_threads
+from p2pnode.testing.scenario import Run, Scenario
+
+_T = TypeVar("_T")
+
+
+def carry_out(
+    perform: Callable[[Scenario, Run], _T],
+    scenario: Scenario,
+    runs: Sequence[Run],
+    jobs: int | None = None,
+) -> Iterator[_T]:
+    """Yield what ``perform`` makes of each run, in order.
+
+    Args:
+        perform: A function of a module, since other processes have to find it.
+        scenario: Whose runs.
+        runs: Which.
+        jobs: Processes; one a core unless told, and none but this for one.
+    """
+    jobs = min(jobs or _cores(), len(runs))
+    if jobs == 1:
+        for run in runs:
+            yield _alone((perform, scenario, run))
+        return
+    # Spawned workers hash strings each in its own way: what leans on a set's order shows.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, initializer=_ignore_interrupts) as pool:
+        yield from pool.imap(_alone, [(perform, scenario, run) for run in runs])
+
+
+def _alone(task: tuple[Callable[[Scenario, Run], _T], Scenario, Run]) -> _T:
+    perform, scenario, run = task
+    limit_blas_threads(1)  # the runs share out the cores
+    return perform(scenario, run)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches every process of the terminal; the parent ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,107 @@
+"""Nodes of this revision and of another in one swarm: the same tokens, and repairs across them.
+
+``P2PNODE_OTHER_REVISION`` names a checkout of the other with its own ``.venv``.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
+
+OTHER = os.environ.get("P2PNODE_OTHER_REVISION", "")
+TOKENS = 24
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(not OTHER, reason="P2PNODE_OTHER_REVISION names no checkout"),
+]
+
+Nodes = dict[str, LocalNode]
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """Two of each revision; either half of the layers is held by one of both."""
+    with local_swarm() as swarm:
+        first = start(swarm, "ours-low", "0:15")
+        first.wait_until_up()
+        call = ("--peer", first.address)
+        start(swarm, "ours-high", "15:30", *call)
+        start(swarm, "theirs-low", "0:15", *call, checkout=Path(OTHER))
+        start(swarm, "theirs-high", "15:30", *call, checkout=Path(OTHER))
+        for node in swarm.nodes[1:]:
+            node.wait_until_up()
+        found = {node.name: node for node in swarm.nodes}
+        until(lambda: all(sees(node) == set(found) - {node.name} for node in found.values()))
+        yield found
+
+
+def start(
+    swarm: LocalSwarm, name: str, layers: str, *options: str, checkout: Path | None = None
+) -> LocalNode:
+    return swarm.start(name, "--layers", layers, "--no-mdns", *options, checkout=checkout)
+
+
+def sees(node: LocalNode) -> set[str]:
+    """Return who serves, as ``node`` sees it; another revision's picture may have other keys."""
+    with node.client() as client:
+        peers = client.call("snapshot")["peers"]
+    return {peer["name"] for peer in peers if peer["state"] == "serving" and peer["connected"]}
+
+
+def until(holds: Callable[[], bool], limit: float = 60.0) -> None:
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < limit, "the two revisions did not find each other"
+        time.sleep(0.2)
+
+
+def ask(
+    node: LocalNode,
+    *prefer: str,
+    sampled: bool = False,
+    hear: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> tuple[list[int], list[str]]:
+    """Return the tokens, and who was in the first chain."""
+    params = {
+        "prompt": "Explain how a bicycle stays upright.",
+        "max_tokens": TOKENS,
+        "ignore_eos": True,
+        "prefer": list(prefer),
+        **({"temperature": 0.8, "seed": 3} if sampled else {}),
+    }
+    with node.client(timeout=60) as client:
+        answer = client.call("generate", params, hear)
+    return answer["token_ids"], [stage["name"] for stage in answer["plan"]["stages"]]
+
+
+def test_two_revisions_answer_as_one_and_mend_each_other(nodes: Nodes) -> None:
+    expected: dict[bool, list[int]] = {}
+    for sampled in (False, True):
+        for asker in ("ours-low", "theirs-low"):
+            for chain in (("ours-low", "theirs-high"), ("theirs-low", "ours-high")):
+                tokens, used = ask(nodes[asker], *chain, sampled=sampled)
+                assert used == list(chain)
+                assert tokens == expected.setdefault(sampled, tokens)
+    assert expected[False] != expected[True]
+
+    shown = 0
+
+    def strike(event: dict[str, Any]) -> None:
+        nonlocal shown
+        shown += event["event"] == "token"
+        if shown == TOKENS // 2:
+            nodes["theirs-high"].kill()
+
+    tokens, _ = ask(nodes["ours-low"], "ours-low", "theirs-high", hear=strike)
+    assert tokens == expected[False]
+    assert ask(nodes["theirs-low"], "theirs-low", "ours-high")[0] == expected[False]
+
+    nodes["ours-low"].kill()
+    assert ask(nodes["theirs-low"], "ours-high", sampled=True)[0] == expected[True]
