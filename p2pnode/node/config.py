@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.membership.config import MembershipConfig, lan as membership_lan
+from p2pnode.scheduler.offences import TrustConfig
 from p2pnode.transport.config import TransportConfig
 
 
@@ -62,3 +63,4 @@ class NodeConfig:
     membership: MembershipConfig = field(default_factory=membership_lan)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     holdings: HoldingsConfig = field(default_factory=HoldingsConfig)
+    trust: TrustConfig = field(default_factory=TrustConfig)

@@ -41,6 +41,7 @@ from p2pnode.node.post import Post
 from p2pnode.node.serving import Serving
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
+from p2pnode.scheduler.trust import Ledger
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import (
     DialFailed,
@@ -85,6 +86,7 @@ class NodeCore:
             now,
         )
         self.silent: set[NodeId] = set()
+        self.ledger = Ledger(config.trust)
         self.planner = DirectoryPlanner(
             self.node_id, self.advert, self.swim, self.endpoint, self.silent
         )

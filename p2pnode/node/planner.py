@@ -13,6 +13,8 @@ from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
 from p2pnode.scheduler.directory import Offer, offer_from_ad
+from p2pnode.scheduler.standing import Standing
+from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.wire.capability import CapabilityAd
 from p2pnode.wire.states import Rung
@@ -89,6 +91,29 @@ class DirectoryPlanner:
             prefer=request.prefer,
             avoid=request.avoid,
             exclude=distrusted,
+        )
+
+    def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
+        """Return a picture of this moment to plan an answer from."""
+        model = self._model()
+        offers = tuple(self.offers())
+        peers = {self._node_id, *(offer.peer for offer in offers)}
+        rungs = {peer: self.rungs(peer) for peer in sorted(peers)}
+        return PlanView(
+            wanted=Wanted(
+                requester=self._node_id,
+                space_hash32=model.space_hash32,
+                n_layers=model.n_layers,
+                d_model=model.d_model,
+                kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
+                objective=request.objective,
+                prefer=request.prefer,
+                avoid=request.avoid,
+            ),
+            offers=offers,
+            rtt_us=self.rtt_us,
+            standing=standing,
+            rungs=lambda peer: rungs.get(peer, rungs_of_mask(0)),
         )
 
     def rungs(self, peer: NodeId) -> frozenset[Rung]:
