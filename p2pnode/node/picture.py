@@ -136,7 +136,6 @@ def _member(
 ) -> PeerView:
     record = member.record
     state, reason = _member_state(core, member, ad)
-    layers = range(0) if ad is None else ad.layers
     return PeerView(
         node_id=record.node_id.hex(),
         name=core.planner.name_of(record.node_id),
@@ -144,12 +143,7 @@ def _member(
         reason=reason,
         addresses=tuple(_text(address) for address in record.addresses),
         connected=link is not None,
-        model="" if ad is None else ad.model,
-        space_hash32=0 if ad is None else ad.space_hash32,
-        layers=(layers.start, layers.stop) if layers else (0, 0),
-        decode_us=0 if ad is None else ad.decode_fixed_us + ad.decode_layer_us * len(layers),
-        kv_free_bytes=0 if ad is None else ad.kv_free_bytes,
-        device="" if ad is None else ad.device,
+        **_facts(ad),
         **_link(link, core.planner.measured_rtt(record.node_id)),
         goodput=core.links.goodput(record.node_id),
         edges=_edges(core, record.node_id),
@@ -200,13 +194,32 @@ def _sighted(
         reason=reason,
         addresses=tuple(_text(address) for address in sighting.addresses),
         connected=link is not None,
-        model="",
-        space_hash32=0,
-        layers=(0, 0),
-        decode_us=0,
-        kv_free_bytes=0,
-        device="",
+        **_facts(None),
         **_link(link, core.planner.measured_rtt(peer)),
+    )
+
+
+class _AdFacts(TypedDict):
+    model: str
+    space_hash32: int
+    layers: tuple[int, int]
+    decode_us: int
+    kv_free_bytes: int
+    device: str
+
+
+def _facts(ad: CapabilityAd | None) -> _AdFacts:
+    if ad is None:
+        return _AdFacts(
+            model="", space_hash32=0, layers=(0, 0), decode_us=0, kv_free_bytes=0, device=""
+        )
+    return _AdFacts(
+        model=ad.model,
+        space_hash32=ad.space_hash32,
+        layers=(ad.layers.start, ad.layers.stop) if ad.layers else (0, 0),
+        decode_us=ad.decode_fixed_us + ad.decode_layer_us * ad.layer_count,
+        kv_free_bytes=ad.kv_free_bytes,
+        device=ad.device,
     )
 
 

@@ -12,7 +12,7 @@ from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
-from p2pnode.scheduler.directory import Offer, offer_from_ad
+from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.transport.endpoint import Endpoint
@@ -39,7 +39,7 @@ class DirectoryPlanner:
 
     def offers(self) -> list[Offer]:
         """Return what every known node offers, ourselves included."""
-        ours = offer_from_ad(self._node_id, self._advert.compose(), alive=True)
+        ours = Offer(self._node_id, self._advert.compose())
         return [ours, *(self._offer(member, ad) for member, ad in self.members() if ad)]
 
     def members(self) -> list[tuple[Member, CapabilityAd | None]]:
@@ -165,7 +165,7 @@ class DirectoryPlanner:
         trouble = "" if member.health is Health.ALIVE else member.health.name.lower()
         if peer in self._silent:
             trouble = "silent"
-        return offer_from_ad(peer, ad, alive=not trouble, trouble=trouble)
+        return Offer(peer, ad, alive=not trouble, trouble=trouble)
 
     def _model(self) -> ModelInfo:
         if self._advert.model is None:

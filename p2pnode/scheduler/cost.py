@@ -14,6 +14,7 @@ from typing import TypeAlias
 from p2pnode.errors import ConfigError
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
+from p2pnode.wire.capability import CapabilityAd
 
 RttUs: TypeAlias = Callable[[NodeId, NodeId], float | None]
 """Round trip between two peers in microseconds, or None if nobody has measured it."""
@@ -85,20 +86,15 @@ class Price:
 def price_offers(offers: Iterable[Offer], config: CostConfig) -> dict[NodeId, Price]:
     """Price every offer; the unmeasured ones by the slowest of the measured."""
     offers = list(offers)
-    measured = [offer for offer in offers if offer.is_measured]
+    ads = [offer.ad for offer in offers if offer.is_measured]
     unmeasured = Price(
-        _worst([offer.decode_fixed_us for offer in measured], config.unmeasured_fixed_us, config),
-        _worst([offer.decode_layer_us for offer in measured], config.unmeasured_layer_us, config),
-        _worst([offer.head_us for offer in measured], config.unmeasured_layer_us, config),
+        _worst([ad.decode_fixed_us for ad in ads], config.unmeasured_fixed_us, config),
+        _worst([ad.decode_layer_us for ad in ads], config.unmeasured_layer_us, config),
+        _worst([ad.head_us for ad in ads], config.unmeasured_layer_us, config),
         measured=False,
     )
     return {
-        offer.peer: Price(
-            offer.decode_fixed_us, offer.decode_layer_us, offer.head_us, measured=True
-        )
-        if offer.is_measured
-        else unmeasured
-        for offer in offers
+        offer.peer: _as_promised(offer.ad) if offer.is_measured else unmeasured for offer in offers
     }
 
 
@@ -136,6 +132,10 @@ class Hops:
 def hidden_bytes(d_model: int) -> int:
     """Return the size of a frame that carries one token's hidden values."""
     return TOKEN_BYTES + HIDDEN_VALUE_BYTES * d_model
+
+
+def _as_promised(ad: CapabilityAd) -> Price:
+    return Price(ad.decode_fixed_us, ad.decode_layer_us, ad.head_us, measured=True)
 
 
 def _worst(measured: list[int], unmeasured: float, config: CostConfig) -> float:

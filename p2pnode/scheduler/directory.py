@@ -1,10 +1,11 @@
 """Who offers which layers, and who can be used for one session; for everyone else, why not."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from p2pnode.sansio import NodeId
+from p2pnode.sansio import Address, NodeId
 from p2pnode.wire.capability import AdState, CapabilityAd
 
 
@@ -14,63 +15,50 @@ class Offer:
 
     Attributes:
         peer: Its node id.
-        name: The name its owner gave it; not unique.
-        space_hash32: The embedding space of its model; 0 if it has none.
-        n_layers: Layers of that model.
-        d_model: Width of its hidden states.
-        layers: The layers it holds; empty if none.
-        state: Whether it is joining, serving or draining.
-        decode_fixed_us: Microseconds of a visit, whatever its length; with the next, 0 means that
-            it has not been measured.
-        decode_layer_us: Microseconds a token and layer.
-        head_us: Microseconds of the model's head, for one token.
-        prefill_layer_ns: Nanoseconds a prompt token and layer.
-        kv_free_bytes: Memory left for KV caches.
+        ad: What it says.
         alive: Whether membership believes in it.
-        device: What it computes on.
         trouble: Why it is not believed to be alive, e.g. ``suspect``; may be empty.
+        met: The moment when it was first heard of.
+        address: Where its session is; None without one.
     """
 
     peer: NodeId
-    name: str
-    space_hash32: int
-    n_layers: int
-    d_model: int
-    layers: range
-    state: AdState
-    decode_fixed_us: int
-    decode_layer_us: int
-    head_us: int
-    prefill_layer_ns: int
-    kv_free_bytes: int
+    ad: CapabilityAd
     alive: bool = True
-    device: str = ""
     trouble: str = ""
+    met: float = -math.inf
+    address: Address | None = None
+
+    @property
+    def name(self) -> str:
+        """The name its owner gave it; not unique."""
+        return self.ad.name
+
+    @property
+    def space_hash32(self) -> int:
+        return self.ad.space_hash32
+
+    @property
+    def n_layers(self) -> int:
+        return self.ad.n_layers
+
+    @property
+    def layers(self) -> range:
+        """The layers it holds, or is about to; empty if none."""
+        return self.ad.layers
+
+    @property
+    def state(self) -> AdState:
+        return self.ad.state
 
     @property
     def is_measured(self) -> bool:
-        return self.decode_fixed_us > 0 or self.decode_layer_us > 0
+        return self.ad.decode_fixed_us > 0 or self.ad.decode_layer_us > 0
 
-
-def offer_from_ad(peer: NodeId, ad: CapabilityAd, alive: bool, *, trouble: str = "") -> Offer:
-    """Read an offer off a gossiped ad."""
-    return Offer(
-        peer=peer,
-        name=ad.name,
-        space_hash32=ad.space_hash32,
-        n_layers=ad.n_layers,
-        d_model=ad.d_model,
-        layers=ad.layers,
-        state=ad.state,
-        decode_fixed_us=ad.decode_fixed_us,
-        decode_layer_us=ad.decode_layer_us,
-        head_us=ad.head_us,
-        prefill_layer_ns=ad.prefill_layer_ns,
-        kv_free_bytes=ad.kv_free_bytes,
-        alive=alive,
-        device=ad.device,
-        trouble=trouble,
-    )
+    def holding(self, layers: range) -> "Offer":
+        """Return the same with other layers."""
+        ad = replace(self.ad, first_layer=layers.start, layer_count=len(layers))
+        return replace(self, ad=ad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +175,15 @@ def _why_not(offer: Offer, demand: Demand) -> str:
         return "holds no layers"
     if offer.space_hash32 != demand.space_hash32:
         return "serves another model"
-    if (offer.n_layers, offer.d_model) != (demand.n_layers, demand.d_model):
-        return f"says this model has {offer.n_layers} layers of width {offer.d_model}"
-    if offer.layers.stop > demand.n_layers:
-        return f"claims layers {interval(offer.layers)} of {demand.n_layers}"
+    if (offer.n_layers, offer.ad.d_model) != (demand.n_layers, demand.d_model):
+        return f"says this model has {offer.n_layers} layers of width {offer.ad.d_model}"
     if offer.state is AdState.JOINING:
         return f"is still loading {interval(offer.layers)}"
     if offer.state is AdState.DRAINING:
         return "is leaving"
     if not _room(offer, demand):
         return (
-            f"has too little memory: {_mib(offer.kv_free_bytes)} free,"
+            f"has too little memory: {_mib(offer.ad.kv_free_bytes)} free,"
             f" one layer needs {_mib(demand.kv_bytes_needed(1))}"
         )
     return ""
@@ -205,7 +191,7 @@ def _why_not(offer: Offer, demand: Demand) -> str:
 
 def _room(offer: Offer, demand: Demand) -> int:
     for count in range(len(offer.layers), 0, -1):
-        if demand.kv_bytes_needed(count) <= offer.kv_free_bytes:
+        if demand.kv_bytes_needed(count) <= offer.ad.kv_free_bytes:
             return count
     return 0
 

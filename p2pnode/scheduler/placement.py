@@ -12,7 +12,7 @@ same ads agree without a word: each takes its own part of the answer and announc
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from p2pnode.errors import ConfigError
@@ -238,7 +238,7 @@ def _pack(serving: list[Offer], joining: list[Offer], n_layers: int, rates: _Rat
     for offer in joining:
         windows = _windows(n_layers, min(len(offer.layers), n_layers))
         window = _best_window(_strength(placed, n_layers, rates), windows)
-        placed.append(replace(offer, layers=window))
+        placed.append(offer.holding(window))
     return placed[len(serving) :]
 
 
@@ -258,7 +258,7 @@ def _improve(
             others = [*serving, *(other for other in settled.values() if other.peer != peer)]
             better = _better_window(offer, others, n_layers, rates)
             if better is not None:
-                settled[peer] = replace(offer, layers=better)
+                settled[peer] = offer.holding(better)
                 moved = True
         if not moved:
             break

@@ -1,6 +1,5 @@
 """Placement: holes first, then the weakest layers, and newcomers who agree without a word."""
 
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -17,31 +16,8 @@ from p2pnode.scheduler.placement import (
     settle_claims,
     should_move,
 )
+from p2pnode.testing.offers import N_LAYERS as N, an_offer, peer_id as node_id
 from p2pnode.wire.capability import AdState
-
-N = 30
-
-
-def node_id(number: int) -> NodeId:
-    return NodeId(bytes([number]) * 32)
-
-
-def an_offer(number: int, start: int, stop: int, **changes: Any) -> Offer:
-    offer = Offer(
-        peer=node_id(number),
-        name=f"peer{number}",
-        space_hash32=1,
-        n_layers=N,
-        d_model=576,
-        layers=range(start, stop),
-        state=AdState.SERVING,
-        decode_fixed_us=300,
-        decode_layer_us=600,
-        head_us=2_000,
-        prefill_layer_ns=80_000,
-        kv_free_bytes=2**30,
-    )
-    return replace(offer, **changes)
 
 
 def a_claim(number: int, start: int, stop: int) -> Offer:
@@ -179,7 +155,7 @@ def test_what_is_settled_stays_settled(
     assert {peer: len(run) for peer, run in settled.items()} == {
         claim.peer: len(claim.layers) for claim in claimed
     }
-    again = [replace(claim, layers=settled[claim.peer]) for claim in claimed]
+    again = [claim.holding(settled[claim.peer]) for claim in claimed]
     assert settle(*offers, *again) == settled
     assert settle(*reversed(again), *offers) == settled
 
@@ -213,7 +189,7 @@ class Newcomer:
 
     def _announce(self, layers: range) -> None:
         self.changes += 1
-        claim = a_claim(self.peer[0], layers.start, layers.stop)
+        claim = a_claim(self.peer[1], layers.start, layers.stop)
         self.ads[self.peer] = (self.changes, claim)
 
 

@@ -2,39 +2,14 @@
 
 from typing import Any
 
-from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
-from p2pnode.wire.capability import AdState
+from p2pnode.testing.offers import SPACE, an_offer, peer_id as node_id
 from p2pnode.wire.states import Rung
 
-SPACE = 0xFEED
-
-
-def node_id(number: int) -> NodeId:
-    return NodeId(number.to_bytes(32, "big"))
-
-
 US = node_id(0)
-
-
-def an_offer(number: int, start: int, stop: int) -> Offer:
-    return Offer(
-        peer=node_id(number),
-        name=f"peer{number}",
-        space_hash32=SPACE,
-        n_layers=30,
-        d_model=576,
-        layers=range(start, stop),
-        state=AdState.SERVING,
-        decode_fixed_us=300,
-        decode_layer_us=600,
-        head_us=2_000,
-        prefill_layer_ns=80_000,
-        kv_free_bytes=2**30,
-    )
 
 
 def a_view(*offers: Offer, **changes: Any) -> PlanView:
