@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from p2pnode.membership.health import LIVE, Health
-from p2pnode.membership.members import Entry, Members
+from p2pnode.membership.members import Entry, Members, prefix_of
 from p2pnode.membership.messages import LAST_PREFIX, Digest, DigestEntry
 from p2pnode.membership.records import SignedRecord
 from p2pnode.sansio import NodeId
@@ -28,10 +28,6 @@ class Comparison:
     lacking: tuple[bytes, ...]
     contested: tuple[NodeId, ...]
     own_death: bool
-
-
-def prefix_of(node_id: NodeId) -> int:
-    return int.from_bytes(node_id[:8], "big")
 
 
 def digests(
@@ -58,11 +54,7 @@ def digests(
 def compare(digest: Digest, members: Members, own: SignedRecord) -> Comparison:
     """Hold a peer's digest against what we know."""
     theirs = {entry.prefix: entry for entry in digest.entries}
-    in_range = [
-        entry
-        for entry in members
-        if digest.first <= prefix_of(entry.signed.record.node_id) <= digest.last
-    ]
+    in_range = list(members.between(digest.first, digest.last))
     lacking = [payload for entry in in_range for payload in _lacking(entry, theirs)]
     own_prefix = prefix_of(own.record.node_id)
     about_us = theirs.get(own_prefix)
@@ -94,12 +86,12 @@ def pages(payloads: Iterable[bytes], room: int) -> Iterator[bytes]:
 
 
 def _entries(members: Members, own: SignedRecord, first: int, last: int) -> Iterator[DigestEntry]:
-    beliefs = [(own, Health.LEFT if own.record.left else Health.ALIVE)]
-    beliefs += [(entry.signed, entry.health) for entry in members]
-    for signed, health in beliefs:
-        prefix = prefix_of(signed.record.node_id)
-        if first <= prefix <= last:
-            yield DigestEntry(prefix, signed.record.version, health)
+    own_prefix = prefix_of(own.record.node_id)
+    if first <= own_prefix <= last:
+        health = Health.LEFT if own.record.left else Health.ALIVE
+        yield DigestEntry(own_prefix, own.record.version, health)
+    for entry in members.between(first, last):
+        yield DigestEntry(prefix_of(entry.signed.record.node_id), entry.version, entry.health)
 
 
 def _lacking(entry: Entry, theirs: Mapping[int, DigestEntry]) -> list[bytes]:

@@ -40,7 +40,7 @@ class Gossiper:
     def tell_some(self, now: float) -> None:
         """Hold one round."""
         self._not_before = now + self._config.gossip_interval
-        live = self._members.live()
+        live = self._members.live
         targets = self._rng.sample(live, min(self._config.gossip_fanout, len(live)))
         for target in targets:
             self._outbox.gossip_to(target)

@@ -113,7 +113,7 @@ class Judge:
             self._timers.stop(ChallengeDue(subject, suspicion.version))
 
     def _suspect(self, claim: Claim, now: float) -> list[Step]:
-        size = len(self._members.live()) + 1
+        size = len(self._members.live) + 1
         suspicion = Suspicion(claim.version, claim.claimant, size, self._config, now)
         self._suspicions[claim.subject] = suspicion
         self._timers.start(SuspicionOver(claim.subject, claim.version), suspicion.deadline)

@@ -14,18 +14,20 @@ class ProbeRound:
     def __init__(self, rng: Rng) -> None:
         self._rng = rng
         self._order: list[NodeId] = []
+        self._present: set[NodeId] = set()
         self._next = 0
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __contains__(self, peer: object) -> bool:
-        return peer in self._order
+        return peer in self._present
 
     def add(self, peer: NodeId) -> None:
         """Put a member somewhere in the round, if it is not there."""
-        if peer in self._order:
+        if peer in self._present:
             return
+        self._present.add(peer)
         place = self._rng.randrange(0, len(self._order) + 1)
         self._order.insert(place, peer)
         if place < self._next:
@@ -33,8 +35,9 @@ class ProbeRound:
 
     def remove(self, peer: NodeId) -> None:
         """Take a member out of the round, if it is there."""
-        if peer not in self._order:
+        if peer not in self._present:
             return
+        self._present.remove(peer)
         place = self._order.index(peer)
         del self._order[place]
         if place < self._next:
@@ -51,8 +54,8 @@ class ProbeRound:
 
     def sample(self, count: int, without: NodeId) -> list[NodeId]:
         """Return up to ``count`` random members other than ``without``."""
-        others = [peer for peer in self._order if peer != without]
-        return self._rng.sample(others, min(count, len(others)))
+        drawn = self._rng.sample(self._order, min(count + 1, len(self._order)))
+        return [peer for peer in drawn if peer != without][:count]
 
     def _reshuffle(self) -> None:
         middle = len(self._order) // 2

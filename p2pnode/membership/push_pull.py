@@ -38,7 +38,7 @@ class PushPull:
     def with_someone(self, now: float) -> None:
         """Compare with a random live member, and set the next time."""
         self._timers.start(SyncDue(), now + self._next_wait())
-        live = self._members.live()
+        live = self._members.live
         if live:
             self.begin_with(self._rng.choice(live))
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from p2pnode.errors import LocalProtocolError
-from p2pnode.membership.anti_entropy import prefix_of
 from p2pnode.membership.config import MembershipConfig
 from p2pnode.membership.coordinates import Vivaldi
 from p2pnode.membership.detector import FailureDetector, Send, Silent, Step
@@ -18,7 +17,7 @@ from p2pnode.membership.events import MembershipEvent
 from p2pnode.membership.gossip import Gossiper
 from p2pnode.membership.health import Health
 from p2pnode.membership.judgement import Judge
-from p2pnode.membership.members import Member, Members
+from p2pnode.membership.members import Member, Members, prefix_of
 from p2pnode.membership.messages import (
     Ack,
     Digest,
@@ -154,6 +153,22 @@ class Swim:
     def members(self) -> list[Member]:
         """Return every other node known, the dead and departed included."""
         return self._members.view()
+
+    def member(self, node_id: NodeId) -> Member | None:
+        """Return another node's line of the table; None if it is not in it."""
+        return self._members.member(node_id)
+
+    @property
+    def members_version(self) -> int:
+        """Grows with every change of a member's record or health."""
+        return self._members.version
+
+    def members_changed_since(self, version: int) -> list[NodeId] | None:
+        """Return who changed, joined or was forgotten since :attr:`members_version` was that.
+
+        Each once, to be read by :meth:`member`; None means too long ago: read :meth:`members`.
+        """
+        return self._members.changed_since(version)
 
     def measured_rtt(self, peer: NodeId) -> float | None:
         """Return the round trip of the latest probes of ``peer``, in seconds; None before them."""
@@ -392,7 +407,7 @@ class Swim:
     def _reconnect(self, now: float) -> None:
         """Call on one of the dead: if it lives, our accusation makes it refute."""
         self._timers.start(ReconnectDue(), now + self._config.reconnect_interval)
-        dead = self._members.with_health(Health.DEAD)
+        dead = self._members.dead
         if dead:
             self._perform(self._detector.knock(self._rng.choice(dead)), now)
 

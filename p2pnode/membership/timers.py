@@ -1,6 +1,7 @@
 """Everything that can fall due in the membership room, and when."""
 
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
 from p2pnode.membership.records import Version
@@ -84,38 +85,56 @@ Timer: TypeAlias = (
 class Timers:
     """Which timers run, each known by its value: setting one again moves it.
 
-    There are a dozen at most times, and a few per suspect, so the earliest is found by looking.
+    A heap finds the earliest, so a thousand suspicions cost no more than a few. What was moved or
+    stopped stays in the heap until it comes up, and is told by its number.
     """
 
     def __init__(self) -> None:
-        self._due: dict[Timer, float] = {}
+        self._running: dict[Timer, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._started = 0
 
     def __contains__(self, timer: object) -> bool:
-        return timer in self._due
+        return timer in self._running
 
     def start(self, timer: Timer, due: float) -> None:
-        self._due[timer] = due
+        self._started += 1
+        self._running[timer] = due, self._started
+        heappush(self._heap, (due, self._started, timer))
+        if len(self._heap) > 2 * len(self._running) + _SLACK:
+            self._heap = [(*when, each) for each, when in self._running.items()]
+            heapify(self._heap)
 
     def start_once(self, timer: Timer, due: float) -> None:
         """Start ``timer`` unless it runs."""
-        self._due.setdefault(timer, due)
+        if timer not in self._running:
+            self.start(timer, due)
 
     def start_earlier(self, timer: Timer, due: float) -> None:
         """Start ``timer``, or bring it forward; never put it off."""
-        self._due[timer] = min(due, self._due.get(timer, due))
+        running = self._running.get(timer)
+        if running is None or due < running[0]:
+            self.start(timer, due)
 
     def stop(self, timer: Timer) -> None:
-        self._due.pop(timer, None)
+        self._running.pop(timer, None)
 
     def next_due(self) -> float | None:
-        return min(self._due.values(), default=None)
+        while self._heap:
+            due, number, timer = self._heap[0]
+            if self._running.get(timer) == (due, number):
+                return due
+            heappop(self._heap)
+        return None
 
     def pop_due(self, now: float) -> Timer | None:
         """Return the earliest timer due by ``now``, which runs no longer."""
-        if not self._due:
+        due = self.next_due()
+        if due is None or due > now:
             return None
-        timer = min(self._due, key=self._due.__getitem__)
-        if self._due[timer] > now:
-            return None
-        del self._due[timer]
+        _, _, timer = heappop(self._heap)
+        del self._running[timer]
         return timer
+
+
+_SLACK = 64  # stale entries that a heap may hold besides as many as it has live ones

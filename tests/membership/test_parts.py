@@ -11,11 +11,11 @@ from hypothesis import given, strategies as st
 
 from p2pnode.errors import ConfigError
 from p2pnode.membership import MembershipConfig, lan, wan
-from p2pnode.membership.anti_entropy import digests, pages, prefix_of
+from p2pnode.membership.anti_entropy import digests, pages
 from p2pnode.membership.coordinates import Coordinate, Vivaldi
 from p2pnode.membership.dissemination import Broadcasts
 from p2pnode.membership.health import LIVE, TRANSITIONS, Evidence, Health, weigh
-from p2pnode.membership.members import Members
+from p2pnode.membership.members import Members, prefix_of
 from p2pnode.membership.messages import LAST_PREFIX
 from p2pnode.membership.probe_round import ProbeRound
 from p2pnode.membership.records import Record, SignedRecord, Version, sign_record
