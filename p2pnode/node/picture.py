@@ -7,6 +7,7 @@ from p2pnode.inference.generation import Generation
 from p2pnode.inference.phase import Phase as GenerationPhase
 from p2pnode.inference.stage import Stage
 from p2pnode.inference.terms import names_of_mask
+from p2pnode.membership.directory import Line, head_of
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.node.core import NodeCore
@@ -14,6 +15,7 @@ from p2pnode.node.dialer import Sighting
 from p2pnode.node.life import Phase
 from p2pnode.node.snapshot import EdgeView, GenerationView, NodeSnapshot, PeerView, StageView
 from p2pnode.sansio import Address, NodeId
+from p2pnode.scheduler.directory import runs_of
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
 from p2pnode.wire.capability import AdState, CapabilityAd
 
@@ -99,28 +101,20 @@ def missing_layers(core: NodeCore) -> tuple[tuple[int, int], ...]:
         return ()
     held = {
         layer
-        for offer in core.planner.offers()
-        if offer.alive
-        and offer.space_hash32 == model.space_hash32
-        and offer.state is AdState.SERVING
+        for offer in core.planner.offers_of(model.space_hash32)
+        if offer.alive and offer.state is AdState.SERVING
         for layer in offer.layers
     }
-    runs: list[tuple[int, int]] = []
-    for layer in range(model.n_layers):
-        if layer in held:
-            continue
-        if runs and runs[-1][1] == layer:
-            runs[-1] = (runs[-1][0], layer + 1)
-        else:
-            runs.append((layer, layer + 1))
-    return tuple(runs)
+    missing = runs_of(layer for layer in range(model.n_layers) if layer not in held)
+    return tuple((run.start, run.stop) for run in missing)
 
 
 def _peers(core: NodeCore, transport: TransportSnapshot) -> tuple[PeerView, ...]:
     links = {link.peer: link for link in transport.connections}
+    edges = _edges(core)
     views = {
-        member.record.node_id: _member(core, member, ad, links.get(member.record.node_id))
-        for member, ad in core.planner.members()
+        line.peer: _member(core, line, links.get(line.peer), edges.get(line.peer, ()))
+        for line in core.planner.directory
     }
     for peer, sighting in core.dialer.sightings.items():
         if peer not in views:
@@ -130,29 +124,31 @@ def _peers(core: NodeCore, transport: TransportSnapshot) -> tuple[PeerView, ...]
 
 def _member(
     core: NodeCore,
-    member: Member,
-    ad: CapabilityAd | None,
+    line: Line[CapabilityAd],
     link: ConnectionView | None,
+    edges: tuple[EdgeView, ...],
 ) -> PeerView:
-    record = member.record
-    state, reason = _member_state(core, member, ad)
+    record = line.member.record
+    state, reason = _member_state(core, line.member, line.ad)
     return PeerView(
         node_id=record.node_id.hex(),
-        name=core.planner.name_of(record.node_id),
+        name=line.name or head_of(line.peer),
         state=state,
         reason=reason,
         addresses=tuple(_text(address) for address in record.addresses),
         connected=link is not None,
-        **_facts(ad),
+        **_facts(line.ad),
         **_link(link, core.planner.measured_rtt(record.node_id)),
         goodput=core.links.goodput(record.node_id),
-        edges=_edges(core, record.node_id),
+        edges=edges,
     )
 
 
-def _edges(core: NodeCore, peer: NodeId) -> tuple[EdgeView, ...]:
-    return tuple(
-        EdgeView(
+def _edges(core: NodeCore) -> dict[NodeId, tuple[EdgeView, ...]]:
+    """Return how hidden states leave, by the peer that they leave for."""
+    views: dict[NodeId, tuple[EdgeView, ...]] = {}
+    for key, state in sorted(core.inference.edges().items()):
+        view = EdgeView(
             layer=key.layer,
             kind="prompt" if key.block else "token",
             coding=str(state.used),
@@ -162,9 +158,8 @@ def _edges(core: NodeCore, peer: NodeId) -> tuple[EdgeView, ...]:
             steps_down=dict(state.down),
             steps_up=dict(state.up),
         )
-        for key, state in sorted(core.inference.edges().items())
-        if key.peer == peer
-    )
+        views[key.peer] = (*views.get(key.peer, ()), view)
+    return views
 
 
 def _member_state(core: NodeCore, member: Member, ad: CapabilityAd | None) -> tuple[str, str]:
