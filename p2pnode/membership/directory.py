@@ -40,20 +40,18 @@ class Line(Generic[AdT]):
     """One node of the directory.
 
     Attributes:
+        peer: Its node id.
         member: What membership believes of it.
         ad: What it offers; None if it cannot be read.
         name: What it calls itself; empty if that is unknown.
         met: The moment from which it has been in the table without a gap.
     """
 
+    peer: NodeId
     member: Member
     ad: AdT | None
     name: str
     met: float
-
-    @property
-    def peer(self) -> NodeId:
-        return self.member.record.node_id
 
 
 class Directory(Generic[AdT]):
@@ -152,12 +150,12 @@ class Directory(Generic[AdT]):
                 del self._lines[peer]
             return
         if old is not None and old.member.record.ad == member.record.ad:
-            self._lines[peer] = Line(member, old.ad, old.name, old.met)
+            self._lines[peer] = Line(peer, member, old.ad, old.name, old.met)
             return
         self.decoded += 1
         ad = self._decode(member.record.ad)
         name = "" if ad is None else self._name_of(ad)
-        line = Line(member, ad, name, member.since if old is None else old.met)
+        line = Line(peer, member, ad, name, member.since if old is None else old.met)
         if old is not None:
             self._unlist(old)
         self._lines[peer] = line

@@ -333,14 +333,14 @@ class Node:
 
         Raises:
             GenerationError: There is no model here, or the prompt does not fit it.
-            UserError: A peer was named that nobody knows.
+            UserError: A peer was named that several are called.
         """
         model = self._model
         if model is None:
             raise GenerationError(
                 "this node has no model", hint="start it with: p2pnode up --model smollm2-135m"
             )
-        request = self._driver.call(lambda _: request_of(question, model, self._find_peer))
+        request = self._driver.call(lambda _: request_of(question, model, self.core.planner.meant))
         number = 0
 
         def cancel() -> None:
@@ -391,22 +391,6 @@ class Node:
     def engine(self) -> Engine | None:
         """The engine, once it has loaded; only the worker may compute with it."""
         return self._engine
-
-    def _find_peer(self, name: str) -> NodeId:
-        """Resolve a name or the head of a key."""
-        core = self.core
-        known = [core.node_id, *(one.record.node_id for one, _ in core.planner.members())]
-        wanted = name.lower()
-        found = [
-            peer
-            for peer in known
-            if core.planner.name_of(peer) == name or peer.hex().startswith(wanted)
-        ]
-        if len(found) == 1:
-            return found[0]
-        names = ", ".join(sorted(core.planner.name_of(peer) for peer in known))
-        problem = "no peer" if not found else "more than one peer"
-        raise UserError(f"{problem} is called {name!r}", hint=f"known here: {names}")
 
 
 def _is_compute_request(event: NodeEvent) -> TypeGuard[ComputeRequested]:

@@ -138,7 +138,7 @@ def _member(
         addresses=tuple(_text(address) for address in record.addresses),
         connected=link is not None,
         **_facts(line.ad),
-        **_link(link, core.planner.measured_rtt(record.node_id)),
+        **_link(core, link),
         goodput=core.links.goodput(record.node_id),
         edges=edges,
     )
@@ -190,7 +190,7 @@ def _sighted(
         addresses=tuple(_text(address) for address in sighting.addresses),
         connected=link is not None,
         **_facts(None),
-        **_link(link, core.planner.measured_rtt(peer)),
+        **_link(core, link),
     )
 
 
@@ -226,9 +226,10 @@ class _LinkFacts(TypedDict):
     last_heard_s: float | None
 
 
-def _link(link: ConnectionView | None, rtt: float | None) -> _LinkFacts:
+def _link(core: NodeCore, link: ConnectionView | None) -> _LinkFacts:
     if link is None:
         return _LinkFacts(rtt_ms=None, loss=0.0, bytes_in=0, bytes_out=0, last_heard_s=None)
+    rtt = core.planner.measured_rtt(link.peer)
     return _LinkFacts(
         rtt_ms=None if rtt is None else 1e3 * rtt,
         loss=link.loss,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Set as AbstractSet
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.errors import GenerationError, RemoteProtocolError
+from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.terms import rungs_of_mask
 from p2pnode.membership.directory import Directory, Line, head_of
@@ -12,7 +12,7 @@ from p2pnode.membership.members import Member
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
-from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
+from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
@@ -62,20 +62,7 @@ class DirectoryPlanner:
         self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
     ) -> ChainPlan | NoCover:
         """Find the cheapest chain over all layers."""
-        model = self._model()
-        return plan_chain(
-            self.offers(),
-            requester=self._node_id,
-            space_hash32=model.space_hash32,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
-            objective=request.objective,
-            prefer=request.prefer,
-            avoid=request.avoid,
-            exclude=distrusted,
-        )
+        return self.view(request, Standing(excluded=distrusted), 0.0).chain()
 
     def repair(
         self,
@@ -85,21 +72,7 @@ class DirectoryPlanner:
         distrusted: Mapping[NodeId, str],
     ) -> tuple[StageRun, ...] | NoCover:
         """Find peers for exactly the ``lost`` layers, between the two ``ends``."""
-        model = self._model()
-        return plan_repair(
-            self.offers(),
-            lost=lost,
-            upstream=ends[0],
-            downstream=ends[1],
-            space_hash32=model.space_hash32,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
-            prefer=request.prefer,
-            avoid=request.avoid,
-            exclude=distrusted,
-        )
+        return self.view(request, Standing(excluded=distrusted), 0.0).repair(lost, ends)
 
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
         """Return a picture of this moment to plan an answer from."""
@@ -117,6 +90,7 @@ class DirectoryPlanner:
                 objective=request.objective,
                 prefer=request.prefer,
                 avoid=request.avoid,
+                notes=request.notes,
             ),
             offers=offers,
             rtt_us=self.rtt_us,
@@ -173,6 +147,21 @@ class DirectoryPlanner:
             return named
         ours = [self._node_id] * (bool(text) and self._node_id.hex().startswith(text.lower()))
         return [*ours, *self.directory.find(text)]
+
+    def meant(self, text: str) -> NodeId | None:
+        """Return the one whom a person means, or None if nobody is called so.
+
+        Raises:
+            UserError: Several are.
+        """
+        found = self.find(text)
+        if len(found) > 1:
+            labels = ", ".join(self.label_of(peer) for peer in found)
+            raise UserError(
+                f"more than one peer is called {text!r}: {labels}",
+                hint="say the first letters of the key of the one you mean",
+            )
+        return found[0] if found else None
 
     def addresses_of(self, peer: NodeId) -> tuple[Address, ...]:
         member = self._swim.member(peer)

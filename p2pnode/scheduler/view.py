@@ -6,7 +6,7 @@ whole cover is computed from one picture of the swarm.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from p2pnode.sansio import NodeId
@@ -37,6 +37,7 @@ class Wanted:
         objective: What to make small: the time of a token, or that of the slowest stage.
         prefer: Peers to use for as many layers as they can do.
         avoid: Peers to use only for layers that nobody else can do.
+        notes: What the plan should say besides, in plain words.
     """
 
     requester: NodeId
@@ -47,6 +48,7 @@ class Wanted:
     objective: Objective = "latency"
     prefer: frozenset[NodeId] = frozenset()
     avoid: frozenset[NodeId] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +76,7 @@ class PlanView:
     def chain(self) -> ChainPlan | NoCover:
         """Return the best chain over all layers."""
         wanted = self.wanted
-        return plan_chain(
+        found = plan_chain(
             self.offers,
             requester=wanted.requester,
             space_hash32=wanted.space_hash32,
@@ -89,6 +91,7 @@ class PlanView:
             goodput=self.goodput,
             costs=self.costs,
         )
+        return replace(found, reasons=(*found.reasons, *wanted.notes)) if wanted.notes else found
 
     def repair(
         self,
