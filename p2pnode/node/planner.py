@@ -1,11 +1,12 @@
 """The scheduler's view of the swarm, drawn from the directory of members."""
 
-from collections.abc import Iterator, Mapping, Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping, Set as AbstractSet
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.terms import rungs_of_mask
+from p2pnode.membership.coordinates import Coordinate
 from p2pnode.membership.directory import Directory, Line, head_of
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
@@ -14,6 +15,7 @@ from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.distances import Distances
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.transport.endpoint import Endpoint
@@ -75,11 +77,11 @@ class DirectoryPlanner:
         return self.view(request, Standing(excluded=distrusted), 0.0).repair(lost, ends)
 
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
-        """Return a picture of this moment to plan an answer from."""
+        """Return a picture of ``now`` to plan an answer from."""
         model = self._model()
         offers = tuple(self.offers())
-        peers = {self._node_id, *(offer.peer for offer in offers)}
-        rungs = {peer: self.rungs(peer) for peer in sorted(peers)}
+        codings = {offer.peer: offer.ad.dtypes for offer in offers}
+        distances = self.distances(offer.peer for offer in offers)
         return PlanView(
             wanted=Wanted(
                 requester=self._node_id,
@@ -93,10 +95,24 @@ class DirectoryPlanner:
                 notes=request.notes,
             ),
             offers=offers,
-            rtt_us=self.rtt_us,
+            rtt_us=distances.rtt_us,
             standing=standing,
-            rungs=lambda peer: rungs.get(peer, rungs_of_mask(0)),
+            rungs=lambda peer: rungs_of_mask(codings.get(peer, 0)),
+            rtts_us=distances.rtts_us,
+            taken_at=now,
         )
+
+    def distances(self, peers: Iterable[NodeId]) -> Distances:
+        """Return what is known now of the round trips between ``peers`` and us."""
+        measured, places = dict[NodeId, float](), dict[NodeId, Coordinate]()
+        for peer in (self._node_id, *peers):
+            place = self._swim.place_of(peer)
+            if place is not None:
+                places[peer] = place
+            rtt = self.measured_rtt(peer)
+            if rtt is not None:
+                measured[peer] = rtt
+        return Distances(self._node_id, places, measured)
 
     def rungs(self, peer: NodeId) -> frozenset[Rung]:
         """Return the codings of hidden states that ``peer`` has advertised; f16 always."""
@@ -107,14 +123,7 @@ class DirectoryPlanner:
 
     def rtt_us(self, one: NodeId, other: NodeId) -> float | None:
         """Return the round trip between two nodes: measured where we are one, else estimated."""
-        if one == other:
-            return 0.0
-        if self._node_id in {one, other}:
-            measured = self.measured_rtt(other if one == self._node_id else one)
-            if measured is not None:
-                return measured * 1e6
-        estimate = self._swim.estimate_rtt(one, other)
-        return None if estimate is None else estimate * 1e6
+        return self.distances((one, other)).rtt_us(one, other)
 
     def measured_rtt(self, peer: NodeId) -> float | None:
         """Return our own round trip to ``peer``, in seconds.

@@ -12,10 +12,10 @@ from types import MappingProxyType
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler import reasons
 from p2pnode.scheduler.budgets import furthest
-from p2pnode.scheduler.cost import CostConfig, Goodput, Hops, Price, RttUs, price_offers
+from p2pnode.scheduler.cost import CostConfig, Goodput, Hops, Price, RttsUs, RttUs, price_offers
 from p2pnode.scheduler.directory import Candidate, Demand, Offer, Refusal, runs_of, sift
 from p2pnode.scheduler.route import Objective, Route, find
-from p2pnode.scheduler.search import Visit
+from p2pnode.scheduler.terrain import Visit
 
 _NOBODY: Mapping[NodeId, str] = MappingProxyType({})
 _DEFAULT_COSTS = CostConfig()
@@ -91,6 +91,7 @@ def plan_chain(
     exclude: Mapping[NodeId, str] = _NOBODY,
     goodput: Goodput | None = None,
     costs: CostConfig = _DEFAULT_COSTS,
+    rtts_us: RttsUs | None = None,
 ) -> ChainPlan | NoCover:
     """Choose the peers for a new session.
 
@@ -108,6 +109,7 @@ def plan_chain(
         exclude: Peers not to use at all, each with the reason as a clause ("has refused ...").
         goodput: Rates of large messages, where known.
         costs: Prices of what is unmeasured.
+        rtts_us: The round trips of many at once, for swarms of hundreds.
     """
     demand = Demand(space_hash32, n_layers, d_model, kv_bytes_needed, exclude)
     candidates, refusals, prices = _survey(tuple(offers), demand, costs)
@@ -118,7 +120,7 @@ def plan_chain(
         demand=demand,
         candidates=candidates,
         prices=prices,
-        hops=Hops(rtt_us, goodput, costs),
+        hops=Hops(rtt_us, goodput, costs, rtts_us),
         objective=objective,
         prefer=prefer,
         avoid=avoid,
@@ -154,6 +156,7 @@ def plan_repair(
     exclude: Mapping[NodeId, str] = _NOBODY,
     goodput: Goodput | None = None,
     costs: CostConfig = _DEFAULT_COSTS,
+    rtts_us: RttsUs | None = None,
 ) -> tuple[StageRun, ...] | NoCover:
     """Choose peers for just the layers that a running session has lost.
 
@@ -174,7 +177,7 @@ def plan_repair(
         demand=demand,
         candidates=candidates,
         prices=prices,
-        hops=Hops(rtt_us, goodput, costs),
+        hops=Hops(rtt_us, goodput, costs, rtts_us),
         objective="latency",
         prefer=prefer,
         avoid=avoid,

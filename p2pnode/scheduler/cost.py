@@ -8,16 +8,24 @@ and so never be measured.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import numpy as np
 
 from p2pnode.errors import ConfigError
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.terrain import Floats
 from p2pnode.wire.capability import CapabilityAd
 
 RttUs: TypeAlias = Callable[[NodeId, NodeId], float | None]
 """Round trip between two peers in microseconds, or None if nobody has measured it."""
+
+Peers: TypeAlias = tuple[NodeId, ...]
+
+RttsUs: TypeAlias = Callable[[Peers, Peers], Floats]
+"""The same from each of some peers to each of others, NaN where nobody has measured it."""
 
 Goodput: TypeAlias = Callable[[NodeId, NodeId], float | None]
 """Bytes a second that large messages reach from one peer to another, or None if unknown."""
@@ -98,7 +106,7 @@ def price_offers(offers: Iterable[Offer], config: CostConfig) -> dict[NodeId, Pr
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Hops:
     """The price of sending between any two peers.
 
@@ -106,11 +114,14 @@ class Hops:
         rtt_us: Round trips.
         goodput: Rates of large messages; None if none is known.
         config: Prices of the unmeasured.
+        rtts_us: Round trips of many at once, NaN for the unmeasured; much faster.
     """
 
     rtt_us: RttUs
     goodput: Goodput | None
     config: CostConfig
+    rtts_us: RttsUs | None = None
+    _one_way: dict[tuple[Peers, Peers], Floats] = field(default_factory=dict)
 
     def latency_us(self, source: NodeId, destination: NodeId, size: int) -> float:
         """Return how long ``size`` bytes take to arrive, in microseconds."""
@@ -121,12 +132,42 @@ class Hops:
         handover = self.config.handover_us
         return one_way + handover + self.occupancy_us(source, destination, size)
 
+    def latencies_us(self, sources: Peers, destinations: Peers, size: int) -> Floats:
+        """Return the same from each source to each destination, [from, to]."""
+        known = self._one_way.get((sources, destinations))
+        if known is None:
+            known = self._one_way[sources, destinations] = self._handovers(sources, destinations)
+        return known + self.occupancies_us(sources, destinations, size)
+
     def occupancy_us(self, source: NodeId, destination: NodeId, size: int) -> float:
         """Return how long ``size`` bytes keep the link busy: its share of a bottleneck."""
         rate = None if self.goodput is None else self.goodput(source, destination)
         if source == destination or not rate:
             return 0.0
         return size / rate * 1e6
+
+    def occupancies_us(self, sources: Peers, destinations: Peers, size: int) -> Floats:
+        """Return the same from each source to each destination, [from, to]."""
+        if self.goodput is None:
+            return np.zeros((len(sources), len(destinations)))
+        return np.array(
+            [[self.occupancy_us(one, other, size) for other in destinations] for one in sources]
+        ).reshape(len(sources), len(destinations))
+
+    def _handovers(self, sources: Peers, destinations: Peers) -> Floats:
+        """Return what hops of no bytes take, [from, to]."""
+        if self.rtts_us is None:
+            some = [[self.rtt_us(one, other) for other in destinations] for one in sources]
+            rtts = np.array(some, np.float64).reshape(len(sources), len(destinations))
+        else:
+            rtts = self.rtts_us(sources, destinations)
+        rtts[np.isnan(rtts)] = self.config.unmeasured_rtt_us
+        us: Floats = rtts / 2 + self.config.handover_us
+        numbers = {peer: number for number, peer in enumerate(destinations)}
+        for number, peer in enumerate(sources):
+            if peer in numbers:
+                us[number, numbers[peer]] = 0.0
+        return us
 
 
 def hidden_bytes(d_model: int) -> int:

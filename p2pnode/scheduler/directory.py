@@ -1,6 +1,7 @@
 """Who offers which layers, and who can be used for one session; for everyone else, why not."""
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -106,6 +107,7 @@ class Refusal:
         layers: What it holds, or is about to.
         same_space: Whether it is the right model, so that these layers could have helped.
         reason: A clause that goes on after its name: ``is still loading [10, 20)``.
+        distrusted: Whether it is excluded for what it did, or at the session's wish.
     """
 
     peer: NodeId
@@ -113,6 +115,7 @@ class Refusal:
     layers: range
     same_space: bool
     reason: str
+    distrusted: bool = False
 
     def __str__(self) -> str:
         return f"{self.label} {self.reason}"
@@ -126,14 +129,20 @@ def sift(
     labels = label_peers(in_order)
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
+    needs = [demand.kv_bytes_needed(count) for count in range(1, demand.n_layers + 1)]
     for offer in in_order:
-        reason = _why_not(offer, demand)
+        # What is needed grows with the number of layers.
+        room = min(len(offer.layers), bisect_right(needs, offer.ad.kv_free_bytes))
+        reason = _why_not(offer, demand, room)
         label = labels[offer.peer]
         if reason:
             same_space = offer.space_hash32 == demand.space_hash32
-            refusals.append(Refusal(offer.peer, label, offer.layers, same_space, reason))
+            distrusted = offer.peer in demand.exclude
+            refusals.append(
+                Refusal(offer.peer, label, offer.layers, same_space, reason, distrusted)
+            )
         else:
-            candidates.append(Candidate(offer, label, _room(offer, demand)))
+            candidates.append(Candidate(offer, label, room))
     return tuple(candidates), tuple(refusals)
 
 
@@ -165,7 +174,7 @@ def runs_of(layers: Iterable[int]) -> tuple[range, ...]:
     return tuple(runs)
 
 
-def _why_not(offer: Offer, demand: Demand) -> str:
+def _why_not(offer: Offer, demand: Demand, room: int) -> str:
     """Return why the offer is of no use, or nothing if it is."""
     if offer.peer in demand.exclude:
         return demand.exclude[offer.peer]
@@ -181,19 +190,12 @@ def _why_not(offer: Offer, demand: Demand) -> str:
         return f"is still loading {interval(offer.layers)}"
     if offer.state is AdState.DRAINING:
         return "is leaving"
-    if not _room(offer, demand):
+    if not room:
         return (
             f"has too little memory: {_mib(offer.ad.kv_free_bytes)} free,"
             f" one layer needs {_mib(demand.kv_bytes_needed(1))}"
         )
     return ""
-
-
-def _room(offer: Offer, demand: Demand) -> int:
-    for count in range(len(offer.layers), 0, -1):
-        if demand.kv_bytes_needed(count) <= offer.ad.kv_free_bytes:
-            return count
-    return 0
 
 
 def _mib(size: int) -> str:

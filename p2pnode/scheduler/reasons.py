@@ -1,11 +1,19 @@
 """Why a chain is as it is, and why another peer is not in it, in words for people."""
 
+import math
+
 from p2pnode.scheduler.directory import Candidate, Refusal, interval
 from p2pnode.scheduler.route import Route
-from p2pnode.scheduler.search import Cost, Visit, cheapest_through
+from p2pnode.scheduler.search import FEW, cheapest_through
+from p2pnode.scheduler.terrain import Cost, Visit
+
+NAMED = 8
+"""Peers that a plan names for each kind of reason, where there are too many to name all."""
 
 _NOTICEABLE_US = 50.0
 """Less than this is "no gain": it would be rounded to 0.0 ms."""
+
+_NO_CHAIN: Cost = (1 << 62, math.inf)
 
 
 def of_chain(route: Route, visits: tuple[Visit, ...]) -> tuple[str, ...]:
@@ -45,7 +53,11 @@ def of_stage(route: Route, visit: Visit) -> str:
 
 def of_refusals(refusals: tuple[Refusal, ...]) -> tuple[str, ...]:
     """Say of each peer that cannot serve why it cannot."""
-    return tuple(f"not usable: {refusal}" for refusal in refusals)
+    named = _worth_naming(refusals)
+    return (
+        *(f"not usable: {refusal}" for refusal in named),
+        *_and_more(len(refusals) - len(named), "are not usable"),
+    )
 
 
 def of_missing(
@@ -53,22 +65,29 @@ def of_missing(
 ) -> tuple[str, ...]:
     """Say which layers nobody serves, and first of all who might soon."""
     runs = " and ".join(interval(run) for run in missing)
-    others = (refusal for refusal in refusals if refusal not in near)
-    return (f"nobody can serve layers {runs} now", *map(str, near), *map(str, others))
+    close = {refusal.peer for refusal in near}
+    others = tuple(refusal for refusal in refusals if refusal.peer not in close)
+    named = _worth_naming((*near, *others))
+    more = _and_more(len(refusals) - len(named), "cannot serve them either")
+    return (f"nobody can serve layers {runs} now", *map(str, named), *more)
 
 
 def of_little_memory(
     beyond: range, candidates: tuple[Candidate, ...], refusals: tuple[Refusal, ...]
 ) -> tuple[str, ...]:
     """Say how far memory reaches, and whose is short."""
-    short = (
+    short = [
         f"{candidate.label} has memory for {candidate.room} of its {len(candidate.offer.layers)}"
         " layers"
         for candidate in candidates
         if candidate.room < len(candidate.offer.layers)
-    )
+    ]
+    if len(candidates) > FEW:
+        short = short[:NAMED] + _and_more(len(short) - NAMED, "have too little memory")
+    named = _worth_naming(refusals)
+    more = _and_more(len(refusals) - len(named), "are not usable")
     said = f"too little memory for this session: nothing is left for layers {interval(beyond)}"
-    return (said, *short, *map(str, refusals))
+    return (said, *short, *map(str, named), *more)
 
 
 def _summary(route: Route, visits: tuple[Visit, ...]) -> str:
@@ -82,13 +101,18 @@ def _summary(route: Route, visits: tuple[Visit, ...]) -> str:
 
 
 def _of_unused(route: Route, used: set[int]) -> list[str]:
+    """Say why not the others: all of a few, the nearest of many and how many more there are."""
     unused = [place for place in range(len(route.candidates)) if place not in used]
     if not unused:
         return []
     terrain = route.latency_terrain() if route.objective == "latency" else route.pace_terrain()
     through = cheapest_through(terrain)
     best = min(cost for cost in through if cost is not None)  # every chain leads through somebody
-    return [_of_one_unused(route, place, through[place], best) for place in unused]
+    nearest = unused
+    if len(route.candidates) > FEW:
+        nearest = sorted(unused, key=lambda place: through[place] or _NO_CHAIN)[:NAMED]
+    said = [_of_one_unused(route, place, through[place], best) for place in nearest]
+    return said + _and_more(len(unused) - len(nearest), "could serve, and would be dearer")
 
 
 def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -> str:
@@ -104,6 +128,21 @@ def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -
     if through[0] > best[0] and not asked:
         asked = " for a preferred peer"
     return f"avoids {candidate.label}{asked}: {price}"
+
+
+def _worth_naming(refusals: tuple[Refusal, ...]) -> tuple[Refusal, ...]:
+    """Return all of a few; of many, those whom the ledger excludes and some that come close."""
+    if len(refusals) <= FEW:
+        return refusals
+    return tuple(
+        sorted(refusals, key=lambda refusal: (not refusal.distrusted, not refusal.same_space))[
+            :NAMED
+        ]
+    )
+
+
+def _and_more(count: int, what: str) -> list[str]:
+    return [f"{count} more {what}"] if count > 0 else []
 
 
 def _ms(us: float) -> str:

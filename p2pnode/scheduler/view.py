@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
-from p2pnode.scheduler.cost import CostConfig, Goodput, RttUs
+from p2pnode.scheduler.cost import CostConfig, Goodput, RttsUs, RttUs
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.route import Objective
 from p2pnode.scheduler.standing import Standing
@@ -63,6 +63,8 @@ class PlanView:
         rungs: The codings of hidden states that a peer has advertised; f16 always.
         goodput: Rates of large messages, where known.
         costs: Prices of what is unmeasured.
+        rtts_us: The round trips of many at once.
+        taken_at: The moment.
     """
 
     wanted: Wanted
@@ -72,6 +74,8 @@ class PlanView:
     rungs: Callable[[NodeId], frozenset[Rung]] = lambda _: _F16
     goodput: Goodput | None = None
     costs: CostConfig = field(default_factory=CostConfig)
+    rtts_us: RttsUs | None = None
+    taken_at: float = 0.0
 
     def chain(self) -> ChainPlan | NoCover:
         """Return the best chain over all layers."""
@@ -90,6 +94,7 @@ class PlanView:
             exclude=self.standing.excluded,
             goodput=self.goodput,
             costs=self.costs,
+            rtts_us=self.rtts_us,
         )
         return replace(found, reasons=(*found.reasons, *wanted.notes)) if wanted.notes else found
 
@@ -119,6 +124,7 @@ class PlanView:
             exclude={**self.standing.excluded, **excluded},
             goodput=self.goodput,
             costs=self.costs,
+            rtts_us=self.rtts_us,
         )
 
     @property

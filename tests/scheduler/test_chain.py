@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from p2pnode.sansio import NodeId
+from p2pnode.scheduler import search
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
 from p2pnode.scheduler.cost import TOKEN_BYTES, CostConfig, hidden_bytes
 from p2pnode.scheduler.directory import Offer, runs_of
@@ -463,6 +464,56 @@ def test_a_chain_covers_every_layer_once_in_order_with_peers_that_serve(
     assert found.expected_us_per_token == pytest.approx(
         sum(found.hop_us) + sum(stage.cost_us for stage in found.stages)
     )
+
+
+@settings(max_examples=200)
+@given(
+    world=worlds(max_peers=6),
+    objective=st.sampled_from(["latency", "throughput"]),
+    prefer=st.frozensets(st.integers(0, 5)),
+    avoid=st.frozensets(st.integers(0, 5)),
+    repaired=st.booleans(),
+)
+def test_in_large_swarms_the_plan_is_the_same(
+    world: World,
+    objective: str,
+    prefer: frozenset[int],
+    avoid: frozenset[int],
+    repaired: bool,
+) -> None:
+    wishes: dict[str, Any] = {
+        "prefer": frozenset(map(node_id, prefer)),
+        "avoid": frozenset(map(node_id, avoid)),
+        **world.arguments(),
+    }
+
+    def found() -> object:
+        if repaired:
+            return repair(*world.offers, lost=range(1, 4), n_layers=LAYERS, **wishes)
+        return plan(*world.offers, n_layers=LAYERS, objective=objective, **wishes)
+
+    in_python = found()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "FEW", 0)
+        assert found() == in_python
+
+
+def test_in_large_swarms_the_eight_nearest_are_named_and_the_others_counted() -> None:
+    offers = [an_offer(number, 0, 30, decode_layer_us=600 + number) for number in range(1, 101)]
+    dead = [an_offer(number, 0, 30, alive=False) for number in range(200, 300)]
+    liar = an_offer(300, 0, 30)
+    found = chain(*offers, *dead, liar, exclude={liar.peer: "sent numbers that are not finite"})
+    assert runs(found) == [("peer1", 0, 30)]
+    assert [reason.split(":")[0] for reason in found.reasons[1:9]] == [
+        f"avoids peer{number}" for number in range(2, 10)
+    ]
+    assert found.reasons[9] == "91 more could serve, and would be dearer"
+    assert found.reasons[10] == "not usable: peer300 sent numbers that are not finite"
+    assert found.reasons[-1] == "93 more are not usable"
+    assert len(found.reasons) == 19
+    none = no_chain(*dead)
+    assert len(none.reasons) == 10
+    assert none.reasons[-1] == "92 more cannot serve them either"
 
 
 @given(world=worlds(max_peers=5), order=st.randoms())
