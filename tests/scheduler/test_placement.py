@@ -40,8 +40,16 @@ def test_newcomers_one_after_another_tile_the_model() -> None:
 
 def test_a_hole_comes_first_and_the_reason_says_so() -> None:
     placement = choose(an_offer(1, 0, 12), an_offer(2, 20, 30), capacity=10)
-    assert placement.layers == range(10, 20)
+    assert placement.layers == range(12, 20)
     assert placement.reason == "nobody else holds [12, 20)"
+
+
+def test_a_newcomer_with_room_for_all_takes_the_gap_and_no_more() -> None:
+    assert choose(an_offer(1, 0, 15), capacity=30).layers == range(15, 30)
+    assert choose(capacity=30).layers == range(30)  # the first of its swarm: all is a gap
+    assert choose(an_offer(1, 5, 20), capacity=30).layers == range(30)  # two gaps need both ends
+    assert choose(an_offer(1, 5, 20), capacity=8).layers == range(20, 28)
+    assert choose(an_offer(1, 0, 30), capacity=30).layers == range(30)  # no gap: as strong as it is
 
 
 def test_of_two_holes_the_one_that_it_fills() -> None:
