@@ -86,7 +86,7 @@ class NodeCore:
             now,
         )
         self.silent: set[NodeId] = set()
-        self.ledger = Ledger(config.trust)
+        self.ledger = Ledger(config.trust, self.endpoint.address_of)
         self.planner = DirectoryPlanner(
             self.node_id, self.advert, self.swim, self.endpoint, self.silent
         )

@@ -1,6 +1,7 @@
 """The scheduler's view of the swarm, drawn from the directory of members."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set as AbstractSet
+from dataclasses import replace
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
@@ -80,6 +81,9 @@ class DirectoryPlanner:
         """Return a picture of ``now`` to plan an answer from."""
         model = self._model()
         offers = tuple(self.offers())
+        if standing.places:
+            address_of = self._endpoint.address_of
+            offers = tuple(replace(offer, address=address_of(offer.peer)) for offer in offers)
         codings = {offer.peer: offer.ad.dtypes for offer in offers}
         distances = self.distances(offer.peer for offer in offers)
         return PlanView(

@@ -79,16 +79,47 @@ class Price:
         layer_us: Each layer of it.
         head_us: On top, when it ends with the model's last layer.
         measured: Whether the peer measured this itself.
+        why: Why it is not what the peer says, as a clause; empty if it is.
+        expected: What a visit is expected to take, where the peer is dearer than that for want of
+            trust; None where this is it.
     """
 
     fixed_us: float
     layer_us: float
     head_us: float
     measured: bool
+    why: str = ""
+    expected: "Price | None" = None
 
     def visit_us(self, layer_count: int, *, head: bool) -> float:
-        """Return the time a visit takes, in microseconds."""
+        """Return what a visit counts for in a plan, in microseconds."""
         return self.fixed_us + self.layer_us * layer_count + (self.head_us if head else 0.0)
+
+    def expected_us(self, layer_count: int, *, head: bool) -> float:
+        """Return the time a visit is expected to take, in microseconds."""
+        return (self.expected or self).visit_us(layer_count, head=head)
+
+    def times(self, factor: float, why: str) -> "Price":
+        """Return the same made dearer, for want of trust."""
+        return Price(
+            self.fixed_us * factor,
+            self.layer_us * factor,
+            self.head_us * factor,
+            self.measured,
+            f"{self.why}; {why}" if self.why else why,
+            self.expected or self,
+        )
+
+    def at_least(self, floor: "Price", why: str) -> "Price":
+        """Return the same, but no cheaper in anything than ``floor``, for want of trust."""
+        return Price(
+            max(self.fixed_us, floor.fixed_us),
+            max(self.layer_us, floor.layer_us),
+            max(self.head_us, floor.head_us),
+            self.measured,
+            f"{self.why}; {why}" if self.why else why,
+            self.expected or self,
+        )
 
 
 def price_offers(offers: Iterable[Offer], config: CostConfig) -> dict[NodeId, Price]:

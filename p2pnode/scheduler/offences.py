@@ -107,7 +107,8 @@ class TrustConfig:
             what counts, so log2(most / proven) offences in a row make a stranger of anybody.
         pessimism: What a stranger costs in a pause, in prices of the slowest proven peer; at least
             1. Each betrayal that is not forgotten doubles it.
-        trial: Patience with strangers as a whole: the pause after a betrayal.
+        trial: Patience with strangers as a whole: the pause after a betrayal. Longer than a few
+            answers take, or one in every few would be a trial.
         place: The same for strangers at an address that a betrayal came from.
         slowness_half_life: Seconds in which half of an observed slowness is forgotten and what the
             peer says of itself believed again.
@@ -128,8 +129,8 @@ class TrustConfig:
     proven_tokens: int = 16
     most_tokens: int = 256
     pessimism: float = 2.0
-    trial: Patience = field(default_factory=lambda: Patience(10.0, 3_600.0, 900.0))
-    place: Patience = field(default_factory=lambda: Patience(30.0, 3_600.0, 900.0))
+    trial: Patience = field(default_factory=lambda: Patience(60.0, 7_200.0, 1_800.0))
+    place: Patience = field(default_factory=lambda: Patience(60.0, 7_200.0, 1_800.0))
     slowness_half_life: float = 120.0
     gain: float = 0.25
     hopeless: float = 5.0

@@ -48,6 +48,8 @@ def of_stage(route: Route, visit: Visit) -> str:
         parts.append("preferred")
     if not route.prices[peer].measured:
         parts.append("not measured yet, so priced as slow")
+    if route.prices[peer].why:
+        parts.append(route.prices[peer].why)
     return "; ".join(parts)
 
 
@@ -92,7 +94,7 @@ def of_little_memory(
 
 def _summary(route: Route, visits: tuple[Visit, ...]) -> str:
     hops = sum(route.hops_us(visits))
-    stages = [route.visit_us(visit) for visit in visits]
+    stages = [route.expected_us(visit) for visit in visits]
     total = f"{_ms(sum(stages) + hops)} a token, {_ms(hops)} of it on the way"
     if route.objective == "latency":
         return f"least latency: {total}"
@@ -124,6 +126,8 @@ def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -
     price = f"{_signed_ms(extra)} {unit}" if abs(extra) >= _NOTICEABLE_US else "no gain"
     if not route.prices[candidate.offer.peer].measured:
         price += " (not measured yet, so priced as slow)"
+    if route.prices[candidate.offer.peer].why:
+        price += f" ({route.prices[candidate.offer.peer].why})"
     asked = ", as asked" if route.peer(place) in route.avoid else ""
     if through[0] > best[0] and not asked:
         asked = " for a preferred peer"

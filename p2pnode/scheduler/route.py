@@ -59,9 +59,10 @@ class Route:
     def peer(self, place: int) -> NodeId:
         return self.candidates[place].offer.peer
 
-    def visit_us(self, visit: Visit) -> float:
+    def expected_us(self, visit: Visit) -> float:
+        """Return the time that a visit is expected to take."""
         head = visit.layers.stop == self.demand.n_layers
-        return self.prices[self.peer(visit.place)].visit_us(len(visit.layers), head=head)
+        return self.prices[self.peer(visit.place)].expected_us(len(visit.layers), head=head)
 
     def hops_us(self, visits: tuple[Visit, ...]) -> tuple[float, ...]:
         """Return the latency of each hop, the first from the source, the last to the sink."""

@@ -18,6 +18,7 @@ An evidence machine: nothing that is noted here can be illegal, only of no more 
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from types import MappingProxyType
 
 from p2pnode.sansio import Address, NodeId
@@ -31,8 +32,14 @@ __all__ = ["Entry", "Kind", "Ledger", "Observed", "Offence", "Patience", "Standi
 class Ledger:
     """Keeps the accounts of one node. It knows no peers but those that served it."""
 
-    def __init__(self, config: TrustConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: TrustConfig | None = None,
+        address_of: Callable[[NodeId], Address | None] = lambda _: None,
+    ) -> None:
+        """``address_of`` tells where a peer's session is."""
         self._config = config or TrustConfig()
+        self._address_of = address_of
         self._pages: dict[NodeId, Page] = {}
         self._strangers = Level()
         self._trouble_since = math.inf
@@ -58,7 +65,7 @@ class Ledger:
             evidence: What was seen, for people: "no token for 3.0 s".
             now: The moment.
             share: Of the blame, above 0 and at most 1: less than 1 where others may be to blame.
-            address: Where its session was, if that is known.
+            address: Where its session was; None to look it up.
         """
         meaning = MEANINGS[offence]
         amount = meaning.weight * min(max(share, 0.0), 1.0)
@@ -69,7 +76,7 @@ class Ledger:
         page.enter(offence, meaning, amount, evidence, now, self._config)
         self.counters[f"{meaning.kind.name.lower()}: {offence.name.lower()}"] += 1
         if not was_proven:
-            self._betrayed(amount, address, now)
+            self._betrayed(amount, address or self._address_of(peer), now)
         self._make_room(peer, now)
 
     def served(self, peer: NodeId, tokens: int, now: float) -> None:
