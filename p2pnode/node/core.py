@@ -358,7 +358,7 @@ class NodeCore:
                 self.dialer.reached(peer, address)
                 self.post.connected(peer, now)
                 self.swim.join(peer, now)
-                self.inference.peer_back(peer, now)
+                self._returned(peer, now)
                 self._events.append(PeerReached(peer, address))
                 self._note(f"session with {self.planner.name_of(peer)} at {address[0]} is up")
             case PeerUnresponsive(peer, silent_for):
@@ -369,7 +369,7 @@ class NodeCore:
             case PeerResponsive(peer):
                 self.silent.discard(peer)
                 self.swim.report_responsive(peer, now)
-                self.inference.peer_back(peer, now)
+                self._returned(peer, now)
             case PeerDisconnected(peer, reason):
                 self.silent.discard(peer)
                 self.inference.peer_lost(peer, f"session closed: {reason}", now)
@@ -385,7 +385,7 @@ class NodeCore:
         match event:
             case MemberJoined(record):
                 self._note(f"{self.planner.name_of(record.node_id)} joined the swarm")
-                self.inference.peer_back(record.node_id, now)
+                self._returned(record.node_id, now)
             case MemberUpdated(record):
                 self.inference.peer_back(record.node_id, now)
             case MemberSuspected(peer, reason):
@@ -393,11 +393,16 @@ class NodeCore:
                 if not self._is_heard(peer, now):
                     self.inference.peer_lost(peer, f"suspected: {reason}", now)
             case MemberRefuted(peer):
-                self.inference.peer_back(peer, now)
+                self._returned(peer, now)
             case MemberDied(peer, reason):
                 self._forget(peer, f"dead: {reason}", now)
             case MemberLeft(peer):
                 self._forget(peer, "left the swarm", now)
+
+    def _returned(self, peer: NodeId, now: float) -> None:
+        """``peer`` is there again: whoever was away but once may be used at once."""
+        self.ledger.returned(peer, now)
+        self.inference.peer_back(peer, now)
 
     def _is_heard(self, peer: NodeId, now: float) -> bool:
         """Whether ``peer`` was heard just now: then a suspicion is bad luck and breaks no chain."""

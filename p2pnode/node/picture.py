@@ -13,9 +13,17 @@ from p2pnode.membership.members import Member
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
 from p2pnode.node.life import Phase
-from p2pnode.node.snapshot import EdgeView, GenerationView, NodeSnapshot, PeerView, StageView
+from p2pnode.node.snapshot import (
+    EdgeView,
+    GenerationView,
+    NodeSnapshot,
+    PeerView,
+    StageView,
+    TrustView,
+)
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.directory import runs_of
+from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
 from p2pnode.wire.capability import AdState, CapabilityAd
 
@@ -72,7 +80,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         kv_used_bytes=core.inference.kv_used,
         kv_total_bytes=core.config.kv_bytes,
         missing_layers=missing_layers(core),
-        peers=_peers(core, transport),
+        peers=_peers(core, transport, now),
         traffic=core.traffic.views(),
         generations=tuple(_generation(core, one) for one in core.inference.generations()),
         stages=tuple(_stage(core, one) for one in core.inference.stages()),
@@ -80,6 +88,8 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         loop_late_ms=world.loop_late_ms,
         receive_buffer_bytes=world.receive_buffer_bytes,
         log=tuple(core.log),
+        trust=tuple(_trust(core, entry) for entry in core.ledger.entries(now)),
+        strangers_believed_in_s=max(0.0, core.ledger.pause_until - now),
     )
 
 
@@ -109,11 +119,18 @@ def missing_layers(core: NodeCore) -> tuple[tuple[int, int], ...]:
     return tuple((run.start, run.stop) for run in missing)
 
 
-def _peers(core: NodeCore, transport: TransportSnapshot) -> tuple[PeerView, ...]:
+def _peers(core: NodeCore, transport: TransportSnapshot, now: float) -> tuple[PeerView, ...]:
     links = {link.peer: link for link in transport.connections}
     edges = _edges(core)
+    avoided = core.ledger.standing(now).excluded
     views = {
-        line.peer: _member(core, line, links.get(line.peer), edges.get(line.peer, ()))
+        line.peer: _member(
+            core,
+            line,
+            links.get(line.peer),
+            edges.get(line.peer, ()),
+            avoided.get(line.peer, ""),
+        )
         for line in core.planner.directory
     }
     for peer, sighting in core.dialer.sightings.items():
@@ -127,9 +144,12 @@ def _member(
     line: Line[CapabilityAd],
     link: ConnectionView | None,
     edges: tuple[EdgeView, ...],
+    avoided: str,
 ) -> PeerView:
     record = line.member.record
     state, reason = _member_state(core, line.member, line.ad)
+    if avoided and not reason:
+        reason = f"avoided: {avoided}"
     return PeerView(
         node_id=record.node_id.hex(),
         name=line.name or head_of(line.peer),
@@ -264,6 +284,21 @@ def _generation(core: NodeCore, one: Generation) -> GenerationView:
     )
 
 
+def _trust(core: NodeCore, entry: Entry) -> TrustView:
+    return TrustView(
+        peer=entry.peer.hex(),
+        name=core.planner.name_of(entry.peer),
+        kind="" if entry.kind is None else entry.kind.name.lower(),
+        offences=entry.offences,
+        evidence=entry.evidence,
+        avoided_s=entry.avoided_for,
+        reason=entry.reason,
+        factor=entry.factor,
+        proven=entry.proven,
+        layer_us=entry.layer_us,
+    )
+
+
 def _stage(core: NodeCore, stage: Stage) -> StageView:
     return StageView(
         requester=core.planner.name_of(stage.key[0]),
@@ -279,6 +314,7 @@ def _counters(core: NodeCore, transport: TransportSnapshot, world: World) -> dic
         ("node", core.counters + core.post.counters + core.parley.counters),
         ("inference", core.inference.all_counters()),
         ("membership", core.swim.counters),
+        ("trust", core.ledger.counters),
         ("transport", transport.counters),
         ("socket", dict(world.counters)),
     )
