@@ -222,6 +222,11 @@ class NodeCore:
         self.inference.compute_finished(job, result, now)
         self._settle(now)
 
+    def measured(self, cost: StageCost, now: float) -> None:
+        """Take the result of a :class:`~p2pnode.node.events.MeasureRequested`."""
+        self.serving.measured(cost, now)
+        self._settle(now)
+
     def leave(self, now: float, *, drain: float | None = None) -> None:
         """Take on nothing new, and leave once the sessions of others have finished.
 
@@ -295,9 +300,8 @@ class NodeCore:
         """Let the cores hear each other until nobody has anything left to say."""
         if not self.leaving:
             self._dial(now)
-            load = self.serving.review(now)
-            if load is not None:
-                self._events.append(load)
+            asked = (self.serving.review(now), self.serving.measurement(now))
+            self._events += [event for event in asked if event is not None]
         self._exchange(now)
         if self.leaving:
             self._depart(now)

@@ -28,7 +28,14 @@ from p2pnode.node.answers import AnswerStream, Question, request_of
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
-from p2pnode.node.events import Departed, LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.events import (
+    Departed,
+    LoadRequested,
+    MeasureRequested,
+    NodeEvent,
+    Noted,
+    PeerReached,
+)
 from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import RememberedPeer, StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
@@ -229,6 +236,8 @@ class Node:
                 self._worker.submit(
                     lambda: self._load(layers), lambda outcome: self._on_loaded(layers, outcome)
                 )
+            case MeasureRequested():
+                self._measure()
             case PeerReached(peer, address):
                 self._remember(peer, address)
             case Noted(line):
@@ -300,6 +309,18 @@ class Node:
             return
         self._engine, cost = outcome.value
         self._driver.call(lambda now: self.core.layers_loaded(layers, cost, now))
+
+    def _measure(self) -> None:
+        """Measure in the worker, where nothing else computes meanwhile."""
+        if self._engine is not None:
+            self._worker.submit(self._engine.measure, self._on_measured)
+
+    def _on_measured(self, outcome: Finished[StageCost] | Failed) -> None:
+        if isinstance(outcome, Failed):  # what is believed stays; answers do not depend on it
+            logger.warning("measuring failed: %s", outcome.error)
+            return
+        cost = outcome.value
+        self._driver.call(lambda now: self.core.measured(cost, now))
 
     def _remember(self, peer: NodeId, address: Address) -> None:
         known = self._remembered.pop(peer, RememberedPeer(peer, ()))

@@ -22,7 +22,14 @@ from p2pnode.inference.work import Forward, run_work
 from p2pnode.membership.config import simulation as membership_simulation
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.core import NodeCore
-from p2pnode.node.events import Departed, LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.events import (
+    Departed,
+    LoadRequested,
+    MeasureRequested,
+    NodeEvent,
+    Noted,
+    PeerReached,
+)
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import missing_layers
 from p2pnode.sansio import Address, NodeId
@@ -33,6 +40,8 @@ from p2pnode.transport.identity import Identity
 
 SECRET = bytes(range(32))
 PORT = 4747
+MEASURING = 0.1
+"""Seconds a measurement takes."""
 LOADING = 0.2
 """Seconds a node takes to load its layers."""
 
@@ -169,6 +178,9 @@ class Swarm:
                     self._compute(name, node, event)
                 case LoadRequested(layers):
                     self._load(name, node, layers)
+                case MeasureRequested():
+                    cost = self._cost()
+                    self._later(name, node, MEASURING, lambda now: node.measured(cost, now))
                 case Noted() | PeerReached() | Departed():
                     pass
                 case _:
@@ -196,14 +208,17 @@ class Swarm:
     def _load(self, name: str, node: NodeCore, layers: range) -> None:
         model_seed = self._models[node.node_id]
         engine = self._engine(model_seed, layers)
-        layer_us = round(self._layer_seconds * 1e6)
-        cost = StageCost(10, layer_us, layer_us, layer_us * 1000)
+        cost = self._cost()
 
         def loaded(now: float) -> None:
             self._engines[node.node_id] = engine
             node.layers_loaded(layers, cost, now)
 
         self._later(name, node, LOADING, loaded)
+
+    def _cost(self) -> StageCost:
+        layer_us = round(self._layer_seconds * 1e6)
+        return StageCost(10, layer_us, layer_us, layer_us * 1000)
 
     def _engine(self, model_seed: int, layers: range) -> NumpyEngine:
         n_layers, d_model, n_heads, n_kv_heads = self._shape
