@@ -80,14 +80,14 @@ def _offer(rng: Random, number: int, layers: int, shape: str) -> Offer:
 
 
 def _claims(rng: Random, count: int, layers: int) -> list[Offer]:
-    """Return offers of which a tenth are claims that collide, as after a power cut."""
+    """Return claims that collide, as after a power cut."""
     return [
         an_offer(
             number,
             start := rng.randrange(layers),
             rng.randint(start + 1, layers),
             n_layers=layers,
-            state=AdState.JOINING if number % 10 == 0 else AdState.SERVING,
+            state=AdState.JOINING,
             decode_layer_us=rng.randint(100, 5_000),
         )
         for number in range(1, count + 1)

@@ -4,11 +4,14 @@ import math
 
 from p2pnode.scheduler.directory import Candidate, Refusal, interval
 from p2pnode.scheduler.route import Route
-from p2pnode.scheduler.search import FEW, cheapest_through
+from p2pnode.scheduler.search import cheapest_through
 from p2pnode.scheduler.terrain import Cost, Visit
 
+MANY = 50
+"""Peers beyond which a plan does not name all."""
+
 NAMED = 8
-"""Peers that a plan names for each kind of reason, where there are too many to name all."""
+"""Peers that it names then, for each kind of reason."""
 
 _NOTICEABLE_US = 50.0
 """Less than this is "no gain": it would be rounded to 0.0 ms."""
@@ -84,7 +87,7 @@ def of_little_memory(
         for candidate in candidates
         if candidate.room < len(candidate.offer.layers)
     ]
-    if len(candidates) > FEW:
+    if len(candidates) > MANY:
         short = short[:NAMED] + _and_more(len(short) - NAMED, "have too little memory")
     named = _worth_naming(refusals)
     more = _and_more(len(refusals) - len(named), "are not usable")
@@ -111,7 +114,7 @@ def _of_unused(route: Route, used: set[int]) -> list[str]:
     through = cheapest_through(terrain)
     best = min(cost for cost in through if cost is not None)  # every chain leads through somebody
     nearest = unused
-    if len(route.candidates) > FEW:
+    if len(route.candidates) > MANY:
         nearest = sorted(unused, key=lambda place: through[place] or _NO_CHAIN)[:NAMED]
     said = [_of_one_unused(route, place, through[place], best) for place in nearest]
     return said + _and_more(len(unused) - len(nearest), "could serve, and would be dearer")
@@ -136,7 +139,7 @@ def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -
 
 def _worth_naming(refusals: tuple[Refusal, ...]) -> tuple[Refusal, ...]:
     """Return all of a few; of many, those whom the ledger excludes and some that come close."""
-    if len(refusals) <= FEW:
+    if len(refusals) <= MANY:
         return refusals
     return tuple(
         sorted(refusals, key=lambda refusal: (not refusal.distrusted, not refusal.same_space))[

@@ -2,7 +2,7 @@
 
 One sweep over the boundaries relaxes every edge of the :mod:`~p2pnode.scheduler.terrain`. Edges
 only lead forward, so one sweep is exact; it takes ``boundaries x places x (places + boundaries)``
-steps at most. In Python that is quick enough for some :data:`FEW` places; beyond,
+steps at most. In Python that is quick enough for :data:`FEW` places; beyond,
 :mod:`~p2pnode.scheduler.sweep` takes the same steps in arrays and finds the same way.
 
 The sweep does not see that two visits of one place draw on the same memory; where that matters,
@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeAlias
 from p2pnode.scheduler import sweep
 from p2pnode.scheduler.terrain import Cost, Terrain, Visit
 
-FEW = 50
-"""Places up to which plain Python is used: there it takes no longer than arrays, and it is the
+FEW = 6
+"""Places up to which plain Python is used: there it takes no longer than arrays. It is also the
 reference that the arrays are held against."""
 
 

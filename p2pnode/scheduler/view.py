@@ -17,8 +17,11 @@ from p2pnode.scheduler.route import Objective
 from p2pnode.scheduler.standing import Standing
 from p2pnode.wire.states import Rung
 
-BRIEF_STEPS = 8_000
-"""The most steps of a search that take less than 5 ms; a fifth of what two cores did in 2025."""
+BRIEF = 1_000
+"""Layers times peers up to which a search takes less than 5 ms; measured on two cores of 2025."""
+
+_MANY = 200
+"""Offers, of other models too, whose mere sorting takes as long."""
 
 _FEW_TWICE = 2
 """Places among which even the search that counts memory is brief."""
@@ -143,7 +146,7 @@ class PlanView:
         places, boundaries = len(ours), wanted.n_layers
         if wanted.objective != "latency":
             return places <= _FEW_TWICE
-        if places * boundaries * (places + boundaries) > BRIEF_STEPS:
+        if places * boundaries > BRIEF or len(self.offers) > _MANY:
             return False
         needs = {count: wanted.kv_bytes_needed(count) for count in {ad.layer_count for ad in ours}}
         return places <= _FEW_TWICE or all(ad.kv_free_bytes >= needs[ad.layer_count] for ad in ours)
