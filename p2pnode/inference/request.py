@@ -25,6 +25,7 @@ class GenerationRequest:
         avoid: Peers to spare.
         objective: ``latency`` or ``throughput``.
         activations: How stages send each other hidden states; None for the node's setting.
+        notes: What its plan should say besides, in plain words: wishes that nobody can fulfil.
     """
 
     prompt: tuple[int, ...]
@@ -36,6 +37,7 @@ class GenerationRequest:
     avoid: frozenset[NodeId] = frozenset()
     objective: Objective = "latency"
     activations: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def positions(self) -> int:

@@ -11,7 +11,7 @@ from p2pnode.errors import LocalProtocolError
 from p2pnode.membership.claimants import IsHeard
 from p2pnode.membership.claims import Claims
 from p2pnode.membership.config import MembershipConfig
-from p2pnode.membership.coordinates import Vivaldi
+from p2pnode.membership.coordinates import Coordinate, Vivaldi
 from p2pnode.membership.detector import FailureDetector, Send, Silent, Step
 from p2pnode.membership.dissemination import Broadcasts
 from p2pnode.membership.events import MembershipEvent
@@ -208,14 +208,15 @@ class Swim:
         """Return the round trip of the latest probes of ``peer``, in seconds; None before them."""
         return self._vivaldi.measured(peer)
 
+    def place_of(self, node: NodeId) -> Coordinate | None:
+        """Return where a node, ours included, lies in the space of round trips, if it is known."""
+        return self._vivaldi.own if node == self.node_id else self._vivaldi.place_of(node)
+
     def estimate_rtt(self, a: NodeId, b: NodeId) -> float | None:
         """Return the estimated round trip between two nodes, in seconds; None when unknown."""
         if a == b:
             return 0.0
-        places = [
-            self._vivaldi.own if node == self.node_id else self._vivaldi.place_of(node)
-            for node in (a, b)
-        ]
+        places = [self.place_of(node) for node in (a, b)]
         return None if places[0] is None or places[1] is None else places[0].distance(places[1])
 
     # Commands

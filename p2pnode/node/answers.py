@@ -179,9 +179,19 @@ class AnswerStream:
 
 
 def request_of(
-    question: Question, model: ModelInfo, find: Callable[[str], NodeId]
+    question: Question, model: ModelInfo, meant: Callable[[str], NodeId | None]
 ) -> GenerationRequest:
-    """Turn a face's question into the core's request; ``find`` resolves a peer's name."""
+    """Turn a face's question into the core's request.
+
+    ``meant`` resolves the name of a peer. A wish for one that nobody knows is no failure: the plan
+    says that it came to nothing.
+
+    Raises:
+        UserError: A name could mean several peers.
+    """
+    prefer = {name: meant(name) for name in question.prefer}
+    avoid = {name: meant(name) for name in question.avoid}
+    absent = [name for name, peer in (prefer | avoid).items() if peer is None]
     return GenerationRequest(
         prompt=question.prompt_ids,
         max_tokens=min(
@@ -190,8 +200,9 @@ def request_of(
         sampling=question.sampling,
         stop=frozenset() if question.ignore_eos else frozenset(model.eos_ids),
         wait=question.wait,
-        prefer=frozenset(find(name) for name in question.prefer),
-        avoid=frozenset(find(name) for name in question.avoid),
+        prefer=frozenset(peer for peer in prefer.values() if peer is not None),
+        avoid=frozenset(peer for peer in avoid.values() if peer is not None),
         objective=question.objective,
         activations=question.activations,
+        notes=tuple(f"nobody here is called {name!r}: the wish came to nothing" for name in absent),
     )

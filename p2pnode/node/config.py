@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from p2pnode.errors import ConfigError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.membership.config import MembershipConfig, lan as membership_lan
+from p2pnode.scheduler.offences import TrustConfig
 from p2pnode.transport.config import TransportConfig
 
 
@@ -97,6 +99,28 @@ class PostConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeedConfig:
+    """When a node measures itself again. A measurement takes the engine half a second.
+
+    Attributes:
+        idle: Seconds without work after which a speed that work has changed is measured anew, so
+            that a busy moment does not stick. Long enough that an answer is over. A guess.
+        confirm: Seconds without work after which the calibration at loading is measured anew: a
+            machine that was just started is busy.
+        longest: The most seconds between two measurements that do not agree; each pause is twice
+            the last.
+    """
+
+    idle: float = 15.0
+    confirm: float = 60.0
+    longest: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.idle <= self.confirm <= self.longest:
+            raise ConfigError("idle, confirm and longest are positive, and none is below the last")
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """The whole node.
 
@@ -127,3 +151,5 @@ class NodeConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     holdings: HoldingsConfig = field(default_factory=HoldingsConfig)
     post: PostConfig = field(default_factory=PostConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
+    trust: TrustConfig = field(default_factory=TrustConfig)

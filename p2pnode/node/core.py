@@ -42,6 +42,7 @@ from p2pnode.node.reach import Reach
 from p2pnode.node.serving import Serving
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
+from p2pnode.scheduler.trust import Ledger
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import (
     DialFailed,
@@ -89,6 +90,7 @@ class NodeCore:
             is_heard=self._is_heard,
         )
         self.silent: set[NodeId] = set()
+        self.ledger = Ledger(config.trust, self.endpoint.address_of)
         self.planner = DirectoryPlanner(
             self.node_id, self.advert, self.swim, self.endpoint, self.silent
         )
@@ -252,6 +254,11 @@ class NodeCore:
         self.inference.compute_finished(job, result, now)
         self._settle(now)
 
+    def measured(self, cost: StageCost, now: float) -> None:
+        """Take the result of a :class:`~p2pnode.node.events.MeasureRequested`."""
+        self.serving.measured(cost, now)
+        self._settle(now)
+
     def leave(self, now: float, *, drain: float | None = None) -> None:
         """Take on nothing new, and leave once the sessions of others have finished.
 
@@ -326,9 +333,8 @@ class NodeCore:
         """Let the cores hear each other until nobody has anything left to say."""
         if not self.leaving:
             self._dial(now)
-            load = self.serving.review(now)
-            if load is not None:
-                self._events.append(load)
+            asked = (self.serving.review(now), self.serving.measurement(now))
+            self._events += [event for event in asked if event is not None]
         self._exchange(now)
         if self.leaving:
             self._depart(now)
@@ -399,7 +405,7 @@ class NodeCore:
                 self.dialer.reached(peer, address, now)
                 self.post.connected(peer, now)
                 self.swim.join(peer, now)
-                self.inference.peer_back(peer, now)
+                self._returned(peer, now)
                 self._events.append(PeerReached(peer, address))
                 self._note(f"session with {self.planner.name_of(peer)} at {address[0]} is up")
             case PeerUnresponsive(peer, silent_for):
@@ -410,7 +416,7 @@ class NodeCore:
             case PeerResponsive(peer):
                 self.silent.discard(peer)
                 self.swim.report_responsive(peer, now)
-                self.inference.peer_back(peer, now)
+                self._returned(peer, now)
             case PeerDisconnected(peer, reason):
                 self.silent.discard(peer)
                 self.inference.peer_lost(peer, f"session closed: {reason}", now)
@@ -438,7 +444,7 @@ class NodeCore:
         match event:
             case MemberJoined(record):
                 self._note(f"{self.planner.name_of(record.node_id)} joined the swarm")
-                self.inference.peer_back(record.node_id, now)
+                self._returned(record.node_id, now)
             case MemberUpdated(record):
                 self.inference.peer_back(record.node_id, now)
             case MemberSuspected(peer, reason):
@@ -446,11 +452,16 @@ class NodeCore:
                 if not self._is_heard(peer, now):
                     self.inference.peer_lost(peer, f"suspected: {reason}", now)
             case MemberRefuted(peer):
-                self.inference.peer_back(peer, now)
+                self._returned(peer, now)
             case MemberDied(peer, reason):
                 self._forget(peer, f"dead: {reason}", now)
             case MemberLeft(peer):
                 self._forget(peer, "left the swarm", now)
+
+    def _returned(self, peer: NodeId, now: float) -> None:
+        """``peer`` is there again: whoever was away but once may be used at once."""
+        self.ledger.returned(peer, now)
+        self.inference.peer_back(peer, now)
 
     def _is_heard(self, peer: NodeId, now: float) -> bool:
         """Whether ``peer`` was heard just now: then a suspicion is bad luck and breaks no chain."""

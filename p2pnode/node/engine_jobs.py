@@ -13,7 +13,7 @@ from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Forward, Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.jobs import Failed, Finished, Job
 from p2pnode.node.core import NodeCore
-from p2pnode.node.events import LoadRequested, NodeEvent
+from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent
 from p2pnode.node.models import data_signature
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ class EngineJobs:
             return self._compute_job(event)
         if isinstance(event, LoadRequested):
             return self._load_job(event.layers)
+        if isinstance(event, MeasureRequested):
+            return Job(self._measure, _measured, math.inf)
         return None
 
     def _compute_job(self, request: ComputeRequested) -> Job[NodeCore, WorkResult]:
@@ -68,6 +70,10 @@ class EngineJobs:
             logger.exception("the engine failed")
             return WorkFailed(f"the engine failed: {error}")
 
+    def _measure(self) -> StageCost | None:
+        """Measure where nothing else computes meanwhile."""
+        return None if self._engine is None else self._engine.measure()
+
     def _load(self, layers: range) -> StageCost:
         if self._model is None:
             raise UserError("this node has no model")
@@ -81,6 +87,14 @@ class EngineJobs:
             raise
         self._engine = engine
         return cost
+
+
+def _measured(core: NodeCore, outcome: Finished[StageCost | None] | Failed, now: float) -> None:
+    """Take a measurement; where it failed, what is believed stays: no answer depends on it."""
+    if isinstance(outcome, Failed):
+        logger.warning("measuring failed: %s", outcome.error)
+    elif outcome.value is not None:
+        core.measured(outcome.value, now)
 
 
 def units_of(work: Work) -> int:

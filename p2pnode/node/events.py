@@ -16,6 +16,11 @@ class LoadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureRequested:
+    """Measure how fast the engine is now, then call :meth:`NodeCore.measured`."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerReached:
     """A session with ``peer`` came up; worth remembering for the next start."""
 
@@ -36,5 +41,11 @@ class Departed:
 
 
 NodeEvent: TypeAlias = (
-    ComputeRequested | GenerationEvent | LoadRequested | PeerReached | Noted | Departed
+    ComputeRequested
+    | GenerationEvent
+    | LoadRequested
+    | MeasureRequested
+    | PeerReached
+    | Noted
+    | Departed
 )

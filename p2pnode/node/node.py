@@ -22,7 +22,14 @@ from p2pnode.node.answers import AnswerStream, Question, request_of
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.engine_jobs import EngineJobs
-from p2pnode.node.events import Departed, LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.events import (
+    Departed,
+    LoadRequested,
+    MeasureRequested,
+    NodeEvent,
+    Noted,
+    PeerReached,
+)
 from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
@@ -31,7 +38,7 @@ from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.surroundings import Surroundings
-from p2pnode.sansio import Address, NodeId
+from p2pnode.sansio import Address
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.calibration import CalibrationSet
 
@@ -183,8 +190,8 @@ class Node:
 
     def _on_event(self, event: NodeEvent, now: float) -> None:
         match event:
-            case ComputeRequested() | LoadRequested():
-                raise AssertionError("the engine thread computes and loads")
+            case ComputeRequested() | LoadRequested() | MeasureRequested():
+                raise AssertionError("the engine thread computes, loads and measures")
             case PeerReached(peer, address):
                 self._surroundings.met(peer, address)
             case Noted(line):
@@ -222,7 +229,7 @@ class Node:
 
         Raises:
             GenerationError: There is no model here, or the prompt does not fit it.
-            UserError: A peer was named that nobody knows.
+            UserError: A peer was named that several are called.
         """
         model = self._model
         if model is None:
@@ -238,7 +245,7 @@ class Node:
 
         def start(core: NodeCore, now: float) -> None:
             nonlocal number
-            request = request_of(question, model, lambda name: _find_peer(core, name))
+            request = request_of(question, model, core.planner.meant)
             number = core.generate(request, now)
             self._streams[number] = stream
 
@@ -283,19 +290,3 @@ class Node:
         if self._tokenizer is None:
             self._tokenizer = await trio.to_thread.run_sync(Tokenizer.from_gguf, path)
         return self._tokenizer
-
-
-def _find_peer(core: NodeCore, name: str) -> NodeId:
-    """Resolve a name or the head of a key."""
-    known = [core.node_id, *(one.record.node_id for one, _ in core.planner.members())]
-    wanted = name.lower()
-    found = [
-        peer
-        for peer in known
-        if core.planner.name_of(peer) == name or peer.hex().startswith(wanted)
-    ]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(sorted(core.planner.name_of(peer) for peer in known))
-    problem = "no peer" if not found else "more than one peer"
-    raise UserError(f"{problem} is called {name!r}", hint=f"known here: {names}")

@@ -7,6 +7,7 @@ from p2pnode.inference.generation import Generation
 from p2pnode.inference.phase import Phase as GenerationPhase
 from p2pnode.inference.stage import Stage
 from p2pnode.inference.terms import names_of_mask
+from p2pnode.membership.directory import Line, head_of
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.node.core import NodeCore
@@ -19,8 +20,11 @@ from p2pnode.node.snapshot import (
     NodeSnapshot,
     PeerView,
     StageView,
+    TrustView,
 )
 from p2pnode.sansio import Address, NodeId
+from p2pnode.scheduler.directory import runs_of
+from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
 from p2pnode.wire.capability import AdState, CapabilityAd
 
@@ -79,7 +83,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         kv_used_bytes=core.inference.kv_used,
         kv_total_bytes=core.config.kv_bytes,
         missing_layers=missing_layers(core),
-        peers=_peers(core, transport),
+        peers=_peers(core, transport, now),
         traffic=core.traffic.views(),
         generations=tuple(_generation(core, one) for one in core.inference.generations()),
         stages=tuple(_stage(core, one) for one in core.inference.stages()),
@@ -90,6 +94,8 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         called=_called(core),
         reachable=tuple(_text(address) for address in core.reach.addresses),
         mdns_problem=world.mdns_problem,
+        trust=tuple(_trust(core, entry) for entry in core.ledger.entries(now)),
+        strangers_believed_in_s=max(0.0, core.ledger.pause_until - now),
     )
 
 
@@ -127,28 +133,27 @@ def missing_layers(core: NodeCore) -> tuple[tuple[int, int], ...]:
         return ()
     held = {
         layer
-        for offer in core.planner.offers()
-        if offer.alive
-        and offer.space_hash32 == model.space_hash32
-        and offer.state is AdState.SERVING
+        for offer in core.planner.offers_of(model.space_hash32)
+        if offer.alive and offer.state is AdState.SERVING
         for layer in offer.layers
     }
-    runs: list[tuple[int, int]] = []
-    for layer in range(model.n_layers):
-        if layer in held:
-            continue
-        if runs and runs[-1][1] == layer:
-            runs[-1] = (runs[-1][0], layer + 1)
-        else:
-            runs.append((layer, layer + 1))
-    return tuple(runs)
+    missing = runs_of(layer for layer in range(model.n_layers) if layer not in held)
+    return tuple((run.start, run.stop) for run in missing)
 
 
-def _peers(core: NodeCore, transport: TransportSnapshot) -> tuple[PeerView, ...]:
+def _peers(core: NodeCore, transport: TransportSnapshot, now: float) -> tuple[PeerView, ...]:
     links = {link.peer: link for link in transport.connections}
+    edges = _edges(core)
+    avoided = core.ledger.standing(now).excluded
     views = {
-        member.record.node_id: _member(core, member, ad, links.get(member.record.node_id))
-        for member, ad in core.planner.members()
+        line.peer: _member(
+            core,
+            line,
+            links.get(line.peer),
+            edges.get(line.peer, ()),
+            avoided.get(line.peer, ""),
+        )
+        for line in core.planner.directory
     }
     for peer, sighting in core.dialer.sightings.items():
         if peer not in views:
@@ -158,35 +163,34 @@ def _peers(core: NodeCore, transport: TransportSnapshot) -> tuple[PeerView, ...]
 
 def _member(
     core: NodeCore,
-    member: Member,
-    ad: CapabilityAd | None,
+    line: Line[CapabilityAd],
     link: ConnectionView | None,
+    edges: tuple[EdgeView, ...],
+    avoided: str,
 ) -> PeerView:
-    record = member.record
-    state, reason = _member_state(core, member, ad)
-    layers = range(0) if ad is None else ad.layers
+    record = line.member.record
+    state, reason = _member_state(core, line.member, line.ad)
+    if avoided and not reason:
+        reason = f"avoided: {avoided}"
     return PeerView(
         node_id=record.node_id.hex(),
-        name=core.planner.name_of(record.node_id),
+        name=line.name or head_of(line.peer),
         state=state,
         reason=reason,
         addresses=tuple(_text(address) for address in record.addresses),
         connected=link is not None,
-        model="" if ad is None else ad.model,
-        space_hash32=0 if ad is None else ad.space_hash32,
-        layers=(layers.start, layers.stop) if layers else (0, 0),
-        decode_us=0 if ad is None else ad.decode_fixed_us + ad.decode_layer_us * len(layers),
-        kv_free_bytes=0 if ad is None else ad.kv_free_bytes,
-        device="" if ad is None else ad.device,
-        **_link(link, core.planner.measured_rtt(record.node_id)),
+        **_facts(line.ad),
+        **_link(core, link),
         goodput=core.links.goodput(record.node_id),
-        edges=_edges(core, record.node_id),
+        edges=edges,
     )
 
 
-def _edges(core: NodeCore, peer: NodeId) -> tuple[EdgeView, ...]:
-    return tuple(
-        EdgeView(
+def _edges(core: NodeCore) -> dict[NodeId, tuple[EdgeView, ...]]:
+    """Return how hidden states leave, by the peer that they leave for."""
+    views: dict[NodeId, tuple[EdgeView, ...]] = {}
+    for key, state in sorted(core.inference.edges().items()):
+        view = EdgeView(
             layer=key.layer,
             kind="prompt" if key.block else "token",
             coding=str(state.used),
@@ -196,9 +200,8 @@ def _edges(core: NodeCore, peer: NodeId) -> tuple[EdgeView, ...]:
             steps_down=dict(state.down),
             steps_up=dict(state.up),
         )
-        for key, state in sorted(core.inference.edges().items())
-        if key.peer == peer
-    )
+        views[key.peer] = (*views.get(key.peer, ()), view)
+    return views
 
 
 def _member_state(core: NodeCore, member: Member, ad: CapabilityAd | None) -> tuple[str, str]:
@@ -228,13 +231,32 @@ def _sighted(
         reason=reason,
         addresses=tuple(_text(address) for address in sighting.addresses),
         connected=link is not None,
-        model="",
-        space_hash32=0,
-        layers=(0, 0),
-        decode_us=0,
-        kv_free_bytes=0,
-        device="",
-        **_link(link, core.planner.measured_rtt(peer)),
+        **_facts(None),
+        **_link(core, link),
+    )
+
+
+class _AdFacts(TypedDict):
+    model: str
+    space_hash32: int
+    layers: tuple[int, int]
+    decode_us: int
+    kv_free_bytes: int
+    device: str
+
+
+def _facts(ad: CapabilityAd | None) -> _AdFacts:
+    if ad is None:
+        return _AdFacts(
+            model="", space_hash32=0, layers=(0, 0), decode_us=0, kv_free_bytes=0, device=""
+        )
+    return _AdFacts(
+        model=ad.model,
+        space_hash32=ad.space_hash32,
+        layers=(ad.layers.start, ad.layers.stop) if ad.layers else (0, 0),
+        decode_us=ad.decode_fixed_us + ad.decode_layer_us * ad.layer_count,
+        kv_free_bytes=ad.kv_free_bytes,
+        device=ad.device,
     )
 
 
@@ -246,9 +268,10 @@ class _LinkFacts(TypedDict):
     last_heard_s: float | None
 
 
-def _link(link: ConnectionView | None, rtt: float | None) -> _LinkFacts:
+def _link(core: NodeCore, link: ConnectionView | None) -> _LinkFacts:
     if link is None:
         return _LinkFacts(rtt_ms=None, loss=0.0, bytes_in=0, bytes_out=0, last_heard_s=None)
+    rtt = core.planner.measured_rtt(link.peer)
     return _LinkFacts(
         rtt_ms=None if rtt is None else 1e3 * rtt,
         loss=link.loss,
@@ -283,6 +306,21 @@ def _generation(core: NodeCore, one: Generation) -> GenerationView:
     )
 
 
+def _trust(core: NodeCore, entry: Entry) -> TrustView:
+    return TrustView(
+        peer=entry.peer.hex(),
+        name=core.planner.name_of(entry.peer),
+        kind="" if entry.kind is None else entry.kind.name.lower(),
+        offences=entry.offences,
+        evidence=entry.evidence,
+        avoided_s=entry.avoided_for,
+        reason=entry.reason,
+        factor=entry.factor,
+        proven=entry.proven,
+        layer_us=entry.layer_us,
+    )
+
+
 def _stage(core: NodeCore, stage: Stage) -> StageView:
     return StageView(
         requester=core.planner.name_of(stage.key[0]),
@@ -298,6 +336,7 @@ def _counters(core: NodeCore, transport: TransportSnapshot, world: World) -> dic
         ("node", core.counters + core.post.counters + core.parley.counters),
         ("inference", core.inference.all_counters()),
         ("membership", core.swim.counters),
+        ("trust", core.ledger.counters),
         ("transport", transport.counters),
         ("socket", dict(world.counters)),
     )

@@ -1,18 +1,24 @@
-"""The scheduler's view of the swarm, drawn from live membership each time it is asked."""
+"""The scheduler's view of the swarm, drawn from the directory of members."""
 
-from collections.abc import Mapping, Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping, Set as AbstractSet
+from dataclasses import replace
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.errors import GenerationError, RemoteProtocolError
+from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.terms import rungs_of_mask
+from p2pnode.membership.coordinates import Coordinate
+from p2pnode.membership.directory import Directory, Line, head_of
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
-from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
-from p2pnode.scheduler.directory import Offer, offer_from_ad
+from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
+from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.distances import Distances
+from p2pnode.scheduler.standing import Standing
+from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.wire.capability import CapabilityAd
 from p2pnode.wire.states import Rung
@@ -34,38 +40,32 @@ class DirectoryPlanner:
         self._swim = swim
         self._endpoint = endpoint
         self._silent = silent
+        self.directory = Directory[CapabilityAd](
+            swim, _ad_untrusted, lambda ad: ad.name, lambda ad: ad.space_hash32
+        )
+        self._drawn: dict[NodeId, tuple[Line[CapabilityAd], str, Offer]] = {}
 
     def offers(self) -> list[Offer]:
         """Return what every known node offers, ourselves included."""
-        ours = offer_from_ad(self._node_id, self._advert.compose(), alive=True)
-        return [ours, *(self._offer(member, ad) for member, ad in self.members() if ad)]
+        drawn, self._drawn = self._drawn, {}
+        return [self._ours(), *(self._offer(line, ad, drawn) for line, ad in self._readable())]
+
+    def offers_of(self, space: int) -> list[Offer]:
+        """Return what every node offers of one space, ourselves included."""
+        lines = self.directory.of_space(space)
+        others = [self._offer(line, line.ad, self._drawn) for line in lines if line.ad is not None]
+        ours = self._ours()
+        return [ours, *others] if ours.space_hash32 == space else others
 
     def members(self) -> list[tuple[Member, CapabilityAd | None]]:
         """Return every other node that membership knows, with its ad where it can be read."""
-        return [
-            (member, _ad_untrusted(member.record.ad))
-            for member in self._swim.members()
-            if member.record.node_id != self._node_id
-        ]
+        return [(line.member, line.ad) for line in self.directory]
 
     def chain(
         self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
     ) -> ChainPlan | NoCover:
         """Find the cheapest chain over all layers."""
-        model = self._model()
-        return plan_chain(
-            self.offers(),
-            requester=self._node_id,
-            space_hash32=model.space_hash32,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
-            objective=request.objective,
-            prefer=request.prefer,
-            avoid=request.avoid,
-            exclude=distrusted,
-        )
+        return self.view(request, Standing(excluded=distrusted), 0.0).chain()
 
     def repair(
         self,
@@ -75,41 +75,59 @@ class DirectoryPlanner:
         distrusted: Mapping[NodeId, str],
     ) -> tuple[StageRun, ...] | NoCover:
         """Find peers for exactly the ``lost`` layers, between the two ``ends``."""
+        return self.view(request, Standing(excluded=distrusted), 0.0).repair(lost, ends)
+
+    def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
+        """Return a picture of ``now`` to plan an answer from."""
         model = self._model()
-        return plan_repair(
-            self.offers(),
-            lost=lost,
-            upstream=ends[0],
-            downstream=ends[1],
-            space_hash32=model.space_hash32,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
-            prefer=request.prefer,
-            avoid=request.avoid,
-            exclude=distrusted,
+        offers = tuple(self.offers())
+        if standing.places:
+            address_of = self._endpoint.address_of
+            offers = tuple(replace(offer, address=address_of(offer.peer)) for offer in offers)
+        codings = {offer.peer: offer.ad.dtypes for offer in offers}
+        distances = self.distances(offer.peer for offer in offers)
+        return PlanView(
+            wanted=Wanted(
+                requester=self._node_id,
+                space_hash32=model.space_hash32,
+                n_layers=model.n_layers,
+                d_model=model.d_model,
+                kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
+                objective=request.objective,
+                prefer=request.prefer,
+                avoid=request.avoid,
+                notes=request.notes,
+            ),
+            offers=offers,
+            rtt_us=distances.rtt_us,
+            standing=standing,
+            rungs=lambda peer: rungs_of_mask(codings.get(peer, 0)),
+            rtts_us=distances.rtts_us,
+            taken_at=now,
         )
+
+    def distances(self, peers: Iterable[NodeId]) -> Distances:
+        """Return what is known now of the round trips between ``peers`` and us."""
+        measured, places = dict[NodeId, float](), dict[NodeId, Coordinate]()
+        for peer in (self._node_id, *peers):
+            place = self._swim.place_of(peer)
+            if place is not None:
+                places[peer] = place
+            rtt = self.measured_rtt(peer)
+            if rtt is not None:
+                measured[peer] = rtt
+        return Distances(self._node_id, places, measured)
 
     def rungs(self, peer: NodeId) -> frozenset[Rung]:
         """Return the codings of hidden states that ``peer`` has advertised; f16 always."""
         if peer == self._node_id:
             return rungs_of_mask(DTYPES)
-        for member, ad in self.members():
-            if member.record.node_id == peer and ad is not None:
-                return rungs_of_mask(ad.dtypes)
-        return rungs_of_mask(0)
+        line = self.directory.line(peer)
+        return rungs_of_mask(0 if line is None or line.ad is None else line.ad.dtypes)
 
     def rtt_us(self, one: NodeId, other: NodeId) -> float | None:
         """Return the round trip between two nodes: measured where we are one, else estimated."""
-        if one == other:
-            return 0.0
-        if self._node_id in {one, other}:
-            measured = self.measured_rtt(other if one == self._node_id else one)
-            if measured is not None:
-                return measured * 1e6
-        estimate = self._swim.estimate_rtt(one, other)
-        return None if estimate is None else estimate * 1e6
+        return self.distances((one, other)).rtt_us(one, other)
 
     def measured_rtt(self, peer: NodeId) -> float | None:
         """Return our own round trip to ``peer``, in seconds.
@@ -122,25 +140,69 @@ class DirectoryPlanner:
 
     def name_of(self, peer: NodeId) -> str:
         """Return the peer's own name for itself, or the head of its key."""
+        return self._advert.name if peer == self._node_id else self.directory.name_of(peer)
+
+    def label_of(self, peer: NodeId) -> str:
+        """Return the peer's name, with the head of its key where others are called so too."""
+        others = self.directory.named(self._advert.name)
         if peer == self._node_id:
-            return self._advert.name
-        for member, ad in self.members():
-            if member.record.node_id == peer and ad is not None and ad.name:
-                return ad.name
-        return peer.hex()[:8]
+            return f"{self._advert.name} ({head_of(peer)})" if others else self._advert.name
+        if peer in others:
+            return f"{self._advert.name} ({head_of(peer)})"
+        return self.directory.label_of(peer)
+
+    def find(self, text: str) -> list[NodeId]:
+        """Return whom a person means by a name, or by the head of a key; an exact name wins."""
+        named = self.directory.named(text)
+        if text == self._advert.name:
+            return [self._node_id, *named]
+        if named:
+            return named
+        ours = [self._node_id] * (bool(text) and self._node_id.hex().startswith(text.lower()))
+        return [*ours, *self.directory.find(text)]
+
+    def meant(self, text: str) -> NodeId | None:
+        """Return the one whom a person means, or None if nobody is called so.
+
+        Raises:
+            UserError: Several are.
+        """
+        found = self.find(text)
+        if len(found) > 1:
+            labels = ", ".join(self.label_of(peer) for peer in found)
+            raise UserError(
+                f"more than one peer is called {text!r}: {labels}",
+                hint="say the first letters of the key of the one you mean",
+            )
+        return found[0] if found else None
 
     def addresses_of(self, peer: NodeId) -> tuple[Address, ...]:
-        for member in self._swim.members():
-            if member.record.node_id == peer:
-                return tuple(member.record.addresses)
-        return ()
+        member = self._swim.member(peer)
+        return () if member is None else tuple(member.record.addresses)
 
-    def _offer(self, member: Member, ad: CapabilityAd) -> Offer:
-        peer = member.record.node_id
-        trouble = "" if member.health is Health.ALIVE else member.health.name.lower()
+    def _ours(self) -> Offer:
+        return Offer(self._node_id, self._advert.compose())
+
+    def _readable(self) -> Iterator[tuple[Line[CapabilityAd], CapabilityAd]]:
+        return ((line, line.ad) for line in self.directory if line.ad is not None)
+
+    def _offer(
+        self,
+        line: Line[CapabilityAd],
+        ad: CapabilityAd,
+        drawn: Mapping[NodeId, tuple[Line[CapabilityAd], str, Offer]],
+    ) -> Offer:
+        """Draw the offer of a line, or take the one drawn before if nothing has changed."""
+        peer, health = line.peer, line.member.health
+        trouble = "" if health is Health.ALIVE else health.name.lower()
         if peer in self._silent:
             trouble = "silent"
-        return offer_from_ad(peer, ad, alive=not trouble, trouble=trouble)
+        known = drawn.get(peer)
+        if known is None or known[0] is not line or known[1] != trouble:
+            offer = Offer(peer, ad, alive=not trouble, trouble=trouble, met=line.met)
+            known = (line, trouble, offer)
+        self._drawn[peer] = known
+        return known[2]
 
     def _model(self) -> ModelInfo:
         if self._advert.model is None:

@@ -7,7 +7,7 @@ from p2pnode.inference.work import Work, WorkResult
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import Advert
 from p2pnode.node.config import NodeConfig
-from p2pnode.node.events import LoadRequested
+from p2pnode.node.events import LoadRequested, MeasureRequested
 from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Life, Phase
 from p2pnode.node.planner import DirectoryPlanner
@@ -42,7 +42,7 @@ class Serving:
         self._planner = planner
         self._inference = inference
         self.holdings = Holdings(config.holdings, node_id, life, rng)
-        self.speed = SpeedWatch()
+        self.speed = SpeedWatch(config.speed)
         self.layers = range(0)
         self._announce_at: float | None = None
 
@@ -66,7 +66,7 @@ class Serving:
         self.layers = layers
         self._inference.serve(layers, self._config.kv_bytes)
         self.holdings.loaded(now)
-        self.speed.calibrated(cost)
+        self.speed.calibrated(cost, now)
         self._advert.cost = cost
         self.announce(now)
 
@@ -76,9 +76,22 @@ class Serving:
 
     def finished(self, job: int, result: WorkResult, now: float) -> None:
         """The engine has done a job."""
-        if self.speed.finished(job, result):
+        if self.speed.finished(job, result, now):
             self._advert.cost = self.speed.cost
             self._announce_soon(now)
+
+    def measured(self, cost: StageCost, now: float) -> None:
+        """The engine was measured at rest."""
+        if self.speed.measured(cost, now):
+            self._advert.cost = cost
+            self._announce_soon(now)
+
+    def measurement(self, now: float) -> MeasureRequested | None:
+        """Ask for a measurement, if one is due."""
+        if not self.layers or self.speed.due is None or now < self.speed.due:
+            return None
+        self.speed.asked()
+        return MeasureRequested()
 
     def review(self, now: float) -> LoadRequested | None:
         """Look at what the swarm needs, if it is time."""
@@ -111,7 +124,8 @@ class Serving:
     # Time
 
     def next_timeout(self) -> float | None:
-        moments = (self.holdings.due, self._announce_at)
+        measure_at = self.speed.due if self.layers else None
+        moments = (self.holdings.due, self._announce_at, measure_at)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:

@@ -7,7 +7,7 @@ travels as JSON: :func:`to_json` on the node's side, :func:`from_json` on the fa
 import itertools
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -176,6 +176,35 @@ class StageView:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustView:
+    """What the ledger of trust holds of one peer that has worked for us, or failed to.
+
+    Attributes:
+        peer: Its ed25519 key, in hex.
+        name: Its name, or the head of its key.
+        kind: What weighs most against it: ``dead``, ``slow``, ``lying``; empty for nothing.
+        offences: How often it did what.
+        evidence: What was seen of the latest, newest first.
+        avoided_s: Seconds until it is planned again; 0 if it may be.
+        reason: Why it is avoided, as a clause; empty if it is not.
+        factor: What its price is multiplied by for what it did.
+        proven: Whether it has computed enough of our tokens to be believed at its word.
+        layer_us: Its observed speed, microseconds a token and layer; None if none is known.
+    """
+
+    peer: str
+    name: str
+    kind: str
+    offences: Mapping[str, int]
+    evidence: tuple[str, ...]
+    avoided_s: float
+    reason: str
+    factor: float
+    proven: bool
+    layer_us: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSnapshot:
     """The whole picture.
 
@@ -207,6 +236,8 @@ class NodeSnapshot:
         called: Addresses and names given by hand at which nobody was reached.
         reachable: Where others can reach this node, the likeliest first.
         mdns_problem: What of mDNS does not work; empty while all of it does.
+        trust: The ledger: whom we distrust, for what, how long; the guiltiest first.
+        strangers_believed_in_s: Seconds until the promises of strangers count again; 0 if they do.
     """
 
     node_id: str
@@ -236,6 +267,8 @@ class NodeSnapshot:
     called: tuple[CalledView, ...] = ()
     reachable: tuple[str, ...] = ()
     mdns_problem: str = ""
+    trust: tuple[TrustView, ...] = ()
+    strangers_believed_in_s: float = 0.0
 
 
 def to_json(snapshot: NodeSnapshot) -> dict[str, Any]:
@@ -244,7 +277,9 @@ def to_json(snapshot: NodeSnapshot) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> NodeSnapshot:
-    """Rebuild a snapshot from what :func:`to_json` made; unknown keys are ignored.
+    """Rebuild a snapshot from what :func:`to_json` made, here or in another version.
+
+    Unknown keys are ignored; those that came later may be missing.
 
     Raises:
         KeyError, TypeError: It is not a snapshot.
@@ -254,7 +289,14 @@ def from_json(data: Mapping[str, Any]) -> NodeSnapshot:
 
 def _build(kind: type[_T], data: Mapping[str, Any]) -> _T:
     hints = typing.get_type_hints(kind)
-    return kind(**{name: _convert(hint, data[name]) for name, hint in hints.items()})
+    later = {each.name for each in fields(kind) if each.default is not MISSING}  # type: ignore[arg-type]
+    return kind(
+        **{
+            name: _convert(hint, data[name])
+            for name, hint in hints.items()
+            if name in data or name not in later
+        }
+    )
 
 
 def _convert(hint: object, value: object) -> object:

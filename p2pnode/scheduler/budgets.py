@@ -5,17 +5,25 @@ So each (boundary, place) keeps every beginning that no other beats both in cost
 has spent: label setting with dominance, as for shortest paths with resources (Irnich and
 Desaulniers, "Shortest Path Problems with Resource Constraints", 2005). How many are kept is
 bounded by the time that may be spent, since it can grow exponentially: in small swarms the answer
-is the best, in large ones a good guess.
+is the best, in large ones a good guess. Among hundreds only the most promising places are tried,
+and if those have no way, one that visits no place twice.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from p2pnode.scheduler.search import Cost, Terrain, Visit
+from p2pnode.scheduler import sweep
+from p2pnode.scheduler.terrain import Cost, Terrain, Visit
 
 _STEPS = 300_000
 """About how many steps a search may take: half a second. A guess at what a person will wait."""
+
+MOST = 30
+"""Places searched in full. A guess: chains of a home have three stages, and ten rivals for each."""
+
+_ROUNDS = 8
+"""Sweeps in search of a way that visits no place too much: each settles one place at least."""
 
 
 def overspends(terrain: Terrain, visits: tuple[Visit, ...]) -> bool:
@@ -30,20 +38,57 @@ def overspends(terrain: Terrain, visits: tuple[Visit, ...]) -> bool:
 
 def cheapest_within_budgets(terrain: Terrain) -> tuple[Cost, tuple[Visit, ...]] | None:
     """Return the cheapest cover found and its cost, or None if none was found."""
+    if len(terrain.windows) <= MOST:
+        return _cheapest(terrain)
+    places = _promising(terrain)
+    found = _cheapest(terrain.of(places))
+    if found is None:
+        return _without_returning(terrain)
+    cost, visits = found
+    return cost, tuple(Visit(places[visit.place], visit.layers) for visit in visits)
+
+
+def furthest(terrain: Terrain) -> int:
+    """Return the last boundary that any chain of visits reaches from the start.
+
+    Among hundreds of places this is what is reached if their memory is no matter between visits.
+    """
+    if len(terrain.windows) > MOST:
+        return sweep.furthest(terrain)
+    return max((boundary for boundary, left in _sweep(terrain).items() if left), default=0)
+
+
+def _cheapest(terrain: Terrain) -> tuple[Cost, tuple[Visit, ...]] | None:
     join = terrain.join()
+    leave = terrain.leave.tolist()
     best: _Label | None = None
     for place, labels in _sweep(terrain)[terrain.layers.stop].items():
         for label in labels:
             rank, us = label.cost
-            cost = (rank, join(us, terrain.leave[place]))
+            cost = (rank, join(us, leave[place]))
             if best is None or cost < best.cost:
                 best = _Label(cost, (), label.visit, label.before)
     return None if best is None else (best.cost, _walk_back(best))
 
 
-def furthest(terrain: Terrain) -> int:
-    """Return the last boundary that any chain of visits reaches from the start."""
-    return max((boundary for boundary, left in _sweep(terrain).items() if left), default=0)
+def _promising(terrain: Terrain) -> list[int]:
+    """Return the places that the cheapest covers lead through, were there memory enough."""
+    through = sweep.cheapest_through(terrain)
+    priced = sorted((cost, place) for place, cost in enumerate(through) if cost is not None)
+    return sorted(place for _, place in priced[:MOST])
+
+
+def _without_returning(terrain: Terrain) -> tuple[Cost, tuple[Visit, ...]] | None:
+    """Take the cheapest way, and from each place visited too much all but its longest visit."""
+    for _ in range(_ROUNDS):
+        found = sweep.cheapest(terrain)
+        if found is None or not overspends(terrain, found[1]):
+            return found
+        windows = list(terrain.windows)
+        for visit in sorted(found[1], key=lambda visit: len(visit.layers)):
+            windows[visit.place] = visit.layers  # the longest comes last
+        terrain = replace(terrain, windows=tuple(windows))
+    return None
 
 
 _Spent: TypeAlias = tuple[tuple[int, int], ...]
@@ -69,6 +114,7 @@ def _sweep(terrain: Terrain) -> _Labels:
     boundaries, places = len(terrain.layers), len(terrain.windows)
     kept = max(1, math.isqrt(_STEPS // max(1, boundaries * places * (boundaries + places))))
     left: _Labels = {boundary: {} for boundary in (*terrain.layers, terrain.layers.stop)}
+    enter, into = terrain.enter.tolist(), terrain.cross.T.tolist()
     for boundary in terrain.layers:
         left_here = [
             (place, label.cost, _what_matters(terrain, label.spent, boundary), label)
@@ -77,9 +123,9 @@ def _sweep(terrain: Terrain) -> _Labels:
         ]
         for place in range(places):
             if boundary == terrain.layers.start:
-                arrivals = [_Label((0, terrain.enter[place]), (), None, None)]
+                arrivals = [_Label((0, enter[place]), (), None, None)]
             else:
-                arrivals = _arrive(terrain, left_here, place, kept)
+                arrivals = _arrive(terrain, left_here, place, into[place], kept)
             for arrival in arrivals:
                 _depart(terrain, left, arrival, boundary, place, kept)
     return left
@@ -89,13 +135,14 @@ def _arrive(
     terrain: Terrain,
     left_here: list[tuple[int, Cost, _Spent, _Label]],
     place: int,
+    hops: list[float],
     kept: int,
 ) -> list[_Label]:
     join = terrain.join()
     arrivals: list[_Label] = []
     for previous, (rank, us), spent, label in left_here:
         if previous != place:
-            cost = (rank, join(us, terrain.cross[previous][place]))
+            cost = (rank, join(us, hops[previous]))
             if _is_news(arrivals, cost, spent):
                 _keep(arrivals, _Label(cost, spent, None, label), kept)
     return arrivals
@@ -106,7 +153,7 @@ def _depart(
 ) -> None:
     join = terrain.join()
     for stop in terrain.stops(place, start, dict(arrival.spent).get(place, 0)):
-        rank, us = terrain.visit(place, start, stop)
+        rank, us = terrain.tariff.cost(place, start, stop)
         cost = (arrival.cost[0] + rank, join(arrival.cost[1], us))
         spent = _spend(terrain, arrival.spent, place, stop - start)
         there = left[stop].setdefault(place, [])

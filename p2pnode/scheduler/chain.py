@@ -12,13 +12,16 @@ from types import MappingProxyType
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler import reasons
 from p2pnode.scheduler.budgets import furthest
-from p2pnode.scheduler.cost import CostConfig, Goodput, Hops, Price, RttUs, price_offers
+from p2pnode.scheduler.cost import CostConfig, Goodput, Hops, Price, RttsUs, RttUs
 from p2pnode.scheduler.directory import Candidate, Demand, Offer, Refusal, runs_of, sift
+from p2pnode.scheduler.pricing import price_in_trust
 from p2pnode.scheduler.route import Objective, Route, find
-from p2pnode.scheduler.search import Visit
+from p2pnode.scheduler.standing import Standing
+from p2pnode.scheduler.terrain import Visit
 
 _NOBODY: Mapping[NodeId, str] = MappingProxyType({})
 _DEFAULT_COSTS = CostConfig()
+_UNTRIED = Standing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ def plan_chain(
     exclude: Mapping[NodeId, str] = _NOBODY,
     goodput: Goodput | None = None,
     costs: CostConfig = _DEFAULT_COSTS,
+    rtts_us: RttsUs | None = None,
+    standing: Standing = _UNTRIED,
 ) -> ChainPlan | NoCover:
     """Choose the peers for a new session.
 
@@ -108,9 +113,12 @@ def plan_chain(
         exclude: Peers not to use at all, each with the reason as a clause ("has refused ...").
         goodput: Rates of large messages, where known.
         costs: Prices of what is unmeasured.
+        rtts_us: The round trips of many at once, for swarms of hundreds.
+        standing: Whom the ledger excludes, and how far it trusts the others.
     """
+    exclude = {**standing.excluded, **exclude}
     demand = Demand(space_hash32, n_layers, d_model, kv_bytes_needed, exclude)
-    candidates, refusals, prices = _survey(tuple(offers), demand, costs)
+    candidates, refusals, prices = _survey(tuple(offers), demand, costs, standing, requester)
     route = Route(
         source=requester,
         sink=requester,
@@ -118,7 +126,7 @@ def plan_chain(
         demand=demand,
         candidates=candidates,
         prices=prices,
-        hops=Hops(rtt_us, goodput, costs),
+        hops=Hops(rtt_us, goodput, costs, rtts_us),
         objective=objective,
         prefer=prefer,
         avoid=avoid,
@@ -154,6 +162,9 @@ def plan_repair(
     exclude: Mapping[NodeId, str] = _NOBODY,
     goodput: Goodput | None = None,
     costs: CostConfig = _DEFAULT_COSTS,
+    rtts_us: RttsUs | None = None,
+    standing: Standing = _UNTRIED,
+    requester: NodeId | None = None,
 ) -> tuple[StageRun, ...] | NoCover:
     """Choose peers for just the layers that a running session has lost.
 
@@ -165,8 +176,9 @@ def plan_repair(
     that was lost belongs into ``exclude``, since membership may learn of its death later. The
     other arguments are those of :func:`plan_chain`.
     """
+    exclude = {**standing.excluded, **exclude}
     demand = Demand(space_hash32, n_layers, d_model, kv_bytes_needed, exclude)
-    candidates, refusals, prices = _survey(tuple(offers), demand, costs)
+    candidates, refusals, prices = _survey(tuple(offers), demand, costs, standing, requester)
     route = Route(
         source=upstream,
         sink=downstream,
@@ -174,7 +186,7 @@ def plan_repair(
         demand=demand,
         candidates=candidates,
         prices=prices,
-        hops=Hops(rtt_us, goodput, costs),
+        hops=Hops(rtt_us, goodput, costs, rtts_us),
         objective="latency",
         prefer=prefer,
         avoid=avoid,
@@ -185,12 +197,16 @@ def plan_repair(
 
 
 def _survey(
-    offers: tuple[Offer, ...], demand: Demand, costs: CostConfig
+    offers: tuple[Offer, ...],
+    demand: Demand,
+    costs: CostConfig,
+    standing: Standing,
+    us: NodeId | None,
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...], dict[NodeId, Price]]:
     candidates, refusals = sift(offers, demand)
     # A peer that cannot serve now still tells how long this model takes.
     same_model = (offer for offer in offers if offer.space_hash32 == demand.space_hash32)
-    return candidates, refusals, price_offers(same_model, costs)
+    return candidates, refusals, price_in_trust(same_model, costs, standing, us)
 
 
 def _stages(route: Route, visits: tuple[Visit, ...]) -> tuple[StageRun, ...]:
@@ -199,7 +215,7 @@ def _stages(route: Route, visits: tuple[Visit, ...]) -> tuple[StageRun, ...]:
             peer=route.peer(visit.place),
             name=route.candidates[visit.place].label,
             layers=visit.layers,
-            cost_us=route.visit_us(visit),
+            cost_us=route.expected_us(visit),
             reason=reasons.of_stage(route, visit),
         )
         for visit in visits

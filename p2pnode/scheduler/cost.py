@@ -8,15 +8,24 @@ and so never be measured.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import numpy as np
 
 from p2pnode.errors import ConfigError
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.terrain import Floats
+from p2pnode.wire.capability import CapabilityAd
 
 RttUs: TypeAlias = Callable[[NodeId, NodeId], float | None]
 """Round trip between two peers in microseconds, or None if nobody has measured it."""
+
+Peers: TypeAlias = tuple[NodeId, ...]
+
+RttsUs: TypeAlias = Callable[[Peers, Peers], Floats]
+"""The same from each of some peers to each of others, NaN where nobody has measured it."""
 
 Goodput: TypeAlias = Callable[[NodeId, NodeId], float | None]
 """Bytes a second that large messages reach from one peer to another, or None if unknown."""
@@ -70,39 +79,65 @@ class Price:
         layer_us: Each layer of it.
         head_us: On top, when it ends with the model's last layer.
         measured: Whether the peer measured this itself.
+        why: Why it is not what the peer says, as a clause; empty if it is.
+        expected: What a visit is expected to take, where the peer is dearer than that for want of
+            trust; None where this is it.
     """
 
     fixed_us: float
     layer_us: float
     head_us: float
     measured: bool
+    why: str = ""
+    expected: "Price | None" = None
 
     def visit_us(self, layer_count: int, *, head: bool) -> float:
-        """Return the time a visit takes, in microseconds."""
+        """Return what a visit counts for in a plan, in microseconds."""
         return self.fixed_us + self.layer_us * layer_count + (self.head_us if head else 0.0)
+
+    def expected_us(self, layer_count: int, *, head: bool) -> float:
+        """Return the time a visit is expected to take, in microseconds."""
+        return (self.expected or self).visit_us(layer_count, head=head)
+
+    def times(self, factor: float, why: str) -> "Price":
+        """Return the same made dearer, for want of trust."""
+        return Price(
+            self.fixed_us * factor,
+            self.layer_us * factor,
+            self.head_us * factor,
+            self.measured,
+            f"{self.why}; {why}" if self.why else why,
+            self.expected or self,
+        )
+
+    def at_least(self, floor: "Price", why: str) -> "Price":
+        """Return the same, but no cheaper in anything than ``floor``, for want of trust."""
+        return Price(
+            max(self.fixed_us, floor.fixed_us),
+            max(self.layer_us, floor.layer_us),
+            max(self.head_us, floor.head_us),
+            self.measured,
+            f"{self.why}; {why}" if self.why else why,
+            self.expected or self,
+        )
 
 
 def price_offers(offers: Iterable[Offer], config: CostConfig) -> dict[NodeId, Price]:
     """Price every offer; the unmeasured ones by the slowest of the measured."""
     offers = list(offers)
-    measured = [offer for offer in offers if offer.is_measured]
+    ads = [offer.ad for offer in offers if offer.is_measured]
     unmeasured = Price(
-        _worst([offer.decode_fixed_us for offer in measured], config.unmeasured_fixed_us, config),
-        _worst([offer.decode_layer_us for offer in measured], config.unmeasured_layer_us, config),
-        _worst([offer.head_us for offer in measured], config.unmeasured_layer_us, config),
+        _worst([ad.decode_fixed_us for ad in ads], config.unmeasured_fixed_us, config),
+        _worst([ad.decode_layer_us for ad in ads], config.unmeasured_layer_us, config),
+        _worst([ad.head_us for ad in ads], config.unmeasured_layer_us, config),
         measured=False,
     )
     return {
-        offer.peer: Price(
-            offer.decode_fixed_us, offer.decode_layer_us, offer.head_us, measured=True
-        )
-        if offer.is_measured
-        else unmeasured
-        for offer in offers
+        offer.peer: _as_promised(offer.ad) if offer.is_measured else unmeasured for offer in offers
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Hops:
     """The price of sending between any two peers.
 
@@ -110,11 +145,14 @@ class Hops:
         rtt_us: Round trips.
         goodput: Rates of large messages; None if none is known.
         config: Prices of the unmeasured.
+        rtts_us: Round trips of many at once, NaN for the unmeasured; much faster.
     """
 
     rtt_us: RttUs
     goodput: Goodput | None
     config: CostConfig
+    rtts_us: RttsUs | None = None
+    _one_way: dict[tuple[Peers, Peers], Floats] = field(default_factory=dict)
 
     def latency_us(self, source: NodeId, destination: NodeId, size: int) -> float:
         """Return how long ``size`` bytes take to arrive, in microseconds."""
@@ -125,6 +163,13 @@ class Hops:
         handover = self.config.handover_us
         return one_way + handover + self.occupancy_us(source, destination, size)
 
+    def latencies_us(self, sources: Peers, destinations: Peers, size: int) -> Floats:
+        """Return the same from each source to each destination, [from, to]."""
+        known = self._one_way.get((sources, destinations))
+        if known is None:
+            known = self._one_way[sources, destinations] = self._handovers(sources, destinations)
+        return known + self.occupancies_us(sources, destinations, size)
+
     def occupancy_us(self, source: NodeId, destination: NodeId, size: int) -> float:
         """Return how long ``size`` bytes keep the link busy: its share of a bottleneck."""
         rate = None if self.goodput is None else self.goodput(source, destination)
@@ -132,10 +177,37 @@ class Hops:
             return 0.0
         return size / rate * 1e6
 
+    def occupancies_us(self, sources: Peers, destinations: Peers, size: int) -> Floats:
+        """Return the same from each source to each destination, [from, to]."""
+        if self.goodput is None:
+            return np.zeros((len(sources), len(destinations)))
+        return np.array(
+            [[self.occupancy_us(one, other, size) for other in destinations] for one in sources]
+        ).reshape(len(sources), len(destinations))
+
+    def _handovers(self, sources: Peers, destinations: Peers) -> Floats:
+        """Return what hops of no bytes take, [from, to]."""
+        if self.rtts_us is None:
+            some = [[self.rtt_us(one, other) for other in destinations] for one in sources]
+            rtts = np.array(some, np.float64).reshape(len(sources), len(destinations))
+        else:
+            rtts = self.rtts_us(sources, destinations)
+        rtts[np.isnan(rtts)] = self.config.unmeasured_rtt_us
+        us: Floats = rtts / 2 + self.config.handover_us
+        numbers = {peer: number for number, peer in enumerate(destinations)}
+        for number, peer in enumerate(sources):
+            if peer in numbers:
+                us[number, numbers[peer]] = 0.0
+        return us
+
 
 def hidden_bytes(d_model: int) -> int:
     """Return the size of a frame that carries one token's hidden values."""
     return TOKEN_BYTES + HIDDEN_VALUE_BYTES * d_model
+
+
+def _as_promised(ad: CapabilityAd) -> Price:
+    return Price(ad.decode_fixed_us, ad.decode_layer_us, ad.head_us, measured=True)
 
 
 def _worst(measured: list[int], unmeasured: float, config: CostConfig) -> float:

@@ -1,10 +1,12 @@
 """Who offers which layers, and who can be used for one session; for everyone else, why not."""
 
+import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from p2pnode.sansio import NodeId
+from p2pnode.sansio import Address, NodeId
 from p2pnode.wire.capability import AdState, CapabilityAd
 
 
@@ -14,63 +16,50 @@ class Offer:
 
     Attributes:
         peer: Its node id.
-        name: The name its owner gave it; not unique.
-        space_hash32: The embedding space of its model; 0 if it has none.
-        n_layers: Layers of that model.
-        d_model: Width of its hidden states.
-        layers: The layers it holds; empty if none.
-        state: Whether it is joining, serving or draining.
-        decode_fixed_us: Microseconds of a visit, whatever its length; with the next, 0 means that
-            it has not been measured.
-        decode_layer_us: Microseconds a token and layer.
-        head_us: Microseconds of the model's head, for one token.
-        prefill_layer_ns: Nanoseconds a prompt token and layer.
-        kv_free_bytes: Memory left for KV caches.
+        ad: What it says.
         alive: Whether membership believes in it.
-        device: What it computes on.
         trouble: Why it is not believed to be alive, e.g. ``suspect``; may be empty.
+        met: The moment when it was first heard of.
+        address: Where its session is; None without one.
     """
 
     peer: NodeId
-    name: str
-    space_hash32: int
-    n_layers: int
-    d_model: int
-    layers: range
-    state: AdState
-    decode_fixed_us: int
-    decode_layer_us: int
-    head_us: int
-    prefill_layer_ns: int
-    kv_free_bytes: int
+    ad: CapabilityAd
     alive: bool = True
-    device: str = ""
     trouble: str = ""
+    met: float = -math.inf
+    address: Address | None = None
+
+    @property
+    def name(self) -> str:
+        """The name its owner gave it; not unique."""
+        return self.ad.name
+
+    @property
+    def space_hash32(self) -> int:
+        return self.ad.space_hash32
+
+    @property
+    def n_layers(self) -> int:
+        return self.ad.n_layers
+
+    @property
+    def layers(self) -> range:
+        """The layers it holds, or is about to; empty if none."""
+        return self.ad.layers
+
+    @property
+    def state(self) -> AdState:
+        return self.ad.state
 
     @property
     def is_measured(self) -> bool:
-        return self.decode_fixed_us > 0 or self.decode_layer_us > 0
+        return self.ad.decode_fixed_us > 0 or self.ad.decode_layer_us > 0
 
-
-def offer_from_ad(peer: NodeId, ad: CapabilityAd, alive: bool, *, trouble: str = "") -> Offer:
-    """Read an offer off a gossiped ad."""
-    return Offer(
-        peer=peer,
-        name=ad.name,
-        space_hash32=ad.space_hash32,
-        n_layers=ad.n_layers,
-        d_model=ad.d_model,
-        layers=ad.layers,
-        state=ad.state,
-        decode_fixed_us=ad.decode_fixed_us,
-        decode_layer_us=ad.decode_layer_us,
-        head_us=ad.head_us,
-        prefill_layer_ns=ad.prefill_layer_ns,
-        kv_free_bytes=ad.kv_free_bytes,
-        alive=alive,
-        device=ad.device,
-        trouble=trouble,
-    )
+    def holding(self, layers: range) -> "Offer":
+        """Return the same with other layers."""
+        ad = replace(self.ad, first_layer=layers.start, layer_count=len(layers))
+        return replace(self, ad=ad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +107,7 @@ class Refusal:
         layers: What it holds, or is about to.
         same_space: Whether it is the right model, so that these layers could have helped.
         reason: A clause that goes on after its name: ``is still loading [10, 20)``.
+        distrusted: Whether it is excluded for what it did, or at the session's wish.
     """
 
     peer: NodeId
@@ -125,6 +115,7 @@ class Refusal:
     layers: range
     same_space: bool
     reason: str
+    distrusted: bool = False
 
     def __str__(self) -> str:
         return f"{self.label} {self.reason}"
@@ -138,14 +129,20 @@ def sift(
     labels = label_peers(in_order)
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
+    needs = [demand.kv_bytes_needed(count) for count in range(1, demand.n_layers + 1)]
     for offer in in_order:
-        reason = _why_not(offer, demand)
+        # What is needed grows with the number of layers.
+        room = min(len(offer.layers), bisect_right(needs, offer.ad.kv_free_bytes))
+        reason = _why_not(offer, demand, room)
         label = labels[offer.peer]
         if reason:
             same_space = offer.space_hash32 == demand.space_hash32
-            refusals.append(Refusal(offer.peer, label, offer.layers, same_space, reason))
+            distrusted = offer.peer in demand.exclude
+            refusals.append(
+                Refusal(offer.peer, label, offer.layers, same_space, reason, distrusted)
+            )
         else:
-            candidates.append(Candidate(offer, label, _room(offer, demand)))
+            candidates.append(Candidate(offer, label, room))
     return tuple(candidates), tuple(refusals)
 
 
@@ -177,7 +174,7 @@ def runs_of(layers: Iterable[int]) -> tuple[range, ...]:
     return tuple(runs)
 
 
-def _why_not(offer: Offer, demand: Demand) -> str:
+def _why_not(offer: Offer, demand: Demand, room: int) -> str:
     """Return why the offer is of no use, or nothing if it is."""
     if offer.peer in demand.exclude:
         return demand.exclude[offer.peer]
@@ -187,27 +184,18 @@ def _why_not(offer: Offer, demand: Demand) -> str:
         return "holds no layers"
     if offer.space_hash32 != demand.space_hash32:
         return "serves another model"
-    if (offer.n_layers, offer.d_model) != (demand.n_layers, demand.d_model):
-        return f"says this model has {offer.n_layers} layers of width {offer.d_model}"
-    if offer.layers.stop > demand.n_layers:
-        return f"claims layers {interval(offer.layers)} of {demand.n_layers}"
+    if (offer.n_layers, offer.ad.d_model) != (demand.n_layers, demand.d_model):
+        return f"says this model has {offer.n_layers} layers of width {offer.ad.d_model}"
     if offer.state is AdState.JOINING:
         return f"is still loading {interval(offer.layers)}"
     if offer.state is AdState.DRAINING:
         return "is leaving"
-    if not _room(offer, demand):
+    if not room:
         return (
-            f"has too little memory: {_mib(offer.kv_free_bytes)} free,"
+            f"has too little memory: {_mib(offer.ad.kv_free_bytes)} free,"
             f" one layer needs {_mib(demand.kv_bytes_needed(1))}"
         )
     return ""
-
-
-def _room(offer: Offer, demand: Demand) -> int:
-    for count in range(len(offer.layers), 0, -1):
-        if demand.kv_bytes_needed(count) <= offer.kv_free_bytes:
-            return count
-    return 0
 
 
 def _mib(size: int) -> str:

@@ -4,15 +4,17 @@ A layer is as strong as the tokens a second that its holders could compute toget
 as strong as its weakest layer. A newcomer takes the window whose layers, weakest first, are the
 weakest of all windows of its size: holes have no strength at all and so come first (the rule of
 Petals; Borzunov et al. 2023). Of equal windows it takes the one that leaves the fewest holes, then
-the first.
+the first. Where it fills holes it takes no more than them: what others hold already would cost it
+memory and time to load, and the swarm gains most by being whole soon.
 
 Newcomers announce the run they intend to load. When several start at once their claims collide,
 and :func:`settle_claims` says who moves. It is a function of the ads alone, so nodes with the
 same ads agree without a word: each takes its own part of the answer and announces that.
 """
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from p2pnode.errors import ConfigError
@@ -74,6 +76,7 @@ def choose_layers(
     present = [offer for offer in offers if _counts(offer)]
     strength = _strength(present, n_layers, _rates(present, config))
     window = _best_window(strength, _windows(n_layers, count))
+    window = _without_ends_held(strength, window)
     return Placement(window, _why(strength, window))
 
 
@@ -94,20 +97,22 @@ def settle_claims(
     """
     present = [offer for offer in offers if _counts(offer)]
     joining = sorted((o for o in present if o.state is AdState.JOINING), key=lambda o: o.peer)
+    claims = {offer.peer: offer.layers for offer in joining}
     serving = [offer for offer in present if offer.state is not AdState.JOINING]
-    by_size = sorted(joining, key=lambda offer: -len(offer.layers))
+    by_size = dict(sorted(claims.items(), key=lambda claim: -len(claim[1])))
     rates = _rates(present, config)
-    best: dict[NodeId, range] = {}
+    base = _strength(serving, n_layers, rates)
+    best: _Claims = {}
     best_cover = -1
-    for attempt in (
-        joining,
-        _pack(serving, joining, n_layers, rates),
-        _pack(serving, by_size, n_layers, rates),
-    ):
-        settled = _improve(serving, attempt, n_layers, rates)
-        cover = n_layers - len(_holes([*serving, *settled], n_layers))
+    for packed in (None, claims, by_size):
+        first = claims if packed is None else _pack(base, packed, rates)
+        settled = _improve(base, first, rates)
+        strength = base.copy()
+        for peer, layers in settled.items():
+            _add(strength, layers, rates[peer])
+        cover = n_layers - strength.count(0)
         if cover > best_cover:
-            best, best_cover = {offer.peer: offer.layers for offer in settled}, cover
+            best, best_cover = settled, cover
         if cover == n_layers:
             break
     return best
@@ -138,20 +143,28 @@ def should_move(
         config: Patience, and prices of those who have not measured themselves.
     """
     present = [offer for offer in offers if _counts(offer)]
-    moves: list[tuple[int, NodeId, range]] = []
     holes = _holes(present, n_layers)
-    rates = _rates(present, config)
-    for offer in sorted(present, key=lambda offer: offer.peer):
-        capacity = capacity_layers if offer.peer == us else len(offer.layers)
-        window = _move(offer, present, n_layers, capacity, rates) if holes else None
-        if window is not None:
-            moves.append((len(holes & set(window)), offer.peer, window))
-    moves.sort(reverse=True, key=lambda move: move[:2])
-    for turn, (_, peer, window) in enumerate(moves, start=1):
-        if peer == us and hole_seconds >= turn * config.patience:
-            filled = " and ".join(interval(run) for run in runs_of(holes & set(window)))
-            return Placement(window, f"fills the hole {filled}; others serve what it leaves")
-    return None
+    ours = next((offer for offer in present if offer.peer == us), None)
+    if not holes or ours is None or hole_seconds < config.patience:
+        return None
+    moves = _Moves(present, holes, n_layers, config)
+    window = moves.of(ours, capacity_layers)
+    if window is None:
+        return None
+    turn = 1
+    filled = holes & set(window)
+    for offer in present:
+        if offer.peer != us:
+            theirs = moves.of(offer, len(offer.layers))
+            first = theirs is not None and (len(holes & set(theirs)), offer.peer) > (
+                len(filled),
+                us,
+            )
+            turn += first
+    if hole_seconds < turn * config.patience:
+        return None
+    runs = " and ".join(interval(run) for run in runs_of(filled))
+    return Placement(window, f"fills the hole {runs}; others serve what it leaves")
 
 
 def layer_strength(
@@ -162,11 +175,20 @@ def layer_strength(
     Those who are still loading count as if they served already.
     """
     present = [offer for offer in offers if _counts(offer)]
-    return _strength(present, n_layers, _rates(present, config))
+    strength = _strength(present, n_layers, _rates(present, config))
+    return tuple(of / _SCALE for of in strength)
 
 
-_Rates: TypeAlias = dict[NodeId, float]
-"""Tokens a second of each peer, through all the layers it holds."""
+_SCALE = 1_000_000_000
+"""Strengths are whole numbers of billionths of a token a second: their sums depend on no order, so
+all nodes agree, and no rounding error moves anyone."""
+
+_LOOKS = 4_000
+"""About how often a settlement may look for a better window: a quarter of a second. Swarms of
+dozens never need as many; in larger ones it may end early, and goes on when it is asked again."""
+
+_Rates: TypeAlias = dict[NodeId, int]
+"""Billionths of a token a second of each peer, through all the layers it holds."""
 
 
 def _counts(offer: Offer) -> bool:
@@ -176,18 +198,23 @@ def _counts(offer: Offer) -> bool:
 def _rates(present: list[Offer], config: PlacementConfig) -> _Rates:
     prices = price_offers(present, config.costs)
     return {
-        offer.peer: 1e6 / prices[offer.peer].visit_us(len(offer.layers), head=False)
+        offer.peer: round(
+            _SCALE * 1e6 / max(1.0, prices[offer.peer].visit_us(len(offer.layers), head=False))
+        )
         for offer in present
     }
 
 
-def _strength(offers: list[Offer], n_layers: int, rates: _Rates) -> tuple[float, ...]:
-    strength = [0.0] * n_layers
-    # In order of ids: sums of floats depend on their order, and all nodes must agree.
-    for offer in sorted(offers, key=lambda offer: offer.peer):
-        for layer in _held(offer, n_layers):
-            strength[layer] += rates[offer.peer]
-    return tuple(round(of, 6) for of in strength)  # so that no rounding error moves anyone
+def _strength(offers: Iterable[Offer], n_layers: int, rates: _Rates) -> list[int]:
+    strength = [0] * n_layers
+    for offer in offers:
+        _add(strength, offer.layers, rates[offer.peer])
+    return strength
+
+
+def _add(strength: list[int], layers: range, rate: int) -> None:
+    for layer in layers[: len(strength) - layers.start] if layers.start < len(strength) else ():
+        strength[layer] += rate
 
 
 def _held(offer: Offer, n_layers: int) -> range:
@@ -198,7 +225,7 @@ def _windows(n_layers: int, count: int) -> list[range]:
     return [range(start, start + count) for start in range(n_layers - count + 1)]
 
 
-def _best_window(strength: tuple[float, ...], windows: list[range]) -> range:
+def _best_window(strength: list[int], windows: list[range]) -> range:
     urgencies = [_urgency(strength, window) for window in windows]
     most = min(urgencies)
     equal = [window for window, of in zip(windows, urgencies, strict=True) if of == most]
@@ -207,23 +234,29 @@ def _best_window(strength: tuple[float, ...], windows: list[range]) -> range:
     return min(equal, key=lambda window: (_holes_left(strength, window), window.start))
 
 
-def _urgency(strength: tuple[float, ...], window: range) -> list[float]:
+def _urgency(strength: list[int], window: range) -> list[int]:
     """Return what makes one window more urgent than another: the smaller, the more."""
     return sorted(strength[window.start : window.stop])
 
 
-def _holes_left(strength: tuple[float, ...], window: range) -> int:
+def _holes_left(strength: list[int], window: range) -> int:
     return len(
         runs_of(layer for layer, of in enumerate(strength) if not of and layer not in window)
     )
 
 
-def _why(strength: tuple[float, ...], window: range) -> str:
+def _without_ends_held(strength: list[int], window: range) -> range:
+    """Return the part of a window from its first hole to its last; all of it if it has none."""
+    holes = [layer for layer in window if strength[layer] == 0]
+    return range(holes[0], holes[-1] + 1) if holes else window
+
+
+def _why(strength: list[int], window: range) -> str:
     filled = runs_of(layer for layer in window if strength[layer] == 0)
     if filled:
         runs = " and ".join(interval(run) for run in filled)
         return f"nobody else holds {runs}"
-    weakest = min(strength[layer] for layer in window)
+    weakest = min(strength[layer] for layer in window) / _SCALE
     return f"every layer is held; {interval(window)} is weakest, with {weakest:.1f} tokens a second"
 
 
@@ -232,66 +265,94 @@ def _holes(offers: Iterable[Offer], n_layers: int) -> set[int]:
     return set(range(n_layers)) - held
 
 
-def _pack(serving: list[Offer], joining: list[Offer], n_layers: int, rates: _Rates) -> list[Offer]:
+_Claims: TypeAlias = dict[NodeId, range]
+
+
+def _pack(base: list[int], claims: _Claims, rates: _Rates) -> _Claims:
     """Place the joining ones afresh, in this order, as if each came when the last had settled."""
-    placed = list(serving)
-    for offer in joining:
-        windows = _windows(n_layers, min(len(offer.layers), n_layers))
-        window = _best_window(_strength(placed, n_layers, rates), windows)
-        placed.append(replace(offer, layers=window))
-    return placed[len(serving) :]
+    strength, n_layers = base.copy(), len(base)
+    packed: _Claims = {}
+    for peer, layers in claims.items():
+        window = _best_window(strength, _windows(n_layers, min(len(layers), n_layers)))
+        packed[peer] = window
+        _add(strength, window, rates[peer])
+    return packed
 
 
-def _improve(
-    serving: list[Offer], claims: list[Offer], n_layers: int, rates: _Rates
-) -> list[Offer]:
+def _improve(base: list[int], claims: _Claims, rates: _Rates) -> _Claims:
     """Let each claim move to a weaker window, highest id first, until none wants to.
 
-    This ends: the strengths of all layers, weakest first, only ever grow. The bound on the rounds
-    is for rounding errors alone.
+    This ends: the strengths of all layers, weakest first, only ever grow.
     """
-    settled = {offer.peer: offer for offer in claims}
-    for _ in range(8 * len(claims) + 8):
+    settled, strength = dict(claims), base.copy()
+    for peer, layers in settled.items():
+        _add(strength, layers, rates[peer])
+    in_turn = sorted(settled, reverse=True)
+    for _ in range(max(2, min(8 * len(claims) + 8, _LOOKS // max(1, len(claims))))):
         moved = False
-        for peer in sorted(settled, reverse=True):
-            offer = settled[peer]
-            others = [*serving, *(other for other in settled.values() if other.peer != peer)]
-            better = _better_window(offer, others, n_layers, rates)
-            if better is not None:
-                settled[peer] = replace(offer, layers=better)
-                moved = True
+        content: set[tuple[range, int]] = set()
+        for peer in in_turn:
+            layers, rate = settled[peer], rates[peer]
+            if (layers, rate) in content:
+                continue  # another like it has looked, and nothing has moved since
+            _add(strength, layers, -rate)
+            better = _better_window(layers, strength)
+            _add(strength, layers if better is None else better, rate)
+            if better is None:
+                content.add((layers, rate))
+            else:
+                settled[peer], moved = better, True
+                content.clear()
         if not moved:
             break
-    return list(settled.values())
+    return settled
 
 
-def _better_window(offer: Offer, others: list[Offer], n_layers: int, rates: _Rates) -> range | None:
-    """Return a window that needs the offer more than its own does, if there is one."""
-    strength = _strength(others, n_layers, rates)
-    windows = _windows(n_layers, min(len(offer.layers), n_layers))
-    best = _best_window(strength, windows)
-    if offer.layers not in windows:
+def _better_window(layers: range, others: list[int]) -> range | None:
+    """Return a window that needs one more than its own does, if there is one."""
+    n_layers = len(others)
+    windows = _windows(n_layers, min(len(layers), n_layers))
+    best = _best_window(others, windows)
+    if layers.stop > n_layers or len(layers) > n_layers:
         return best
-    if _urgency(strength, best) < _urgency(strength, offer.layers):
+    if _urgency(others, best) < _urgency(others, layers):
         return best
     return None
 
 
-def _move(
-    offer: Offer, present: list[Offer], n_layers: int, capacity: int, rates: _Rates
-) -> range | None:
-    """Return where this serving node could go to fill holes without leaving one."""
-    if offer.state is not AdState.SERVING:
-        return None
-    others = [other for other in present if other.peer != offer.peer]
-    served = [other for other in others if other.state is AdState.SERVING]
-    needed = set(_held(offer, n_layers)) & _holes(served, n_layers)
-    holes = _holes(present, n_layers)
-    windows = [
-        window
-        for window in _windows(n_layers, min(capacity, n_layers))
-        if needed <= set(window) and holes & set(window)
-    ]
-    if not windows:
-        return None
-    return _best_window(_strength(others, n_layers, rates), windows)
+class _Moves:
+    """Where serving nodes could go to fill holes without leaving one."""
+
+    def __init__(
+        self, present: list[Offer], holes: set[int], n_layers: int, config: PlacementConfig
+    ) -> None:
+        self._holes = holes
+        self._n_layers = n_layers
+        self._rates = _rates(present, config)
+        self._strength = _strength(present, n_layers, self._rates)
+        served = (o.layers for o in present if o.state is AdState.SERVING)
+        self._holders = Counter(layer for layers in served for layer in layers)
+        self._known: dict[tuple[range, int, int], range | None] = {}
+
+    def of(self, offer: Offer, capacity: int) -> range | None:
+        """Return the window that it would move to, with room for ``capacity`` layers."""
+        if offer.state is not AdState.SERVING:
+            return None
+        key = (offer.layers, self._rates[offer.peer], capacity)
+        if key not in self._known:
+            self._known[key] = self._best(*key)
+        return self._known[key]
+
+    def _best(self, layers: range, rate: int, capacity: int) -> range | None:
+        needed = {layer for layer in layers if self._holders[layer] == 1}
+        windows = [
+            window
+            for window in _windows(self._n_layers, min(capacity, self._n_layers))
+            if all(layer in window for layer in needed)
+            and any(layer in window for layer in self._holes)
+        ]
+        if not windows:
+            return None
+        others = self._strength.copy()
+        _add(others, layers, -rate)
+        return _best_window(others, windows)

@@ -1,11 +1,22 @@
 """Why a chain is as it is, and why another peer is not in it, in words for people."""
 
+import math
+
 from p2pnode.scheduler.directory import Candidate, Refusal, interval
 from p2pnode.scheduler.route import Route
-from p2pnode.scheduler.search import Cost, Visit, cheapest_through
+from p2pnode.scheduler.search import cheapest_through
+from p2pnode.scheduler.terrain import Cost, Visit
+
+MANY = 50
+"""Peers beyond which a plan does not name all."""
+
+NAMED = 8
+"""Peers that it names then, for each kind of reason."""
 
 _NOTICEABLE_US = 50.0
 """Less than this is "no gain": it would be rounded to 0.0 ms."""
+
+_NO_CHAIN: Cost = (1 << 62, math.inf)
 
 
 def of_chain(route: Route, visits: tuple[Visit, ...]) -> tuple[str, ...]:
@@ -40,12 +51,18 @@ def of_stage(route: Route, visit: Visit) -> str:
         parts.append("preferred")
     if not route.prices[peer].measured:
         parts.append("not measured yet, so priced as slow")
+    if route.prices[peer].why:
+        parts.append(route.prices[peer].why)
     return "; ".join(parts)
 
 
 def of_refusals(refusals: tuple[Refusal, ...]) -> tuple[str, ...]:
     """Say of each peer that cannot serve why it cannot."""
-    return tuple(f"not usable: {refusal}" for refusal in refusals)
+    named = _worth_naming(refusals)
+    return (
+        *(f"not usable: {refusal}" for refusal in named),
+        *_and_more(len(refusals) - len(named), "are not usable"),
+    )
 
 
 def of_missing(
@@ -53,27 +70,34 @@ def of_missing(
 ) -> tuple[str, ...]:
     """Say which layers nobody serves, and first of all who might soon."""
     runs = " and ".join(interval(run) for run in missing)
-    others = (refusal for refusal in refusals if refusal not in near)
-    return (f"nobody can serve layers {runs} now", *map(str, near), *map(str, others))
+    close = {refusal.peer for refusal in near}
+    others = tuple(refusal for refusal in refusals if refusal.peer not in close)
+    named = _worth_naming((*near, *others))
+    more = _and_more(len(refusals) - len(named), "cannot serve them either")
+    return (f"nobody can serve layers {runs} now", *map(str, named), *more)
 
 
 def of_little_memory(
     beyond: range, candidates: tuple[Candidate, ...], refusals: tuple[Refusal, ...]
 ) -> tuple[str, ...]:
     """Say how far memory reaches, and whose is short."""
-    short = (
+    short = [
         f"{candidate.label} has memory for {candidate.room} of its {len(candidate.offer.layers)}"
         " layers"
         for candidate in candidates
         if candidate.room < len(candidate.offer.layers)
-    )
+    ]
+    if len(candidates) > MANY:
+        short = short[:NAMED] + _and_more(len(short) - NAMED, "have too little memory")
+    named = _worth_naming(refusals)
+    more = _and_more(len(refusals) - len(named), "are not usable")
     said = f"too little memory for this session: nothing is left for layers {interval(beyond)}"
-    return (said, *short, *map(str, refusals))
+    return (said, *short, *map(str, named), *more)
 
 
 def _summary(route: Route, visits: tuple[Visit, ...]) -> str:
     hops = sum(route.hops_us(visits))
-    stages = [route.visit_us(visit) for visit in visits]
+    stages = [route.expected_us(visit) for visit in visits]
     total = f"{_ms(sum(stages) + hops)} a token, {_ms(hops)} of it on the way"
     if route.objective == "latency":
         return f"least latency: {total}"
@@ -82,13 +106,18 @@ def _summary(route: Route, visits: tuple[Visit, ...]) -> str:
 
 
 def _of_unused(route: Route, used: set[int]) -> list[str]:
+    """Say why not the others: all of a few, the nearest of many and how many more there are."""
     unused = [place for place in range(len(route.candidates)) if place not in used]
     if not unused:
         return []
     terrain = route.latency_terrain() if route.objective == "latency" else route.pace_terrain()
     through = cheapest_through(terrain)
     best = min(cost for cost in through if cost is not None)  # every chain leads through somebody
-    return [_of_one_unused(route, place, through[place], best) for place in unused]
+    nearest = unused
+    if len(route.candidates) > MANY:
+        nearest = sorted(unused, key=lambda place: through[place] or _NO_CHAIN)[:NAMED]
+    said = [_of_one_unused(route, place, through[place], best) for place in nearest]
+    return said + _and_more(len(unused) - len(nearest), "could serve, and would be dearer")
 
 
 def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -> str:
@@ -100,10 +129,27 @@ def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -
     price = f"{_signed_ms(extra)} {unit}" if abs(extra) >= _NOTICEABLE_US else "no gain"
     if not route.prices[candidate.offer.peer].measured:
         price += " (not measured yet, so priced as slow)"
+    if route.prices[candidate.offer.peer].why:
+        price += f" ({route.prices[candidate.offer.peer].why})"
     asked = ", as asked" if route.peer(place) in route.avoid else ""
     if through[0] > best[0] and not asked:
         asked = " for a preferred peer"
     return f"avoids {candidate.label}{asked}: {price}"
+
+
+def _worth_naming(refusals: tuple[Refusal, ...]) -> tuple[Refusal, ...]:
+    """Return all of a few; of many, those whom the ledger excludes and some that come close."""
+    if len(refusals) <= MANY:
+        return refusals
+    return tuple(
+        sorted(refusals, key=lambda refusal: (not refusal.distrusted, not refusal.same_space))[
+            :NAMED
+        ]
+    )
+
+
+def _and_more(count: int, what: str) -> list[str]:
+    return [f"{count} more {what}"] if count > 0 else []
 
 
 def _ms(us: float) -> str:

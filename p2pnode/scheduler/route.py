@@ -1,22 +1,22 @@
 """One question to the search: from whom, to whom, through which layers, and what counts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.budgets import cheapest_within_budgets, overspends
-from p2pnode.scheduler.cost import TOKEN_BYTES, Hops, Price, hidden_bytes
+from p2pnode.scheduler.cost import TOKEN_BYTES, Hops, Peers, Price, hidden_bytes
 from p2pnode.scheduler.directory import Candidate, Demand
-from p2pnode.scheduler.search import Cost, Terrain, Visit, cheapest
+from p2pnode.scheduler.search import cheapest
+from p2pnode.scheduler.terrain import Floats, Tariff, Terrain, Visit
 
 Objective: TypeAlias = Literal["latency", "throughput"]
 """``latency``: one user's time for a token, the sum of all stages and hops. ``throughput``: what
 many users get together, set by the slowest stage or link alone."""
 
-_HopUs: TypeAlias = Callable[[NodeId, NodeId, int], float]
+_HopsUs: TypeAlias = Callable[[Peers, Peers, int], Floats]
 
 # Ranks of what a person or a repair asks for: each outweighs any number of the next.
 _SPARED_LAYER = 1_000_000_000_000
@@ -40,6 +40,7 @@ class Route:
         prefer: Peers to use for as many layers as they can do.
         avoid: Peers to use only where nobody else can.
         few_stages: Whether fewer stages count for more than time.
+        memo: Terrains drawn already.
     """
 
     source: NodeId
@@ -53,13 +54,15 @@ class Route:
     prefer: frozenset[NodeId] = frozenset()
     avoid: frozenset[NodeId] = frozenset()
     few_stages: bool = False
+    memo: dict[object, Terrain] = field(default_factory=dict, init=False)
 
     def peer(self, place: int) -> NodeId:
         return self.candidates[place].offer.peer
 
-    def visit_us(self, visit: Visit) -> float:
+    def expected_us(self, visit: Visit) -> float:
+        """Return the time that a visit is expected to take."""
         head = visit.layers.stop == self.demand.n_layers
-        return self.prices[self.peer(visit.place)].visit_us(len(visit.layers), head=head)
+        return self.prices[self.peer(visit.place)].expected_us(len(visit.layers), head=head)
 
     def hops_us(self, visits: tuple[Visit, ...]) -> tuple[float, ...]:
         """Return the latency of each hop, the first from the source, the last to the sink."""
@@ -75,22 +78,13 @@ class Route:
         token_out = number == stages and self.layers.stop == self.demand.n_layers
         return TOKEN_BYTES if token_in or token_out else hidden_bytes(self.demand.d_model)
 
-    def rank(self, visit: Visit) -> int:
-        peer, count = self.peer(visit.place), len(visit.layers)
-        rank = _STAGE if self.few_stages else 0
-        if peer in self.avoid:
-            rank += count * _SPARED_LAYER
-        if self.prefer and peer not in self.prefer:
-            rank += count * _OTHER_THAN_PREFERRED_LAYER
-        return rank
-
     def latency_terrain(self, *, limit_us: float = float("inf"), once: bool = False) -> Terrain:
         """Return the terrain where times add up, and nothing may be slower than the limit."""
 
-        def hop(one: NodeId, other: NodeId, size: int) -> float:
-            if self.hops.occupancy_us(one, other, size) > limit_us:
-                return float("inf")
-            return self.hops.latency_us(one, other, size)
+        def hop(peers: Peers, others: Peers, size: int) -> Floats:
+            us = self.hops.latencies_us(peers, others, size)
+            us[self.hops.occupancies_us(peers, others, size) > limit_us] = float("inf")
+            return us
 
         return self._terrain(hop, limit_us, paced=False, once=once)
 
@@ -99,30 +93,43 @@ class Route:
 
         A second visit takes its peer's time a second time, so there a peer is visited once.
         """
-        return self._terrain(self.hops.occupancy_us, float("inf"), paced=True, once=True)
+        return self._terrain(self.hops.occupancies_us, float("inf"), paced=True, once=True)
 
-    def _terrain(self, hop: _HopUs, limit_us: float, *, paced: bool, once: bool) -> Terrain:
-        peers = [candidate.offer.peer for candidate in self.candidates]
+    def _terrain(self, hop: _HopsUs, limit_us: float, *, paced: bool, once: bool) -> Terrain:
+        known = self.memo.get((limit_us, paced, once))
+        if known is not None:
+            return known
+        peers = tuple(candidate.offer.peer for candidate in self.candidates)
         first_bytes, last_bytes = self.hop_bytes(0, 1), self.hop_bytes(1, 1)
-        middle_bytes = hidden_bytes(self.demand.d_model)
-
-        @cache
-        def visit(place: int, start: int, stop: int) -> Cost:
-            stay = Visit(place, range(start, stop))
-            took = self.visit_us(stay)
-            return (self.rank(stay), took if took <= limit_us else float("inf"))
-
-        return Terrain(
+        drawn = self.memo[limit_us, paced, once] = Terrain(
             layers=self.layers,
             windows=tuple(_overlap(each.offer.layers, self.layers) for each in self.candidates),
             budgets=tuple(candidate.room for candidate in self.candidates),
             once=once,
-            enter=tuple(hop(self.source, peer, first_bytes) for peer in peers),
-            cross=tuple(tuple(hop(a, b, middle_bytes) for b in peers) for a in peers),
-            leave=tuple(hop(peer, self.sink, last_bytes) for peer in peers),
-            visit=visit,
+            enter=hop((self.source,), peers, first_bytes)[0],
+            cross=hop(peers, peers, hidden_bytes(self.demand.d_model)),
+            leave=hop(peers, (self.sink,), last_bytes)[:, 0],
+            tariff=self._tariff(peers, limit_us),
             paced=paced,
         )
+        return drawn
+
+    def _tariff(self, peers: Peers, limit_us: float) -> Tariff:
+        prices = [self.prices[peer] for peer in peers]
+        return Tariff(
+            fixed_us=tuple(price.fixed_us for price in prices),
+            layer_us=tuple(price.layer_us for price in prices),
+            head_us=tuple(price.head_us for price in prices),
+            visit_rank=_STAGE if self.few_stages else 0,
+            layer_rank=tuple(map(self._layer_rank, peers)),
+            head_at=self.demand.n_layers,
+            limit_us=limit_us,
+        )
+
+    def _layer_rank(self, peer: NodeId) -> int:
+        rank = _SPARED_LAYER if peer in self.avoid else 0
+        other = bool(self.prefer) and peer not in self.prefer
+        return rank + _OTHER_THAN_PREFERRED_LAYER * other
 
 
 def find(route: Route) -> tuple[Visit, ...] | None:

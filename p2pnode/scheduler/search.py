@@ -1,83 +1,23 @@
 """The cheapest way through a run of layers, visiting one place after another.
 
-The graph has a node for each (layer boundary, place just left). One sweep over the boundaries
-relaxes two kinds of edges: a hop to another place, and a visit there of every length that the
-place allows. Edges only lead forward, so one sweep is exact; it takes
-``boundaries x places x (places + boundaries)`` steps at most.
-
-Costs are pairs ``(rank, microseconds)``, compared in this order. The rank counts what may only
-happen if nothing else does (the use of a peer that is to be spared), and always adds up. The
-microseconds add up or, for the slowest stage, the larger one counts. Both ways a cheaper beginning
-never makes a dearer whole, which is all that the sweep asks for.
+One sweep over the boundaries relaxes every edge of the :mod:`~p2pnode.scheduler.terrain`. Edges
+only lead forward, so one sweep is exact; it takes ``boundaries x places x (places + boundaries)``
+steps at most. In Python that is quick enough for :data:`FEW` places; beyond,
+:mod:`~p2pnode.scheduler.sweep` takes the same steps in arrays and finds the same way.
 
 The sweep does not see that two visits of one place draw on the same memory; where that matters,
 see :mod:`~p2pnode.scheduler.budgets`.
 """
 
-import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
-Cost: TypeAlias = tuple[int, float]
+from p2pnode.scheduler import sweep
+from p2pnode.scheduler.terrain import Cost, Terrain, Visit
 
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """A stay at one place, for a run of layers."""
-
-    place: int
-    layers: range
-
-
-@dataclass(frozen=True, slots=True)
-class Terrain:
-    """What is searched; all hops in microseconds.
-
-    Attributes:
-        layers: The run to cover.
-        windows: The part of it that each place can do.
-        budgets: The most layers a place does in all its visits, by place.
-        once: Whether a place may be visited but once.
-        enter: The hop to the first place, by place.
-        cross: The hop from one place (first index) to another.
-        leave: The hop from the last place, by place.
-        visit: Cost of a visit: (place, first layer, one past the last).
-        paced: Whether the slowest counts, instead of the sum.
-    """
-
-    layers: range
-    windows: tuple[range, ...]
-    budgets: tuple[int, ...]
-    once: bool
-    enter: tuple[float, ...]
-    cross: tuple[tuple[float, ...], ...]
-    leave: tuple[float, ...]
-    visit: Callable[[int, int, int], Cost]
-    paced: bool
-
-    def join(self) -> Callable[[float, float], float]:
-        """Return how two times make one."""
-        return max if self.paced else operator.add
-
-    def stops(self, place: int, start: int, spent: int = 0) -> range:
-        """Return where a visit that begins at ``start`` may end."""
-        if start not in self.windows[place]:
-            return range(0)
-        furthest_stop = start + self.budgets[place] - spent
-        return range(start + 1, min(self.windows[place].stop, furthest_stop) + 1)
-
-    def reversed(self) -> "Terrain":
-        """Return the same terrain, walked from its end: the mirror image of every edge."""
-        total = self.layers.start + self.layers.stop
-        return replace(
-            self,
-            windows=tuple(range(total - w.stop, total - w.start) for w in self.windows),
-            enter=self.leave,
-            leave=self.enter,
-            cross=tuple(zip(*self.cross, strict=True)),
-            visit=lambda place, a, b: self.visit(place, total - b, total - a),
-        )
+FEW = 6
+"""Places up to which plain Python is used: there it takes no longer than arrays. It is also the
+reference that the arrays are held against."""
 
 
 def cheapest(terrain: Terrain) -> tuple[Cost, tuple[Visit, ...]] | None:
@@ -85,18 +25,33 @@ def cheapest(terrain: Terrain) -> tuple[Cost, tuple[Visit, ...]] | None:
 
     Of covers that cost the same the first found wins: lower places, longer visits early.
     """
+    if len(terrain.windows) > FEW:
+        return sweep.cheapest(terrain)
+    return cheapest_in_python(terrain)
+
+
+def cheapest_through(terrain: Terrain) -> list[Cost | None]:
+    """Return, for each place, the cost of the cheapest cover that visits it."""
+    if len(terrain.windows) > FEW:
+        return sweep.cheapest_through(terrain)
+    return cheapest_through_in_python(terrain)
+
+
+def cheapest_in_python(terrain: Terrain) -> tuple[Cost, tuple[Visit, ...]] | None:
+    """Do as :func:`cheapest`, whatever the number of places."""
     join = terrain.join()
     departures = _sweep(terrain).departures
+    leave = terrain.leave.tolist()
     best: tuple[Cost, int] | None = None
     for place, departure in sorted(departures[terrain.layers.stop].items()):
-        cost = (departure.rank, join(departure.us, terrain.leave[place]))
+        cost = (departure.rank, join(departure.us, leave[place]))
         if best is None or cost < best[0]:
             best = (cost, place)
     return None if best is None else (best[0], _walk_back(terrain, departures, best[1]))
 
 
-def cheapest_through(terrain: Terrain) -> list[Cost | None]:
-    """Return, for each place, the cost of the cheapest cover that visits it."""
+def cheapest_through_in_python(terrain: Terrain) -> list[Cost | None]:
+    """Do as :func:`cheapest_through`, whatever the number of places."""
     join = terrain.join()
     before, after = _sweep(terrain).arrivals, _sweep(terrain.reversed()).arrivals
     total = terrain.layers.start + terrain.layers.stop
@@ -107,7 +62,7 @@ def cheapest_through(terrain: Terrain) -> list[Cost | None]:
                 rest = after[total - stop].get(place)
                 if rest is None:
                     continue
-                rank, us = terrain.visit(place, start, stop)
+                rank, us = terrain.tariff.cost(place, start, stop)
                 cost = (arrival.rank + rank + rest.rank, join(join(arrival.us, us), rest.us))
                 known = best[place]
                 if known is None or cost < known:
@@ -146,7 +101,7 @@ def _sweep(terrain: Terrain) -> _Sweep:
     boundaries = range(terrain.layers.start, terrain.layers.stop + 1)
     arrivals: dict[int, dict[int, _Arrival]] = {boundary: {} for boundary in boundaries}
     departures: _Departures = {boundary: {} for boundary in boundaries}
-    into = tuple(zip(*terrain.cross, strict=True))
+    enter, into = terrain.enter.tolist(), terrain.cross.T.tolist()
     join = terrain.join()
     for boundary in terrain.layers:
         left_here = sorted(departures[boundary].items())
@@ -154,7 +109,7 @@ def _sweep(terrain: Terrain) -> _Sweep:
             if boundary not in window:
                 continue
             if boundary == terrain.layers.start:
-                arrival: _Arrival | None = _Arrival(0, terrain.enter[place], None)
+                arrival: _Arrival | None = _Arrival(0, enter[place], None)
             else:
                 arrival = _arrive(left_here, into[place], place, join)
             if arrival is not None:
@@ -165,7 +120,7 @@ def _sweep(terrain: Terrain) -> _Sweep:
 
 def _arrive(
     left_here: list[tuple[int, _Departure]],
-    hops: tuple[float, ...],
+    hops: list[float],
     place: int,
     join: Callable[[float, float], float],
 ) -> _Arrival | None:
@@ -184,7 +139,7 @@ def _depart(
 ) -> None:
     join = terrain.join()
     for stop in terrain.stops(place, start):
-        rank, us = terrain.visit(place, start, stop)
+        rank, us = terrain.tariff.cost(place, start, stop)
         cost = (arrival.rank + rank, join(arrival.us, us))
         known = departures[stop].get(place)
         if known is None or cost < known[:2]:

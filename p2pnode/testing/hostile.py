@@ -13,8 +13,8 @@ from p2pnode.inference.activations import Batch, to_frames, token_batch
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.messages import Edge, Open, Refused
 from p2pnode.inference.work import Computed, Forward, WorkFailed
-from p2pnode.membership.anti_entropy import prefix_of
 from p2pnode.membership.health import Health
+from p2pnode.membership.members import prefix_of
 from p2pnode.membership.messages import Digest, DigestEntry, Gossip
 from p2pnode.membership.records import Accusation, Claim, Version, sign_claim
 from p2pnode.sansio import NodeId

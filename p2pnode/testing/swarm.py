@@ -23,7 +23,14 @@ from p2pnode.inference.work import Forward, WorkResult, run_work
 from p2pnode.membership.config import simulation as membership_simulation
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.core import NodeCore
-from p2pnode.node.events import Departed, LoadRequested, NodeEvent, Noted, PeerReached
+from p2pnode.node.events import (
+    Departed,
+    LoadRequested,
+    MeasureRequested,
+    NodeEvent,
+    Noted,
+    PeerReached,
+)
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import missing_layers
 from p2pnode.sansio import Address, NodeId
@@ -34,6 +41,8 @@ from p2pnode.transport.identity import Identity
 
 SECRET = bytes(range(32))
 PORT = 4747
+MEASURING = 0.1
+"""Seconds a measurement takes."""
 LOADING = 0.2
 """Seconds a node takes to load its layers."""
 
@@ -218,6 +227,9 @@ class Swarm:
                     self.compute(name, event)
                 case LoadRequested(layers):
                     self._load(name, node, layers)
+                case MeasureRequested():
+                    cost = self._costs[node.node_id]
+                    self._later(name, node, MEASURING, lambda now: node.measured(cost, now))
                 case Noted() | PeerReached() | Departed():
                     pass
                 case _:

@@ -5,6 +5,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.wire.dtypes import dtypes_of_mask
@@ -169,6 +171,19 @@ class AdState(IntEnum):
     """Finishes what it has; not to be given more."""
 
 
+class _Number(NamedTuple):
+    """A number of an ad: its :mod:`struct` code, and the byte where it begins."""
+
+    code: str
+    at: int
+
+
+class _Text(NamedTuple):
+    """A text of an ad; texts follow the numbers, in the order of their declaration."""
+
+    most_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class CapabilityAd:
     """A peer's offer to run some layers of one model, as gossip carries it.
@@ -197,26 +212,26 @@ class CapabilityAd:
         LocalProtocolError: A field is too wide, or breaks one of these bounds.
     """
 
-    name: str
-    model: str
-    space_hash32: int
-    n_layers: int
-    d_model: int
-    first_layer: int
-    layer_count: int
-    state: AdState
-    decode_fixed_us: int
-    decode_layer_us: int
-    head_us: int
-    prefill_layer_ns: int
-    kv_free_bytes: int
-    kv_total_bytes: int
-    device: str
-    dtypes: int
+    name: Annotated[str, _Text(32)]
+    model: Annotated[str, _Text(64)]
+    space_hash32: Annotated[int, _Number("I", at=2)]
+    n_layers: Annotated[int, _Number("H", at=6)]
+    d_model: Annotated[int, _Number("I", at=8)]
+    first_layer: Annotated[int, _Number("H", at=12)]
+    layer_count: Annotated[int, _Number("H", at=14)]
+    state: Annotated[AdState, _Number("B", at=1)]
+    decode_fixed_us: Annotated[int, _Number("I", at=16)]
+    decode_layer_us: Annotated[int, _Number("I", at=20)]
+    head_us: Annotated[int, _Number("I", at=24)]
+    prefill_layer_ns: Annotated[int, _Number("I", at=28)]
+    kv_free_bytes: Annotated[int, _Number("Q", at=32)]
+    kv_total_bytes: Annotated[int, _Number("Q", at=40)]
+    device: Annotated[str, _Text(48)]
+    dtypes: Annotated[int, _Number("I", at=48)]
 
     def __post_init__(self) -> None:
-        for text, limit in ((self.name, 32), (self.model, 64), (self.device, 48)):
-            _refuse_text(text, limit)
+        for name, limit in _TEXTS:
+            _refuse_text(getattr(self, name), limit)
         if self.first_layer + self.layer_count > self.n_layers:
             raise LocalProtocolError(f"layers beyond the model's {self.n_layers}")
         if self.layer_count and not self.space_hash32:
@@ -237,7 +252,7 @@ class CapabilityAd:
 
     def encode(self) -> bytes:
         """Return the ad's bytes, at most 199: fixed fields, then three texts with lengths."""
-        texts = (text.encode() for text in (self.name, self.model, self.device))
+        texts = (getattr(self, name).encode() for name, _ in _TEXTS)
         return self._pack() + b"".join(bytes((len(raw),)) + raw for raw in texts)
 
     @classmethod
@@ -250,54 +265,37 @@ class CapabilityAd:
         if len(data) > MAX_AD:
             raise RemoteProtocolError(f"an ad of {len(data)} bytes")
         try:
-            version, state, space, n_layers, d_model, first, count, *costs = _AD.unpack_from(data)
+            version, *numbers = _AD.unpack_from(data)
             if version != _AD_VERSION:
                 raise RemoteProtocolError(f"an ad of version {version}")
-            fixed, layer, head, prefill, kv_free, kv_total, dtypes = costs
-            name, model, device = _texts_untrusted(bytes(data[_AD.size :]))
-            return cls(
-                name=name,
-                model=model,
-                space_hash32=space,
-                n_layers=n_layers,
-                d_model=d_model,
-                first_layer=first,
-                layer_count=count,
-                state=AdState(state),
-                decode_fixed_us=fixed,
-                decode_layer_us=layer,
-                head_us=head,
-                prefill_layer_ns=prefill,
-                kv_free_bytes=kv_free,
-                kv_total_bytes=kv_total,
-                device=device,
-                dtypes=dtypes,
-            )
+            said: dict[str, Any] = dict(zip(_NUMBERS, numbers, strict=True))
+            texts = _texts_untrusted(bytes(data[_AD.size :]))
+            said |= {name: text for (name, _), text in zip(_TEXTS, texts, strict=True)}
+            return cls(**said | {"state": AdState(said["state"])})
         except (struct.error, ValueError, LocalProtocolError) as error:
             raise RemoteProtocolError(f"malformed capability ad: {error}") from error
 
     def _pack(self) -> bytes:
-        return _AD.pack(
-            _AD_VERSION,
-            self.state,
-            self.space_hash32,
-            self.n_layers,
-            self.d_model,
-            self.first_layer,
-            self.layer_count,
-            self.decode_fixed_us,
-            self.decode_layer_us,
-            self.head_us,
-            self.prefill_layer_ns,
-            self.kv_free_bytes,
-            self.kv_total_bytes,
-            self.dtypes,
-        )
+        return _AD.pack(_AD_VERSION, *_numbers_of(self))
+
+
+_AD_VERSION = 1
+_WIRE_FORM = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(CapabilityAd, include_extras=True).items()
+}
+_TEXTS = tuple((name, of.most_bytes) for name, of in _WIRE_FORM.items() if isinstance(of, _Text))
+_ON_WIRE = sorted(
+    (of.at, name, of.code) for name, of in _WIRE_FORM.items() if isinstance(of, _Number)
+)
+_NUMBERS = tuple(name for _, name, _ in _ON_WIRE)
+_AD = struct.Struct("<B" + "".join(code for _, _, code in _ON_WIRE))
+_numbers_of = attrgetter(*_NUMBERS)
 
 
 def _texts_untrusted(data: bytes) -> list[str]:
     texts, at = [], 0
-    for _ in range(3):
+    for _ in _TEXTS:
         if at >= len(data) or at + 1 + data[at] > len(data):
             raise RemoteProtocolError("an ad that ends inside a text")
         stop = at + 1 + data[at]
@@ -346,8 +344,6 @@ def _equal_items(ours: Mapping[str, object], theirs: Mapping[str, object]) -> di
     return {key: value for key, value in ours.items() if key in theirs and theirs[key] == value}
 
 
-_AD_VERSION = 1
-_AD = struct.Struct("<BBIHIHHIIIIQQI")
 _MAX_NAMES = 64  # both are guesses; real lists have five names of ten letters
 _MAX_NAME = 128
 _SUPPORTS_KEYS = frozenset({"critique", "dtype"})

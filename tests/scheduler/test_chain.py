@@ -1,7 +1,7 @@
 """Chains: always a cover, always the best one, and always with their reasons."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -10,42 +10,21 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from p2pnode.sansio import NodeId
+from p2pnode.scheduler import search
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
 from p2pnode.scheduler.cost import TOKEN_BYTES, CostConfig, hidden_bytes
-from p2pnode.scheduler.directory import Offer, offer_from_ad, runs_of
-from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.scheduler.directory import Offer, runs_of
+from p2pnode.testing.offers import D_MODEL, SPACE, an_offer, changed, peer_id as node_id
+from p2pnode.wire.capability import AdState
 
-SPACE = 0xFEED
-WIDTH = 576
+WIDTH = D_MODEL
 KIB = 1024
 
 PLAIN = CostConfig(handover_us=0)
 """Prices whose sums are easy to check by hand."""
 
 
-def node_id(number: int) -> NodeId:
-    return NodeId(bytes([number]) * 32)
-
-
 US = node_id(0)
-
-
-def an_offer(number: int, start: int, stop: int, **changes: Any) -> Offer:
-    offer = Offer(
-        peer=node_id(number),
-        name=f"peer{number}",
-        space_hash32=SPACE,
-        n_layers=30,
-        d_model=WIDTH,
-        layers=range(start, stop),
-        state=AdState.SERVING,
-        decode_fixed_us=300,
-        decode_layer_us=600,
-        head_us=2_000,
-        prefill_layer_ns=80_000,
-        kv_free_bytes=2**30,
-    )
-    return replace(offer, **changes)
 
 
 def rtt(one: NodeId, other: NodeId) -> float | None:
@@ -63,7 +42,7 @@ def plan(*offers: Offer, n_layers: int = 30, **changes: Any) -> ChainPlan | NoCo
         **changes,
     }
     arguments.setdefault("costs", PLAIN)
-    return plan_chain([replace(offer, n_layers=n_layers) for offer in offers], **arguments)
+    return plan_chain([changed(offer, n_layers=n_layers) for offer in offers], **arguments)
 
 
 def chain(*offers: Offer, **changes: Any) -> ChainPlan:
@@ -145,7 +124,7 @@ def test_an_unmeasured_peer_is_priced_as_slow_and_used_where_nobody_else_is() ->
     assert runs(found) == [("peer1", 0, 20), ("peer2", 20, 30)]
     assert found.stages[1].cost_us == 600 + 10 * 1_200 + 4_000
     assert "not measured yet, so priced as slow" in found.stages[1].reason
-    alone = chain(replace(stranger, layers=range(30)))
+    alone = chain(stranger.holding(range(30)))
     assert alone.stages[0].cost_us == 2_000 + 30 * 3_000 + 3_000
 
 
@@ -154,7 +133,7 @@ def test_the_avoided_is_used_only_where_nobody_else_can() -> None:
     found = chain(slow, fast, avoid=frozenset({fast.peer}))
     assert runs(found) == [("peer1", 0, 30)]
     assert found.reasons[1].startswith("avoids peer2, as asked: -")
-    found = chain(replace(slow, layers=range(10)), fast, avoid=frozenset({fast.peer}))
+    found = chain(slow.holding(range(10)), fast, avoid=frozenset({fast.peer}))
     assert runs(found) == [("peer1", 0, 10), ("peer2", 10, 30)]
     assert "uses peer2 though it was to be avoided" in found.reasons[1]
 
@@ -186,7 +165,6 @@ def test_those_who_cannot_serve_are_named_with_the_reason() -> None:
         an_offer(5, 0, 10, space_hash32=7),
         an_offer(6, 0, 10, kv_free_bytes=KIB // 2),
         an_offer(7, 0, 0),
-        an_offer(8, 25, 35),
         an_offer(9, 0, 10, d_model=64),
         an_offer(10, 0, 10),
         exclude={node_id(10): "has refused the session"},
@@ -198,7 +176,6 @@ def test_those_who_cannot_serve_are_named_with_the_reason() -> None:
         "not usable: peer5 serves another model",
         "not usable: peer6 has too little memory: 0.0 MiB free, one layer needs 0.0 MiB",
         "not usable: peer7 holds no layers",
-        "not usable: peer8 claims layers [25, 35) of 30",
         "not usable: peer9 says this model has 30 layers of width 64",
         "not usable: peer10 has refused the session",
     )
@@ -249,37 +226,13 @@ def test_memory_alone_may_leave_layers_missing() -> None:
 
 def test_peers_of_one_name_can_be_told_apart() -> None:
     found = chain(an_offer(1, 0, 10, name="pi"), an_offer(2, 10, 30, name="pi"))
-    assert [stage.name for stage in found.stages] == ["pi (01010101)", "pi (02020202)"]
+    assert [stage.name for stage in found.stages] == ["pi (00010001)", "pi (00020002)"]
 
 
 def test_nobody_at_all() -> None:
     found = no_chain()
     assert found.missing == (range(30),)
     assert found.near == ()
-
-
-def test_an_offer_is_read_off_an_ad() -> None:
-    ad = CapabilityAd(
-        name="kitchen",
-        model="m",
-        space_hash32=SPACE,
-        n_layers=30,
-        d_model=WIDTH,
-        first_layer=10,
-        layer_count=10,
-        state=AdState.SERVING,
-        decode_fixed_us=1,
-        decode_layer_us=2,
-        head_us=3,
-        prefill_layer_ns=4,
-        kv_free_bytes=5,
-        kv_total_bytes=6,
-        device="cpu x2",
-        dtypes=1,
-    )
-    offer = offer_from_ad(node_id(1), ad, alive=True)
-    assert (offer.name, offer.layers, offer.head_us) == ("kitchen", range(10, 20), 3)
-    assert offer.is_measured
 
 
 # Repair
@@ -392,15 +345,15 @@ def all_chains(offers: list[Offer], start: int = 0) -> Iterator[list[tuple[Offer
 
 def fits(stages: list[tuple[Offer, range]]) -> bool:
     return all(
-        sum(len(run) for other, run in stages if other is offer) * KIB <= offer.kv_free_bytes
+        sum(len(run) for other, run in stages if other is offer) * KIB <= offer.ad.kv_free_bytes
         for offer, _ in stages
     )
 
 
 def visit_us(offer: Offer, run: range) -> float:
-    head = offer.head_us if run.stop == LAYERS else 0
+    head = offer.ad.head_us if run.stop == LAYERS else 0
     if offer.is_measured:
-        return offer.decode_fixed_us + offer.decode_layer_us * len(run) + head
+        return offer.ad.decode_fixed_us + offer.ad.decode_layer_us * len(run) + head
     return 0
 
 
@@ -430,7 +383,7 @@ def usable(world: World) -> list[Offer]:
     return [
         offer
         for offer in world.offers
-        if offer.alive and offer.state is AdState.SERVING and offer.kv_free_bytes >= KIB
+        if offer.alive and offer.state is AdState.SERVING and offer.ad.kv_free_bytes >= KIB
     ]
 
 
@@ -511,6 +464,56 @@ def test_a_chain_covers_every_layer_once_in_order_with_peers_that_serve(
     assert found.expected_us_per_token == pytest.approx(
         sum(found.hop_us) + sum(stage.cost_us for stage in found.stages)
     )
+
+
+@settings(max_examples=200)
+@given(
+    world=worlds(max_peers=6),
+    objective=st.sampled_from(["latency", "throughput"]),
+    prefer=st.frozensets(st.integers(0, 5)),
+    avoid=st.frozensets(st.integers(0, 5)),
+    repaired=st.booleans(),
+)
+def test_in_large_swarms_the_plan_is_the_same(
+    world: World,
+    objective: str,
+    prefer: frozenset[int],
+    avoid: frozenset[int],
+    repaired: bool,
+) -> None:
+    wishes: dict[str, Any] = {
+        "prefer": frozenset(map(node_id, prefer)),
+        "avoid": frozenset(map(node_id, avoid)),
+        **world.arguments(),
+    }
+
+    def found() -> object:
+        if repaired:
+            return repair(*world.offers, lost=range(1, 4), n_layers=LAYERS, **wishes)
+        return plan(*world.offers, n_layers=LAYERS, objective=objective, **wishes)
+
+    in_python = found()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "FEW", 0)
+        assert found() == in_python
+
+
+def test_in_large_swarms_the_eight_nearest_are_named_and_the_others_counted() -> None:
+    offers = [an_offer(number, 0, 30, decode_layer_us=600 + number) for number in range(1, 101)]
+    dead = [an_offer(number, 0, 30, alive=False) for number in range(200, 300)]
+    liar = an_offer(300, 0, 30)
+    found = chain(*offers, *dead, liar, exclude={liar.peer: "sent numbers that are not finite"})
+    assert runs(found) == [("peer1", 0, 30)]
+    assert [reason.split(":")[0] for reason in found.reasons[1:9]] == [
+        f"avoids peer{number}" for number in range(2, 10)
+    ]
+    assert found.reasons[9] == "91 more could serve, and would be dearer"
+    assert found.reasons[10] == "not usable: peer300 sent numbers that are not finite"
+    assert found.reasons[-1] == "93 more are not usable"
+    assert len(found.reasons) == 19
+    none = no_chain(*dead)
+    assert len(none.reasons) == 10
+    assert none.reasons[-1] == "92 more cannot serve them either"
 
 
 @given(world=worlds(max_peers=5), order=st.randoms())

@@ -1,6 +1,5 @@
 """Placement: holes first, then the weakest layers, and newcomers who agree without a word."""
 
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -17,31 +16,8 @@ from p2pnode.scheduler.placement import (
     settle_claims,
     should_move,
 )
+from p2pnode.testing.offers import N_LAYERS as N, an_offer, peer_id as node_id
 from p2pnode.wire.capability import AdState
-
-N = 30
-
-
-def node_id(number: int) -> NodeId:
-    return NodeId(bytes([number]) * 32)
-
-
-def an_offer(number: int, start: int, stop: int, **changes: Any) -> Offer:
-    offer = Offer(
-        peer=node_id(number),
-        name=f"peer{number}",
-        space_hash32=1,
-        n_layers=N,
-        d_model=576,
-        layers=range(start, stop),
-        state=AdState.SERVING,
-        decode_fixed_us=300,
-        decode_layer_us=600,
-        head_us=2_000,
-        prefill_layer_ns=80_000,
-        kv_free_bytes=2**30,
-    )
-    return replace(offer, **changes)
 
 
 def a_claim(number: int, start: int, stop: int) -> Offer:
@@ -64,8 +40,16 @@ def test_newcomers_one_after_another_tile_the_model() -> None:
 
 def test_a_hole_comes_first_and_the_reason_says_so() -> None:
     placement = choose(an_offer(1, 0, 12), an_offer(2, 20, 30), capacity=10)
-    assert placement.layers == range(10, 20)
+    assert placement.layers == range(12, 20)
     assert placement.reason == "nobody else holds [12, 20)"
+
+
+def test_a_newcomer_with_room_for_all_takes_the_gap_and_no_more() -> None:
+    assert choose(an_offer(1, 0, 15), capacity=30).layers == range(15, 30)
+    assert choose(capacity=30).layers == range(30)  # the first of its swarm: all is a gap
+    assert choose(an_offer(1, 5, 20), capacity=30).layers == range(30)  # two gaps need both ends
+    assert choose(an_offer(1, 5, 20), capacity=8).layers == range(20, 28)
+    assert choose(an_offer(1, 0, 30), capacity=30).layers == range(30)  # no gap: as strong as it is
 
 
 def test_of_two_holes_the_one_that_it_fills() -> None:
@@ -179,7 +163,7 @@ def test_what_is_settled_stays_settled(
     assert {peer: len(run) for peer, run in settled.items()} == {
         claim.peer: len(claim.layers) for claim in claimed
     }
-    again = [replace(claim, layers=settled[claim.peer]) for claim in claimed]
+    again = [claim.holding(settled[claim.peer]) for claim in claimed]
     assert settle(*offers, *again) == settled
     assert settle(*reversed(again), *offers) == settled
 
@@ -213,7 +197,7 @@ class Newcomer:
 
     def _announce(self, layers: range) -> None:
         self.changes += 1
-        claim = a_claim(self.peer[0], layers.start, layers.stop)
+        claim = a_claim(self.peer[1], layers.start, layers.stop)
         self.ads[self.peer] = (self.changes, claim)
 
 

@@ -174,6 +174,21 @@ def test_an_ad_survives_and_is_small() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "at", "size"),
+    [("state", 1, 1), ("space_hash32", 2, 4), ("n_layers", 6, 2), ("kv_total_bytes", 40, 8)],
+)
+def test_a_number_lies_where_its_declaration_says(name: str, at: int, size: int) -> None:
+    before, after = some_ad(), some_ad(**{name: getattr(some_ad(), name) + 1})
+    differing = [
+        index
+        for index, (one, other) in enumerate(zip(before.encode(), after.encode(), strict=True))
+        if one != other
+    ]
+    assert differing
+    assert set(differing) <= set(range(at, at + size))
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"name": "é" * 17},

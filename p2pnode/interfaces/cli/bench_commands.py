@@ -60,6 +60,18 @@ def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
         _report(measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar), as_json)
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench plan --offers 1000 --json")
+@click.option("--offers", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--layers", type=click.IntRange(2), default=30, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@json_option
+def plan(offers: int, layers: int, rounds: int, as_json: bool) -> None:
+    """Plan chains and settle claims among hundreds of made-up peers."""
+    from p2pnode.bench import plan as measurement
+
+    _report(measurement.measure(offers=offers, layers=layers, rounds=rounds), as_json)
+
+
 @bench.command(epilog="Example:\n\n  p2pnode bench think --only p2pnode --only udp --json")
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--only", multiple=True, metavar="NAME", help="Leave out all others; repeatable.")

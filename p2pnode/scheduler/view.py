@@ -1,0 +1,152 @@
+"""What one plan is made from: a frozen picture of the swarm, and the questions it answers.
+
+Taking the picture is cheap; answering may not be, and needs nothing but the picture. So whoever
+holds one may answer at once or hand it to a thread, as :attr:`PlanView.is_brief` advises, and a
+whole cover is computed from one picture of the swarm.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
+from p2pnode.scheduler.cost import CostConfig, Goodput, RttsUs, RttUs
+from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.route import Objective
+from p2pnode.scheduler.standing import Standing
+from p2pnode.wire.states import Rung
+
+BRIEF = 1_000
+"""Layers times peers up to which a search takes less than 5 ms; measured on two cores of 2025."""
+
+_MANY = 200
+"""Offers, of other models too, whose mere sorting takes as long."""
+
+_FEW_TWICE = 2
+"""Places among which even the search that counts memory is brief."""
+
+_NOBODY: Mapping[NodeId, str] = MappingProxyType({})
+_F16 = frozenset({Rung.F16})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a session asks of any chain.
+
+    Attributes:
+        requester: Who asks; the chain begins and ends there.
+        space_hash32: The embedding space of the model.
+        n_layers: Its layers.
+        d_model: The width of its hidden states.
+        kv_bytes_needed: KV memory that a run of so many layers takes for this session.
+        objective: What to make small: the time of a token, or that of the slowest stage.
+        prefer: Peers to use for as many layers as they can do.
+        avoid: Peers to use only for layers that nobody else can do.
+        notes: What the plan should say besides, in plain words.
+    """
+
+    requester: NodeId
+    space_hash32: int
+    n_layers: int
+    d_model: int
+    kv_bytes_needed: Callable[[int], int]
+    objective: Objective = "latency"
+    prefer: frozenset[NodeId] = frozenset()
+    avoid: frozenset[NodeId] = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanView:
+    """A picture of the swarm at one moment, for one session. Safe to use in a thread.
+
+    Attributes:
+        wanted: What is asked.
+        offers: What all known peers offer.
+        rtt_us: Round trips; None for the unmeasured.
+        standing: Whom the ledger trusts.
+        rungs: The codings of hidden states that a peer has advertised; f16 always.
+        goodput: Rates of large messages, where known.
+        costs: Prices of what is unmeasured.
+        rtts_us: The round trips of many at once.
+        taken_at: The moment.
+    """
+
+    wanted: Wanted
+    offers: tuple[Offer, ...]
+    rtt_us: RttUs
+    standing: Standing = field(default_factory=Standing)
+    rungs: Callable[[NodeId], frozenset[Rung]] = lambda _: _F16
+    goodput: Goodput | None = None
+    costs: CostConfig = field(default_factory=CostConfig)
+    rtts_us: RttsUs | None = None
+    taken_at: float = 0.0
+
+    def chain(self) -> ChainPlan | NoCover:
+        """Return the best chain over all layers."""
+        wanted = self.wanted
+        found = plan_chain(
+            self.offers,
+            requester=wanted.requester,
+            space_hash32=wanted.space_hash32,
+            n_layers=wanted.n_layers,
+            d_model=wanted.d_model,
+            rtt_us=self.rtt_us,
+            kv_bytes_needed=wanted.kv_bytes_needed,
+            objective=wanted.objective,
+            prefer=wanted.prefer,
+            avoid=wanted.avoid,
+            standing=self.standing,
+            goodput=self.goodput,
+            costs=self.costs,
+            rtts_us=self.rtts_us,
+        )
+        return replace(found, reasons=(*found.reasons, *wanted.notes)) if wanted.notes else found
+
+    def repair(
+        self,
+        lost: range,
+        ends: tuple[NodeId, NodeId],
+        excluded: Mapping[NodeId, str] = _NOBODY,
+    ) -> tuple[StageRun, ...] | NoCover:
+        """Return peers for exactly the ``lost`` layers, between the two ``ends``.
+
+        ``excluded`` are not to be used either, beside those whom the ledger excludes.
+        """
+        wanted = self.wanted
+        return plan_repair(
+            self.offers,
+            lost=lost,
+            upstream=ends[0],
+            downstream=ends[1],
+            space_hash32=wanted.space_hash32,
+            n_layers=wanted.n_layers,
+            d_model=wanted.d_model,
+            rtt_us=self.rtt_us,
+            kv_bytes_needed=wanted.kv_bytes_needed,
+            prefer=wanted.prefer,
+            avoid=wanted.avoid,
+            exclude=excluded,
+            standing=self.standing,
+            requester=wanted.requester,
+            goodput=self.goodput,
+            costs=self.costs,
+            rtts_us=self.rtts_us,
+        )
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether an answer takes less than 5 ms, so that it may be had at once.
+
+        Where memory is short, or no peer may be visited twice, the search may take far longer.
+        """
+        wanted = self.wanted
+        ours = [offer.ad for offer in self.offers if offer.space_hash32 == wanted.space_hash32]
+        places, boundaries = len(ours), wanted.n_layers
+        if wanted.objective != "latency":
+            return places <= _FEW_TWICE
+        if places * boundaries > BRIEF or len(self.offers) > _MANY:
+            return False
+        needs = {count: wanted.kv_bytes_needed(count) for count in {ad.layer_count for ad in ours}}
+        return places <= _FEW_TWICE or all(ad.kv_free_bytes >= needs[ad.layer_count] for ad in ours)

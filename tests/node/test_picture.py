@@ -1,0 +1,56 @@
+"""The snapshot shows whom the node distrusts and why; old and new faces read it."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from p2pnode.node.core import NodeCore
+from p2pnode.node.picture import World, snapshot
+from p2pnode.node.snapshot import from_json, to_json
+from p2pnode.scheduler.trust import Offence
+from p2pnode.testing.swarm import Swarm
+
+
+@pytest.fixture(scope="module")
+def node() -> NodeCore:
+    swarm = Swarm(3)
+    core = swarm.add("a", range(6))
+    swarm.add("b", range(6))
+    swarm.introduce("a", "b")
+    swarm.network.run(4)
+    return core
+
+
+def test_the_ledger_is_in_the_picture_with_its_reasons(node: NodeCore) -> None:
+    (peer,) = [line.peer for line in node.planner.directory]
+    assert snapshot(node, World(), 4.0).trust == ()
+    node.ledger.note(peer, Offence.STALLED, "no token for 3.0 s", 4.0)
+    picture = snapshot(node, World(), 5.0)
+    (page,) = picture.trust
+    assert (page.peer, page.name, page.kind) == (peer.hex(), "b", "slow")
+    assert page.offences == {"stalled": 1}
+    assert page.evidence == ("stalled: no token for 3.0 s",)
+    assert page.reason == "stalled (no token for 3.0 s); tried again in 9 s"
+    assert picture.strangers_believed_in_s == pytest.approx(59.0)
+    (view,) = picture.peers
+    assert view.reason == f"avoided: {page.reason}"
+    assert picture.counters["trust: slow: stalled"] == 1
+
+
+def test_a_picture_survives_json_and_one_of_an_older_node_is_read(node: NodeCore) -> None:
+    picture = snapshot(node, World(), 5.0)
+    data = json.loads(json.dumps(to_json(picture)))
+    assert from_json(data) == picture
+    for later in ("trust", "strangers_believed_in_s"):
+        del data[later]
+    assert from_json(data).peers == picture.peers
+    assert from_json(data).trust == ()
+    del data["name"]
+    with pytest.raises(KeyError):
+        from_json(data)
+
+
+def test_nothing_that_faces_read_has_gone(node: NodeCore) -> None:
+    names = set(asdict(snapshot(node, World(), 5.0)))
+    assert {"peers", "missing_layers", "counters", "generations", "stages", "log"} <= names

@@ -1,0 +1,118 @@
+"""What a node's planner sees: the directory, whatever it is asked, and names as people use them."""
+
+from dataclasses import replace
+
+import pytest
+
+from p2pnode.engine.base import Sampling
+from p2pnode.errors import UserError
+from p2pnode.membership.records import Record, sign_record
+from p2pnode.node.answers import Question, request_of
+from p2pnode.node.core import NodeCore
+from p2pnode.node.picture import World, missing_layers, snapshot
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import ChainPlan
+from p2pnode.scheduler.standing import Standing
+from p2pnode.testing.swarm import Swarm
+from p2pnode.transport.identity import Identity
+from p2pnode.wire.capability import CapabilityAd
+
+
+@pytest.fixture
+def node() -> NodeCore:
+    swarm = Swarm(1)
+    core = swarm.add("a", range(3))
+    swarm.network.run(3)
+    return core
+
+
+def add(node: NodeCore, number: int, ad: CapabilityAd, now: float = 5.0) -> NodeId:
+    """Let ``node`` know one more member, as if its record had come by gossip."""
+    identity = Identity(f"{number}".encode().ljust(32, b"."))
+    record = Record(identity.node_id, 0, 1, (("10.0.1.1", 4000),), ad.encode())
+    node.swim._members.accept(sign_record(record, identity, node.origin.swarm_tag), now)
+    return identity.node_id
+
+
+def an_ad(node: NodeCore, name: str, start: int = 0, stop: int = 6) -> CapabilityAd:
+    ours = node.advert.compose()
+    return replace(ours, name=name, first_layer=start, layer_count=stop - start)
+
+
+def test_a_snapshot_reads_no_ad_again(node: NodeCore) -> None:
+    for number in range(100):
+        add(node, number, an_ad(node, f"n{number}"))
+    first = snapshot(node, World(), 5.0)
+    assert len(first.peers) == 100
+    decoded = node.planner.directory.decoded
+    assert decoded == 100
+    for _ in range(3):
+        assert snapshot(node, World(), 6.0).peers == first.peers
+        assert len(node.planner.offers()) == 101
+        assert not missing_layers(node)
+    assert node.planner.directory.decoded == decoded
+    changed = add_again(node, 7, an_ad(node, "renamed"))
+    assert node.planner.name_of(changed) == "renamed"
+    assert node.planner.directory.decoded == decoded + 1
+
+
+def add_again(node: NodeCore, number: int, ad: CapabilityAd) -> NodeId:
+    identity = Identity(f"{number}".encode().ljust(32, b"."))
+    record = Record(identity.node_id, 1, 1, (), ad.encode())
+    node.swim._members.accept(sign_record(record, identity, node.origin.swarm_tag), 5.0)
+    return identity.node_id
+
+
+def test_offers_of_one_space_leave_out_the_others(node: NodeCore) -> None:
+    ours = an_ad(node, "same")
+    same = add(node, 1, ours)
+    add(node, 2, replace(ours, space_hash32=ours.space_hash32 ^ 1))
+    assert {offer.peer for offer in node.planner.offers_of(ours.space_hash32)} == {
+        node.node_id,
+        same,
+    }
+
+
+def test_an_offer_is_drawn_anew_only_when_something_changed(node: NodeCore) -> None:
+    peer = add(node, 1, an_ad(node, "b"))
+
+    def drawn() -> object:
+        return next(offer for offer in node.planner.offers() if offer.peer == peer)
+
+    before = drawn()
+    assert drawn() is before
+    node.silent.add(peer)
+    assert drawn() is not before
+    assert not next(offer for offer in node.planner.offers() if offer.peer == peer).alive
+
+
+def test_an_exact_name_wins_over_a_key_and_over_nothing_but_its_namesakes(node: NodeCore) -> None:
+    peer = add(node, 1, an_ad(node, "b"))
+    hexlike = add(node, 2, an_ad(node, peer.hex()[:4]))
+    assert node.planner.meant(peer.hex()[:4]) == hexlike
+    assert node.planner.meant(peer.hex()[:12]) == peer
+    assert node.planner.meant("a") == node.node_id
+    assert node.planner.meant("nobody") is None
+    other = add(node, 3, an_ad(node, "b"))
+    with pytest.raises(UserError) as raised:
+        node.planner.meant("b")
+    assert f"b ({peer.hex()[:8]})" in str(raised.value)
+    assert f"b ({other.hex()[:8]})" in str(raised.value)
+    namesake = add(node, 4, an_ad(node, "a"))
+    assert node.planner.find("a") == [node.node_id, namesake]
+    assert node.planner.label_of(namesake) == f"a ({namesake.hex()[:8]})"
+
+
+def test_a_wish_for_somebody_absent_is_no_failure_and_the_plan_says_so(node: NodeCore) -> None:
+    add(node, 1, an_ad(node, "b"))
+    question = Question((1, 2), 3, Sampling(), prefer=("cellar", "b"), avoid=("attic",))
+    assert node.model is not None
+    request = request_of(question, node.model, node.planner.meant)
+    assert len(request.prefer) == 1
+    assert not request.avoid
+    plan = node.planner.view(request, Standing(), 5.0).chain()
+    assert isinstance(plan, ChainPlan)
+    assert plan.reasons[-2:] == (
+        "nobody here is called 'cellar': the wish came to nothing",
+        "nobody here is called 'attic': the wish came to nothing",
+    )

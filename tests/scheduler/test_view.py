@@ -1,0 +1,48 @@
+"""One frozen picture of the swarm answers all questions of one plan."""
+
+from typing import Any
+
+from p2pnode.scheduler.chain import ChainPlan, NoCover
+from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.standing import Standing
+from p2pnode.scheduler.view import PlanView, Wanted
+from p2pnode.testing.offers import SPACE, an_offer, peer_id as node_id
+from p2pnode.wire.states import Rung
+
+US = node_id(0)
+
+
+def a_view(*offers: Offer, **changes: Any) -> PlanView:
+    wanted = Wanted(US, SPACE, 30, 576, lambda layers: layers * 1024)
+    return PlanView(wanted, offers, lambda one, other: 1_000.0, **changes)
+
+
+def test_a_chain_and_a_repair_come_from_one_view() -> None:
+    view = a_view(an_offer(1, 0, 15), an_offer(2, 15, 30), an_offer(3, 10, 30))
+    found = view.chain()
+    assert isinstance(found, ChainPlan)
+    assert [stage.peer for stage in found.stages] == [node_id(1), node_id(2)]
+    mended = view.repair(range(15, 30), (node_id(1), US), {node_id(2): "was lost"})
+    assert isinstance(mended, tuple)
+    assert [stage.peer for stage in mended] == [node_id(3)]
+
+
+def test_whom_the_ledger_excludes_is_not_used_and_the_plan_says_why() -> None:
+    standing = Standing(excluded={node_id(1): "stalled twice; tried again in 12 s"})
+    view = a_view(an_offer(1, 0, 30), an_offer(2, 0, 30), standing=standing)
+    found = view.chain()
+    assert isinstance(found, ChainPlan)
+    assert [stage.peer for stage in found.stages] == [node_id(2)]
+    assert "not usable: peer1 stalled twice; tried again in 12 s" in found.reasons
+    alone = view.repair(range(5), (US, US), {node_id(2): "was lost"})
+    assert isinstance(alone, NoCover)
+    assert {refusal.peer for refusal in alone.near} == {node_id(1), node_id(2)}
+
+
+def test_whoever_advertised_no_codings_reads_f16() -> None:
+    assert a_view().rungs(node_id(9)) == {Rung.F16}
+
+
+def test_a_few_offers_are_planned_at_once_and_many_are_not() -> None:
+    assert a_view(*(an_offer(number, 0, 30) for number in range(1, 5))).is_brief
+    assert not a_view(*(an_offer(number, 0, 30) for number in range(1, 80))).is_brief
