@@ -14,6 +14,7 @@ from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox, to_frames
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
+from p2pnode.inference.memory import stage_bytes
 from p2pnode.inference.messages import (
     Close,
     Control,
@@ -256,7 +257,7 @@ class StageHost:
             return "context", f"the model's context ends at {model.context_length} tokens"
         if len(self._stages) >= self._config.max_sessions:
             return "sessions", f"{len(self._stages)} sessions are all this node serves at once"
-        needed, free = self._kv_needed(order, model), self._kv_total - self.kv_used
+        needed, free = _needed(order, model), self._kv_total - self.kv_used
         if needed > free:
             return "memory", f"{needed >> 10} KiB of KV memory asked, {max(free, 0) >> 10} free"
         return None
@@ -270,14 +271,9 @@ class StageHost:
             inbox = Inbox(4, _TOKENS, order.positions)
         else:
             inbox = Inbox(model.d_model, _HIDDEN, order.positions, MOST_SCALES)
-        stage = Stage(key, order, inbox, self._kv_needed(order, model), now)
+        stage = Stage(key, order, inbox, _needed(order, model), now)
         self._stages[key] = stage
         return stage
-
-    def _kv_needed(self, order: Open, model: ModelInfo) -> int:
-        """KV cache, and what is kept of the batches passed on, in bytes."""
-        kept = model.d_model * (2 if order.out_dtype == "f16" else 4)
-        return order.positions * (model.kv_bytes_per_token_layer * len(order.layers) + kept)
 
     def _bind(self, stage: Stage, order: Open) -> None:
         """Move ``stage`` to the order's epoch: new doors, and whatever waited is sent again."""
@@ -363,6 +359,10 @@ class StageHost:
     @property
     def _width(self) -> int:
         return 0 if self._model is None else self._model.d_model
+
+
+def _needed(order: Open, model: ModelInfo) -> int:
+    return stage_bytes(model, len(order.layers), order.positions, order.out_dtype)
 
 
 def _within(inner: range, outer: range) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Set as AbstractSet
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError
+from p2pnode.inference.memory import stage_bytes
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.terms import rungs_of_mask
 from p2pnode.membership.health import Health
@@ -60,7 +61,7 @@ class DirectoryPlanner:
             n_layers=model.n_layers,
             d_model=model.d_model,
             rtt_us=self.rtt_us,
-            kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
+            kv_bytes_needed=lambda layers: stage_bytes(model, layers, request.positions),
             objective=request.objective,
             prefer=request.prefer,
             avoid=request.avoid,
@@ -85,7 +86,7 @@ class DirectoryPlanner:
             n_layers=model.n_layers,
             d_model=model.d_model,
             rtt_us=self.rtt_us,
-            kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
+            kv_bytes_needed=lambda layers: stage_bytes(model, layers, request.positions),
             prefer=request.prefer,
             avoid=request.avoid,
             exclude=distrusted,
@@ -146,11 +147,6 @@ class DirectoryPlanner:
         if self._advert.model is None:
             raise GenerationError("this node has no model")
         return self._advert.model
-
-
-def _kv_bytes(model: ModelInfo, positions: int, layers: int) -> int:
-    """KV cache, and what a stage keeps of the f16 states it passed on."""
-    return positions * (model.kv_bytes_per_token_layer * layers + 2 * model.d_model)
 
 
 def _ad_untrusted(data: bytes) -> CapabilityAd | None:
