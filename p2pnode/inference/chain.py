@@ -4,7 +4,8 @@ Invariants, by phase of the generation. PLANNING: ``lost`` names the legs that a
 (before the first plan there are no legs at all); the edges are those of an epoch that is over.
 OPENING: ``lost`` is empty, both edges belong to ``epoch``, and ``reached`` has the legs that
 answered in it. RUNNING: ``reached`` has every leg. ENDED: nothing moves. A leg's number is never
-used twice; ``epoch`` only grows.
+used twice; ``epoch`` and what a leg has ``computed`` only grow; it is what a stage says of itself,
+or what a token proves, and never above what was sent.
 """
 
 import itertools
@@ -29,7 +30,8 @@ class Chain:
         epoch: Which chain this is.
         legs: Its stages, in order.
         lost: Numbers of legs that are to be replaced.
-        reached: How far the KV cache of each leg reaches that has answered in this epoch.
+        reached: From where on each leg lacks input, of those that have answered in this epoch.
+        computed: How far each leg, of any epoch, has shown to have computed.
         answer_edge: Where tokens come from.
         is_fed: Whether anything was ever sent into it.
         plan: What the first chain was planned as, until it runs.
@@ -43,6 +45,8 @@ class Chain:
         self.legs: tuple[Leg, ...] = ()
         self.lost: set[int] = set()
         self.reached: dict[int, int] = {}
+        self.computed: dict[int, int] = {}
+        self._proved = 0
         self.answer_edge: Edge | None = None
         self.is_fed = False
         self.plan: ChainPlan | None = None
@@ -75,6 +79,7 @@ class Chain:
 
     def use(self, legs: tuple[Leg, ...]) -> None:
         self.legs, self.lost = legs, set()
+        self.computed = {leg.number: self.computed.get(leg.number, 0) for leg in legs}
 
     def open(self) -> None:
         """Draw new streams, and ask every leg to be of this epoch."""
@@ -102,10 +107,26 @@ class Chain:
             )
             self._say(leg.run.peer, order)
 
-    def opened(self, leg: int, position: int) -> bool:
+    def opened(self, leg: int, position: int, computed: int) -> bool:
         """Note that a leg is ready; True when all are."""
-        self.reached[leg] = position
+        self.reached[leg] = min(position, self._session.end)
+        self.computed[leg] = max(self.computed.get(leg, 0), min(computed, self._session.end))
         return len(self.reached) == len(self.legs)
+
+    def answered(self) -> None:
+        """A token came: every leg has computed all that was sent."""
+        self._proved = self._session.end
+
+    @property
+    def shown(self) -> int:
+        """Positions that all legs together have shown to have computed."""
+        return sum(self.computed.get(leg.number, 0) for leg in self.legs)
+
+    @property
+    def lacking(self) -> list[tuple[Leg, int]]:
+        """Positions that each leg has yet to compute."""
+        end = self._session.end
+        return [(leg, end - self.computed.get(leg.number, 0)) for leg in self.legs]
 
     @property
     def unopened(self) -> list[Leg]:
@@ -134,15 +155,27 @@ class Chain:
             for frame in to_frames(batch, edge.stream, self._space):
                 self.outbox.append(SendFrame(edge.peer, frame))
 
-    def laggard(self) -> Leg:
-        """Return the first leg that had not computed, when last asked, all it had been sent."""
+    def laggard(self) -> tuple[Leg, Leg | None]:
+        """Return the first leg that has not computed all there is, and who may be to blame as well.
+
+        One that has the work in hand confesses. One that says it never got it accuses the leg
+        before it, which says that it sent it: one of the two lies, or the way between them is cut.
+        """
+        end = self._session.end
+        before: Leg | None = None
         for leg in self.legs:
-            if self.reached[leg.number] < self._session.end:
-                return leg
-        return self.legs[-1]
+            if self.computed.get(leg.number, 0) < end:
+                confesses = self.reached.get(leg.number, 0) >= end
+                return leg, None if confesses else before
+            before = leg
+        return self.legs[-1], None
 
     def raise_epoch(self, removed: tuple[NodeId, ...]) -> None:
         """Begin a new epoch; peers that are ``removed`` free what they hold."""
+        if self._proved:
+            for leg in self.legs:
+                self.computed[leg.number] = max(self.computed.get(leg.number, 0), self._proved)
+            self._proved = 0
         staying = {leg.run.peer for leg in self.legs if leg.number not in self.lost}
         for peer in sorted(set(removed) - staying):
             self._say(peer, Close(self._session.key, self.epoch))

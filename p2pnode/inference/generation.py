@@ -1,23 +1,29 @@
 """One answer: plan a chain, open it, feed it tokens, and mend it when a stage is lost.
 
-A thin composition of three: the :mod:`~p2pnode.inference.session` (tokens), the
-:mod:`~p2pnode.inference.chain` (epochs, legs, edges) and :mod:`~p2pnode.inference.patience`
-(deadlines). :mod:`p2pnode.inference.phase` has its life as a table. Every chain has an *epoch*.
-Whatever goes wrong, a dead peer, a refusal, a silence, the cure is one and the same: raise the
-epoch, find peers for the lost layers alone, re-open every stage on fresh streams, learn how far
-each one's KV cache reaches, and have each send what its successor lacks. Stages that lived keep
-their caches; new ones are fed the batches first used. Tokens already shown never change.
+A thin composition: the :mod:`~p2pnode.inference.session` (tokens), the
+:mod:`~p2pnode.inference.chain` (epochs, legs, edges), :mod:`~p2pnode.inference.patience`
+(deadlines), and what they go by: the :mod:`~p2pnode.inference.pace` of the chain and the
+:mod:`~p2pnode.inference.faults` of peers. :mod:`p2pnode.inference.phase` has its life as a table.
+Every chain has an *epoch*. Whatever goes wrong, a dead peer, a refusal, a silence, a lie, the cure
+is one and the same: raise the epoch, find peers for the lost layers alone, re-open every stage on
+fresh streams, learn how far each one's KV cache reaches, and have each send what its successor
+lacks. Stages that lived keep their caches; new ones are fed the batches first used. Tokens already
+shown never change.
+
+Invariant: a look at the chain (``_look``) lasts from its re-opening in place until all legs have
+answered, or one is lost: OPENING, and for no other reason.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import TypeAlias
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
-from p2pnode.inference.activations import Batch, token_of_untrusted
+from p2pnode.inference.activations import Batch
 from p2pnode.inference.chain import Chain
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.inference.cover import Cover, Leg
+from p2pnode.inference.cover import Cover, Covered, Leg
 from p2pnode.inference.events import (
     ChainBroken,
     ChainRepaired,
@@ -27,14 +33,31 @@ from p2pnode.inference.events import (
     InferenceEvent,
     TokenProduced,
 )
+from p2pnode.inference.faults import Faults
 from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refused
+from p2pnode.inference.pace import Pace
 from p2pnode.inference.patience import Patience
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
-from p2pnode.inference.request import GenerationRequest, Planner
+from p2pnode.inference.questions import Answered, Questions
+from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.session import Session
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.chain import NoCover
+from p2pnode.scheduler.offences import Offence
+from p2pnode.scheduler.standing import Standing
+from p2pnode.values import value
 from p2pnode.wire.vframe import Frame
+
+Legs: TypeAlias = AbstractSet[int]
+"""Some legs of the chain, by number."""
+
+
+@value
+class _Look:
+    """A re-opening in place: what had been shown before, and why it is done."""
+
+    shown: int
+    is_for_slowness: bool
 
 
 class Generation:
@@ -48,6 +71,7 @@ class Generation:
         node_id: NodeId,
         config: InferenceConfig,
         planner: Planner,
+        trust: TrustBook,
         rng: Rng,
         calibration: int,
         now: float,
@@ -58,15 +82,20 @@ class Generation:
         self.began = now
         self.reason = ""
         self.counters: Counter[str] = Counter()
-        self._planner = planner
         self._config = config
         self._events: list[InferenceEvent] = []
-        self._distrusted: dict[NodeId, tuple[float, str]] = {}
         key = int.from_bytes(rng.randbytes(8), "big")
         self._session = Session(request, model, key, config.prefill_chunk, now)
-        cover = Cover(request, config, planner, node_id, calibration)
+        cover = Cover(request, config, node_id, calibration)
         self._chain = Chain(self._session, cover, model, node_id, rng)
         self._patience = Patience(config, request.wait, now)
+        self._pace = Pace(config)
+        self._faults = Faults(config, trust, node_id)
+        self._credited = 0
+        self._questions = Questions(number, request, planner, self._chain)
+        self._look: _Look | None = None
+        self._slow: set[int] = set()
+        self._is_replayed = False
 
     # What faces show
 
@@ -113,67 +142,80 @@ class Generation:
     def cancel(self) -> None:
         """End the answer and free every stage's memory."""
         if self.phase is not Phase.ENDED:
-            self._end(GenerationFinished(self.number, "cancelled"), "cancelled")
+            lately = self.last_token_at or self.began
+            self._end(GenerationFinished(self.number, "cancelled"), "cancelled", lately)
 
-    def peer_lost(self, peer: NodeId, reason: str, now: float) -> None:
+    def peer_lost(self, peer: NodeId, reason: str, now: float, offence: Offence) -> None:
         """``peer`` is silent, suspected or gone."""
-        lost = self._chain.legs_of(peer)
-        if lost and self.phase in {Phase.OPENING, Phase.RUNNING}:
-            self._lose(lost, (peer,), reason, now)
-        self._chain.lost |= lost
-
-    def peer_back(self, peer: NodeId, now: float) -> None:
-        """``peer`` answers again: it may hold what is missing."""
-        self._distrusted.pop(peer, None)
+        lost = self._chain.legs_of(peer) - self._chain.lost
+        if not lost or self.phase is Phase.ENDED:
+            return
+        self._blame(lost, offence, reason, now)
         if self.phase is Phase.PLANNING:
+            self._chain.lost |= lost
             self._find_cover(now)
+        else:
+            # If nobody else can, one that was lost but once is asked again at once.
+            self._lose(lost, reason, now, is_hopeful=self._faults.times[peer] == 1)
+
+    def peer_back(self, now: float) -> None:
+        """Somebody answers again, or serves more: it may hold what is missing."""
+        if self.phase is Phase.PLANNING and not self._questions.is_open:
+            self._find_cover(now)
+
+    def planned(self, ticket: int, result: Covered | NoCover, now: float) -> None:
+        """Take the answer to a :class:`PlanRequested`."""
+        if not self._questions.take(ticket, result, now):
+            self.counters["plan of an older moment"] += 1
 
     # Inputs
 
     def receive_control(self, message: Control, source: NodeId, now: float) -> None:
         """Take a stage's answer."""
         match message:
-            case Opened(epoch=epoch, leg=leg, next_position=position):
+            case Opened(epoch=epoch, leg=leg, next_position=position, computed=computed):
                 is_ours = self._expects(leg, epoch, source) and self.phase is Phase.OPENING
-                if is_ours and self._chain.opened(leg, position):
+                reached = position if computed is None else min(computed, position)
+                if is_ours and self._chain.opened(leg, position, reached):
                     self._run(now)
             case Refused(epoch=epoch, leg=leg, code=code, reason=reason):
-                if not self._expects(leg, epoch, source):
-                    pass
-                elif code == "calibration" and self._can_do_without_calibration():
-                    self._do_without_calibration(now)
-                else:
-                    self.counters["stage refused"] += 1
-                    self._distrust(source, f"has refused: {reason}", now)
-                    self._lose({leg}, (source,), f"refused: {reason}", now)
+                if self._expects(leg, epoch, source):
+                    self._refused(leg, code, reason, now)
             case Failed(epoch=epoch, leg=leg, culprit=culprit, reason=reason):
-                if self._chain.legs_of(culprit) and self._expects(leg, epoch, source):
-                    self.counters["stage failed"] += 1
-                    self._distrust(culprit, f"has failed this answer: {reason}", now)
-                    self.peer_lost(culprit, reason, now)
+                if self._expects(leg, epoch, source):
+                    lost = self._faults.failed(self._chain.legs, leg, culprit, reason, now)
+                    self.counters["stage failed" if lost else "accusation of no neighbour"] += 1
+                    if lost:
+                        self._lose(lost, reason, now)
             case _:
                 self.counters["control message for nobody here"] += 1
 
-    def receive_think_untrusted(self, frame: Frame, source: NodeId, now: float) -> bool:
+    def receive_think(self, frame: Frame, source: NodeId, now: float) -> bool:
         """Take a token of the last stage; False when the frame is for someone else.
 
-        Raises:
-            RemoteProtocolError: It is for us, and malformed.
+        What no last stage may say breaks the chain at once: nothing better will come of it.
         """
         if self._chain.answer_edge != Edge(source, frame.stream_id):
             return False
-        inbox = self._session.inbox
-        if not inbox.add_untrusted(frame):
-            self.counters["token received twice"] += 1
-        while self.phase is Phase.RUNNING and (batch := inbox.take_batch()) is not None:
-            token = token_of_untrusted(batch)
-            if token >= self._session.vocab_size:
-                raise RemoteProtocolError(f"token {token} of {self._session.vocab_size}")
-            self._accept(token, batch, now)
+        session = self._session
+        try:
+            if not session.inbox.add_untrusted(frame):
+                self.counters["token received twice"] += 1
+            while self.phase is Phase.RUNNING and (batch := session.take_untrusted()) is not None:
+                self._accept(batch, now)
+        except RemoteProtocolError as error:
+            self.counters["impossible answer of a last stage"] += 1
+            if self.phase in {Phase.OPENING, Phase.RUNNING}:
+                last = {self._chain.legs[-1].number}
+                self._blame(last, Offence.IMPOSSIBLE_TOKEN, str(error), now)
+                self._lose(last, f"impossible: {error}", now)
         return True
 
     def handle_timeout(self, now: float) -> None:
         if not self._patience.is_due(now):
+            return
+        if now >= self._patience.limit and self.phase is not Phase.ENDED:
+            self._give_up(f"nothing moved for {now - self._patience.fed_at:.0f} s", now)
             return
         match self.phase:
             case Phase.PLANNING:
@@ -181,7 +223,7 @@ class Generation:
             case Phase.OPENING:
                 self._pass_over_the_silent(now)
             case Phase.RUNNING:
-                self._stall(now)
+                self._look_at_chain(now)
             case Phase.ENDED:
                 raise LocalProtocolError("an answer that has ended waits for nothing")
 
@@ -195,27 +237,34 @@ class Generation:
     # Planning
 
     def _find_cover(self, now: float) -> None:
-        cover = self._cover(self._distrusted_now(now))
-        if isinstance(cover, NoCover) and now >= self._patience.last_resort_at:
-            # Better a peer that failed us a moment ago than none.
-            self._patience.last_resort_at = now + self._config.open_timeout
-            cover = self._cover({})
-        if isinstance(cover, NoCover):
-            self._wait_for_cover(cover, now)
+        last_resort = now >= self._patience.last_resort_at
+        standings = self._faults.standings(now, last_resort=last_resort)
+        self._patience.planning()
+        self._ask(standings, frozenset(self._chain.lost), self._take_cover, now)
+
+    def _ask(
+        self,
+        standings: tuple[Standing, ...],
+        lost: frozenset[int],
+        answered: Answered,
+        now: float,
+    ) -> None:
+        asked = self._questions.ask(standings, lost, answered, now)
+        if asked is not None:
+            self._events.append(asked)
+
+    def _take_cover(self, found: Covered | NoCover, now: float) -> None:
+        if isinstance(found, NoCover):
+            self._wait_for_cover(found, now)
             return
-        self._chain.use(cover)
+        chain = self._chain
+        if found.plan is not None:
+            chain.plan = found.plan
+            self._pace.planned(found.plan)
+        chain.use(chain.cover.apply(found, chain.legs))
+        self._pace.of_chain(chain.legs)
         self._move(Evidence.COVERED)
         self._open(now)
-
-    def _cover(self, distrusted: Mapping[NodeId, str]) -> tuple[Leg, ...] | NoCover:
-        chain = self._chain
-        if chain.legs:
-            return chain.cover.repaired(chain.legs, frozenset(chain.lost), chain.path, distrusted)
-        plan = self._planner.chain(self.request, distrusted)
-        if isinstance(plan, NoCover):
-            return plan
-        chain.plan = plan
-        return chain.cover.first(plan)
 
     def _wait_for_cover(self, missing: NoCover, now: float) -> None:
         if now < self._patience.cover_by:
@@ -225,15 +274,7 @@ class Generation:
         reasons = "; ".join(missing.reasons)
         why = f"no peer serves layers {layers}" + (f": {reasons}" if reasons else "")
         first = missing.missing[0]
-        self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}")
-
-    def _distrusted_now(self, now: float) -> dict[NodeId, str]:
-        self._distrusted = {peer: held for peer, held in self._distrusted.items() if held[0] > now}
-        return {peer: reason for peer, (_, reason) in self._distrusted.items()}
-
-    def _distrust(self, peer: NodeId, reason: str, now: float) -> None:
-        self._distrusted[peer] = (now + self._config.distrust, reason)
-        self._patience.distrusted(now)
+        self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}", now)
 
     # Opening
 
@@ -252,12 +293,22 @@ class Generation:
         self._open(now)
 
     def _pass_over_the_silent(self, now: float) -> None:
-        silent = self._chain.unopened
-        for leg in silent:
-            self.counters["stage silent"] += 1
-            self._distrust(leg.run.peer, "did not answer in time", now)
-        peers = tuple(leg.run.peer for leg in silent)
-        self._lose({leg.number for leg in silent}, peers, "did not answer", now)
+        silent = {leg.number for leg in self._chain.unopened}
+        self.counters["stage silent"] += len(silent)
+        waited = f"no answer in {self._config.open_timeout:g} s"
+        self._blame(silent, Offence.SILENT, waited, now)
+        self._lose(silent, "did not answer", now)
+
+    def _refused(self, number: int, code: str, reason: str, now: float) -> None:
+        if code == "calibration" and self._can_do_without_calibration():
+            self._do_without_calibration(now)
+            return
+        self.counters["stage refused"] += 1
+        if code == "unused":  # it waited for us, or for a stage before it
+            self._lose({number}, f"refused: {reason}", now)
+            return
+        self._blame({number}, Offence.REFUSED, reason, now)
+        self._lose({number}, f"refused: {reason}", now)
 
     def _expects(self, number: int, epoch: int, source: NodeId) -> bool:
         known = self._chain.leg(number, source) is not None
@@ -274,30 +325,43 @@ class Generation:
 
     def _run(self, now: float) -> None:
         self._move(Evidence.ALL_OPENED)
-        chain = self._chain
+        chain, look = self._chain, self._look
+        self._look = None
+        if look is not None and not look.is_for_slowness:
+            self._patience.looked(moved=chain.shown > look.shown, now=now)
+            if self._patience.is_stalled:
+                self._replace_laggard(now)
+                return
         plan = chain.take_plan()
         chain.resume()
         self._hand_over(self._events)
         if plan is not None:
             self._events.append(GenerationPlanned(self.number, plan))
-        seconds = self._patience.running(now)
+        seconds = self._patience.opened(now)
         if seconds is not None:
             runs = tuple(leg.run for leg in chain.legs)
             self._events.append(ChainRepaired(self.number, chain.epoch, runs, seconds))
         self.reason = ""
-        self._session.sent_at = now
-        self._wait_for_token(now)
+        work = self._pace.work(chain.lacking)
+        if look is None:
+            self._session.sent_at = now
+            self._patience.fed(work, now)
+            return
+        self._patience.waits(work, now)
+        if look.is_for_slowness:
+            self._seek_better(now)
 
-    def _accept(self, token: int, batch: Batch, now: float) -> None:
-        session = self._session
-        session.accept(token, batch, now)
-        self._patience.stalls = 0
+    def _accept(self, batch: Batch, now: float) -> None:
+        session, is_first = self._session, not self._session.tokens
+        trip = now - session.sent_at
+        token = session.accept(batch, now)
+        self._chain.answered()
         self._events.append(
             TokenProduced(
                 self.number,
                 token,
                 batch.start,
-                now - session.sent_at,
+                trip,
                 batch.compute_us / 1e6,
                 self._chain.hops,
                 batch.micronats / 1e6,
@@ -306,47 +370,108 @@ class Generation:
         )
         over = session.over
         if over:
-            self._end(GenerationFinished(self.number, over), over)
-        else:
-            self._chain.feed((session.follow(token, batch.start, now),))
-            self._wait_for_token(now)
-
-    def _wait_for_token(self, now: float) -> None:
-        unanswered = 0 if self._session.tokens else len(self.request.prompt)
-        self._patience.fed(unanswered, now)
-
-    # Ending and mending
-
-    def _lose(self, numbers: set[int], peers: tuple[NodeId, ...], reason: str, now: float) -> None:
-        self._chain.lost |= numbers
-        self._move(Evidence.LOST)
-        self.reason = reason
-        self._patience.broken(now)
-        self._hand_over(self._events)
-        self._events.append(ChainBroken(self.number, self._chain.epoch, peers, reason))
-        self._chain.raise_epoch(peers)
-        self._find_cover(now)
-
-    def _stall(self, now: float) -> None:
-        """No token for too long: open the same chain anew; the second time, without the laggard."""
-        self.counters["stalled"] += 1
-        self._patience.stalls += 1
-        if self._patience.stalls > 1:
-            laggard = self._chain.laggard()
-            self._distrust(laggard.run.peer, "made no progress", now)
-            self._lose({laggard.number}, (laggard.run.peer,), "made no progress", now)
+            self._end(GenerationFinished(self.number, over), over, now)
             return
-        self._patience.broken_at = now
+        self._chain.feed((session.follow(token, batch.start, now),))
+        if not is_first and not self._is_replayed:  # a prompt or a replay is no measure of a token
+            self._pace.token(trip)
+        self._is_replayed = False
+        self._patience.answered(self._pace.expected, now)
+        if self._pace.is_slow:  # look while the next token is under way
+            self._patience.look_at(now + self._pace.late / 2)
+
+    def _look_at_chain(self, now: float) -> None:
+        """The token is late: open the same chain anew, and so learn who has computed what."""
+        is_for_slowness = self._pace.is_slow and self._patience.looks == 0
+        self.counters["looked for a slow stage" if is_for_slowness else "stalled"] += 1
         self._chain.raise_epoch(())
+        self._look = _Look(self._chain.shown, is_for_slowness)
         self._move(Evidence.STALLED)
         self._open(now)
 
-    def _fail(self, reason: str, hint: str) -> None:
-        self._end(GenerationFailed(self.number, reason, hint), reason)
+    def _replace_laggard(self, now: float) -> None:
+        laggard, before = self._chain.laggard()
+        waited = now - self._patience.fed_at
+        seen = f"no progress in {waited:.1f} s at position {self._session.end}"
+        self._blame({laggard.number}, Offence.STALLED, seen, now)
+        lost = {laggard.number}
+        if before is not None and self._faults.share_blame(
+            before.run, Offence.STALLED, f"{laggard.run.name} after it got nothing", now
+        ):
+            lost.add(before.number)
+        self._lose(lost, "made no progress", now)
 
-    def _end(self, event: GenerationFinished | GenerationFailed, reason: str) -> None:
+    def _seek_better(self, now: float) -> None:
+        """Tokens are far slower than promised: find out by whom, and ask for somebody better."""
+        leg, _ = self._chain.laggard()
+        took, seen = self._pace.blame(leg)
+        if self._chain.computed.get(leg.number, 0) >= self._session.end:
+            return  # everybody was done when asked
+        if leg.number not in self._slow:
+            self._slow.add(leg.number)
+            self._faults.slow(leg.run, seen, took * 1e6 / len(leg.run.layers), now)
+
+        def take(found: Covered | NoCover, moment: float) -> None:
+            left = self.request.max_tokens - len(self.tokens)
+            offered = None if isinstance(found, NoCover) else found.cost_us / 1e6
+            if offered is None or not self._pace.pays(took, offered, self._session.end, left):
+                self.counters["slow stage kept: nobody better"] += 1
+                return
+            self.counters["slow stage replaced"] += 1
+            self._faults.release(leg.run, f"was slower than promised: {seen}")
+            self._lose({leg.number}, f"slower than promised: {seen}", moment)
+
+        standing = self._faults.standing_without(leg.run.peer, f"is slow: {seen}", now)
+        self._ask((standing,), frozenset({leg.number}), take, now)
+
+    # Ending and mending
+
+    def _blame(self, numbers: Legs, offence: Offence, evidence: str, now: float) -> None:
+        runs = {leg.run.peer: leg.run for leg in self._chain.legs if leg.number in numbers}
+        for run in runs.values():
+            self._faults.blame(run, offence, evidence, now)
+
+    def _lose(self, numbers: Legs, reason: str, now: float, *, is_hopeful: bool = False) -> None:
+        """These legs are lost: mend the chain, while it is worth mending."""
+        chain = self._chain
+        chain.lost |= numbers
+        runs = {leg.run.peer: leg.run for leg in chain.legs if leg.number in numbers}
+        self._credit(now)
+        self._move(Evidence.LOST)
+        self._questions.drop()
+        self._look = None
+        self._is_replayed = True
+        self.reason = reason
+        self._patience.broken(now, is_hopeful=is_hopeful)
+        self._hand_over(self._events)
+        self._events.append(ChainBroken(self.number, chain.epoch, tuple(runs), reason))
+        chain.raise_epoch(tuple(runs))
+        self._faults.repairs += 1
+        if self._faults.is_beyond_repair(len(self.tokens)):
+            self._give_up(f"mended {self._faults.repairs - 1} times, broken again", now)
+        else:
+            self._find_cover(now)
+
+    def _credit(self, now: float) -> None:
+        """Tell of the good conduct of those who are still in the chain."""
+        chain, tokens = self._chain, len(self.tokens)
+        runs = tuple(leg.run for leg in chain.legs if leg.number not in chain.lost)
+        self._faults.served(runs, tokens - self._credited, now)
+        self._credited = tokens
+
+    def _give_up(self, why: str, now: float) -> None:
+        who = self._faults.summary
+        self._fail(f"given up: {why}" + (f": {who}" if who else ""), "p2pnode peers", now)
+
+    def _fail(self, reason: str, hint: str, now: float) -> None:
+        self._end(GenerationFailed(self.number, reason, hint), reason, now)
+
+    def _end(self, event: GenerationFinished | GenerationFailed, reason: str, now: float) -> None:
+        self._credit(now)
         self._move(Evidence.OVER)
         self._patience.over()
+        self._questions.drop()
+        self._look = None
         self.reason = reason
         self._chain.close()
         self._hand_over(self._events)

@@ -69,12 +69,21 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The stage is ready; its KV cache holds positions below ``next_position``."""
+    """The stage is ready.
+
+    Attributes:
+        session: The requester's number of the session.
+        epoch: Of the order that this answers.
+        leg: The requester's number of the stage.
+        next_position: It lacks input from here on; all below is computed, or will be.
+        computed: It has computed all below; None where it does not say, as older stages do not.
+    """
 
     session: int
     epoch: int
     leg: int
     next_position: int
+    computed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,11 @@ def to_body(message: Control) -> dict[str, object]:
             }
             if message.terms is not None:
                 body["coding"] = _terms_body(message.terms)
-        case Opened(next_position=position) | Resume(position=position):
+        case Opened(next_position=position, computed=computed):
+            body["position"] = position
+            if computed is not None:
+                body["computed"] = computed
+        case Resume(position=position):
             body["position"] = position
         case Refused(code=code, reason=reason):
             body |= {"code": code, "reason": reason[:500]}
@@ -169,6 +182,9 @@ class _Fields:
 
     def number(self, key: str, below: int) -> int:
         return _number(self._body.get(key), key, below)
+
+    def optional_number(self, key: str, below: int) -> int | None:
+        return self.number(key, below) if key in self._body else None
 
     def text(self, key: str) -> str:
         value = self._body.get(key)
@@ -271,7 +287,9 @@ _METHODS: dict[type[Control], str] = {
 _PARSERS: dict[str, Callable[[_Fields], Control]] = {
     "x-open": _parse_open,
     "x-opened": lambda fields: Opened(
-        *_identity(fields), fields.number("position", MAX_CONTEXT + 1)
+        *_identity(fields),
+        fields.number("position", MAX_CONTEXT + 1),
+        fields.optional_number("computed", MAX_CONTEXT + 1),
     ),
     "x-refused": lambda fields: Refused(
         *_identity(fields), fields.text("code"), fields.text("reason")

@@ -8,7 +8,8 @@ out no position below it; ``first_token_at`` is None exactly while ``tokens`` is
 """
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.inference.activations import Batch, Inbox, token_batch
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.inference.activations import Batch, Inbox, token_batch, token_of_untrusted
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.wire.dtypes import DType
 
@@ -61,12 +62,27 @@ class Session:
         """Return what a first stage lacks that holds all below ``position``."""
         return [batch for batch in self.sent if batch.start >= position]
 
-    def accept(self, token: int, batch: Batch, now: float) -> None:
-        """Take the token that was wanted."""
+    def take_untrusted(self) -> Batch | None:
+        """Return the batch with the token that is wanted, if it is here.
+
+        Raises:
+            RemoteProtocolError: No last stage may say this.
+        """
+        batch = self.inbox.take_batch()
+        if batch is not None:
+            token = token_of_untrusted(batch)
+            if token >= self.vocab_size:
+                raise RemoteProtocolError(f"token {token} of {self.vocab_size}")
+        return batch
+
+    def accept(self, batch: Batch, now: float) -> int:
+        """Take the token that was wanted, out of :meth:`take_untrusted`; return it."""
+        token = token_of_untrusted(batch)
         self.tokens.append(token)
         self.codings |= batch.codings
         self.last_token_at = now
         self.first_token_at = now if self.first_token_at is None else self.first_token_at
+        return token
 
     def follow(self, token: int, position: int, now: float) -> Batch:
         """Return the next batch to feed: the token just accepted, at its ``position``."""

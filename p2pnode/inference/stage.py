@@ -239,7 +239,10 @@ class StageHost:
             return
         self._bind(stage, order)
         stage.used_at = now
-        self._say(requester, Opened(order.session, order.epoch, order.leg, stage.next_position))
+        position = stage.next_position
+        self._say(
+            requester, Opened(order.session, order.epoch, order.leg, position, stage.computed)
+        )
 
     def _refusal(self, order: Open) -> tuple[str, str] | None:
         model = self._model

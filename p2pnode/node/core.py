@@ -13,6 +13,7 @@ from typing import TypeVar
 from p2pnode.engine.base import ModelInfo, StageCost
 from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.core import Inference
+from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import WorkResult
@@ -41,6 +42,8 @@ from p2pnode.node.post import Post
 from p2pnode.node.serving import Serving
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
+from p2pnode.scheduler.chain import NoCover
+from p2pnode.scheduler.offences import Offence
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import (
     DialFailed,
@@ -220,6 +223,11 @@ class NodeCore:
         self.inference.compute_finished(job, result, now)
         self._settle(now)
 
+    def planned(self, generation: int, ticket: int, result: Covered | NoCover, now: float) -> None:
+        """Take the result of a :class:`PlanRequested`."""
+        self.inference.planned(generation, ticket, result, now)
+        self._settle(now)
+
     def leave(self, now: float, *, drain: float | None = None) -> None:
         """Take on nothing new, and leave once the sessions of others have finished.
 
@@ -370,7 +378,7 @@ class NodeCore:
                 self.inference.peer_back(peer, now)
             case PeerDisconnected(peer, reason):
                 self.silent.discard(peer)
-                self.inference.peer_lost(peer, f"session closed: {reason}", now)
+                self.inference.peer_lost(peer, f"session closed: {reason}", now, Offence.CLOSED)
                 self._note(f"session with {self.planner.name_of(peer)} closed: {reason}")
             case DialFailed(address, peer, reason):
                 self.counters["dial failed"] += 1

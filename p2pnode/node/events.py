@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from p2pnode.inference.events import ComputeRequested, GenerationEvent
+from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
 from p2pnode.sansio import Address, NodeId
 
 
@@ -36,5 +36,11 @@ class Departed:
 
 
 NodeEvent: TypeAlias = (
-    ComputeRequested | GenerationEvent | LoadRequested | PeerReached | Noted | Departed
+    ComputeRequested
+    | PlanRequested
+    | GenerationEvent
+    | LoadRequested
+    | PeerReached
+    | Noted
+    | Departed
 )

@@ -15,7 +15,7 @@ from p2pnode.engine.base import Engine, ModelInfo, StageCost
 from p2pnode.engine.registry import load_engine
 from p2pnode.engine.tokenizer import Tokenizer
 from p2pnode.errors import GenerationError, ModelError, UserError
-from p2pnode.inference.events import ComputeRequested, GenerationEvent
+from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
 from p2pnode.inference.work import Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.addresses import format_address, reachable_addresses, resolve
 from p2pnode.net.announcement import Announcement
@@ -144,6 +144,7 @@ class Node:
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         self._worker = ComputeWorker()
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             await nursery.start(self._worker.run)
             self._worker.watch(
                 Watch(
@@ -225,6 +226,8 @@ class Node:
         match event:
             case ComputeRequested():
                 self._compute(event)
+            case PlanRequested():
+                self._nursery.start_soon(self._plan, event)
             case LoadRequested(layers):
                 self._worker.submit(
                     lambda: self._load(layers), lambda outcome: self._on_loaded(layers, outcome)
@@ -237,6 +240,13 @@ class Node:
                 self._departed.set()
             case _:
                 self._route(event)
+
+    async def _plan(self, asked: PlanRequested) -> None:
+        """Find peers in trio's pool: that may take longer than the loop has."""
+        result = await trio.to_thread.run_sync(asked.task)
+        self._driver.call(
+            lambda now: self.core.planned(asked.generation, asked.ticket, result, now)
+        )
 
     def _compute(self, request: ComputeRequested) -> None:
         self._worker.submit(self._job(request), self._computed)

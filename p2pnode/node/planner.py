@@ -1,6 +1,7 @@
 """The scheduler's view of the swarm, drawn from live membership each time it is asked."""
 
 from collections.abc import Mapping, Set as AbstractSet
+from dataclasses import dataclass
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError
@@ -14,6 +15,7 @@ from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
 from p2pnode.scheduler.directory import Offer, offer_from_ad
+from p2pnode.scheduler.standing import Standing
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.wire.capability import CapabilityAd
 from p2pnode.wire.states import Rung
@@ -30,7 +32,7 @@ class DirectoryPlanner:
         endpoint: Endpoint,
         silent: AbstractSet[NodeId],
     ) -> None:
-        self._node_id = node_id
+        self.node_id = node_id
         self._advert = advert
         self._swim = swim
         self._endpoint = endpoint
@@ -38,7 +40,7 @@ class DirectoryPlanner:
 
     def offers(self) -> list[Offer]:
         """Return what every known node offers, ourselves included."""
-        ours = offer_from_ad(self._node_id, self._advert.compose(), alive=True)
+        ours = offer_from_ad(self.node_id, self._advert.compose(), alive=True)
         return [ours, *(self._offer(member, ad) for member, ad in self.members() if ad)]
 
     def members(self) -> list[tuple[Member, CapabilityAd | None]]:
@@ -46,55 +48,17 @@ class DirectoryPlanner:
         return [
             (member, _ad_untrusted(member.record.ad))
             for member in self._swim.members()
-            if member.record.node_id != self._node_id
+            if member.record.node_id != self.node_id
         ]
 
-    def chain(
-        self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
-    ) -> ChainPlan | NoCover:
-        """Find the cheapest chain over all layers."""
-        model = self._model()
-        return plan_chain(
-            self.offers(),
-            requester=self._node_id,
-            space_hash32=model.space_hash32,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=lambda layers: stage_bytes(model, layers, request.positions),
-            objective=request.objective,
-            prefer=request.prefer,
-            avoid=request.avoid,
-            exclude=distrusted,
-        )
-
-    def repair(
-        self,
-        request: GenerationRequest,
-        lost: range,
-        ends: tuple[NodeId, NodeId],
-        distrusted: Mapping[NodeId, str],
-    ) -> tuple[StageRun, ...] | NoCover:
-        """Find peers for exactly the ``lost`` layers, between the two ``ends``."""
-        model = self._model()
-        return plan_repair(
-            self.offers(),
-            lost=lost,
-            upstream=ends[0],
-            downstream=ends[1],
-            space_hash32=model.space_hash32,
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=lambda layers: stage_bytes(model, layers, request.positions),
-            prefer=request.prefer,
-            avoid=request.avoid,
-            exclude=distrusted,
-        )
+    def view(self, request: GenerationRequest, standing: Standing, now: float) -> "DirectoryView":
+        """Return a picture of this moment to plan an answer from."""
+        del now
+        return DirectoryView(self, tuple(self.offers()), self._model(), request, standing)
 
     def rungs(self, peer: NodeId) -> frozenset[Rung]:
         """Return the codings of hidden states that ``peer`` has advertised; f16 always."""
-        if peer == self._node_id:
+        if peer == self.node_id:
             return rungs_of_mask(DTYPES)
         for member, ad in self.members():
             if member.record.node_id == peer and ad is not None:
@@ -105,8 +69,8 @@ class DirectoryPlanner:
         """Return the round trip between two nodes: measured where we are one, else estimated."""
         if one == other:
             return 0.0
-        if self._node_id in {one, other}:
-            measured = self.measured_rtt(other if one == self._node_id else one)
+        if self.node_id in {one, other}:
+            measured = self.measured_rtt(other if one == self.node_id else one)
             if measured is not None:
                 return measured * 1e6
         estimate = self._swim.estimate_rtt(one, other)
@@ -123,7 +87,7 @@ class DirectoryPlanner:
 
     def name_of(self, peer: NodeId) -> str:
         """Return the peer's own name for itself, or the head of its key."""
-        if peer == self._node_id:
+        if peer == self.node_id:
             return self._advert.name
         for member, ad in self.members():
             if member.record.node_id == peer and ad is not None and ad.name:
@@ -147,6 +111,63 @@ class DirectoryPlanner:
         if self._advert.model is None:
             raise GenerationError("this node has no model")
         return self._advert.model
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryView:
+    """The offers of one moment, and whom to plan without."""
+
+    planner: DirectoryPlanner
+    offers: tuple[Offer, ...]
+    model: ModelInfo
+    request: GenerationRequest
+    standing: Standing
+
+    @property
+    def is_brief(self) -> bool:
+        """Asked on the loop for now."""
+        return True
+
+    def chain(self) -> ChainPlan | NoCover:
+        """Find the cheapest chain over all layers."""
+        model, request = self.model, self.request
+        return plan_chain(
+            self.offers,
+            requester=self.planner.node_id,
+            space_hash32=model.space_hash32,
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            rtt_us=self.planner.rtt_us,
+            kv_bytes_needed=lambda layers: stage_bytes(model, layers, request.positions),
+            objective=request.objective,
+            prefer=request.prefer,
+            avoid=request.avoid,
+            exclude=self.standing.excluded,
+        )
+
+    def repair(
+        self, lost: range, ends: tuple[NodeId, NodeId], excluded: Mapping[NodeId, str]
+    ) -> tuple[StageRun, ...] | NoCover:
+        """Find peers for exactly the ``lost`` layers, between the two ``ends``."""
+        model, request = self.model, self.request
+        return plan_repair(
+            self.offers,
+            lost=lost,
+            upstream=ends[0],
+            downstream=ends[1],
+            space_hash32=model.space_hash32,
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            rtt_us=self.planner.rtt_us,
+            kv_bytes_needed=lambda layers: stage_bytes(model, layers, request.positions),
+            prefer=request.prefer,
+            avoid=request.avoid,
+            exclude={**self.standing.excluded, **excluded},
+        )
+
+    def rungs(self, peer: NodeId) -> frozenset[Rung]:
+        """Return the codings that ``peer`` reads."""
+        return self.planner.rungs(peer)
 
 
 def _ad_untrusted(data: bytes) -> CapabilityAd | None:

@@ -15,6 +15,7 @@ from p2pnode.inference.events import (
     GenerationEvent,
     GenerationFailed,
     GenerationFinished,
+    PlanRequested,
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
@@ -167,6 +168,9 @@ class Swarm:
             match event:
                 case ComputeRequested():
                     self._compute(name, node, event)
+                case PlanRequested(number, ticket, task):
+                    found = task()
+                    self._later(name, node, 0.0, lambda at: node.planned(number, ticket, found, at))
                 case LoadRequested(layers):
                     self._load(name, node, layers)
                 case Noted() | PeerReached() | Departed():
