@@ -15,6 +15,7 @@ from p2pnode.inference.distrust import BriefDistrust
 from p2pnode.inference.events import InferenceEvent
 from p2pnode.inference.generation import Generation
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
+from p2pnode.inference.outflow import Queued
 from p2pnode.inference.phase import Phase
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.stage import Stage, StageHost
@@ -43,8 +44,13 @@ class Inference:
         rng: Rng,
         links: Links | None = None,
         trust: TrustBook | None = None,
+        queued: Queued | None = None,
     ) -> None:
-        """``trust`` keeps what peers did to answers; without it, that is forgotten in seconds."""
+        """``links`` knows the ways to peers.
+
+        ``trust`` keeps what peers did to answers; without it, that is forgotten in seconds.
+        ``queued`` says how much is under way to a peer; without it, nothing is held back.
+        """
         self._config = config
         self._node_id = node_id
         self._planner = planner
@@ -55,7 +61,7 @@ class Inference:
         self._next_generation = 1
         self._events: list[InferenceEvent] = []
         self._calibration = 0
-        self._host = StageHost(config, node_id, links)
+        self._host = StageHost(config, node_id, links, queued)
         self.counters: Counter[str] = Counter()
 
     # Commands
@@ -199,6 +205,20 @@ class Inference:
     @property
     def kv_used(self) -> int:
         return self._host.kv_used
+
+    @property
+    def kv_spoken_for(self) -> int:
+        """KV bytes that one more requester could not have: less than what is used, if one hogs."""
+        return self._host.kv_spoken_for
+
+    @property
+    def is_holding_back(self) -> bool:
+        """Whether something waits for room on the way to its peer; then call :meth:`refill`."""
+        return self._host.is_holding_back
+
+    def refill(self) -> None:
+        """Acknowledgements came: send what there is room for by now."""
+        self._host.refill()
 
     def all_counters(self) -> Counter[str]:
         total = self.counters + self._host.counters

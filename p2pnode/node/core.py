@@ -94,7 +94,14 @@ class NodeCore:
         self.links = LinkMeter(
             self.endpoint, self.planner.measured_rtt, config.transport.max_ack_delay
         )
-        self.inference = Inference(config.inference, self.node_id, self.planner, rng, self.links)
+        self.inference = Inference(
+            config.inference,
+            self.node_id,
+            self.planner,
+            rng,
+            self.links,
+            queued=lambda peer: self.post.under_way(peer),
+        )
         self.life = Life()
         self.serving = Serving(
             config,
@@ -258,6 +265,8 @@ class NodeCore:
         self.endpoint.receive_datagram(data, source, now)
         if self.links.is_watching:
             self.links.look(now)
+        if self.inference.is_holding_back:
+            self.inference.refill()
         self._settle(now)
 
     def handle_timeout(self, now: float) -> None:
@@ -363,6 +372,7 @@ class NodeCore:
                 self.silent.discard(peer)
                 self.dialer.reached(peer, address)
                 self.post.connected(peer, now)
+                self.inference.refill()
                 self.swim.join(peer, now)
                 self.inference.peer_back(peer, now)
                 self._events.append(PeerReached(peer, address))

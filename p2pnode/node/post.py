@@ -10,6 +10,7 @@ from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import Delivery
 from p2pnode.wire.vframe import Frame, encode_frame
 
+_WITHOUT_END = 1 << 62
 _MOST_WAITING = 64  # frames kept for one peer while it is being called
 
 
@@ -61,6 +62,10 @@ class Post:
             self._send(peer, payload, "gossip", delivery, now)
         else:
             self._call(peer, now)
+
+    def under_way(self, peer: NodeId) -> int:
+        """Return the bytes that ``peer`` has not acknowledged; more than any while it is called."""
+        return _WITHOUT_END if peer in self._waiting else self._endpoint.queued_bytes(peer)
 
     def connected(self, peer: NodeId, now: float) -> None:
         """Send what waited for ``peer``."""
