@@ -123,6 +123,20 @@ class Chain:
         return sum(self.computed.get(leg.number, 0) for leg in self.legs)
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether some leg has had nothing to do yet."""
+        return any(not self.computed.get(leg.number, 0) for leg in self.legs)
+
+    @property
+    def whereabouts(self) -> str:
+        """How far each leg has shown to be, for people."""
+        end = self._session.end
+        return "; ".join(
+            f"{leg.run.name} is at position {self.computed.get(leg.number, 0)} of {end}"
+            for leg in self.legs
+        )
+
+    @property
     def lacking(self) -> list[tuple[Leg, int]]:
         """Positions that each leg has yet to compute."""
         end = self._session.end

@@ -28,6 +28,8 @@ class InferenceConfig:
             guess.
         longest_look: Most seconds between two looks at a chain that owes a token, however long
             the work should take. Each look costs a message to every stage and an answer. A guess.
+        first_look: The same while some stage has had nothing to do yet. Below ``unused_after``, or
+            that stage frees the session.
         give_up: Seconds after which an answer fails in which neither a token came nor a stage
             showed progress of a replay; twice what the work should take, if that is more. Above
             ``cover_wait``. A guess.
@@ -51,8 +53,9 @@ class InferenceConfig:
             Below ``open_timeout`` less a round trip, or the requester has gone elsewhere.
         max_waiting: Such orders that wait at once; an eighth of them of one requester. Beyond,
             they are refused at once.
-        unused_after: Seconds after which a stage frees a session that nobody ever sent anything.
-            Must exceed what the stages before it take for a batch. A guess.
+        unused_after: Seconds after the newest epoch's order in which a stage frees a session that
+            nobody ever sent anything. Must exceed what the stages before it take for a batch, where
+            its requester does not look. A guess.
         session_idle: Seconds after which a stage frees a session nobody has used. Must exceed a
             person's pause only if sessions outlive answers; they do not yet. A guess.
         max_sessions: Sessions a stage serves at once; while several requesters ask, each has an
@@ -86,6 +89,7 @@ class InferenceConfig:
     stall_per_prompt_token: float = 0.05
     caution: float = 3.0
     longest_look: float = 30.0
+    first_look: float = 10.0
     give_up: float = 50.0
     replay_factor: float = 10.0
     cover_wait: float = 30.0
@@ -99,7 +103,7 @@ class InferenceConfig:
     slow_seconds: float = 3.0
     open_wait: float = 1.5
     max_waiting: int = 64
-    unused_after: float = 8.0
+    unused_after: float = 15.0
     session_idle: float = 300.0
     max_sessions: int = 64
     max_batches: int = 64
@@ -122,6 +126,8 @@ class InferenceConfig:
         for name in (*times, "unused_after", "slow_margin", "slow_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be positive")
+        if self.first_look >= self.unused_after:
+            raise ConfigError("first_look is below unused_after, or waiting stages are freed")
         if self.open_wait >= self.open_timeout:
             raise ConfigError("open_wait is below open_timeout, or nobody waits for its answer")
         if min(self.caution, self.slow_factor, self.replay_factor) < 1:

@@ -14,11 +14,12 @@ from p2pnode.inference.cover import Covered
 from p2pnode.inference.distrust import BriefDistrust
 from p2pnode.inference.events import InferenceEvent
 from p2pnode.inference.generation import Generation
+from p2pnode.inference.host import StageHost
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
 from p2pnode.inference.outflow import Queued
 from p2pnode.inference.phase import Phase
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
-from p2pnode.inference.stage import Stage, StageHost
+from p2pnode.inference.stage import Stage
 from p2pnode.inference.tensor_policy import EdgeKey, EdgeState, Links
 from p2pnode.inference.terms import fingerprint
 from p2pnode.inference.work import WorkResult

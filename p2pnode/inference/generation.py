@@ -215,7 +215,7 @@ class Generation:
         if not self._patience.is_due(now):
             return
         if now >= self._patience.limit and self.phase is not Phase.ENDED:
-            self._give_up(f"nothing moved for {now - self._patience.fed_at:.0f} s", now)
+            self._give_up(f"nothing moved for {now - self._patience.moved_at:.0f} s", now)
             return
         match self.phase:
             case Phase.PLANNING:
@@ -304,8 +304,11 @@ class Generation:
             self._do_without_calibration(now)
             return
         self.counters["stage refused"] += 1
-        if code == "unused":  # it waited for us, or for a stage before it
-            self._lose({number}, f"refused: {reason}", now)
+        if code == "unused":  # it waited for a stage before it: that is no new beginning
+            shown = self._chain.shown
+            self._lose({number}, f"refused: {reason}", now, is_hopeful=True)
+            if self.phase is not Phase.ENDED:
+                self._look = _Look(shown, is_for_slowness=False)
             return
         self._blame({number}, Offence.REFUSED, reason, now)
         self._lose({number}, f"refused: {reason}", now)
@@ -327,8 +330,13 @@ class Generation:
         self._move(Evidence.ALL_OPENED)
         chain, look = self._chain, self._look
         self._look = None
-        if look is not None and not look.is_for_slowness:
-            self._patience.looked(moved=chain.shown > look.shown, now=now)
+        work = self._pace.work(chain.lacking)
+        self._patience.longest = self._config.longest_look
+        if chain.is_waiting:
+            self._patience.longest = self._config.first_look
+        if look is not None:
+            moved = chain.shown > look.shown or look.is_for_slowness
+            self._patience.looked(work, now, moved=moved)
             if self._patience.is_stalled:
                 self._replace_laggard(now)
                 return
@@ -342,13 +350,10 @@ class Generation:
             runs = tuple(leg.run for leg in chain.legs)
             self._events.append(ChainRepaired(self.number, chain.epoch, runs, seconds))
         self.reason = ""
-        work = self._pace.work(chain.lacking)
         if look is None:
             self._session.sent_at = now
             self._patience.fed(work, now)
-            return
-        self._patience.waits(work, now)
-        if look.is_for_slowness:
+        elif look.is_for_slowness:
             self._seek_better(now)
 
     def _accept(self, batch: Batch, now: float) -> None:
@@ -460,7 +465,7 @@ class Generation:
         self._credited = tokens
 
     def _give_up(self, why: str, now: float) -> None:
-        who = self._faults.summary
+        who = self._faults.summary or self._chain.whereabouts
         self._fail(f"given up: {why}" + (f": {who}" if who else ""), "p2pnode peers", now)
 
     def _fail(self, reason: str, hint: str, now: float) -> None:

@@ -192,6 +192,10 @@ class _Fields:
             raise RemoteProtocolError(f"{key} is no short text")
         return value
 
+    def reason(self) -> str:
+        """Return words for people, who read them in a terminal: nothing in them moves a cursor."""
+        return "".join(letter for letter in self.text("reason") if letter.isprintable())
+
     def session(self) -> int:
         return int.from_bytes(_hex(self._body.get("session"), 8, "session"), "big")
 
@@ -292,13 +296,13 @@ _PARSERS: dict[str, Callable[[_Fields], Control]] = {
         fields.optional_number("computed", MAX_CONTEXT + 1),
     ),
     "x-refused": lambda fields: Refused(
-        *_identity(fields), fields.text("code"), fields.text("reason")
+        *_identity(fields), fields.text("code"), fields.reason()
     ),
     "x-resume": lambda fields: Resume(
         *_identity(fields), fields.number("position", MAX_CONTEXT + 1)
     ),
     "x-failed": lambda fields: Failed(
-        *_identity(fields), fields.node("culprit"), fields.text("reason")
+        *_identity(fields), fields.node("culprit"), fields.reason()
     ),
     "x-close": lambda fields: Close(fields.session(), fields.number("epoch", 1 << 32)),
 }

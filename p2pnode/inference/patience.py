@@ -7,9 +7,10 @@ a number of seconds. When it passes, the chain is *looked at*: re-opened in plac
 tells how far it got. Progress since the last look moves the deadline; twice none means a laggard.
 
 Invariants, by phase. PLANNING: ``deadline`` is the next look for peers, at most ``cover_by``.
-OPENING: it is ``open_timeout`` after the chain was opened. RUNNING: the next look at the chain.
-ENDED: None. While it is not ENDED, ``deadline`` is at most :attr:`limit`, at which the answer
-fails, and only a token or progress moves that one, never a repair.
+OPENING: it is ``open_timeout`` after the chain was opened. RUNNING: the next look at the chain, and
+only one after ``_due`` counts against anybody. ENDED: None. While it is not ENDED, ``deadline`` is
+at most :attr:`limit`, at which the answer fails, and only a token or progress moves that one, never
+a repair.
 """
 
 from p2pnode.inference.config import InferenceConfig
@@ -26,7 +27,9 @@ class Patience:
         cover_by: When an answer without peers fails.
         broken_at: When a stage was lost, until the chain runs again; None while it runs.
         last_resort_at: From when on peers that failed this answer are better than none.
-        fed_at: When the chain last got something to do, or showed progress.
+        fed_at: When the chain last got something to do.
+        moved_at: When a token came last, or progress was shown.
+        longest: Most seconds until the next look.
         looks: Looks in a row that showed no progress.
     """
 
@@ -34,18 +37,20 @@ class Patience:
         self._config = config
         self._wait = wait
         self._grace = config.give_up
-        self._moved_at = now
+        self.moved_at = now
         self._finish_by: float | None = None
+        self._due = now
         self.deadline: float | None = now
         self.cover_by = now + wait
         self.broken_at: float | None = None
         self.last_resort_at = now
         self.fed_at = now
+        self.longest = config.first_look
         self.looks = 0
 
     @property
     def limit(self) -> float:
-        stuck = self._moved_at + max(self._grace, self._wait)
+        stuck = self.moved_at + max(self._grace, self._wait)
         return stuck if self._finish_by is None else min(stuck, self._finish_by)
 
     def is_due(self, now: float) -> bool:
@@ -89,24 +94,31 @@ class Patience:
         self.waits(work, now)
 
     def waits(self, work: float, now: float) -> None:
-        """Look again when ``work`` seconds of work should long be done."""
+        """Look again when ``work`` seconds of work should long be done, and now and then before."""
         config = self._config
-        if self.looks:
-            wait = config.stall_after / 2
-        else:
-            wait = min(config.stall_after + config.caution * work, config.longest_look)
-        self.deadline = min(now + wait, self.limit)
+        ample = config.stall_after + config.caution * work
+        self._due = now + min(ample, max(config.stall_after, 0.75 * self._grace))
+        self.deadline = min(self._due, now + self.longest, self.limit)
 
     def look_at(self, moment: float) -> None:
         """Look earlier than the work should take."""
         if self.deadline is not None:
             self.deadline = min(self.deadline, moment)
 
-    def looked(self, *, moved: bool, now: float) -> None:
-        """The chain was looked at; some leg ``moved`` on since, or none."""
+    def looked(self, work: float, now: float, *, moved: bool) -> None:
+        """The chain was looked at; some leg ``moved`` on since, or none.
+
+        ``work`` is what is left, in seconds. Before what there was should have been done, that
+        nobody moved says nothing: a stage tells of a job only when it is done.
+        """
         if moved:
-            self._moved_at = now
-        self.looks = 0 if moved else self.looks + 1
+            self.moved_at = now
+            self.looks = 0
+            self.waits(work, now)
+            return
+        self.looks += now >= self._due
+        wait = self._config.stall_after / 2 if self.looks else max(0.0, self._due - now)
+        self.deadline = min(now + min(wait, self.longest), self.limit)
 
     @property
     def is_stalled(self) -> bool:
@@ -116,12 +128,13 @@ class Patience:
     def answered(self, trip: float, now: float) -> None:
         """A token came, and the next one should take about as long as ``trip`` seconds."""
         config = self._config
-        self._moved_at = self.fed_at = now
+        self.moved_at = self.fed_at = now
         self._grace = config.give_up
         self._finish_by = None
         self.looks = 0
-        wait = min(config.stall_after + config.caution * trip, config.longest_look)
-        self.deadline = now + wait
+        self.longest = config.longest_look
+        self._due = now + config.stall_after + config.caution * trip
+        self.deadline = min(self._due, now + self.longest)
 
     def over(self) -> None:
         self.deadline = None

@@ -100,7 +100,7 @@ class NodeCore:
             self.planner,
             rng,
             self.links,
-            queued=lambda peer: self.post.under_way(peer),
+            queued=self._under_way,
         )
         self.life = Life()
         self.serving = Serving(
@@ -414,6 +414,9 @@ class NodeCore:
                 self._forget(peer, f"dead: {reason}", now)
             case MemberLeft(peer):
                 self._forget(peer, "left the swarm", now)
+
+    def _under_way(self, peer: NodeId) -> int:
+        return self.post.under_way(peer)
 
     def _is_heard(self, peer: NodeId, now: float) -> bool:
         """Whether ``peer`` was heard just now: then a suspicion is bad luck and breaks no chain."""

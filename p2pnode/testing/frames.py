@@ -8,6 +8,7 @@ import heapq
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from p2pnode.engine.base import Engine
 from p2pnode.errors import RemoteProtocolError
@@ -20,10 +21,10 @@ from p2pnode.inference.events import (
     SendFrame,
     TokenProduced,
 )
-from p2pnode.inference.request import GenerationRequest
+from p2pnode.inference.request import GenerationRequest, TrustBook
 from p2pnode.inference.tensor_policy import Link
 from p2pnode.inference.terms import LADDER
-from p2pnode.inference.work import run_work
+from p2pnode.inference.work import Work, WorkResult, run_work
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.scheduler.standing import Standing
@@ -121,8 +122,17 @@ class RosterView:
         return tuple(runs)
 
 
+Behaviour: TypeAlias = Callable[[Work, WorkResult], tuple[float, WorkResult] | None]
+"""What an engine makes of its work and the right result: something, seconds later; or nothing."""
+
+
 class FrameNetwork:
-    """Inference cores, their engines, and the frames between them, in virtual time."""
+    """Inference cores, their engines, and the frames between them, in virtual time.
+
+    Attributes:
+        behaviours: Of engines that do not simply compute.
+        planning: Seconds that a plan takes which is not had at once.
+    """
 
     def __init__(
         self,
@@ -131,8 +141,9 @@ class FrameNetwork:
         config: InferenceConfig | None = None,
         *,
         calibrations: Mapping[NodeId, CalibrationSet] | None = None,
+        trust: Callable[[], TrustBook] | None = None,
     ) -> None:
-        """``calibrations`` are of the nodes that have any.
+        """``calibrations`` are of the nodes that have any; ``trust`` makes a book for each node.
 
         Every way is known and fast, unless :attr:`ways` says otherwise.
         """
@@ -144,6 +155,7 @@ class FrameNetwork:
         self.on_frame: Callable[[Frame, NodeId], None] = lambda frame, destination: None
         self.ways: dict[NodeId, Link] = {}
         self.planning = 0.01
+        self.behaviours: dict[NodeId, Behaviour] = {}
         self._rng = random.Random(seed)
         self._engines = dict(engines)
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -156,6 +168,7 @@ class FrameNetwork:
                 self.roster,
                 random.Random(self._rng.random()),
                 self,
+                trust and trust(),
             )
             core.use_model(engine.info, (calibrations or {}).get(peer))
             core.serve(engine.layers, 1 << 30)
@@ -264,8 +277,18 @@ class FrameNetwork:
             if peer in self.roster.dead:
                 return
             result = run_work(self._engines[peer], event.work, lambda: self.now)
-            self.cores[peer].compute_finished(event.job, result, self.now)
-            self._collect(peer)
+            behaviour = self.behaviours.get(peer)
+            if behaviour is None:
+                finish(result)
+                return
+            changed = behaviour(event.work, result)
+            if changed is not None:
+                self._plan(changed[0], lambda: finish(changed[1]))
+
+        def finish(result: WorkResult) -> None:
+            if peer not in self.roster.dead:
+                self.cores[peer].compute_finished(event.job, result, self.now)
+                self._collect(peer)
 
         return compute
 
