@@ -206,6 +206,7 @@ class StageHost:
         return min(moments, default=None)
 
     def take_events(self) -> list[InferenceEvent]:
+        self._outflow.taken()
         taken, self._events = self._events, []
         return taken
 
@@ -393,7 +394,7 @@ class StageHost:
         while stage.cursor < len(stage.sent):
             batch = stage.sent[stage.cursor]
             if batch.start >= stage.send_from:
-                if not self._outflow.has_room(edge.peer, batch):
+                if not self._outflow.let_go(edge.peer, batch):
                     self.counters["batch held back: its peer has not taken the last"] += 1
                     self._held[stage.key] = None
                     return

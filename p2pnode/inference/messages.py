@@ -295,15 +295,11 @@ _PARSERS: dict[str, Callable[[_Fields], Control]] = {
         fields.number("position", MAX_CONTEXT + 1),
         fields.optional_number("computed", MAX_CONTEXT + 1),
     ),
-    "x-refused": lambda fields: Refused(
-        *_identity(fields), fields.text("code"), fields.reason()
-    ),
+    "x-refused": lambda fields: Refused(*_identity(fields), fields.text("code"), fields.reason()),
     "x-resume": lambda fields: Resume(
         *_identity(fields), fields.number("position", MAX_CONTEXT + 1)
     ),
-    "x-failed": lambda fields: Failed(
-        *_identity(fields), fields.node("culprit"), fields.reason()
-    ),
+    "x-failed": lambda fields: Failed(*_identity(fields), fields.node("culprit"), fields.reason()),
     "x-close": lambda fields: Close(fields.session(), fields.number("epoch", 1 << 32)),
 }
 

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from p2pnode.inference.activations import Batch
 from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.stage import size_of
 from p2pnode.sansio import NodeId
 
 Queued: TypeAlias = Callable[[NodeId], int]
@@ -20,26 +21,40 @@ TOKEN_BYTES: Final = 65536
 
 
 class Outflow:
-    """Asks the transport how much is under way."""
+    """Asks the transport how much is under way, and remembers what it has yet to hear of."""
 
     def __init__(self, config: InferenceConfig, queued: Queued | None) -> None:
         self._config = config
         self._queued: Queued = queued or (lambda _: 0)
+        self._handed: dict[NodeId, int] = {}
         self._filled: dict[NodeId, None] = {}
 
-    def has_room(self, peer: NodeId, batch: Batch) -> bool:
-        """Whether ``batch`` may leave for ``peer`` now."""
-        queued = self._queued(peer)
-        size = sum(len(piece[0].payload) for piece in batch.pieces)
-        if queued == 0 and size <= TOKEN_BYTES:
+    def taken(self) -> None:
+        """What was let go is with the transport now."""
+        self._handed.clear()
+
+    def let_go(self, peer: NodeId, batch: Batch) -> bool:
+        """Whether ``batch`` may leave for ``peer`` now; then it counts as under way."""
+        size = size_of(batch)
+        if not self._has_room(peer, size):
+            return False
+        self._handed[peer] = self._handed.get(peer, 0) + size
+        return True
+
+    def _has_room(self, peer: NodeId, size: int) -> bool:
+        under_way = self._under_way(peer)
+        if under_way == 0 and size <= TOKEN_BYTES:
             return True
-        if queued >= self._config.replay_window:
+        if under_way >= self._config.replay_window:
             return False
         self._filled[peer] = None
         total = 0
         for one in list(self._filled):
-            under_way = self._queued(one)
+            under_way = self._under_way(one)
             total += under_way
             if not under_way and one != peer:
                 del self._filled[one]
         return total < self._config.replay_total
+
+    def _under_way(self, peer: NodeId) -> int:
+        return self._queued(peer) + self._handed.get(peer, 0)
