@@ -12,14 +12,11 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.memory import stage_bytes
-from p2pnode.inference.messages import Close, Open
+from p2pnode.inference.messages import Close, Open, Refusal
 from p2pnode.inference.shares import Shares
 from p2pnode.inference.stage import Stage, admitted
 from p2pnode.inference.stage_coding import StageCoding
 from p2pnode.sansio import NodeId
-
-Reason = tuple[str, str]
-"""A code for programs, and words for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +59,27 @@ class Admission:
     def drain(self, reason: str) -> None:
         self._draining = reason
 
-    def refusal(self, order: Open) -> Reason | None:
+    def refusal(self, order: Open) -> tuple[Refusal, str] | None:
         """Return why ``order`` cannot be served even by an idle node."""
         model = self.model
         if model is None or not _within(order.layers, self._layers):
             held = f"[{self._layers.start}, {self._layers.stop})"
             asked = f"[{order.layers.start}, {order.layers.stop})"
-            return "layers", f"layers {asked} asked, {held} held"
+            return Refusal.LAYERS, f"layers {asked} asked, {held} held"
         if self._draining:
-            return "draining", self._draining
+            return Refusal.DRAINING, self._draining
         if order.sampling is not None and order.layers.stop != model.n_layers:
-            return "layers", "only the last layer's holder can draw tokens"
+            return Refusal.LAYERS, "only the last layer's holder can draw tokens"
         if self._coding.lacks(order.terms):
-            return "calibration", "it has no calibration of the model, or another one"
+            return Refusal.CALIBRATION, "it has no calibration of the model, or another one"
         if order.positions > model.context_length:
-            return "context", f"the model's context ends at {model.context_length} tokens"
+            return Refusal.CONTEXT, f"the model's context ends at {model.context_length} tokens"
         needed = self._needed(order)
         if needed > self._kv_total:
-            return "memory", f"{needed >> 10} KiB of KV memory asked, {self._kv_total >> 10} in all"
+            return (
+                Refusal.MEMORY,
+                f"{needed >> 10} KiB of KV memory asked, {self._kv_total >> 10} in all",
+            )
         return None
 
     def room(self, order: Open, requester: NodeId, stages: Collection[Stage]) -> list[Stage] | None:
@@ -113,9 +113,9 @@ class Admission:
             one for one in self.waiting if not one.is_of(requester, order.session, order.epoch, leg)
         ]
 
-    def lack(self, order: Open, stages: Collection[Stage]) -> Reason:
+    def lack(self, order: Open, stages: Collection[Stage]) -> tuple[Refusal, str]:
         """Return why there is no room."""
-        return self._shares(stages).lack(self._needed(order)) or ("share", "others wait too")
+        return self._shares(stages).lack(self._needed(order)) or (Refusal.SHARE, "others wait too")
 
     def spoken_for(self, stages: Collection[Stage]) -> int:
         """Return the KV bytes that one more requester could not have, if it asked."""

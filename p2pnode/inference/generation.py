@@ -34,7 +34,7 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.faults import Faults
-from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refused
+from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
 from p2pnode.inference.pace import Pace
 from p2pnode.inference.patience import Patience
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
@@ -300,11 +300,11 @@ class Generation:
         self._lose(silent, "did not answer", now)
 
     def _refused(self, number: int, code: str, reason: str, now: float) -> None:
-        if code == "calibration" and self._can_do_without_calibration():
+        if code == Refusal.CALIBRATION and self._can_do_without_calibration():
             self._do_without_calibration(now)
             return
         self.counters["stage refused"] += 1
-        if code == "unused":  # it waited for a stage before it: that is no new beginning
+        if code == Refusal.UNUSED:  # it waited for a stage before it: that is no new beginning
             shown = self._chain.shown
             self._lose({number}, f"refused: {reason}", now, is_hopeful=True)
             if self.phase is not Phase.ENDED:

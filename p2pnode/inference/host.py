@@ -19,6 +19,7 @@ from p2pnode.inference.messages import (
     Failed,
     Open,
     Opened,
+    Refusal,
     Refused,
     Resume,
 )
@@ -184,7 +185,7 @@ class StageHost:
         for stage in list(self._stages.values()):
             if not stage.is_used and now - stage.admitted_at >= self._config.unused_after:
                 self.counters["session freed: never used"] += 1
-                self._refuse(stage.order, stage.requester, "unused", "nobody ever used it")
+                self._refuse(stage.order, stage.requester, Refusal.UNUSED, "nobody ever used it")
                 self._free(stage)
             elif now - stage.used_at >= self._config.session_idle:
                 self.counters["session freed: idle"] += 1
@@ -252,7 +253,7 @@ class StageHost:
         opened = Opened(order.session, order.epoch, order.leg, stage.next_position, stage.computed)
         self._say(stage.requester, opened)
 
-    def _refuse(self, order: Open, requester: NodeId, code: str, reason: str) -> None:
+    def _refuse(self, order: Open, requester: NodeId, code: Refusal, reason: str) -> None:
         self.counters[f"session refused: {code}"] += 1
         self._say(requester, Refused(order.session, order.epoch, order.leg, code, reason))
 
@@ -263,7 +264,7 @@ class StageHost:
             return False
         for stage in going:
             self.counters["session gave way: its requester had more than its share"] += 1
-            self._refuse(stage.order, stage.requester, "share", "others ask for their share")
+            self._refuse(stage.order, stage.requester, Refusal.SHARE, "others ask for their share")
             self._free(stage)
         stage = self._admission.admit(order, requester, now)
         self._stages[stage.key] = stage

@@ -7,6 +7,7 @@ there, since JSON's numbers end at 2^53.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias
 
 from p2pnode.engine.base import Sampling
@@ -84,6 +85,19 @@ class Opened:
     leg: int
     next_position: int
     computed: int | None = None
+
+
+class Refusal(StrEnum):
+    """Why a stage refuses, for programs; another revision may know others."""
+
+    LAYERS = "layers"
+    DRAINING = "draining"
+    CONTEXT = "context"
+    SESSIONS = "sessions"
+    MEMORY = "memory"
+    CALIBRATION = "calibration"
+    SHARE = "share"
+    UNUSED = "unused"
 
 
 @dataclass(frozen=True, slots=True)

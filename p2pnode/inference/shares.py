@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
+from p2pnode.inference.messages import Refusal
 from p2pnode.sansio import NodeId
 
 
@@ -40,14 +41,14 @@ class Shares(Generic[HoldingT]):
             self._kv[one.requester] += one.kv_bytes
             self._count[one.requester] += 1
 
-    def lack(self, needed: int) -> tuple[str, str] | None:
+    def lack(self, needed: int) -> tuple[Refusal, str] | None:
         """Return what there is too little of for one more session, as a code and a reason."""
         if len(self._held) >= self._most:
-            return "sessions", f"{len(self._held)} sessions are all this node serves at once"
+            return Refusal.SESSIONS, f"{len(self._held)} sessions are all this node serves at once"
         free = self._kv_total - self._kv.total()
         if needed > free:
             asked, left = needed >> 10, max(free, 0) >> 10
-            return "memory", f"{asked} KiB of KV memory asked, {left} free"
+            return Refusal.MEMORY, f"{asked} KiB of KV memory asked, {left} free"
         return None
 
     def give_way(self, asker: NodeId, needed: int) -> list[HoldingT] | None:
