@@ -196,10 +196,9 @@ class StageHost:
     # Outputs
 
     def next_timeout(self) -> float | None:
+        idle, unused = self._config.session_idle, self._config.unused_after
         moments = [
-            stage.used_at + self._config.session_idle
-            if stage.is_used
-            else stage.admitted_at + self._config.unused_after
+            stage.used_at + idle if stage.is_used else stage.admitted_at + unused
             for stage in self._stages.values()
         ]
         if self._admission.waiting or self._held:
@@ -333,9 +332,13 @@ class StageHost:
     # Work
 
     def _compute(self, stage: Stage) -> None:
-        if stage.job is None and stage.queue:
-            self._turns.wait(stage.key)
-            self._take_turns()
+        if stage.job is not None or not stage.queue:
+            return
+        if self._turns.is_idle:  # the rule, and a hop's time counts
+            self._begin(stage)
+            return
+        self._turns.wait(stage.key)
+        self._take_turns()
 
     def _take_turns(self) -> None:
         """Give the engine what it has room for; requesters take turns."""
@@ -344,7 +347,8 @@ class StageHost:
 
     def _begin(self, stage: Stage) -> None:
         batches, order = stage.take_job(self._config), stage.order
-        self._recount(stage, stage.waiting - sum(map(size_of, batches)))
+        taken = size_of(batches[0]) if len(batches) == 1 else sum(map(size_of, batches))
+        self._recount(stage, stage.waiting - taken)
         stage.job = self._request(
             Forward(
                 stage.session_key,

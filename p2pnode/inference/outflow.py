@@ -31,7 +31,8 @@ class Outflow:
 
     def taken(self) -> None:
         """What was let go is with the transport now."""
-        self._handed.clear()
+        if self._handed:
+            self._handed.clear()
 
     def let_go(self, peer: NodeId, batch: Batch) -> bool:
         """Whether ``batch`` may leave for ``peer`` now; then it counts as under way."""

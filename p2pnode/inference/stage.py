@@ -85,6 +85,9 @@ class Stage:
     def take_job(self, config: InferenceConfig) -> tuple[Batch, ...]:
         """Return the batches to compute next, off the queue, which is not empty."""
         queue = self.queue
+        if len(queue) == 1:
+            self.queue, self.job_end = [], queue[0].end
+            return (queue[0],)
         count, rows = 1, queue[0].rows
         while count < min(len(queue), config.max_batches):
             rows += queue[count].rows
@@ -107,4 +110,6 @@ def admitted(key: StageKey, order: Open, model: ModelInfo, kv_bytes: int, now: f
 
 def size_of(batch: Batch) -> int:
     """Return the bytes of a batch's rows."""
+    if len(batch.pieces) == 1:
+        return len(batch.pieces[0][0].payload)
     return sum(len(piece[0].payload) for piece in batch.pieces)

@@ -27,6 +27,11 @@ class Turns:
         """Whether the engine takes another job."""
         return len(self._jobs) < self._ahead
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether a job may begin at once: the engine takes one, and nobody waits."""
+        return not self._round and len(self._jobs) < self._ahead
+
     def wait(self, key: StageKey) -> None:
         waiting = self._round.setdefault(key[0], deque())
         if key not in waiting:
