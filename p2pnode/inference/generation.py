@@ -14,16 +14,14 @@ Invariant: a look at the chain (``_look``) lasts from its re-opening in place un
 answered, or one is lost: OPENING, and for no other reason.
 """
 
-from collections import Counter
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.inference.activations import Batch
-from p2pnode.inference.chain import Chain
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.inference.cover import Cover, Covered, Leg
+from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import (
     ChainBroken,
     ChainRepaired,
@@ -33,14 +31,11 @@ from p2pnode.inference.events import (
     InferenceEvent,
     TokenProduced,
 )
-from p2pnode.inference.faults import Faults
 from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
-from p2pnode.inference.pace import Pace
-from p2pnode.inference.patience import Patience
+from p2pnode.inference.parts import Parts
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
-from p2pnode.inference.questions import Answered, Questions
+from p2pnode.inference.questions import Answered
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
-from p2pnode.inference.session import Session
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
@@ -60,8 +55,12 @@ class _Look:
     is_for_slowness: bool
 
 
-class Generation:
-    """The requester's side of one session."""
+class Generation(Parts):
+    """The requester's side of one session.
+
+    Fields of its life: ``_credited`` tokens were told of as good conduct; ``_slow`` legs were noted
+    as slow; after a repair the next token ``_is_replayed``, and no measure of speed.
+    """
 
     def __init__(
         self,
@@ -76,66 +75,14 @@ class Generation:
         calibration: int,
         now: float,
     ) -> None:
-        self.number = number
-        self.request = request
-        self.phase = Phase.PLANNING
-        self.began = now
-        self.reason = ""
-        self.counters: Counter[str] = Counter()
-        self._config = config
+        super().__init__(
+            number, request, model, node_id, config, planner, trust, rng, calibration, now
+        )
         self._events: list[InferenceEvent] = []
-        key = int.from_bytes(rng.randbytes(8), "big")
-        self._session = Session(request, model, key, config.prefill_chunk, now)
-        cover = Cover(request, config, node_id, calibration)
-        self._chain = Chain(self._session, cover, model, node_id, rng)
-        self._patience = Patience(config, request.wait, now)
-        self._pace = Pace(config)
-        self._faults = Faults(config, trust, node_id)
         self._credited = 0
-        self._questions = Questions(number, request, planner, self._chain)
         self._look: _Look | None = None
         self._slow: set[int] = set()
         self._is_replayed = False
-
-    # What faces show
-
-    @property
-    def session(self) -> int:
-        """Names it to its stages."""
-        return self._session.key
-
-    @property
-    def tokens(self) -> list[int]:
-        return self._session.tokens
-
-    @property
-    def codings(self) -> int:
-        return self._session.codings
-
-    @property
-    def first_token_at(self) -> float | None:
-        return self._session.first_token_at
-
-    @property
-    def last_token_at(self) -> float | None:
-        return self._session.last_token_at
-
-    @property
-    def epoch(self) -> int:
-        return self._chain.epoch
-
-    @property
-    def legs(self) -> tuple[Leg, ...]:
-        return self._chain.legs
-
-    @property
-    def activations(self) -> str:
-        """How its hidden states may travel."""
-        return self._chain.cover.activations
-
-    @property
-    def deadline(self) -> float | None:
-        return self._patience.deadline
 
     # Commands
 
