@@ -17,21 +17,62 @@ class InferenceConfig:
             Measured on three stages: 4 chunks of a 256-token prompt took 1/1.32 of one.
         open_timeout: Seconds a stage has to admit a session before it is passed over. Must exceed a
             handshake and a round trip; dialling a new peer counts. A guess.
-        stall_after: Seconds without a token after which the requester re-opens the chain in place,
-            which finds whoever stopped. Must exceed the slowest honest token. A guess.
-        stall_per_prompt_token: Seconds added to ``stall_after`` for each token of the prompt while
-            none has been answered. A guess: three times a slow laptop's prefill.
+        stall_after: Seconds without a token, beside what the work should take, after which the
+            requester re-opens the chain in place and sees who has computed what. If nobody shows
+            progress, it looks once more after half of this, and then replaces the laggard. Bounds
+            how long a silent stage is borne. A guess.
+        stall_per_prompt_token: Seconds that a position is expected to take where no stage of the
+            chain says what it costs. A guess: three times a slow laptop's prefill.
+        caution: What the work should take, by promise or as measured on this chain, is multiplied
+            by this before anybody is suspected. Above 1; the larger, the longer a lie is borne. A
+            guess.
+        longest_look: Most seconds between two looks at a chain that owes a token, however long
+            the work should take. Each look costs a message to every stage and an answer. A guess.
+        first_look: The same while some stage has had nothing to do yet. Below ``unused_after``, or
+            that stage frees the session.
+        give_up: Seconds after which an answer fails in which neither a token came nor a stage
+            showed progress of a replay; twice what the work should take, if that is more. Above
+            ``cover_wait``. A guess.
+        replay_factor: A replay, or a first prefill, that shows progress may take this many times
+            as long as it should, and ``give_up`` on top; then the answer fails. A guess.
         cover_wait: Seconds a generation waits for peers that cover lost layers, then fails.
         cover_retry: Seconds between two attempts to find such a cover.
-        distrust: Seconds for which a peer that failed a generation is not planned into it again.
+        max_repairs: Repairs of an answer, beside one for each peer that broke it and one for each
+            64 tokens shown; then it fails and says who broke it how often. A guess.
+        distrust: Seconds for which a peer that failed a generation is not planned into any; only
+            where no ledger of trust is kept.
         last_resort: Seconds after which such a peer is planned in all the same, if nobody else can
             do its layers.
+        slow_factor: A token that takes more than this many times what the plan promised is slow.
+            Above 2: a machine that computes for two is honest. A guess.
+        slow_margin: Seconds by which a slow token is late at least: less is a hiccup. A guess.
+        slow_tokens: Slow tokens in a row before anybody is looked for.
+        slow_seconds: Seconds that those are late, together, before anybody is looked for; doubles
+            each time that nobody better is found. A guess.
+        open_wait: Seconds for which an ``x-open`` waits at a stage for room, before it is refused.
+            Below ``open_timeout`` less a round trip, or the requester has gone elsewhere.
+        max_waiting: Such orders that wait at once; an eighth of them of one requester. Beyond,
+            they are refused at once.
+        unused_after: Seconds after the newest epoch's order in which a stage frees a session that
+            nobody ever sent anything. Must exceed what the stages before it take for a batch, where
+            its requester does not look. A guess.
         session_idle: Seconds after which a stage frees a session nobody has used. Must exceed a
             person's pause only if sessions outlive answers; they do not yet. A guess.
-        max_sessions: Sessions a stage serves at once; beyond, it refuses. Bounds memory for
-            bookkeeping (the KV budget bounds the rest).
+        max_sessions: Sessions a stage serves at once; while several requesters ask, each has an
+            equal share. Bounds memory for bookkeeping (the KV budget bounds the rest).
         max_batches: Batches computed as one job while others wait for the engine; bounds how long
             a replay holds up another session.
+        job_rows: Positions computed as one job, unless one batch has more: bounds the same, and
+            how long a stage shows no progress. Two batches of a prompt; at 50 ms a position a job
+            takes 6 s.
+        engine_ahead: Jobs handed to the engine at once; further ones wait here, and requesters
+            take turns. 2: the next is at hand when one is done.
+        waiting_bytes: Bytes of activations that wait to be computed, of all sessions together;
+            once they are reached, a frame of a requester beyond its share of them is dropped.
+        replay_window: Unacknowledged bytes to a peer beyond which a stage sends it nothing more
+            for now. Several times what a link holds in a round trip; a link of 1 Gb/s and 4 ms
+            holds 500 KiB.
+        replay_total: The same for all peers together that a stage replays to.
         activations: How the stages of an answer asked here send each other hidden states, unless
             the answer says otherwise: ``f16``, ``i8``, ``q4``, ``q2``, or ``auto`` for as fine as
             each link carries. f16 gives the tokens of one engine; anything else need not
@@ -46,22 +87,51 @@ class InferenceConfig:
     open_timeout: float = 2.0
     stall_after: float = 3.0
     stall_per_prompt_token: float = 0.05
+    caution: float = 3.0
+    longest_look: float = 30.0
+    first_look: float = 10.0
+    give_up: float = 50.0
+    replay_factor: float = 10.0
     cover_wait: float = 30.0
     cover_retry: float = 0.25
+    max_repairs: int = 8
     distrust: float = 5.0
     last_resort: float = 1.0
+    slow_factor: float = 4.0
+    slow_margin: float = 0.25
+    slow_tokens: int = 3
+    slow_seconds: float = 3.0
+    open_wait: float = 1.5
+    max_waiting: int = 64
+    unused_after: float = 15.0
     session_idle: float = 300.0
     max_sessions: int = 64
     max_batches: int = 64
+    job_rows: int = 128
+    engine_ahead: int = 2
+    waiting_bytes: int = 64 << 20
+    replay_window: int = 1 << 20
+    replay_total: int = 16 << 20
     activations: str = "f16"
     kl_budget: float = 0.04
     policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:
-        if min(self.prefill_chunk, self.max_sessions, self.max_batches) < 1:
-            raise ConfigError("prefill_chunk, max_sessions and max_batches must be at least 1")
-        if min(self.open_timeout, self.stall_after, self.cover_retry) <= 0:
-            raise ConfigError("open_timeout, stall_after and cover_retry must be positive")
+        counts = ("prefill_chunk", "max_sessions", "max_batches", "max_waiting", "job_rows")
+        counts_too = ("engine_ahead", "slow_tokens", "waiting_bytes", "replay_window")
+        for name in (*counts, *counts_too, "replay_total"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1")
+        times = ("open_timeout", "stall_after", "cover_retry", "longest_look", "give_up")
+        for name in (*times, "unused_after", "slow_margin", "slow_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive")
+        if self.first_look >= self.unused_after:
+            raise ConfigError("first_look is below unused_after, or waiting stages are freed")
+        if self.open_wait >= self.open_timeout:
+            raise ConfigError("open_wait is below open_timeout, or nobody waits for its answer")
+        if min(self.caution, self.slow_factor, self.replay_factor) < 1:
+            raise ConfigError("caution, slow_factor and replay_factor are at least 1")
         if self.activations not in ACTIVATIONS:
             raise ConfigError(
                 f"hidden states cannot be sent as {self.activations!r}",

@@ -10,16 +10,22 @@ from collections.abc import Mapping
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.cover import Covered
+from p2pnode.inference.distrust import BriefDistrust
 from p2pnode.inference.events import InferenceEvent
 from p2pnode.inference.generation import Generation
+from p2pnode.inference.host import StageHost
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
+from p2pnode.inference.outflow import Queued
 from p2pnode.inference.phase import Phase
-from p2pnode.inference.request import GenerationRequest, Planner
-from p2pnode.inference.stage import Stage, StageHost
+from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
+from p2pnode.inference.stage import Stage
 from p2pnode.inference.tensor_policy import EdgeKey, EdgeState, Links
 from p2pnode.inference.terms import fingerprint
 from p2pnode.inference.work import WorkResult
 from p2pnode.sansio import NodeId, Rng
+from p2pnode.scheduler.chain import NoCover
+from p2pnode.scheduler.offences import Offence
 from p2pnode.wire.calibration import CalibrationSet
 from p2pnode.wire.capability import space_mismatch
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted
@@ -38,17 +44,25 @@ class Inference:
         planner: Planner,
         rng: Rng,
         links: Links | None = None,
+        trust: TrustBook | None = None,
+        queued: Queued | None = None,
     ) -> None:
+        """``links`` knows the ways to peers.
+
+        ``trust`` keeps what peers did to answers; without it, that is forgotten in seconds.
+        ``queued`` says how much is under way to a peer; without it, nothing is held back.
+        """
         self._config = config
         self._node_id = node_id
         self._planner = planner
+        self._trust: TrustBook = trust or BriefDistrust(config.distrust)
         self._rng = rng
         self._model: ModelInfo | None = None
         self._generations: dict[int, Generation] = {}
         self._next_generation = 1
         self._events: list[InferenceEvent] = []
         self._calibration = 0
-        self._host = StageHost(config, node_id, links)
+        self._host = StageHost(config, node_id, links, queued)
         self.counters: Counter[str] = Counter()
 
     # Commands
@@ -91,6 +105,7 @@ class Inference:
             self._node_id,
             self._config,
             self._planner,
+            self._trust,
             self._rng,
             self._calibration,
             now,
@@ -116,11 +131,13 @@ class Inference:
         """Whether anybody still waits for a compute job; safe to ask from another thread."""
         return self._host.wants(job)
 
-    def peer_lost(self, peer: NodeId, reason: str, now: float) -> None:
+    def peer_lost(
+        self, peer: NodeId, reason: str, now: float, offence: Offence = Offence.LOST
+    ) -> None:
         """``peer`` is silent, suspected or dead: mend whatever leans on it."""
         self._host.peer_unresponsive(peer, reason)
         for generation in self._generations.values():
-            generation.peer_lost(peer, reason, now)
+            generation.peer_lost(peer, reason, now, offence)
 
     def peer_gone(self, peer: NodeId) -> None:
         """``peer`` is dead or has left: free what it had asked for."""
@@ -128,8 +145,14 @@ class Inference:
 
     def peer_back(self, peer: NodeId, now: float) -> None:
         """``peer`` answers again, or serves something new."""
+        del peer
         for generation in self._generations.values():
-            generation.peer_back(peer, now)
+            generation.peer_back(now)
+
+    def planned(self, generation: int, ticket: int, result: Covered | NoCover, now: float) -> None:
+        """Take the result of a :class:`PlanRequested`."""
+        if generation in self._generations:
+            self._generations[generation].planned(ticket, result, now)
 
     # Inputs
 
@@ -184,6 +207,20 @@ class Inference:
     def kv_used(self) -> int:
         return self._host.kv_used
 
+    @property
+    def kv_spoken_for(self) -> int:
+        """KV bytes that one more requester could not have: less than what is used, if one hogs."""
+        return self._host.kv_spoken_for
+
+    @property
+    def is_holding_back(self) -> bool:
+        """Whether something waits for room on the way to its peer; then call :meth:`refill`."""
+        return self._host.is_holding_back
+
+    def refill(self) -> None:
+        """Acknowledgements came: send what there is room for by now."""
+        self._host.refill()
+
     def all_counters(self) -> Counter[str]:
         total = self.counters + self._host.counters
         for generation in self._generations.values():
@@ -196,7 +233,7 @@ class Inference:
         if self._host.receive_think_untrusted(frame, source, now):
             return
         for generation in self._generations.values():
-            if generation.receive_think_untrusted(frame, source, now):
+            if generation.receive_think(frame, source, now):
                 return
         self.counters["activation of an older epoch or an unknown stream"] += 1
 

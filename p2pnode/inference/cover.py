@@ -1,10 +1,14 @@
-"""The legs of one answer's chain: who runs which layers, and in what codings they may speak."""
+"""The legs of one answer's chain: who runs which layers, and in what codings they may speak.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+Finding them is a pure function of frozen views (:class:`CoverTask`), safe in a thread; what is
+numbered and remembered (:class:`Cover`) is not touched until its result is taken.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.inference.request import GenerationRequest, Planner
+from p2pnode.inference.request import GenerationRequest, PlanView
 from p2pnode.inference.terms import PLAIN, Terms, wanted
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
@@ -30,8 +34,94 @@ class Leg:
     rungs: frozenset[Rung]
 
 
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """Peers for all the layers that lacked some.
+
+    Attributes:
+        view: The picture that they were found in.
+        plan: A first chain; None for a repair.
+        instead: For each lost leg, by number, who takes its place.
+    """
+
+    view: PlanView
+    plan: ChainPlan | None = None
+    instead: Mapping[int, tuple[StageRun, ...]] = field(default_factory=dict)
+
+    @property
+    def cost_us(self) -> float:
+        """What the replacements cost a token, in microseconds."""
+        return sum(run.cost_us for runs in self.instead.values() for run in runs)
+
+
+@dataclass(frozen=True, slots=True)
+class CoverTask:
+    """A question for peers, with all that its answer depends on.
+
+    Attributes:
+        views: The swarm without those not to be used; the first that has a cover is taken.
+        legs: The chain as it is; empty before the first.
+        lost: Numbers of those to replace.
+        path: The nodes that a token visits, the requester first and last.
+        calibrated: Whether codings were used that exist only with a calibration.
+    """
+
+    views: tuple[PlanView, ...]
+    legs: tuple[Leg, ...]
+    lost: frozenset[int]
+    path: tuple[NodeId, ...]
+    calibrated: bool
+
+    @property
+    def is_brief(self) -> bool:
+        return all(view.is_brief for view in self.views)
+
+    def __call__(self) -> Covered | NoCover:
+        missing: NoCover | None = None
+        for view in self.views:
+            found = self._in(view)
+            if isinstance(found, Covered):
+                return found
+            missing = missing or found
+        return missing or NoCover((), (), ())
+
+    def _in(self, view: PlanView) -> Covered | NoCover:
+        if not self.legs:
+            plan = view.chain()
+            return plan if isinstance(plan, NoCover) else Covered(view, plan)
+        instead: dict[int, tuple[StageRun, ...]] = {}
+        sent = _F16
+        for index, leg in enumerate(self.legs):
+            if leg.number in self.lost:
+                ends = (self.path[index], self.path[index + 2])
+                runs = self._instead_of(leg, sent, ends, view)
+                if isinstance(runs, NoCover):
+                    return runs
+                instead[leg.number] = runs
+            sent = leg.rungs
+        return Covered(view, None, instead)
+
+    def _instead_of(
+        self, lost: Leg, sent: frozenset[Rung], ends: tuple[NodeId, NodeId], view: PlanView
+    ) -> tuple[StageRun, ...] | NoCover:
+        """Cover the layers of ``lost`` by peers that read what was ``sent`` there, and code so."""
+        codes = lost.rungs
+        if not self.calibrated:  # then nothing was sent that exists only with a calibration
+            sent, codes = sent & PLAIN, codes & PLAIN
+        excluded: dict[NodeId, str] = {}
+        while True:
+            runs = view.repair(lost.run.layers, ends, excluded)
+            if isinstance(runs, NoCover):
+                return runs
+            asked = ((runs[0].peer, sent), (runs[-1].peer, codes))
+            unfit = [peer for peer, rungs in asked if not rungs <= view.rungs(peer)]
+            if not unfit or unfit[0] in excluded:
+                return runs
+            excluded[unfit[0]] = "does not read the codings of this answer"
+
+
 class Cover:
-    """Makes the legs of one answer, and replaces those that are lost.
+    """Numbers the legs of one answer, and says how they may code.
 
     Attributes:
         activations: How the answer's hidden states may travel.
@@ -42,78 +132,35 @@ class Cover:
         self,
         request: GenerationRequest,
         config: InferenceConfig,
-        planner: Planner,
         node_id: NodeId,
         calibration: int,
     ) -> None:
         self.activations = request.activations or config.activations
         self.calibration = calibration
-        self._request = request
         self._kl_budget = config.kl_budget
-        self._planner = planner
         self._node_id = node_id
+        self._rungs: Callable[[NodeId], frozenset[Rung]] = lambda _: _F16
         self._cuts = 1
         self._next_leg = 0
 
-    def first(self, plan: ChainPlan) -> tuple[Leg, ...]:
-        """Return the legs of the first chain."""
-        self._cuts = max(1, len(plan.stages) - 1)
-        return self._legs(plan.stages, None)
-
-    def repaired(
-        self,
-        legs: Sequence[Leg],
-        lost: frozenset[int],
-        path: Sequence[NodeId],
-        distrusted: Mapping[NodeId, str],
-    ) -> tuple[Leg, ...] | NoCover:
-        """Return ``legs`` with the ``lost`` ones replaced.
-
-        Args:
-            legs: The chain as it was.
-            lost: Numbers of those to replace.
-            path: The nodes that a token visits, the requester first and last.
-            distrusted: Peers not to use, each with the reason.
-        """
+    def apply(self, found: Covered, legs: Sequence[Leg]) -> tuple[Leg, ...]:
+        """Return the chain with what was ``found`` in it."""
+        self._rungs = found.view.rungs
+        if found.plan is not None:
+            self._cuts = max(1, len(found.plan.stages) - 1)
+            return self._legs(found.plan.stages, None)
         made: list[Leg] = []
-        for index, leg in enumerate(legs):
-            if leg.number not in lost:
-                made.append(leg)
-                continue
-            sent = made[-1].rungs if made else _F16
-            runs = self._runs(leg, sent, (path[index], path[index + 2]), distrusted)
-            if isinstance(runs, NoCover):
-                return runs
-            made += self._legs(runs, leg)
+        for leg in legs:
+            runs = found.instead.get(leg.number)
+            made += (leg,) if runs is None else self._legs(runs, leg)
         return tuple(made)
 
     def terms(self, leg: Leg) -> Terms | None:
         """Return what ``leg`` may send; None where all is f16, or its peer knows nothing else."""
-        if self.activations == Rung.F16 or len(self._planner.rungs(leg.run.peer)) < 2:
+        if self.activations == Rung.F16 or len(self._rungs(leg.run.peer)) < 2:
             return None
         share = self._kl_budget / self._cuts  # costs of cuts add up
         return Terms(self.activations, leg.rungs, share, self.calibration)
-
-    def _runs(
-        self,
-        lost: Leg,
-        sent: frozenset[Rung],
-        ends: tuple[NodeId, NodeId],
-        distrusted: Mapping[NodeId, str],
-    ) -> tuple[StageRun, ...] | NoCover:
-        """Cover the layers of ``lost`` by peers that read what was ``sent`` there, and code so."""
-        codes = lost.rungs
-        if not self.calibration:  # then nothing was sent that exists only with one
-            sent, codes = sent & PLAIN, codes & PLAIN
-        while True:
-            runs = self._planner.repair(self._request, lost.run.layers, ends, distrusted)
-            if isinstance(runs, NoCover):
-                return runs
-            asked = ((runs[0].peer, sent), (runs[-1].peer, codes))
-            unfit = [peer for peer, rungs in asked if not rungs <= self._planner.rungs(peer)]
-            if not unfit or unfit[0] in distrusted:
-                return runs
-            distrusted = {**distrusted, unfit[0]: "does not read the codings of this answer"}
 
     def _legs(self, runs: tuple[StageRun, ...], lost: Leg | None) -> tuple[Leg, ...]:
         """Number ``runs``; with ``lost``, they take its place."""
@@ -135,4 +182,4 @@ class Cover:
         """Return the codings that the answer may use between two nodes: those that both read."""
         if self.activations == Rung.F16:
             return _F16
-        return self._planner.rungs(peer) & self._planner.rungs(following) & wanted(self.activations)
+        return self._rungs(peer) & self._rungs(following) & wanted(self.activations)

@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+from p2pnode.inference.cover import CoverTask
 from p2pnode.inference.work import Work
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, StageRun
@@ -23,6 +24,21 @@ class ComputeRequested:
 
     job: int
     work: Work
+
+
+@value
+class PlanRequested:
+    """``task`` is to be called, which may take long, and its result to be given back.
+
+    Attributes:
+        generation: Whose plan it is.
+        ticket: Names the question; a result of an older one is of no more use.
+        task: A pure function, safe in a thread.
+    """
+
+    generation: int
+    ticket: int
+    task: CoverTask
 
 
 @value
@@ -109,4 +125,4 @@ GenerationEvent: TypeAlias = (
     | GenerationFinished
     | GenerationFailed
 )
-InferenceEvent: TypeAlias = SendFrame | ComputeRequested | GenerationEvent
+InferenceEvent: TypeAlias = SendFrame | ComputeRequested | PlanRequested | GenerationEvent

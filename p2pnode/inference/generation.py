@@ -1,29 +1,27 @@
 """One answer: plan a chain, open it, feed it tokens, and mend it when a stage is lost.
 
-:mod:`p2pnode.inference.phase` has the life of a generation as a table. Every chain has an *epoch*.
-Whatever goes wrong, a dead peer, a refusal, a silence, the cure is one and the same: raise the
-epoch, find peers for the lost layers alone, re-open every stage on fresh streams, learn how far
-each one's KV cache reaches, and have each send what its successor lacks. Stages that lived keep
-their caches; new ones are fed the batches first used. Tokens already shown never change.
+A thin composition: the :mod:`~p2pnode.inference.session` (tokens), the
+:mod:`~p2pnode.inference.chain` (epochs, legs, edges), :mod:`~p2pnode.inference.patience`
+(deadlines), and what they go by: the :mod:`~p2pnode.inference.pace` of the chain and the
+:mod:`~p2pnode.inference.faults` of peers. :mod:`p2pnode.inference.phase` has its life as a table.
+Every chain has an *epoch*. Whatever goes wrong, a dead peer, a refusal, a silence, a lie, the cure
+is one and the same: raise the epoch, find peers for the lost layers alone, re-open every stage on
+fresh streams, learn how far each one's KV cache reaches, and have each send what its successor
+lacks. Stages that lived keep their caches; new ones are fed the batches first used. Tokens already
+shown never change.
+
+Invariant: a look at the chain (``_look``) lasts from its re-opening in place until all legs have
+answered, or one is lost: OPENING, and for no other reason.
 """
 
-import itertools
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Set as AbstractSet
+from typing import TypeAlias
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.errors import RemoteProtocolError
-from p2pnode.inference.activations import (
-    Batch,
-    Inbox,
-    to_frames,
-    token_batch,
-    token_of_untrusted,
-)
+from p2pnode.errors import LocalProtocolError, RemoteProtocolError
+from p2pnode.inference.activations import Batch
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.inference.control import control_frame
-from p2pnode.inference.cover import Cover, Leg
+from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import (
     ChainBroken,
     ChainRepaired,
@@ -31,20 +29,38 @@ from p2pnode.inference.events import (
     GenerationFinished,
     GenerationPlanned,
     InferenceEvent,
-    SendFrame,
     TokenProduced,
 )
-from p2pnode.inference.messages import Close, Control, Edge, Failed, Open, Opened, Refused, Resume
+from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
+from p2pnode.inference.parts import Parts
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
-from p2pnode.inference.request import GenerationRequest, Planner
+from p2pnode.inference.questions import Answered
+from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.sansio import NodeId, Rng
-from p2pnode.scheduler.chain import ChainPlan, NoCover
-from p2pnode.wire.dtypes import DType
+from p2pnode.scheduler.chain import NoCover
+from p2pnode.scheduler.offences import Offence
+from p2pnode.scheduler.standing import Standing
+from p2pnode.values import value
 from p2pnode.wire.vframe import Frame
 
+Legs: TypeAlias = AbstractSet[int]
+"""Some legs of the chain, by number."""
 
-class Generation:
-    """The requester's side of one session."""
+
+@value
+class _Look:
+    """A re-opening in place: what had been shown before, and why it is done."""
+
+    shown: int
+    is_for_slowness: bool
+
+
+class Generation(Parts):
+    """The requester's side of one session.
+
+    Fields of its life: ``_credited`` tokens were told of as good conduct; ``_slow`` legs were noted
+    as slow; after a repair the next token ``_is_replayed``, and no measure of speed.
+    """
 
     def __init__(
         self,
@@ -54,119 +70,99 @@ class Generation:
         node_id: NodeId,
         config: InferenceConfig,
         planner: Planner,
+        trust: TrustBook,
         rng: Rng,
         calibration: int,
         now: float,
     ) -> None:
-        self.number = number
-        self.request = request
-        self.phase = Phase.PLANNING
-        self.epoch = 0
-        self.legs: tuple[Leg, ...] = ()
-        self.tokens: list[int] = []
-        self.began = now
-        self.first_token_at: float | None = None
-        self.last_token_at: float | None = None
-        self.reason = ""
-        self.counters: Counter[str] = Counter()
-        self.codings = 0
-        self.session = int.from_bytes(rng.randbytes(8), "big")
-        self._model = model
-        self._node_id = node_id
-        self._config = config
-        self._planner = planner
-        self._rng = rng
+        super().__init__(
+            number, request, model, node_id, config, planner, trust, rng, calibration, now
+        )
         self._events: list[InferenceEvent] = []
-        self._plan: ChainPlan | None = None
-        self._lost: set[int] = set()
-        self._opened: dict[int, int] = {}
-        self._distrusted: dict[NodeId, tuple[float, str]] = {}
-        self._legs_of = Cover(request, config, planner, node_id, calibration)
-        self._is_fed = False
-        self._sent: list[Batch] = []
-        self._sent_at = now
-        self._inbox = Inbox(4, frozenset({int(DType.I8)}), request.positions + 1)
-        self._answer_edge: Edge | None = None
-        self._feed_edge: Edge | None = None
-        self._cover_by = now + request.wait
-        self._broken_at: float | None = None
-        self._last_resort_at = now
-        self._stalls = 0
-        self.deadline: float | None = now
-        self._cut_prompt()
-
-    @property
-    def activations(self) -> str:
-        """How its hidden states may travel."""
-        return self._legs_of.activations
+        self._credited = 0
+        self._look: _Look | None = None
+        self._slow: set[int] = set()
+        self._is_replayed = False
 
     # Commands
 
     def cancel(self) -> None:
         """End the answer and free every stage's memory."""
         if self.phase is not Phase.ENDED:
-            self._end(GenerationFinished(self.number, "cancelled"), "cancelled")
+            lately = self.last_token_at or self.began
+            self._end(GenerationFinished(self.number, "cancelled"), "cancelled", lately)
 
-    def peer_lost(self, peer: NodeId, reason: str, now: float) -> None:
+    def peer_lost(self, peer: NodeId, reason: str, now: float, offence: Offence) -> None:
         """``peer`` is silent, suspected or gone."""
-        lost = {leg.number for leg in self.legs if leg.run.peer == peer}
-        if lost and self.phase in {Phase.OPENING, Phase.RUNNING}:
-            self._lose(lost, (peer,), reason, now)
-        self._lost |= lost
-
-    def peer_back(self, peer: NodeId, now: float) -> None:
-        """``peer`` answers again: it may hold what is missing."""
-        self._distrusted.pop(peer, None)
+        lost = self._chain.legs_of(peer) - self._chain.lost
+        if not lost or self.phase is Phase.ENDED:
+            return
+        self._blame(lost, offence, reason, now)
         if self.phase is Phase.PLANNING:
+            self._chain.lost |= lost
             self._find_cover(now)
+        else:
+            # If nobody else can, one that was lost but once is asked again at once.
+            self._lose(lost, reason, now, is_hopeful=self._faults.times[peer] == 1)
+
+    def peer_back(self, now: float) -> None:
+        """Somebody answers again, or serves more: it may hold what is missing."""
+        if self.phase is Phase.PLANNING and not self._questions.is_open:
+            self._find_cover(now)
+
+    def planned(self, ticket: int, result: Covered | NoCover, now: float) -> None:
+        """Take the answer to a :class:`PlanRequested`."""
+        if not self._questions.take(ticket, result, now):
+            self.counters["plan of an older moment"] += 1
 
     # Inputs
 
     def receive_control(self, message: Control, source: NodeId, now: float) -> None:
         """Take a stage's answer."""
         match message:
-            case Opened(epoch=epoch, leg=leg, next_position=position):
-                if self._expects(leg, epoch, source) and self.phase is Phase.OPENING:
-                    self._opened[leg] = position
-                    if len(self._opened) == len(self.legs):
-                        self._run(now)
+            case Opened(epoch=epoch, leg=leg, next_position=position, computed=computed):
+                is_ours = self._expects(leg, epoch, source) and self.phase is Phase.OPENING
+                reached = position if computed is None else min(computed, position)
+                if is_ours and self._chain.opened(leg, position, reached):
+                    self._run(now)
             case Refused(epoch=epoch, leg=leg, code=code, reason=reason):
-                if not self._expects(leg, epoch, source):
-                    pass
-                elif code == "calibration" and self._legs_of.calibration and not self._is_fed:
-                    self._do_without_calibration(now)
-                else:
-                    self.counters["stage refused"] += 1
-                    self._distrust(source, f"has refused: {reason}", now)
-                    self._lose({leg}, (source,), f"refused: {reason}", now)
+                if self._expects(leg, epoch, source):
+                    self._refused(leg, code, reason, now)
             case Failed(epoch=epoch, leg=leg, culprit=culprit, reason=reason):
-                known = any(one.run.peer == culprit for one in self.legs)
-                if known and self._expects(leg, epoch, source):
-                    self.counters["stage failed"] += 1
-                    self._distrust(culprit, f"has failed this answer: {reason}", now)
-                    self.peer_lost(culprit, reason, now)
+                if self._expects(leg, epoch, source):
+                    lost = self._faults.failed(self._chain.legs, leg, culprit, reason, now)
+                    self.counters["stage failed" if lost else "accusation of no neighbour"] += 1
+                    if lost:
+                        self._lose(lost, reason, now)
             case _:
                 self.counters["control message for nobody here"] += 1
 
-    def receive_think_untrusted(self, frame: Frame, source: NodeId, now: float) -> bool:
+    def receive_think(self, frame: Frame, source: NodeId, now: float) -> bool:
         """Take a token of the last stage; False when the frame is for someone else.
 
-        Raises:
-            RemoteProtocolError: It is for us, and malformed.
+        What no last stage may say breaks the chain at once: nothing better will come of it.
         """
-        if self._answer_edge != Edge(source, frame.stream_id):
+        if self._chain.answer_edge != Edge(source, frame.stream_id):
             return False
-        if not self._inbox.add_untrusted(frame):
-            self.counters["token received twice"] += 1
-        while self.phase is Phase.RUNNING and (batch := self._inbox.take_batch()) is not None:
-            token = token_of_untrusted(batch)
-            if token >= self._model.vocab_size:
-                raise RemoteProtocolError(f"token {token} of {self._model.vocab_size}")
-            self._accept(token, batch, now)
+        session = self._session
+        try:
+            if not session.inbox.add_untrusted(frame):
+                self.counters["token received twice"] += 1
+            while self.phase is Phase.RUNNING and (batch := session.take_untrusted()) is not None:
+                self._accept(batch, now)
+        except RemoteProtocolError as error:
+            self.counters["impossible answer of a last stage"] += 1
+            if self.phase in {Phase.OPENING, Phase.RUNNING}:
+                last = {self._chain.legs[-1].number}
+                self._blame(last, Offence.IMPOSSIBLE_TOKEN, str(error), now)
+                self._lose(last, f"impossible: {error}", now)
         return True
 
     def handle_timeout(self, now: float) -> None:
-        if self.deadline is None or now < self.deadline:
+        if not self._patience.is_due(now):
+            return
+        if now >= self._patience.limit and self.phase is not Phase.ENDED:
+            self._give_up(f"nothing moved for {now - self._patience.moved_at:.0f} s", now)
             return
         match self.phase:
             case Phase.PLANNING:
@@ -174,113 +170,103 @@ class Generation:
             case Phase.OPENING:
                 self._pass_over_the_silent(now)
             case Phase.RUNNING:
-                self._stall(now)
+                self._look_at_chain(now)
             case Phase.ENDED:
-                self.deadline = None
+                raise LocalProtocolError("an answer that has ended waits for nothing")
 
     # Outputs
 
     def take_events(self) -> list[InferenceEvent]:
         taken, self._events = self._events, []
+        self._hand_over(taken)
         return taken
 
     # Planning
 
     def _find_cover(self, now: float) -> None:
-        cover = self._cover(self._distrusted_now(now))
-        if isinstance(cover, NoCover) and now >= self._last_resort_at:
-            # Better a peer that failed us a moment ago than none.
-            self._last_resort_at = now + self._config.open_timeout
-            cover = self._cover({})
-        if isinstance(cover, NoCover):
-            self._wait_for_cover(cover, now)
-            return
-        self.legs, self._lost = cover, set()
-        self._move(Evidence.COVERED)
-        self._open_all(now)
+        last_resort = now >= self._patience.last_resort_at
+        standings = self._faults.standings(now, last_resort=last_resort)
+        self._patience.planning()
+        self._ask(standings, frozenset(self._chain.lost), self._take_cover, now)
 
-    def _cover(self, distrusted: Mapping[NodeId, str]) -> tuple[Leg, ...] | NoCover:
-        if not self.legs:
-            plan = self._planner.chain(self.request, distrusted)
-            if isinstance(plan, NoCover):
-                return plan
-            self._plan = plan
-            return self._legs_of.first(plan)
-        return self._legs_of.repaired(self.legs, frozenset(self._lost), self._path(), distrusted)
+    def _ask(
+        self,
+        standings: tuple[Standing, ...],
+        lost: frozenset[int],
+        answered: Answered,
+        now: float,
+    ) -> None:
+        asked = self._questions.ask(standings, lost, answered, now)
+        if asked is not None:
+            self._events.append(asked)
+
+    def _take_cover(self, found: Covered | NoCover, now: float) -> None:
+        if isinstance(found, NoCover):
+            self._wait_for_cover(found, now)
+            return
+        chain = self._chain
+        if found.plan is not None:
+            chain.plan = found.plan
+            self._pace.planned(found.plan)
+        chain.use(chain.cover.apply(found, chain.legs))
+        self._pace.of_chain(chain.legs)
+        self._move(Evidence.COVERED)
+        self._open(now)
 
     def _wait_for_cover(self, missing: NoCover, now: float) -> None:
-        if now >= self._cover_by:
-            layers = ", ".join(f"[{run.start}, {run.stop})" for run in missing.missing)
-            reasons = "; ".join(missing.reasons)
-            why = f"no peer serves layers {layers}" + (f": {reasons}" if reasons else "")
-            first = missing.missing[0]
-            self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}")
+        if now < self._patience.cover_by:
+            self._patience.uncovered(now)
             return
-        self.deadline = min(now + self._config.cover_retry, self._cover_by)
-
-    def _distrusted_now(self, now: float) -> dict[NodeId, str]:
-        self._distrusted = {peer: held for peer, held in self._distrusted.items() if held[0] > now}
-        return {peer: reason for peer, (_, reason) in self._distrusted.items()}
-
-    def _distrust(self, peer: NodeId, reason: str, now: float) -> None:
-        self._distrusted[peer] = (now + self._config.distrust, reason)
-        self._last_resort_at = now + self._config.last_resort
-
-    def _path(self) -> list[NodeId]:
-        """Return the nodes a token visits, from here and back to here."""
-        return [self._node_id, *(leg.run.peer for leg in self.legs), self._node_id]
+        layers = ", ".join(f"[{run.start}, {run.stop})" for run in missing.missing)
+        reasons = "; ".join(missing.reasons)
+        why = f"no peer serves layers {layers}" + (f": {reasons}" if reasons else "")
+        first = missing.missing[0]
+        self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}", now)
 
     # Opening
 
-    def _open_all(self, now: float) -> None:
-        self._opened.clear()
-        self.deadline = now + self._config.open_timeout
-        streams = self._draw_streams(len(self.legs) + 1)
-        peers = self._path()
-        self._feed_edge = Edge(peers[1], streams[0])
-        self._answer_edge = Edge(peers[-2], streams[-1])
-        self._inbox.skip_to(self._wanted)
-        for index, leg in enumerate(self.legs):
-            last = index == len(self.legs) - 1
-            order = Open(
-                session=self.session,
-                epoch=self.epoch,
-                leg=leg.number,
-                layers=leg.run.layers,
-                positions=self.request.positions,
-                upstream=Edge(peers[index], streams[index]),
-                downstream=Edge(peers[index + 2], streams[index + 1]),
-                out_dtype=leg.out_dtype,
-                sampling=self.request.sampling if last else None,
-                sample_from=self._wanted if last else 0,
-                terms=self._legs_of.terms(leg),
-            )
-            self._say(leg.run.peer, order)
+    def _open(self, now: float) -> None:
+        self._chain.open()
+        self._patience.opening(now)
+
+    def _can_do_without_calibration(self) -> bool:
+        return bool(self._chain.cover.calibration) and not self._chain.is_fed
 
     def _do_without_calibration(self, now: float) -> None:
         """Somebody has another calibration, or none: open the same chain anew, without."""
         self.counters["calibration not shared"] += 1
-        self._legs_of.calibration = 0
-        self._raise_epoch(())
-        self._open_all(now)
-
-    def _draw_streams(self, count: int) -> list[int]:
-        drawn: set[int] = set()
-        while len(drawn) < count:
-            drawn.add(int.from_bytes(self._rng.randbytes(4), "big"))
-        return sorted(drawn)
+        self._chain.cover.calibration = 0
+        self._chain.raise_epoch(())
+        self._open(now)
 
     def _pass_over_the_silent(self, now: float) -> None:
-        silent = [leg for leg in self.legs if leg.number not in self._opened]
-        for leg in silent:
-            self.counters["stage silent"] += 1
-            self._distrust(leg.run.peer, "did not answer in time", now)
-        peers = tuple(leg.run.peer for leg in silent)
-        self._lose({leg.number for leg in silent}, peers, "did not answer", now)
+        silent = {leg.number for leg in self._chain.unopened}
+        self.counters["stage silent"] += len(silent)
+        waited = f"no answer in {self._config.open_timeout:g} s"
+        self._blame(silent, Offence.SILENT, waited, now)
+        self._lose(silent, "did not answer", now)
+
+    def _refused(self, number: int, code: str, reason: str, now: float) -> None:
+        if code == Refusal.CALIBRATION and self._can_do_without_calibration():
+            self._do_without_calibration(now)
+            return
+        self.counters["stage refused"] += 1
+        if code == Refusal.UNUSED:  # it waited for a stage before it: that is no new beginning
+            shown = self._chain.shown
+            self._lose({number}, f"refused: {reason}", now, is_hopeful=True)
+            if self.phase is not Phase.ENDED:
+                self._look = _Look(shown, is_for_slowness=False)
+            return
+        self._blame({number}, Offence.REFUSED, reason, now)
+        self._lose({number}, f"refused: {reason}", now)
 
     def _expects(self, number: int, epoch: int, source: NodeId) -> bool:
-        known = any(leg.number == number and leg.run.peer == source for leg in self.legs)
-        if not known or epoch != self.epoch or self.phase not in {Phase.OPENING, Phase.RUNNING}:
+        known = self._chain.leg(number, source) is not None
+        if (
+            not known
+            or epoch != self._chain.epoch
+            or self.phase not in {Phase.OPENING, Phase.RUNNING}
+        ):
             self.counters["answer of an older epoch"] += 1
             return False
         return True
@@ -289,130 +275,167 @@ class Generation:
 
     def _run(self, now: float) -> None:
         self._move(Evidence.ALL_OPENED)
-        reached = [self._opened[leg.number] for leg in self.legs]
-        if self.epoch > 0:
-            for leg, position in zip(self.legs, [*reached[1:], self._wanted], strict=True):
-                self._say(leg.run.peer, Resume(self.session, self.epoch, leg.number, position))
-        if self._plan is not None:
-            plan = replace(self._plan, stages=tuple(leg.run for leg in self.legs))
+        chain, look = self._chain, self._look
+        self._look = None
+        work = self._pace.work(chain.lacking)
+        self._patience.longest = self._config.longest_look
+        if chain.is_waiting:
+            self._patience.longest = self._config.first_look
+        if look is not None:
+            moved = chain.shown > look.shown or look.is_for_slowness
+            self._patience.looked(work, now, moved=moved)
+            if self._patience.is_stalled:
+                self._replace_laggard(now)
+                return
+        plan = chain.take_plan()
+        chain.resume()
+        self._hand_over(self._events)
+        if plan is not None:
             self._events.append(GenerationPlanned(self.number, plan))
-            self._plan = None
-        if self._broken_at is not None:
-            runs = tuple(leg.run for leg in self.legs)
-            seconds = now - self._broken_at
-            self._events.append(ChainRepaired(self.number, self.epoch, runs, seconds))
-            self._broken_at = None
+        seconds = self._patience.opened(now)
+        if seconds is not None:
+            runs = tuple(leg.run for leg in chain.legs)
+            self._events.append(ChainRepaired(self.number, chain.epoch, runs, seconds))
         self.reason = ""
-        self._sent_at = now
-        self._is_fed = True
-        self._feed([batch for batch in self._sent if batch.start >= reached[0]], now)
+        if look is None:
+            self._session.sent_at = now
+            self._patience.fed(work, now)
+        elif look.is_for_slowness:
+            self._seek_better(now)
 
-    def _accept(self, token: int, batch: Batch, now: float) -> None:
-        self.tokens.append(token)
-        self.codings |= batch.codings
-        self._stalls = 0
-        self.last_token_at = now
-        self.first_token_at = now if self.first_token_at is None else self.first_token_at
+    def _accept(self, batch: Batch, now: float) -> None:
+        session, is_first = self._session, not self._session.tokens
+        trip = now - session.sent_at
+        token = session.accept(batch, now)
+        self._chain.answered()
         self._events.append(
             TokenProduced(
                 self.number,
                 token,
                 batch.start,
-                now - self._sent_at,
+                trip,
                 batch.compute_us / 1e6,
-                self._hops(),
+                self._chain.hops,
                 batch.micronats / 1e6,
-                self.codings,
+                session.codings,
             )
         )
-        if token in self.request.stop:
-            self._end(GenerationFinished(self.number, "eos"), "eos")
-        elif len(self.tokens) >= self.request.max_tokens:
-            self._end(GenerationFinished(self.number, "length"), "length")
-        else:
-            following = token_batch((token,), batch.start)
-            self._sent.append(following)
-            self._sent_at = now
-            self._feed([following], now)
+        over = session.over
+        if over:
+            self._end(GenerationFinished(self.number, over), over, now)
+            return
+        self._chain.feed((session.follow(token, batch.start, now),))
+        if not is_first and not self._is_replayed:  # a prompt or a replay is no measure of a token
+            self._pace.token(trip)
+        self._is_replayed = False
+        self._patience.answered(self._pace.expected, now)
+        if self._pace.is_slow:  # look while the next token is under way
+            self._patience.look_at(now + self._pace.late / 2)
 
-    def _feed(self, batches: Iterable[Batch], now: float) -> None:
-        edge = self._feed_edge
-        if edge is None:
-            raise AssertionError("a running generation has a chain")
-        for batch in batches:
-            for frame in to_frames(batch, edge.stream, self._model.space_hash32):
-                self._events.append(SendFrame(edge.peer, frame))
-        unanswered = 0 if self.tokens else len(self.request.prompt)
-        patience = self._config.stall_after + unanswered * self._config.stall_per_prompt_token
-        self.deadline = now + patience
+    def _look_at_chain(self, now: float) -> None:
+        """The token is late: open the same chain anew, and so learn who has computed what."""
+        is_for_slowness = self._pace.is_slow and self._patience.looks == 0
+        self.counters["looked for a slow stage" if is_for_slowness else "stalled"] += 1
+        self._chain.raise_epoch(())
+        self._look = _Look(self._chain.shown, is_for_slowness)
+        self._move(Evidence.STALLED)
+        self._open(now)
 
-    @property
-    def _wanted(self) -> int:
-        """Position of the next token to come."""
-        return len(self.request.prompt) + len(self.tokens)
+    def _replace_laggard(self, now: float) -> None:
+        laggard, before = self._chain.laggard()
+        waited = now - self._patience.fed_at
+        seen = f"no progress in {waited:.1f} s at position {self._session.end}"
+        self._blame({laggard.number}, Offence.STALLED, seen, now)
+        lost = {laggard.number}
+        if before is not None and self._faults.share_blame(
+            before.run, Offence.STALLED, f"{laggard.run.name} after it got nothing", now
+        ):
+            lost.add(before.number)
+        self._lose(lost, "made no progress", now)
 
-    def _hops(self) -> int:
-        return sum(one != other for one, other in itertools.pairwise(self._path()))
+    def _seek_better(self, now: float) -> None:
+        """Tokens are far slower than promised: find out by whom, and ask for somebody better."""
+        leg, _ = self._chain.laggard()
+        took, seen = self._pace.blame(leg)
+        if self._chain.computed.get(leg.number, 0) >= self._session.end:
+            return  # everybody was done when asked
+        if leg.number not in self._slow:
+            self._slow.add(leg.number)
+            self._faults.slow(leg.run, seen, took * 1e6 / len(leg.run.layers), now)
 
-    def _cut_prompt(self) -> None:
-        size, prompt = self._config.prefill_chunk, self.request.prompt
-        for start in range(0, len(prompt), size):
-            self._sent.append(token_batch(prompt[start : start + size], start))
+        def take(found: Covered | NoCover, moment: float) -> None:
+            left = self.request.max_tokens - len(self.tokens)
+            offered = None if isinstance(found, NoCover) else found.cost_us / 1e6
+            if offered is None or not self._pace.pays(took, offered, self._session.end, left):
+                self.counters["slow stage kept: nobody better"] += 1
+                return
+            self.counters["slow stage replaced"] += 1
+            self._faults.release(leg.run, f"was slower than promised: {seen}")
+            self._lose({leg.number}, f"slower than promised: {seen}", moment)
+
+        standing = self._faults.standing_without(leg.run.peer, f"is slow: {seen}", now)
+        self._ask((standing,), frozenset({leg.number}), take, now)
 
     # Ending and mending
 
-    def _lose(self, numbers: set[int], peers: tuple[NodeId, ...], reason: str, now: float) -> None:
-        self._lost |= numbers
+    def _blame(self, numbers: Legs, offence: Offence, evidence: str, now: float) -> None:
+        runs = {leg.run.peer: leg.run for leg in self._chain.legs if leg.number in numbers}
+        for run in runs.values():
+            self._faults.blame(run, offence, evidence, now)
+
+    def _lose(self, numbers: Legs, reason: str, now: float, *, is_hopeful: bool = False) -> None:
+        """These legs are lost: mend the chain, while it is worth mending."""
+        chain = self._chain
+        chain.lost |= numbers
+        runs = {leg.run.peer: leg.run for leg in chain.legs if leg.number in numbers}
+        self._credit(now)
         self._move(Evidence.LOST)
+        self._questions.drop()
+        self._look = None
+        self._is_replayed = True
         self.reason = reason
-        if self._broken_at is None:
-            self._broken_at = now
-            self._cover_by = now + max(self._config.cover_wait, self.request.wait)
-        self._events.append(ChainBroken(self.number, self.epoch, peers, reason))
-        self._raise_epoch(peers)
-        self._find_cover(now)
+        self._patience.broken(now, is_hopeful=is_hopeful)
+        self._hand_over(self._events)
+        self._events.append(ChainBroken(self.number, chain.epoch, tuple(runs), reason))
+        chain.raise_epoch(tuple(runs))
+        self._faults.repairs += 1
+        if self._faults.is_beyond_repair(len(self.tokens)):
+            self._give_up(f"mended {self._faults.repairs - 1} times, broken again", now)
+        else:
+            self._find_cover(now)
 
-    def _stall(self, now: float) -> None:
-        """No token for too long: open the same chain anew; the second time, without the laggard."""
-        self.counters["stalled"] += 1
-        self._stalls += 1
-        if self._stalls > 1:
-            laggard = self._laggard()
-            self._distrust(laggard.run.peer, "made no progress", now)
-            self._lose({laggard.number}, (laggard.run.peer,), "made no progress", now)
-            return
-        self._broken_at = now
-        self._raise_epoch(())
-        self._move(Evidence.STALLED)
-        self._open_all(now)
+    def _credit(self, now: float) -> None:
+        """Tell of the good conduct of those who are still in the chain."""
+        chain, tokens = self._chain, len(self.tokens)
+        runs = tuple(leg.run for leg in chain.legs if leg.number not in chain.lost)
+        self._faults.served(runs, tokens - self._credited, now)
+        self._credited = tokens
 
-    def _laggard(self) -> Leg:
-        """Return the first leg that had not computed, when last asked, all it had been sent."""
-        sent = self._sent[-1].end
-        for leg in self.legs:
-            if self._opened[leg.number] < sent:
-                return leg
-        return self.legs[-1]
+    def _give_up(self, why: str, now: float) -> None:
+        who = self._faults.summary or self._chain.whereabouts
+        self._fail(f"given up: {why}" + (f": {who}" if who else ""), "p2pnode peers", now)
 
-    def _raise_epoch(self, removed: tuple[NodeId, ...]) -> None:
-        staying = {leg.run.peer for leg in self.legs if leg.number not in self._lost}
-        for peer in set(removed) - staying:
-            self._say(peer, Close(self.session, self.epoch))
-        self.epoch += 1
+    def _fail(self, reason: str, hint: str, now: float) -> None:
+        self._end(GenerationFailed(self.number, reason, hint), reason, now)
 
-    def _fail(self, reason: str, hint: str) -> None:
-        self._end(GenerationFailed(self.number, reason, hint), reason)
-
-    def _end(self, event: GenerationFinished | GenerationFailed, reason: str) -> None:
+    def _end(self, event: GenerationFinished | GenerationFailed, reason: str, now: float) -> None:
+        self._credit(now)
         self._move(Evidence.OVER)
-        self.deadline, self.reason = None, reason
-        for peer in sorted({leg.run.peer for leg in self.legs}):
-            self._say(peer, Close(self.session, self.epoch))
+        self._patience.over()
+        self._questions.drop()
+        self._look = None
+        self.reason = reason
+        self._chain.close()
+        self._hand_over(self._events)
         self._events.append(event)
 
-    def _move(self, evidence: Evidence) -> None:
-        self.phase = TRANSITIONS.get((self.phase, evidence), self.phase)
+    def _hand_over(self, events: list[InferenceEvent]) -> None:
+        """Put what the chain has to say behind ``events``."""
+        events += self._chain.outbox
+        self._chain.outbox.clear()
 
-    def _say(self, peer: NodeId, message: Control) -> None:
-        frame = control_frame(message, self._model.space_hash32)
-        self._events.append(SendFrame(peer, frame))
+    def _move(self, evidence: Evidence) -> None:
+        following = TRANSITIONS.get((self.phase, evidence))
+        if following is None:
+            raise LocalProtocolError(f"{evidence.name} makes no sense while {self.phase.name}")
+        self.phase = following

@@ -7,6 +7,7 @@ there, since JSON's numbers end at 2^53.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias
 
 from p2pnode.engine.base import Sampling
@@ -69,12 +70,34 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The stage is ready; its KV cache holds positions below ``next_position``."""
+    """The stage is ready.
+
+    Attributes:
+        session: The requester's number of the session.
+        epoch: Of the order that this answers.
+        leg: The requester's number of the stage.
+        next_position: It lacks input from here on; all below is computed, or will be.
+        computed: It has computed all below; None where it does not say, as older stages do not.
+    """
 
     session: int
     epoch: int
     leg: int
     next_position: int
+    computed: int | None = None
+
+
+class Refusal(StrEnum):
+    """Why a stage refuses, for programs; another revision may know others."""
+
+    LAYERS = "layers"
+    DRAINING = "draining"
+    CONTEXT = "context"
+    SESSIONS = "sessions"
+    MEMORY = "memory"
+    CALIBRATION = "calibration"
+    SHARE = "share"
+    UNUSED = "unused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +165,11 @@ def to_body(message: Control) -> dict[str, object]:
             }
             if message.terms is not None:
                 body["coding"] = _terms_body(message.terms)
-        case Opened(next_position=position) | Resume(position=position):
+        case Opened(next_position=position, computed=computed):
+            body["position"] = position
+            if computed is not None:
+                body["computed"] = computed
+        case Resume(position=position):
             body["position"] = position
         case Refused(code=code, reason=reason):
             body |= {"code": code, "reason": reason[:500]}
@@ -170,11 +197,18 @@ class _Fields:
     def number(self, key: str, below: int) -> int:
         return _number(self._body.get(key), key, below)
 
+    def optional_number(self, key: str, below: int) -> int | None:
+        return self.number(key, below) if key in self._body else None
+
     def text(self, key: str) -> str:
         value = self._body.get(key)
         if not isinstance(value, str) or len(value) > 500:
             raise RemoteProtocolError(f"{key} is no short text")
         return value
+
+    def reason(self) -> str:
+        """Return words for people, who read them in a terminal: nothing in them moves a cursor."""
+        return "".join(letter for letter in self.text("reason") if letter.isprintable())
 
     def session(self) -> int:
         return int.from_bytes(_hex(self._body.get("session"), 8, "session"), "big")
@@ -271,17 +305,15 @@ _METHODS: dict[type[Control], str] = {
 _PARSERS: dict[str, Callable[[_Fields], Control]] = {
     "x-open": _parse_open,
     "x-opened": lambda fields: Opened(
-        *_identity(fields), fields.number("position", MAX_CONTEXT + 1)
+        *_identity(fields),
+        fields.number("position", MAX_CONTEXT + 1),
+        fields.optional_number("computed", MAX_CONTEXT + 1),
     ),
-    "x-refused": lambda fields: Refused(
-        *_identity(fields), fields.text("code"), fields.text("reason")
-    ),
+    "x-refused": lambda fields: Refused(*_identity(fields), fields.text("code"), fields.reason()),
     "x-resume": lambda fields: Resume(
         *_identity(fields), fields.number("position", MAX_CONTEXT + 1)
     ),
-    "x-failed": lambda fields: Failed(
-        *_identity(fields), fields.node("culprit"), fields.text("reason")
-    ),
+    "x-failed": lambda fields: Failed(*_identity(fields), fields.node("culprit"), fields.reason()),
     "x-close": lambda fields: Close(fields.session(), fields.number("epoch", 1 << 32)),
 }
 

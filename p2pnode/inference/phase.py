@@ -1,4 +1,4 @@
-"""The states of a generation, and what moves it from one to the next."""
+"""The phases of a generation, and what moves it from one to the next: a phase machine."""
 
 from enum import Enum, auto
 
@@ -22,7 +22,7 @@ class Evidence(Enum):
     OVER = auto()
 
 
-# The whole state machine. A pair that is not here changes nothing.
+# The whole phase machine. A pair that is not here is a mistake of ours, and refused loudly.
 TRANSITIONS = {
     (Phase.PLANNING, Evidence.COVERED): Phase.OPENING,
     (Phase.OPENING, Evidence.ALL_OPENED): Phase.RUNNING,

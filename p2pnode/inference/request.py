@@ -1,13 +1,15 @@
 """What a generation is asked for, and whom it asks for peers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from p2pnode.engine.base import Sampling
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
+from p2pnode.scheduler.offences import Offence
 from p2pnode.scheduler.route import Objective
+from p2pnode.scheduler.standing import Standing
 from p2pnode.wire.states import Rung
 
 
@@ -44,24 +46,46 @@ class GenerationRequest:
         return len(self.prompt) + self.max_tokens
 
 
-class Planner(Protocol):
-    """Finds peers; a node answers from its directory of live ads.
+class PlanView(Protocol):
+    """A frozen picture of the swarm, for one answer at one moment; safe to use in a thread."""
 
-    ``distrusted`` are peers not to use, each with the reason as a clause ("has refused ...").
-    """
+    @property
+    def is_brief(self) -> bool:
+        """Whether an answer takes so little time that it may be had at once."""
 
-    def chain(
-        self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
-    ) -> ChainPlan | NoCover: ...
+    @property
+    def rungs(self) -> Callable[[NodeId], frozenset[Rung]]:
+        """The codings of hidden states that a peer has advertised; f16 always."""
+
+    def chain(self) -> ChainPlan | NoCover:
+        """Return the best chain over all layers."""
 
     def repair(
-        self,
-        request: GenerationRequest,
-        lost: range,
-        ends: tuple[NodeId, NodeId],
-        distrusted: Mapping[NodeId, str],
+        self, lost: range, ends: tuple[NodeId, NodeId], excluded: Mapping[NodeId, str]
     ) -> tuple[StageRun, ...] | NoCover:
-        """Cover ``lost``, between the nodes at its two ``ends``."""
+        """Cover ``lost``, between the nodes at its two ``ends``, without the ``excluded``."""
 
-    def rungs(self, peer: NodeId) -> frozenset[Rung]:
-        """Return the codings of hidden states that ``peer`` has advertised; f16 always."""
+
+class Planner(Protocol):
+    """Finds peers; a node answers from its directory of live ads."""
+
+    def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
+        """Return a picture of this moment; whom ``standing`` excludes is not used."""
+
+
+class TrustBook(Protocol):
+    """Keeps what peers did to our answers: :class:`p2pnode.scheduler.trust.Ledger`."""
+
+    def note(
+        self, peer: NodeId, offence: Offence, evidence: str, now: float, *, share: float = 1.0
+    ) -> None:
+        """Enter an offence; ``share`` of the blame is the peer's."""
+
+    def served(self, peer: NodeId, tokens: int, now: float) -> None:
+        """Note good conduct."""
+
+    def observed(self, peer: NodeId, layer_us: float, now: float) -> None:
+        """Note a measured speed, in microseconds a layer."""
+
+    def standing(self, now: float) -> Standing:
+        """Return whom not to plan, and more that a plan goes by."""

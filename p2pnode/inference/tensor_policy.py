@@ -50,7 +50,8 @@ class Evidence(Enum):
     BALANCED = "a coarser coding would gain little, a finer one cost much"
 
 
-# How far each moves an edge down the ladder, once it has come so often in a row (PolicyConfig).
+# An evidence machine: what says nothing moves no edge. How far each moves one down the ladder, once
+# it has come so often in a row (PolicyConfig).
 STEP: Final[Mapping[Evidence, int]] = {
     Evidence.HEAVY: 1,
     Evidence.ROOM: -1,

@@ -13,6 +13,7 @@ from typing import TypeVar
 from p2pnode.engine.base import ModelInfo, StageCost
 from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.core import Inference
+from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import WorkResult
@@ -42,6 +43,8 @@ from p2pnode.node.reach import Reach
 from p2pnode.node.serving import Serving
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
+from p2pnode.scheduler.chain import NoCover
+from p2pnode.scheduler.offences import Offence
 from p2pnode.scheduler.trust import Ledger
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import (
@@ -97,7 +100,15 @@ class NodeCore:
         self.links = LinkMeter(
             self.endpoint, self.planner.measured_rtt, config.transport.max_ack_delay
         )
-        self.inference = Inference(config.inference, self.node_id, self.planner, rng, self.links)
+        self.inference = Inference(
+            config.inference,
+            self.node_id,
+            self.planner,
+            rng,
+            self.links,
+            self.ledger,
+            queued=self._under_way,
+        )
         self.life = Life()
         self.serving = Serving(
             config,
@@ -259,6 +270,11 @@ class NodeCore:
         self.serving.measured(cost, now)
         self._settle(now)
 
+    def planned(self, generation: int, ticket: int, result: Covered | NoCover, now: float) -> None:
+        """Take the result of a :class:`PlanRequested`."""
+        self.inference.planned(generation, ticket, result, now)
+        self._settle(now)
+
     def leave(self, now: float, *, drain: float | None = None) -> None:
         """Take on nothing new, and leave once the sessions of others have finished.
 
@@ -289,6 +305,8 @@ class NodeCore:
         self.endpoint.receive_datagram(data, source, now)
         if self.links.is_watching:
             self.links.look(now)
+        if self.inference.is_holding_back:
+            self.inference.refill()
         self._settle(now)
 
     def handle_timeout(self, now: float) -> None:
@@ -404,6 +422,7 @@ class NodeCore:
                 self.silent.discard(peer)
                 self.dialer.reached(peer, address, now)
                 self.post.connected(peer, now)
+                self.inference.refill()
                 self.swim.join(peer, now)
                 self._returned(peer, now)
                 self._events.append(PeerReached(peer, address))
@@ -419,7 +438,7 @@ class NodeCore:
                 self._returned(peer, now)
             case PeerDisconnected(peer, reason):
                 self.silent.discard(peer)
-                self.inference.peer_lost(peer, f"session closed: {reason}", now)
+                self.inference.peer_lost(peer, f"session closed: {reason}", now, Offence.CLOSED)
                 self._note(f"session with {self.planner.name_of(peer)} closed: {reason}")
             case KeyUsedTwice(peer, address, other):
                 self.counters["one key on two machines"] += 1
@@ -462,6 +481,9 @@ class NodeCore:
         """``peer`` is there again: whoever was away but once may be used at once."""
         self.ledger.returned(peer, now)
         self.inference.peer_back(peer, now)
+
+    def _under_way(self, peer: NodeId) -> int:
+        return self.post.under_way(peer)
 
     def _is_heard(self, peer: NodeId, now: float) -> bool:
         """Whether ``peer`` was heard just now: then a suspicion is bad luck and breaks no chain."""

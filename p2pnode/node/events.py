@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from p2pnode.inference.events import ComputeRequested, GenerationEvent
+from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
 from p2pnode.sansio import Address, NodeId
 
 
@@ -42,6 +42,7 @@ class Departed:
 
 NodeEvent: TypeAlias = (
     ComputeRequested
+    | PlanRequested
     | GenerationEvent
     | LoadRequested
     | MeasureRequested

@@ -12,10 +12,12 @@ import trio
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.tokenizer import Tokenizer
 from p2pnode.errors import GenerationError, ModelError, UserError
-from p2pnode.inference.events import ComputeRequested, GenerationEvent
+from p2pnode.inference.cover import Covered
+from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
 from p2pnode.net.addresses import format_address
 from p2pnode.net.control import control_path, serve_control
 from p2pnode.net.interfaces import reachable_addresses
+from p2pnode.net.jobs import Failed, Finished
 from p2pnode.net.reactor import Reactor
 from p2pnode.net.udp import UdpSocket, open_udp
 from p2pnode.node.answers import AnswerStream, Question, request_of
@@ -39,6 +41,7 @@ from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.surroundings import Surroundings
 from p2pnode.sansio import Address
+from p2pnode.scheduler.chain import NoCover
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.calibration import CalibrationSet
 
@@ -192,6 +195,8 @@ class Node:
         match event:
             case ComputeRequested() | LoadRequested() | MeasureRequested():
                 raise AssertionError("the engine thread computes, loads and measures")
+            case PlanRequested():
+                self._plan(event)
             case PeerReached(peer, address):
                 self._surroundings.met(peer, address)
             case Noted(line):
@@ -200,6 +205,14 @@ class Node:
                 self._departed.set()
             case _:
                 self._route(event)
+
+    def _plan(self, asked: PlanRequested) -> None:
+        """Find peers in trio's pool: that may take longer than the loop has."""
+
+        def done(core: NodeCore, outcome: Finished[Covered | NoCover] | Failed, now: float) -> None:
+            core.planned(asked.generation, asked.ticket, outcome.unwrap(), now)
+
+        self._reactor.offload(asked.task, done)
 
     def _route(self, event: GenerationEvent) -> None:
         stream = self._streams.get(event.generation)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
+from p2pnode.inference.memory import stage_bytes
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.terms import rungs_of_mask
 from p2pnode.membership.coordinates import Coordinate
@@ -35,7 +36,7 @@ class DirectoryPlanner:
         endpoint: Endpoint,
         silent: AbstractSet[NodeId],
     ) -> None:
-        self._node_id = node_id
+        self.node_id = node_id
         self._advert = advert
         self._swim = swim
         self._endpoint = endpoint
@@ -88,11 +89,11 @@ class DirectoryPlanner:
         distances = self.distances(offer.peer for offer in offers)
         return PlanView(
             wanted=Wanted(
-                requester=self._node_id,
+                requester=self.node_id,
                 space_hash32=model.space_hash32,
                 n_layers=model.n_layers,
                 d_model=model.d_model,
-                kv_bytes_needed=lambda layers: _kv_bytes(model, request.positions, layers),
+                kv_bytes_needed=lambda layers: stage_bytes(model, layers, request.positions),
                 objective=request.objective,
                 prefer=request.prefer,
                 avoid=request.avoid,
@@ -109,18 +110,18 @@ class DirectoryPlanner:
     def distances(self, peers: Iterable[NodeId]) -> Distances:
         """Return what is known now of the round trips between ``peers`` and us."""
         measured, places = dict[NodeId, float](), dict[NodeId, Coordinate]()
-        for peer in (self._node_id, *peers):
+        for peer in (self.node_id, *peers):
             place = self._swim.place_of(peer)
             if place is not None:
                 places[peer] = place
             rtt = self.measured_rtt(peer)
             if rtt is not None:
                 measured[peer] = rtt
-        return Distances(self._node_id, places, measured)
+        return Distances(self.node_id, places, measured)
 
     def rungs(self, peer: NodeId) -> frozenset[Rung]:
         """Return the codings of hidden states that ``peer`` has advertised; f16 always."""
-        if peer == self._node_id:
+        if peer == self.node_id:
             return rungs_of_mask(DTYPES)
         line = self.directory.line(peer)
         return rungs_of_mask(0 if line is None or line.ad is None else line.ad.dtypes)
@@ -140,12 +141,12 @@ class DirectoryPlanner:
 
     def name_of(self, peer: NodeId) -> str:
         """Return the peer's own name for itself, or the head of its key."""
-        return self._advert.name if peer == self._node_id else self.directory.name_of(peer)
+        return self._advert.name if peer == self.node_id else self.directory.name_of(peer)
 
     def label_of(self, peer: NodeId) -> str:
         """Return the peer's name, with the head of its key where others are called so too."""
         others = self.directory.named(self._advert.name)
-        if peer == self._node_id:
+        if peer == self.node_id:
             return f"{self._advert.name} ({head_of(peer)})" if others else self._advert.name
         if peer in others:
             return f"{self._advert.name} ({head_of(peer)})"
@@ -155,10 +156,10 @@ class DirectoryPlanner:
         """Return whom a person means by a name, or by the head of a key; an exact name wins."""
         named = self.directory.named(text)
         if text == self._advert.name:
-            return [self._node_id, *named]
+            return [self.node_id, *named]
         if named:
             return named
-        ours = [self._node_id] * (bool(text) and self._node_id.hex().startswith(text.lower()))
+        ours = [self.node_id] * (bool(text) and self.node_id.hex().startswith(text.lower()))
         return [*ours, *self.directory.find(text)]
 
     def meant(self, text: str) -> NodeId | None:
@@ -181,7 +182,7 @@ class DirectoryPlanner:
         return () if member is None else tuple(member.record.addresses)
 
     def _ours(self) -> Offer:
-        return Offer(self._node_id, self._advert.compose())
+        return Offer(self.node_id, self._advert.compose())
 
     def _readable(self) -> Iterator[tuple[Line[CapabilityAd], CapabilityAd]]:
         return ((line, line.ad) for line in self.directory if line.ad is not None)
@@ -208,11 +209,6 @@ class DirectoryPlanner:
         if self._advert.model is None:
             raise GenerationError("this node has no model")
         return self._advert.model
-
-
-def _kv_bytes(model: ModelInfo, positions: int, layers: int) -> int:
-    """KV cache, and what a stage keeps of the f16 states it passed on."""
-    return positions * (model.kv_bytes_per_token_layer * layers + 2 * model.d_model)
 
 
 def _ad_untrusted(data: bytes) -> CapabilityAd | None:

@@ -20,6 +20,7 @@ from p2pnode.wire.vframe import Frame, encode_frame
 
 _TOLD_AGAIN = 0.25  # seconds; telling may lead to the next frame, which may be refused as well
 _AT_HOME = 1 << 40
+_WITHOUT_END = 1 << 62
 
 
 @value
@@ -102,6 +103,10 @@ class Post:
                 self.counters["gossip dropped: send queue of the peer is full"] += 1
         elif (reason := self._call(peer, now)) is not None:
             self.counters[f"gossip dropped: {reason}"] += 1
+
+    def under_way(self, peer: NodeId) -> int:
+        """Return the bytes that ``peer`` has not acknowledged; more than any while it is called."""
+        return _WITHOUT_END if peer in self._waiting else self._endpoint.queued_bytes(peer)
 
     def connected(self, peer: NodeId, now: float) -> None:
         """Send what waited for ``peer``."""

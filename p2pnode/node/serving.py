@@ -106,7 +106,7 @@ class Serving:
         claims = self._life.phase in {Phase.LISTENING, Phase.CLAIMING, Phase.LOADING, Phase.SERVING}
         self._advert.claimed = self.holdings.layers if claims else None
         self._advert.served = self.layers
-        self._advert.kv_used = self._inference.kv_used
+        self._advert.kv_used = self._inference.kv_spoken_for
         self._advert.draining = self._life.is_leaving
         ad = self._advert.encode()
         if self._advert.published != ad:
@@ -115,7 +115,7 @@ class Serving:
 
     def plan_announcement(self, now: float) -> None:
         """See to it that the swarm hears of changed memory, before long and not too often."""
-        used = self._inference.kv_used
+        used = self._inference.kv_spoken_for
         if used == self._advert.kv_used:
             return  # composing an ad at every datagram would cost more than the datagram
         self._advert.kv_used = used

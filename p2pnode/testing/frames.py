@@ -8,6 +8,7 @@ import heapq
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from p2pnode.engine.base import Engine
 from p2pnode.errors import RemoteProtocolError
@@ -16,15 +17,17 @@ from p2pnode.inference.core import Inference
 from p2pnode.inference.events import (
     ComputeRequested,
     GenerationEvent,
+    PlanRequested,
     SendFrame,
     TokenProduced,
 )
-from p2pnode.inference.request import GenerationRequest
+from p2pnode.inference.request import GenerationRequest, TrustBook
 from p2pnode.inference.tensor_policy import Link
 from p2pnode.inference.terms import LADDER
-from p2pnode.inference.work import run_work
+from p2pnode.inference.work import Work, WorkResult, run_work
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
+from p2pnode.scheduler.standing import Standing
 from p2pnode.wire.calibration import CalibrationSet
 from p2pnode.wire.states import Rung
 from p2pnode.wire.vframe import Frame, decode_frame_untrusted, encode_frame
@@ -37,55 +40,99 @@ def node_id(name: str) -> NodeId:
 
 @dataclass(slots=True)
 class Roster:
-    """A planner that knows who holds what, and takes the first who can, longest run first."""
+    """A planner that knows who holds what, and takes the first who can, longest run first.
+
+    Attributes:
+        holders: Who holds which layers.
+        n_layers: Of the model.
+        dead: Those not to be used any more.
+        reads: The codings that each reads; all, where it is not here.
+        costs: What each promises a layer, in microseconds; nothing, where it is not here.
+        brief: Whether it answers at once, or wants to be asked in a thread.
+    """
 
     holders: dict[NodeId, range] = field(default_factory=dict)
     n_layers: int = 0
     dead: set[NodeId] = field(default_factory=set)
     reads: dict[NodeId, frozenset[Rung]] = field(default_factory=dict)
+    costs: dict[NodeId, float] = field(default_factory=dict)
+    brief: bool = True
 
-    def chain(
-        self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
-    ) -> ChainPlan | NoCover:
+    def view(self, request: GenerationRequest, standing: Standing, now: float) -> "RosterView":
+        """Return who holds what now."""
+        del now
+        barred = frozenset({*standing.excluded, *request.avoid, *self.dead})
+        return RosterView(
+            dict(self.holders),
+            self.n_layers,
+            barred,
+            dict(self.reads),
+            dict(self.costs),
+            self.brief,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RosterView:
+    """What a :class:`Roster` knew at one moment."""
+
+    holders: Mapping[NodeId, range]
+    n_layers: int
+    barred: frozenset[NodeId]
+    reads: Mapping[NodeId, frozenset[Rung]]
+    costs: Mapping[NodeId, float]
+    is_brief: bool
+
+    def chain(self) -> ChainPlan | NoCover:
         """Cover all layers, preferring whoever was named first."""
-        runs = self._cover(range(self.n_layers), {*distrusted, *request.avoid})
+        runs = self._cover(range(self.n_layers), self.barred)
         if isinstance(runs, NoCover):
             return runs
-        return ChainPlan(runs, "latency", 0.0, 0.0, (), ())
+        cost = sum(run.cost_us for run in runs)
+        return ChainPlan(runs, "latency", cost, 0.0, (), ())
 
     def repair(
-        self,
-        request: GenerationRequest,
-        lost: range,
-        ends: tuple[NodeId, NodeId],
-        distrusted: Mapping[NodeId, str],
+        self, lost: range, ends: tuple[NodeId, NodeId], excluded: Mapping[NodeId, str]
     ) -> tuple[StageRun, ...] | NoCover:
+        """Cover ``lost``."""
         del ends
-        return self._cover(lost, {*distrusted, *request.avoid})
+        return self._cover(lost, self.barred | set(excluded))
 
     def rungs(self, peer: NodeId) -> frozenset[Rung]:
+        """Return what ``peer`` reads."""
         return self.reads.get(peer, frozenset(LADDER))
 
-    def _cover(self, layers: range, barred: set[NodeId]) -> tuple[StageRun, ...] | NoCover:
+    def _cover(self, layers: range, barred: frozenset[NodeId]) -> tuple[StageRun, ...] | NoCover:
         runs: list[StageRun] = []
         at = layers.start
         while at < layers.stop:
             reach = {
                 peer: min(held.stop, layers.stop)
                 for peer, held in self.holders.items()
-                if at in held and peer not in barred and peer not in self.dead
+                if at in held and peer not in barred
             }
             if not reach:
                 return NoCover((range(at, layers.stop),), ("nobody holds them",), ())
             peer = max(reach, key=lambda one: reach[one])
             name = peer.rstrip(b".").decode()
-            runs.append(StageRun(peer, name, range(at, reach[peer]), 0.0, "test"))
+            taken = range(at, reach[peer])
+            cost = self.costs.get(peer, 0.0) * len(taken)
+            runs.append(StageRun(peer, name, taken, cost, "test"))
             at = reach[peer]
         return tuple(runs)
 
 
+Behaviour: TypeAlias = Callable[[Work, WorkResult], tuple[float, WorkResult] | None]
+"""What an engine makes of its work and the right result: something, seconds later; or nothing."""
+
+
 class FrameNetwork:
-    """Inference cores, their engines, and the frames between them, in virtual time."""
+    """Inference cores, their engines, and the frames between them, in virtual time.
+
+    Attributes:
+        behaviours: Of engines that do not simply compute.
+        planning: Seconds that a plan takes which is not had at once.
+    """
 
     def __init__(
         self,
@@ -94,8 +141,9 @@ class FrameNetwork:
         config: InferenceConfig | None = None,
         *,
         calibrations: Mapping[NodeId, CalibrationSet] | None = None,
+        trust: Callable[[], TrustBook] | None = None,
     ) -> None:
-        """``calibrations`` are of the nodes that have any.
+        """``calibrations`` are of the nodes that have any; ``trust`` makes a book for each node.
 
         Every way is known and fast, unless :attr:`ways` says otherwise.
         """
@@ -106,6 +154,8 @@ class FrameNetwork:
         self.on_token: Callable[[TokenProduced], None] = lambda token: None
         self.on_frame: Callable[[Frame, NodeId], None] = lambda frame, destination: None
         self.ways: dict[NodeId, Link] = {}
+        self.planning = 0.01
+        self.behaviours: dict[NodeId, Behaviour] = {}
         self._rng = random.Random(seed)
         self._engines = dict(engines)
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -118,6 +168,7 @@ class FrameNetwork:
                 self.roster,
                 random.Random(self._rng.random()),
                 self,
+                trust and trust(),
             )
             core.use_model(engine.info, (calibrations or {}).get(peer))
             core.serve(engine.layers, 1 << 30)
@@ -193,6 +244,8 @@ class FrameNetwork:
                 self._plan(delay, self._arrival(data, peer, event.peer))
             elif isinstance(event, ComputeRequested):
                 self._plan(self._rng.uniform(0.0005, 0.002), self._computing(peer, event))
+            elif isinstance(event, PlanRequested):
+                self._plan(self.planning, self._planning(peer, event))
             else:
                 self.events.append((self.now, peer, event))
                 if isinstance(event, TokenProduced):
@@ -211,13 +264,31 @@ class FrameNetwork:
 
         return arrive
 
+    def _planning(self, peer: NodeId, event: PlanRequested) -> Callable[[], None]:
+        def plan() -> None:
+            if peer not in self.roster.dead:
+                self.cores[peer].planned(event.generation, event.ticket, event.task(), self.now)
+                self._collect(peer)
+
+        return plan
+
     def _computing(self, peer: NodeId, event: ComputeRequested) -> Callable[[], None]:
         def compute() -> None:
             if peer in self.roster.dead:
                 return
             result = run_work(self._engines[peer], event.work, lambda: self.now)
-            self.cores[peer].compute_finished(event.job, result, self.now)
-            self._collect(peer)
+            behaviour = self.behaviours.get(peer)
+            if behaviour is None:
+                finish(result)
+                return
+            changed = behaviour(event.work, result)
+            if changed is not None:
+                self._plan(changed[0], lambda: finish(changed[1]))
+
+        def finish(result: WorkResult) -> None:
+            if peer not in self.roster.dead:
+                self.cores[peer].compute_finished(event.job, result, self.now)
+                self._collect(peer)
 
         return compute
 

@@ -16,6 +16,7 @@ from p2pnode.inference.events import (
     GenerationEvent,
     GenerationFailed,
     GenerationFinished,
+    PlanRequested,
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
@@ -225,6 +226,9 @@ class Swarm:
                     self._computers[node.node_id](event)
                 case ComputeRequested():
                     self.compute(name, event)
+                case PlanRequested(number, ticket, task):
+                    found = task()
+                    self._later(name, node, 0.0, lambda at: node.planned(number, ticket, found, at))
                 case LoadRequested(layers):
                     self._load(name, node, layers)
                 case MeasureRequested():

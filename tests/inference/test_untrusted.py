@@ -56,6 +56,12 @@ def test_a_node_has_32_bytes_or_is_refused(text: str) -> None:
     assert len(read.culprit) == 32
 
 
+def test_a_reason_moves_no_cursor() -> None:
+    said = from_body_untrusted(to_body(Failed(1, 0, 2, PEER, "\x1b[2J\x1b]0;owned\x07 no")))
+    assert isinstance(said, Failed)
+    assert said.reason == "[2J]0;owned no"
+
+
 @pytest.mark.parametrize("token", [256, 1 << 31, (1 << 32) - 1])
 def test_a_token_beyond_the_vocabulary_fails_its_session_and_no_more(token: int) -> None:
     engine = random_model(5, n_layers=1, vocab_size=256)

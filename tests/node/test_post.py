@@ -12,6 +12,7 @@ from p2pnode.node.links import LinkMeter
 from p2pnode.node.post import Post, SendRefused
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId
+from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.pair import Endpoints, identity_of
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.config import TransportConfig
@@ -195,9 +196,9 @@ def test_a_stage_that_cannot_be_sent_to_is_lost_to_the_answer() -> None:
     lost: list[tuple[NodeId, str]] = []
     keep = node.inference.peer_lost
 
-    def note(peer: NodeId, reason: str, now: float) -> None:
+    def note(peer: NodeId, reason: str, now: float, offence: Offence = Offence.LOST) -> None:
         lost.append((peer, reason))
-        keep(peer, reason, now)
+        keep(peer, reason, now, offence)
 
     node.inference.peer_lost = note  # type: ignore[method-assign]
     swarm.network.partition([swarm.address("a")], [swarm.address("b")])

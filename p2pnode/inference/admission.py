@@ -1,0 +1,134 @@
+"""Whom a node runs layers for: who can never be served, who must wait, and who gives way.
+
+An order that cannot be served at all is refused at once. One that there is no room for waits for a
+moment, shorter than its requester does, and is counted: a session may end, or one give way that its
+requester holds beyond its share.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.errors import LocalProtocolError
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.memory import stage_bytes
+from p2pnode.inference.messages import Close, Open, Refusal
+from p2pnode.inference.shares import Shares
+from p2pnode.inference.stage import Stage, admitted
+from p2pnode.inference.stage_coding import StageCoding
+from p2pnode.sansio import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An order that there is no room for now."""
+
+    order: Open
+    requester: NodeId
+    since: float
+
+    def is_of(self, requester: NodeId, session: int, epoch: int, leg: int | None = None) -> bool:
+        """Whether it is of this session, and of this epoch or before."""
+        order = self.order
+        return (
+            (self.requester, order.session) == (requester, session)
+            and order.epoch <= epoch
+            and leg in {None, order.leg}
+        )
+
+
+class Admission:
+    """What a node offers, and the orders that wait for it.
+
+    Invariant: whatever is in ``waiting`` could be served if there were room; there are at most
+    ``max_waiting``, an eighth of them of one requester, each for at most ``open_wait``.
+    """
+
+    def __init__(self, config: InferenceConfig, coding: StageCoding) -> None:
+        self._config = config
+        self._coding = coding
+        self._layers = range(0)
+        self._kv_total = 0
+        self._draining = ""
+        self.model: ModelInfo | None = None
+        self.waiting: list[Waiting] = []
+
+    def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
+        self.model, self._layers, self._kv_total = model, layers, kv_total
+
+    def drain(self, reason: str) -> None:
+        self._draining = reason
+
+    def refusal(self, order: Open) -> tuple[Refusal, str] | None:
+        """Return why ``order`` cannot be served even by an idle node."""
+        model = self.model
+        if model is None or not _within(order.layers, self._layers):
+            held = f"[{self._layers.start}, {self._layers.stop})"
+            asked = f"[{order.layers.start}, {order.layers.stop})"
+            return Refusal.LAYERS, f"layers {asked} asked, {held} held"
+        if self._draining:
+            return Refusal.DRAINING, self._draining
+        if order.sampling is not None and order.layers.stop != model.n_layers:
+            return Refusal.LAYERS, "only the last layer's holder can draw tokens"
+        if self._coding.lacks(order.terms):
+            return Refusal.CALIBRATION, "it has no calibration of the model, or another one"
+        if order.positions > model.context_length:
+            return Refusal.CONTEXT, f"the model's context ends at {model.context_length} tokens"
+        needed = self._needed(order)
+        if needed > self._kv_total:
+            return (
+                Refusal.MEMORY,
+                f"{needed >> 10} KiB of KV memory asked, {self._kv_total >> 10} in all",
+            )
+        return None
+
+    def room(self, order: Open, requester: NodeId, stages: Collection[Stage]) -> list[Stage] | None:
+        """Return who must go for ``order`` to fit; None if it cannot be helped now."""
+        needed, shares = self._needed(order), self._shares(stages)
+        return [] if shares.lack(needed) is None else shares.give_way(requester, needed)
+
+    def admit(self, order: Open, requester: NodeId, now: float) -> Stage:
+        """Return the new stage."""
+        if self.model is None:
+            raise LocalProtocolError("nobody is admitted where there is no model")
+        key = (requester, order.session, order.leg)
+        return admitted(key, order, self.model, self._needed(order), now)
+
+    def wait(self, one: Waiting) -> bool:
+        """Let an order wait; False where too many do."""
+        most = self._config.max_waiting
+        mine = sum(other.requester == one.requester for other in self.waiting)
+        if len(self.waiting) >= most or mine >= max(1, most // 8):
+            return False
+        self.waiting.append(one)
+        return True
+
+    def forget(self, requester: NodeId, order: Open | Close | None = None) -> None:
+        """Whatever waits of this session, or of this requester at all, is of no more use."""
+        if order is None:
+            self.waiting = [one for one in self.waiting if one.requester != requester]
+            return
+        leg = order.leg if isinstance(order, Open) else None
+        self.waiting = [
+            one for one in self.waiting if not one.is_of(requester, order.session, order.epoch, leg)
+        ]
+
+    def lack(self, order: Open, stages: Collection[Stage]) -> tuple[Refusal, str]:
+        """Return why there is no room."""
+        return self._shares(stages).lack(self._needed(order)) or (Refusal.SHARE, "others wait too")
+
+    def spoken_for(self, stages: Collection[Stage]) -> int:
+        """Return the KV bytes that one more requester could not have, if it asked."""
+        return self._shares(stages).spoken_for
+
+    def _shares(self, stages: Collection[Stage]) -> Shares[Stage]:
+        return Shares(stages, self._kv_total, self._config.max_sessions)
+
+    def _needed(self, order: Open) -> int:
+        if self.model is None:
+            return 0
+        return stage_bytes(self.model, len(order.layers), order.positions, order.out_dtype)
+
+
+def _within(inner: range, outer: range) -> bool:
+    return outer.start <= inner.start and inner.stop <= outer.stop

@@ -1,0 +1,158 @@
+"""Who broke one answer, how often, and what follows: for the ledger, for the plan, for the end.
+
+An evidence machine: every loss, refusal, stall and lie is entered once, with what was seen.
+Invariants: ``repairs`` only grows, and bounds the epochs of an answer; whoever is in ``times`` is
+not used for this answer while others exist, and of those, whoever failed it least goes first.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.cover import Leg
+from p2pnode.inference.request import TrustBook
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import StageRun
+from p2pnode.scheduler.offences import MEANINGS, Offence
+from p2pnode.scheduler.standing import Standing
+
+_TOKENS_A_REPAIR = 64
+_MOST_NAMED = 6
+
+
+class Faults:
+    """The faults of one answer.
+
+    Attributes:
+        repairs: How often the chain had to be mended.
+        times: How often each peer broke it.
+    """
+
+    def __init__(self, config: InferenceConfig, trust: TrustBook, node_id: NodeId) -> None:
+        self._config = config
+        self._trust = trust
+        self._node_id = node_id
+        self._said: dict[NodeId, tuple[str, str]] = {}
+        self._half: Counter[NodeId] = Counter()
+        self.repairs = 0
+        self.times: Counter[NodeId] = Counter()
+
+    def blame(self, run: StageRun, offence: Offence, evidence: str, now: float) -> None:
+        """``run`` broke the answer; ``evidence`` is what was seen."""
+        self.release(run, _clause(offence, evidence))
+        self._note(run.peer, offence, evidence, now, 1.0)
+
+    def release(self, run: StageRun, clause: str) -> None:
+        """``run`` is not used for this answer any more; ``clause`` goes on after its name."""
+        self.times[run.peer] += 1
+        self._said[run.peer] = (run.name, clause)
+
+    def failed(
+        self, legs: tuple[Leg, ...], number: int, culprit: NodeId, reason: str, now: float
+    ) -> set[int]:
+        """Leg ``number`` cannot go on, or says that a neighbour of it cannot; return who goes.
+
+        That is a word against another's. A stage sees two things of its neighbours: that what the
+        one before sent is no use, and that the one after is silent. Whoever says it too often goes
+        as well; and of ourselves we know better.
+        """
+        at = next(index for index, leg in enumerate(legs) if leg.number == number)
+        run = legs[at].run
+        if culprit == run.peer:
+            self.blame(run, Offence.FAILED, reason, now)
+            return _legs_of(legs, culprit)
+        if culprit == self._node_id:
+            self.blame(run, Offence.FAILED, f"it accuses us: {reason}", now)
+            return {number}
+        if any(leg.run.peer == culprit for leg in legs[at + 1 : at + 2]):
+            offence, patience, accused = Offence.ACCUSED, 3, legs[at + 1].run
+        elif any(leg.run.peer == culprit for leg in legs[:at][-1:]):
+            offence, patience, accused = Offence.NOT_FINITE, 1, legs[at - 1].run
+        else:
+            return set()
+        self.blame(accused, offence, f"{run.name} says: {reason}", now)
+        lost = _legs_of(legs, culprit)
+        word = f"it accused {accused.name}: {reason}"
+        if self.share_blame(run, Offence.ACCUSED, word, now, patience=patience):
+            lost.add(number)
+        return lost
+
+    def share_blame(
+        self, run: StageRun, offence: Offence, evidence: str, now: float, *, patience: int = 1
+    ) -> bool:
+        """``run`` may be to blame as well; True where that was so more than ``patience`` times."""
+        self._half[run.peer] += 1
+        self._note(run.peer, offence, evidence, now, 0.5)
+        if self._half[run.peer] <= patience or run.peer == self._node_id:
+            return False
+        self.release(run, _clause(offence, evidence))
+        return True
+
+    def slow(self, run: StageRun, evidence: str, layer_us: float, now: float) -> None:
+        """``run`` is slower than it said."""
+        self._note(run.peer, Offence.SLOWER_THAN_PROMISED, evidence, now, 1.0)
+        if run.peer != self._node_id:
+            self._trust.observed(run.peer, layer_us, now)
+
+    def served(self, runs: tuple[StageRun, ...], tokens: int, now: float) -> None:
+        """These peers computed so many more tokens."""
+        if tokens > 0:
+            for peer in sorted({run.peer for run in runs} - {self._node_id}):
+                self._trust.served(peer, tokens, now)
+
+    def is_beyond_repair(self, tokens: int) -> bool:
+        most = self._config.max_repairs + len(self.times) + tokens // _TOKENS_A_REPAIR
+        return self.repairs > most
+
+    def standings(self, now: float, *, last_resort: bool) -> tuple[Standing, ...]:
+        """Return whom to plan with, the best choice first.
+
+        First without anybody who failed this answer or is distrusted; as a last resort with those
+        who failed it once, then twice, and so on: better a peer that failed us than none.
+        """
+        known = self._trust.standing(now)
+        standings = [_without(known, {peer: self._why(peer) for peer in self.times})]
+        if last_resort:
+            forgiving = known.last_resort()
+            for most in sorted({0, *self.times.values()}):
+                worse = {peer: self._why(peer) for peer, n in self.times.items() if n > most}
+                standings.append(_without(forgiving, worse))
+        return tuple(standings)
+
+    def standing_without(self, peer: NodeId, why: str, now: float) -> Standing:
+        """Return whom to plan with, but for those who failed this answer, and ``peer``."""
+        return _without(self.standings(now, last_resort=False)[0], {peer: why})
+
+    @property
+    def summary(self) -> str:
+        """Who broke the answer how often, the worst first."""
+        worst = sorted(self.times.items(), key=lambda pair: (-pair[1], pair[0]))
+        said = [
+            f"{self._said[peer][0]} {self._said[peer][1]}" + (f" ({n} times)" if n > 1 else "")
+            for peer, n in worst[:_MOST_NAMED]
+        ]
+        if len(worst) > _MOST_NAMED:
+            said.append(f"and {len(worst) - _MOST_NAMED} more")
+        return "; ".join(said)
+
+    def _why(self, peer: NodeId) -> str:
+        return f"broke this answer: it {self._said[peer][1]}"
+
+    def _note(
+        self, peer: NodeId, offence: Offence, evidence: str, now: float, share: float
+    ) -> None:
+        if peer != self._node_id:  # of ourselves we know better
+            self._trust.note(peer, offence, evidence, now, share=share)
+
+
+def _legs_of(legs: tuple[Leg, ...], peer: NodeId) -> set[int]:
+    return {leg.number for leg in legs if leg.run.peer == peer}
+
+
+def _clause(offence: Offence, evidence: str) -> str:
+    return f"{MEANINGS[offence].clause}: {evidence}"
+
+
+def _without(standing: Standing, peers: Mapping[NodeId, str]) -> Standing:
+    return replace(standing, excluded={**standing.excluded, **peers})

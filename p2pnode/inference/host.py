@@ -1,0 +1,427 @@
+"""The stages a node runs for others: admit, compute in order, pass on, remember, free.
+
+What requesters may have of a node is shared out: sessions and memory (:mod:`.admission`), the
+engine (:mod:`.turns`), the way out (:mod:`.outflow`), and what waits to be computed.
+"""
+
+from collections import Counter
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.inference.activations import to_frames
+from p2pnode.inference.admission import Admission, Waiting
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.control import control_frame
+from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
+from p2pnode.inference.messages import (
+    Close,
+    Control,
+    Failed,
+    Open,
+    Opened,
+    Refusal,
+    Refused,
+    Resume,
+)
+from p2pnode.inference.outflow import Outflow, Queued
+from p2pnode.inference.stage import Stage, size_of
+from p2pnode.inference.stage_coding import StageCoding
+from p2pnode.inference.tensor_policy import Links
+from p2pnode.inference.turns import StageKey, Turns
+from p2pnode.inference.work import Computed, Forward, Release, WorkResult
+from p2pnode.sansio import NodeId
+from p2pnode.wire.vframe import Frame
+
+_LOOK = 0.05  # seconds between two looks at what waits for room, if nothing else happens
+
+
+class StageHost:
+    """Every stage of one node."""
+
+    def __init__(
+        self,
+        config: InferenceConfig,
+        node_id: NodeId,
+        links: Links | None = None,
+        queued: Queued | None = None,
+    ) -> None:
+        self._config = config
+        self._node_id = node_id
+        self.coding = StageCoding(config.policy, links)
+        self._admission = Admission(config, self.coding)
+        self._stages: dict[StageKey, Stage] = {}
+        self._doors: dict[tuple[NodeId, int], StageKey] = {}
+        self._looked_at = 0.0
+        self._turns = Turns(config.engine_ahead)
+        self._outflow = Outflow(config, queued)
+        self._held: dict[StageKey, None] = {}
+        self._jobs: dict[int, StageKey | None] = {}
+        self._next_job = 0
+        self._bytes_waiting = 0
+        self._events: list[InferenceEvent] = []
+        self.counters: Counter[str] = Counter()
+
+    # Commands
+
+    def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
+        """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
+        self._admission.serve(model, layers, kv_total)
+
+    def drain(self, reason: str) -> None:
+        """Admit no further session."""
+        self._admission.drain(reason)
+
+    def give_up(self, reason: str) -> None:
+        """End every session; each requester is told why, so that it repairs at once."""
+        for stage in list(self._stages.values()):
+            self.counters["session ended by us: " + reason] += 1
+            self._say(stage.requester, self._failed(stage, self._node_id, reason))
+            self._free(stage)
+
+    def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
+        """Take the result of the work that ``job`` named."""
+        self._turns.ended(job)
+        key = self._jobs.pop(job, None)
+        if key is None:
+            self._take_turns()
+            return  # memory was freed, or the session was closed meanwhile
+        stage = self._stages.get(key)
+        if stage is None or stage.job != job:
+            self.counters["compute of a closed session"] += 1
+            self._take_turns()
+            return
+        stage.job = None
+        if not isinstance(result, Computed):
+            sender = stage.order.upstream.peer
+            self._give_up(stage, result.reason, sender if result.is_input_bad else self._node_id)
+            self._take_turns()
+            return
+        stage.computed = stage.job_end
+        stage.used_at = now
+        if result.coded:
+            stage.codings |= self.coding.note(stage.order, result)
+        stage.sent += result.batches
+        self._send(stage)
+        self._compute(stage)
+        self._take_turns()
+
+    def wants(self, job: int) -> bool:
+        """Whether anybody still waits for ``job``; safe to ask from another thread."""
+        return job in self._jobs
+
+    def peer_unresponsive(self, peer: NodeId, reason: str) -> None:
+        """Tell the requesters whose next stage is ``peer``: nobody else can see it."""
+        for stage in self._stages.values():
+            if stage.order.downstream.peer == peer != stage.requester:
+                self._say(stage.requester, self._failed(stage, peer, reason))
+
+    def peer_gone(self, peer: NodeId) -> None:
+        """Free whatever ``peer`` had asked for."""
+        self._admission.forget(peer)
+        for stage in [stage for stage in self._stages.values() if stage.requester == peer]:
+            self.counters["session freed: its requester is gone"] += 1
+            self._free(stage)
+
+    @property
+    def is_holding_back(self) -> bool:
+        """Whether batches wait for the way to their peer to clear."""
+        return bool(self._held)
+
+    def refill(self) -> None:
+        """Send what there is room for by now."""
+        for key in list(self._held):
+            self._send(self._stages[key])
+
+    # Inputs
+
+    def receive_control(self, message: Control, source: NodeId, now: float) -> None:
+        """Take one control message of the requester ``source``."""
+        match message:
+            case Open():
+                self._open(message, source, now)
+            case Resume(session, epoch, leg, position):
+                stage = self._stages.get((source, session, leg))
+                if stage is not None and stage.order.epoch == epoch:
+                    self._resume(stage, position)
+            case Close(session, epoch):
+                for stage in self._of_session(source, session):
+                    if stage.order.epoch <= epoch:
+                        self._free(stage)
+                self._admission.forget(source, message)
+                self._admit_waiting(now)
+            case _:
+                self.counters["control message for nobody here"] += 1
+
+    def receive_think_untrusted(self, frame: Frame, source: NodeId, now: float) -> bool:
+        """Take a Think frame; False when it names no stream of this epoch.
+
+        Raises:
+            RemoteProtocolError: It does not belong on its stream.
+        """
+        key = self._doors.get((source, frame.stream_id))
+        if key is None:
+            return False
+        stage = self._stages[key]
+        stage.used_at, stage.is_used = now, True
+        size = len(frame.slices[0].payload) if frame.slices else 0
+        if self._is_too_much(stage, size):
+            self.counters["activation dropped: too many wait to be computed"] += 1
+            return True
+        try:
+            if not stage.inbox.add_untrusted(frame):
+                self.counters["activation received twice"] += 1
+                return True
+            while (batch := stage.inbox.take_batch()) is not None:
+                stage.queue.append(batch)
+        except RemoteProtocolError as error:  # its sender will never send anything better
+            self._give_up(stage, str(error), source)
+            raise
+        stage.waiting += size
+        self._bytes_waiting += size
+        self._compute(stage)
+        return True
+
+    def handle_timeout(self, now: float) -> None:
+        for stage in list(self._stages.values()):
+            if not stage.is_used and now - stage.admitted_at >= self._config.unused_after:
+                self.counters["session freed: never used"] += 1
+                self._refuse(stage.order, stage.requester, Refusal.UNUSED, "nobody ever used it")
+                self._free(stage)
+            elif now - stage.used_at >= self._config.session_idle:
+                self.counters["session freed: idle"] += 1
+                self._free(stage)
+        self.refill()
+        self._admit_waiting(now)
+
+    # Outputs
+
+    def next_timeout(self) -> float | None:
+        idle, unused = self._config.session_idle, self._config.unused_after
+        moments = [
+            stage.used_at + idle if stage.is_used else stage.admitted_at + unused
+            for stage in self._stages.values()
+        ]
+        if self._admission.waiting or self._held:
+            moments.append(self._looked_at + _LOOK)
+        return min(moments, default=None)
+
+    def take_events(self) -> list[InferenceEvent]:
+        self._outflow.taken()
+        taken, self._events = self._events, []
+        return taken
+
+    def stages(self) -> list[Stage]:
+        return list(self._stages.values())
+
+    @property
+    def kv_used(self) -> int:
+        return sum(stage.kv_bytes for stage in self._stages.values())
+
+    @property
+    def kv_spoken_for(self) -> int:
+        """KV bytes that one more requester could not have, if it asked."""
+        return self._admission.spoken_for(self._stages.values()) if self._stages else 0
+
+    # Admission
+
+    def _open(self, order: Open, requester: NodeId, now: float) -> None:
+        key = (requester, order.session, order.leg)
+        door = (order.upstream.peer, order.upstream.stream)
+        if self._doors.get(door, key) != key:
+            # Drawn at random: an honest collision is one in 2^32, a dishonest one ends here.
+            self.counters["stream already taken"] += 1
+            return
+        stage = self._stages.get(key)
+        if stage is not None:
+            if order.epoch < stage.order.epoch or order.layers != stage.order.layers:
+                self.counters["order of an older epoch"] += 1
+            else:
+                stage.admitted_at = now if order.epoch > stage.order.epoch else stage.admitted_at
+                self._ready(stage, order, now)
+            return
+        self._admission.forget(requester, order)
+        refusal = self._admission.refusal(order)
+        if refusal is not None:
+            self._refuse(order, requester, *refusal)
+        elif not self._enter(order, requester, now):
+            self._wait(Waiting(order, requester, now))
+
+    def _ready(self, stage: Stage, order: Open, now: float) -> None:
+        self._bind(stage, order)
+        stage.used_at = now
+        opened = Opened(order.session, order.epoch, order.leg, stage.next_position, stage.computed)
+        self._say(stage.requester, opened)
+
+    def _refuse(self, order: Open, requester: NodeId, code: Refusal, reason: str) -> None:
+        self.counters[f"session refused: {code}"] += 1
+        self._say(requester, Refused(order.session, order.epoch, order.leg, code, reason))
+
+    def _enter(self, order: Open, requester: NodeId, now: float) -> bool:
+        """Admit a session if it fits, now that those beyond their share have given way."""
+        going = self._admission.room(order, requester, self._stages.values())
+        if going is None:
+            return False
+        for stage in going:
+            self.counters["session gave way: its requester had more than its share"] += 1
+            self._refuse(stage.order, stage.requester, Refusal.SHARE, "others ask for their share")
+            self._free(stage)
+        stage = self._admission.admit(order, requester, now)
+        self._stages[stage.key] = stage
+        self._ready(stage, order, now)
+        return True
+
+    def _wait(self, one: Waiting) -> None:
+        """Keep an order for which there is no room, for a while and as many as there may be."""
+        is_first = not self._admission.waiting and not self._held
+        if not self._admission.wait(one):
+            self._refuse_waiting(one)
+            return
+        self.counters["order waits for room"] += 1
+        if is_first:
+            self._looked_at = one.since
+
+    def _admit_waiting(self, now: float) -> None:
+        self._looked_at = now
+        waiting, self._admission.waiting = self._admission.waiting, []
+        for one in waiting:
+            if self._enter(one.order, one.requester, now):
+                self.counters["order waited and was admitted"] += 1
+            elif now - one.since >= self._config.open_wait:
+                self._refuse_waiting(one)
+            else:
+                self._admission.waiting.append(one)
+
+    def _refuse_waiting(self, one: Waiting) -> None:
+        lack = self._admission.lack(one.order, self._stages.values())
+        self._refuse(one.order, one.requester, *lack)
+
+    def _bind(self, stage: Stage, order: Open) -> None:
+        """Move ``stage`` to the order's epoch: new doors, and whatever waited is sent again."""
+        self._doors.pop((stage.order.upstream.peer, stage.order.upstream.stream), None)
+        self._doors[order.upstream.peer, order.upstream.stream] = stage.key
+        stage.sending = order.epoch == 0
+        if order.upstream.peer != stage.order.upstream.peer:
+            stage.queue.clear()
+        stage.order = order
+        stage.inbox.skip_to(stage.next_position)
+        self._held.pop(stage.key, None)
+        self._recount(stage, sum(map(size_of, stage.queue)))
+
+    def _resume(self, stage: Stage, position: int) -> None:
+        if stage.sending:
+            return  # once an epoch: each sends all that is kept, for a message of 150 bytes
+        stage.sending, stage.send_from, stage.cursor = True, position, 0
+        self.counters["batch replayed"] += sum(batch.start >= position for batch in stage.sent)
+        self._send(stage)
+
+    def _free(self, stage: Stage) -> None:
+        del self._stages[stage.key]
+        self._doors.pop((stage.order.upstream.peer, stage.order.upstream.stream), None)
+        self._held.pop(stage.key, None)
+        self._turns.leave(stage.key)
+        self._recount(stage, 0)
+        if stage.job is not None:
+            self._jobs.pop(stage.job, None)  # whoever computes need not begin
+            self._turns.ended(stage.job)
+        self._request(Release(stage.session_key), None)
+        self._take_turns()
+
+    def _of_session(self, requester: NodeId, session: int) -> list[Stage]:
+        return [stage for key, stage in self._stages.items() if key[:2] == (requester, session)]
+
+    # Work
+
+    def _compute(self, stage: Stage) -> None:
+        if stage.job is not None or not stage.queue:
+            return
+        if self._turns.is_idle:  # the rule, and a hop's time counts
+            self._begin(stage)
+            return
+        self._turns.wait(stage.key)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Give the engine what it has room for; requesters take turns."""
+        while (key := self._turns.next()) is not None:
+            self._begin(self._stages[key])
+
+    def _begin(self, stage: Stage) -> None:
+        batches, order = stage.take_job(self._config), stage.order
+        taken = size_of(batches[0]) if len(batches) == 1 else sum(map(size_of, batches))
+        self._recount(stage, stage.waiting - taken)
+        stage.job = self._request(
+            Forward(
+                stage.session_key,
+                order.layers,
+                batches,
+                order.out_dtype,
+                order.sampling,
+                order.sample_from,
+                order.positions,
+                self.coding.recipe(order, batches, self._width, stage.codings),
+                self.coding.calibration(order.terms, order.layers.start),
+            ),
+            stage.key,
+        )
+        self._turns.began(stage.job)
+
+    def _is_too_much(self, stage: Stage, size: int) -> bool:
+        """Whether so much waits to be computed that a requester has to keep to its share."""
+        most = self._config.waiting_bytes
+        if self._bytes_waiting + size <= most:
+            return False
+        waiting: Counter[NodeId] = Counter()
+        for one in self._stages.values():
+            waiting[one.requester] += one.waiting
+        waiting[stage.requester] += size
+        return waiting[stage.requester] > most // sum(held > 0 for held in waiting.values())
+
+    def _recount(self, stage: Stage, waiting: int) -> None:
+        self._bytes_waiting += waiting - stage.waiting
+        stage.waiting = waiting
+
+    def _request(self, work: Forward | Release, key: StageKey | None) -> int:
+        job, self._next_job = self._next_job, self._next_job + 1
+        self._jobs[job] = key
+        self._events.append(ComputeRequested(job, work))
+        return job
+
+    def _give_up(self, stage: Stage, reason: str, culprit: NodeId) -> None:
+        self.counters["compute failed"] += 1
+        self._say(stage.requester, self._failed(stage, culprit, reason))
+        self._free(stage)
+
+    def _send(self, stage: Stage) -> None:
+        """Send on what is ready, as far as the next has room for it."""
+        if not stage.sending:
+            return
+        edge = stage.order.downstream
+        while stage.cursor < len(stage.sent):
+            batch = stage.sent[stage.cursor]
+            if batch.start >= stage.send_from:
+                if not self._outflow.let_go(edge.peer, batch):
+                    self.counters["batch held back: its peer has not taken the last"] += 1
+                    self._held[stage.key] = None
+                    return
+                for frame in to_frames(batch, edge.stream, self._space):
+                    self._events.append(SendFrame(edge.peer, frame))
+            stage.cursor += 1
+        self._held.pop(stage.key, None)
+
+    @staticmethod
+    def _failed(stage: Stage, culprit: NodeId, reason: str) -> Failed:
+        order = stage.order
+        return Failed(order.session, order.epoch, order.leg, culprit, reason)
+
+    def _say(self, peer: NodeId, message: Control) -> None:
+        self._events.append(SendFrame(peer, control_frame(message, self._space)))
+
+    @property
+    def _space(self) -> int:
+        model = self._admission.model
+        return 0 if model is None else model.space_hash32
+
+    @property
+    def _width(self) -> int:
+        model = self._admission.model
+        return 0 if model is None else model.d_model

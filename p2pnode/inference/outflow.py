@@ -1,0 +1,61 @@
+"""What stages may send now: no more than the way to the next has room for.
+
+A replay is all that a stage keeps, and a message of 150 bytes asks for it. Sent at once to a peer
+that reads nothing, it would lie in this node's memory, and again for every peer it is asked for. So
+batches leave while less than a window is unacknowledged at their peer, and at all peers together.
+"""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from p2pnode.inference.activations import Batch
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.stage import size_of
+from p2pnode.sansio import NodeId
+
+Queued: TypeAlias = Callable[[NodeId], int]
+"""Bytes that a peer was sent and has not acknowledged."""
+
+TOKEN_BYTES: Final = 65536
+"""A batch up to this size may always leave to a peer with nothing under way."""
+
+
+class Outflow:
+    """Asks the transport how much is under way, and remembers what it has yet to hear of."""
+
+    def __init__(self, config: InferenceConfig, queued: Queued | None) -> None:
+        self._config = config
+        self._queued: Queued = queued or (lambda _: 0)
+        self._handed: dict[NodeId, int] = {}
+        self._filled: dict[NodeId, None] = {}
+
+    def taken(self) -> None:
+        """What was let go is with the transport now."""
+        if self._handed:
+            self._handed.clear()
+
+    def let_go(self, peer: NodeId, batch: Batch) -> bool:
+        """Whether ``batch`` may leave for ``peer`` now; then it counts as under way."""
+        size = size_of(batch)
+        if not self._has_room(peer, size):
+            return False
+        self._handed[peer] = self._handed.get(peer, 0) + size
+        return True
+
+    def _has_room(self, peer: NodeId, size: int) -> bool:
+        under_way = self._under_way(peer)
+        if under_way == 0 and size <= TOKEN_BYTES:
+            return True
+        if under_way >= self._config.replay_window:
+            return False
+        self._filled[peer] = None
+        total = 0
+        for one in list(self._filled):
+            under_way = self._under_way(one)
+            total += under_way
+            if not under_way and one != peer:
+                del self._filled[one]
+        return total < self._config.replay_total
+
+    def _under_way(self, peer: NodeId) -> int:
+        return self._queued(peer) + self._handed.get(peer, 0)

@@ -1,0 +1,106 @@
+"""What the work of a chain should take: by its stages' promises, and by what it has shown.
+
+An evidence machine. Times are in seconds. A promise is what the plan says of a stage; what a chain
+has shown is the time of its newest tokens, a layer. The worse of the two is expected.
+"""
+
+from collections.abc import Iterable
+
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.cover import Leg
+from p2pnode.scheduler.chain import ChainPlan
+
+_GAIN = 0.25
+
+
+class Pace:
+    """How fast one chain promised to be, and is.
+
+    Attributes:
+        promised: Seconds a token, the way included; 0 where nobody promised anything.
+        slow_tokens: Tokens in a row that took far longer.
+        slow_for: Seconds that those came late, together.
+        patience: Seconds that tokens may come late, together, before anybody is looked for.
+    """
+
+    def __init__(self, config: InferenceConfig) -> None:
+        self._config = config
+        self._hop = 0.0
+        self._layers = 1
+        self._layer: float | None = None
+        self.promised = 0.0
+        self.slow_tokens = 0
+        self.slow_for = 0.0
+        self.patience = config.slow_seconds
+
+    def planned(self, plan: ChainPlan) -> None:
+        """Take what a first plan says of the way."""
+        self._hop = max(plan.hop_us, default=0.0) / 1e6
+
+    def of_chain(self, legs: tuple[Leg, ...]) -> None:
+        """The chain is another one: what the old one has shown says nothing of it."""
+        self._layers = max(1, sum(len(leg.run.layers) for leg in legs))
+        self.promised = sum(_cost(leg) for leg in legs) + self._hop * (len(legs) + 1)
+        self._layer = None
+        self.slow_tokens, self.slow_for = 0, 0.0
+
+    def work(self, lacking: Iterable[tuple[Leg, int]]) -> float:
+        """Return the seconds that it should take legs to compute what they lack, in positions."""
+        seconds, most = 0.0, 0
+        for leg, positions in lacking:
+            shown = (self._layer or 0.0) * len(leg.run.layers)
+            seconds += positions * max(_cost(leg), shown)
+            most = max(most, positions)
+        return seconds if seconds > 0 else self._config.stall_per_prompt_token * most
+
+    def token(self, trip: float) -> None:
+        """A token took ``trip`` seconds."""
+        config = self._config
+        layer = trip / self._layers
+        known = self._layer
+        self._layer = layer if known is None else known + _GAIN * (layer - known)
+        if trip > config.slow_factor * self.promised and trip > self.promised + config.slow_margin:
+            self.slow_tokens += 1
+            self.slow_for += trip - self.promised
+        else:
+            self.slow_tokens, self.slow_for = 0, 0.0
+
+    @property
+    def expected(self) -> float:
+        """Seconds that the next token should take."""
+        return max(self.promised, (self._layer or 0.0) * self._layers)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether somebody is far slower than promised, and has been for long enough."""
+        return self.slow_tokens >= self._config.slow_tokens and self.slow_for >= self.patience
+
+    @property
+    def late(self) -> float:
+        """Seconds that the newest slow tokens took, each."""
+        return self.promised + self.slow_for / max(1, self.slow_tokens)
+
+    def blame(self, leg: Leg) -> tuple[float, str]:
+        """Return the seconds that ``leg`` takes for a token, and that as evidence.
+
+        It is borne for twice as long before anybody is looked for again.
+        """
+        promised = _cost(leg)
+        took = max(promised, self.late - (self.promised - promised))
+        self.slow_tokens, self.slow_for = 0, 0.0
+        self.patience *= 2
+        return took, f"promised {_duration(promised)}, took {_duration(took)} a token"
+
+    def pays(self, took: float, offered: float, positions: int, left: int) -> bool:
+        """Whether an offer is worth it, with all that it would have to replay first."""
+        saved = took - offered
+        replay = positions * offered + self._config.slow_seconds
+        return saved > took / 2 and left * saved > replay
+
+
+def _cost(leg: Leg) -> float:
+    return leg.run.cost_us / 1e6
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"

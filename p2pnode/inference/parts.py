@@ -1,0 +1,98 @@
+"""What an answer is made of, and what faces see of it."""
+
+from collections import Counter
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.inference.chain import Chain
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.cover import Cover, Leg
+from p2pnode.inference.faults import Faults
+from p2pnode.inference.pace import Pace
+from p2pnode.inference.patience import Patience
+from p2pnode.inference.phase import Phase
+from p2pnode.inference.questions import Questions
+from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
+from p2pnode.inference.session import Session
+from p2pnode.sansio import NodeId, Rng
+
+
+class Parts:
+    """The parts of one answer, composed.
+
+    Attributes:
+        number: Its name on this node.
+        request: What was asked.
+        phase: Where it stands.
+        began: When it was asked.
+        reason: Why it is broken, or has ended.
+        counters: What happened to it.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        request: GenerationRequest,
+        model: ModelInfo,
+        node_id: NodeId,
+        config: InferenceConfig,
+        planner: Planner,
+        trust: TrustBook,
+        rng: Rng,
+        calibration: int,
+        now: float,
+    ) -> None:
+        self.number = number
+        self.request = request
+        self.phase = Phase.PLANNING
+        self.began = now
+        self.reason = ""
+        self.counters: Counter[str] = Counter()
+        self._config = config
+        key = int.from_bytes(rng.randbytes(8), "big")
+        self._session = Session(request, model, key, config.prefill_chunk, now)
+        cover = Cover(request, config, node_id, calibration)
+        self._chain = Chain(self._session, cover, model, node_id, rng)
+        self._patience = Patience(config, request.wait, now)
+        self._pace = Pace(config)
+        self._faults = Faults(config, trust, node_id)
+        self._questions = Questions(number, request, planner, self._chain)
+
+    # What faces show
+
+    @property
+    def session(self) -> int:
+        """Names it to its stages."""
+        return self._session.key
+
+    @property
+    def tokens(self) -> list[int]:
+        return self._session.tokens
+
+    @property
+    def codings(self) -> int:
+        return self._session.codings
+
+    @property
+    def first_token_at(self) -> float | None:
+        return self._session.first_token_at
+
+    @property
+    def last_token_at(self) -> float | None:
+        return self._session.last_token_at
+
+    @property
+    def epoch(self) -> int:
+        return self._chain.epoch
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        return self._chain.legs
+
+    @property
+    def activations(self) -> str:
+        """How its hidden states may travel."""
+        return self._chain.cover.activations
+
+    @property
+    def deadline(self) -> float | None:
+        return self._patience.deadline

@@ -1,0 +1,75 @@
+"""Asking for peers: at once where that is brief, else by an event and its answer.
+
+Invariants: at most one question is open; an answer to any other is of no more use. While PLANNING
+an open question is for lost legs, while RUNNING for somebody better than a slow one; in the other
+phases none is open.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from p2pnode.inference.chain import Chain
+from p2pnode.inference.cover import Covered, CoverTask
+from p2pnode.inference.events import PlanRequested
+from p2pnode.inference.request import GenerationRequest, Planner
+from p2pnode.scheduler.chain import NoCover
+from p2pnode.scheduler.standing import Standing
+
+Answered: TypeAlias = Callable[[Covered | NoCover, float], None]
+
+
+class Questions:
+    """The questions for peers of one answer."""
+
+    def __init__(
+        self, generation: int, request: GenerationRequest, planner: Planner, chain: Chain
+    ) -> None:
+        self._generation = generation
+        self._request = request
+        self._planner = planner
+        self._chain = chain
+        self._ticket = 0
+        self._answered: Answered | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._answered is not None
+
+    def drop(self) -> None:
+        """Whatever was asked, the answer would be about another chain."""
+        self._answered = None
+
+    def ask(
+        self,
+        standings: tuple[Standing, ...],
+        lost: frozenset[int],
+        answered: Answered,
+        now: float,
+    ) -> PlanRequested | None:
+        """Ask who may take the place of ``lost`` legs, by the first of ``standings`` that helps.
+
+        ``answered`` is called at once; or later, where an event is returned.
+        """
+        self._ticket += 1
+        self._answered = None
+        task = CoverTask(
+            tuple(self._planner.view(self._request, standing, now) for standing in standings),
+            self._chain.legs,
+            lost,
+            tuple(self._chain.path),
+            bool(self._chain.cover.calibration),
+        )
+        if task.is_brief:
+            answered(task(), now)
+            return None
+        self._answered = answered
+        return PlanRequested(self._generation, self._ticket, task)
+
+    def take(self, ticket: int, result: Covered | NoCover, now: float) -> bool:
+        """Take an answer; False when nobody waits for it any more."""
+        answered = self._answered
+        if ticket != self._ticket or answered is None:
+            return False
+        self._answered = None
+        answered(result, now)
+        return True

@@ -1,0 +1,99 @@
+"""The tokens of one answer: what was asked, what was sent into the chain, what is wanted next.
+
+Ignorant of peers. Whatever happens to the chain, a token that was accepted here stays as it is.
+
+Invariants, in every phase: ``sent`` covers all positions below ``wanted`` without a gap, and its
+batches never change; ``wanted`` is the prompt's length plus that of ``tokens``, and the inbox hands
+out no position below it; ``first_token_at`` is None exactly while ``tokens`` is empty.
+"""
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.inference.activations import Batch, Inbox, token_batch, token_of_untrusted
+from p2pnode.inference.request import GenerationRequest
+from p2pnode.wire.dtypes import DType
+
+_TOKEN_WIDTH = 4
+
+
+class Session:
+    """One answer as its requester knows it.
+
+    Attributes:
+        key: Names it to the stages; 64 bits.
+        tokens: The answer so far.
+        codings: Mask of the codings that its states were sent in so far.
+        sent: Every batch of tokens that goes into the first stage, oldest first.
+        sent_at: When the newest of them left.
+        inbox: What the last stage answers.
+        first_token_at: When the answer began.
+        last_token_at: When its newest token came.
+    """
+
+    def __init__(
+        self, request: GenerationRequest, model: ModelInfo, key: int, chunk: int, now: float
+    ) -> None:
+        """Cut the prompt into batches of ``chunk`` tokens."""
+        self.key = key
+        self.request = request
+        self.vocab_size = model.vocab_size
+        self.tokens: list[int] = []
+        self.codings = 0
+        self.sent: list[Batch] = []
+        self.sent_at = now
+        self.inbox = Inbox(_TOKEN_WIDTH, frozenset({int(DType.I8)}), request.positions + 1)
+        self.first_token_at: float | None = None
+        self.last_token_at: float | None = None
+        prompt = request.prompt
+        for start in range(0, len(prompt), chunk):
+            self.sent.append(token_batch(prompt[start : start + chunk], start))
+
+    @property
+    def wanted(self) -> int:
+        """Position of the next token to come."""
+        return len(self.request.prompt) + len(self.tokens)
+
+    @property
+    def end(self) -> int:
+        """Everything below this position has been sent, or is about to be."""
+        return self.sent[-1].end
+
+    def batches_from(self, position: int) -> list[Batch]:
+        """Return what a first stage lacks that holds all below ``position``."""
+        return [batch for batch in self.sent if batch.start >= position]
+
+    def take_untrusted(self) -> Batch | None:
+        """Return the batch with the token that is wanted, if it is here.
+
+        Raises:
+            RemoteProtocolError: No last stage may say this.
+        """
+        batch = self.inbox.take_batch()
+        if batch is not None:
+            token = token_of_untrusted(batch)
+            if token >= self.vocab_size:
+                raise RemoteProtocolError(f"token {token} of {self.vocab_size}")
+        return batch
+
+    def accept(self, batch: Batch, now: float) -> int:
+        """Take the token that was wanted, out of :meth:`take_untrusted`; return it."""
+        token = token_of_untrusted(batch)
+        self.tokens.append(token)
+        self.codings |= batch.codings
+        self.last_token_at = now
+        self.first_token_at = now if self.first_token_at is None else self.first_token_at
+        return token
+
+    def follow(self, token: int, position: int, now: float) -> Batch:
+        """Return the next batch to feed: the token just accepted, at its ``position``."""
+        following = token_batch((token,), position)
+        self.sent.append(following)
+        self.sent_at = now
+        return following
+
+    @property
+    def over(self) -> str:
+        """Why it is complete: ``eos`` or ``length``; empty while it is not."""
+        if self.tokens and self.tokens[-1] in self.request.stop:
+            return "eos"
+        return "length" if len(self.tokens) >= self.request.max_tokens else ""

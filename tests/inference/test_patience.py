@@ -1,0 +1,567 @@
+"""Waiting as long as the work takes, and no longer; who broke an answer, and how it ends."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import UnionType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from p2pnode.engine.base import Sampling
+from p2pnode.engine.random_model import random_model
+from p2pnode.errors import LocalProtocolError
+from p2pnode.inference.activations import Batch, token_batch
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.control import control_frame
+from p2pnode.inference.distrust import BriefDistrust
+from p2pnode.inference.events import (
+    ChainBroken,
+    ChainRepaired,
+    GenerationFailed,
+    GenerationFinished,
+    InferenceEvent,
+    SendFrame,
+)
+from p2pnode.inference.generation import Generation
+from p2pnode.inference.messages import Failed, Opened, from_body_untrusted, to_body
+from p2pnode.inference.phase import Evidence
+from p2pnode.inference.request import GenerationRequest
+from p2pnode.inference.work import Computed, Forward, Work, WorkFailed, WorkResult
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.offences import Offence
+from p2pnode.scheduler.standing import Standing
+from p2pnode.testing.frames import Behaviour, FrameNetwork, node_id
+from p2pnode.wire.messages import parse_sync_untrusted
+from p2pnode.wire.states import Rung, encode_states
+from p2pnode.wire.vframe import MessageType
+
+A, B, C, EVIL, SPARE, TAIL = (node_id(name) for name in ("a", "b", "c", "evil", "spare", "tail"))
+D_MODEL = 32
+PROMPT = tuple(range(3, 43))
+TOKENS = 12
+MOST = InferenceConfig().give_up + 10
+"""Seconds in which an answer in which nothing moves is over, whatever its peers do."""
+
+
+class Book(BriefDistrust):
+    """Remembers all it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(5.0)
+        self.noted: list[tuple[NodeId, Offence, str, float]] = []
+        self.good: dict[NodeId, int] = {}
+        self.speeds: dict[NodeId, float] = {}
+
+    def note(
+        self, peer: NodeId, offence: Offence, evidence: str, now: float, *, share: float = 1.0
+    ) -> None:
+        super().note(peer, offence, evidence, now, share=share)
+        self.noted.append((peer, offence, evidence, share))
+
+    def served(self, peer: NodeId, tokens: int, now: float) -> None:
+        self.good[peer] = self.good.get(peer, 0) + tokens
+
+    def observed(self, peer: NodeId, layer_us: float, now: float) -> None:
+        self.speeds[peer] = layer_us
+
+    def offences(self, peer: NodeId) -> set[Offence]:
+        return {offence for one, offence, _, _ in self.noted if one == peer}
+
+
+class Story:
+    """A chain a, evil, c, with b to take over from evil; evil is asked first."""
+
+    def __init__(
+        self, seed: int = 1, evil: range = range(2, 4), more: Mapping[str, range] | None = None
+    ) -> None:
+        held = {A: range(2), EVIL: evil, B: range(2, 4), C: range(4, 6)}
+        held |= {node_id(name): layers for name, layers in (more or {}).items()}
+        engines = {
+            peer: random_model(5, n_layers=6, layers=layers) for peer, layers in held.items()
+        }
+        self.books: list[Book] = []
+        config = InferenceConfig(prefill_chunk=16)
+        self.network = FrameNetwork(seed, engines, config, trust=self._book)
+        self.book = self.books[0]
+        self.number = 0
+
+    def _book(self) -> Book:
+        self.books.append(Book())
+        return self.books[-1]
+
+    def ask(self, max_tokens: int = TOKENS, seconds: float = 120.0) -> float:
+        """Answer; return the seconds it took."""
+        request = GenerationRequest(PROMPT, max_tokens, Sampling(), frozenset())
+        began = self.network.now
+        self.number = self.network.generate(A, request)
+        self.network.run(seconds)
+        ends = GenerationFinished | GenerationFailed
+        return (
+            next(at for at, _, event in reversed(self.network.events) if isinstance(event, ends))
+            - began
+        )
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.network.tokens(A, self.number)
+
+    @property
+    def generation(self) -> Generation:
+        return self.network.cores[A].generations()[-1]
+
+    @property
+    def chain(self) -> list[str]:
+        return [leg.run.name for leg in self.generation.legs]
+
+    def all_of(self, kind: type | UnionType) -> list[Any]:
+        return [event for _, _, event in self.network.events if isinstance(event, kind)]
+
+
+def right(max_tokens: int = TOKENS) -> list[int]:
+    story = Story()
+    story.ask(max_tokens)
+    return story.tokens
+
+
+# What hostile engines do
+
+
+def silent(work: Work, result: WorkResult) -> tuple[float, WorkResult] | None:
+    return None
+
+
+def failing(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
+    return 0.0, WorkFailed("no")
+
+
+def slow(seconds: float) -> Behaviour:
+    return lambda work, result: (seconds, result)
+
+
+def filled_with(value: float) -> Behaviour:
+    def fill(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
+        if not isinstance(work, Forward) or not isinstance(result, Computed):
+            return 0.0, result
+        batches = []
+        for one in work.batches:
+            rows = np.full((one.rows, D_MODEL), value, np.float32)
+            batches.append(Batch(one.start, one.rows, (encode_states(rows, Rung.F32),)))
+        return 0.0, Computed(tuple(batches), 1)
+
+    return fill
+
+
+def impossible(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
+    if not isinstance(work, Forward):
+        return 0.0, result
+    wanted = [one for one in work.batches if one.end >= work.sample_from]
+    return 0.0, Computed(tuple(token_batch((4_000_000_000,), one.end) for one in wanted), 1)
+
+
+# A replay takes what it takes
+
+
+@pytest.mark.parametrize("row_seconds", [0.005, 0.05, 0.2, 1.0])
+def test_a_replay_is_waited_for_and_never_begun_anew(row_seconds: float) -> None:
+    story = Story(more={"spare": range(2, 4)})
+    network = story.network
+    del network.roster.holders[EVIL], network.roster.holders[B]
+    network.behaviours[SPARE] = lambda work, result: (
+        row_seconds * sum(one.rows for one in getattr(work, "batches", ())),
+        result,
+    )
+    network.roster.costs[SPARE] = row_seconds * 1e6 / 2
+    network.roster.holders[B] = range(2, 4)
+    del network.roster.holders[SPARE]
+
+    def strike(event: object) -> None:
+        if len(story.network.tokens(A, 1)) == 5:
+            network.roster.holders[SPARE] = range(2, 4)
+            network.kill(B)
+
+    network.on_token = strike
+    story.ask(seconds=400)
+    assert story.tokens == right()
+    assert len(story.all_of(ChainRepaired)) == 1
+    computed = network.cores[SPARE].all_counters()
+    assert computed["activation received twice"] == 0
+    assert story.generation.epoch <= 2 + 45 * row_seconds / InferenceConfig().stall_after
+
+
+def test_a_slow_but_honest_machine_nobody_promised_for_is_looked_at_and_kept() -> None:
+    story = Story()
+    network = story.network
+    del network.roster.holders[EVIL]
+    network.behaviours[B] = slow(4.0)  # a job; nobody said what it costs
+    story.ask(seconds=200)
+    assert story.tokens == right()
+    assert not story.all_of(ChainBroken)
+
+
+# Whoever breaks an answer is named, and dropped
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "offence"),
+    [
+        (silent, Offence.STALLED),
+        (failing, Offence.FAILED),
+        (filled_with(float("nan")), Offence.NOT_FINITE),
+        (filled_with(1e6), Offence.NOT_FINITE),
+    ],
+    ids=["silent", "failing", "not finite", "huge"],
+)
+def test_a_bad_middle_is_replaced_within_seconds_and_named(
+    behaviour: Behaviour, offence: Offence
+) -> None:
+    story = Story()
+    story.network.behaviours[EVIL] = behaviour
+    took = story.ask()
+    assert story.tokens == right()
+    assert took < 30
+    assert offence in story.book.offences(EVIL)
+    assert story.chain == ["a", "b", "c"]
+    assert not story.book.offences(B)
+    whole = [peer for peer, _, _, share in story.book.noted if share == 1.0]
+    assert set(whole) == {EVIL}
+
+
+def test_a_token_out_of_range_breaks_the_chain_at_once() -> None:
+    story = Story(evil=range(4, 6))
+    story.network.roster.holders = {A: range(2), B: range(2, 4), EVIL: range(4, 6), C: range(4, 6)}
+    story.network.behaviours[EVIL] = impossible
+    assert story.ask() < 2
+    assert story.tokens == right()
+    assert story.book.offences(EVIL) == {Offence.IMPOSSIBLE_TOKEN}
+    assert story.book.good[C] == TOKENS
+
+
+def test_many_silent_identities_are_each_tried_once() -> None:
+    names = [f"evil{number}" for number in range(4)]
+    story = Story(more=dict.fromkeys(names, range(2, 4)))
+    evils = [EVIL, *map(node_id, names)]
+    for evil in evils:
+        story.network.behaviours[evil] = silent
+    roster = story.network.roster
+    roster.costs = dict.fromkeys(story.network.cores, 500.0)
+    roster.holders[B] = roster.holders.pop(B)  # asked last
+    assert story.ask() < 30
+    assert story.tokens == right()
+    assert all(story.generation._faults.times[evil] == 1 for evil in evils)
+
+
+def test_stages_that_do_not_answer_are_passed_over_together() -> None:
+    story = Story(more={"tail": range(4, 6)})
+    network = story.network
+    holders = network.roster.holders
+    holders[C] = holders.pop(C)  # tail is asked before c
+    for dead in (EVIL, TAIL):
+        network.cores[dead].receive_frame_untrusted = lambda *_: None  # type: ignore[method-assign]
+    assert story.ask() < InferenceConfig().open_timeout + 1
+    assert story.tokens == right()
+    assert story.book.offences(EVIL) == story.book.offences(TAIL) == {Offence.SILENT}
+
+
+def test_the_only_holder_that_fails_again_and_again_ends_the_answer() -> None:
+    story = Story()
+    del story.network.roster.holders[B]
+    story.network.behaviours[EVIL] = failing
+    assert story.ask() < MOST
+    [failed] = story.all_of(GenerationFailed)
+    assert "evil" in failed.reason
+    assert "times" in failed.reason
+    assert len(story.all_of(ChainBroken)) <= 10
+    assert not any(core.stages() for core in story.network.cores.values())
+
+
+def test_where_nothing_moves_an_answer_fails_in_time() -> None:
+    story = Story()
+    for peer in (EVIL, B):
+        story.network.behaviours[peer] = silent
+    assert story.ask() < MOST
+    [failed] = story.all_of(GenerationFailed)
+    assert "evil" in failed.reason
+
+
+def test_good_conduct_is_told() -> None:
+    story = Story()
+    story.ask()
+    assert story.book.good == {EVIL: TOKENS, C: TOKENS}
+
+
+# Word against word
+
+
+def test_who_accuses_twice_goes_as_well() -> None:
+    """C says of everybody before it that they sent no numbers."""
+    story = Story(more={"spare": range(2, 4), "tail": range(4, 6)})
+    network = story.network
+
+    def accuse(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
+        return 0.0, WorkFailed("not finite", is_input_bad=True)
+
+    network.behaviours[C] = accuse
+    story.ask()
+    assert story.tokens == right()
+    assert story.chain[-1] == "tail"
+    assert len(story.all_of(ChainRepaired)) <= 2
+
+
+def test_an_accusation_of_ourselves_is_a_lie() -> None:
+    story = Story()
+    network = story.network
+
+    def accuse(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
+        return 0.0, WorkFailed("not finite", is_input_bad=True)
+
+    network.behaviours[EVIL] = accuse
+    story.ask()
+    assert story.tokens == right()
+    assert story.book.offences(EVIL) == {Offence.FAILED}
+
+
+def test_an_accusation_of_nobody_near_is_passed_over() -> None:
+    story = Story()
+    network = story.network
+    number = network.generate(A, GenerationRequest(PROMPT, TOKENS, Sampling(), frozenset()))
+    network.run(0.03)
+    generation = network.cores[A].generations()[0]
+    leg = generation.legs[1]
+    lie = Failed(generation.session, generation.epoch, leg.number, SPARE, "a lie")
+    network.cores[A].receive_frame_untrusted(control_frame(lie, network.space), EVIL, network.now)
+    network.run(10)
+    assert network.tokens(A, number) == right()
+    assert not story.book.noted
+
+
+# Promises of speed
+
+
+def test_a_stage_far_slower_than_promised_is_replaced_in_mid_answer() -> None:
+    story = Story()
+    network = story.network
+    network.roster.costs = dict.fromkeys((A, EVIL, B, C), 500.0)
+    network.behaviours[EVIL] = slow(2.8)
+    took = story.ask(40)
+    assert story.tokens == right(40)
+    assert took < 6 * 2.8
+    assert story.chain == ["a", "b", "c"]
+    said = [
+        text for _, offence, text, _ in story.book.noted if offence is Offence.SLOWER_THAN_PROMISED
+    ]
+    assert said == ["promised 1 ms, took 2.8 s a token"]
+    assert story.book.speeds[EVIL] == pytest.approx(1.4e6, rel=0.05)
+
+
+@pytest.mark.parametrize("where", [0, 2])
+def test_the_slow_one_is_found_wherever_it_stands(where: int) -> None:
+    layers = range(2 * where, 2 * where + 2)
+    honest = A if where == 0 else C
+    me = node_id("me")
+    story = Story(evil=layers, more={"me": range(5, 6)})
+    network = story.network
+    network.roster.holders = {EVIL: layers, A: range(2), B: range(2, 4), C: range(4, 6)}
+    network.roster.costs = dict.fromkeys((A, EVIL, B, C), 500.0)
+    network.behaviours[EVIL] = slow(2.8)
+    number = network.generate(me, GenerationRequest(PROMPT, 40, Sampling(), frozenset()))
+    network.run(60)
+    assert network.tokens(me, number) == right(40)
+    book = story.books[list(network.cores).index(me)]
+    assert {peer for peer, *_ in book.noted} == {EVIL}
+    assert honest in {leg.run.peer for leg in network.cores[me].generations()[0].legs}
+
+
+def test_a_busy_moment_throws_nobody_out() -> None:
+    story = Story()
+    network = story.network
+    network.roster.costs = dict.fromkeys((A, EVIL, B, C), 500.0)
+    jobs: list[int] = []
+
+    def hiccup(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
+        jobs.append(1)
+        return (0.9 if 8 <= len(jobs) < 11 else 0.0), result
+
+    network.behaviours[EVIL] = hiccup
+    story.ask(30)
+    assert story.tokens == right(30)
+    assert not story.all_of(ChainBroken)
+    assert not story.book.noted
+
+
+def test_a_slow_stage_that_nobody_betters_is_kept() -> None:
+    story = Story()
+    network = story.network
+    del network.roster.holders[B]
+    network.roster.costs = dict.fromkeys((A, EVIL, C), 500.0)
+    network.behaviours[EVIL] = slow(1.5)
+    story.ask(30, seconds=200)
+    assert story.tokens == right(30)
+    assert not story.all_of(ChainBroken)
+    assert story.generation.counters["slow stage kept: nobody better"]
+
+
+# Plans that take long
+
+
+def test_a_plan_may_be_made_elsewhere() -> None:
+    story = Story(more={"tail": range(4, 6)})
+    network = story.network
+    network.roster.brief = False
+    network.on_token = lambda event: network.kill(C) if event.position == len(PROMPT) + 4 else None
+    story.ask()
+    assert story.tokens == right()
+    assert story.chain[-1] == "tail"
+
+
+def test_a_plan_for_a_chain_that_is_no_more_is_ignored() -> None:
+    story = Story(more={"tail": range(4, 6)})
+    network = story.network
+    network.roster.brief = False
+    network.planning = 0.5
+
+    def strike(event: Any) -> None:
+        if event.position == len(PROMPT) + 4:
+            network.kill(EVIL, noticed_after=0.01)
+            network.kill(C, noticed_after=0.2)
+
+    network.on_token = strike
+    story.ask()
+    assert story.tokens == right()
+    assert story.generation.counters["plan of an older moment"] == 1
+
+
+def test_an_answer_whose_plan_never_comes_ends() -> None:
+    story = Story()
+    story.network.roster.brief = False
+    story.network.planning = 1e6
+    assert story.ask() < MOST
+    assert story.all_of(GenerationFailed)
+
+
+# Tables and words
+
+
+def test_a_move_that_makes_no_sense_is_our_own_mistake() -> None:
+    story = Story()
+    story.ask()
+    with pytest.raises(LocalProtocolError, match="ENDED"):
+        story.generation._move(Evidence.LOST)
+
+
+def test_an_older_stage_says_nothing_of_what_it_computed() -> None:
+    body = to_body(Opened(1, 2, 3, 44))
+    assert "computed" not in body
+    assert from_body_untrusted(body) == Opened(1, 2, 3, 44)
+    assert from_body_untrusted(to_body(Opened(1, 2, 3, 44, 40))) == Opened(1, 2, 3, 44, 40)
+
+
+def without_computed(network: FrameNetwork, peer: NodeId) -> None:
+    """Make ``peer`` a stage of the revision before: it says nothing of what it computed."""
+    core = network.cores[peer]
+    taken = core.take_events
+
+    def take() -> list[InferenceEvent]:
+        events = taken()
+        for index, event in enumerate(events):
+            if isinstance(event, SendFrame) and event.frame.type is MessageType.SYNC:
+                message = from_body_untrusted(parse_sync_untrusted(event.frame))
+                if isinstance(message, Opened):
+                    older = replace(message, computed=None)
+                    events[index] = SendFrame(event.peer, control_frame(older, network.space))
+        return events
+
+    core.take_events = take  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("token", range(0, TOKENS, 3))
+def test_stages_of_the_last_revision_are_repaired_as_before(token: int) -> None:
+    story = Story(more={"spare": range(2, 4)})
+    network = story.network
+    for peer in (EVIL, C, SPARE, B):
+        without_computed(network, peer)
+    network.on_token = lambda event: (
+        network.kill(EVIL) if event.position == len(PROMPT) + token else None
+    )
+    story.ask()
+    assert story.tokens == right()
+
+
+# Any story
+
+
+ENGINES: Mapping[str, Callable[[], Behaviour]] = {
+    "honest": lambda: slow(0.0),
+    "silent": lambda: silent,
+    "failing": lambda: failing,
+    "not finite": lambda: filled_with(float("nan")),
+    "slow": lambda: slow(1.5),
+    "late": lambda: slow(4.0),
+}
+MISHAPS = st.tuples(
+    st.floats(0.0, 8.0),
+    st.sampled_from((B, C, EVIL, SPARE, TAIL)),
+    st.sampled_from(("lost", "closed", "killed")),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.fixed_dictionaries({peer: st.sampled_from(sorted(ENGINES)) for peer in (EVIL, SPARE, TAIL)}),
+    st.lists(MISHAPS, max_size=6),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+def test_any_story_ends_in_time_and_never_with_another_token(
+    engines: dict[NodeId, str],
+    mishaps: list[tuple[float, NodeId, str]],
+    brief: bool,
+    seed: int,
+) -> None:
+    story = Story(seed, more={"spare": range(2, 4), "tail": range(4, 6)})
+    network = story.network
+    network.roster.brief = brief
+    for peer, kind in engines.items():
+        network.behaviours[peer] = ENGINES[kind]()
+    for at, peer, kind in mishaps:
+        network._plan(at, mishap(network, peer, kind))
+    request = GenerationRequest(PROMPT, TOKENS, Sampling(), frozenset())
+    story.number = network.generate(A, request)
+    moved, shown = network.now, 0
+    while not story.all_of(GenerationFinished | GenerationFailed):
+        network.run(1.0)
+        if len(story.tokens) > shown:
+            moved, shown = network.now, len(story.tokens)
+        assert network.now - moved <= 2 * MOST, "nothing moves, and nothing ends"
+    expected = right()
+    assert story.tokens == expected[: len(story.tokens)]
+    if story.all_of(GenerationFinished):
+        assert story.tokens == expected
+    # A close that overtakes its order leaves a stage that nobody uses.
+    network.run(InferenceConfig().unused_after + 1)
+    living = [peer for peer in network.cores if peer not in network.roster.dead]
+    assert not any(network.cores[peer].stages() for peer in living)
+
+
+def mishap(network: FrameNetwork, peer: NodeId, kind: str) -> Callable[[], None]:
+    def happen() -> None:
+        if peer in network.roster.dead:
+            return
+        if kind == "killed":
+            network.kill(peer)
+            return
+        offence = Offence.CLOSED if kind == "closed" else Offence.LOST
+        for one in (A, B, C):
+            if one not in network.roster.dead and one != peer:
+                network.cores[one].peer_lost(peer, kind, network.now, offence)
+                network._collect(one)
+
+    return happen
+
+
+def test_a_standing_is_what_plans_go_by() -> None:
+    book = BriefDistrust(5.0)
+    book.note(B, Offence.LOST, "silent for 1.0 s", 0.0)
+    assert book.standing(4.0) == Standing(excluded={B: "was lost a moment ago: silent for 1.0 s"})
+    assert book.standing(6.0) == Standing()

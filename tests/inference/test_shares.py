@@ -1,0 +1,390 @@
+"""What one requester may have of a stage: everything alone, a share beside others."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from random import Random
+
+import pytest
+from hypothesis import given, strategies as st
+
+from p2pnode.engine.base import Engine
+from p2pnode.engine.random_model import random_model
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.inference.activations import to_frames, token_batch
+from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.control import control_frame
+from p2pnode.inference.core import Inference
+from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
+from p2pnode.inference.memory import stage_bytes
+from p2pnode.inference.messages import (
+    Close,
+    Control,
+    Edge,
+    Failed,
+    Open,
+    Opened,
+    Refused,
+    Resume,
+    from_body_untrusted,
+)
+from p2pnode.inference.shares import Shares
+from p2pnode.inference.work import Forward, run_work
+from p2pnode.sansio import NodeId
+from p2pnode.testing.frames import Roster, node_id
+from p2pnode.wire.messages import parse_sync_untrusted
+from p2pnode.wire.vframe import MessageType
+
+US, HOG, OTHER, THIRD = (node_id(name) for name in ("us", "hog", "other", "third"))
+POSITIONS = 200
+
+
+class Host:
+    """One node that serves two layers, and all that it says."""
+
+    def __init__(self, sessions: int = 4, kv_sessions: float = 100.0, **config: float) -> None:
+        self.engine: Engine = random_model(5, n_layers=2)
+        self.under_way: dict[NodeId, int] = {}
+        made = replace(InferenceConfig(), max_sessions=sessions, **config)  # type: ignore[arg-type]
+        self.core = Inference(
+            made, US, Roster(), Random(1), queued=lambda peer: self.under_way.get(peer, 0)
+        )
+        self.core.use_model(self.engine.info)
+        needed = stage_bytes(self.engine.info, 1, POSITIONS)
+        self.core.serve(self.engine.layers, int(kv_sessions * needed))
+        self.said: list[tuple[NodeId, Control]] = []
+        self.jobs: list[ComputeRequested] = []
+        self.sent: list[SendFrame] = []
+        self.now = 0.0
+
+    @property
+    def space(self) -> int:
+        return self.engine.info.space_hash32
+
+    def tell(self, source: NodeId, message: Control) -> None:
+        self.core.receive_frame_untrusted(control_frame(message, self.space), source, self.now)
+        self.take()
+
+    def open(self, requester: NodeId, session: int, down: NodeId = THIRD, epoch: int = 0) -> None:
+        up, following = Edge(requester, session), Edge(down, 1000 + session)
+        order = Open(session, epoch, 1, range(1), POSITIONS, up, following, "f16", None, 0)
+        self.tell(requester, order)
+
+    def feed(self, requester: NodeId, session: int, rows: int = 3, start: int = 0) -> None:
+        for frame in to_frames(token_batch((7,) * rows, start), session, self.space):
+            self.core.receive_frame_untrusted(frame, requester, self.now)
+        self.take()
+
+    def wait(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (due := self.core.next_timeout()) is not None and due <= end:
+            assert due >= self.now or due > 0
+            self.now = max(self.now, due)
+            self.core.handle_timeout(self.now)
+            self.take()
+        self.now = end
+
+    def compute(self) -> None:
+        """Do the oldest job."""
+        job = self.jobs.pop(0)
+        result = run_work(self.engine, job.work, lambda: 0.0)
+        self.core.compute_finished(job.job, result, self.now)
+        self.take()
+
+    def take(self) -> None:
+        for event in self.core.take_events():
+            self._take(event)
+
+    def _take(self, event: InferenceEvent) -> None:
+        if isinstance(event, ComputeRequested) and isinstance(event.work, Forward):
+            self.jobs.append(event)
+        elif isinstance(event, SendFrame) and event.frame.type is MessageType.SYNC:
+            message = from_body_untrusted(parse_sync_untrusted(event.frame))
+            assert message is not None
+            self.said.append((event.peer, message))
+        elif isinstance(event, SendFrame):
+            self.sent.append(event)
+
+    def heard(self, peer: NodeId, kind: type) -> list[Control]:
+        return [message for one, message in self.said if one == peer and isinstance(message, kind)]
+
+    def held(self, requester: NodeId) -> int:
+        return sum(stage.requester == requester for stage in self.core.stages())
+
+
+# Sessions and memory
+
+
+def test_one_requester_alone_may_have_everything() -> None:
+    host = Host(sessions=4)
+    for session in range(4):
+        host.open(HOG, session)
+    assert host.held(HOG) == 4
+
+
+@pytest.mark.parametrize("sessions", [4, 100])
+def test_who_has_more_than_its_share_gives_way_when_others_ask(sessions: int) -> None:
+    host = Host(sessions=sessions, kv_sessions=4)
+    for session in range(4):
+        host.open(HOG, session)
+        host.feed(HOG, session)
+    host.open(OTHER, 10)
+    host.open(OTHER, 11)
+    assert (host.held(HOG), host.held(OTHER)) == (2, 2)
+    gone = [one.session for one in host.heard(HOG, Refused) if isinstance(one, Refused)]
+    assert gone == [3, 2]  # the newest first
+    assert host.core.all_counters()["session refused: share"] == 2
+
+
+def test_what_was_never_used_goes_first() -> None:
+    host = Host(sessions=4)
+    for session in range(4):
+        host.open(HOG, session)
+        if session != 1:
+            host.feed(HOG, session)
+    host.open(OTHER, 10)
+    assert [one.session for one in host.heard(HOG, Refused) if isinstance(one, Refused)] == [1]
+
+
+def test_beyond_its_share_an_order_waits_and_is_answered_when_there_is_room() -> None:
+    host = Host(sessions=4)
+    for session in range(2):
+        host.open(HOG, session)
+        host.open(OTHER, 10 + session)
+    host.open(HOG, 2)
+    assert len(host.heard(HOG, Opened)) == 2
+    assert not host.heard(HOG, Refused)
+    assert host.core.all_counters()["order waits for room"] == 1
+    host.wait(0.5)
+    host.tell(OTHER, Close(10, 0))
+    assert len(host.heard(HOG, Opened)) == 3
+
+
+def test_an_order_that_waits_in_vain_is_refused_before_its_requester_has_gone() -> None:
+    host = Host(sessions=4)
+    for session in range(2):
+        host.open(HOG, session)
+        host.open(OTHER, 10 + session)
+    host.open(HOG, 2)
+    host.wait(InferenceConfig().open_timeout - 0.1)
+    [refused] = host.heard(HOG, Refused)
+    assert isinstance(refused, Refused)
+    assert refused.code == "sessions"
+
+
+def test_a_closed_or_departed_requester_waits_for_nothing() -> None:
+    host = Host(sessions=1)
+    host.open(HOG, 0)
+    host.open(HOG, 1)
+    host.tell(HOG, Close(1, 0))
+    host.open(HOG, 2)
+    host.core.peer_gone(HOG)
+    host.open(OTHER, 5)
+    host.wait(3)
+    assert host.held(HOG) == 0
+    assert host.held(OTHER) == 1
+
+
+def test_orders_that_wait_are_bounded_and_more_of_one_requester_are_refused_at_once() -> None:
+    host = Host(sessions=2, max_waiting=16)
+    host.open(HOG, 0)
+    host.open(HOG, 1)
+    for session in range(2, 40):
+        host.open(HOG, session)
+    assert len(host.core._host._admission.waiting) == 2
+    assert len(host.heard(HOG, Refused)) == 36
+
+
+def test_what_nobody_uses_is_freed_in_seconds() -> None:
+    host = Host(sessions=64)
+    for session in range(64):
+        host.open(HOG, session)
+    host.wait(InferenceConfig().unused_after + 0.1)
+    assert not host.core.stages()
+    assert host.core.all_counters()["session freed: never used"] == 64
+
+
+def test_the_ad_says_what_another_could_have() -> None:
+    host = Host(sessions=64, kv_sessions=4)
+    for session in range(4):
+        host.open(HOG, session)
+    assert host.core.kv_spoken_for <= host.core.kv_used / 2 + 1
+
+
+def test_an_order_larger_than_the_node_is_refused_at_once() -> None:
+    host = Host(kv_sessions=0.5)
+    host.open(HOG, 0)
+    [refused] = host.heard(HOG, Refused)
+    assert isinstance(refused, Refused)
+    assert refused.code == "memory"
+
+
+@dataclass(frozen=True)
+class Held:
+    requester: NodeId
+    kv_bytes: int
+    is_used: bool
+    admitted_at: float
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((HOG, OTHER, THIRD)), st.integers(1, 50), st.booleans())),
+    st.integers(1, 60),
+)
+def test_nobody_within_its_share_gives_way(
+    sessions: list[tuple[NodeId, int, bool]], needed: int
+) -> None:
+    total, most = 100, 12
+    held = [Held(one, size, used, float(at)) for at, (one, size, used) in enumerate(sessions)]
+    while sum(one.kv_bytes for one in held) > total or len(held) > most:
+        held.pop()
+    going = Shares(held, total, most).give_way(US, needed)
+    requesters = {US, *(one.requester for one in held)}
+    left = [one for one in held if going is None or one not in going]
+    if going is None:
+        return
+    assert sum(one.kv_bytes for one in left) + needed <= total
+    assert len(left) < most
+    for peer in requesters:
+        lost = [one for one in going if one.requester == peer]
+        before = sum(one.kv_bytes for one in held if one.requester == peer)
+        count = sum(one.requester == peer for one in held)
+        if before <= total / len(requesters) and count <= max(1, most // len(requesters)):
+            assert not lost
+
+
+# The engine
+
+
+def jobs_in_order(host: Host) -> Iterator[NodeId]:
+    while host.jobs:
+        work = host.jobs[0].work
+        assert isinstance(work, Forward)
+        yield NodeId(bytes(work.session[:32]))
+        host.compute()
+
+
+def test_requesters_take_turns_at_the_engine() -> None:
+    host = Host(sessions=64)
+    for session in range(8):
+        host.open(HOG, session)
+        host.feed(HOG, session)
+    host.open(OTHER, 20)
+    host.feed(OTHER, 20)
+    assert len(host.jobs) == InferenceConfig().engine_ahead
+    assert list(jobs_in_order(host)).index(OTHER) <= InferenceConfig().engine_ahead + 1
+
+
+def test_a_closed_session_leaves_the_engine_to_others() -> None:
+    host = Host(sessions=64)
+    for session in range(6):
+        host.open(HOG, session)
+        host.feed(HOG, session)
+    for session in range(5):
+        host.tell(HOG, Close(session, 0))
+    assert any(
+        job.work.session[32:40] == (5).to_bytes(8, "big")
+        for job in host.jobs
+        if isinstance(job.work, Forward)
+    )
+
+
+def test_a_job_has_so_many_rows_at_most() -> None:
+    host = Host(job_rows=8)
+    host.open(HOG, 0)
+    host.feed(HOG, 0, rows=3)
+    for start in range(3, 30, 3):
+        host.feed(HOG, 0, 3, start)
+    while host.jobs:
+        work = host.jobs[0].work
+        assert isinstance(work, Forward)
+        assert sum(batch.rows for batch in work.batches) <= 8
+        host.compute()
+    assert host.core.stages()[0].computed == 30
+
+
+def test_what_waits_to_be_computed_is_bounded_and_shared() -> None:
+    host = Host(sessions=64, waiting_bytes=400)
+    host.open(HOG, 0)
+    host.open(OTHER, 20)
+    for start in range(0, 90, 3):
+        host.feed(HOG, 0, 3, start)  # 12 bytes each
+        host.feed(OTHER, 20, 3, start)
+    dropped = host.core.all_counters()["activation dropped: too many wait to be computed"]
+    assert dropped > 0
+    waiting = {stage.requester: stage.waiting for stage in host.core.stages()}
+    assert sum(waiting.values()) <= 400 + 24
+    assert abs(waiting[HOG] - waiting[OTHER]) <= 24
+
+
+# A look does not undo what waits
+
+
+def test_a_re_opening_in_place_keeps_what_waits_and_tells_what_is_computed() -> None:
+    host = Host(job_rows=3)
+    host.open(HOG, 0)
+    for start in range(0, 12, 3):
+        host.feed(HOG, 0, 3, start)
+    host.compute()
+    host.open(HOG, 0, epoch=1)
+    [_, opened] = host.heard(HOG, Opened)
+    assert isinstance(opened, Opened)
+    assert (opened.next_position, opened.computed) == (12, 3)
+    while host.jobs:
+        host.compute()
+    assert host.core.stages()[0].computed == 12
+    assert not host.core.all_counters()["activation received twice"]
+
+
+# Replays
+
+
+def replaying(mutes: int) -> Host:
+    """Return a host with 20 batches of 192 bytes, which it may replay."""
+    host = Host(replay_window=1000, replay_total=3000)
+    host.open(HOG, 0)
+    for start in range(0, 60, 3):
+        host.feed(HOG, 0, 3, start)
+    while host.jobs:
+        host.compute()
+    host.sent.clear()
+    for number in range(mutes):
+        host.open(HOG, 0, down=node_id(f"mute{number}"), epoch=1 + number)
+        for _ in range(3):
+            host.tell(HOG, Resume(0, 1 + number, 1, 0))
+        for event in host.sent[sum(host.under_way.values()) // 192 :]:
+            host.under_way[event.peer] = host.under_way.get(event.peer, 0) + 192
+    return host
+
+
+def test_a_replay_goes_as_far_as_its_peer_has_room_and_on_when_it_has_more() -> None:
+    host = replaying(mutes=1)
+    assert len(host.sent) == 6
+    assert host.core.is_holding_back
+    for _ in range(100):
+        host.under_way.clear()
+        host.core.refill()
+        host.take()
+    assert [event.frame.frame_seq for event in host.sent] == [1 + at for at in range(0, 60, 3)]
+    assert not host.core.is_holding_back
+
+
+def test_peers_that_take_nothing_cost_a_window_each_and_the_total_together() -> None:
+    host = replaying(mutes=40)
+    assert max(host.under_way.values()) <= 1000 + 192
+    assert sum(host.under_way.values()) <= 3000 + 40 * 192  # to an idle peer one always goes
+    assert host.core.all_counters()["batch held back: its peer has not taken the last"]
+
+
+# What no neighbour may send
+
+
+def test_a_stage_names_who_sent_it_what_is_no_use() -> None:
+    host = Host()
+    host.open(HOG, 0)
+    with pytest.raises(RemoteProtocolError):
+        host.feed(HOG, 0, rows=1, start=POSITIONS)
+    host.take()
+    [failed] = host.heard(HOG, Failed)
+    assert isinstance(failed, Failed)
+    assert failed.culprit == HOG
+    assert not host.core.stages()
