@@ -18,8 +18,8 @@ from p2pnode.node.reach import Reach
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.identity import is_possible
 
-INIT_BYTES = 86
-"""What one call of an unproven address sends: a single INIT of Noise XX."""
+INIT_BYTES = 164
+"""What one call of an unproven address sends: a single INIT of Noise XX, padded as it is."""
 
 LEAST_ANNOUNCEMENT = 190
 """Bytes that an announcement takes at the very least: PTR, SRV, TXT and one address."""
