@@ -109,6 +109,8 @@ class TrustConfig:
             1. Each betrayal that is not forgotten doubles it.
         trial: Patience with strangers as a whole: the pause after a betrayal. Longer than a few
             answers take, or one in every few would be a trial.
+        acquaintance: Seconds for which a stranger must have been known to have part in a trial, as
+            long as a betrayal is not forgotten.
         place: The same for strangers at an address that a betrayal came from.
         slowness_half_life: Seconds in which half of an observed slowness is forgotten and what the
             peer says of itself believed again.
@@ -131,6 +133,7 @@ class TrustConfig:
     pessimism: float = 2.0
     trial: Patience = field(default_factory=lambda: Patience(60.0, 7_200.0, 1_800.0))
     place: Patience = field(default_factory=lambda: Patience(60.0, 7_200.0, 1_800.0))
+    acquaintance: float = 120.0
     slowness_half_life: float = 120.0
     gain: float = 0.25
     hopeless: float = 5.0

@@ -30,7 +30,7 @@ def price_in_trust(
         for peer, price in price_offers(offers, config).items()
     }
     strangers = [o for o in offers if o.peer != us and not standing.is_proven(o.peer)]
-    if not standing.trial:
+    if standing.dues > 1:
         _believe_less(prices, offers, strangers, standing)
     if standing.places:
         for offer in strangers:
@@ -54,13 +54,14 @@ def _observed(peer: NodeId, price: Price, standing: Standing) -> Price:
 def _believe_less(
     prices: dict[NodeId, Price], offers: list[Offer], strangers: list[Offer], standing: Standing
 ) -> None:
-    unknown = {offer.peer for offer in strangers}
     newcomers = {offer.peer for offer in strangers if offer.met >= standing.newcomers_since}
-    believed = [offer for offer in offers if offer.peer not in unknown]
+    unknown = newcomers if standing.trial else {offer.peer for offer in strangers}
+    serving = [offer for offer in offers if offer.alive and offer.layers]
+    believed = [offer for offer in serving if offer.peer not in unknown]
     if not believed:
-        believed = [offer for offer in offers if offer.peer not in newcomers]
+        believed = [offer for offer in serving if offer.peer not in newcomers]
         unknown = newcomers
-    slowest = _slowest([prices[offer.peer] for offer in believed if offer.alive and offer.layers])
+    slowest = _slowest([prices[offer.peer] for offer in believed])
     if slowest is None:
         return
     floor = slowest.times(standing.dues, "")

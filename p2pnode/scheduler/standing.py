@@ -30,9 +30,9 @@ class Standing:
         factors: What the prices of those who offended lately are multiplied by.
         proven: Those who have computed enough of our tokens.
         trial: Whether strangers are believed at their word.
-        dues: What a stranger costs while they are not, in prices of the slowest proven peer.
-        newcomers_since: Strangers met after this moment are the ones not believed where nobody is
-            proven: the unbroken run of betrayals began then.
+        dues: What a stranger costs that is not believed, in prices of the slowest proven peer.
+        newcomers_since: Strangers met after this moment are not believed in a trial either, and
+            least of all outside of one: they may be the last traitor under a fresh key.
         places: What strangers at these addresses are dearer by.
         observed: Speeds measured lately.
         hopeless: Those of the excluded that are not even a last resort.

@@ -7,11 +7,12 @@ some time after that it is dearer than it says.
 
 Keys cost nothing, so distrust of a key alone stops nobody. Whoever has computed enough of our
 tokens is *proven*; everyone else is a *stranger*. Strangers are believed at their word as long as
-none of them betrays us. Each betrayal by any stranger doubles the pause until the next trial, and
-in that pause a promise of a stranger is worth little: fresh keys then bring nothing. The addresses
-that betrayals came from count as well. This is the shuffling of reputation that Friedman and
-Resnick analyse ("The social cost of cheap pseudonyms", 2001): where names are free, newcomers have
-to pay dues; here only after a newcomer has cheated, and only as much as newcomers did lately.
+none of them betrays us. Each betrayal by any stranger doubles the pause until the next trial, a
+trial that is stood halves it, and in that pause a promise of a stranger is worth little; in a trial
+it counts for those only whom we have known for some time. Fresh keys then bring nothing. The
+addresses that betrayals came from count as well. Friedman and Resnick ("The social cost of cheap
+pseudonyms", 2001): where names are free, newcomers have to pay dues; here only after a newcomer has
+cheated, and only as much as newcomers did lately.
 
 An evidence machine: nothing that is noted here can be illegal, only of no more interest.
 """
@@ -136,8 +137,8 @@ class Ledger:
             factors=MappingProxyType(factors),
             proven=frozenset(proven),
             trial=trial,
-            dues=1.0 if trial else config.pessimism * math.exp2(min(level, 20.0)),
-            newcomers_since=math.inf if trial else self._trouble_since,
+            dues=1.0 if level < FORGOTTEN else config.pessimism * math.exp2(min(level, 20.0)),
+            newcomers_since=self._newcomers_since(level, now, trial=trial),
             places=MappingProxyType(self._dear_places(now)),
             observed=MappingProxyType(observed),
             hopeless=MappingProxyType(hopeless),
@@ -154,7 +155,9 @@ class Ledger:
         """When strangers are believed at their word again."""
         return self._trial_from
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many peers have a page. No ``len``: an empty ledger is one nevertheless."""
         return len(self._pages)
 
     def _page(self, peer: NodeId, now: float) -> Page:
@@ -182,11 +185,17 @@ class Ledger:
             del self._places[next(iter(self._places))]
 
     def _kept_faith(self, now: float) -> None:
-        """A stranger has done well: half the pause is enough."""
-        half_life = self._config.trial.half_life
-        self._strangers.add(-1.0, now, half_life)
-        if self._trial_from > now:
-            self._trial_from = now + (self._trial_from - now) / 2
+        """A stranger has stood its trial: half the next pause is enough.
+
+        Whoever is proven during a pause was not taken at its word, and speaks for no stranger.
+        """
+        if now >= self._trial_from:
+            self._strangers.add(-1.0, now, self._config.trial.half_life)
+
+    def _newcomers_since(self, level: float, now: float, *, trial: bool) -> float:
+        if level < FORGOTTEN:
+            return math.inf
+        return now - self._config.acquaintance if trial else self._trouble_since
 
     def _dear_places(self, now: float) -> dict[str, float]:
         patience = self._config.place

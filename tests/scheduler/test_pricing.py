@@ -91,7 +91,7 @@ def test_an_honest_newcomer_that_is_faster_gets_its_trial_and_is_proven() -> Non
     newcomer = an_offer(30, 0, 30, decode_layer_us=100, met=20.0)
     assert peers(plan(ledger.standing(20.0), *HONEST, newcomer)) == [OLD, ELDER]
     at = ledger.pause_until
-    assert at < 600.0
+    assert 20.0 + CONFIG.acquaintance < at < 600.0
     assert peers(plan(ledger.standing(at), *HONEST, newcomer)) == [newcomer.peer]
     ledger.served(newcomer.peer, CONFIG.proven_tokens, at)
     ledger.note(peer_id(110), Offence.SILENT, "", at)  # betrayals of others do not matter to it now
@@ -112,7 +112,8 @@ def test_a_stranger_is_used_where_nobody_else_is_and_the_plan_says_what_it_is() 
 def test_where_nobody_is_proven_those_known_from_before_the_trouble_come_first() -> None:
     ledger = Ledger()
     ledger.note(peer_id(100), Offence.SILENT, "", 50.0)
-    found = plan(ledger.standing(51.0), *HONEST, a_liar(101, met=50.5))
+    ourselves = an_offer(0, 0, 0)  # we hold nothing: that is no cover to go by
+    found = plan(ledger.standing(51.0), ourselves, *HONEST, a_liar(101, met=50.5))
     assert peers(found) == [OLD, ELDER]
     assert "met since strangers began to fail us" in found.reasons[1]
 

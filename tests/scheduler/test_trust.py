@@ -203,20 +203,36 @@ def test_a_proven_peers_offence_does_not_speak_against_strangers() -> None:
     assert ledger.standing(0.0).trial
 
 
-def test_good_conduct_of_a_stranger_halves_the_pause() -> None:
+def test_a_trial_that_a_stranger_stands_halves_the_next_pause() -> None:
+    pauses = []
+    for stood in (False, True):
+        ledger = a_proven(A)
+        betray(ledger, 100, 4, 0.0, every=0.0)
+        now = ledger.pause_until
+        if stood:
+            ledger.served(B, CONFIG.proven_tokens, now)
+            ledger.served(B, CONFIG.proven_tokens, now)  # it is no stranger any more
+        ledger.note(node_id(200), Offence.SILENT, "", now)
+        pauses.append(ledger.pause_until - now)
+    assert pauses[1] == pytest.approx(pauses[0] / 2)
+
+
+def test_whoever_is_proven_in_a_pause_speaks_for_no_stranger() -> None:
     ledger = a_proven(A)
     now = betray(ledger, 100, 4, 0.0, every=0.0)
-    before = ledger.pause_until - now
-    ledger.served(B, CONFIG.proven_tokens, now)
-    assert ledger.pause_until - now == pytest.approx(before / 2)
-    ledger.served(B, CONFIG.proven_tokens, now)  # it is no stranger any more
-    assert ledger.pause_until - now == pytest.approx(before / 2)
+    before = ledger.pause_until
+    for number in range(10, 20):
+        ledger.served(node_id(number), CONFIG.proven_tokens, now)
+    assert ledger.pause_until == before
+    assert ledger.standing(now).dues == CONFIG.pessimism * 2**4
 
 
 def test_where_nobody_is_proven_those_met_since_the_trouble_began_are_the_suspicious_ones() -> None:
     ledger = Ledger()
     betray(ledger, 100, 3, 50.0)
     assert ledger.standing(60.0).newcomers_since == 50.0
+    trial = ledger.pause_until
+    assert ledger.standing(trial).newcomers_since == trial - CONFIG.acquaintance
     assert ledger.standing(1e6).newcomers_since == float("inf")
 
 
@@ -272,7 +288,7 @@ def test_invented_peers_cannot_grow_it_nor_displace_the_proven() -> None:
     for number in range(100, 600):
         address = (f"10.0.{number % 250}.1", 4000)
         ledger.note(node_id(number), Offence.SILENT, "x" * 5_000, 1.0, address=address)
-    assert len(ledger) <= 12
+    assert ledger.size <= 12
     assert ledger.standing(1.0).proven == set(proven)
     assert len(ledger.standing(1.0).places) <= 6
     assert ledger.counters["page forgotten for want of room"] == 492
@@ -305,7 +321,7 @@ def test_whatever_happens_the_ledger_stays_bounded_and_sane(
                 ledger.observed(peer, pause * 10, now)
             case _:
                 ledger.returned(peer, now)
-        assert len(ledger) <= 8
+        assert ledger.size <= 8
         standing = ledger.standing(now)
         assert set(standing.last_resort().excluded) <= set(standing.excluded)
         assert all(1 <= factor <= config.max_factor for factor in standing.factors.values())
