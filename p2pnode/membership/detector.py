@@ -47,7 +47,7 @@ Step: TypeAlias = Send | Silent
 
 URGENT_ATTEMPTS = 2  # one would conclude before a helper's nack can be here
 RELAY_ATTEMPTS = 2
-SINGLE_PINGS = 256  # remembered; with one each ack_timeout, those of thirty suspects for a second
+LATE_PINGS = 256  # remembered; with one each ack_timeout, those of thirty suspects for a second
 RELAY_SHARE = 0.4  # of the ack timeout, for each: so the nack is there within one
 
 
@@ -107,7 +107,7 @@ class FailureDetector:
         self._turn = 0.0
         self._probes: dict[NodeId, _Probe] = {}
         self._questions: dict[int, _Question] = {}
-        self._single: dict[int, _Question] = {}
+        self._late: dict[int, _Question] = {}
         self._relays: dict[int, _Relay] = {}
         self._numbers = rng.randrange(0, 1 << 32)
         self._identities = 0
@@ -180,7 +180,7 @@ class FailureDetector:
         if question is not None and question.answerer == source:
             self.awareness.change(-1)
         else:
-            question = self._single.pop(number, None)
+            question = self._late.pop(number, None)
             if question is None or question.answerer != source:
                 return None
         self._end(question.target)
@@ -200,9 +200,7 @@ class FailureDetector:
     def ping_once(self, target: NodeId, now: float) -> list[Step]:
         """Ping once, and conclude nothing from silence: an accusation goes with it."""
         number = self._new_number()
-        self._single[number] = _Question(target, target, now)
-        if len(self._single) > SINGLE_PINGS:
-            del self._single[next(iter(self._single))]
+        self._remember(number, _Question(target, target, now))
         return [Send(target, Ping(number))]
 
     # Probes on behalf of others
@@ -262,11 +260,21 @@ class FailureDetector:
 
     def _conclude(self, probe: _Probe) -> Step:
         """End an unanswered probe. Helpers that did not even nack speak against us (Lifeguard)."""
+        for number in probe.numbers:
+            question = self._questions[number]
+            if question.answerer == probe.target:
+                self._remember(number, question)  # late is better than dead
         self._end(probe.target)
         missing = probe.helpers - len(probe.nacked)
         self.awareness.change(missing if probe.helpers else 1)
         helped = f", nor to {probe.helpers} helpers" if probe.helpers else ""
         return Silent(probe.target, f"no answer to {probe.attempt} pings{helped}")
+
+    def _remember(self, number: int, question: _Question) -> None:
+        """Take an ack of this ping all the same, though no probe waits for it."""
+        self._late[number] = question
+        if len(self._late) > LATE_PINGS:
+            del self._late[next(iter(self._late))]
 
     def _end(self, target: NodeId) -> None:
         probe = self._probes.pop(target, None)
