@@ -241,7 +241,7 @@ class Claims:
             claim = Claim(Accusation.DEAD, own_id, subject, entry.version)
             signed = self._own.sign_claim(claim)
             self._gossiper.tell_claim(signed, now)
-        self._members.bury(signed, now, reason)
+        self._members.declare_dead(signed, now, reason)
         self.clear(subject)  # the dead are suspected no longer
         self._detector.unwatch(subject)
         self._events.append(MemberDied(subject, reason))

@@ -21,8 +21,8 @@ class MembershipConfig:
     probe_interval: float = 0.4
     """Between two probes, each of the next member in the round. More than zero; at least
     ``ack_timeout * probe_attempts``, so that probes follow one another. SWIM and memberlist take
-    1; 0.4 lets a swarm of three bury a killed node in 1.79 s at worst. Each wake-up of an idle
-    process costs about 0.5 ms of CPU, so 0.3 cost 1.3 % of a core where 0.45 cost 0.8 %."""
+    1; with 0.4 a killed node of three is declared dead in 1.79 s at worst. Each wake-up of an
+    idle process costs about 0.5 ms of CPU, so 0.3 cost 1.3 % of a core where 0.45 cost 0.8 %."""
 
     ack_timeout: float = 0.13
     """What a ping waits for its ack before the next attempt. Above the round trip of nearly every
@@ -88,8 +88,8 @@ class MembershipConfig:
     costs the swarm a record a member, many times over. A guess."""
 
     max_members: int = 1024
-    """Members held, and graves kept; strangers beyond are refused. Bounds memory against a member
-    that invents others: 1.5 MB."""
+    """Members held, and last versions kept of those forgotten. Beyond, the gone give way, then
+    those only told of. Bounds memory against a member that invents others: 1.5 MB."""
 
     max_relays: int = 64
     """Pings under way on behalf of others; more requests are answered with a nack. A guess."""

@@ -233,7 +233,7 @@ class Members:
         """Take a genuine claim about a version held; return whether the belief changed."""
         return self._accuse(signed, Evidence.SUSPICION, now, reason)
 
-    def bury(self, signed: SignedClaim, now: float, reason: str) -> bool:
+    def declare_dead(self, signed: SignedClaim, now: float, reason: str) -> bool:
         """Take a claim of death that our own evidence bears out, likewise."""
         return self._accuse(signed, Evidence.DEATH, now, reason)
 

@@ -58,7 +58,9 @@ class Table(RuleBasedStateMachine):
         entry = self.members.entry(SIGNERS[who].node_id)
         if entry is not None:
             claim = Claim(what, SIGNERS[by].node_id, SIGNERS[who].node_id, entry.version)
-            accuse = self.members.suspect if what is Accusation.SUSPECT else self.members.bury
+            accuse = (
+                self.members.suspect if what is Accusation.SUSPECT else self.members.declare_dead
+            )
             accuse(sign_claim(claim, SIGNERS[by], TAG), self.now, "because")
 
     @rule(who=st.integers(0, 7))
