@@ -68,9 +68,13 @@ class Path:
                 return size
         return None if self.is_confirmed or self.is_too_small else self.datagram
 
-    def is_in_doubt(self, size: int) -> bool:
-        """Whether a probe asks for the size in use itself: silence is no answer to that."""
-        return size == self.datagram and not self.is_confirmed
+    def needs_witness(self, size: int) -> bool:
+        """Whether a probe is to be sent beside a small packet: silence is no answer to it.
+
+        One that asks for the size in use itself, or follows one that was lost: the peer may be
+        loading a model, and answer nothing for a second.
+        """
+        return self._tries > 0 or self._is_in_doubt(size)
 
     def on_probe_sent(self) -> None:
         self.probing_from = None
@@ -90,13 +94,13 @@ class Path:
         if self._tries >= _TRIES:
             self._tries = 0
             self._refused = min(self._refused, size)
-            if self.is_in_doubt(size):
+            if self._is_in_doubt(size):
                 stepped = self._step_down(now)
         self._schedule(now)
         return stepped
 
     def on_silence(self, now: float) -> None:
-        """Nothing came back since the probe of the size in use: that says nothing of the size."""
+        """Nothing at all came back since the probe left: that says nothing of its size."""
         self.probing_from = now + _UNCLEAR_PAUSE
 
     def on_acked(self, size: int) -> None:
@@ -137,6 +141,9 @@ class Path:
         self._refused = self._limit + 1
         self.is_too_small = False
         self.probing_from = now
+
+    def _is_in_doubt(self, size: int) -> bool:
+        return size == self.datagram and not self.is_confirmed
 
     def _use(self, size: int) -> None:
         self.datagram = size

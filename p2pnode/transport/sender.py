@@ -131,7 +131,8 @@ class Sender:
         for packet in list(self.recovery.unacknowledged()):
             if packet.is_probe:
                 self.recovery.forget(packet)
-                if self.path.is_in_doubt(packet.size) and self.recovery.heard_at < packet.sent_at:
+                is_answered = self.recovery.heard_at >= packet.sent_at
+                if self.path.needs_witness(packet.size) and not is_answered:
                     self.path.on_silence(now)
                 else:
                     self._lose_probe(packet.size, now)
@@ -143,7 +144,7 @@ class Sender:
         if size is None:
             return
         self.outlet.send_probe(size, now)
-        if self.path.is_in_doubt(size):
+        if self.path.needs_witness(size):
             self.outlet.send_ping(now)
         self._timers.arm(Timer.PATH, now + max(3 * self.recovery.pto, 0.05))
 

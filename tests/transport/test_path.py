@@ -116,6 +116,26 @@ def test_an_outage_says_nothing_of_the_size() -> None:
     assert len(peers.received(bob)) == 4
 
 
+def test_a_peer_that_is_busy_at_first_gets_large_datagrams_all_the_same() -> None:
+    peers = Endpoints(8)
+    alice, bob = peers.add("alice"), peers.add("bob")
+    peers.connect(alice, bob)
+    peers.network.run(0.0045)  # the handshake, and a probe on its way
+    peers.network.stall(bob, 0.9)
+    peers.network.run(4)
+    assert view(peers, alice).datagram == view(peers, bob).datagram == 1472
+
+
+def test_a_path_between_two_sizes_is_not_probed_for_ever() -> None:
+    peers, _, _ = pair_on(9, Link(mtu=1492))
+    peers.network.run(5)
+    before = peers.network.statistics()
+    peers.network.run(60)
+    after = peers.network.statistics()
+    assert after.dropped["mtu"] == before.dropped["mtu"]
+    assert after.sent - before.sent <= 2 * 60 / SIMULATION.keepalive
+
+
 @given(
     seed=st.integers(0, 2**32),
     mtu=st.integers(576, 1600),
