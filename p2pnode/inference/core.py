@@ -55,7 +55,7 @@ class Inference:
         self._config = config
         self._node_id = node_id
         self._planner = planner
-        self._trust: TrustBook = trust or BriefDistrust(config.distrust)
+        self._trust: TrustBook = BriefDistrust(config.distrust) if trust is None else trust
         self._rng = rng
         self._model: ModelInfo | None = None
         self._generations: dict[int, Generation] = {}
