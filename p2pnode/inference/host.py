@@ -182,12 +182,13 @@ class StageHost:
         return True
 
     def handle_timeout(self, now: float) -> None:
+        # Compared as sums, as next_timeout() asks: differences round another way, and would spin.
         for stage in list(self._stages.values()):
-            if not stage.is_used and now - stage.admitted_at >= self._config.unused_after:
+            if not stage.is_used and now >= stage.admitted_at + self._config.unused_after:
                 self.counters["session freed: never used"] += 1
                 self._refuse(stage.order, stage.requester, Refusal.UNUSED, "nobody ever used it")
                 self._free(stage)
-            elif now - stage.used_at >= self._config.session_idle:
+            elif now >= stage.used_at + self._config.session_idle:
                 self.counters["session freed: idle"] += 1
                 self._free(stage)
         self.refill()
