@@ -1,10 +1,15 @@
 """Where ``p2pnode`` begins."""
 
+import _thread
 import sys
+import threading
+
+_SOON = 0.02  # seconds
 
 
 def main() -> None:
     """Run the command line; a Ctrl-C ends it quietly, even while it is still being imported."""
+    sys.unraisablehook = _interrupt_again
     try:
         from p2pnode.interfaces.cli.commands import run
 
@@ -12,3 +17,15 @@ def main() -> None:
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Deliver anew a Ctrl-C that came where nothing can be raised, as in a weakref's callback.
+
+    Python prints a traceback there and goes on, so the Ctrl-C would be lost, and not quietly. In
+    here nothing can be raised either, so it comes from another thread, a moment later.
+    """
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(_SOON, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
