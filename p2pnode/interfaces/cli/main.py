@@ -1,6 +1,6 @@
 """Where ``p2pnode`` begins."""
 
-import _thread
+import signal
 import sys
 import threading
 
@@ -26,6 +26,12 @@ def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
     here nothing can be raised either, so it comes from another thread, a moment later.
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        threading.Timer(_SOON, _thread.interrupt_main).start()
+        threading.Timer(_SOON, _interrupt).start()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _interrupt() -> None:
+    main_thread = threading.main_thread().ident
+    if main_thread is not None:
+        signal.pthread_kill(main_thread, signal.SIGINT)
