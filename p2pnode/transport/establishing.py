@@ -231,6 +231,7 @@ class Establishing:
         if existing is not None and self._rivals.is_needed(existing, made):
             self.schedule.take(existing)
             if not self._rivals.hold(existing, half_open, made, now):
+                self._end_dial(half_open, "its key is in use, and others wait for it already")
                 raise DroppedError("handshake_of_a_key_in_use")
             self._count("handshake_held")
             return None

@@ -91,7 +91,9 @@ class Rivals:
     def survived(self, connection: Connection) -> Contest | None:
         """Return, and end, the contest that ``connection`` has just won, if it did."""
         contest = self.contests.get(connection.peer)
-        if contest is None or connection.largest_acked < contest.challenged:
+        if contest is None or contest.existing is not connection:
+            return None
+        if connection.largest_acked < contest.challenged:
             return None
         return self.contests.pop(connection.peer)
 

@@ -162,6 +162,40 @@ def test_one_process_of_a_key_has_the_session_in_the_end(
     assert len(connected) == len(ends(peers, hub)) + 1
 
 
+def test_the_life_of_a_later_session_says_nothing_of_the_one_that_was_asked() -> None:
+    peers, hub, ann = meeting(10)
+    for number in range(50):
+        peers.send(hub, ann, b"%d" % number)
+    peers.network.detach(ann)
+    peers.network.run(0.1)
+    other = peers.add("other", identity="ann")
+    peers.connect(other, hub)
+    peers.network.run(0.1)
+    assert peers.endpoints[hub].snapshot(0).counters["handshake_held"] == 1
+    peers.add("ann")  # and the first starts anew, where it was, before the other is let in
+    peers.connect(ann, hub)
+    peers.network.run(0.1)
+    assert peers.endpoints[hub].address_of(KEY) == ann
+    for number in range(100):
+        peers.send(hub, ann, b"%d" % number)
+    peers.network.run(0.02)
+    assert told(peers, hub) == []
+    peers.network.run(3)
+    assert told(peers, hub) == [KeyUsedTwice(KEY, ann, other)]  # now both were seen to live
+    assert peers.endpoints[hub].address_of(KEY) == ann
+
+
+def test_every_dial_to_a_copy_ends() -> None:
+    peers, hub, ann = meeting(11)
+    clones = [peers.add(f"clone {number}", identity="ann") for number in range(7)]
+    for clone in clones:
+        peers.connect(hub, clone)
+    peers.network.run(8)
+    failed = [event.address for event in peers.events(hub) if isinstance(event, DialFailed)]
+    assert sorted(failed) == sorted(clones)
+    assert peers.endpoints[hub].address_of(KEY) == ann
+
+
 def test_contests_are_bounded() -> None:
     peers, hub, _ = meeting(8)
     clones = [peers.add(f"clone {number}", identity="ann") for number in range(8)]
