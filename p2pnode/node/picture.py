@@ -119,6 +119,7 @@ def _own_state(core: NodeCore) -> tuple[str, str]:
     if core.leaving:
         return "draining", "leaving the swarm"
     phase, reason = core.life.phase, core.holdings.reason
+    reason = core.shared_keys.get(core.node_id, reason)
     if core.served:
         return "serving", reason
     if phase is Phase.IDLE:
@@ -209,6 +210,8 @@ def _member_state(core: NodeCore, member: Member, ad: CapabilityAd | None) -> tu
         return _HEALTH_STATES[member.health], member.reason
     if member.record.node_id in core.silent:
         return "suspect", "does not acknowledge what we send"
+    if member.record.node_id in core.shared_keys:
+        return _AD_STATES[ad.state] if ad else "idle", core.shared_keys[member.record.node_id]
     if ad is None:
         return "idle", "its ad cannot be read: it runs another version"
     if not ad.space_hash32:

@@ -15,6 +15,8 @@ from p2pnode.wire.messages import SyncError
 PROTOCOL = 1
 """The version of the wire this code speaks."""
 SPACE_MISMATCH = "SPACE_MISMATCH"
+KEY_SHARED = "KEY_SHARED"
+"""An error: another machine uses the key of whoever is told."""
 MAX_AD = 320
 """The most bytes an ad may have, so that several fit beside a SWIM message in one datagram."""
 

@@ -205,7 +205,7 @@ def test_a_stage_that_cannot_be_sent_to_is_lost_to_the_answer() -> None:
 
     def flood(node: object, now: float) -> None:
         for _ in range(100):
-            swarm.nodes["a"]._on_inference(SendFrame(other.node_id, frame(60_000)), now)
+            swarm.nodes["a"]._wiring._on_inference(SendFrame(other.node_id, frame(60_000)), now)
 
     swarm.call("a", flood)
     swarm.network.run(0.3)

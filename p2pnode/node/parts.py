@@ -1,0 +1,132 @@
+"""What one node is made of: its cores, and what they share."""
+
+from collections import Counter, deque
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.inference.core import Inference
+from p2pnode.membership.swim import Swim
+from p2pnode.node.advert import Advert
+from p2pnode.node.config import NodeConfig
+from p2pnode.node.dialer import Dialer
+from p2pnode.node.events import NodeEvent, Noted
+from p2pnode.node.life import Life
+from p2pnode.node.links import LinkMeter
+from p2pnode.node.origin import Origin
+from p2pnode.node.parley import Parley
+from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.node.post import Post
+from p2pnode.node.reach import Reach
+from p2pnode.node.serving import Serving
+from p2pnode.node.traffic import Traffic
+from p2pnode.sansio import NodeId, Rng
+from p2pnode.scheduler.trust import Ledger
+from p2pnode.transport.endpoint import Endpoint
+from p2pnode.transport.identity import verify
+
+CURE = "remove identity.key on one of them, and start it anew"
+"""What helps against one key on two machines."""
+
+_LOG_LINES = 200
+_MOST_SHARED_KEYS = 64
+
+
+class NodeParts:
+    """The cores of a node, none of which knows another's events.
+
+    Attributes:
+        silent: Peers that do not acknowledge what we send.
+        shared_keys: Keys, our own among them, that two machines use: where both are, and the cure.
+        counters: What the node itself dropped or refused, by reason.
+        log: The newest lines for a person.
+        events: What is to be told to the world.
+    """
+
+    def __init__(self, config: NodeConfig, origin: Origin, rng: Rng, now: float) -> None:
+        self.config = config
+        self.origin = origin
+        self.node_id = origin.identity.node_id
+        self.started_at = now
+        self.advert = Advert(config.name, config.device, config.kv_bytes)
+        self.endpoint = Endpoint(config.transport, origin.identity, origin.swarm_secret, rng, now)
+        self.swim = Swim(
+            config.membership,
+            origin.identity,
+            verify,
+            origin.swarm_tag,
+            origin.boot_epoch,
+            origin.addresses,
+            self.advert.encode(),
+            rng,
+            now,
+            is_heard=self.is_heard,
+        )
+        self.silent: set[NodeId] = set()
+        self.ledger = Ledger(config.trust, self.endpoint.address_of)
+        self.planner = DirectoryPlanner(
+            self.node_id, self.advert, self.swim, self.endpoint, self.silent
+        )
+        self.links = LinkMeter(
+            self.endpoint, self.planner.measured_rtt, config.transport.max_ack_delay
+        )
+        self.inference = Inference(
+            config.inference,
+            self.node_id,
+            self.planner,
+            rng,
+            self.links,
+            self.ledger,
+            queued=self._under_way,
+        )
+        self.life = Life()
+        self.serving = Serving(
+            config,
+            self.node_id,
+            self.life,
+            self.advert,
+            self.swim,
+            self.planner,
+            self.inference,
+            rng,
+        )
+        self.reach = Reach(origin.addresses)
+        self.traffic = Traffic()
+        self.post = Post(
+            self.node_id,
+            self.endpoint,
+            self.traffic,
+            lambda peer: self.reach.order(self.planner.addresses_of(peer)),
+            config.post,
+            self.links,
+        )
+        self.parley = Parley()
+        self.counters: Counter[str] = Counter()
+        self.dialer = Dialer(config.dialer, self.node_id, self.counters)
+        self.log: deque[str] = deque(maxlen=_LOG_LINES)
+        self.model: ModelInfo | None = None
+        self.shared_keys: dict[NodeId, str] = {}
+        self.events: list[NodeEvent] = []
+
+    def is_heard(self, peer: NodeId, now: float) -> bool:
+        """Whether ``peer`` was heard just now: then a suspicion is bad luck and breaks no chain."""
+        ago = self.endpoint.heard_ago(peer, now)
+        return ago is not None and ago < self.config.transport.silence / 4
+
+    def _under_way(self, peer: NodeId) -> int:
+        return self.post.under_way(peer)
+
+    def note(self, line: str) -> None:
+        """Log a line for a person. What peers say is in some of these, and faces print them."""
+        line = "".join(letter for letter in line if letter.isprintable())
+        self.log.append(line)
+        self.events.append(Noted(line))
+
+    def key_is_shared(self, peer: NodeId, where: str) -> None:
+        """Note that two machines, at two addresses (``where``), use one key, and the cure."""
+        self.counters["one key on two machines"] += 1
+        cure = f"two machines use one key, {where}; {CURE}"
+        name = "this node" if peer == self.node_id else self.planner.name_of(peer)
+        self.note(f"{name}: {cure}")
+        self.shared_keys.pop(peer, None)
+        self.shared_keys[peer] = cure
+        if len(self.shared_keys) > _MOST_SHARED_KEYS:
+            del self.shared_keys[next(iter(self.shared_keys))]

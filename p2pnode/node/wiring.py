@@ -1,0 +1,228 @@
+"""Who hears what: each core's events, handed to those that they concern.
+
+What peers say is checked here once more: a member may be hostile, and what is wrong is counted and
+dropped, and its session kept.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
+from p2pnode.membership.events import (
+    KeyShared,
+    MemberDied,
+    MemberJoined,
+    MemberLeft,
+    MemberRefuted,
+    MembershipEvent,
+    MemberSuspected,
+    MemberUpdated,
+    OwnKeyUsedElsewhere,
+)
+from p2pnode.membership.messages import MAGIC
+from p2pnode.node.events import PeerReached
+from p2pnode.node.parts import CURE, NodeParts
+from p2pnode.node.post import SendRefused
+from p2pnode.sansio import Address, NodeId
+from p2pnode.scheduler.offences import Offence
+from p2pnode.transport.events import (
+    DialFailed,
+    KeyUsedTwice,
+    MessageReceived,
+    PathTooSmall,
+    PeerConnected,
+    PeerDisconnected,
+    PeerResponsive,
+    PeerUnresponsive,
+    TransportEvent,
+)
+from p2pnode.wire.capability import KEY_SHARED, SPACE_MISMATCH
+from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
+from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted
+
+_T = TypeVar("_T")
+_GOSSIP = bytes((MAGIC,))
+
+
+class Wiring:
+    """Connects the parts of one node."""
+
+    def __init__(self, parts: NodeParts) -> None:
+        self._parts = parts
+
+    def exchange(self, now: float) -> None:
+        """Hand what each core says to those that it concerns.
+
+        What comes in flows one way, so one pass in this order is enough; only frames that we send
+        to ourselves start another.
+        """
+        parts = self._parts
+        while True:
+            for transported in parts.endpoint.take_events():
+                self._on_transport(transported, now)
+            for said in parts.swim.take_events():
+                self._on_membership(said, now)
+            for happened in parts.inference.take_events():
+                self._on_inference(happened, now)
+            refused = parts.post.take_refused(now)
+            for dropped in refused:
+                self._on_refused(dropped, now)
+            if refused:
+                continue
+            if not parts.post.to_ourselves:
+                break
+            frame = parts.post.to_ourselves.popleft()
+            self._drop_hostile(self._take_frame_untrusted, frame, parts.node_id, now)
+        for outgoing in parts.swim.datagrams_to_send():
+            parts.post.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
+
+    def _on_refused(self, dropped: SendRefused, now: float) -> None:
+        """What was said to a peer has a hole in it: whoever leans on the peer must do without."""
+        parts = self._parts
+        parts.note(f"{parts.planner.name_of(dropped.peer)} cannot be sent to: {dropped.reason}")
+        parts.inference.peer_lost(dropped.peer, f"cannot be sent to: {dropped.reason}", now)
+
+    def _on_inference(self, event: InferenceEvent, now: float) -> None:
+        parts = self._parts
+        if isinstance(event, SendFrame):
+            parts.post.send_frame(event.peer, event.frame, now)
+            return
+        if isinstance(event, ComputeRequested):
+            parts.serving.started(event.job, event.work)
+        parts.events.append(event)
+
+    def _on_transport(self, event: TransportEvent, now: float) -> None:
+        parts = self._parts
+        match event:
+            case MessageReceived(peer, payload, _):
+                self._drop_hostile(self._receive_message_untrusted, payload, peer, now)
+            case PeerConnected(peer, address):
+                parts.silent.discard(peer)
+                parts.dialer.reached(peer, address, now)
+                parts.post.connected(peer, now)
+                parts.inference.refill()
+                parts.swim.join(peer, now)
+                self._returned(peer, now)
+                parts.events.append(PeerReached(peer, address))
+                parts.note(f"session with {parts.planner.name_of(peer)} at {address[0]} is up")
+            case PeerUnresponsive(peer, silent_for):
+                parts.silent.add(peer)
+                parts.swim.report_unresponsive(peer, now)
+                parts.inference.peer_lost(peer, f"silent for {silent_for:.1f} s", now)
+                parts.note(f"{parts.planner.name_of(peer)} has been silent for {silent_for:.1f} s")
+            case PeerResponsive(peer):
+                parts.silent.discard(peer)
+                parts.swim.report_responsive(peer, now)
+                self._returned(peer, now)
+            case PeerDisconnected(peer, reason):
+                parts.silent.discard(peer)
+                parts.inference.peer_lost(peer, f"session closed: {reason}", now, Offence.CLOSED)
+                parts.note(f"session with {parts.planner.name_of(peer)} closed: {reason}")
+            case KeyUsedTwice(peer, address, other):
+                first = "this one" if address is None else f"the one at {_text((address,))}"
+                where = f"{first} and the one at {_text((other,))}"
+                parts.key_is_shared(peer, where)
+                if address is not None:
+                    self._warn(peer, where, now)
+            case PathTooSmall(peer, address, size):
+                parts.note(
+                    f"the path to {parts.planner.name_of(peer)} at {address[0]} does not carry "
+                    f"datagrams of {size} bytes: look at the MTU of VPNs and tunnels on the way"
+                )
+            case DialFailed(address, peer, reason):
+                parts.counters["dial failed"] += 1
+                if parts.dialer.failed(address, peer, reason, now):
+                    parts.note(f"nobody reached at {address[0]}:{address[1]}: {reason}")
+                if peer is not None and not parts.endpoint.is_connected(peer):
+                    parts.post.unreachable(peer)
+
+    def _on_membership(self, event: MembershipEvent, now: float) -> None:
+        parts = self._parts
+        match event:
+            case MemberJoined(record):
+                parts.note(f"{parts.planner.name_of(record.node_id)} joined the swarm")
+                self._returned(record.node_id, now)
+            case MemberUpdated(record):
+                parts.inference.peer_back(record.node_id, now)
+            case MemberSuspected(peer, reason):
+                parts.note(f"{parts.planner.name_of(peer)} is suspected: {reason}")
+                if not parts.is_heard(peer, now):
+                    parts.inference.peer_lost(peer, f"suspected: {reason}", now)
+            case MemberRefuted(peer):
+                self._returned(peer, now)
+            case MemberDied(peer, reason):
+                self._forget(peer, f"dead: {reason}", now)
+            case MemberLeft(peer):
+                self._forget(peer, "left the swarm", now)
+            case KeyShared(peer, (one, other)):
+                parts.key_is_shared(peer, f"at {_text(one)} and at {_text(other)}")
+            case OwnKeyUsedElsewhere(addresses):
+                parts.key_is_shared(parts.node_id, f"this one and the one at {_text(addresses)}")
+
+    def _warn(self, peer: NodeId, where: str, now: float) -> None:
+        """Tell whoever keeps the session that another machine has its key: it cannot see that."""
+        warning = SyncError(KEY_SHARED, f"two machines use your key, {where}; {CURE}")
+        frame = sync_frame(warning.to_body(), stream_id=0, frame_seq=0, space_hash32=0)
+        self._parts.post.send_frame(peer, frame, now)
+
+    def _returned(self, peer: NodeId, now: float) -> None:
+        """``peer`` is there again: whoever was away but once may be used at once."""
+        parts = self._parts
+        parts.ledger.returned(peer, now)
+        parts.inference.peer_back(peer, now)
+
+    def _forget(self, peer: NodeId, reason: str, now: float) -> None:
+        parts = self._parts
+        parts.note(f"{parts.planner.name_of(peer)} is gone: {reason}")
+        parts.inference.peer_lost(peer, reason, now)
+        parts.inference.peer_gone(peer)  # its session ends by itself, or is already a new life's
+
+    def _receive_message_untrusted(self, payload: bytes, peer: NodeId, now: float) -> None:
+        parts = self._parts
+        if payload[:1] == _GOSSIP:
+            parts.traffic.received("gossip", len(payload))
+            parts.swim.receive_datagram(payload, peer, now)
+            return
+        frame = decode_frame_untrusted(payload)
+        parts.traffic.received(frame.type.name.lower(), len(payload))
+        self._take_frame_untrusted(frame, peer, now)
+
+    def _take_frame_untrusted(self, frame: Frame, peer: NodeId, now: float) -> None:
+        parts = self._parts
+        if frame.type is MessageType.SYNC and frame.space_hash32 == 0:  # an error; never answered
+            error = SyncError.from_body_untrusted(parse_sync_untrusted(frame))
+            known = error.code if error.code in {SPACE_MISMATCH, KEY_SHARED} else "another"
+            if error.code == KEY_SHARED:
+                teller = parts.planner.name_of(peer)
+                parts.shared_keys[parts.node_id] = f"{teller} says: {error.message[:200]}"
+            parts.counters[f"error from a peer: {known}"] += 1
+            parts.note(f"{parts.planner.name_of(peer)} answers: {error.message[:200]}")
+            return
+        if parts.parley.concerns_untrusted(frame):
+            owed = parts.parley.receive_untrusted(frame, peer, parts.model)
+            if owed is not None:
+                parts.post.send_frame(peer, owed, now)
+            return
+        refusal = parts.inference.receive_frame_untrusted(frame, peer, now)
+        if refusal is not None:
+            parts.note(f"refused a frame of {parts.planner.name_of(peer)}: {refusal.message}")
+            answer = sync_frame(
+                refusal.to_body(), stream_id=frame.stream_id, frame_seq=0, space_hash32=0
+            )
+            parts.post.send_frame(peer, answer, now)
+
+    def _drop_hostile(
+        self, receive: Callable[[_T, NodeId, float], None], said: _T, peer: NodeId, now: float
+    ) -> None:
+        """What a member says may still be wrong: count it, drop it, keep the session."""
+        parts = self._parts
+        try:
+            receive(said, peer, now)
+        except RemoteProtocolError as error:
+            parts.counters["message refused"] += 1
+            parts.note(f"refused a message: {error}")
+
+
+def _text(addresses: Iterable[Address]) -> str:
+    return " or ".join(f"{host}:{port}" for host, port in addresses) or "an unknown address"
