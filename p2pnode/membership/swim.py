@@ -109,20 +109,7 @@ class Swim:
             self.counters,
             now,
         )
-        self._claims = Claims(
-            config,
-            self._own,
-            self._members,
-            self._detector,
-            self._outbox,
-            self._gossiper,
-            self._timers,
-            self._events,
-            self.counters,
-            is_heard,
-            rng,
-        )
-        shared_keys = SharedKeys(config, is_heard, self._events, self.counters)
+        self._claims = self._compose_claims(is_heard)
         self._news = NewsFilter(
             config,
             verify,
@@ -132,31 +119,8 @@ class Swim:
             self._claims,
             self.counters,
         )
-        self._intake = Intake(
-            self._own,
-            self._members,
-            self._claims,
-            self._detector,
-            self._outbox,
-            self._gossiper,
-            self._push_pull,
-            self._renewal,
-            shared_keys,
-            self._events,
-            self.counters,
-        )
-        self._exchange = Exchange(
-            self._own,
-            self._members,
-            self._claims,
-            self._detector,
-            self._outbox,
-            self._push_pull,
-            self._renewal,
-            self._vivaldi,
-            self.counters,
-            config,
-        )
+        self._intake = self._compose_intake(is_heard)
+        self._exchange = self._compose_exchange()
         # Nodes started together must not probe in step.
         self._timers.start(ProbeDue(), now + rng.uniform(0, config.probe_interval))
         self._push_pull.soon(now)
@@ -347,3 +311,50 @@ class Swim:
         self._timers.start(SweepDue(), now + sweep)
         self._members.forget_before(now - self._config.dead_retention)
         self._vivaldi.forget_all_but(self._members)
+
+    # Composition
+
+    def _compose_claims(self, is_heard: IsHeard) -> Claims:
+        return Claims(
+            self._config,
+            self._own,
+            self._members,
+            self._detector,
+            self._outbox,
+            self._gossiper,
+            self._timers,
+            self._events,
+            self.counters,
+            is_heard,
+            self._rng,
+        )
+
+    def _compose_intake(self, is_heard: IsHeard) -> Intake:
+        shared_keys = SharedKeys(self._config, is_heard, self._events, self.counters)
+        return Intake(
+            self._own,
+            self._members,
+            self._claims,
+            self._detector,
+            self._outbox,
+            self._gossiper,
+            self._push_pull,
+            self._renewal,
+            shared_keys,
+            self._events,
+            self.counters,
+        )
+
+    def _compose_exchange(self) -> Exchange:
+        return Exchange(
+            self._own,
+            self._members,
+            self._claims,
+            self._detector,
+            self._outbox,
+            self._push_pull,
+            self._renewal,
+            self._vivaldi,
+            self.counters,
+            self._config,
+        )
