@@ -109,6 +109,9 @@ class TrustConfig:
             1. Each betrayal that is not forgotten doubles it.
         trial: Patience with strangers as a whole: the pause after a betrayal. Longer than a few
             answers take, or one in every few would be a trial.
+        introduction: Seconds in which a stranger that we met after all of the proven costs as in a
+            pause. So a fresh key is not believed at once, even while nobody failed us. A guess:
+            what the owner of a new machine will wait before it is used at full worth.
         acquaintance: Seconds for which a stranger must have been known to have part in a trial, as
             long as a betrayal is not forgotten.
         place: The same for strangers at an address that a betrayal came from.
@@ -133,6 +136,7 @@ class TrustConfig:
     pessimism: float = 2.0
     trial: Patience = field(default_factory=lambda: Patience(60.0, 7_200.0, 1_800.0))
     place: Patience = field(default_factory=lambda: Patience(60.0, 7_200.0, 1_800.0))
+    introduction: float = 30.0
     acquaintance: float = 120.0
     slowness_half_life: float = 120.0
     gain: float = 0.25

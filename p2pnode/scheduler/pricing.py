@@ -14,9 +14,11 @@ from p2pnode.scheduler.cost import CostConfig, Price, price_offers
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.standing import Standing
 
+_TOGETHER = 5.0  # seconds within which nodes count as met at one moment
 _NOTICEABLE = 1.05  # slower by less than that is noise
 _STRANGER = "a stranger, and strangers have failed us lately"
 _NEWCOMER = "met since strangers began to fail us"
+_UNTRIED = "met a moment ago, and others are proven"
 _PLACE = "others at its address have failed us"
 
 
@@ -30,6 +32,7 @@ def price_in_trust(
         for peer, price in price_offers(offers, config).items()
     }
     strangers = [o for o in offers if o.peer != us and not standing.is_proven(o.peer)]
+    _introduce(prices, offers, strangers, standing)
     if standing.dues > 1:
         _believe_less(prices, offers, strangers, standing)
     if standing.places:
@@ -70,6 +73,25 @@ def _believe_less(
             prices[offer.peer] = prices[offer.peer].at_least(floor, _STRANGER)
         if offer.peer in newcomers:
             prices[offer.peer] = prices[offer.peer].times(standing.dues, _NEWCOMER)
+
+
+def _introduce(
+    prices: dict[NodeId, Price], offers: list[Offer], strangers: list[Offer], standing: Standing
+) -> None:
+    """Let those just met cost no less than the proven do, however fast they say they are.
+
+    Whoever was there about when the proven came is no newcomer: a swarm starts at one moment.
+    """
+    serving = [offer for offer in offers if offer.alive and offer.layers]
+    proven = [offer for offer in serving if standing.is_proven(offer.peer)]
+    slowest = _slowest([prices[offer.peer] for offer in proven])
+    if slowest is None:
+        return
+    since = max(standing.introduced_before, _TOGETHER + max(offer.met for offer in proven))
+    floor = slowest.times(standing.entrance, "")
+    for offer in strangers:
+        if offer.met > since:
+            prices[offer.peer] = prices[offer.peer].at_least(floor, _UNTRIED)
 
 
 def _slowest(prices: list[Price]) -> Price | None:

@@ -31,6 +31,9 @@ class Standing:
         proven: Those who have computed enough of our tokens.
         trial: Whether strangers are believed at their word.
         dues: What a stranger costs that is not believed, in prices of the slowest proven peer.
+        introduced_before: Strangers met after this moment, and after all of the proven, are not
+            believed yet.
+        entrance: What such a stranger costs, in prices of the slowest proven peer.
         newcomers_since: Strangers met after this moment are not believed in a trial either, and
             least of all outside of one: they may be the last traitor under a fresh key.
         places: What strangers at these addresses are dearer by.
@@ -43,6 +46,8 @@ class Standing:
     proven: frozenset[NodeId] = frozenset()
     trial: bool = True
     dues: float = 1.0
+    introduced_before: float = math.inf
+    entrance: float = 1.0
     newcomers_since: float = math.inf
     places: Mapping[str, float] = field(default_factory=dict)
     observed: Mapping[NodeId, Observed] = field(default_factory=dict)

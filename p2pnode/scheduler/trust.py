@@ -138,6 +138,8 @@ class Ledger:
             proven=frozenset(proven),
             trial=trial,
             dues=1.0 if level < FORGOTTEN else config.pessimism * math.exp2(min(level, 20.0)),
+            introduced_before=now - config.introduction,
+            entrance=config.pessimism,
             newcomers_since=self._newcomers_since(level, now, trial=trial),
             places=MappingProxyType(self._dear_places(now)),
             observed=MappingProxyType(observed),

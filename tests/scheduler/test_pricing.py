@@ -98,6 +98,28 @@ def test_an_honest_newcomer_that_is_faster_gets_its_trial_and_is_proven() -> Non
     assert peers(plan(ledger.standing(at), *HONEST, newcomer)) == [newcomer.peer]
 
 
+def test_a_newcomer_is_not_believed_at_once_where_others_are_proven() -> None:
+    ledger = Ledger()
+    ledger.served(OLD, 100, 0.0)
+    ledger.served(ELDER, 100, 0.0)
+    newcomer = an_offer(30, 0, 30, decode_layer_us=100, met=100.0)
+    found = plan(ledger.standing(101.0), *HONEST, newcomer)
+    assert peers(found) == [OLD, ELDER]
+    assert "met a moment ago" in found.reasons[1]
+    later = ledger.standing(100.0 + CONFIG.introduction + 1)
+    assert peers(plan(later, *HONEST, newcomer)) == [newcomer.peer]
+    alone = plan(ledger.standing(101.0), newcomer)
+    assert peers(alone) == [newcomer.peer]
+
+
+def test_whoever_was_met_with_the_proven_is_no_newcomer() -> None:
+    ledger = Ledger()
+    slow = an_offer(7, 0, 30, decode_layer_us=90_000, met=100.0)
+    ledger.served(slow.peer, 100, 101.0)
+    companion = an_offer(30, 0, 30, decode_layer_us=100, met=102.0)
+    assert peers(plan(ledger.standing(103.0), slow, companion)) == [companion.peer]
+
+
 def test_a_stranger_is_used_where_nobody_else_is_and_the_plan_says_what_it_is() -> None:
     ledger = Ledger()
     ledger.served(OLD, 100, 0.0)
@@ -131,7 +153,7 @@ def test_strangers_at_an_address_that_failed_us_are_dearer() -> None:
 
 def test_a_proven_peer_is_priced_by_what_was_seen_of_it_and_by_its_word_again_later() -> None:
     ledger = Ledger()
-    boaster = an_offer(7, 0, 30, decode_layer_us=1, name="boaster")
+    boaster = an_offer(7, 0, 30, decode_layer_us=1, name="boaster", met=0.0)
     ledger.served(boaster.peer, 100, 0.0)
     ledger.observed(boaster.peer, 93_000.0, 0.0)
     found = plan(ledger.standing(0.0), *HONEST, boaster)
