@@ -1,7 +1,8 @@
 """What the engine thread computes, and how long that will take."""
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Generic, Never, TypeVar
 
 from p2pnode.values import value
@@ -70,12 +71,13 @@ class Pace:
 
     A job of more rows takes longer than one of fewer, but less a row. So one of ``u`` units that
     took ``s`` seconds bounds every other: one of ``n`` units takes at most ``s * max(1, n / u)``.
-    The last job seen of each size, by powers of two, is kept: a prefill of 64 rows says little
-    about a decode, and the job that happened to come before may have been either.
+    The last jobs seen of each size, by powers of two, are kept: a prefill of 64 rows says little
+    about a decode, and the job that happened to come before may have been either. Of those the
+    median counts, for a moment in which something else had the core says nothing about the next.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[float, float]] = {}
+        self._seen: dict[int, deque[tuple[float, float]]] = {}
 
     def most_seconds(self, units: float) -> float:
         """Return the seconds that a job of ``units`` takes at most; infinity where nobody knows."""
@@ -84,26 +86,27 @@ class Pace:
         same = self._seen.get(_size(units))
         if same is not None:
             return _bound(same, units)
-        return min((_bound(one, units) for one in self._seen.values()), default=math.inf)
+        return min((_bound(seen, units) for seen in self._seen.values()), default=math.inf)
 
     def learn(self, units: float, seconds: float) -> None:
-        """Take in that a job of ``units`` took ``seconds``.
-
-        A slow one is believed at once, a quick one by half: to be wrong about the next one costs
-        peers their acknowledgements one way, and the job a millisecond the other.
-        """
+        """Take in that a job of ``units`` took ``seconds``."""
         if units <= 0 or math.isinf(units):
             return
         size = _size(units)
-        known = self._seen.get(size)
-        if known is not None:
-            seconds = max(seconds, (seconds + _bound(known, units)) / 2)
-        self._seen[size] = (units, seconds)
+        seen = self._seen.get(size)
+        if seen is None:
+            seen = self._seen[size] = deque(maxlen=_REMEMBERED)
+        seen.append((units, seconds))
 
 
-def _bound(seen: tuple[float, float], units: float) -> float:
-    known_units, seconds = seen
-    return seconds * max(1.0, units / known_units)
+_REMEMBERED = 3
+"""Jobs of a size that are remembered; one slow in three is no rule, two are."""
+
+
+def _bound(seen: Iterable[tuple[float, float]], units: float) -> float:
+    """The median of the bounds, the larger of the middle ones where they are two."""
+    bounds = sorted(seconds * max(1.0, units / known) for known, seconds in seen)
+    return bounds[len(bounds) // 2]
 
 
 def _size(units: float) -> int:
