@@ -308,14 +308,28 @@ def _spawn(*words: str) -> "subprocess.Popen[bytes]":
     )
 
 
-@pytest.mark.parametrize("moment", [0.06, 0.3, 0.9])
+def _spawn_begun(*words: str) -> "subprocess.Popen[bytes]":
+    """Return a process that has reached our first line: a Ctrl-C before that is Python's own."""
+    begin = "print(flush=True); from p2pnode.interfaces.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", begin, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize("moment", [0.03, 0.3, 0.9])
 @pytest.mark.parametrize("command", ["up", "generate", "chat", "doctor"])
 def test_ctrl_c_while_it_starts(tmp_path: Path, models: Path, command: str, moment: float) -> None:
     words = [command, "--state", str(tmp_path / "one"), "--model", str(models / "slow.gguf")]
     words += ["--listen", "127.0.0.1"] if command != "doctor" else []
     words += ["--port", "0"] if command == "up" else []
     words += ["Tell me a long story", "--max-tokens", "5000"] if command == "generate" else []
-    process = _spawn(*words)
+    process = _spawn_begun(*words)
     with suppress(subprocess.TimeoutExpired):
         process.wait(moment)
     code, _ = _interrupt(process)
