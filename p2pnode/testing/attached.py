@@ -72,13 +72,16 @@ class Node(Generic[PeerT, EventT]):
 def fingerprint(event: object) -> bytes:
     """Return bytes that are equal for equal events, in this process and in any other.
 
-    Of dataclasses the fields count, of anything else the ``repr``; an event that holds a set of
+    Of dataclasses the fields count, of what can be called (a task, with all it was made of) the
+    type alone, of anything else the ``repr``; an event that holds a set of
     strings has no stable one, since their order changes from process to process.
     """
     if isinstance(event, bytes | memoryview):
         return bytes(event)
     if isinstance(event, tuple | list):
         return b"\x1e".join(fingerprint(part) for part in event)
+    if callable(event):
+        return type(event).__name__.encode()
     if not dataclasses.is_dataclass(event):
         return repr(event).encode()
     parts = [type(event).__name__.encode()]

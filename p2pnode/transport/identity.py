@@ -4,6 +4,8 @@ A node id is the ed25519 verify key. The X25519 key of a handshake is the same p
 Montgomery curve, so a handshake that authenticates one proves the other, with no signature sent.
 """
 
+from functools import lru_cache
+
 from nacl.bindings import (
     crypto_sign,
     crypto_sign_BYTES,
@@ -72,6 +74,7 @@ def static_key_untrusted(node_id: bytes) -> bytes:
         raise RemoteProtocolError(f"no such node can exist: {node_id.hex()}") from error
 
 
+@lru_cache(4096)  # a key costs 75 us, and gossip asks again of those that nobody reaches
 def is_possible(node_id: bytes) -> bool:
     """Whether a node can have this id: not every 32 bytes are a usable key."""
     try:
