@@ -21,7 +21,7 @@ from p2pnode.node.dialer import Sighting
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.origin import Origin
 from p2pnode.node.reach import Reach
-from p2pnode.node.remembered import RememberedPeers
+from p2pnode.node.remembered import RememberedPeer, RememberedPeers
 from p2pnode.sansio import Address, NodeId
 
 _T = TypeVar("_T")
@@ -100,7 +100,7 @@ class Surroundings:
         for trouble in self._state.troubles:
             self._say(trouble)
         for peer in self._remembered.ranked():
-            self._recall(peer.node_id, peer.addresses)
+            self._recall(peer)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_peers)
             nursery.start_soon(watch_interfaces, self._look_at_interfaces)
@@ -121,8 +121,15 @@ class Surroundings:
         self._remembered.met(peer, address)
         self._met.set()
 
-    def _recall(self, peer: NodeId, addresses: tuple[Address, ...]) -> None:
-        self._call(lambda core, now: core.recall(peer, addresses, now))
+    def _recall(self, peer: RememberedPeer) -> None:
+        """Call a peer of an earlier start; one that was proven need not begin as a stranger."""
+
+        def recall(core: NodeCore, now: float) -> None:
+            if peer.is_proven:
+                core.endpoint.vouch(peer.node_id)
+            core.recall(peer.node_id, peer.addresses, now)
+
+        self._call(recall)
 
     # Our own addresses
 
