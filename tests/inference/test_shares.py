@@ -145,6 +145,34 @@ def test_what_was_never_used_goes_first() -> None:
     assert [one.session for one in host.heard(HOG, Refused) if isinstance(one, Refused)] == [1]
 
 
+def test_two_sessions_that_are_each_larger_than_a_share_do_not_end_each_other() -> None:
+    host = Host(kv_sessions=1.5)
+    host.open(HOG, 0)
+    host.feed(HOG, 0)
+    host.open(OTHER, 10)
+    assert (host.held(HOG), host.held(OTHER)) == (1, 0)
+    host.tell(HOG, Close(0, 0))
+    assert host.held(OTHER) == 1
+    host.open(HOG, 1)
+    assert (host.held(HOG), host.held(OTHER)) == (0, 1)
+
+
+@given(st.lists(st.integers(1, 100), min_size=2, max_size=4))
+def test_who_gave_way_does_not_get_its_place_back_by_asking_again(sizes: list[int]) -> None:
+    asking = [Held(node_id(f"r{at}"), size, True, 0.0) for at, size in enumerate(sizes)]
+    held: list[Held] = []
+    turns = 0
+    while asking and turns < 100:
+        turns += 1
+        one = asking.pop(0)
+        shares, needed = Shares(held, 100, 12), one.kv_bytes
+        going = shares.give_way(one.requester, needed) if shares.lack(needed) else []
+        if going is not None:
+            held = [other for other in held if other not in going] + [one]
+            asking += going  # it asks for its place again; who waits asks no more here
+    assert turns < 100
+
+
 def test_beyond_its_share_an_order_waits_and_is_answered_when_there_is_room() -> None:
     host = Host(sessions=4)
     for session in range(2):
