@@ -251,7 +251,10 @@ async def test_remembered_peers_are_called(
 
 
 async def test_those_proven_at_an_earlier_start_are_no_strangers(
-    tmp_path: Path, interfaces: Callable[..., None], autojump_clock: trio.testing.MockClock
+    tmp_path: Path,
+    interfaces: Callable[..., None],
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     friend, passer_by = (
         RememberedPeer(NodeId(bytes([number]) * 32), (("10.0.0.9", 4747),), seconds)
@@ -260,7 +263,7 @@ async def test_those_proven_at_an_earlier_start_are_no_strangers(
     StateDirectory(tmp_path).remember_peers([friend, passer_by])
     place = Place(tmp_path)
     vouched: list[NodeId] = []
-    place.core.endpoint.vouch = vouched.append  # type: ignore[method-assign]
+    monkeypatch.setattr(place.core.endpoint, "vouch", vouched.append)
     with trio.move_on_after(1):
         await place.around.run()
     assert vouched == [friend.node_id]
