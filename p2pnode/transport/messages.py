@@ -86,11 +86,6 @@ class Outgoing:
     def next_index(self) -> int:
         return self._waiting[-1]
 
-    def size_of(self, index: int) -> int:
-        if index == self.count - 1:
-            return len(self.payload) - self._shard_size * index
-        return self._shard_size
-
     def shard(self, index: int) -> bytes:
         if self.count == 1:
             return self.payload
