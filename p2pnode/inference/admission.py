@@ -5,7 +5,7 @@ moment, shorter than its requester does, and is counted: a session may end, or o
 requester holds beyond its share.
 """
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from p2pnode.engine.base import ModelInfo
@@ -82,7 +82,7 @@ class Admission:
             )
         return None
 
-    def room(self, order: Open, requester: NodeId, stages: Collection[Stage]) -> list[Stage] | None:
+    def room(self, order: Open, requester: NodeId, stages: Iterable[Stage]) -> list[Stage] | None:
         """Return who must go for ``order`` to fit; None if it cannot be helped now."""
         needed, shares = self._needed(order), self._shares(stages)
         return [] if shares.lack(needed) is None else shares.give_way(requester, needed)
@@ -113,15 +113,15 @@ class Admission:
             one for one in self.waiting if not one.is_of(requester, order.session, order.epoch, leg)
         ]
 
-    def lack(self, order: Open, stages: Collection[Stage]) -> tuple[Refusal, str]:
+    def lack(self, order: Open, stages: Iterable[Stage]) -> tuple[Refusal, str]:
         """Return why there is no room."""
         return self._shares(stages).lack(self._needed(order)) or (Refusal.SHARE, "others wait too")
 
-    def spoken_for(self, stages: Collection[Stage]) -> int:
+    def spoken_for(self, stages: Iterable[Stage]) -> int:
         """Return the KV bytes that one more requester could not have, if it asked."""
         return self._shares(stages).spoken_for
 
-    def _shares(self, stages: Collection[Stage]) -> Shares[Stage]:
+    def _shares(self, stages: Iterable[Stage]) -> Shares[Stage]:
         return Shares(stages, self._kv_total, self._config.max_sessions)
 
     def _needed(self, order: Open) -> int:

@@ -136,8 +136,10 @@ class Inference:
     ) -> None:
         """``peer`` is silent, suspected or dead: mend whatever leans on it."""
         self._host.peer_unresponsive(peer, reason)
+        share = 1.0  # one event is one offence, however many answers it breaks
         for generation in self._generations.values():
-            generation.peer_lost(peer, reason, now, offence)
+            if generation.peer_lost(peer, reason, now, offence, share=share):
+                share = 0.0
 
     def peer_gone(self, peer: NodeId) -> None:
         """``peer`` is dead or has left: free what it had asked for."""

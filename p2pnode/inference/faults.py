@@ -38,10 +38,15 @@ class Faults:
         self.repairs = 0
         self.times: Counter[NodeId] = Counter()
 
-    def blame(self, run: StageRun, offence: Offence, evidence: str, now: float) -> None:
-        """``run`` broke the answer; ``evidence`` is what was seen."""
+    def blame(
+        self, run: StageRun, offence: Offence, evidence: str, now: float, *, share: float = 1.0
+    ) -> None:
+        """``run`` broke the answer; ``evidence`` is what was seen.
+
+        ``share`` of it is news to the ledger: none where another answer has told of it.
+        """
         self.release(run, _clause(offence, evidence))
-        self._note(run.peer, offence, evidence, now, 1.0)
+        self._note(run.peer, offence, evidence, now, share)
 
     def release(self, run: StageRun, clause: str) -> None:
         """``run`` is not used for this answer any more; ``clause`` goes on after its name."""
@@ -142,7 +147,7 @@ class Faults:
     def _note(
         self, peer: NodeId, offence: Offence, evidence: str, now: float, share: float
     ) -> None:
-        if peer != self._node_id:  # of ourselves we know better
+        if share > 0 and peer != self._node_id:  # of ourselves we know better
             self._trust.note(peer, offence, evidence, now, share=share)
 
 

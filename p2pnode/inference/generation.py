@@ -92,18 +92,21 @@ class Generation(Parts):
             lately = self.last_token_at or self.began
             self._end(GenerationFinished(self.number, "cancelled"), "cancelled", lately)
 
-    def peer_lost(self, peer: NodeId, reason: str, now: float, offence: Offence) -> None:
-        """``peer`` is silent, suspected or gone."""
+    def peer_lost(
+        self, peer: NodeId, reason: str, now: float, offence: Offence, *, share: float
+    ) -> bool:
+        """``peer`` is silent, suspected or gone; return whether this answer leaned on it."""
         lost = self._chain.legs_of(peer) - self._chain.lost
         if not lost or self.phase is Phase.ENDED:
-            return
-        self._blame(lost, offence, reason, now)
+            return False
+        self._blame(lost, offence, reason, now, share=share)
         if self.phase is Phase.PLANNING:
             self._chain.lost |= lost
             self._find_cover(now)
         else:
             # If nobody else can, one that was lost but once is asked again at once.
             self._lose(lost, reason, now, is_hopeful=self._faults.times[peer] == 1)
+        return True
 
     def peer_back(self, now: float) -> None:
         """Somebody answers again, or serves more: it may hold what is missing."""
@@ -378,10 +381,12 @@ class Generation(Parts):
 
     # Ending and mending
 
-    def _blame(self, numbers: Legs, offence: Offence, evidence: str, now: float) -> None:
+    def _blame(
+        self, numbers: Legs, offence: Offence, evidence: str, now: float, *, share: float = 1.0
+    ) -> None:
         runs = {leg.run.peer: leg.run for leg in self._chain.legs if leg.number in numbers}
         for run in runs.values():
-            self._faults.blame(run, offence, evidence, now)
+            self._faults.blame(run, offence, evidence, now, share=share)
 
     def _lose(self, numbers: Legs, reason: str, now: float, *, is_hopeful: bool = False) -> None:
         """These legs are lost: mend the chain, while it is worth mending."""

@@ -26,6 +26,7 @@ from p2pnode.inference.messages import (
 from p2pnode.inference.outflow import Outflow, Queued
 from p2pnode.inference.stage import Stage, size_of
 from p2pnode.inference.stage_coding import StageCoding
+from p2pnode.inference.table import StageTable
 from p2pnode.inference.tensor_policy import Links
 from p2pnode.inference.turns import StageKey, Turns
 from p2pnode.inference.work import Computed, Forward, Release, WorkResult
@@ -49,15 +50,14 @@ class StageHost:
         self._node_id = node_id
         self.coding = StageCoding(config.policy, links)
         self._admission = Admission(config, self.coding)
-        self._stages: dict[StageKey, Stage] = {}
-        self._doors: dict[tuple[NodeId, int], StageKey] = {}
+        self._stages = StageTable()
+        self._spoken_for: int | None = None
         self._looked_at = 0.0
         self._turns = Turns(config.engine_ahead)
         self._outflow = Outflow(config, queued)
         self._held: dict[StageKey, None] = {}
         self._jobs: dict[int, StageKey | None] = {}
         self._next_job = 0
-        self._bytes_waiting = 0
         self._events: list[InferenceEvent] = []
         self.counters: Counter[str] = Counter()
 
@@ -66,6 +66,7 @@ class StageHost:
     def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
         self._admission.serve(model, layers, kv_total)
+        self._spoken_for = None
 
     def drain(self, reason: str) -> None:
         """Admit no further session."""
@@ -73,7 +74,7 @@ class StageHost:
 
     def give_up(self, reason: str) -> None:
         """End every session; each requester is told why, so that it repairs at once."""
-        for stage in list(self._stages.values()):
+        for stage in list(self._stages):
             self.counters["session ended by us: " + reason] += 1
             self._say(stage.requester, self._failed(stage, self._node_id, reason))
             self._free(stage)
@@ -111,14 +112,14 @@ class StageHost:
 
     def peer_unresponsive(self, peer: NodeId, reason: str) -> None:
         """Tell the requesters whose next stage is ``peer``: nobody else can see it."""
-        for stage in self._stages.values():
+        for stage in self._stages:
             if stage.order.downstream.peer == peer != stage.requester:
                 self._say(stage.requester, self._failed(stage, peer, reason))
 
     def peer_gone(self, peer: NodeId) -> None:
         """Free whatever ``peer`` had asked for."""
         self._admission.forget(peer)
-        for stage in [stage for stage in self._stages.values() if stage.requester == peer]:
+        for stage in [stage for stage in self._stages if stage.requester == peer]:
             self.counters["session freed: its requester is gone"] += 1
             self._free(stage)
 
@@ -144,7 +145,7 @@ class StageHost:
                 if stage is not None and stage.order.epoch == epoch:
                     self._resume(stage, position)
             case Close(session, epoch):
-                for stage in self._of_session(source, session):
+                for stage in self._stages.of_session(source, session):
                     if stage.order.epoch <= epoch:
                         self._free(stage)
                 self._admission.forget(source, message)
@@ -158,13 +159,12 @@ class StageHost:
         Raises:
             RemoteProtocolError: It does not belong on its stream.
         """
-        key = self._doors.get((source, frame.stream_id))
-        if key is None:
+        stage = self._stages.behind(source, frame.stream_id)
+        if stage is None:
             return False
-        stage = self._stages[key]
         stage.used_at, stage.is_used = now, True
         size = len(frame.slices[0].payload) if frame.slices else 0
-        if self._is_too_much(stage, size):
+        if self._stages.is_too_much(stage, size, self._config.waiting_bytes):
             self.counters["activation dropped: too many wait to be computed"] += 1
             return True
         try:
@@ -176,14 +176,13 @@ class StageHost:
         except RemoteProtocolError as error:  # its sender will never send anything better
             self._give_up(stage, str(error), source)
             raise
-        stage.waiting += size
-        self._bytes_waiting += size
+        self._stages.recount(stage, stage.waiting + size)
         self._compute(stage)
         return True
 
     def handle_timeout(self, now: float) -> None:
         # Compared as sums, as next_timeout() asks: differences round another way, and would spin.
-        for stage in list(self._stages.values()):
+        for stage in list(self._stages):
             if not stage.is_used and now >= stage.admitted_at + self._config.unused_after:
                 self.counters["session freed: never used"] += 1
                 self._refuse(stage.order, stage.requester, Refusal.UNUSED, "nobody ever used it")
@@ -200,7 +199,7 @@ class StageHost:
         idle, unused = self._config.session_idle, self._config.unused_after
         moments = [
             stage.used_at + idle if stage.is_used else stage.admitted_at + unused
-            for stage in self._stages.values()
+            for stage in self._stages
         ]
         if self._admission.waiting or self._held:
             moments.append(self._looked_at + _LOOK)
@@ -212,27 +211,32 @@ class StageHost:
         return taken
 
     def stages(self) -> list[Stage]:
-        return list(self._stages.values())
+        return list(self._stages)
 
     @property
     def kv_used(self) -> int:
-        return sum(stage.kv_bytes for stage in self._stages.values())
+        return sum(stage.kv_bytes for stage in self._stages)
 
     @property
     def kv_spoken_for(self) -> int:
-        """KV bytes that one more requester could not have, if it asked."""
-        return self._admission.spoken_for(self._stages.values()) if self._stages else 0
+        """KV bytes that one more requester could not have, if it asked.
+
+        Asked with every datagram, so reckoned only when a session came or went.
+        """
+        if self._spoken_for is None:
+            self._spoken_for = self._admission.spoken_for(self._stages)
+        return self._spoken_for
 
     # Admission
 
     def _open(self, order: Open, requester: NodeId, now: float) -> None:
         key = (requester, order.session, order.leg)
-        door = (order.upstream.peer, order.upstream.stream)
-        if self._doors.get(door, key) != key:
+        stage = self._stages.get(key)
+        behind = self._stages.behind(order.upstream.peer, order.upstream.stream)
+        if behind is not None and behind is not stage:
             # Drawn at random: an honest collision is one in 2^32, a dishonest one ends here.
             self.counters["stream already taken"] += 1
             return
-        stage = self._stages.get(key)
         if stage is not None:
             if order.epoch < stage.order.epoch or order.layers != stage.order.layers:
                 self.counters["order of an older epoch"] += 1
@@ -248,7 +252,10 @@ class StageHost:
             self._wait(Waiting(order, requester, now))
 
     def _ready(self, stage: Stage, order: Open, now: float) -> None:
-        self._bind(stage, order)
+        self._held.pop(stage.key, None)
+        self._stages.move(stage, order)
+        if not stage.queue:
+            self._turns.leave(stage.key)
         stage.used_at = now
         opened = Opened(order.session, order.epoch, order.leg, stage.next_position, stage.computed)
         self._say(stage.requester, opened)
@@ -259,7 +266,7 @@ class StageHost:
 
     def _enter(self, order: Open, requester: NodeId, now: float) -> bool:
         """Admit a session if it fits, now that those beyond their share have given way."""
-        going = self._admission.room(order, requester, self._stages.values())
+        going = self._admission.room(order, requester, self._stages)
         if going is None:
             return False
         for stage in going:
@@ -267,7 +274,8 @@ class StageHost:
             self._refuse(stage.order, stage.requester, Refusal.SHARE, "others ask for their share")
             self._free(stage)
         stage = self._admission.admit(order, requester, now)
-        self._stages[stage.key] = stage
+        self._stages.add(stage)
+        self._spoken_for = None
         self._ready(stage, order, now)
         return True
 
@@ -285,7 +293,9 @@ class StageHost:
         self._looked_at = now
         waiting, self._admission.waiting = self._admission.waiting, []
         for one in waiting:
-            if self._enter(one.order, one.requester, now):
+            if self._stages.precludes(one.order, one.requester):
+                self.counters["order that waited, and came to nothing"] += 1
+            elif self._enter(one.order, one.requester, now):
                 self.counters["order waited and was admitted"] += 1
             elif now - one.since >= self._config.open_wait:
                 self._refuse_waiting(one)
@@ -293,20 +303,8 @@ class StageHost:
                 self._admission.waiting.append(one)
 
     def _refuse_waiting(self, one: Waiting) -> None:
-        lack = self._admission.lack(one.order, self._stages.values())
+        lack = self._admission.lack(one.order, self._stages)
         self._refuse(one.order, one.requester, *lack)
-
-    def _bind(self, stage: Stage, order: Open) -> None:
-        """Move ``stage`` to the order's epoch: new doors, and whatever waited is sent again."""
-        self._doors.pop((stage.order.upstream.peer, stage.order.upstream.stream), None)
-        self._doors[order.upstream.peer, order.upstream.stream] = stage.key
-        stage.sending = order.epoch == 0
-        if order.upstream.peer != stage.order.upstream.peer:
-            stage.queue.clear()
-        stage.order = order
-        stage.inbox.skip_to(stage.next_position)
-        self._held.pop(stage.key, None)
-        self._recount(stage, sum(map(size_of, stage.queue)))
 
     def _resume(self, stage: Stage, position: int) -> None:
         if stage.sending:
@@ -316,19 +314,15 @@ class StageHost:
         self._send(stage)
 
     def _free(self, stage: Stage) -> None:
-        del self._stages[stage.key]
-        self._doors.pop((stage.order.upstream.peer, stage.order.upstream.stream), None)
+        self._stages.remove(stage)
+        self._spoken_for = None
         self._held.pop(stage.key, None)
         self._turns.leave(stage.key)
-        self._recount(stage, 0)
         if stage.job is not None:
             self._jobs.pop(stage.job, None)  # whoever computes need not begin
             self._turns.ended(stage.job)
         self._request(Release(stage.session_key), None)
         self._take_turns()
-
-    def _of_session(self, requester: NodeId, session: int) -> list[Stage]:
-        return [stage for key, stage in self._stages.items() if key[:2] == (requester, session)]
 
     # Work
 
@@ -349,7 +343,7 @@ class StageHost:
     def _begin(self, stage: Stage) -> None:
         batches, order = stage.take_job(self._config), stage.order
         taken = size_of(batches[0]) if len(batches) == 1 else sum(map(size_of, batches))
-        self._recount(stage, stage.waiting - taken)
+        self._stages.recount(stage, stage.waiting - taken)
         stage.job = self._request(
             Forward(
                 stage.session_key,
@@ -365,21 +359,6 @@ class StageHost:
             stage.key,
         )
         self._turns.began(stage.job)
-
-    def _is_too_much(self, stage: Stage, size: int) -> bool:
-        """Whether so much waits to be computed that a requester has to keep to its share."""
-        most = self._config.waiting_bytes
-        if self._bytes_waiting + size <= most:
-            return False
-        waiting: Counter[NodeId] = Counter()
-        for one in self._stages.values():
-            waiting[one.requester] += one.waiting
-        waiting[stage.requester] += size
-        return waiting[stage.requester] > most // sum(held > 0 for held in waiting.values())
-
-    def _recount(self, stage: Stage, waiting: int) -> None:
-        self._bytes_waiting += waiting - stage.waiting
-        stage.waiting = waiting
 
     def _request(self, work: Forward | Release, key: StageKey | None) -> int:
         job, self._next_job = self._next_job, self._next_job + 1

@@ -54,8 +54,9 @@ class Shares(Generic[HoldingT]):
     def give_way(self, asker: NodeId, needed: int) -> list[HoldingT] | None:
         """Return whose sessions end so that ``asker`` gets its own; None if that cannot be.
 
-        Nobody falls below its share, and who has its own already waits like everybody. A first
-        session is within anybody's share.
+        Nobody within its share gives way, and who has its own already waits like everybody. A first
+        session may be larger than a share; then only those give way that hold more than it asks,
+        or two that are each larger than a share would end each other for ever.
         """
         requesters = {*self._count, asker}
         share_kv = self._kv_total / len(requesters)
@@ -64,6 +65,7 @@ class Shares(Generic[HoldingT]):
             self._kv[asker] + needed > share_kv or self._count[asker] + 1 > share_count
         ):
             return None
+        share_kv = max(share_kv, needed)
         kv, count = Counter(self._kv), Counter(self._count)
         left = sorted(self._held, key=lambda one: (not one.is_used, one.admitted_at))
         going: list[HoldingT] = []

@@ -61,10 +61,8 @@ class NetlinkBell:
         while True:
             try:
                 self._raw.recv(65536)
-            except BlockingIOError:
+            except OSError:  # nothing more, or ENOBUFS: words were lost, which is a change too
                 return
-            except OSError:  # ENOBUFS: words were lost, which is a change too
-                continue
 
 
 class PollBell:

@@ -223,10 +223,6 @@ class Node:
             reason = "answer cancelled: its reader stopped reading"
             self._reactor.call(lambda core, now: core.counters.update([reason]))
 
-    def _log(self, line: str) -> None:
-        """Note a line for faces."""
-        self._reactor.call(lambda core, now: core.log.append(line))
-
     # For faces
 
     def connect(self, address: Address) -> None:

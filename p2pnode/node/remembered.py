@@ -7,7 +7,7 @@ the longest first; of the rest only a few, the latest.
 Time is our own running time, not the wall clock's: a clock that is years off forgets nobody.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from p2pnode.sansio import Address, NodeId
@@ -80,9 +80,7 @@ class RememberedPeers:
         Where none was up, nobody was missed: it is our own network that is gone.
         """
         up = dict(connected)
-        for peer, address in up.items():
-            if peer not in self._peers:
-                self.met(peer, address)
+        self._take_up(up)
         if not up or seconds <= 0:
             return
         self.aged = True
@@ -107,6 +105,24 @@ class RememberedPeers:
         """Return all, those to be called first in front."""
         latest = reversed(self._peers.values())
         return tuple(sorted(latest, key=lambda peer: (not peer.is_proven, -_time(peer))))
+
+    def _take_up(self, up: Mapping[NodeId, Address]) -> None:
+        """Remember those who are here and were pushed out, in the place of unproven who are not.
+
+        Nobody who is here goes for them: in a swarm of hundreds all would take turns at being
+        remembered, and nobody would stay for long enough to be proven.
+        """
+        missing = [peer for peer in up if peer not in self._peers]
+        if not missing:
+            return
+        unproven = [peer.node_id for peer in self._peers.values() if not peer.is_proven]
+        gone = [peer for peer in unproven if peer not in up]
+        most = min(MAX_UNPROVEN, MAX_PEERS - len(self._peers) + len(unproven))
+        taken = missing[: most - len(unproven) + len(gone)]
+        for peer in gone[: max(0, len(unproven) + len(taken) - most)]:
+            del self._peers[peer]
+        for peer in taken:
+            self.met(peer, up[peer])
 
     def _trim(self) -> None:
         """Keep within the bounds; the latest of the unproven, the longest known of the others."""

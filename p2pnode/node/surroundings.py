@@ -122,6 +122,7 @@ class Surroundings:
         self._met.set()
 
     def _recall(self, peer: RememberedPeer) -> None:
+        """Call a peer of an earlier start; one that was proven need not begin as a stranger."""
         self._call(
             lambda core, now: core.recall(peer.node_id, peer.addresses, now, proven=peer.is_proven)
         )

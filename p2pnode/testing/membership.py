@@ -110,9 +110,6 @@ class Swarm:
                 return member.health
         return None
 
-    def alive_in(self, viewer: str) -> int:
-        return sum(m.health is Health.ALIVE for m in self.cores[viewer].members())
-
     def agrees(self) -> bool:
         """Return whether every running node believes every other alive, and nobody else."""
         running = {core.node_id for core in self.cores.values()}

@@ -69,7 +69,11 @@ class Share:
         return max(0, min(self.limit - self.held, fair))
 
     def take(self, cost: int) -> None:
-        """Raises LocalProtocolError when there is no room; ask :attr:`room` before."""
+        """Hold ``cost`` bytes more, or fewer where it is below 0.
+
+        Raises:
+            LocalProtocolError: There is no room; ask :attr:`room` before.
+        """
         if cost > self.room:
             raise LocalProtocolError(f"{cost} bytes asked of {self.room} left")
         self.held += cost

@@ -86,11 +86,6 @@ class Outgoing:
     def next_index(self) -> int:
         return self._waiting[-1]
 
-    def size_of(self, index: int) -> int:
-        if index == self.count - 1:
-            return len(self.payload) - self._shard_size * index
-        return self._shard_size
-
     def shard(self, index: int) -> bytes:
         if self.count == 1:
             return self.payload
@@ -295,14 +290,13 @@ class Reassembly:
         if size < self._least_shard:
             raise DroppedError("shard_too_small", f"{shard.length} bytes in {shard.count} shards")
         cost = PARTIAL_COST + shard.count * (size + RECEIVED_SHARD_COST)
-        freed = 0 if partial is None else partial.cost
-        if cost > self.share.room + freed:
+        # What it holds already it keeps, even where others have left too little for a fair part.
+        more = cost if partial is None else cost - partial.cost
+        if more > self.share.room:
             raise DroppedError("reassembly_full")
-        if partial is not None:
-            self._drop(shard.message)
-        elif len(self._partials) >= MOST_PARTIALS:
+        if partial is None and len(self._partials) >= MOST_PARTIALS:
             raise DroppedError("reassembly_too_many")
-        self.share.take(cost)
+        self.share.take(more)
         self._partials[shard.message] = made = _Partial(shard, cost)
         return made
 

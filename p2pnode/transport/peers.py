@@ -99,13 +99,6 @@ class PeerTable:
     def is_connected_at(self, address: Address) -> bool:
         return address in self._at
 
-    def at(self, address: Address) -> Connection | None:
-        """Return the connection that leads to ``address``; a search, for rare use."""
-        for connection in self.by_peer.values():
-            if connection.address == address:
-                return connection
-        return None
-
     def _idlest(self, now: float, site: str | None = None) -> Connection | None:
         """Return the unproven connection that was heard least lately, of those at ``site``."""
         candidates = [

@@ -294,6 +294,18 @@ def test_good_conduct_is_told() -> None:
 # Word against word
 
 
+def test_a_loss_is_one_offence_however_many_answers_it_breaks() -> None:
+    story = Story()
+    request = GenerationRequest(PROMPT, TOKENS, Sampling(), frozenset())
+    for _ in range(3):
+        story.network.generate(A, request)
+    story.network.kill(EVIL)
+    story.network.run(60)
+    assert len(story.all_of(ChainBroken)) == 3
+    assert len(story.all_of(GenerationFinished)) == 3
+    assert [one[1] for one in story.book.noted if one[0] == EVIL] == [Offence.LOST]
+
+
 def test_who_accuses_twice_goes_as_well() -> None:
     """C says of everybody before it that they sent no numbers."""
     story = Story(more={"spare": range(2, 4), "tail": range(4, 6)})

@@ -1,8 +1,10 @@
 """What one requester may have of a stage: everything alone, a share beside others."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -28,6 +30,7 @@ from p2pnode.inference.messages import (
     from_body_untrusted,
 )
 from p2pnode.inference.shares import Shares
+from p2pnode.inference.stage import Stage
 from p2pnode.inference.work import Forward, run_work
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import Roster, node_id
@@ -64,9 +67,18 @@ class Host:
         self.core.receive_frame_untrusted(control_frame(message, self.space), source, self.now)
         self.take()
 
-    def open(self, requester: NodeId, session: int, down: NodeId = THIRD, epoch: int = 0) -> None:
-        up, following = Edge(requester, session), Edge(down, 1000 + session)
-        order = Open(session, epoch, 1, range(1), POSITIONS, up, following, "f16", None, 0)
+    def open(
+        self,
+        requester: NodeId,
+        session: int,
+        down: NodeId = THIRD,
+        epoch: int = 0,
+        up: NodeId | None = None,
+        stream: int | None = None,
+    ) -> None:
+        before = Edge(up or requester, session if stream is None else stream)
+        following = Edge(down, 1000 + session)
+        order = Open(session, epoch, 1, range(1), POSITIONS, before, following, "f16", None, 0)
         self.tell(requester, order)
 
     def feed(self, requester: NodeId, session: int, rows: int = 3, start: int = 0) -> None:
@@ -143,6 +155,34 @@ def test_what_was_never_used_goes_first() -> None:
             host.feed(HOG, session)
     host.open(OTHER, 10)
     assert [one.session for one in host.heard(HOG, Refused) if isinstance(one, Refused)] == [1]
+
+
+def test_two_sessions_that_are_each_larger_than_a_share_do_not_end_each_other() -> None:
+    host = Host(kv_sessions=1.5)
+    host.open(HOG, 0)
+    host.feed(HOG, 0)
+    host.open(OTHER, 10)
+    assert (host.held(HOG), host.held(OTHER)) == (1, 0)
+    host.tell(HOG, Close(0, 0))
+    assert host.held(OTHER) == 1
+    host.open(HOG, 1)
+    assert (host.held(HOG), host.held(OTHER)) == (0, 1)
+
+
+@given(st.lists(st.integers(1, 100), min_size=2, max_size=4))
+def test_who_gave_way_does_not_get_its_place_back_by_asking_again(sizes: list[int]) -> None:
+    asking = [Held(node_id(f"r{at}"), size, True, 0.0) for at, size in enumerate(sizes)]
+    held: list[Held] = []
+    turns = 0
+    while asking and turns < 100:
+        turns += 1
+        one = asking.pop(0)
+        shares, needed = Shares(held, 100, 12), one.kv_bytes
+        going = shares.give_way(one.requester, needed) if shares.lack(needed) else []
+        if going is not None:
+            held = [other for other in held if other not in going] + [one]
+            asking += going  # it asks for its place again; who waits asks no more here
+    assert turns < 100
 
 
 def test_beyond_its_share_an_order_waits_and_is_answered_when_there_is_room() -> None:
@@ -288,6 +328,21 @@ def test_a_closed_session_leaves_the_engine_to_others() -> None:
     )
 
 
+def test_a_stage_whose_input_is_void_takes_no_turn() -> None:
+    """Its turn came when the stage before it had been replaced: the node ended."""
+    host = Host(sessions=64)
+    for session in range(4):
+        host.open(HOG, session)
+        host.feed(HOG, session)
+    host.open(HOG, 3, epoch=1, up=OTHER)
+    while host.jobs:
+        host.compute()
+    assert [stage.computed for stage in host.core.stages()] == [3, 3, 3, 0]
+    host.feed(OTHER, 3)
+    host.compute()
+    assert [stage.computed for stage in host.core.stages()] == [3, 3, 3, 3]
+
+
 def test_a_job_has_so_many_rows_at_most() -> None:
     host = Host(job_rows=8)
     host.open(HOG, 0)
@@ -373,6 +428,101 @@ def test_peers_that_take_nothing_cost_a_window_each_and_the_total_together() -> 
     assert max(host.under_way.values()) <= 1000 + 192
     assert sum(host.under_way.values()) <= 3000 + 40 * 192  # to an idle peer one always goes
     assert host.core.all_counters()["batch held back: its peer has not taken the last"]
+
+
+# Whatever is said
+
+PEERS = st.sampled_from((HOG, OTHER))
+FEW = st.integers(0, 3)
+OPENS = st.tuples(st.just("open"), PEERS, FEW, FEW, PEERS, FEW)
+SAYINGS = st.one_of(
+    OPENS,
+    OPENS,
+    st.tuples(st.just("close"), PEERS, FEW, FEW),
+    st.tuples(st.just("feed"), PEERS, FEW, st.integers(0, 9), st.sampled_from((1, 3, 190))),
+    st.tuples(st.just("resume"), PEERS, FEW, FEW, st.integers(0, 9)),
+    st.tuples(st.just("compute")),
+    st.tuples(st.just("wait"), st.sampled_from((0.1, 1.0, 20.0))),
+    st.tuples(st.just("gone"), PEERS),
+    st.tuples(st.just("acknowledge"), st.integers(0, 2000)),
+)
+
+
+def say(host: Host, saying: tuple[Any, ...]) -> None:
+    match saying:
+        case "open", requester, session, epoch, up, stream:
+            host.open(requester, session, epoch=epoch, up=up, stream=stream)
+        case "close", requester, session, epoch:
+            host.tell(requester, Close(session, epoch))
+        case "feed", source, stream, start, rows:
+            with suppress(RemoteProtocolError):
+                host.feed(source, stream, rows, start)
+        case "resume", requester, session, epoch, position:
+            host.tell(requester, Resume(session, epoch, 1, position))
+        case ("compute",):
+            if host.jobs:
+                host.compute()
+        case "wait", seconds:
+            host.wait(seconds)
+        case "gone", requester:
+            host.core.peer_gone(requester)
+        case "acknowledge", left:
+            host.under_way = {THIRD: left}
+            host.core.refill()
+    host.take()
+
+
+@given(st.lists(SAYINGS, max_size=60))
+def test_whatever_is_said_every_stage_has_one_door_and_what_waits_adds_up(
+    sayings: list[tuple[Any, ...]],
+) -> None:
+    host = Host(sessions=2, kv_sessions=2, waiting_bytes=100, replay_window=300)
+    for saying in sayings:
+        say(host, saying)
+        table = host.core._host._stages
+        assert {table.behind(*edge(stage)).key for stage in table} == {  # type: ignore[union-attr]
+            stage.key for stage in table
+        }
+        assert len(table._doors) == len(table)
+        assert table.waiting == sum(stage.waiting for stage in table)
+        assert len(table) <= 2
+        assert host.core.kv_used <= table_room(host)
+
+
+def edge(stage: Stage) -> tuple[NodeId, int]:
+    return stage.order.upstream.peer, stage.order.upstream.stream
+
+
+def table_room(host: Host) -> int:
+    return 2 * stage_bytes(host.engine.info, 1, POSITIONS)
+
+
+def test_an_order_that_waits_finds_its_stream_taken() -> None:
+    host = Host(sessions=2)
+    for session in range(2):
+        host.open(HOG, session)
+    host.open(HOG, 2, stream=7)
+    host.open(HOG, 3, stream=7)
+    for session in range(2):
+        host.tell(HOG, Close(session, 0))
+    assert [stage.key[1] for stage in host.core.stages()] == [2]
+    assert host.core.all_counters()["order that waited, and came to nothing"] == 1
+
+
+def test_two_orders_of_one_stage_that_wait_become_one_stage() -> None:
+    """Where the older one came later, the stream of the first led to a stage that was gone."""
+    host = Host(sessions=2)
+    for session in range(2):
+        host.open(HOG, session)
+    host.open(HOG, 2, stream=7, epoch=1)
+    host.open(HOG, 2, stream=8, epoch=0)
+    for session in range(2):
+        host.tell(HOG, Close(session, 0))
+    assert [stage.order.epoch for stage in host.core.stages()] == [1]
+    host.tell(HOG, Close(2, 1))
+    for stream in (7, 8):
+        host.feed(HOG, stream)
+    assert not host.core.stages()
 
 
 # What no neighbour may send

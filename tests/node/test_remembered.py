@@ -41,6 +41,39 @@ def test_fresh_keys_push_out_nobody_who_was_proven() -> None:
     assert len(kept) == MAX_PEERS
 
 
+def test_in_a_large_swarm_everybody_is_proven_in_time() -> None:
+    remembered = RememberedPeers()
+    here = [(key(number), HERE) for number in range(3 * MAX_UNPROVEN)]
+    for peer, address in here:
+        remembered.met(peer, address)
+    for _ in range(4 * PROVEN_SECONDS // 5):
+        remembered.passed(5, here)
+    remembered.kept()
+    remembered.passed(5, here)
+    assert not remembered.changed
+    assert all(peer.is_proven for peer in remembered.ranked())
+    assert len(remembered.ranked()) == len(here)
+
+
+def test_a_table_full_of_proven_peers_is_not_written_for_those_beyond_it() -> None:
+    remembered = RememberedPeers(friends(MAX_PEERS))
+    here = [(key(number), HERE) for number in range(MAX_PEERS + 50)]
+    remembered.passed(5, here)
+    assert not remembered.changed
+    assert keys(remembered.ranked()) == keys(friends(MAX_PEERS))
+
+
+def test_who_stays_takes_the_place_of_strangers_who_left() -> None:
+    remembered = RememberedPeers()
+    remembered.met(key(1), HERE)
+    for number in range(1_000, 1_000 + MAX_UNPROVEN):
+        remembered.met(key(number), HERE)
+    assert key(1) not in keys(remembered.ranked())
+    remembered.passed(5, [(key(1), HERE)])
+    assert key(1) in keys(remembered.ranked())
+    assert len(remembered.ranked()) == MAX_UNPROVEN
+
+
 def test_the_longest_known_are_called_first() -> None:
     remembered = RememberedPeers()
     for number in range(3):

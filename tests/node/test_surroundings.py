@@ -21,7 +21,7 @@ from p2pnode.node.core import NodeCore
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
-from p2pnode.node.remembered import FORGOTTEN_SECONDS, RememberedPeer
+from p2pnode.node.remembered import FORGOTTEN_SECONDS, PROVEN_SECONDS, RememberedPeer
 from p2pnode.node.surroundings import WRITE_SECONDS, Surroundings
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.identity import Identity
@@ -248,6 +248,25 @@ async def test_remembered_peers_are_called(
         await place.around.run()
     sent = place.core.datagrams_to_send()
     assert {one.destination for one in sent} == {("10.0.0.9", 4747)}
+
+
+async def test_those_proven_at_an_earlier_start_are_no_strangers(
+    tmp_path: Path,
+    interfaces: Callable[..., None],
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    friend, passer_by = (
+        RememberedPeer(NodeId(bytes([number]) * 32), (("10.0.0.9", 4747),), seconds)
+        for number, seconds in ((8, PROVEN_SECONDS), (9, PROVEN_SECONDS - 1))
+    )
+    StateDirectory(tmp_path).remember_peers([friend, passer_by])
+    place = Place(tmp_path)
+    vouched: list[NodeId] = []
+    monkeypatch.setattr(place.core.endpoint, "vouch", vouched.append)
+    with trio.move_on_after(1):
+        await place.around.run()
+    assert vouched == [friend.node_id]
 
 
 async def test_who_is_gone_for_too_long_is_called_no_more(

@@ -56,6 +56,47 @@ def test_what_unfinished_messages_hold_is_what_is_accounted(
         assert really > 0.9 * reassembly.share.held
 
 
+def test_a_message_may_be_cut_anew_although_others_hold_the_rest() -> None:
+    """Less than before, and yet more than a fair part by now: an error of ours ended the node."""
+    rng = Random(1)
+    pool = Pool(200_000)
+    one, length = Reassembly(1 << 30, pool, least_shard=LEAST_SHARD), 30_401
+    one.add_untrusted(shard(1, length, 100, 0, rng))
+    Share(1 << 30, pool).take(30_000)
+    Share(1 << 30, pool).take(20_000)
+    held = one.share.held
+    assert one.share.room == 0
+    one.add_untrusted(shard(1, length, 101, 0, rng))
+    assert 0 < held - one.share.held < 100
+    with pytest.raises(DroppedError):
+        one.add_untrusted(shard(1, length, 110, 0, rng))
+    one.release()
+    assert pool.held == 50_000
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.integers(0, 3), st.integers(1, 65_536), st.integers(1, 223)
+        ),
+        max_size=40,
+    )
+)
+def test_whatever_peers_send_together_their_memory_adds_up(
+    sent: list[tuple[int, int, int, int]],
+) -> None:
+    rng = Random(1)
+    pool = Pool(300_000)
+    peers = [Reassembly(150_000, pool, least_shard=LEAST_SHARD) for _ in range(3)]
+    for peer, message, length, count in sent:
+        size = -(-length // count)
+        if count > 1 and size * (count - 1) >= length:
+            continue  # no such shard is decoded
+        with suppress(DroppedError):
+            peers[peer].add_untrusted(shard(message, length, count, 0, rng))
+        assert pool.held == sum(one.share.held for one in peers)
+
+
 @pytest.mark.parametrize("length", [1, 1_000, 5_000, 65_536])
 @pytest.mark.parametrize("shard_size", [485, 1137, 16_320])
 def test_what_queued_messages_hold_is_what_is_accounted(length: int, shard_size: int) -> None:
