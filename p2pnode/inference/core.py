@@ -132,13 +132,17 @@ class Inference:
         return self._host.wants(job)
 
     def peer_lost(
-        self, peer: NodeId, reason: str, now: float, offence: Offence = Offence.LOST
+        self, peer: NodeId, reason: str, now: float, offence: Offence | None = Offence.LOST
     ) -> None:
-        """``peer`` is silent, suspected or dead: mend whatever leans on it."""
+        """``peer`` is silent, suspected or dead: mend whatever leans on it.
+
+        ``offence`` is None where the peer is not to blame.
+        """
         self._host.peer_unresponsive(peer, reason)
-        share = 1.0  # one event is one offence, however many answers it breaks
+        # One event is one offence, however many answers it breaks.
+        share = 0.0 if offence is None else 1.0
         for generation in self._generations.values():
-            if generation.peer_lost(peer, reason, now, offence, share=share):
+            if generation.peer_lost(peer, reason, now, offence or Offence.LOST, share=share):
                 share = 0.0
 
     def peer_gone(self, peer: NodeId) -> None:

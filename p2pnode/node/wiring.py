@@ -4,6 +4,7 @@ What peers say is checked here once more: a member may be hostile, and what is w
 dropped, and its session kept.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -42,6 +43,7 @@ from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted
 
 _T = TypeVar("_T")
+_REFUSALS_EVERY = 1.0  # seconds between two lines about refused messages; all are counted
 _GOSSIP = bytes((MAGIC,))
 
 
@@ -50,6 +52,7 @@ class Wiring:
 
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
+        self._may_note_from = -math.inf
 
     def exchange(self, now: float) -> None:
         """Hand what each core says to those that it concerns.
@@ -115,9 +118,10 @@ class Wiring:
                 parts.silent.discard(peer)
                 parts.swim.report_responsive(peer, now)
                 self._returned(peer, now)
-            case PeerDisconnected(peer, reason):
+            case PeerDisconnected(peer, reason, by_us):
                 parts.silent.discard(peer)
-                parts.inference.peer_lost(peer, f"session closed: {reason}", now, Offence.CLOSED)
+                offence = None if by_us else Offence.CLOSED
+                parts.inference.peer_lost(peer, f"session closed: {reason}", now, offence)
                 parts.note(f"session with {parts.planner.name_of(peer)} closed: {reason}")
             case KeyUsedTwice(peer, address, other):
                 first = "this one" if address is None else f"the one at {_text((address,))}"
@@ -152,9 +156,9 @@ class Wiring:
             case MemberRefuted(peer):
                 self._returned(peer, now)
             case MemberDied(peer, reason):
-                self._forget(peer, f"dead: {reason}", now)
+                self._forget(peer, f"dead: {reason}", now, Offence.LOST)
             case MemberLeft(peer):
-                self._forget(peer, "left the swarm", now)
+                self._forget(peer, "left the swarm", now, None)
             case KeyShared(peer, (one, other)):
                 parts.key_is_shared(peer, f"at {_text(one)} and at {_text(other)}")
             case OwnKeyUsedElsewhere(addresses):
@@ -172,10 +176,10 @@ class Wiring:
         parts.ledger.returned(peer, now)
         parts.inference.peer_back(peer, now)
 
-    def _forget(self, peer: NodeId, reason: str, now: float) -> None:
+    def _forget(self, peer: NodeId, reason: str, now: float, offence: Offence | None) -> None:
         parts = self._parts
         parts.note(f"{parts.planner.name_of(peer)} is gone: {reason}")
-        parts.inference.peer_lost(peer, reason, now)
+        parts.inference.peer_lost(peer, reason, now, offence)
         parts.inference.peer_gone(peer)  # its session ends by itself, or is already a new life's
 
     def _receive_message_untrusted(self, payload: bytes, peer: NodeId, now: float) -> None:
@@ -221,7 +225,9 @@ class Wiring:
             receive(said, peer, now)
         except RemoteProtocolError as error:
             parts.counters["message refused"] += 1
-            parts.note(f"refused a message: {error}")
+            if now >= self._may_note_from:  # or whoever sends nonsense fills the log
+                self._may_note_from = now + _REFUSALS_EVERY
+                parts.note(f"refused a message of {parts.planner.name_of(peer)}: {error}")
 
 
 def _text(addresses: Iterable[Address]) -> str:

@@ -100,6 +100,7 @@ class Connection:
         self.is_responsive = True
         self.is_proven = is_proven
         self.ended: str | None = None
+        self.ended_by_us = False
         self.wake = inf
         self.timers = Timers()
         self.traffic = Traffic()
@@ -192,6 +193,7 @@ class Connection:
         if self.ended is None:
             self._outlet.send_frames(close_frame(reason), now)
             self.ended = reason
+            self.ended_by_us = True
 
     def prove(self) -> None:
         """The peer has proved itself: its messages count among those of its like from now on."""

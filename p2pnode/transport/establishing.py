@@ -179,7 +179,9 @@ class Establishing:
             return
         connection.release()
         self.schedule.drop(connection)
-        self._events.append(PeerDisconnected(connection.peer, connection.ended))
+        self._events.append(
+            PeerDisconnected(connection.peer, connection.ended, connection.ended_by_us)
+        )
 
     # Making connections
 

@@ -49,10 +49,17 @@ class PeerResponsive:
 
 @value
 class PeerDisconnected:
-    """The connection ended, by whoever's will; messages still in flight may or may not arrive."""
+    """The connection ended; messages still in flight may or may not arrive.
+
+    Attributes:
+        peer: Whom it led to.
+        reason: Why.
+        by_us: Whether it was our will, and says nothing of the peer.
+    """
 
     peer: NodeId
     reason: str
+    by_us: bool = False
 
 
 @value

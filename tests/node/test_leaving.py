@@ -170,3 +170,16 @@ def test_layers_that_arrive_too_late_are_not_offered() -> None:
     swarm.network.run(5)
     assert not node.served
     assert phase(node) is Phase.LEFT
+
+
+def test_who_leaves_in_mid_answer_did_nothing_wrong() -> None:
+    swarm = swarm_of_four(layer_seconds=0.01)
+    number = swarm.generate("a", LONG)
+    swarm.network.run(1.5)
+    busy = busy_middle(swarm)
+    swarm.call(busy.config.name, lambda node, now: node.swim.leave(now))
+    assert swarm.network.run_until(lambda: swarm.ended("a", number), 120)
+    assert swarm.tokens("a", number) == undisturbed(LONG)
+    assert any(isinstance(event, ChainBroken) for _, _, event in swarm.answers)
+    entries = swarm.nodes["a"].ledger.entries(swarm.network.now)
+    assert not any(entry.offences for entry in entries)

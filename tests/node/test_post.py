@@ -196,7 +196,7 @@ def test_a_stage_that_cannot_be_sent_to_is_lost_to_the_answer() -> None:
     lost: list[tuple[NodeId, str]] = []
     keep = node.inference.peer_lost
 
-    def note(peer: NodeId, reason: str, now: float, offence: Offence = Offence.LOST) -> None:
+    def note(peer: NodeId, reason: str, now: float, offence: Offence | None = Offence.LOST) -> None:
         lost.append((peer, reason))
         keep(peer, reason, now, offence)
 

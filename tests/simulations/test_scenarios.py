@@ -71,7 +71,7 @@ def test_each_keeps_its_promise_in_small(scenario: Scenario) -> None:
 
 
 def test_the_hostile_break_no_promise_in_small() -> None:
-    """Three seeds, which show nine of the twelve ways; every node asks before the answers that count.
+    """Three seeds, which show nine of the twelve ways; every node asks before what counts.
 
     The seed that invents members by the hundred takes a minute; ``p2pnode simulate`` runs it too.
     """
