@@ -103,6 +103,15 @@ class Admission:
         self.waiting.append(one)
         return True
 
+    def has_newer(self, requester: NodeId, order: Open) -> bool:
+        """Whether an order for the same leg waits that is of a later epoch than ``order``."""
+        return any(
+            (one.requester, one.order.session, one.order.leg)
+            == (requester, order.session, order.leg)
+            and one.order.epoch > order.epoch
+            for one in self.waiting
+        )
+
     def forget(self, requester: NodeId, order: Open | Close | None = None) -> None:
         """Whatever waits of this session, or of this requester at all, is of no more use."""
         if order is None:

@@ -240,6 +240,9 @@ class StageHost:
                 stage.admitted_at = now if order.epoch > stage.order.epoch else stage.admitted_at
                 self._ready(stage, order, now)
             return
+        if self._admission.has_newer(requester, order):  # or two stages would have one key
+            self.counters["order of an older epoch"] += 1
+            return
         self._admission.forget(requester, order)
         refusal = self._admission.refusal(order)
         if refusal is not None:
