@@ -4,6 +4,8 @@ A node id is the ed25519 verify key. The X25519 key of a handshake is the same p
 Montgomery curve, so a handshake that authenticates one proves the other, with no signature sent.
 """
 
+from functools import lru_cache
+
 from nacl.bindings import (
     crypto_sign,
     crypto_sign_BYTES,
@@ -66,10 +68,10 @@ def static_key_untrusted(node_id: bytes) -> bytes:
     """
     if len(node_id) != NODE_ID_SIZE:
         raise RemoteProtocolError(f"a node id has {NODE_ID_SIZE} bytes, not {len(node_id)}")
-    try:
-        return crypto_sign_ed25519_pk_to_curve25519(node_id)
-    except (CryptoError, RuntimeError) as error:
-        raise RemoteProtocolError(f"no such node can exist: {node_id.hex()}") from error
+    key = _montgomery(bytes(node_id))
+    if key is None:
+        raise RemoteProtocolError(f"no such node can exist: {node_id.hex()}")
+    return key
 
 
 def is_possible(node_id: bytes) -> bool:
@@ -79,3 +81,11 @@ def is_possible(node_id: bytes) -> bool:
     except RemoteProtocolError:
         return False
     return True
+
+
+@lru_cache(maxsize=2048)  # takes 200 us, and is asked at each call of each address of each member
+def _montgomery(node_id: bytes) -> bytes | None:
+    try:
+        return crypto_sign_ed25519_pk_to_curve25519(node_id)
+    except (CryptoError, RuntimeError):
+        return None
