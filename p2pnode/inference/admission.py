@@ -44,8 +44,9 @@ class Admission:
     ``max_waiting``, an eighth of them of one requester, each for at most ``open_wait``.
     """
 
-    def __init__(self, config: InferenceConfig, coding: StageCoding) -> None:
+    def __init__(self, config: InferenceConfig, node_id: NodeId, coding: StageCoding) -> None:
         self._config = config
+        self._node_id = node_id
         self._coding = coding
         self._layers = range(0)
         self._kv_total = 0
@@ -131,7 +132,7 @@ class Admission:
         return self._shares(stages).spoken_for
 
     def _shares(self, stages: Collection[Stage]) -> Shares[Stage]:
-        return Shares(stages, self._kv_total, self._config.max_sessions)
+        return Shares(stages, self._kv_total, self._config.max_sessions, self._node_id)
 
     def _needed(self, order: Open) -> int:
         if self.model is None:

@@ -48,7 +48,7 @@ class StageHost:
         self._config = config
         self._node_id = node_id
         self.coding = StageCoding(config.policy, links)
-        self._admission = Admission(config, self.coding)
+        self._admission = Admission(config, node_id, self.coding)
         self._stages: dict[StageKey, Stage] = {}
         self._doors: dict[tuple[NodeId, int], StageKey] = {}
         self._looked_at = 0.0

@@ -135,6 +135,19 @@ def test_who_has_more_than_its_share_gives_way_when_others_ask(sessions: int) ->
     assert host.core.all_counters()["session refused: share"] == 2
 
 
+def test_the_node_itself_is_served_however_many_keys_hold_one_session_each() -> None:
+    host = Host(sessions=4)
+    for number in range(4):
+        sybil = node_id(f"sybil {number}")
+        host.open(sybil, number)
+        host.feed(sybil, number)
+    host.open(OTHER, 10)
+    assert host.held(OTHER) == 0  # nobody has more than its share
+    host.open(US, 11)
+    assert host.held(US) == 1
+    assert len(host.core.stages()) == 4
+
+
 def test_what_was_never_used_goes_first() -> None:
     host = Host(sessions=4)
     for session in range(4):
