@@ -44,8 +44,9 @@ class Admission:
     ``max_waiting``, an eighth of them of one requester, each for at most ``open_wait``.
     """
 
-    def __init__(self, config: InferenceConfig, coding: StageCoding) -> None:
+    def __init__(self, config: InferenceConfig, node_id: NodeId, coding: StageCoding) -> None:
         self._config = config
+        self._node_id = node_id
         self._coding = coding
         self._layers = range(0)
         self._kv_total = 0
@@ -103,6 +104,15 @@ class Admission:
         self.waiting.append(one)
         return True
 
+    def has_newer(self, requester: NodeId, order: Open) -> bool:
+        """Whether an order for the same leg waits that is of a later epoch than ``order``."""
+        return any(
+            (one.requester, one.order.session, one.order.leg)
+            == (requester, order.session, order.leg)
+            and one.order.epoch > order.epoch
+            for one in self.waiting
+        )
+
     def forget(self, requester: NodeId, order: Open | Close | None = None) -> None:
         """Whatever waits of this session, or of this requester at all, is of no more use."""
         if order is None:
@@ -122,7 +132,7 @@ class Admission:
         return self._shares(stages).spoken_for
 
     def _shares(self, stages: Iterable[Stage]) -> Shares[Stage]:
-        return Shares(stages, self._kv_total, self._config.max_sessions)
+        return Shares(stages, self._kv_total, self._config.max_sessions, self._node_id)
 
     def _needed(self, order: Open) -> int:
         if self.model is None:

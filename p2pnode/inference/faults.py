@@ -35,6 +35,7 @@ class Faults:
         self._node_id = node_id
         self._said: dict[NodeId, tuple[str, str]] = {}
         self._half: Counter[NodeId] = Counter()
+        self._excused: set[NodeId] = set()
         self.repairs = 0
         self.times: Counter[NodeId] = Counter()
 
@@ -60,7 +61,8 @@ class Faults:
 
         That is a word against another's. A stage sees two things of its neighbours: that what the
         one before sent is no use, and that the one after is silent. Whoever says it too often goes
-        as well; and of ourselves we know better.
+        as well; and of ourselves we know better. A lie is entered only on a word that is worth more
+        than the accused: one word of a stranger would keep an honest peer out for minutes.
         """
         at = next(index for index, leg in enumerate(legs) if leg.number == number)
         run = legs[at].run
@@ -73,7 +75,8 @@ class Faults:
         if any(leg.run.peer == culprit for leg in legs[at + 1 : at + 2]):
             offence, patience, accused = Offence.ACCUSED, 3, legs[at + 1].run
         elif any(leg.run.peer == culprit for leg in legs[:at][-1:]):
-            offence, patience, accused = Offence.NOT_FINITE, 1, legs[at - 1].run
+            accused = legs[at - 1].run
+            offence, patience = self._of_input(accused.peer, run.peer, now), 1
         else:
             return set()
         self.blame(accused, offence, f"{run.name} says: {reason}", now)
@@ -82,6 +85,12 @@ class Faults:
         if self.share_blame(run, Offence.ACCUSED, word, now, patience=patience):
             lost.add(number)
         return lost
+
+    def excuses(self, peer: NodeId) -> bool:
+        """Whether what ``peer`` says to excuse itself is believed: once an answer."""
+        is_first = peer not in self._excused
+        self._excused.add(peer)
+        return is_first
 
     def share_blame(
         self, run: StageRun, offence: Offence, evidence: str, now: float, *, patience: int = 1
@@ -140,6 +149,14 @@ class Faults:
         if len(worst) > _MOST_NAMED:
             said.append(f"and {len(worst) - _MOST_NAMED} more")
         return "; ".join(said)
+
+    def _of_input(self, accused: NodeId, accuser: NodeId, now: float) -> Offence:
+        """Return what ``accused`` did if ``accuser`` says that its numbers are no use."""
+        if accuser == self._node_id:
+            return Offence.NOT_FINITE
+        proven = self._trust.standing(now).is_proven
+        surely = proven(accuser) and not proven(accused)
+        return Offence.NOT_FINITE if surely else Offence.DISPUTED
 
     def _why(self, peer: NodeId) -> str:
         return f"broke this answer: it {self._said[peer][1]}"

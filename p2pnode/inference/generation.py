@@ -254,7 +254,8 @@ class Generation(Parts):
             self._do_without_calibration(now)
             return
         self.counters["stage refused"] += 1
-        if code == Refusal.UNUSED:  # it waited for a stage before it: that is no new beginning
+        if code == Refusal.UNUSED and self._may_be_unused(number, now):
+            # It waited for a stage before it: that is no new beginning.
             shown = self._chain.shown
             self._lose({number}, f"refused: {reason}", now, is_hopeful=True)
             if self.phase is not Phase.ENDED:
@@ -262,6 +263,14 @@ class Generation(Parts):
             return
         self._blame({number}, Offence.REFUSED, reason, now)
         self._lose({number}, f"refused: {reason}", now)
+
+    def _may_be_unused(self, number: int, now: float) -> bool:
+        """Whether a leg may truly have waited in vain; each peer is believed once an answer."""
+        waited = now - self._patience.opened_at
+        if self._chain.computed.get(number, 0) or waited < self._config.unused_after / 2:
+            return False
+        [peer] = (leg.run.peer for leg in self._chain.legs if leg.number == number)
+        return self._faults.excuses(peer)
 
     def _expects(self, number: int, epoch: int, source: NodeId) -> bool:
         known = self._chain.leg(number, source) is not None

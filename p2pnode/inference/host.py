@@ -49,7 +49,7 @@ class StageHost:
         self._config = config
         self._node_id = node_id
         self.coding = StageCoding(config.policy, links)
-        self._admission = Admission(config, self.coding)
+        self._admission = Admission(config, node_id, self.coding)
         self._stages = StageTable()
         self._spoken_for: int | None = None
         self._looked_at = 0.0
@@ -243,6 +243,9 @@ class StageHost:
             else:
                 stage.admitted_at = now if order.epoch > stage.order.epoch else stage.admitted_at
                 self._ready(stage, order, now)
+            return
+        if self._admission.has_newer(requester, order):  # or two stages would have one key
+            self.counters["order of an older epoch"] += 1
             return
         self._admission.forget(requester, order)
         refusal = self._admission.refusal(order)

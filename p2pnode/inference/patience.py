@@ -27,6 +27,7 @@ class Patience:
         cover_by: When an answer without peers fails.
         broken_at: When a stage was lost, until the chain runs again; None while it runs.
         last_resort_at: From when on peers that failed this answer are better than none.
+        opened_at: When the chain was last asked to open.
         fed_at: When the chain last got something to do.
         moved_at: When a token came last, or progress was shown.
         longest: Most seconds until the next look.
@@ -44,6 +45,7 @@ class Patience:
         self.cover_by = now + wait
         self.broken_at: float | None = None
         self.last_resort_at = now
+        self.opened_at = now
         self.fed_at = now
         self.longest = config.first_look
         self.looks = 0
@@ -67,6 +69,7 @@ class Patience:
         self.deadline = min(now + self._config.cover_retry, self.cover_by, self.limit)
 
     def opening(self, now: float) -> None:
+        self.opened_at = now
         self.deadline = min(now + self._config.open_timeout, self.limit)
 
     def opened(self, now: float) -> float | None:

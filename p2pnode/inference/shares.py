@@ -2,6 +2,8 @@
 
 Pure arithmetic over the sessions at hand. A share only bites while somebody without its own asks:
 then those who hold more than theirs give way, what they never used first, and then the newest.
+The node itself has its share even where so many ask that each holds but one session: keys are free,
+and a stage that its own node cannot use is of no use to it.
 """
 
 from collections import Counter
@@ -31,7 +33,15 @@ HoldingT = TypeVar("HoldingT", bound=Holding)
 class Shares(Generic[HoldingT]):
     """What sessions hold, and what each requester's share of it is."""
 
-    def __init__(self, held: Iterable[HoldingT], kv_total: int, most_sessions: int) -> None:
+    def __init__(
+        self,
+        held: Iterable[HoldingT],
+        kv_total: int,
+        most_sessions: int,
+        ours: NodeId | None = None,
+    ) -> None:
+        """``ours`` is the node itself."""
+        self._ours = ours
         self._held = list(held)
         self._kv_total = kv_total
         self._most = most_sessions
@@ -54,9 +64,10 @@ class Shares(Generic[HoldingT]):
     def give_way(self, asker: NodeId, needed: int) -> list[HoldingT] | None:
         """Return whose sessions end so that ``asker`` gets its own; None if that cannot be.
 
-        Nobody within its share gives way, and who has its own already waits like everybody. A first
-        session may be larger than a share; then only those give way that hold more than it asks,
-        or two that are each larger than a share would end each other for ever.
+        Nobody within its share gives way, but for the node itself, and who has its own already
+        waits like everybody. A first session may be larger than a share; then only those give way that
+        hold more than it asks, or two that are each larger than a share would end each other for
+        ever.
         """
         requesters = {*self._count, asker}
         share_kv = self._kv_total / len(requesters)
@@ -74,7 +85,10 @@ class Shares(Generic[HoldingT]):
             if not lacks_kv and count.total() < self._most:
                 return going
             held, share = (kv, share_kv) if lacks_kv else (count, float(share_count))
-            over = [one for one in left if one.requester != asker and held[one.requester] > share]
+            others = [one for one in left if one.requester != asker]
+            over = [one for one in others if held[one.requester] > share]
+            if asker == self._ours:
+                over = over or others
             if not over:
                 return None
             most = max(held[one.requester] for one in over)

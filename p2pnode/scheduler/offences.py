@@ -31,6 +31,7 @@ class Offence(Enum):
     IMPOSSIBLE_TOKEN = auto()
     SLOWER_THAN_PROMISED = auto()
     ACCUSED = auto()
+    DISPUTED = auto()
 
 
 class Meaning(NamedTuple):
@@ -59,6 +60,8 @@ MEANINGS: Mapping[Offence, Meaning] = MappingProxyType(
         Offence.IMPOSSIBLE_TOKEN: Meaning(Kind.LYING, 1.0, "sent a token that does not exist"),
         Offence.SLOWER_THAN_PROMISED: Meaning(Kind.SLOW, 1.0, "was slower than promised"),
         Offence.ACCUSED: Meaning(Kind.DEAD, 0.25, "was accused by a neighbour"),
+        # One of two lies, and it may be either: so it is no lie, and not beyond a last resort.
+        Offence.DISPUTED: Meaning(Kind.DEAD, 1.0, "is said to have sent useless numbers"),
     }
 )
 

@@ -68,10 +68,10 @@ def static_key_untrusted(node_id: bytes) -> bytes:
     """
     if len(node_id) != NODE_ID_SIZE:
         raise RemoteProtocolError(f"a node id has {NODE_ID_SIZE} bytes, not {len(node_id)}")
-    try:
-        return crypto_sign_ed25519_pk_to_curve25519(node_id)
-    except (CryptoError, RuntimeError) as error:
-        raise RemoteProtocolError(f"no such node can exist: {node_id.hex()}") from error
+    key = _montgomery(bytes(node_id))
+    if key is None:
+        raise RemoteProtocolError(f"no such node can exist: {node_id.hex()}")
+    return key
 
 
 @lru_cache(4096)  # a key costs 75 us, and gossip asks again of those that nobody reaches
@@ -82,3 +82,11 @@ def is_possible(node_id: bytes) -> bool:
     except RemoteProtocolError:
         return False
     return True
+
+
+@lru_cache(maxsize=2048)  # takes 200 us, and is asked at each call of each address of each member
+def _montgomery(node_id: bytes) -> bytes | None:
+    try:
+        return crypto_sign_ed25519_pk_to_curve25519(node_id)
+    except (CryptoError, RuntimeError):
+        return None

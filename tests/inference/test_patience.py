@@ -53,6 +53,10 @@ class Book(BriefDistrust):
         self.noted: list[tuple[NodeId, Offence, str, float]] = []
         self.good: dict[NodeId, int] = {}
         self.speeds: dict[NodeId, float] = {}
+        self.proven: frozenset[NodeId] = frozenset()
+
+    def standing(self, now: float) -> Standing:
+        return replace(super().standing(now), proven=self.proven)
 
     def note(
         self, peer: NodeId, offence: Offence, evidence: str, now: float, *, share: float = 1.0
@@ -208,8 +212,8 @@ def test_a_slow_but_honest_machine_nobody_promised_for_is_looked_at_and_kept() -
     [
         (silent, Offence.STALLED),
         (failing, Offence.FAILED),
-        (filled_with(float("nan")), Offence.NOT_FINITE),
-        (filled_with(1e6), Offence.NOT_FINITE),
+        (filled_with(float("nan")), Offence.DISPUTED),  # its accuser is a stranger too
+        (filled_with(1e6), Offence.DISPUTED),
     ],
     ids=["silent", "failing", "not finite", "huge"],
 )
@@ -319,6 +323,15 @@ def test_who_accuses_twice_goes_as_well() -> None:
     assert story.tokens == right()
     assert story.chain[-1] == "tail"
     assert len(story.all_of(ChainRepaired)) <= 2
+
+
+def test_a_lie_is_entered_on_the_word_of_a_proven_accuser() -> None:
+    story = Story()
+    story.network.behaviours[EVIL] = filled_with(float("nan"))
+    story.book.proven = frozenset({C})
+    story.ask()
+    assert story.tokens == right()
+    assert story.book.offences(EVIL) == {Offence.NOT_FINITE}
 
 
 def test_an_accusation_of_ourselves_is_a_lie() -> None:

@@ -147,6 +147,19 @@ def test_who_has_more_than_its_share_gives_way_when_others_ask(sessions: int) ->
     assert host.core.all_counters()["session refused: share"] == 2
 
 
+def test_the_node_itself_is_served_however_many_keys_hold_one_session_each() -> None:
+    host = Host(sessions=4)
+    for number in range(4):
+        sybil = node_id(f"sybil {number}")
+        host.open(sybil, number)
+        host.feed(sybil, number)
+    host.open(OTHER, 10)
+    assert host.held(OTHER) == 0  # nobody has more than its share
+    host.open(US, 11)
+    assert host.held(US) == 1
+    assert len(host.core.stages()) == 4
+
+
 def test_what_was_never_used_goes_first() -> None:
     host = Host(sessions=4)
     for session in range(4):
@@ -183,6 +196,25 @@ def test_who_gave_way_does_not_get_its_place_back_by_asking_again(sizes: list[in
             held = [other for other in held if other not in going] + [one]
             asking += going  # it asks for its place again; who waits asks no more here
     assert turns < 100
+
+
+def test_an_order_of_an_older_epoch_passes_none_that_waits() -> None:
+    """Else both are admitted in turn under one key, and the door of the first leads nowhere."""
+    host = Host(kv_sessions=2.5)
+
+    def order(session: int, positions: int, epoch: int, stream: int) -> Open:
+        up, down = Edge(HOG, stream), Edge(THIRD, 1000 + session)
+        return Open(session, epoch, 1, range(1), positions, up, down, "f16", None, 0)
+
+    host.tell(HOG, order(1, 2 * POSITIONS, 0, 1))
+    host.tell(HOG, order(2, 2 * POSITIONS, 5, 50))  # waits
+    host.tell(HOG, order(2, POSITIONS // 4, 3, 30))  # would fit
+    assert host.held(HOG) == 1
+    host.tell(HOG, Close(1, 9))
+    assert [stage.order.epoch for stage in host.core.stages()] == [5]
+    host.tell(HOG, Close(2, 9))
+    host.feed(HOG, 30)
+    assert host.core.all_counters()["activation of an older epoch or an unknown stream"] == 1
 
 
 def test_beyond_its_share_an_order_waits_and_is_answered_when_there_is_room() -> None:

@@ -6,7 +6,8 @@ from nacl.bindings import crypto_scalarmult_base
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.sansio import NodeId
-from p2pnode.transport.identity import Identity, static_key_untrusted, verify
+from p2pnode.transport import identity as keys
+from p2pnode.transport.identity import Identity, is_possible, static_key_untrusted, verify
 
 
 def test_the_static_key_follows_from_the_node_id() -> None:
@@ -36,3 +37,11 @@ def test_any_bytes_are_a_key_or_refused(node_id: bytes) -> None:
 def test_a_seed_has_32_bytes() -> None:
     with pytest.raises(LocalProtocolError):
         Identity(b"short")
+
+
+def test_a_key_is_looked_at_once_however_often_it_is_called() -> None:
+    made = Identity(bytes([9] * 32))
+    before = keys._montgomery.cache_info().misses
+    assert len({static_key_untrusted(made.node_id) for _ in range(100)}) == 1
+    assert keys._montgomery.cache_info().misses - before <= 1
+    assert not any(is_possible(bytes([2]) + bytes(31)) for _ in range(2))
