@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 from p2pnode.sansio import Address
 
+_BROADCAST = "255.255.255.255"
+
 IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -44,9 +46,28 @@ class Reach:
         return address[0] in self.hosts and address[1] in ports
 
     def order(self, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
-        """Return another node's addresses without our own, those on links of ours first."""
-        others = [address for address in addresses if not self.is_ours(address)]
+        """Return those of another node's addresses to call, those on links of ours first.
+
+        A record says what its owner likes. Nobody is called at our own addresses, at those that
+        stand for many or for none, nor at loopback while we have another address.
+        """
+        others = [
+            address
+            for address in addresses
+            if not self.is_ours(address) and self._is_callable(address)
+        ]
         return tuple(sorted(others, key=lambda address: not self.is_near(address)))
+
+    def _is_callable(self, address: Address) -> bool:
+        ip = _parse(address[0])
+        if ip is None or ip.is_multicast or ip.is_unspecified or str(ip) == _BROADCAST:
+            return False
+        return not ip.is_loopback or all(map(_is_loopback, self.addresses))
+
+
+def _is_loopback(address: Address) -> bool:
+    ip = _parse(address[0])
+    return ip is not None and ip.is_loopback
 
 
 def _parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -310,7 +310,7 @@ def _spawn(*words: str) -> "subprocess.Popen[bytes]":
 
 def _spawn_begun(*words: str) -> "subprocess.Popen[bytes]":
     """Return a process that has reached our first line: a Ctrl-C before that is Python's own."""
-    begin = "print(flush=True); from p2pnode.interfaces.cli.main import main; main()"
+    begin = "from p2pnode.interfaces.cli.main import main; print(flush=True); main()"
     process = subprocess.Popen(
         [sys.executable, "-c", begin, *words],
         stdin=subprocess.PIPE,

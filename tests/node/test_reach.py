@@ -28,3 +28,14 @@ def test_what_is_not_known_is_near() -> None:
     assert not HERE.is_near(("203.0.113.9", 1))
     assert not HERE.is_near(("kitchen", 1))
     assert not HERE.is_near(("fd00::1", 1))
+
+
+def test_nobody_is_called_where_nobody_can_be() -> None:
+    reach = Reach((("192.168.1.5", 4747),))
+    told = ("224.0.0.1", "ff02::1", "::", "0.0.0.0", "255.255.255.255", "127.0.0.1", "::1", "x")
+    there = ("192.168.1.9", 4747)
+    assert reach.order((*((host, 22) for host in told), there)) == (there,)
+
+
+def test_loopback_is_called_while_we_have_nothing_else() -> None:
+    assert Reach((("127.0.0.1", 1),)).order((("127.0.0.1", 2),)) == (("127.0.0.1", 2),)

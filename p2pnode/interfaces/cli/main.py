@@ -1,8 +1,6 @@
 """Where ``p2pnode`` begins."""
 
-import signal
 import sys
-import threading
 
 _SOON = 0.02  # seconds
 
@@ -26,12 +24,17 @@ def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
     here nothing can be raised either, so it comes from another thread, a moment later.
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        import threading
+
         threading.Timer(_SOON, _interrupt).start()
     else:
         sys.__unraisablehook__(unraisable)
 
 
 def _interrupt() -> None:
+    import signal
+    import threading
+
     main_thread = threading.main_thread().ident
     if main_thread is not None:
         signal.pthread_kill(main_thread, signal.SIGINT)
