@@ -65,9 +65,9 @@ class Shares(Generic[HoldingT]):
         """Return whose sessions end so that ``asker`` gets its own; None if that cannot be.
 
         Nobody within its share gives way, but for the node itself, and who has its own already
-        waits like everybody. A first session may be larger than a share; then only those give way that
-        hold more than it asks, or two that are each larger than a share would end each other for
-        ever.
+        waits like everybody. A first session may be larger than a share; then only those give way
+        that hold more than it asks, or two that are each larger than a share would end each other
+        for ever.
         """
         requesters = {*self._count, asker}
         share_kv = self._kv_total / len(requesters)

@@ -90,15 +90,6 @@ def test_the_hostile_break_no_promise_in_small() -> None:
     assert hostile_failures(found) == []
 
 
-def test_the_hostile_scenario_has_a_baseline() -> None:
-    baseline = json.loads((FOLDER / "baselines" / f"{HOSTILE.stem}.json").read_text("utf-8"))
-    assert baseline["seeds"] == list(read_scenario(HOSTILE).seeds)
-    assert len(baseline["rows"]) == len(baseline["seeds"])
-    for row in baseline["rows"]:
-        assert row["right"] + row["failed"] == row["answers"]
-        assert row["planned_late"] == 0
-
-
 def test_parity_keeps_answers_quick_at_ten_percent_loss() -> None:
     """The planted fault of this simulation is FEC off: it must be seen to be worse."""
     sweep = read_scenario(FOLDER / "scenarios" / "loss-sweep.toml")
