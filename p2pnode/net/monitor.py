@@ -25,11 +25,11 @@ TURNS = 16
 """Timers already due are fired at once at most this often in a row; a core that asks for more
 must wait for the timer task, so it cannot starve the loop."""
 
-BRIEF_SECONDS = 0.02
+BRIEF_SECONDS = 0.03
 """Seconds for which the socket may go unwatched, so that a job begins without a word to the loop.
 Waking the loop to take over costs the job more than that is worth: the two fight for the
 interpreter, and a stage of 12 ms took 0.4 ms longer (measured). A long job hardly feels it, and
-its peers should not wait for an acknowledgement."""
+its peers should not wait for an acknowledgement: little longer than their ``ack_patience``."""
 
 STUCK_SECONDS = 0.1
 """How late a timer may be that the engine thread keeps, before the loop sees to it, and for how

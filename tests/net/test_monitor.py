@@ -144,10 +144,10 @@ async def test_many_brief_jobs_in_a_row_are_not_brief_together(
     waiters = []
     while job is not None:
         waiters.append(bench.waiter())
-        autojump_clock.jump(0.008)
-        job = bench.monitor.finish(job, Finished(None), 0.008)
+        autojump_clock.jump(0.012)
+        job = bench.monitor.finish(job, Finished(None), 0.012)
     assert waiters == [Waiter.NOBODY, Waiter.NOBODY, *[Waiter.LOOP] * 4]
-    assert BRIEF_SECONDS == 0.02
+    assert BRIEF_SECONDS == 0.03
 
 
 async def test_the_loop_waits_where_something_is_due_while_brief_work_goes_on(
