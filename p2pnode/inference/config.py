@@ -98,7 +98,7 @@ class InferenceConfig:
     distrust: float = 5.0
     last_resort: float = 1.0
     slow_factor: float = 4.0
-    slow_margin: float = 0.25
+    slow_margin: float = 0.1
     slow_tokens: int = 3
     slow_seconds: float = 3.0
     open_wait: float = 1.5
