@@ -59,6 +59,7 @@ class Inference:
         self._rng = rng
         self._model: ModelInfo | None = None
         self._generations: dict[int, Generation] = {}
+        self._live: list[Generation] = []  # those that have not ended, or were not heard since
         self._next_generation = 1
         self._events: list[InferenceEvent] = []
         self._calibration = 0
@@ -111,6 +112,7 @@ class Inference:
             now,
         )
         self._generations[number] = generation
+        self._live.append(generation)
         generation.handle_timeout(now)
         self._forget_old()
         return number
@@ -182,21 +184,24 @@ class Inference:
 
     def handle_timeout(self, now: float) -> None:
         self._host.handle_timeout(now)
-        for generation in list(self._generations.values()):
+        for generation in list(self._live):
             generation.handle_timeout(now)
 
     # Outputs
 
     def next_timeout(self) -> float | None:
         moments = [self._host.next_timeout()]
-        moments += [generation.deadline for generation in self._generations.values()]
-        return min((moment for moment in moments if moment is not None), default=None)
+        moments += [generation.deadline for generation in self._live]
+        return min([moment for moment in moments if moment is not None], default=None)
 
     def take_events(self) -> list[InferenceEvent]:
         taken, self._events = self._events, []
         taken += self._host.take_events()
-        for generation in self._generations.values():
-            taken += generation.take_events()
+        if self._live:
+            for generation in self._live:
+                taken += generation.take_events()
+            if any(one.phase is Phase.ENDED for one in self._live):
+                self._live = [one for one in self._live if one.phase is not Phase.ENDED]
         return taken
 
     def stages(self) -> list[Stage]:

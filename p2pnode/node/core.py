@@ -225,16 +225,16 @@ class NodeCore(NodeParts):
     def next_timeout(self) -> float | None:
         if self.life.phase is Phase.LEFT:
             return None
+        leaving = self.leaving
         moments = (
             self.endpoint.next_timeout(),
             self.swim.next_timeout(),
             self.inference.next_timeout(),
             self.post.next_timeout(),
-            self.life.deadline,
-            None if self.leaving else self.serving.next_timeout(),
-            None if self.leaving else self.dialer.due,
+            self.life.deadline if leaving else self.serving.next_timeout(),
+            None if leaving else self.dialer.due,
         )
-        return min((moment for moment in moments if moment is not None), default=None)
+        return min([moment for moment in moments if moment is not None], default=None)
 
     def datagrams_to_send(self) -> list[Transmit[Address]]:
         taken = self.endpoint.datagrams_to_send()
@@ -252,8 +252,10 @@ class NodeCore(NodeParts):
         """Let the cores hear each other until nobody has anything left to say."""
         if not self.leaving:
             self._dial(now)
-            asked = (self.serving.review(now), self.serving.measurement(now))
-            self.events += [event for event in asked if event is not None]
+            due = self.serving.next_timeout()
+            if due is not None and due <= now:
+                asked = (self.serving.review(now), self.serving.measurement(now))
+                self.events += [event for event in asked if event is not None]
         self._wiring.exchange(now)
         if self.leaving:
             self._depart(now)

@@ -126,7 +126,7 @@ class Serving:
     def next_timeout(self) -> float | None:
         measure_at = self.speed.due if self.layers else None
         moments = (self.holdings.due, self._announce_at, measure_at)
-        return min((moment for moment in moments if moment is not None), default=None)
+        return min([moment for moment in moments if moment is not None], default=None)
 
     def handle_timeout(self, now: float) -> None:
         if self._announce_at is not None and now >= self._announce_at:
