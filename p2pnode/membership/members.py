@@ -33,12 +33,14 @@ class Member:
         health: What is believed of it.
         since: When that began.
         reason: Why it is believed; empty for the living.
+        claimant: Who accused it, if it is suspect or dead.
     """
 
     record: Record
     health: Health
     since: float
     reason: str
+    claimant: NodeId | None = None
 
 
 @dataclass(slots=True)
@@ -283,7 +285,9 @@ class Members:
         if entry is None:
             self._views.pop(node_id, None)
         else:
-            view = Member(entry.signed.record, entry.health, entry.since, entry.reason)
+            claimant = None if entry.claim is None else entry.claim.claim.claimant
+            record = entry.signed.record
+            view = Member(record, entry.health, entry.since, entry.reason, claimant)
             self._views[node_id] = view
             self._index_heard(node_id, entry)
         self._changes.note(node_id)

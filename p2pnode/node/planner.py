@@ -196,6 +196,8 @@ class DirectoryPlanner:
         """Draw the offer of a line, or take the one drawn before if nothing has changed."""
         peer, health = line.peer, line.member.health
         trouble = "" if health is Health.ALIVE else health.name.lower()
+        if health is Health.SUSPECT and self._is_only_accused(line.member):
+            trouble = ""
         if peer in self._silent:
             trouble = "silent"
         known = drawn.get(peer)
@@ -204,6 +206,11 @@ class DirectoryPlanner:
             known = (line, trouble, offer)
         self._drawn[peer] = known
         return known[2]
+
+    def _is_only_accused(self, member: Member) -> bool:
+        """Whether nothing but the word of others is against a member whose session is up."""
+        peer = member.record.node_id
+        return member.claimant != self.node_id and self._endpoint.is_connected(peer)
 
     def _model(self) -> ModelInfo:
         if self._advert.model is None:

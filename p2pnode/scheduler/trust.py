@@ -197,7 +197,10 @@ class Ledger:
     def _newcomers_since(self, level: float, now: float, *, trial: bool) -> float:
         if level < FORGOTTEN:
             return math.inf
-        return now - self._config.acquaintance if trial else self._trouble_since
+        if not trial:
+            return self._trouble_since
+        # Whoever was there before the trouble is known enough, however young the swarm.
+        return max(self._trouble_since, now - self._config.acquaintance)
 
     def _dear_places(self, now: float) -> dict[str, float]:
         patience = self._config.place
