@@ -23,7 +23,7 @@ from p2pnode.inference.stage import Stage
 from p2pnode.inference.tensor_policy import EdgeKey, EdgeState, Links
 from p2pnode.inference.terms import fingerprint
 from p2pnode.inference.work import WorkResult
-from p2pnode.sansio import NodeId, Rng
+from p2pnode.sansio import NodeId, Rng, earliest
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
 from p2pnode.wire.calibration import CalibrationSet
@@ -190,9 +190,10 @@ class Inference:
     # Outputs
 
     def next_timeout(self) -> float | None:
-        moments = [self._host.next_timeout()]
-        moments += [generation.deadline for generation in self._live]
-        return min([moment for moment in moments if moment is not None], default=None)
+        host = self._host.next_timeout()
+        if not self._live:
+            return host
+        return earliest(host, *[generation.deadline for generation in self._live])
 
     def take_events(self) -> list[InferenceEvent]:
         taken, self._events = self._events, []

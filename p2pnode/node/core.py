@@ -20,7 +20,7 @@ from p2pnode.node.origin import Origin
 from p2pnode.node.parts import NodeParts
 from p2pnode.node.reach import Reach
 from p2pnode.node.wiring import Wiring
-from p2pnode.sansio import Address, NodeId, Rng, Transmit
+from p2pnode.sansio import Address, NodeId, Rng, Transmit, earliest
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.wire.calibration import CalibrationSet
 
@@ -225,8 +225,8 @@ class NodeCore(NodeParts):
     def next_timeout(self) -> float | None:
         if self.life.phase is Phase.LEFT:
             return None
-        leaving = self.leaving
-        moments = (
+        leaving = self.life.is_leaving
+        return earliest(
             self.endpoint.next_timeout(),
             self.swim.next_timeout(),
             self.inference.next_timeout(),
@@ -234,7 +234,6 @@ class NodeCore(NodeParts):
             self.life.deadline if leaving else self.serving.next_timeout(),
             None if leaving else self.dialer.due,
         )
-        return min([moment for moment in moments if moment is not None], default=None)
 
     def datagrams_to_send(self) -> list[Transmit[Address]]:
         taken = self.endpoint.datagrams_to_send()
@@ -250,14 +249,11 @@ class NodeCore(NodeParts):
 
     def _settle(self, now: float) -> None:
         """Let the cores hear each other until nobody has anything left to say."""
-        if not self.leaving:
+        if not self.life.is_leaving:
             self._dial(now)
-            due = self.serving.next_timeout()
-            if due is not None and due <= now:
-                asked = (self.serving.review(now), self.serving.measurement(now))
-                self.events += [event for event in asked if event is not None]
+            self.events += self.serving.requests(now)
         self._wiring.exchange(now)
-        if self.leaving:
+        if self.life.is_leaving:
             self._depart(now)
         else:
             self.serving.plan_announcement(now)

@@ -69,16 +69,18 @@ TRANSITIONS: Final = {
 
 
 class Life:
-    """The phase of one node."""
+    """The phase of one node.
+
+    Attributes:
+        phase: How far it is.
+        deadline: Until when it may stay there; see above.
+        is_leaving: Whether it takes on nothing new any more. Asked with every datagram, so kept.
+    """
 
     def __init__(self) -> None:
         self.phase = Phase.IDLE
         self.deadline: float | None = None
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the node takes on nothing new any more."""
-        return self.phase in LEAVING
+        self.is_leaving = False
 
     def move(self, evidence: Evidence, *, deadline: float | None = None) -> None:
         """Go on to what ``evidence`` leads to, to be there until ``deadline`` at the longest.
@@ -92,3 +94,4 @@ class Life:
                 f"{evidence.name} means nothing to a node that is {self.phase.name}"
             )
         self.phase, self.deadline = following, deadline
+        self.is_leaving = following in LEAVING

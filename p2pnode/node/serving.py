@@ -1,5 +1,7 @@
 """What this node serves, and the ad that says so: layers, measured speed, free memory."""
 
+from collections.abc import Sequence
+
 from p2pnode.engine.base import ModelInfo, StageCost
 from p2pnode.errors import ConfigError
 from p2pnode.inference.core import Inference
@@ -12,7 +14,7 @@ from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Life, Phase
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.speed import SpeedWatch
-from p2pnode.sansio import NodeId, Rng
+from p2pnode.sansio import NodeId, Rng, earliest
 
 
 class Serving:
@@ -86,6 +88,14 @@ class Serving:
             self._advert.cost = cost
             self._announce_soon(now)
 
+    def requests(self, now: float) -> Sequence[LoadRequested | MeasureRequested]:
+        """Return what the engine thread is to do now; nearly always nothing."""
+        due = earliest(self.holdings.due, self.speed.due)
+        if due is None or now < due:
+            return ()
+        asked = (self.review(now), self.measurement(now))
+        return [request for request in asked if request is not None]
+
     def measurement(self, now: float) -> MeasureRequested | None:
         """Ask for a measurement, if one is due."""
         if not self.layers or self.speed.due is None or now < self.speed.due:
@@ -125,8 +135,7 @@ class Serving:
 
     def next_timeout(self) -> float | None:
         measure_at = self.speed.due if self.layers else None
-        moments = (self.holdings.due, self._announce_at, measure_at)
-        return min([moment for moment in moments if moment is not None], default=None)
+        return earliest(self.holdings.due, self._announce_at, measure_at)
 
     def handle_timeout(self, now: float) -> None:
         if self._announce_at is not None and now >= self._announce_at:

@@ -4,7 +4,6 @@ Datagrams, commands and time go in; datagrams, events and the moment of the next
 """
 
 from collections import Counter
-from math import inf
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
@@ -202,8 +201,7 @@ class Endpoint:
     # Outputs
 
     def next_timeout(self) -> float | None:
-        earliest = self._establishing.next_timeout()
-        return None if earliest == inf else earliest
+        return self._establishing.next_timeout()
 
     def datagrams_to_send(self) -> list[Transmit[Address]]:
         taken = self._outbox[:]

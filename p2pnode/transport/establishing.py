@@ -4,6 +4,7 @@ Everything rare is here, so that a datagram of a connection that stands passes i
 """
 
 from contextlib import suppress
+from math import inf
 
 from p2pnode.sansio import Address, NodeId, Transmit
 from p2pnode.transport.connection import Connection, Surroundings
@@ -151,14 +152,16 @@ class Establishing:
                 connection.close(self.farewell[0], now)
                 self.reap(connection)
 
-    def next_timeout(self) -> float:
-        """Return when something is due; infinity when nothing is."""
-        earliest = min(self._lobby.next_timeout(), self.schedule.next_timeout())
+    def next_timeout(self) -> float | None:
+        """Return when something is due; None when nothing is."""
+        earliest, handshake = self.schedule.next_timeout(), self._lobby.next_timeout()
+        if handshake < earliest:
+            earliest = handshake
         if self.contests:
             earliest = self._rivals.next_timeout(earliest)
         if self.farewell is not None and self._by_peer:
             earliest = min(earliest, self.farewell[1])
-        return earliest
+        return None if earliest == inf else earliest
 
     def finish_input(self, connection: Connection, now: float) -> None:
         """Look at what an input to ``connection`` may have brought about, besides its own doing."""

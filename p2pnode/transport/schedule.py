@@ -60,7 +60,8 @@ class Schedule(Generic[ConnectionT]):
         in_hand = self.in_hand
         if in_hand is None or in_hand.ended is not None:
             return earliest
-        return min(earliest, in_hand.timers.earliest)
+        moment = in_hand.timers.earliest
+        return min(earliest, moment)
 
     def take_due(self, now: float) -> list[ConnectionT]:
         """Return the connections with a timer due, the earliest first; each wakes once."""
