@@ -35,7 +35,11 @@ _REMEMBERED = 32  # ended generations kept for the snapshot
 
 
 class Inference:
-    """Requester and stages of one node, behind one door."""
+    """Requester and stages of one node, behind one door.
+
+    Attributes:
+        held: Stages whose batches wait for room on the way to their peers: if any, :meth:`refill`.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Inference:
         self._events: list[InferenceEvent] = []
         self._calibration = 0
         self._host = StageHost(config, node_id, links, queued)
+        self.held = self._host.held
         self.counters: Counter[str] = Counter()
 
     # Commands
@@ -223,11 +228,6 @@ class Inference:
     def kv_spoken_for(self) -> int:
         """KV bytes that one more requester could not have: less than what is used, if one hogs."""
         return self._host.kv_spoken_for
-
-    @property
-    def is_holding_back(self) -> bool:
-        """Whether something waits for room on the way to its peer; then call :meth:`refill`."""
-        return self._host.is_holding_back
 
     def refill(self) -> None:
         """Acknowledgements came: send what there is room for by now."""

@@ -4,6 +4,7 @@ What requesters may have of a node is shared out: sessions and memory (:mod:`.ad
 engine (:mod:`.turns`), the way out (:mod:`.outflow`), and what waits to be computed.
 """
 
+import math
 from collections import Counter
 
 from p2pnode.engine.base import ModelInfo
@@ -53,9 +54,10 @@ class StageHost:
         self._stages = StageTable()
         self._spoken_for: int | None = None
         self._looked_at = 0.0
+        self._free_from = math.inf  # no stage may be freed before this
         self._turns = Turns(config.engine_ahead)
         self._outflow = Outflow(config, queued)
-        self._held: dict[StageKey, None] = {}
+        self.held: dict[StageKey, None] = {}
         self._jobs: dict[int, StageKey | None] = {}
         self._next_job = 0
         self._events: list[InferenceEvent] = []
@@ -123,14 +125,9 @@ class StageHost:
             self.counters["session freed: its requester is gone"] += 1
             self._free(stage)
 
-    @property
-    def is_holding_back(self) -> bool:
-        """Whether batches wait for the way to their peer to clear."""
-        return bool(self._held)
-
     def refill(self) -> None:
         """Send what there is room for by now."""
-        for key in list(self._held):
+        for key in list(self.held):
             self._send(self._stages[key])
 
     # Inputs
@@ -192,18 +189,26 @@ class StageHost:
                 self._free(stage)
         self.refill()
         self._admit_waiting(now)
+        idle, unused = self._config.session_idle, self._config.unused_after
+        self._free_from = min(
+            (
+                stage.used_at + idle if stage.is_used else stage.admitted_at + unused
+                for stage in self._stages
+            ),
+            default=math.inf,
+        )
 
     # Outputs
 
     def next_timeout(self) -> float | None:
-        idle, unused = self._config.session_idle, self._config.unused_after
-        moments = [
-            stage.used_at + idle if stage.is_used else stage.admitted_at + unused
-            for stage in self._stages
-        ]
-        if self._admission.waiting or self._held:
-            moments.append(self._looked_at + _LOOK)
-        return min(moments, default=None)
+        """Return when to look at stages: no later than the first may be freed, perhaps sooner.
+
+        What a stage waits for only moves further off, and is found out when the time has come.
+        """
+        moment = self._free_from
+        if self._admission.waiting or self.held:
+            moment = min(moment, self._looked_at + _LOOK)
+        return None if moment == math.inf else moment
 
     def take_events(self) -> list[InferenceEvent]:
         self._outflow.taken()
@@ -255,7 +260,7 @@ class StageHost:
             self._wait(Waiting(order, requester, now))
 
     def _ready(self, stage: Stage, order: Open, now: float) -> None:
-        self._held.pop(stage.key, None)
+        self.held.pop(stage.key, None)
         self._stages.move(stage, order)
         if not stage.queue:
             self._turns.leave(stage.key)
@@ -278,13 +283,14 @@ class StageHost:
             self._free(stage)
         stage = self._admission.admit(order, requester, now)
         self._stages.add(stage)
+        self._free_from = min(self._free_from, now + self._config.unused_after)
         self._spoken_for = None
         self._ready(stage, order, now)
         return True
 
     def _wait(self, one: Waiting) -> None:
         """Keep an order for which there is no room, for a while and as many as there may be."""
-        is_first = not self._admission.waiting and not self._held
+        is_first = not self._admission.waiting and not self.held
         if not self._admission.wait(one):
             self._refuse_waiting(one)
             return
@@ -319,7 +325,7 @@ class StageHost:
     def _free(self, stage: Stage) -> None:
         self._stages.remove(stage)
         self._spoken_for = None
-        self._held.pop(stage.key, None)
+        self.held.pop(stage.key, None)
         self._turns.leave(stage.key)
         if stage.job is not None:
             self._jobs.pop(stage.job, None)  # whoever computes need not begin
@@ -384,12 +390,12 @@ class StageHost:
             if batch.start >= stage.send_from:
                 if not self._outflow.let_go(edge.peer, batch):
                     self.counters["batch held back: its peer has not taken the last"] += 1
-                    self._held[stage.key] = None
+                    self.held[stage.key] = None
                     return
                 for frame in to_frames(batch, edge.stream, self._space):
                     self._events.append(SendFrame(edge.peer, frame))
             stage.cursor += 1
-        self._held.pop(stage.key, None)
+        self.held.pop(stage.key, None)
 
     @staticmethod
     def _failed(stage: Stage, culprit: NodeId, reason: str) -> Failed:

@@ -164,7 +164,7 @@ class NodeCore(NodeParts):
         """Take the result of a :class:`ComputeRequested`."""
         self.serving.finished(job, result, now)
         self.inference.compute_finished(job, result, now)
-        self._settle(now)
+        self._hear(now)
 
     def measured(self, cost: StageCost, now: float) -> None:
         """Take the result of a :class:`~p2pnode.node.events.MeasureRequested`."""
@@ -206,9 +206,9 @@ class NodeCore(NodeParts):
         self.endpoint.receive_datagram(data, source, now)
         if self.links.is_watching:
             self.links.look(now)
-        if self.inference.is_holding_back:
+        if self.inference.held:
             self.inference.refill()
-        self._settle(now)
+        self._hear(now)
 
     def handle_timeout(self, now: float) -> None:
         if self.life.phase is Phase.LEFT:
@@ -247,15 +247,23 @@ class NodeCore(NodeParts):
 
     # Time passes, and cores hear each other
 
-    def _settle(self, now: float) -> None:
-        """Let the cores hear each other until nobody has anything left to say."""
-        if not self.life.is_leaving:
-            self._dial(now)
-            self.events += self.serving.requests(now)
+    def _hear(self, now: float) -> None:
+        """Let the cores hear each other until nobody has anything left to say.
+
+        That is all after a datagram or a computed job: what only time or a command brings about
+        waits for the next timer, for here each call is a part of a hop.
+        """
         self._wiring.exchange(now)
         if self.life.is_leaving:
             self._depart(now)
-        else:
+
+    def _settle(self, now: float) -> None:
+        """Do what is due, and let the cores hear each other."""
+        if not self.life.is_leaving:
+            self._dial(now)
+            self.events += self.serving.requests(now)
+        self._hear(now)
+        if not self.life.is_leaving:
             self.serving.plan_announcement(now)
 
     def _depart(self, now: float) -> None:

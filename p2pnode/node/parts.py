@@ -18,7 +18,7 @@ from p2pnode.node.post import Post
 from p2pnode.node.reach import Reach
 from p2pnode.node.serving import Serving
 from p2pnode.node.traffic import Traffic
-from p2pnode.sansio import NodeId, Rng
+from p2pnode.sansio import Address, NodeId, Rng
 from p2pnode.scheduler.trust import Ledger
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.identity import verify
@@ -68,6 +68,11 @@ class NodeParts:
         self.links = LinkMeter(
             self.endpoint, self.planner.measured_rtt, config.transport.max_ack_delay
         )
+        self.reach = Reach(origin.addresses)
+        self.traffic = Traffic()
+        self.post = Post(
+            self.node_id, self.endpoint, self.traffic, self._called_at, config.post, self.links
+        )
         self.inference = Inference(
             config.inference,
             self.node_id,
@@ -75,7 +80,7 @@ class NodeParts:
             rng,
             self.links,
             self.ledger,
-            queued=self._under_way,
+            queued=self.post.under_way,
         )
         self.life = Life()
         self.serving = Serving(
@@ -87,16 +92,6 @@ class NodeParts:
             self.planner,
             self.inference,
             rng,
-        )
-        self.reach = Reach(origin.addresses)
-        self.traffic = Traffic()
-        self.post = Post(
-            self.node_id,
-            self.endpoint,
-            self.traffic,
-            lambda peer: self.reach.order(self.planner.addresses_of(peer)),
-            config.post,
-            self.links,
         )
         self.parley = Parley()
         self.counters: Counter[str] = Counter()
@@ -111,8 +106,8 @@ class NodeParts:
         ago = self.endpoint.heard_ago(peer, now)
         return ago is not None and ago < self.config.transport.silence / 4
 
-    def _under_way(self, peer: NodeId) -> int:
-        return self.post.under_way(peer)
+    def _called_at(self, peer: NodeId) -> tuple[Address, ...]:
+        return self.reach.order(self.planner.addresses_of(peer))
 
     def note(self, line: str) -> None:
         """Log a line for a person. What peers say is in some of these, and faces print them."""

@@ -54,6 +54,7 @@ class Post:
 
     Attributes:
         to_ourselves: Frames a node sends to itself, to be taken from here.
+        refused: To whom frames were dropped, and why: if any, :meth:`take_refused`.
         counters: What could not be sent, by reason.
     """
 
@@ -74,7 +75,7 @@ class Post:
         self._config = config
         self._waiting: dict[NodeId, _Waiting] = {}
         self._waiting_bytes = 0
-        self._refused: dict[NodeId, str] = {}
+        self.refused: dict[NodeId, str] = {}
         self._told: dict[NodeId, float] = {}
         self.to_ourselves: deque[Frame] = deque()
         self.counters: Counter[str] = Counter()
@@ -123,13 +124,11 @@ class Post:
 
     def take_refused(self, now: float) -> list[SendRefused]:
         """Hand over to whom frames were dropped, each peer once in a quarter of a second."""
-        if not self._refused:
-            return []
         taken: list[SendRefused] = []
-        for peer in list(self._refused):
+        for peer in list(self.refused):
             if self._may_tell_at(peer) <= now:
                 self._told[peer] = now
-                taken.append(SendRefused(peer, self._refused.pop(peer)))
+                taken.append(SendRefused(peer, self.refused.pop(peer)))
         for peer in [one for one in self._told if self._may_tell_at(one) <= now]:
             del self._told[peer]
         return taken
@@ -160,11 +159,11 @@ class Post:
     # Time
 
     def next_timeout(self) -> float | None:
-        if not self._waiting and not self._refused:
+        if not self._waiting and not self.refused:
             return None
         patience = self._config.waiting_seconds
         moments = [waited.since + patience for waited in self._waiting.values()]
-        moments += [self._may_tell_at(peer) for peer in self._refused]
+        moments += [self._may_tell_at(peer) for peer in self.refused]
         return min(moments, default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -198,7 +197,7 @@ class Post:
 
     def _refuse(self, peer: NodeId, reason: str, frames: int = 1) -> None:
         self.counters[f"frame dropped: {reason}"] += frames
-        self._refused.setdefault(peer, reason)
+        self.refused.setdefault(peer, reason)
 
     def _may_tell_at(self, peer: NodeId) -> float:
         told = self._told.get(peer)

@@ -64,7 +64,7 @@ class SpeedWatch:
         self.due = None
 
     def started(self, job: int, work: Work) -> None:
-        if isinstance(work, Forward) and sum(batch.rows for batch in work.batches) == 1:
+        if isinstance(work, Forward) and len(work.batches) == 1 and work.batches[0].rows == 1:
             if len(self._jobs) > _MOST_JOBS:
                 self._jobs.clear()  # of sessions closed before their turn
             self._jobs[job] = work

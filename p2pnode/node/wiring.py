@@ -68,10 +68,9 @@ class Wiring:
                 self._on_membership(said, now)
             for happened in parts.inference.take_events():
                 self._on_inference(happened, now)
-            refused = parts.post.take_refused(now)
-            for dropped in refused:
-                self._on_refused(dropped, now)
-            if refused:
+            if parts.post.refused and (refused := parts.post.take_refused(now)):
+                for dropped in refused:
+                    self._on_refused(dropped, now)
                 continue
             if not parts.post.to_ourselves:
                 break

@@ -446,13 +446,13 @@ def replaying(mutes: int) -> Host:
 def test_a_replay_goes_as_far_as_its_peer_has_room_and_on_when_it_has_more() -> None:
     host = replaying(mutes=1)
     assert len(host.sent) == 6
-    assert host.core.is_holding_back
+    assert host.core.held
     for _ in range(100):
         host.under_way.clear()
         host.core.refill()
         host.take()
     assert [event.frame.frame_seq for event in host.sent] == [1 + at for at in range(0, 60, 3)]
-    assert not host.core.is_holding_back
+    assert not host.core.held
 
 
 def test_peers_that_take_nothing_cost_a_window_each_and_the_total_together() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -20,6 +21,7 @@ from p2pnode.inference.messages import (
 from p2pnode.inference.work import Computed, Forward, WorkFailed, run_work
 from p2pnode.sansio import NodeId
 from p2pnode.wire.dtypes import DType
+from p2pnode.wire.states import Rung, encode_states
 from p2pnode.wire.vframe import Slice
 
 PEER = NodeId(bytes(range(32)))
@@ -80,3 +82,19 @@ def test_a_token_beyond_the_vocabulary_in_a_second_frame_is_seen_too() -> None:
     pieces = ((Slice(DType.I8, (1, 4), bytes(4)),), (Slice(DType.I8, (1, 4), b"\0\0\0\x80"),))
     work = Forward(b"1", range(1), (Batch(0, 2, pieces),), "f16", None, 0)
     assert isinstance(run_work(engine, work, lambda: 0.0), WorkFailed)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("bad", [[np.nan], [np.inf], [np.inf, -np.inf], [3e38] * 8, [1e7]], ids=str)
+def test_states_beyond_all_measure_fail_their_sender_without_a_warning(
+    rows: int, bad: list[float]
+) -> None:
+    engine = random_model(5, n_layers=3)
+    states = np.ones((rows, engine.info.d_model), np.float32)
+    states[-1, : len(bad)] = bad
+    batch = Batch(0, rows, (encode_states(states, Rung.F32),))
+    work = Forward(b"1", range(1, 3), (batch,), "f16", None, 0)
+    result = run_work(engine, work, lambda: 0.0)
+    assert isinstance(result, WorkFailed)
+    assert result.is_input_bad
+    assert "beyond all measure" in result.reason
