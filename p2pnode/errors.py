@@ -25,6 +25,13 @@ class RemoteProtocolError(P2PNodeError):
     """
 
 
+class QueueFullError(P2PNodeError):
+    """A peer has yet to acknowledge so much that no message is taken for it now; nothing changed.
+
+    Whoever wanted to send waits or does without, and says so.
+    """
+
+
 class NonceReuseError(LocalProtocolError):
     """Sealing would have used a nonce twice under one key; nothing was sealed."""
 

@@ -96,7 +96,8 @@ def to_frames(batch: Batch, stream: int, space_hash32: int) -> Iterator[Frame]:
     meta = _meta(batch)
     position = batch.start
     for piece in batch.pieces:
-        for part in _cut(piece):
+        is_whole = len(piece[0].payload) <= ROOM or len(piece) > 1
+        for part in (piece,) if is_whole else _cut(piece):
             slices = (*part, meta)
             yield Frame(MessageType.THINK, stream, position + 1, space_hash32, slices=slices)
             position += part[0].shape[0]
@@ -114,11 +115,7 @@ def _meta(batch: Batch) -> Slice:
 def _cut(piece: Piece) -> Iterator[Piece]:
     """Cut plain rows to what a frame holds; those of any other coding were made to fit."""
     whole = piece[0]
-    size = len(whole.payload)
-    if size <= ROOM or len(piece) > 1:
-        yield piece
-        return
-    width = size // whole.shape[0]
+    width = len(whole.payload) // whole.shape[0]
     fit = max(1, ROOM // width)
     payload = memoryview(whole.payload)
     for first in range(0, whole.shape[0], fit):
@@ -219,5 +216,9 @@ class Inbox:
 
     def _forget_below(self, position: int) -> None:
         self.position = position
+        if len(self._frames) == 1:  # the one just handed out
+            self._frames.clear()
+            self._rows = 0
+            return
         for start in [start for start in self._frames if start < position]:
             self._rows -= self._frames.pop(start)[0][0].shape[0]

@@ -39,6 +39,7 @@ class Inference:
 
     Attributes:
         held: Stages whose batches wait for room on the way to their peers: if any, :meth:`refill`.
+        jobs: The work that somebody waits for; another thread may ask whether it is in here.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Inference:
         self._calibration = 0
         self._host = StageHost(config, node_id, links, queued)
         self.held = self._host.held
+        self.jobs = self._host.jobs
         self.counters: Counter[str] = Counter()
 
     # Commands
@@ -133,10 +135,6 @@ class Inference:
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         self._host.compute_finished(job, result, now)
-
-    def wants(self, job: int) -> bool:
-        """Whether anybody still waits for a compute job; safe to ask from another thread."""
-        return self._host.wants(job)
 
     def peer_lost(
         self, peer: NodeId, reason: str, now: float, offence: Offence | None = Offence.LOST

@@ -38,7 +38,13 @@ _LOOK = 0.05  # seconds between two looks at what waits for room, if nothing els
 
 
 class StageHost:
-    """Every stage of one node."""
+    """Every stage of one node.
+
+    Attributes:
+        coding: How hidden states leave here.
+        held: Stages whose batches wait for room on the way to their peers: if any, :meth:`refill`.
+        jobs: The stage that waits for each piece of work; none where memory is to be freed.
+    """
 
     def __init__(
         self,
@@ -52,13 +58,14 @@ class StageHost:
         self.coding = StageCoding(config.policy, links)
         self._admission = Admission(config, node_id, self.coding)
         self._stages = StageTable()
+        self._space = self._width = 0
         self._spoken_for: int | None = None
         self._looked_at = 0.0
         self._free_from = math.inf  # no stage may be freed before this
         self._turns = Turns(config.engine_ahead)
         self._outflow = Outflow(config, queued)
         self.held: dict[StageKey, None] = {}
-        self._jobs: dict[int, StageKey | None] = {}
+        self.jobs: dict[int, StageKey | None] = {}
         self._next_job = 0
         self._events: list[InferenceEvent] = []
         self.counters: Counter[str] = Counter()
@@ -68,6 +75,7 @@ class StageHost:
     def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
         self._admission.serve(model, layers, kv_total)
+        self._space, self._width = model.space_hash32, model.d_model
         self._spoken_for = None
 
     def drain(self, reason: str) -> None:
@@ -84,33 +92,11 @@ class StageHost:
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named."""
         self._turns.ended(job)
-        key = self._jobs.pop(job, None)
-        if key is None:
+        key = self.jobs.pop(job, None)
+        if key is not None:  # else memory was freed, or the session was closed meanwhile
+            self._take_result(self._stages[key], result, now)
+        if self._turns.waiting:
             self._take_turns()
-            return  # memory was freed, or the session was closed meanwhile
-        stage = self._stages.get(key)
-        if stage is None or stage.job != job:
-            self.counters["compute of a closed session"] += 1
-            self._take_turns()
-            return
-        stage.job = None
-        if not isinstance(result, Computed):
-            sender = stage.order.upstream.peer
-            self._give_up(stage, result.reason, sender if result.is_input_bad else self._node_id)
-            self._take_turns()
-            return
-        stage.computed = stage.job_end
-        stage.used_at = now
-        if result.coded:
-            stage.codings |= self.coding.note(stage.order, result)
-        stage.sent += result.batches
-        self._send(stage)
-        self._compute(stage)
-        self._take_turns()
-
-    def wants(self, job: int) -> bool:
-        """Whether anybody still waits for ``job``; safe to ask from another thread."""
-        return job in self._jobs
 
     def peer_unresponsive(self, peer: NodeId, reason: str) -> None:
         """Tell the requesters whose next stage is ``peer``: nobody else can see it."""
@@ -161,7 +147,8 @@ class StageHost:
             return False
         stage.used_at, stage.is_used = now, True
         size = len(frame.slices[0].payload) if frame.slices else 0
-        if self._stages.is_too_much(stage, size, self._config.waiting_bytes):
+        most, stages = self._config.waiting_bytes, self._stages
+        if stages.waiting + size > most and stages.is_too_much(stage, size, most):
             self.counters["activation dropped: too many wait to be computed"] += 1
             return True
         try:
@@ -211,7 +198,8 @@ class StageHost:
         return None if moment == math.inf else moment
 
     def take_events(self) -> list[InferenceEvent]:
-        self._outflow.taken()
+        if self._outflow.handed:
+            self._outflow.taken()
         taken, self._events = self._events, []
         return taken
 
@@ -328,7 +316,7 @@ class StageHost:
         self.held.pop(stage.key, None)
         self._turns.leave(stage.key)
         if stage.job is not None:
-            self._jobs.pop(stage.job, None)  # whoever computes need not begin
+            self.jobs.pop(stage.job, None)  # whoever computes need not begin
             self._turns.ended(stage.job)
         self._request(Release(stage.session_key), None)
         self._take_turns()
@@ -369,9 +357,24 @@ class StageHost:
         )
         self._turns.began(stage.job)
 
+    def _take_result(self, stage: Stage, result: WorkResult, now: float) -> None:
+        stage.job = None
+        if not isinstance(result, Computed):
+            sender = stage.order.upstream.peer
+            self._give_up(stage, result.reason, sender if result.is_input_bad else self._node_id)
+            return
+        stage.computed = stage.job_end
+        stage.used_at = now
+        if result.coded:
+            stage.codings |= self.coding.note(stage.order, result)
+        stage.sent += result.batches
+        self._send(stage)
+        if stage.queue:
+            self._compute(stage)
+
     def _request(self, work: Forward | Release, key: StageKey | None) -> int:
         job, self._next_job = self._next_job, self._next_job + 1
-        self._jobs[job] = key
+        self.jobs[job] = key
         self._events.append(ComputeRequested(job, work))
         return job
 
@@ -388,7 +391,10 @@ class StageHost:
         while stage.cursor < len(stage.sent):
             batch = stage.sent[stage.cursor]
             if batch.start >= stage.send_from:
-                if not self._outflow.let_go(edge.peer, batch):
+                # The newest token's row may always leave: it is computed once, and the transport
+                # has its own bounds. To ask would be 20 us of each hop.
+                is_token = batch.rows == 1 and stage.cursor + 1 == len(stage.sent)
+                if not is_token and not self._outflow.let_go(edge.peer, batch):
                     self.counters["batch held back: its peer has not taken the last"] += 1
                     self.held[stage.key] = None
                     return
@@ -404,13 +410,3 @@ class StageHost:
 
     def _say(self, peer: NodeId, message: Control) -> None:
         self._events.append(SendFrame(peer, control_frame(message, self._space)))
-
-    @property
-    def _space(self) -> int:
-        model = self._admission.model
-        return 0 if model is None else model.space_hash32
-
-    @property
-    def _width(self) -> int:
-        model = self._admission.model
-        return 0 if model is None else model.d_model

@@ -21,25 +21,28 @@ TOKEN_BYTES: Final = 65536
 
 
 class Outflow:
-    """Asks the transport how much is under way, and remembers what it has yet to hear of."""
+    """Asks the transport how much is under way, and remembers what it has yet to hear of.
+
+    Attributes:
+        handed: Bytes that were let go, by peer; if any, :meth:`taken` once they are with it.
+    """
 
     def __init__(self, config: InferenceConfig, queued: Queued | None) -> None:
         self._config = config
         self._queued: Queued = queued or (lambda _: 0)
-        self._handed: dict[NodeId, int] = {}
+        self.handed: dict[NodeId, int] = {}
         self._filled: dict[NodeId, None] = {}
 
     def taken(self) -> None:
         """What was let go is with the transport now."""
-        if self._handed:
-            self._handed.clear()
+        self.handed.clear()
 
     def let_go(self, peer: NodeId, batch: Batch) -> bool:
         """Whether ``batch`` may leave for ``peer`` now; then it counts as under way."""
         size = size_of(batch)
         if not self._has_room(peer, size):
             return False
-        self._handed[peer] = self._handed.get(peer, 0) + size
+        self.handed[peer] = self.handed.get(peer, 0) + size
         return True
 
     def _has_room(self, peer: NodeId, size: int) -> bool:
@@ -58,4 +61,4 @@ class Outflow:
         return total < self._config.replay_total
 
     def _under_way(self, peer: NodeId) -> int:
-        return self._queued(peer) + self._handed.get(peer, 0)
+        return self._queued(peer) + self.handed.get(peer, 0)

@@ -14,12 +14,16 @@ StageKey: TypeAlias = tuple[NodeId, int, int]
 
 
 class Turns:
-    """The stages that wait for the engine, and the jobs that it has."""
+    """The stages that wait for the engine, and the jobs that it has.
+
+    Attributes:
+        waiting: The round: those that wait, by requester.
+    """
 
     def __init__(self, ahead: int) -> None:
         """At most ``ahead`` jobs are with the engine at once."""
         self._ahead = ahead
-        self._round: dict[NodeId, deque[StageKey]] = {}
+        self.waiting: dict[NodeId, deque[StageKey]] = {}
         self._jobs: set[int] = set()
 
     @property
@@ -30,31 +34,31 @@ class Turns:
     @property
     def is_idle(self) -> bool:
         """Whether a job may begin at once: the engine takes one, and nobody waits."""
-        return not self._round and len(self._jobs) < self._ahead
+        return not self.waiting and len(self._jobs) < self._ahead
 
     def wait(self, key: StageKey) -> None:
-        waiting = self._round.setdefault(key[0], deque())
+        waiting = self.waiting.setdefault(key[0], deque())
         if key not in waiting:
             waiting.append(key)
 
     def next(self) -> StageKey | None:
         """Return whose turn it is, if the engine is free and anybody waits."""
-        if not self._round or not self.is_free:
+        if not self.waiting or not self.is_free:
             return None
-        requester = next(iter(self._round))
-        waiting = self._round.pop(requester)
+        requester = next(iter(self.waiting))
+        waiting = self.waiting.pop(requester)
         key = waiting.popleft()
         if waiting:
-            self._round[requester] = waiting  # at the end of the round
+            self.waiting[requester] = waiting  # at the end of the round
         return key
 
     def leave(self, key: StageKey) -> None:
         """A stage is gone."""
-        waiting = self._round.get(key[0])
+        waiting = self.waiting.get(key[0])
         if waiting is not None and key in waiting:
             waiting.remove(key)
             if not waiting:
-                del self._round[key[0]]
+                del self.waiting[key[0]]
 
     def began(self, job: int) -> None:
         self._jobs.add(job)

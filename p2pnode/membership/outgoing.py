@@ -26,7 +26,11 @@ class Outgoing(Transmit[NodeId]):
 
 
 class Outbox:
-    """Composes what is to be sent, and keeps it until it is taken."""
+    """Composes what is to be sent, and keeps it until it is taken.
+
+    Attributes:
+        waiting: What is kept; the same list for good.
+    """
 
     def __init__(
         self,
@@ -41,24 +45,24 @@ class Outbox:
         self._members = members
         self._broadcasts = broadcasts
         self._vivaldi = vivaldi
-        self._waiting: list[Outgoing] = []
+        self.waiting: list[Outgoing] = []
 
     def send(self, destination: NodeId, message: Message) -> None:
         """Send one datagram, with as much news as fits."""
         payload = self._head(message) + self._accusation_of(destination)
         limit = self._config.retransmits(len(self._members) + 1)
         news = self._broadcasts.take(self._config.max_datagram - len(payload), limit)
-        self._waiting.append(Outgoing(destination, payload + b"".join(news)))
+        self.waiting.append(Outgoing(destination, payload + b"".join(news)))
 
     def send_bulk(self, destination: NodeId, message: Message, news: bytes = b"") -> None:
         """Send one message reliably, with no other news than ``news``."""
-        self._waiting.append(Outgoing(destination, self._head(message) + news, bulk=True))
+        self.waiting.append(Outgoing(destination, self._head(message) + news, bulk=True))
 
     def send_records(self, destination: NodeId, payloads: Iterable[bytes]) -> None:
         """Send records and claims reliably, in as many messages as they need."""
         head = self._head(Records())
         for page in pages(payloads, self._config.max_bulk - len(head)):
-            self._waiting.append(Outgoing(destination, head + page, bulk=True))
+            self.waiting.append(Outgoing(destination, head + page, bulk=True))
 
     def gossip_to(self, destination: NodeId) -> None:
         """Send as much news as fits one datagram; nothing if there is none."""
@@ -66,7 +70,8 @@ class Outbox:
             self.send(destination, Gossip())
 
     def take(self) -> list[Outgoing]:
-        taken, self._waiting = self._waiting, []
+        taken = self.waiting.copy()
+        self.waiting.clear()
         return taken
 
     def _head(self, message: Message) -> bytes:

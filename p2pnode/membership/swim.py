@@ -62,6 +62,8 @@ class Swim:
 
     Attributes:
         counters: What was refused or done in silence, by reason; cumulative.
+        unsent: What :meth:`datagrams_to_send` would return: asked with every datagram of a node.
+        events: What :meth:`take_events` would return.
     """
 
     def __init__(
@@ -91,7 +93,8 @@ class Swim:
         self._broadcasts = Broadcasts(config.max_broadcasts, self.counters)
         self._vivaldi = Vivaldi(rng)
         self._outbox = Outbox(config, self._own, self._members, self._broadcasts, self._vivaldi)
-        self._events: list[MembershipEvent] = []
+        self.unsent = self._outbox.waiting
+        self.events: list[MembershipEvent] = []
         self._gossiper = Gossiper(
             config, self._members, self._broadcasts, self._outbox, self._timers, rng
         )
@@ -105,7 +108,7 @@ class Swim:
             self._outbox,
             self._gossiper,
             self._timers,
-            self._events,
+            self.events,
             self.counters,
             now,
         )
@@ -254,8 +257,8 @@ class Swim:
         return self._outbox.take()
 
     def take_events(self) -> list[MembershipEvent]:
-        taken = self._events.copy()
-        self._events.clear()
+        taken = self.events.copy()
+        self.events.clear()
         return taken
 
     # Time
@@ -323,14 +326,14 @@ class Swim:
             self._outbox,
             self._gossiper,
             self._timers,
-            self._events,
+            self.events,
             self.counters,
             is_heard,
             self._rng,
         )
 
     def _compose_intake(self, is_heard: IsHeard) -> Intake:
-        shared_keys = SharedKeys(self._config, is_heard, self._events, self.counters)
+        shared_keys = SharedKeys(self._config, is_heard, self.events, self.counters)
         return Intake(
             self._own,
             self._members,
@@ -341,7 +344,7 @@ class Swim:
             self._push_pull,
             self._renewal,
             shared_keys,
-            self._events,
+            self.events,
             self.counters,
         )
 

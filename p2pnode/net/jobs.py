@@ -78,9 +78,13 @@ class Pace:
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[tuple[float, float]]] = {}
+        self._latest = (0.0, 0.0)  # units, and the most seconds: the next job is as a rule alike
 
     def most_seconds(self, units: float) -> float:
         """Return the seconds that a job of ``units`` takes at most; infinity where nobody knows."""
+        latest, seconds = self._latest
+        if units == latest:
+            return seconds
         if units <= 0 or math.isinf(units):
             return max(0.0, units)
         same = self._seen.get(_size(units))
@@ -97,6 +101,7 @@ class Pace:
         if seen is None:
             seen = self._seen[size] = deque(maxlen=_REMEMBERED)
         seen.append((units, seconds))
+        self._latest = units, _bound(seen, units)
 
 
 _REMEMBERED = 3

@@ -196,12 +196,12 @@ class Monitor(Generic[CoreT, EventT]):
         """
         pump = self._pump
         with self._lock:
-            self._pace.learn(job.units, seconds)
             job.done(pump.core, outcome, pump.now())
             pump.sort()
             if pump.left:
                 self._wake_loop()
             pump.send()
+            self._pace.learn(job.units, seconds)
             return self._begin(pump.now()) if pump.jobs else None
 
     def take_or_begin(self) -> tuple[Job[CoreT, Any] | None, bool] | None:

@@ -25,15 +25,15 @@ from collections.abc import Mapping
 from p2pnode.errors import LocalProtocolError
 
 
-class Waiter(enum.Enum):
-    """Who waits at the socket."""
+class Waiter(enum.IntEnum):
+    """Who waits at the socket: an int, for each hop moves it twice, and its hash is at hand."""
 
     LOOP = enum.auto()
     THREAD = enum.auto()
     NOBODY = enum.auto()
 
 
-class Turn(enum.Enum):
+class Turn(enum.IntEnum):
     """What makes it change hands."""
 
     IDLE = enum.auto()

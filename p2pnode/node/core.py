@@ -204,7 +204,7 @@ class NodeCore(NodeParts):
             return
         self.traffic.datagram_in(len(data))
         self.endpoint.receive_datagram(data, source, now)
-        if self.links.is_watching:
+        if self.links.watched:
             self.links.look(now)
         if self.inference.held:
             self.inference.refill()

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +31,15 @@ class EngineJobs:
     def job_of(self, event: NodeEvent) -> Job[NodeCore, Any] | None:
         """Return what the engine thread is to do about ``event``, if anything."""
         if isinstance(event, ComputeRequested):
-            return self._compute_job(event)
+            job, work = event.job, event.work
+            # No functions made here: to make one anew is to evaluate its annotations anew.
+            run, done = partial(self._run, work), partial(_computed, job)
+            return Job(run, done, units_of(work), lambda core: job in core.inference.jobs)
         if isinstance(event, LoadRequested):
             return self._load_job(event.layers)
         if isinstance(event, MeasureRequested):
             return Job(self._measure, _measured, math.inf)
         return None
-
-    def _compute_job(self, request: ComputeRequested) -> Job[NodeCore, WorkResult]:
-        job, work = request.job, request.work
-
-        def done(core: NodeCore, outcome: Finished[WorkResult] | Failed, now: float) -> None:
-            core.compute_finished(job, outcome.unwrap(), now)
-
-        return Job(
-            lambda: self._run(work),
-            done,  # in the engine thread: the next stage waits
-            units_of(work),
-            lambda core: core.inference.wants(job),
-        )
 
     def _load_job(self, layers: range) -> Job[NodeCore, StageCost]:
         """Load in the engine thread: computing waits, the loop does not."""
@@ -89,6 +80,12 @@ class EngineJobs:
         return cost
 
 
+def _computed(job: int, core: NodeCore, outcome: Finished[WorkResult] | Failed, now: float) -> None:
+    # In the engine thread, for the next stage waits; that it raised would be our own mistake.
+    result = outcome.value if isinstance(outcome, Finished) else outcome.unwrap()
+    core.compute_finished(job, result, now)
+
+
 def _measured(core: NodeCore, outcome: Finished[StageCost | None] | Failed, now: float) -> None:
     """Take a measurement; where it failed, what is believed stays: no answer depends on it."""
     if isinstance(outcome, Failed):
@@ -101,4 +98,7 @@ def units_of(work: Work) -> int:
     """Return how much ``work`` is: rows times layers, and none for freeing memory."""
     if not isinstance(work, Forward):
         return 0
-    return sum(batch.rows for batch in work.batches) * len(work.layers)
+    rows = 0
+    for batch in work.batches:
+        rows += batch.rows
+    return rows * len(work.layers)

@@ -42,7 +42,11 @@ class _Way:
 
 
 class LinkMeter:
-    """Knows the ways to all peers; inference asks it before it codes hidden states."""
+    """Knows the ways to all peers; inference asks it before it codes hidden states.
+
+    Attributes:
+        watched: To whom a large message is under way: if any, :meth:`look` would learn something.
+    """
 
     def __init__(
         self,
@@ -55,39 +59,33 @@ class LinkMeter:
         self._measured_rtt = measured_rtt
         self._ack_delay = ack_delay
         self._ways: dict[NodeId, _Way] = {}
-        self._watched: set[NodeId] = set()
+        self.watched: set[NodeId] = set()
 
-    @property
-    def is_watching(self) -> bool:
-        """Whether a large message is under way, and :meth:`look` would learn something."""
-        return bool(self._watched)
-
-    def sending(self, peer: NodeId, size: int, now: float) -> None:
-        """A message of ``size`` bytes is about to be handed to the transport."""
+    def sent(self, peer: NodeId, size: int, now: float) -> None:
+        """A message of ``size`` bytes was handed to the transport."""
         way = self._ways.get(peer)
         if way is None:
             way = self._ways[peer] = _Way()
-        ahead = self._queues.queued_bytes(peer) if size >= LARGE else 0
         way.sent += size
         if size >= LARGE and len(way.pending) < _MOST_PENDING:
-            way.pending.append((way.sent, size + ahead, now))
-            self._watched.add(peer)
+            way.pending.append((way.sent, self._queues.queued_bytes(peer), now))
+            self.watched.add(peer)
 
     def look(self, now: float) -> None:
         """See which large messages have arrived."""
-        for peer in tuple(self._watched):
+        for peer in tuple(self.watched):
             way = self._ways[peer]
             arrived = way.sent - self._queues.queued_bytes(peer)
             while way.pending and way.pending[0][0] <= arrived:
                 _, size, sent_at = way.pending.popleft()
                 self._learn(peer, way, size, now - sent_at)
             if not way.pending:
-                self._watched.discard(peer)
+                self.watched.discard(peer)
 
     def reconnected(self, peer: NodeId) -> None:
         """The session to ``peer`` is a new one: what was under way is no more."""
         self._ways.pop(peer, None)
-        self._watched.discard(peer)
+        self.watched.discard(peer)
 
     def link(self, peer: NodeId) -> Link:
         """Return what is known of the way to ``peer``."""

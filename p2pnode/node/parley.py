@@ -16,7 +16,7 @@ from p2pnode.wire.agreement import ANSWER_SEQ, WISH_SEQ, answer_wish_untrusted, 
 from p2pnode.wire.capability import Capability
 from p2pnode.wire.dtypes import FIRST_EXTENSION, REGISTRY, dtypes_of_mask
 from p2pnode.wire.messages import parse_sync_untrusted, ping_body, sync_frame
-from p2pnode.wire.vframe import Frame, MessageType
+from p2pnode.wire.vframe import Frame
 
 _T = TypeVar("_T")
 _METHODS: Final = ("capability", "ping")
@@ -65,13 +65,12 @@ class Parley:
         return wish_frame(capability_of(model), stream_id=stream)
 
     def concerns_untrusted(self, frame: Frame) -> bool:
-        """Whether a frame is one of these questions or answers.
+        """Whether a Sync frame is one of these questions or answers.
 
         Raises:
             RemoteProtocolError: It is a Sync that does not read.
         """
-        is_sync = frame.type is MessageType.SYNC
-        return is_sync and parse_sync_untrusted(frame).get("method") in _METHODS
+        return parse_sync_untrusted(frame).get("method") in _METHODS
 
     def receive_untrusted(
         self, frame: Frame, source: NodeId, model: ModelInfo | None

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from p2pnode.errors import QueueFullError
 from p2pnode.node.config import PostConfig
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.traffic import Traffic
@@ -16,7 +17,7 @@ from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import Delivery
 from p2pnode.values import value
-from p2pnode.wire.vframe import Frame, encode_frame
+from p2pnode.wire.vframe import TYPE_NAMES, Frame, encode_frame
 
 _TOLD_AGAIN = 0.25  # seconds; telling may lead to the next frame, which may be refused as well
 _AT_HOME = 1 << 40
@@ -88,7 +89,7 @@ class Post:
             self.to_ourselves.append(frame)
             return
         data = encode_frame(frame)
-        kind = frame.type.name.lower()
+        kind = TYPE_NAMES[frame.type]
         if self._endpoint.is_connected(peer):
             self._send_encoded(peer, kind, data, now)
         elif (reason := self._call(peer, now)) is not None:
@@ -218,10 +219,11 @@ class Post:
             self._refuse(peer, "send queue of the peer is full")
 
     def _send(self, peer: NodeId, data: bytes, kind: str, delivery: Delivery, now: float) -> bool:
-        if len(data) > self._endpoint.room(peer):
+        try:
+            self._endpoint.send(peer, data, delivery, now)
+        except QueueFullError:
             return False
         self._traffic.sent(kind, len(data))
         if delivery is not Delivery.DATAGRAM:
-            self._meter.sending(peer, len(data), now)
-        self._endpoint.send(peer, data, delivery, now)
+            self._meter.sent(peer, len(data), now)
         return True

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from p2pnode.engine.base import ModelInfo, StageCost
 from p2pnode.errors import ConfigError
 from p2pnode.inference.core import Inference
-from p2pnode.inference.work import Work, WorkResult
+from p2pnode.inference.work import WorkResult
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import Advert
 from p2pnode.node.config import NodeConfig
@@ -71,10 +71,6 @@ class Serving:
         self.speed.calibrated(cost, now)
         self._advert.cost = cost
         self.announce(now)
-
-    def started(self, job: int, work: Work) -> None:
-        """The engine is asked for ``work``."""
-        self.speed.started(job, work)
 
     def finished(self, job: int, result: WorkResult, now: float) -> None:
         """The engine has done a job."""

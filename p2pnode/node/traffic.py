@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from p2pnode.node.snapshot import TrafficView
-from p2pnode.wire.vframe import MessageType
+from p2pnode.wire.vframe import TYPE_NAMES
 
-KINDS = (*(kind.name.lower() for kind in MessageType), "gossip", "transport")
+KINDS = (*TYPE_NAMES, "gossip", "transport")
 
 
 @dataclass(slots=True)
@@ -23,6 +23,10 @@ class Traffic:
     """The tallies of a node."""
 
     tallies: dict[str, Tally] = field(default_factory=lambda: {kind: Tally() for kind in KINDS})
+    _transport: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._transport = self.tallies["transport"]
 
     def received(self, kind: str, size: int) -> None:
         tally = self.tallies[kind]
@@ -35,10 +39,14 @@ class Traffic:
         tally.bytes_out += size
 
     def datagram_in(self, size: int) -> None:
-        self.received("transport", size)
+        tally = self._transport
+        tally.frames_in += 1
+        tally.bytes_in += size
 
     def datagram_out(self, size: int) -> None:
-        self.sent("transport", size)
+        tally = self._transport
+        tally.frames_out += 1
+        tally.bytes_out += size
 
     def views(self) -> tuple[TrafficView, ...]:
         """Return all totals; ``transport`` is what datagrams weigh beyond the messages in them."""

@@ -40,7 +40,7 @@ from p2pnode.transport.events import (
 )
 from p2pnode.wire.capability import KEY_SHARED, SPACE_MISMATCH
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
-from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted
+from p2pnode.wire.vframe import TYPE_NAMES, Frame, MessageType, decode_frame_untrusted
 
 _T = TypeVar("_T")
 _REFUSALS_EVERY = 1.0  # seconds between two lines about refused messages; all are counted
@@ -63,9 +63,14 @@ class Wiring:
         parts = self._parts
         while True:
             for transported in parts.endpoint.take_events():
-                self._on_transport(transported, now)
-            for said in parts.swim.take_events():
-                self._on_membership(said, now)
+                if isinstance(transported, MessageReceived):
+                    message, peer = transported.payload, transported.peer
+                    self._drop_hostile(self._receive_message_untrusted, message, peer, now)
+                else:
+                    self._on_transport(transported, now)
+            if parts.swim.events:
+                for said in parts.swim.take_events():
+                    self._on_membership(said, now)
             for happened in parts.inference.take_events():
                 self._on_inference(happened, now)
             if parts.post.refused and (refused := parts.post.take_refused(now)):
@@ -76,7 +81,7 @@ class Wiring:
                 break
             frame = parts.post.to_ourselves.popleft()
             self._drop_hostile(self._take_frame_untrusted, frame, parts.node_id, now)
-        for outgoing in parts.swim.datagrams_to_send():
+        for outgoing in parts.swim.datagrams_to_send() if parts.swim.unsent else ():
             parts.post.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
 
     def _on_refused(self, dropped: SendRefused, now: float) -> None:
@@ -91,14 +96,12 @@ class Wiring:
             parts.post.send_frame(event.peer, event.frame, now)
             return
         if isinstance(event, ComputeRequested):
-            parts.serving.started(event.job, event.work)
+            parts.serving.speed.started(event.job, event.work)
         parts.events.append(event)
 
     def _on_transport(self, event: TransportEvent, now: float) -> None:
         parts = self._parts
         match event:
-            case MessageReceived(peer, payload, _):
-                self._drop_hostile(self._receive_message_untrusted, payload, peer, now)
             case PeerConnected(peer, address):
                 parts.silent.discard(peer)
                 parts.dialer.reached(peer, address, now)
@@ -188,7 +191,7 @@ class Wiring:
             parts.swim.receive_datagram(payload, peer, now)
             return
         frame = decode_frame_untrusted(payload)
-        parts.traffic.received(frame.type.name.lower(), len(payload))
+        parts.traffic.received(TYPE_NAMES[frame.type], len(payload))
         self._take_frame_untrusted(frame, peer, now)
 
     def _take_frame_untrusted(self, frame: Frame, peer: NodeId, now: float) -> None:
@@ -202,7 +205,7 @@ class Wiring:
             parts.counters[f"error from a peer: {known}"] += 1
             parts.note(f"{parts.planner.name_of(peer)} answers: {error.message[:200]}")
             return
-        if parts.parley.concerns_untrusted(frame):
+        if frame.type is MessageType.SYNC and parts.parley.concerns_untrusted(frame):
             owed = parts.parley.receive_untrusted(frame, peer, parts.model)
             if owed is not None:
                 parts.post.send_frame(peer, owed, now)

@@ -174,8 +174,8 @@ class Connection:
         A DATAGRAM that fits 1200 bytes, on a path that carries less, travels as BULK.
 
         Raises:
-            LocalProtocolError: It is too large for its class, or than :attr:`room`; nothing was
-                sent.
+            LocalProtocolError: It is too large for its class; nothing was sent.
+            QueueFullError: It is larger than :attr:`room`; nothing was sent.
         """
         if delivery is Delivery.DATAGRAM:
             if not self._outlet.datagram_room < len(payload) <= BASE_ROOM:
@@ -183,7 +183,9 @@ class Connection:
                 self._rearm()
                 return -1
             delivery = Delivery.BULK  # elsewhere it fits; here it is cut
-        number = self._outbound.add(payload, delivery, self._outlet.shard_size, self.rtt)
+        number = self._outbound.add(
+            payload, delivery, self._outlet.shard_size, self._recovery.rtt.smoothed
+        )
         self.traffic.messages_out += 1
         self._flush(now)
         return number

@@ -86,8 +86,9 @@ class Endpoint:
         """Send a message of at most 65536 bytes; return its number (-1 for a DATAGRAM).
 
         Raises:
-            LocalProtocolError: ``peer`` is not connected, the message is too large for its class,
-                or than :meth:`room`. Nothing was sent.
+            LocalProtocolError: ``peer`` is not connected, or the message is too large for its
+                class. Nothing was sent.
+            QueueFullError: It is larger than :meth:`room`. Nothing was sent.
         """
         return self._connection(peer).send(payload, delivery, now)
 
@@ -227,7 +228,7 @@ class Endpoint:
         if connection is None:
             self._establishing.confirm_untrusted(index, data, now)
             return
-        if connection is not self._schedule.in_hand:
+        if connection not in self._schedule.in_hand:
             self._schedule.take(connection)
         connection.receive_untrusted(data, source, now)
         if (
@@ -241,7 +242,7 @@ class Endpoint:
         connection = self._by_peer.get(peer)
         if connection is None:
             raise LocalProtocolError(f"not connected to {peer.hex()[:8]}")
-        if connection is not self._schedule.in_hand:
+        if connection not in self._schedule.in_hand:
             self._schedule.take(connection)
         return connection
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from p2pnode.errors import LocalProtocolError
+from p2pnode.errors import LocalProtocolError, QueueFullError
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import MAX_MESSAGE, Delivery
 from p2pnode.transport.memory import (
@@ -49,7 +49,8 @@ class Outbound:
         """Accept a message; return its number.
 
         Raises:
-            LocalProtocolError: It is too large, or too much is queued already.
+            LocalProtocolError: It is too large.
+            QueueFullError: Too much is queued already.
         """
         if len(payload) > MAX_MESSAGE:
             raise LocalProtocolError(f"a message has at most {MAX_MESSAGE} bytes")
@@ -57,7 +58,7 @@ class Outbound:
         cost = len(payload) + MESSAGE_COST + len(payload) // shard_size * SENT_SHARD_COST
         held = share.held + cost
         if held > share.limit or PART * held > pool.free - cost:
-            raise LocalProtocolError(f"{self.queued} bytes wait already: see Endpoint.room")
+            raise QueueFullError(f"{self.queued} bytes wait already")
         number = self._next_id
         self._next_id = number + 1 & ID_MASK
         parity = 0

@@ -1,9 +1,9 @@
 """Which connection wakes next, without looking at all of them for each datagram.
 
-Every packet moves its connection's timers, so the connection *in hand* (the last one touched) is
-looked at directly, and takes its place in a heap only when another is taken in hand. An entry that
-turns out too early is put back where it belongs once it comes to the top; one that is no longer its
-connection's is dropped there.
+Every packet moves its connection's timers, so the two *in hand* (the last ones touched; a stage of
+a chain has one before it and one after) are looked at directly, and take their place in a heap only
+when others are taken in hand. An entry that turns out too early is put back where it belongs once
+it comes to the top; one that is no longer its connection's is dropped there.
 """
 
 from heapq import heappop, heappush, heapreplace
@@ -27,6 +27,8 @@ class Timed(Protocol):
     ended: str | None
 
 
+_IN_HAND = 2
+
 ConnectionT = TypeVar("ConnectionT", bound=Timed)
 
 
@@ -34,40 +36,42 @@ class Schedule(Generic[ConnectionT]):
     """The connections of an endpoint by the moment of their next timer.
 
     Attributes:
-        in_hand: The connection touched last; :meth:`take` another before touching it.
+        in_hand: The connections touched last; :meth:`take` another before touching it.
     """
 
     def __init__(self) -> None:
-        self.in_hand: ConnectionT | None = None
+        self.in_hand: list[ConnectionT] = []
         self._heap: list[tuple[float, int, ConnectionT]] = []
         self._entries = 0  # told apart by number: the same moments, the same order
 
     def take(self, connection: ConnectionT) -> None:
         """``connection`` is about to be touched."""
-        before = self.in_hand
-        if before is not None and before.ended is None:
-            self._file(before)
-        self.in_hand = connection
+        in_hand = self.in_hand
+        if connection in in_hand:
+            return
+        if len(in_hand) == _IN_HAND:
+            self._file(in_hand.pop(0))
+        in_hand.append(connection)
 
     def drop(self, connection: ConnectionT) -> None:
         """``connection`` has ended; its entries go when they come to the top."""
-        if self.in_hand is connection:
-            self.in_hand = None
+        if connection in self.in_hand:
+            self.in_hand.remove(connection)
 
     def next_timeout(self) -> float:
         """Return when something is due; infinity when nothing is."""
         earliest = self._top()
-        in_hand = self.in_hand
-        if in_hand is None or in_hand.ended is not None:
-            return earliest
-        moment = in_hand.timers.earliest
-        return min(earliest, moment)
+        for connection in self.in_hand:
+            moment = connection.timers.earliest
+            if moment < earliest and connection.ended is None:
+                earliest = moment
+        return earliest
 
     def take_due(self, now: float) -> list[ConnectionT]:
         """Return the connections with a timer due, the earliest first; each wakes once."""
-        if self.in_hand is not None and self.in_hand.ended is None:
-            self._file(self.in_hand)
-        self.in_hand = None
+        for connection in self.in_hand:
+            self._file(connection)
+        self.in_hand.clear()
         due: list[ConnectionT] = []
         while self._top() <= now:
             connection = heappop(self._heap)[2]
@@ -77,7 +81,7 @@ class Schedule(Generic[ConnectionT]):
 
     def _file(self, connection: ConnectionT) -> None:
         moment = connection.timers.earliest
-        if moment < connection.wake:
+        if moment < connection.wake and connection.ended is None:
             connection.wake = moment
             self._entries += 1
             heappush(self._heap, (moment, self._entries, connection))
@@ -89,7 +93,7 @@ class Schedule(Generic[ConnectionT]):
             moment, entry, connection = heap[0]
             if moment != connection.wake or connection.ended is not None:
                 heappop(heap)
-            elif connection is self.in_hand:
+            elif connection in self.in_hand:
                 heappop(heap)
                 connection.wake = inf
             elif (earliest := connection.timers.earliest) > moment:

@@ -55,6 +55,10 @@ class MessageType(IntEnum):
     CRITIQUE = 4
 
 
+TYPE_NAMES = tuple(kind.name.lower() for kind in MessageType)
+"""What the types are called, by code: a member's own name costs four calls."""
+
+
 class Flags(IntFlag):
     """How a frame's body is wrapped, and whether it ends a stream."""
 
@@ -155,7 +159,9 @@ def encode_frame(
         if sealer is None:
             return _join(_header(frame, flags), [body])
         header = _header(frame, flags | _XCHACHA)
-        _refuse_too_long(len(header) + len(body) + 20)  # before the nonce is spent
+        size = len(header) + len(body) + 20
+        if size > MAX_FRAME:
+            _refuse_too_long(size)  # before the nonce is spent
         sealed = sealer.seal(body, header, stream_id=frame.stream_id, frame_seq=frame.frame_seq)
         return _join(header, [sealed])
     except struct.error as error:
@@ -232,7 +238,7 @@ def _header(frame: Frame, flags: int) -> bytes:
             frame.modality,
         )
     fixed = _FIXED.pack(VERSION, frame.type, flags, frame.stream_id, frame.frame_seq, count)
-    lengths = struct.pack(f"<{count}I", *(len(piece.payload) for piece in slices))
+    lengths = _lengths(count).pack(*[len(piece.payload) for piece in slices])
     return fixed + lengths + _END.pack(frame.space_hash32, frame.modality)
 
 
@@ -240,7 +246,9 @@ def _body_parts(frame: Frame) -> list[bytes | memoryview]:
     parts: list[bytes | memoryview] = []
     for piece in frame.slices:
         shape = piece.shape
-        parts.append(_slice_head(len(shape)).pack(piece.dtype, len(shape), *shape))
+        if len(shape) > 255:
+            raise LocalProtocolError(f"a slice of {len(shape)} dims")
+        parts.append(_SLICE_HEADS[len(shape)].pack(piece.dtype, len(shape), *shape))
         parts.append(piece.payload)
     return parts
 
@@ -251,13 +259,13 @@ def _join(header: bytes, parts: list[bytes | memoryview] | list[bytes]) -> bytes
     for part in parts:
         crc = crc32(part, crc)
         size += len(part)
-    _refuse_too_long(size)
+    if size > MAX_FRAME:
+        _refuse_too_long(size)
     return b"".join((header, *parts, _U32.pack(crc)))
 
 
-def _refuse_too_long(size: int) -> None:
-    if size > MAX_FRAME:
-        raise LocalProtocolError(f"a frame of {size} bytes; the most is {MAX_FRAME}")
+def _refuse_too_long(size: int) -> NoReturn:
+    raise LocalProtocolError(f"a frame of {size} bytes; the most is {MAX_FRAME}")
 
 
 # Reading
@@ -322,12 +330,6 @@ def _is_tail(slices: tuple[Slice, ...]) -> bool:
 
 def _lengths(count: int) -> struct.Struct:
     return _DIMS[count] if count < 256 else struct.Struct(f"<{count}I")
-
-
-def _slice_head(ndim: int) -> struct.Struct:
-    if ndim > 255:
-        raise LocalProtocolError(f"a slice of {ndim} dims")
-    return _SLICE_HEADS[ndim]
 
 
 _FIXED = struct.Struct("<BBHIQQ")  # version, type, flags, stream_id, frame_seq, num_slices

@@ -76,9 +76,9 @@ def test_work_of_a_closed_session_is_wanted_no_more() -> None:
     for frame in to_frames(token_batch((1, 2, 3), 0), 1, space):
         core.receive_frame_untrusted(frame, EVIL, 0.0)
     [job] = [event.job for event in core.take_events() if isinstance(event, ComputeRequested)]
-    assert core.wants(job)
+    assert job in core.jobs
     core.receive_frame_untrusted(control_frame(Close(1, 0), space), EVIL, 0.0)
-    assert not core.wants(job)
+    assert job not in core.jobs
 
 
 def test_resume_replays_once_an_epoch() -> None:

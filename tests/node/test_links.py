@@ -42,9 +42,9 @@ class Wire:
     def send(self, *sizes: int, every: float = 0.0) -> None:
         """Send messages, and let each be acknowledged."""
         for size in sizes:
-            self.meter.sending(PEER, size, self.now)
             self.free_at = max(self.free_at, self.now) + size / self.rate
             self.ends.append((self.free_at + RTT + ACK_DELAY, size))
+            self.meter.sent(PEER, size, self.now)
             self.now += every
         for acked_at, _ in self.ends[-len(sizes) :]:
             self.now = max(self.now, acked_at)
@@ -66,7 +66,7 @@ def test_the_rate_of_large_messages_is_found(rate: float, size: int, count: int)
 def test_small_messages_say_nothing_of_the_rate() -> None:
     wire = Wire(1e5)
     wire.send(*[LARGE - 1] * 50)
-    assert not wire.meter.is_watching
+    assert not wire.meter.watched
     assert wire.meter.link(PEER) == Known(None, RTT / 2)
 
 
@@ -102,9 +102,9 @@ def test_it_is_faster_at_once_and_slower_after_several_messages() -> None:
 def test_a_new_session_begins_without_a_past() -> None:
     wire = Wire(1e5)
     wire.send(*[50_000] * 4)
-    wire.meter.sending(PEER, 50_000, wire.now)
+    wire.meter.sent(PEER, 50_000, wire.now)
     wire.meter.reconnected(PEER)
-    assert not wire.meter.is_watching
+    assert not wire.meter.watched
     assert wire.meter.link(PEER) == Known()
     assert wire.meter.goodput(node_id("nobody")) is None
 

@@ -97,7 +97,8 @@ def test_a_node_at_rest_tells_the_swarm_its_speed_again() -> None:
 
     def be_busy(node: NodeCore, now: float) -> None:
         for job in range(1_000, 1_008):
-            node.serving.started(job, Forward(b"s", range(6), (Batch(0, 1, ()),), "f16", None, 0))
+            work = Forward(b"s", range(6), (Batch(0, 1, ()),), "f16", None, 0)
+            node.serving.speed.started(job, work)
             node.serving.finished(job, Computed((), 60 * true), now)
 
     swarm.call("slow", be_busy)

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from p2pnode.errors import ConfigError, LocalProtocolError
+from p2pnode.errors import ConfigError, LocalProtocolError, QueueFullError
 from p2pnode.sansio import Address
 from p2pnode.testing.links import Bernoulli, GilbertElliott, Link
 from p2pnode.testing.pair import Endpoints, connected_pair
@@ -362,7 +362,7 @@ def test_the_send_queue_is_bounded() -> None:
     assert peers.endpoints[alice].queued_bytes(peers.node_id(bob)) == 3 * 65536
     room = peers.endpoints[alice].room(peers.node_id(bob))
     assert room < 210_000 - 3 * 65536  # what is around the messages counts
-    with pytest.raises(LocalProtocolError):
+    with pytest.raises(QueueFullError):
         peers.send(alice, bob, bytes(room + 100), Delivery.BULK)
     peers.send(alice, bob, bytes(room), Delivery.BULK)
     peers.network.run(1)
