@@ -17,10 +17,8 @@ answered, or one is lost: OPENING, and for no other reason.
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
-from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.inference.activations import Batch
-from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import (
     ChainBroken,
@@ -32,57 +30,21 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
-from p2pnode.inference.parts import Parts
-from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
+from p2pnode.inference.parts import Look, Parts
+from p2pnode.inference.phase import Evidence, Phase
 from p2pnode.inference.questions import Answered
-from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
-from p2pnode.sansio import NodeId, Rng
+from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
 from p2pnode.scheduler.standing import Standing
-from p2pnode.values import value
 from p2pnode.wire.vframe import Frame
 
 Legs: TypeAlias = AbstractSet[int]
 """Some legs of the chain, by number."""
 
 
-@value
-class _Look:
-    """A re-opening in place: what had been shown before, and why it is done."""
-
-    shown: int
-    is_for_slowness: bool
-
-
 class Generation(Parts):
-    """The requester's side of one session.
-
-    Fields of its life: ``_credited`` tokens were told of as good conduct; ``_slow`` legs were noted
-    as slow; after a repair the next token ``_is_replayed``, and no measure of speed.
-    """
-
-    def __init__(
-        self,
-        number: int,
-        request: GenerationRequest,
-        model: ModelInfo,
-        node_id: NodeId,
-        config: InferenceConfig,
-        planner: Planner,
-        trust: TrustBook,
-        rng: Rng,
-        calibration: int,
-        now: float,
-    ) -> None:
-        super().__init__(
-            number, request, model, node_id, config, planner, trust, rng, calibration, now
-        )
-        self._events: list[InferenceEvent] = []
-        self._credited = 0
-        self._look: _Look | None = None
-        self._slow: set[int] = set()
-        self._is_replayed = False
+    """The requester's side of one session."""
 
     # Commands
 
@@ -259,7 +221,7 @@ class Generation(Parts):
             shown = self._chain.shown
             self._lose({number}, f"refused: {reason}", now, is_hopeful=True)
             if self.phase is not Phase.ENDED:
-                self._look = _Look(shown, is_for_slowness=False)
+                self._look = Look(shown, is_for_slowness=False)
             return
         self._blame({number}, Offence.REFUSED, reason, now)
         self._lose({number}, f"refused: {reason}", now)
@@ -349,7 +311,7 @@ class Generation(Parts):
         is_for_slowness = self._pace.is_slow and self._patience.looks == 0
         self.counters["looked for a slow stage" if is_for_slowness else "stalled"] += 1
         self._chain.raise_epoch(())
-        self._look = _Look(self._chain.shown, is_for_slowness)
+        self._look = Look(self._chain.shown, is_for_slowness)
         self._move(Evidence.STALLED)
         self._open(now)
 
@@ -447,9 +409,3 @@ class Generation(Parts):
         """Put what the chain has to say behind ``events``."""
         events += self._chain.outbox
         self._chain.outbox.clear()
-
-    def _move(self, evidence: Evidence) -> None:
-        following = TRANSITIONS.get((self.phase, evidence))
-        if following is None:
-            raise LocalProtocolError(f"{evidence.name} makes no sense while {self.phase.name}")
-        self.phase = following

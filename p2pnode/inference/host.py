@@ -165,25 +165,17 @@ class StageHost:
         return True
 
     def handle_timeout(self, now: float) -> None:
-        # Compared as sums, as next_timeout() asks: differences round another way, and would spin.
-        for stage in list(self._stages):
-            if not stage.is_used and now >= stage.admitted_at + self._config.unused_after:
+        for stage in [one for one in self._stages if now >= one.free_at(self._config)]:
+            if stage.is_used:
+                self.counters["session freed: idle"] += 1
+            else:
                 self.counters["session freed: never used"] += 1
                 self._refuse(stage.order, stage.requester, Refusal.UNUSED, "nobody ever used it")
-                self._free(stage)
-            elif now >= stage.used_at + self._config.session_idle:
-                self.counters["session freed: idle"] += 1
-                self._free(stage)
+            self._free(stage)
         self.refill()
         self._admit_waiting(now)
-        idle, unused = self._config.session_idle, self._config.unused_after
-        self._free_from = min(
-            (
-                stage.used_at + idle if stage.is_used else stage.admitted_at + unused
-                for stage in self._stages
-            ),
-            default=math.inf,
-        )
+        moments = (stage.free_at(self._config) for stage in self._stages)
+        self._free_from = min(moments, default=math.inf)
 
     # Outputs
 
@@ -271,9 +263,9 @@ class StageHost:
             self._free(stage)
         stage = self._admission.admit(order, requester, now)
         self._stages.add(stage)
-        self._free_from = min(self._free_from, now + self._config.unused_after)
         self._spoken_for = None
         self._ready(stage, order, now)
+        self._free_from = min(self._free_from, stage.free_at(self._config))
         return True
 
     def _wait(self, one: Waiting) -> None:

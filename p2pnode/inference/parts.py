@@ -3,21 +3,36 @@
 from collections import Counter
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.chain import Chain
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Cover, Leg
+from p2pnode.inference.events import InferenceEvent
 from p2pnode.inference.faults import Faults
 from p2pnode.inference.pace import Pace
 from p2pnode.inference.patience import Patience
-from p2pnode.inference.phase import Phase
+from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
 from p2pnode.inference.questions import Questions
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.session import Session
 from p2pnode.sansio import NodeId, Rng
+from p2pnode.values import value
+
+
+@value
+class Look:
+    """A re-opening in place: what had been shown before, and why it is done."""
+
+    shown: int
+    is_for_slowness: bool
 
 
 class Parts:
     """The parts of one answer, composed.
+
+    Fields of its life: ``_credited`` tokens were told of as good conduct; ``_slow`` legs were noted
+    as slow; after a repair the next token ``_is_replayed``, and no measure of speed; ``_look`` is
+    the look at the chain that is under way.
 
     Attributes:
         number: Its name on this node.
@@ -56,6 +71,17 @@ class Parts:
         self._pace = Pace(config)
         self._faults = Faults(config, trust, node_id)
         self._questions = Questions(number, request, planner, self._chain)
+        self._events: list[InferenceEvent] = []
+        self._credited = 0
+        self._look: Look | None = None
+        self._slow: set[int] = set()
+        self._is_replayed = False
+
+    def _move(self, evidence: Evidence) -> None:
+        following = TRANSITIONS.get((self.phase, evidence))
+        if following is None:
+            raise LocalProtocolError(f"{evidence.name} makes no sense while {self.phase.name}")
+        self.phase = following
 
     # What faces show
 

@@ -82,6 +82,12 @@ class Stage:
             return self.queue[-1].end
         return self.computed if self.job is None else self.job_end
 
+    def free_at(self, config: InferenceConfig) -> float:
+        """Return when it is to be freed, unless something comes for it before."""
+        if self.is_used:
+            return self.used_at + config.session_idle
+        return self.admitted_at + config.unused_after
+
     def take_job(self, config: InferenceConfig) -> tuple[Batch, ...]:
         """Return the batches to compute next, off the queue, which is not empty."""
         queue = self.queue
