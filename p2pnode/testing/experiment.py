@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -14,11 +14,8 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.testing.runs import carry_out
+from p2pnode.testing.runs import carry_out, swarm_of
 from p2pnode.testing.scenario import Kill, Run, Scenario
-from p2pnode.testing.swarm import Swarm
-from p2pnode.testing.traffic_hash import TrafficHash
-from p2pnode.transport.config import TransportConfig
 
 _FIRST_PROMPT_TOKEN = 3
 _PATIENCE = 60.0  # virtual seconds for a swarm to find itself and load its layers
@@ -123,29 +120,14 @@ class _Experiment:
     def __init__(self, scenario: Scenario, run: Run) -> None:
         self._question = scenario.question
         self._run = run
-        model = scenario.model
-        self._swarm = Swarm(
-            run.seed,
-            replace(scenario.link, loss=run.weather.loss),
-            n_layers=model.layers,
-            d_model=model.d_model,
-            n_heads=model.heads,
-            n_kv_heads=model.kv_heads,
-            layer_seconds=model.layer_seconds,
-            kv_bytes=model.kv_bytes,
-            transport=replace(TransportConfig.simulation(), fec=run.fec),
-        )
+        self._swarm, self._traffic = swarm_of(scenario, run)
         self._network = self._swarm.network
         self._names = [member.name for member in scenario.members]
-        self._traffic = TrafficHash(lambda: self._network.now)
-        self._network.intercept = self._traffic.watch
         self._connections: dict[tuple[str, bytes, int], Counter[str]] = {}
         self._shown: list[float] = []
         self._begun: _Reading | None = None
         self._struck_at: float | None = None
         self._swarm.on_token = self._on_token
-        for member in scenario.members:
-            self._swarm.add(member.name, member.layers)
 
     def outcome(self) -> Outcome:
         """Let the nodes meet and answer."""

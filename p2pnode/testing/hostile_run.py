@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import Literal, TypeAlias
@@ -26,11 +26,8 @@ from p2pnode.membership.health import Health
 from p2pnode.sansio import NodeId
 from p2pnode.testing.hostile import WAYS
 from p2pnode.testing.hostile_member import HOSTILE, HostileMember, deal, who_is
-from p2pnode.testing.runs import carry_out
+from p2pnode.testing.runs import carry_out, swarm_of
 from p2pnode.testing.scenario import HostileMembers, ModelShape, Question, Run, Scenario
-from p2pnode.testing.swarm import Swarm
-from p2pnode.testing.traffic_hash import TrafficHash
-from p2pnode.transport.config import TransportConfig
 
 Ending: TypeAlias = Literal["right", "wrong", "failed", "unfinished"]
 
@@ -156,28 +153,13 @@ class _HostileRun:
     """One run under way."""
 
     def __init__(self, scenario: Scenario, hostile: HostileMembers, run: Run) -> None:
-        model = scenario.model
         self._run = run
         self._hostile = hostile
         self._limit = scenario.question.seconds
-        self._questions = questions(model, scenario.question)
-        self._swarm = Swarm(
-            run.seed,
-            replace(scenario.link, loss=run.weather.loss),
-            n_layers=model.layers,
-            d_model=model.d_model,
-            n_heads=model.heads,
-            n_kv_heads=model.kv_heads,
-            layer_seconds=model.layer_seconds,
-            kv_bytes=model.kv_bytes,
-            transport=replace(TransportConfig.simulation(), fec=run.fec),
-        )
+        self._questions = questions(scenario.model, scenario.question)
+        self._swarm, self._traffic = swarm_of(scenario, run)
         self._network = self._swarm.network
-        self._traffic = TrafficHash(lambda: self._network.now)
-        self._network.intercept = self._traffic.watch
         self._honest = [member.name for member in scenario.members]
-        for member in scenario.members:
-            self._swarm.add(member.name, member.layers)
         self._ways = deal(hostile.ways, hostile.members, run.seed)
         self._members = [self._member(number) for number in range(hostile.members)]
         self._called_dead = 0

@@ -1,15 +1,41 @@
-"""Carries out the runs of a scenario, on all cores."""
+"""The runs of a scenario: the swarm of each, and carrying them out on all cores."""
 
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from p2pnode.engine.threads import limit_blas_threads
 from p2pnode.testing.scenario import Run, Scenario
+from p2pnode.testing.swarm import Swarm
+from p2pnode.testing.traffic_hash import TrafficHash
+from p2pnode.transport.config import TransportConfig
 
 _T = TypeVar("_T")
+
+
+def swarm_of(scenario: Scenario, run: Run) -> tuple[Swarm, TrafficHash]:
+    """Return the swarm of a run, its members in it, and the hash of its traffic."""
+    model = scenario.model
+    swarm = Swarm(
+        run.seed,
+        replace(scenario.link, loss=run.weather.loss),
+        n_layers=model.layers,
+        d_model=model.d_model,
+        n_heads=model.heads,
+        n_kv_heads=model.kv_heads,
+        layer_seconds=model.layer_seconds,
+        kv_bytes=model.kv_bytes,
+        transport=replace(TransportConfig.simulation(), fec=run.fec),
+    )
+    network = swarm.network
+    traffic = TrafficHash(lambda: network.now)
+    network.intercept = traffic.watch
+    for member in scenario.members:
+        swarm.add(member.name, member.layers)
+    return swarm, traffic
 
 
 def carry_out(

@@ -30,6 +30,7 @@ from p2pnode.testing.links import Link
 from p2pnode.testing.report import baseline_of, changes, write_baseline
 from p2pnode.testing.scenario import Scenario, read_scenario
 from p2pnode.testing.swarm import Swarm
+from tests.testing.files import write
 
 SMALL = """
 title = "Small"
@@ -68,12 +69,6 @@ pause_s = 1.5
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return write(tmp_path, SMALL)
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "small.toml"
-    path.write_text(text, "utf-8")
-    return path
 
 
 def test_a_scenario_says_who_is_hostile(small: Path) -> None:

@@ -13,6 +13,7 @@ from p2pnode.testing.experiment import Outcome, perform, simulate, unlike
 from p2pnode.testing.links import WIFI, Bernoulli, GilbertElliott
 from p2pnode.testing.report import baseline_of, changes, failures, report, table_of, write_baseline
 from p2pnode.testing.scenario import Kill, Partition, Scenario, read_scenario
+from tests.testing.files import write
 
 SMALL = """
 title = "Small"
@@ -66,12 +67,6 @@ seconds = 0.2
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return write(tmp_path, SMALL)
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "small.toml"
-    path.write_text(text, "utf-8")
-    return path
 
 
 def one_seed(path: Path) -> Scenario:
