@@ -339,7 +339,7 @@ class Reactor(Generic[CoreT, EventT]):
             if taken is None:
                 has_arrived, slept = thread.sleep(monitor.rest())
                 is_hot = slept < POLL_SECONDS
-                taken = monitor.take_or_begin() if has_arrived else None
+                taken = self._take_arrived() if has_arrived else None
             if taken is None:
                 continue
             job, is_answered = taken
@@ -347,6 +347,22 @@ class Reactor(Generic[CoreT, EventT]):
                 return job
             is_hot = is_hot and is_answered  # garbage is not to make a thread spin
         return None
+
+    def _take_arrived(self) -> tuple[Job[CoreT, Any] | None, bool] | None:
+        """Take what has arrived, until something comes of it.
+
+        Garbage comes in heaps, and to look at the timers and go to sleep takes as long as it.
+        """
+        last: tuple[Job[CoreT, Any] | None, bool] | None = None
+        for _ in range(TURNS):
+            taken = self._monitor.take_or_begin()
+            if taken is None:
+                break
+            last = taken
+            job, is_answered = taken
+            if job is not None or is_answered or self._monitor.has_jobs:
+                break
+        return last
 
     def _take_soon(self) -> tuple[Job[CoreT, Any] | None, bool] | None:
         """Ask a quiet socket again and again for a moment, instead of going to sleep."""
