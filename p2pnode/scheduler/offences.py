@@ -112,9 +112,10 @@ class TrustConfig:
             1. Each betrayal that is not forgotten doubles it.
         trial: Patience with strangers as a whole: the pause after a betrayal. Longer than a few
             answers take, or one in every few would be a trial.
-        introduction: Seconds in which a stranger that we met after all of the proven costs as in a
-            pause. So a fresh key is not believed at once, even while nobody failed us. A guess:
-            what the owner of a new machine will wait before it is used at full worth.
+        introduction: Seconds in which a stranger costs as in a pause, if we met it after anybody
+            was proven: a fresh key is not believed at once, even while nobody failed us. Whoever
+            came with the first is no newcomer. A guess: what the owner of a new machine will wait
+            before it is used at full worth.
         acquaintance: Seconds for which a stranger must have been known to have part in a trial, as
             long as a betrayal is not forgotten.
         place: The same for strangers at an address that a betrayal came from.

@@ -14,7 +14,6 @@ from p2pnode.scheduler.cost import CostConfig, Price, price_offers
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.standing import Standing
 
-_TOGETHER = 5.0  # seconds within which nodes count as met at one moment
 _NOTICEABLE = 1.05  # slower by less than that is noise
 _STRANGER = "a stranger, and strangers have failed us lately"
 _NEWCOMER = "met since strangers began to fail us"
@@ -78,19 +77,15 @@ def _believe_less(
 def _introduce(
     prices: dict[NodeId, Price], offers: list[Offer], strangers: list[Offer], standing: Standing
 ) -> None:
-    """Let those just met cost no less than the proven do, however fast they say they are.
-
-    Whoever was there about when the proven came is no newcomer: a swarm starts at one moment.
-    """
+    """Let those just met cost no less than the proven do, however fast they say they are."""
     serving = [offer for offer in offers if offer.alive and offer.layers]
     proven = [offer for offer in serving if standing.is_proven(offer.peer)]
     slowest = _slowest([prices[offer.peer] for offer in proven])
     if slowest is None:
         return
-    since = max(standing.introduced_before, _TOGETHER + max(offer.met for offer in proven))
     floor = slowest.times(standing.entrance, "")
     for offer in strangers:
-        if offer.met > since:
+        if offer.met > standing.introduced_before:
             prices[offer.peer] = prices[offer.peer].at_least(floor, _UNTRIED)
 
 

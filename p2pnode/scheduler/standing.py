@@ -31,8 +31,7 @@ class Standing:
         proven: Those who have computed enough of our tokens.
         trial: Whether strangers are believed at their word.
         dues: What a stranger costs that is not believed, in prices of the slowest proven peer.
-        introduced_before: Strangers met after this moment, and after all of the proven, are not
-            believed yet.
+        introduced_before: Strangers met after this moment are not believed yet.
         entrance: What such a stranger costs, in prices of the slowest proven peer.
         newcomers_since: Strangers met after this moment are not believed in a trial either, and
             least of all outside of one: they may be the last traitor under a fresh key.

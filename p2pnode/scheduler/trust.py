@@ -45,6 +45,7 @@ class Ledger:
         self._strangers = Level()
         self._trouble_since = math.inf
         self._trial_from = -math.inf
+        self._first_proof = math.inf
         self._places: dict[str, Level] = {}
         self.counters: Counter[str] = Counter()
 
@@ -87,6 +88,7 @@ class Ledger:
         page.tokens = min(self._config.most_tokens, page.tokens + max(0, tokens))
         if page.is_proven(self._config) and not was_proven:
             self.counters["stranger proven"] += 1
+            self._first_proof = min(self._first_proof, now)
             self._kept_faith(now)
         self._make_room(peer, now)
 
@@ -138,7 +140,7 @@ class Ledger:
             proven=frozenset(proven),
             trial=trial,
             dues=1.0 if level < FORGOTTEN else config.pessimism * math.exp2(min(level, 20.0)),
-            introduced_before=now - config.introduction,
+            introduced_before=max(now - config.introduction, self._first_proof),
             entrance=config.pessimism,
             newcomers_since=self._newcomers_since(level, now, trial=trial),
             places=MappingProxyType(self._dear_places(now)),

@@ -1,5 +1,6 @@
 """What trust does to a plan: liars lose, honest newcomers get their trial, slowness is learnt."""
 
+import pytest
 from hypothesis import given, strategies as st
 
 from p2pnode.sansio import NodeId
@@ -112,12 +113,17 @@ def test_a_newcomer_is_not_believed_at_once_where_others_are_proven() -> None:
     assert peers(alone) == [newcomer.peer]
 
 
-def test_whoever_was_met_with_the_proven_is_no_newcomer() -> None:
+@pytest.mark.parametrize(("met", "is_believed"), [(100.9, True), (101.1, False)])
+def test_whoever_was_there_before_anybody_was_proven_is_no_newcomer(
+    met: float, is_believed: bool
+) -> None:
     ledger = Ledger()
     slow = an_offer(7, 0, 30, decode_layer_us=90_000, met=100.0)
     ledger.served(slow.peer, 100, 101.0)
-    companion = an_offer(30, 0, 30, decode_layer_us=100, met=102.0)
-    assert peers(plan(ledger.standing(103.0), slow, companion)) == [companion.peer]
+    ledger.served(slow.peer, 100, 102.5)
+    other = an_offer(30, 0, 30, decode_layer_us=100, met=met)
+    chosen = peers(plan(ledger.standing(103.0), slow, other))
+    assert chosen == [other.peer if is_believed else slow.peer]
 
 
 def test_a_stranger_is_used_where_nobody_else_is_and_the_plan_says_what_it_is() -> None:
