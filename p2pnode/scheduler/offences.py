@@ -113,7 +113,7 @@ class TrustConfig:
         trial: Patience with strangers as a whole: the pause after a betrayal. Longer than a few
             answers take, or one in every few would be a trial.
         introduction: Seconds in which a stranger costs as in a pause, if we met it after anybody
-            was proven: a fresh key is not believed at once, even while nobody failed us. Whoever
+            had served us: a fresh key is not believed at once, even while nobody failed us. Whoever
             came with the first is no newcomer. A guess: what the owner of a new machine will wait
             before it is used at full worth.
         acquaintance: Seconds for which a stranger must have been known to have part in a trial, as

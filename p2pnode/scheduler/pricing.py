@@ -17,7 +17,7 @@ from p2pnode.scheduler.standing import Standing
 _NOTICEABLE = 1.05  # slower by less than that is noise
 _STRANGER = "a stranger, and strangers have failed us lately"
 _NEWCOMER = "met since strangers began to fail us"
-_UNTRIED = "met a moment ago, and others are proven"
+_UNTRIED = "met a moment ago, and others have served us"
 _PLACE = "others at its address have failed us"
 
 
@@ -77,10 +77,10 @@ def _believe_less(
 def _introduce(
     prices: dict[NodeId, Price], offers: list[Offer], strangers: list[Offer], standing: Standing
 ) -> None:
-    """Let those just met cost no less than the proven do, however fast they say they are."""
-    serving = [offer for offer in offers if offer.alive and offer.layers]
-    proven = [offer for offer in serving if standing.is_proven(offer.peer)]
-    slowest = _slowest([prices[offer.peer] for offer in proven])
+    """Let those just met cost more than those who served us, however fast they say they are."""
+    usable = standing.tried - set(standing.excluded)
+    tried = [o.peer for o in offers if o.alive and o.layers and o.peer in usable]
+    slowest = _slowest([prices[peer] for peer in tried])
     if slowest is None:
         return
     floor = slowest.times(standing.entrance, "")

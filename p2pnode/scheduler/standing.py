@@ -29,10 +29,11 @@ class Standing:
             token for 3.0 s); tried again in 12 s".
         factors: What the prices of those who offended lately are multiplied by.
         proven: Those who have computed enough of our tokens.
+        tried: Those who have computed any that count.
         trial: Whether strangers are believed at their word.
         dues: What a stranger costs that is not believed, in prices of the slowest proven peer.
         introduced_before: Strangers met after this moment are not believed yet.
-        entrance: What such a stranger costs, in prices of the slowest proven peer.
+        entrance: What such a stranger costs, in prices of the slowest of those tried.
         newcomers_since: Strangers met after this moment are not believed in a trial either, and
             least of all outside of one: they may be the last traitor under a fresh key.
         places: What strangers at these addresses are dearer by.
@@ -43,6 +44,7 @@ class Standing:
     excluded: Mapping[NodeId, str] = field(default_factory=dict)
     factors: Mapping[NodeId, float] = field(default_factory=dict)
     proven: frozenset[NodeId] = frozenset()
+    tried: frozenset[NodeId] = frozenset()
     trial: bool = True
     dues: float = 1.0
     introduced_before: float = math.inf

@@ -45,7 +45,7 @@ class Ledger:
         self._strangers = Level()
         self._trouble_since = math.inf
         self._trial_from = -math.inf
-        self._first_proof = math.inf
+        self._first_served = math.inf
         self._places: dict[str, Level] = {}
         self.counters: Counter[str] = Counter()
 
@@ -86,9 +86,10 @@ class Ledger:
         page = self._page(peer, now)
         was_proven = page.is_proven(self._config)
         page.tokens = min(self._config.most_tokens, page.tokens + max(0, tokens))
+        if page.tokens:
+            self._first_served = min(self._first_served, now)
         if page.is_proven(self._config) and not was_proven:
             self.counters["stranger proven"] += 1
-            self._first_proof = min(self._first_proof, now)
             self._kept_faith(now)
         self._make_room(peer, now)
 
@@ -117,7 +118,7 @@ class Ledger:
         config = self._config
         excluded, hopeless = dict[NodeId, str](), dict[NodeId, str]()
         factors, observed = dict[NodeId, float](), dict[NodeId, Observed]()
-        proven: set[NodeId] = set()
+        proven, tried = set[NodeId](), set[NodeId]()
         for peer, page in self._pages.items():
             reason = page.reason(now)
             if reason:
@@ -127,6 +128,8 @@ class Ledger:
             factor = page.factor(now, config)
             if factor > 1.0:
                 factors[peer] = factor
+            if page.tokens:
+                tried.add(peer)
             if page.is_proven(config):
                 proven.add(peer)
             seen = page.speed(now, config)
@@ -138,9 +141,10 @@ class Ledger:
             excluded=MappingProxyType(excluded),
             factors=MappingProxyType(factors),
             proven=frozenset(proven),
+            tried=frozenset(tried),
             trial=trial,
             dues=1.0 if level < FORGOTTEN else config.pessimism * math.exp2(min(level, 20.0)),
-            introduced_before=max(now - config.introduction, self._first_proof),
+            introduced_before=max(now - config.introduction, self._first_served),
             entrance=config.pessimism,
             newcomers_since=self._newcomers_since(level, now, trial=trial),
             places=MappingProxyType(self._dear_places(now)),

@@ -114,13 +114,13 @@ def test_a_newcomer_is_not_believed_at_once_where_others_are_proven() -> None:
 
 
 @pytest.mark.parametrize(("met", "is_believed"), [(100.9, True), (101.1, False)])
-def test_whoever_was_there_before_anybody_was_proven_is_no_newcomer(
+def test_whoever_was_there_before_anybody_had_served_us_is_no_newcomer(
     met: float, is_believed: bool
 ) -> None:
     ledger = Ledger()
     slow = an_offer(7, 0, 30, decode_layer_us=90_000, met=100.0)
-    ledger.served(slow.peer, 100, 101.0)
-    ledger.served(slow.peer, 100, 102.5)
+    ledger.served(slow.peer, 10, 101.0)
+    ledger.served(slow.peer, 10, 102.5)
     other = an_offer(30, 0, 30, decode_layer_us=100, met=met)
     chosen = peers(plan(ledger.standing(103.0), slow, other))
     assert chosen == [other.peer if is_believed else slow.peer]
