@@ -193,15 +193,18 @@ class Inbox:
         Raises:
             RemoteProtocolError: The frames contradict each other; they were dropped.
         """
-        pieces, position = [], self.position
+        starts: list[int] = []
+        pieces: list[Piece] = []
+        position = self.position
         while (found := self._frames.get(position)) is not None:
             piece, meta = found
             end = meta[0]
+            starts.append(position)
             pieces.append(piece)
             position += piece[0].shape[0]
             if position == end:
                 batch = Batch(self.position, end - self.position, tuple(pieces), *meta[1:])
-                self._forget_below(end)
+                self._hand_out(starts, end)
                 return batch
             if position > end:
                 self.skip_to(self.position)
@@ -214,11 +217,12 @@ class Inbox:
         self._rows = 0
         self.position = position
 
-    def _forget_below(self, position: int) -> None:
-        self.position = position
-        if len(self._frames) == 1:  # the one just handed out
-            self._frames.clear()
-            self._rows = 0
-            return
-        for start in [start for start in self._frames if start < position]:
-            self._rows -= self._frames.pop(start)[0][0].shape[0]
+    def _hand_out(self, starts: list[int], end: int) -> None:
+        """Forget the frames of a batch, and nothing else: a look at all is work that others choose.
+
+        What overlaps them stays, and counts, until the next epoch: no honest frame does.
+        """
+        for start in starts:
+            del self._frames[start]
+        self._rows -= end - self.position
+        self.position = end

@@ -128,11 +128,13 @@ class StageHost:
                 if stage is not None and stage.order.epoch == epoch:
                     self._resume(stage, position)
             case Close(session, epoch):
-                for stage in self._stages.of_session(source, session):
-                    if stage.order.epoch <= epoch:
-                        self._free(stage)
+                held = self._stages.of_session(source, session)
+                closed = [stage for stage in held if stage.order.epoch <= epoch]
+                for stage in closed:
+                    self._free(stage)
                 self._admission.forget(source, message)
-                self._admit_waiting(now)
+                if closed:  # else nobody has more room: 64 that wait are 3 ms to look at
+                    self._admit_waiting(now)
             case _:
                 self.counters["control message for nobody here"] += 1
 
@@ -223,8 +225,10 @@ class StageHost:
             self.counters["stream already taken"] += 1
             return
         if stage is not None:
-            if order.epoch < stage.order.epoch or order.layers != stage.order.layers:
+            if order.epoch < stage.order.epoch:
                 self.counters["order of an older epoch"] += 1
+            elif order.weighed != stage.order.weighed:
+                self.counters["order for something else than was admitted"] += 1
             else:
                 stage.admitted_at = now if order.epoch > stage.order.epoch else stage.admitted_at
                 self._ready(stage, order, now)
@@ -284,6 +288,8 @@ class StageHost:
         for one in waiting:
             if self._stages.precludes(one.order, one.requester):
                 self.counters["order that waited, and came to nothing"] += 1
+            elif (refusal := self._admission.refusal(one.order)) is not None:  # by now
+                self._refuse(one.order, one.requester, *refusal)
             elif self._enter(one.order, one.requester, now):
                 self.counters["order waited and was admitted"] += 1
             elif now - one.since >= self._config.open_wait:
@@ -298,8 +304,7 @@ class StageHost:
     def _resume(self, stage: Stage, position: int) -> None:
         if stage.sending:
             return  # once an epoch: each sends all that is kept, for a message of 150 bytes
-        stage.sending, stage.send_from, stage.cursor = True, position, 0
-        self.counters["batch replayed"] += sum(batch.start >= position for batch in stage.sent)
+        self.counters["batch replayed"] += stage.resume(position)
         self._send(stage)
 
     def _free(self, stage: Stage) -> None:
@@ -360,7 +365,7 @@ class StageHost:
         if result.coded:
             stage.codings |= self.coding.note(stage.order, result)
         stage.sent += result.batches
-        self._send(stage)
+        self._send(stage, is_new=True)
         if stage.queue:
             self._compute(stage)
 
@@ -375,17 +380,21 @@ class StageHost:
         self._say(stage.requester, self._failed(stage, culprit, reason))
         self._free(stage)
 
-    def _send(self, stage: Stage) -> None:
-        """Send on what is ready, as far as the next has room for it."""
+    def _send(self, stage: Stage, *, is_new: bool = False) -> None:
+        """Send on what is ready, as far as the next has room for it.
+
+        ``is_new`` where the last of it was computed just now.
+        """
         if not stage.sending:
             return
         edge = stage.order.downstream
         while stage.cursor < len(stage.sent):
             batch = stage.sent[stage.cursor]
             if batch.start >= stage.send_from:
-                # The newest token's row may always leave: it is computed once, and the transport
-                # has its own bounds. To ask would be 20 us of each hop.
-                is_token = batch.rows == 1 and stage.cursor + 1 == len(stage.sent)
+                # A token's row may always leave once, when it is computed: the transport has its
+                # own bounds, and to ask would be 20 us of each hop. A replay costs its requester
+                # no computing, so it must ask.
+                is_token = is_new and batch.rows == 1 and stage.cursor + 1 == len(stage.sent)
                 if not is_token and not self._outflow.let_go(edge.peer, batch):
                     self.counters["batch held back: its peer has not taken the last"] += 1
                     self.held[stage.key] = None

@@ -67,6 +67,11 @@ class Open:
     sample_from: int
     terms: Terms | None = None
 
+    @property
+    def weighed(self) -> tuple[range, int, str, Sampling | None]:
+        """What admission goes by: weighed once, and the same in every epoch."""
+        return self.layers, self.positions, self.out_dtype, self.sampling
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:

@@ -55,7 +55,7 @@ class Outflow:
         total = 0
         for one in list(self._filled):
             under_way = self._under_way(one)
-            total += under_way
+            total += min(under_way, self._config.replay_window)  # one of no end holds up no other
             if not under_way and one != peer:
                 del self._filled[one]
         return total < self._config.replay_total

@@ -6,6 +6,7 @@ stage sent it keeps until the session closes: when a later stage dies, its succe
 there, in the very batches first used, so that it computes the very same numbers.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from p2pnode.engine.base import ModelInfo, SessionKey
@@ -88,6 +89,15 @@ class Stage:
             return self.used_at + config.session_idle
         return self.admitted_at + config.unused_after
 
+    def resume(self, position: int) -> int:
+        """Send what is kept from ``position`` on, and go on; return how many batches that is.
+
+        Found by halving: a walk along a long session would be work that a short message asks for.
+        """
+        self.sending, self.send_from = True, position
+        self.cursor = bisect_left(self.sent, position, key=_start)
+        return len(self.sent) - self.cursor
+
     def take_job(self, config: InferenceConfig) -> tuple[Batch, ...]:
         """Return the batches to compute next, off the queue, which is not empty."""
         queue = self.queue
@@ -112,6 +122,10 @@ def admitted(key: StageKey, order: Open, model: ModelInfo, kv_bytes: int, now: f
     else:
         inbox = Inbox(model.d_model, _HIDDEN, order.positions, MOST_SCALES)
     return Stage(key, order, inbox, kv_bytes, now, now)
+
+
+def _start(batch: Batch) -> int:
+    return batch.start
 
 
 def size_of(batch: Batch) -> int:

@@ -147,9 +147,12 @@ class FailureDetector:
 
     def probe(self, target: NodeId, now: float, *, urgent: bool = False) -> list[Step]:
         """Probe ``target``; when ``urgent``, ask the helpers at once too and conclude sooner."""
-        if target in self._probes and not urgent:
-            return []
-        self._end(target)
+        before = self._probes.get(target)
+        if before is not None:
+            if not urgent:
+                return []
+            self._remember_pings(before)
+            self._end(target)
         self._identities += 1
         attempts = URGENT_ATTEMPTS if urgent else self._config.probe_attempts
         probe = _Probe(self._identities, target, attempts)
@@ -260,15 +263,19 @@ class FailureDetector:
 
     def _conclude(self, probe: _Probe) -> Step:
         """End an unanswered probe. Helpers that did not even nack speak against us (Lifeguard)."""
-        for number in probe.numbers:
-            question = self._questions[number]
-            if question.answerer == probe.target:
-                self._remember(number, question)  # late is better than dead
+        self._remember_pings(probe)
         self._end(probe.target)
         missing = probe.helpers - len(probe.nacked)
         self.awareness.change(missing if probe.helpers else 1)
         helped = f", nor to {probe.helpers} helpers" if probe.helpers else ""
         return Silent(probe.target, f"no answer to {probe.attempt} pings{helped}")
+
+    def _remember_pings(self, probe: _Probe) -> None:
+        """Take acks of a probe that is about to end unanswered: late is better than dead."""
+        for number in probe.numbers:
+            question = self._questions[number]
+            if question.answerer == probe.target:
+                self._remember(number, question)
 
     def _remember(self, number: int, question: _Question) -> None:
         """Take an ack of this ping all the same, though no probe waits for it."""

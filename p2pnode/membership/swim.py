@@ -19,6 +19,7 @@ from p2pnode.membership.exchange import Exchange
 from p2pnode.membership.gossip import Gossiper
 from p2pnode.membership.health import Health
 from p2pnode.membership.intake import Intake
+from p2pnode.membership.limits import Buckets
 from p2pnode.membership.members import Member, Members
 from p2pnode.membership.messages import decode_packet_untrusted
 from p2pnode.membership.news import NewsFilter
@@ -112,6 +113,7 @@ class Swim:
             self.counters,
             now,
         )
+        self._joins = Buckets[NodeId](config.limits.joins_per_peer, config.max_members)
         self._claims = self._compose_claims(is_heard)
         self._news = NewsFilter(
             config,
@@ -191,7 +193,10 @@ class Swim:
     def join(self, peer: NodeId, now: float) -> None:
         """Push and pull with ``peer``, a node of the swarm that the transport is connected to."""
         self._push_pull.soon(now)
-        self._push_pull.begin_with(peer)
+        if self._joins.of(peer).take(now):
+            self._push_pull.begin_with(peer)
+        else:
+            self.counters["push/pull put off: it connects again and again"] += 1
 
     def update_ad(self, ad: bytes, now: float) -> None:
         """Offer something else from now on; at most 512 bytes."""

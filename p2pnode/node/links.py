@@ -82,8 +82,8 @@ class LinkMeter:
             if not way.pending:
                 self.watched.discard(peer)
 
-    def reconnected(self, peer: NodeId) -> None:
-        """The session to ``peer`` is a new one: what was under way is no more."""
+    def forget(self, peer: NodeId) -> None:
+        """The session to ``peer`` is over, or a new one: what was under way is no more."""
         self._ways.pop(peer, None)
         self.watched.discard(peer)
 

@@ -112,7 +112,7 @@ class Post:
 
     def connected(self, peer: NodeId, now: float) -> None:
         """Send what waited for ``peer``."""
-        self._meter.reconnected(peer)
+        self._meter.forget(peer)
         waited = self._forget(peer)
         if waited is not None:
             for kind, data in waited.frames:

@@ -43,7 +43,7 @@ from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import TYPE_NAMES, Frame, MessageType, decode_frame_untrusted
 
 _T = TypeVar("_T")
-_REFUSALS_EVERY = 1.0  # seconds between two lines about refused messages; all are counted
+_LINES_EVERY = 1.0  # seconds between two lines about what peers do to us; all is counted
 _GOSSIP = bytes((MAGIC,))
 
 
@@ -52,7 +52,7 @@ class Wiring:
 
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
-        self._may_note_from = -math.inf
+        self._may_note_from: dict[str, float] = {}
 
     def exchange(self, now: float) -> None:
         """Hand what each core says to those that it concerns.
@@ -87,7 +87,7 @@ class Wiring:
     def _on_refused(self, dropped: SendRefused, now: float) -> None:
         """What was said to a peer has a hole in it: whoever leans on the peer must do without."""
         parts = self._parts
-        parts.note(f"{parts.planner.name_of(dropped.peer)} cannot be sent to: {dropped.reason}")
+        self._note_seldom(dropped.peer, f"cannot be sent to: {dropped.reason}", "sending", now)
         parts.inference.peer_lost(dropped.peer, f"cannot be sent to: {dropped.reason}", now)
 
     def _on_inference(self, event: InferenceEvent, now: float) -> None:
@@ -122,6 +122,7 @@ class Wiring:
                 self._returned(peer, now)
             case PeerDisconnected(peer, reason, by_us):
                 parts.silent.discard(peer)
+                parts.links.forget(peer)  # keys are free: what is kept of each must end
                 offence = None if by_us else Offence.CLOSED
                 parts.inference.peer_lost(peer, f"session closed: {reason}", now, offence)
                 parts.note(f"session with {parts.planner.name_of(peer)} closed: {reason}")
@@ -203,7 +204,7 @@ class Wiring:
                 teller = parts.planner.name_of(peer)
                 parts.shared_keys[parts.node_id] = f"{teller} says: {error.message[:200]}"
             parts.counters[f"error from a peer: {known}"] += 1
-            parts.note(f"{parts.planner.name_of(peer)} answers: {error.message[:200]}")
+            self._note_seldom(peer, f"answers: {error.message[:200]}", "answer", now)
             return
         if frame.type is MessageType.SYNC and parts.parley.concerns_untrusted(frame):
             owed = parts.parley.receive_untrusted(frame, peer, parts.model)
@@ -212,7 +213,7 @@ class Wiring:
             return
         refusal = parts.inference.receive_frame_untrusted(frame, peer, now)
         if refusal is not None:
-            parts.note(f"refused a frame of {parts.planner.name_of(peer)}: {refusal.message}")
+            self._note_seldom(peer, f"sent a frame, refused: {refusal.message}", "frame", now)
             answer = sync_frame(
                 refusal.to_body(), stream_id=frame.stream_id, frame_seq=0, space_hash32=0
             )
@@ -227,9 +228,13 @@ class Wiring:
             receive(said, peer, now)
         except RemoteProtocolError as error:
             parts.counters["message refused"] += 1
-            if now >= self._may_note_from:  # or whoever sends nonsense fills the log
-                self._may_note_from = now + _REFUSALS_EVERY
-                parts.note(f"refused a message of {parts.planner.name_of(peer)}: {error}")
+            self._note_seldom(peer, f"sent a message, refused: {error}", "message", now)
+
+    def _note_seldom(self, peer: NodeId, line: str, kind: str, now: float) -> None:
+        """Note what ``peer`` did, one line of a ``kind`` a second: else a peer fills the log."""
+        if now >= self._may_note_from.get(kind, -math.inf):
+            self._may_note_from[kind] = now + _LINES_EVERY
+            self._parts.note(f"{self._parts.planner.name_of(peer)} {line}")
 
 
 def _text(addresses: Iterable[Address]) -> str:

@@ -96,6 +96,7 @@ class Endpoint:
         """Ask ``peer`` for an acknowledgement, which shows it where we are now."""
         connection = self._by_peer.get(peer)
         if connection is not None:
+            self._schedule.take(connection)
             connection.ping(now)
 
     def close(self, peer: NodeId, reason: str, now: float) -> None:

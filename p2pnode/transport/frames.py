@@ -14,7 +14,7 @@ All integers are little-endian::
 The highest bit of a SHARD's delivery asks for an acknowledgement as soon as the message is whole.
 
 A range of ``length`` n holds n + 1 packet numbers; a gap of n skips n + 1, as in RFC 9000,
-section 19.3.1.
+section 19.3.1. A datagram has one ACK at most: each is a walk along all that is in flight.
 """
 
 import struct
@@ -196,6 +196,8 @@ def decode_frames_untrusted(data: bytes) -> list[Frame]:
                 frames.append(_shard(data, offset))
                 break
             if kind == ACK:
+                if any(isinstance(frame, Ack) for frame in frames):
+                    raise DroppedError("frame_malformed", "two acknowledgements in one datagram")
                 ack, offset = _ack_untrusted(data, offset)
                 frames.append(ack)
             elif kind == DONE:

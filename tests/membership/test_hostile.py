@@ -126,23 +126,24 @@ class Hostile(RuleBasedStateMachine):
         until = self.now + seconds
         while (due := self.core.next_timeout()) is not None and due <= until:
             self.now = max(self.now, due)
-            self.core.handle_timeout(self.now)
-            self.collect()
+            self.fire()
         self.now = until
 
     @rule()
     def oversleep(self) -> None:
         self.now += 5
-        self.core.handle_timeout(self.now)
-        self.collect()
+        self.fire()
 
     @rule(answers=st.booleans())
     def those_asked_answer(self, answers: bool) -> None:
         asked, self.asked = self.asked, []
         for peer, number in asked if answers else []:
+            detector = self.core._detector
+            is_ours = number in detector._questions or number in detector._late
             data = encode_packet(Packet(self.held(peer), Coordinate(), Ack(number)))
             self.core.receive_datagram(data, peer, self.now)
-            assert self.core.member(peer) is None or self.health(peer) is not Health.SUSPECT
+            if is_ours and self.core.member(peer) is not None:  # and not on another's behalf
+                assert self.health(peer) is not Health.SUSPECT
         self.collect()
 
     @rule(peer=who, heard=st.booleans())
@@ -175,12 +176,34 @@ class Hostile(RuleBasedStateMachine):
         assert sum(opened.values()) == len(suspicions)
 
     @invariant()
+    def what_is_kept_of_claims_is_of_members(self) -> None:
+        claims, detector = self.core._claims, self.core._detector
+        assert set(claims._looks) <= set(detector._probes), "a look that nobody ends"
+        members = {member.record.node_id for member in self.core.members()}
+        assert set(claims._dropped) <= members
+        assert len(claims.claimants._conduct) <= CONFIG.max_members
+        asked = sum(len(probe.numbers) for probe in detector._probes.values())
+        assert len(detector._questions) == asked
+        assert len(detector._relays) <= CONFIG.max_relays
+        timers = self.core._timers
+        assert timers._numbers == {number for _, number in timers._running.values()}
+        others = len(detector._probes) + len(detector._relays) + 2 * len(claims._suspicions)
+        assert len(timers._running) <= 8 + others
+
+    @invariant()
     def bounds_hold(self) -> None:
         assert len(self.core.members()) <= CONFIG.max_members
         assert len(self.core._broadcasts) <= CONFIG.max_broadcasts
         assert self.core.record.incarnation <= 2 + self.now + 1
         due = self.core.next_timeout()
         assert due is not None
+
+    def fire(self) -> None:
+        self.core.handle_timeout(self.now)
+        self.collect()
+        due = self.core.next_timeout()
+        assert due is not None
+        assert due > self.now
 
     def say(self, source: int, message: Message, *news: News) -> None:
         peer = SIGNERS[source].node_id

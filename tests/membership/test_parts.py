@@ -13,10 +13,11 @@ from p2pnode.errors import ConfigError
 from p2pnode.membership import MembershipConfig, lan, wan
 from p2pnode.membership.anti_entropy import digests, pages
 from p2pnode.membership.coordinates import Coordinate, Vivaldi
+from p2pnode.membership.detector import Answer, FailureDetector, Send
 from p2pnode.membership.dissemination import Broadcasts
 from p2pnode.membership.health import LIVE, TRANSITIONS, Evidence, Health, weigh
 from p2pnode.membership.members import Members, prefix_of
-from p2pnode.membership.messages import LAST_PREFIX
+from p2pnode.membership.messages import LAST_PREFIX, Ping
 from p2pnode.membership.probe_round import ProbeRound
 from p2pnode.membership.records import Record, SignedRecord, Version, sign_record
 from p2pnode.membership.suspicion import Suspicion
@@ -231,6 +232,18 @@ def test_those_who_are_gone_have_no_place() -> None:
 
 
 # Timers and settings
+
+
+def test_the_ack_of_a_ping_that_a_more_urgent_probe_overtook_counts() -> None:
+    detector = FailureDetector(lan(), Random(1), Timers())
+    peer = ToySigner("peer").node_id
+    detector.watch(peer)
+    [first] = detector.probe(peer, 0.0)
+    assert isinstance(first, Send)
+    assert isinstance(first.message, Ping)
+    assert detector.probe(peer, 0.1, urgent=True)
+    assert detector.acknowledge(first.message.number, peer, 0.2) == Answer(peer, 0.2)
+    assert not detector.is_probing(peer)
 
 
 def test_timers_fire_in_order_of_time() -> None:

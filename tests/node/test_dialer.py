@@ -2,9 +2,11 @@
 
 import ipaddress
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -350,6 +352,89 @@ def test_whatever_is_announced_calls_are_bounded(
         assert len(near) <= CONFIG.burst + CONFIG.rate + 1
     for address in set(caller.called()) - caller.answering.keys():
         assert caller.called().count(address) * INIT_BYTES <= paid[address]
+
+
+NAMES = [(f"host{number}.lan", 4747) for number in range(3)]
+FAR = [("203.0.113.9", 1), ("127.0.0.1", 9), ("10.0.0.1", 4747), ("224.0.0.1", 5), ("no ip", 1)]
+PLACES = st.one_of(st.integers(0, 30).map(at), st.sampled_from(FAR))
+WHO = st.one_of(st.integers(0, 30), st.just(31))
+SEVERAL = st.lists(PLACES, min_size=1, max_size=6).map(tuple)
+INPUTS = st.one_of(
+    st.tuples(st.just("saw"), WHO, SEVERAL, st.integers(0, 2000), st.booleans()),
+    st.tuples(st.just("saw"), WHO, SEVERAL, st.integers(0, 2000), st.just(True)),
+    st.tuples(st.just("unsaw"), WHO),
+    st.tuples(st.just("fixed"), PLACES),
+    st.tuples(st.just("resolved"), st.sampled_from(NAMES), SEVERAL),
+    st.tuples(st.just("unresolved"), st.sampled_from(NAMES)),
+    st.tuples(st.just("remember"), WHO, SEVERAL),
+    st.tuples(st.just("forget"), WHO),
+    st.tuples(st.just("came"), WHO, PLACES),
+    st.tuples(st.just("lost"), WHO),
+    st.tuples(st.just("failed"), PLACES, st.one_of(st.none(), WHO)),
+    st.tuples(st.just("hurry"), st.booleans()),
+    st.tuples(st.just("sleep"), st.floats(0, 1000)),
+    st.tuples(st.just("run"), st.floats(0, 30)),
+)
+
+
+def happen(caller: Caller, what: tuple[Any, ...]) -> None:
+    dialer, now, everybody = caller.dialer, caller.now, [*PEERS[:31], US]
+    match what:
+        case "saw", who, addresses, heard, ours:
+            dialer.saw(everybody[who], Sighting(addresses, "x", ours, heard=heard), now)
+        case "unsaw", who:
+            dialer.unsaw(everybody[who])
+        case "fixed", address:
+            dialer.add_fixed(address, now)
+        case "resolved", name, addresses:
+            dialer.resolved(name, addresses, now)
+        case "unresolved", name:
+            dialer.unresolved(name, "unknown host")
+        case "remember", who, addresses:
+            dialer.remember(everybody[who], addresses, now)
+        case "forget", who:
+            dialer.forget_all_but(everybody[:who])
+        case "came", who, address:
+            caller.up[everybody[who]] = address
+            dialer.reached(everybody[who], address, now)
+        case "lost", who:
+            caller.up.pop(everybody[who], None)
+        case "failed", address, who:  # of a dial that somebody else made
+            dialer.failed(address, None if who is None else everybody[who], "no answer", now)
+        case "hurry", moves:
+            here = (ipaddress.ip_network("203.0.113.0/24"),) if moves else None
+            caller.reach = Reach((("203.0.113.1", 4747),), here, frozenset({"203.0.113.1"}))
+            dialer.hurry(now)
+        case "sleep", seconds:
+            caller.now += seconds
+        case "run", seconds:
+            caller.run(seconds)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(INPUTS, min_size=10), st.sets(st.integers(0, 30), max_size=5))
+def test_whatever_a_dialer_is_told_it_rests_and_stays_small(
+    inputs: list[tuple[Any, ...]], answering: set[int]
+) -> None:
+    caller = Caller(answering={at(number): PEERS[number] for number in answering})
+    dialer = caller.dialer
+    for what in inputs:
+        happen(caller, what)
+        rounds = 0
+        while (due := dialer.due) is not None and due <= caller.now:
+            caller.step()
+            rounds += 1
+        assert rounds <= 4, "it never rests"
+        budget = dialer._budget
+        assert budget.in_flight <= CONFIG.most_in_flight
+        assert len(budget._pauses) <= CONFIG.most_pauses
+        assert len(dialer.sightings) <= CONFIG.most_sightings
+        assert len(dialer.fixed) <= CONFIG.most_fixed
+    assert US not in dialer.remembered
+    at_once = Counter(when for when, _, tries in caller.made if tries is not None)
+    assert max(at_once.values(), default=0) <= CONFIG.burst
+    ours = [("10.0.0.1", 4747)] if caller.reach is HERE else []
+    assert not set(ours) & set(caller.called())
 
 
 def test_two_nodes_that_only_see_each_other_s_announcement_meet() -> None:

@@ -103,7 +103,7 @@ def test_a_new_session_begins_without_a_past() -> None:
     wire = Wire(1e5)
     wire.send(*[50_000] * 4)
     wire.meter.sent(PEER, 50_000, wire.now)
-    wire.meter.reconnected(PEER)
+    wire.meter.forget(PEER)
     assert not wire.meter.watched
     assert wire.meter.link(PEER) == Known()
     assert wire.meter.goodput(node_id("nobody")) is None
@@ -197,6 +197,18 @@ def test_what_one_answer_asked_for_is_nothing_to_the_next() -> None:
     ask(swarm, "auto")
     picture = from_json(to_json(snapshot(swarm.nodes["a"], World(), swarm.network.now)))
     assert picture.generations[-1].codings == ("f16",)
+
+
+def test_what_is_known_of_a_way_ends_with_its_session() -> None:
+    """Keys are free: ten new ones a second would leave 20 KB each second, for good."""
+    swarm = three()
+    a = swarm.nodes["a"]
+    assert len(a.links._ways) == 2
+    swarm.kill("b")
+    swarm.call("c", lambda node, now: node.leave(now, drain=0.0))
+    swarm.network.run(30)
+    assert not a.endpoint.peers()
+    assert not a.links._ways
 
 
 def test_a_node_answers_a_frame_of_another_space_with_both_spaces() -> None:

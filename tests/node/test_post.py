@@ -16,6 +16,7 @@ from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.pair import Endpoints, identity_of
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.config import TransportConfig
+from p2pnode.transport.events import DialFailed, PeerConnected, PeerDisconnected
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.vframe import Frame, MessageType, Slice, encode_frame
 
@@ -184,6 +185,119 @@ def test_every_frame_is_sent_or_told_of(seed: int, steps: list[tuple[str, int]])
     dropped = sum(sending.post.counters.values())
     arrived = len(sending.peers.received(sending.bob))
     assert arrived + dropped == sent
+
+
+class Pumped(Sending):
+    """A post that hears what its endpoint says, as a node's does."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda peer: self.known.get(peer, ()))
+        names = ("bob", "ghost", "spook", "alice")
+        self.peers_known = [identity_of(name).node_id for name in (*names, "nobody")]
+        bob, ghost, spook, alice, _ = self.peers_known
+        self.known: dict[NodeId, tuple[Address, ...]] = {
+            bob: (("nowhere", 1), self.bob),
+            ghost: (self.bob,),
+            spook: (("nowhere", 2),),
+            alice: (self.alice,),
+        }
+        self.heard = 0
+        self.lost = False
+
+    def gossip(self, peer: NodeId, size: int, *, bulk: bool) -> None:
+        payload = bytes(size if bulk else min(size, 1100))
+        self.peers.network.call(
+            self.alice, lambda now: self.post.send_gossip(peer, payload, bulk, now)
+        )
+
+    def close(self, peer: NodeId) -> None:
+        endpoint = self.peers.endpoints[self.alice]
+        self.peers.network.call(self.alice, lambda now: endpoint.close(peer, "over", now))
+
+    def run(self, seconds: float) -> None:
+        end = self.peers.network.now + seconds
+        while (left := end - self.peers.network.now) > 0:
+            due = self.post.next_timeout()
+            until = left if due is None else min(left, max(0.0, due - self.peers.network.now))
+            self.peers.network.run(min(until, 0.2))
+            self.look()
+
+    def look(self) -> None:
+        said = self.peers.events(self.alice)
+        now, endpoint = self.peers.network.now, self.peers.endpoints[self.alice]
+        for event in said[self.heard :]:
+            match event:
+                case PeerConnected(peer, _):
+                    self.post.connected(peer, now)
+                case PeerDisconnected(peer, _):
+                    self.post._meter.forget(peer)
+                    self.lost = True
+                case DialFailed(_, peer, _) if peer is not None and not endpoint.is_connected(peer):
+                    self.post.unreachable(peer)
+        self.heard = len(said)
+        super().look()
+        due = self.post.next_timeout()
+        assert due is None or due > now, "it asks for a moment that is past"
+
+    def check(self) -> None:
+        post, waiting = self.post, self.post._waiting
+        assert post.waiting_bytes == sum(one.size for one in waiting.values())
+        assert 0 <= post.waiting_bytes <= SMALL.waiting_total_bytes
+        for peer, one in waiting.items():
+            assert one.size == sum(len(data) for _, data in one.frames) <= SMALL.waiting_bytes
+            assert 0 < len(one) <= SMALL.most_waiting
+            assert post.under_way(peer) > SMALL.waiting_total_bytes
+        assert {*post.refused, *post._told} <= {*self.peers_known}
+        for peer in self.peers_known:
+            assert post.room(peer) >= 0
+        if self.heard == len(self.peers.events(self.alice)):
+            connected = {*self.peers.endpoints[self.alice].peers()}
+            assert {*post._meter._ways} <= connected, "kept of a peer that is gone"
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["send", "send", "gossip", "bulk", "wait", "cut", "mend", "close"]),
+            st.integers(0, 4),
+            st.sampled_from([0, 100, 40_000, 65_000]),
+        ),
+        min_size=8,
+    ),
+)
+@settings(max_examples=40, deadline=None)
+def test_whatever_is_sent_and_heard_a_post_stays_small_and_tells_what_it_drops(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    sending = Pumped()
+    post, network, sent = sending.post, sending.peers.network, 0
+    for what, which, size in steps:
+        peer = sending.peers_known[which]
+        match what:
+            case "send":
+                sending.send(peer, size)
+                sent += peer != sending.peers_known[3]
+            case "gossip" | "bulk":
+                sending.gossip(peer, size // 10, bulk=what == "bulk")
+            case "wait":
+                sending.run(which * which / 2)
+            case "cut":
+                network.partition([sending.alice], [sending.bob])
+            case "mend":
+                network.heal()
+            case "close":
+                sending.close(peer)
+        sending.look()
+        sending.check()
+    network.heal()
+    sending.run(30)
+    assert post.waiting_bytes == 0
+    assert post.next_timeout() is None
+    frames = [what for what in post.counters if what.startswith("frame")]
+    dropped = sum(post.counters[what] for what in frames)
+    first = encode_frame(frame(0))[:1]  # gossip here is zeros
+    arrived = [data for data in sending.peers.received(sending.bob) if data[:1] == first]
+    assert sending.lost or len(arrived) + dropped == sent
 
 
 def test_a_stage_that_cannot_be_sent_to_is_lost_to_the_answer() -> None:

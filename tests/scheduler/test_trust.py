@@ -1,5 +1,6 @@
 """The ledger: distrust doubles, fades, stays with those who earned it; fresh keys bring nothing."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -299,34 +300,43 @@ def test_invented_peers_cannot_grow_it_nor_displace_the_proven() -> None:
     steps=st.lists(
         st.tuples(
             st.integers(0, 40),
-            st.one_of(OFFENCES, st.just("served"), st.just("observed"), st.just("returned")),
-            st.floats(0, 100),
+            st.one_of(OFFENCES, st.sampled_from(("served", "observed", "returned"))),
+            st.one_of(st.floats(0, 100), st.sampled_from((0.0, 1e5, 1e9))),
+            st.one_of(st.just(1.0), st.floats(-1, 2)),
         ),
         max_size=120,
     )
 )
 def test_whatever_happens_the_ledger_stays_bounded_and_sane(
-    steps: list[tuple[int, Offence | str, float]],
+    steps: list[tuple[int, Offence | str, float, float]],
 ) -> None:
-    config = TrustConfig(max_strangers=5, max_proven=3)
+    config = TrustConfig(max_strangers=5, max_proven=3, max_places=4)
     ledger, now = Ledger(config), 0.0
-    for number, what, pause in steps:
+    longest = max(config.patience(kind).longest for kind in Kind)
+    for number, what, pause, share in steps:
         peer, now = node_id(number), now + pause
+        proven = ledger.standing(now).proven
         match what:
             case Offence():
-                ledger.note(peer, what, "seen", now, address=("10.0.0.1", number))
+                ledger.note(peer, what, "seen", now, share=share, address=("10.0.0.1", number))
             case "served":
-                ledger.served(peer, 9, now)
+                ledger.served(peer, round(9 * share), now)
             case "observed":
-                ledger.observed(peer, pause * 10, now)
+                ledger.observed(peer, pause * 1e300 * share, now)
             case _:
                 ledger.returned(peer, now)
         assert ledger.size <= 8
-        standing = ledger.standing(now)
+        assert len(ledger._places) <= config.max_places
+        standing, entries = ledger.standing(now), ledger.entries(now)
+        assert proven - standing.proven <= {peer} or len(proven) == config.max_proven
         assert set(standing.last_resort().excluded) <= set(standing.excluded)
         assert all(1 <= factor <= config.max_factor for factor in standing.factors.values())
+        assert 1 <= standing.dues < math.inf
         assert standing.trial == (now >= ledger.pause_until)
-        assert all(len(page.evidence) <= config.max_evidence for page in ledger.entries(now))
+        assert ledger.pause_until - now <= config.trial.longest
+        assert all(len(page.evidence) <= config.max_evidence for page in entries)
+        assert all(0 <= page.avoided_for <= longest for page in entries)
+        assert all(math.isfinite(page.layer_us or 0.0) for page in entries)
 
 
 @pytest.mark.parametrize(
