@@ -23,6 +23,16 @@ class HoldingsConfig:
         confirm: Seconds between claiming a run and loading it: rival claims must have arrived, so
             at least two gossip rounds.
         review: Seconds between two looks at whether the swarm needs us elsewhere.
+        most_moves: How often a claim gives way to others' before it is loaded all the same, or a
+            member that copies each claim of ours would keep us from ever serving. Together with
+            ``confirm`` it bounds how long a node claims: 5.4 s. Of 370 honest newcomers in
+            simulations, up to thirty at one moment, 95 % gave way twice at the most and none more
+            than six times.
+        unheard_moves: How often it gives way to members that no session of ours has heard, at
+            most ``most_moves``: anybody may invent those. Where thirty start at once, honest ones
+            are among them; four times was enough for 99 %.
+        claim_lasts: Seconds that claims of others may keep a hole open; then it counts as one,
+            however often they change. Longer than loading takes; a guess: 30 GB off a slow disk.
     """
 
     layers: range | None = None
@@ -31,6 +41,13 @@ class HoldingsConfig:
     jitter: float = 0.4
     confirm: float = 0.6
     review: float = 5.0
+    most_moves: int = 8
+    unheard_moves: int = 4
+    claim_lasts: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.unheard_moves <= self.most_moves:
+            raise ConfigError("unheard_moves is at least 0 and at most most_moves")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class NodeParts:
         self.origin = origin
         self.node_id = origin.identity.node_id
         self.started_at = now
+        self.counters: Counter[str] = Counter()
         self.advert = Advert(config.name, config.device, config.kv_bytes)
         self.endpoint = Endpoint(config.transport, origin.identity, origin.swarm_secret, rng, now)
         self.swim = Swim(
@@ -92,9 +93,10 @@ class NodeParts:
             self.planner,
             self.inference,
             rng,
+            self.endpoint.is_connected,
+            self.counters,
         )
         self.parley = Parley()
-        self.counters: Counter[str] = Counter()
         self.dialer = Dialer(config.dialer, self.node_id, self.counters)
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None

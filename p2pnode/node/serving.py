@@ -1,6 +1,7 @@
 """What this node serves, and the ad that says so: layers, measured speed, free memory."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from p2pnode.engine.base import ModelInfo, StageCost
 from p2pnode.errors import ConfigError
@@ -36,6 +37,8 @@ class Serving:
         planner: DirectoryPlanner,
         inference: Inference,
         rng: Rng,
+        is_heard: Callable[[NodeId], bool],
+        counters: Counter[str],
     ) -> None:
         self._config = config
         self._life = life
@@ -43,7 +46,7 @@ class Serving:
         self._swim = swim
         self._planner = planner
         self._inference = inference
-        self.holdings = Holdings(config.holdings, node_id, life, rng)
+        self.holdings = Holdings(config.holdings, node_id, life, rng, is_heard, counters)
         self.speed = SpeedWatch(config.speed)
         self.layers = range(0)
         self._announce_at: float | None = None
