@@ -167,18 +167,6 @@ def should_move(
     return Placement(window, f"fills the hole {runs}; others serve what it leaves")
 
 
-def layer_strength(
-    offers: Iterable[Offer], n_layers: int, config: PlacementConfig = _DEFAULT
-) -> tuple[float, ...]:
-    """Return the tokens a second that the holders of each layer could compute together.
-
-    Those who are still loading count as if they served already.
-    """
-    present = [offer for offer in offers if _counts(offer)]
-    strength = _strength(present, n_layers, _rates(present, config))
-    return tuple(of / _SCALE for of in strength)
-
-
 _SCALE = 1_000_000_000
 """Strengths are whole numbers of billionths of a token a second: their sums depend on no order, so
 all nodes agree, and no rounding error moves anyone."""

@@ -3,7 +3,6 @@
 from random import Random
 from typing import Any
 
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from p2pnode.sansio import NodeId
@@ -12,7 +11,6 @@ from p2pnode.scheduler.placement import (
     Placement,
     PlacementConfig,
     choose_layers,
-    layer_strength,
     settle_claims,
     should_move,
 )
@@ -86,11 +84,9 @@ def test_capacity_is_bounded_by_the_model_and_may_be_nothing() -> None:
     assert (len(nothing.layers), nothing.reason) == (0, "there is no room for a single layer")
 
 
-def test_strength_is_the_sum_over_holders_joining_ones_included() -> None:
-    strength = layer_strength([an_offer(1, 0, 10), a_claim(2, 5, 15)], N)
-    assert strength[0] == pytest.approx(1e6 / 6_300)
-    assert strength[5] == pytest.approx(1e6 / 6_300 + 1e6 / 12_600)
-    assert strength[29] == 0
+def test_a_layer_is_as_strong_as_all_its_holders_those_who_load_included() -> None:
+    offers = [an_offer(1, 0, 30), a_claim(2, 0, 10), an_offer(3, 20, 30)]
+    assert choose(*offers, capacity=10).layers == range(10, 20)
 
 
 # Claims
