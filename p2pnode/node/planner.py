@@ -1,6 +1,6 @@
 """The scheduler's view of the swarm, drawn from the directory of members."""
 
-from collections.abc import Iterable, Iterator, Mapping, Set as AbstractSet
+from collections.abc import Iterable, Set as AbstractSet
 from dataclasses import replace
 
 from p2pnode.engine.base import ModelInfo
@@ -15,7 +15,6 @@ from p2pnode.membership.members import Member
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
-from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.distances import Distances
 from p2pnode.scheduler.standing import Standing
@@ -48,35 +47,23 @@ class DirectoryPlanner:
 
     def offers(self) -> list[Offer]:
         """Return what every known node offers, ourselves included."""
-        drawn, self._drawn = self._drawn, {}
-        return [self._ours(), *(self._offer(line, ad, drawn) for line, ad in self._readable())]
+        self._forget_gone()
+        return [
+            self._ours(),
+            *(self._offer(line, line.ad) for line in self.directory if line.ad is not None),
+        ]
 
     def offers_of(self, space: int) -> list[Offer]:
         """Return what every node offers of one space, ourselves included."""
+        self._forget_gone()
         lines = self.directory.of_space(space)
-        others = [self._offer(line, line.ad, self._drawn) for line in lines if line.ad is not None]
+        others = [self._offer(line, line.ad) for line in lines if line.ad is not None]
         ours = self._ours()
         return [ours, *others] if ours.space_hash32 == space else others
 
     def members(self) -> list[tuple[Member, CapabilityAd | None]]:
         """Return every other node that membership knows, with its ad where it can be read."""
         return [(line.member, line.ad) for line in self.directory]
-
-    def chain(
-        self, request: GenerationRequest, distrusted: Mapping[NodeId, str]
-    ) -> ChainPlan | NoCover:
-        """Find the cheapest chain over all layers."""
-        return self.view(request, Standing(excluded=distrusted), 0.0).chain()
-
-    def repair(
-        self,
-        request: GenerationRequest,
-        lost: range,
-        ends: tuple[NodeId, NodeId],
-        distrusted: Mapping[NodeId, str],
-    ) -> tuple[StageRun, ...] | NoCover:
-        """Find peers for exactly the ``lost`` layers, between the two ``ends``."""
-        return self.view(request, Standing(excluded=distrusted), 0.0).repair(lost, ends)
 
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
         """Return a picture of ``now`` to plan an answer from."""
@@ -184,15 +171,14 @@ class DirectoryPlanner:
     def _ours(self) -> Offer:
         return Offer(self.node_id, self._advert.compose())
 
-    def _readable(self) -> Iterator[tuple[Line[CapabilityAd], CapabilityAd]]:
-        return ((line, line.ad) for line in self.directory if line.ad is not None)
+    def _forget_gone(self) -> None:
+        """Keep no offer of those whom the directory has no line of any more."""
+        if len(self._drawn) > len(self.directory):
+            line = self.directory.line
+            kept = {peer: of for peer, of in self._drawn.items() if line(peer) is not None}
+            self._drawn = kept
 
-    def _offer(
-        self,
-        line: Line[CapabilityAd],
-        ad: CapabilityAd,
-        drawn: Mapping[NodeId, tuple[Line[CapabilityAd], str, Offer]],
-    ) -> Offer:
+    def _offer(self, line: Line[CapabilityAd], ad: CapabilityAd) -> Offer:
         """Draw the offer of a line, or take the one drawn before if nothing has changed."""
         peer, health = line.peer, line.member.health
         trouble = "" if health is Health.ALIVE else health.name.lower()
@@ -200,11 +186,10 @@ class DirectoryPlanner:
             trouble = ""
         if peer in self._silent:
             trouble = "silent"
-        known = drawn.get(peer)
+        known = self._drawn.get(peer)
         if known is None or known[0] is not line or known[1] != trouble:
             offer = Offer(peer, ad, alive=not trouble, trouble=trouble, met=line.met)
-            known = (line, trouble, offer)
-        self._drawn[peer] = known
+            known = self._drawn[peer] = (line, trouble, offer)
         return known[2]
 
     def _is_only_accused(self, member: Member) -> bool:

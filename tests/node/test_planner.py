@@ -86,6 +86,16 @@ def test_an_offer_is_drawn_anew_only_when_something_changed(node: NodeCore) -> N
     assert not next(offer for offer in node.planner.offers() if offer.peer == peer).alive
 
 
+def test_no_offer_is_kept_of_those_who_are_gone(node: NodeCore) -> None:
+    ad = an_ad(node, "b")
+    for number in range(50):  # each is shown, and forgotten
+        peer = add(node, number, ad)
+        assert len(node.planner.offers_of(ad.space_hash32)) == 2
+        node.swim._members._remove(peer)
+    assert len(node.planner.offers_of(ad.space_hash32)) == 1
+    assert not node.planner._drawn
+
+
 def test_an_exact_name_wins_over_a_key_and_over_nothing_but_its_namesakes(node: NodeCore) -> None:
     peer = add(node, 1, an_ad(node, "b"))
     hexlike = add(node, 2, an_ad(node, peer.hex()[:4]))
