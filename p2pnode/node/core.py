@@ -171,6 +171,11 @@ class NodeCore(NodeParts):
         self.serving.measured(cost, now)
         self._settle(now)
 
+    def measurement_failed(self, now: float) -> None:
+        """A :class:`~p2pnode.node.events.MeasureRequested` led to nothing; it is made again."""
+        self.serving.measurement_failed(now)
+        self._settle(now)
+
     def planned(self, generation: int, ticket: int, result: Covered | NoCover, now: float) -> None:
         """Take the result of a :class:`PlanRequested`."""
         self.inference.planned(generation, ticket, result, now)

@@ -88,10 +88,12 @@ def _computed(job: int, core: NodeCore, outcome: Finished[WorkResult] | Failed, 
 
 def _measured(core: NodeCore, outcome: Finished[StageCost | None] | Failed, now: float) -> None:
     """Take a measurement; where it failed, what is believed stays: no answer depends on it."""
+    if isinstance(outcome, Finished) and outcome.value is not None:
+        core.measured(outcome.value, now)
+        return
     if isinstance(outcome, Failed):
         logger.warning("measuring failed: %s", outcome.error)
-    elif outcome.value is not None:
-        core.measured(outcome.value, now)
+    core.measurement_failed(now)
 
 
 def units_of(work: Work) -> int:

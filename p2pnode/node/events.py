@@ -17,7 +17,10 @@ class LoadRequested:
 
 @dataclass(frozen=True, slots=True)
 class MeasureRequested:
-    """Measure how fast the engine is now, then call :meth:`NodeCore.measured`."""
+    """Measure how fast the engine is now, then call :meth:`NodeCore.measured`.
+
+    Where that fails, call :meth:`NodeCore.measurement_failed`.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class Serving:
         self._swim = swim
         self._planner = planner
         self._inference = inference
+        self._counters = counters
         self.holdings = Holdings(config.holdings, node_id, life, rng, is_heard, counters)
         self.speed = SpeedWatch(config.speed)
         self.layers = range(0)
@@ -86,6 +87,11 @@ class Serving:
         if self.speed.measured(cost, now):
             self._advert.cost = cost
             self._announce_soon(now)
+
+    def measurement_failed(self, now: float) -> None:
+        """The engine could not be measured: what the swarm was told stands."""
+        self._counters["measurement failed"] += 1
+        self.speed.failed(now)
 
     def requests(self, now: float) -> Sequence[LoadRequested | MeasureRequested]:
         """Return what the engine thread is to do now; nearly always nothing."""

@@ -5,7 +5,7 @@ run while the whole house was loading, and a median forgets a hiccup.
 
 What work has said in a busy moment must not stick when the moment has passed and nobody asks any
 more. So after some idle seconds the machine is measured anew; and again, ever more rarely, until
-two measurements agree.
+two measurements agree. One that failed is tried again in the same way.
 """
 
 from collections import deque
@@ -58,6 +58,10 @@ class SpeedWatch:
         else:
             self.due = None
         return believed is None or _differ(believed, cost)
+
+    def failed(self, now: float) -> None:
+        """No measurement was had: what is believed stays, and is measured after a longer pause."""
+        self._wait(min(2 * self._pause, self.config.longest), now)
 
     def asked(self) -> None:
         """The measurement that was due is under way."""

@@ -8,7 +8,7 @@ from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Forward, Release, WorkFailed
 from p2pnode.net.jobs import Failed, Finished
 from p2pnode.node.engine_jobs import EngineJobs, units_of
-from p2pnode.node.events import LoadRequested, Noted
+from p2pnode.node.events import LoadRequested, MeasureRequested, Noted
 
 DECODE = Forward(b"s", range(10, 20), (token_batch((1,), 7),), "f16", None, 0)
 PREFILL = Forward(
@@ -48,6 +48,12 @@ class Core:
     def load_failed(self, reason: str, now: float) -> None:
         self.heard.append(reason)
 
+    def measured(self, cost: StageCost, now: float) -> None:
+        self.heard.append(cost)
+
+    def measurement_failed(self, now: float) -> None:
+        self.heard.append("not measured")
+
 
 def test_work_without_an_engine_fails_by_name() -> None:
     core = Core()
@@ -64,3 +70,12 @@ def test_a_load_that_fails_is_told_to_the_core() -> None:
     job.done(core, Failed(MemoryError()), 0.0)  # type: ignore[arg-type]
     job.done(core, Finished(StageCost(1, 2, 3, 4)), 0.0)  # type: ignore[arg-type]
     assert core.heard == ["MemoryError", (range(4), StageCost(1, 2, 3, 4))]
+
+
+def test_a_measurement_that_comes_to_nothing_is_told_to_the_core() -> None:
+    core = Core()
+    job = EngineJobs(None, 1 << 20).job_of(MeasureRequested())
+    assert job is not None
+    for outcome in (Failed(MemoryError()), Finished(job.run()), Finished(StageCost(1, 2, 3, 4))):
+        job.done(core, outcome, 0.0)  # type: ignore[arg-type]
+    assert core.heard == ["not measured", "not measured", StageCost(1, 2, 3, 4)]

@@ -5,6 +5,7 @@ from p2pnode.inference.activations import Batch
 from p2pnode.inference.work import Computed, Forward
 from p2pnode.node.config import SpeedConfig
 from p2pnode.node.core import NodeCore
+from p2pnode.node.events import MeasureRequested
 from p2pnode.node.speed import SpeedWatch
 from p2pnode.testing.swarm import Swarm
 
@@ -86,6 +87,39 @@ def test_a_measurement_that_says_the_same_is_no_news() -> None:
     watch.calibrated(COST, 0.0)
     assert not watch.measured(StageCost(0, 1_050, 0, 0), 60.0)
     assert due(watch) is None
+
+
+def test_a_measurement_that_failed_is_made_again_after_a_pause() -> None:
+    watch = SpeedWatch(CONFIG)
+    watch.calibrated(SLOW, 0.0)
+    pauses, now = [], 60.0
+    for _ in range(2):
+        watch.asked()
+        watch.failed(now)
+        assert watch.due is not None
+        pauses.append(watch.due - now)
+        now = watch.due
+    assert pauses == [100.0, 100.0]  # at most config.longest
+    assert watch.cost == SLOW
+    watch.asked()
+    assert watch.measured(COST, now)
+    assert watch.cost == COST
+
+
+def test_a_node_that_could_not_be_measured_asks_again() -> None:
+    swarm = Swarm(2)
+    node = swarm.add("a", range(6))
+    swarm.network.run(3)
+    first = node.serving.speed.due
+    assert first is not None
+    assert isinstance(node.serving.measurement(first), MeasureRequested)
+    assert node.serving.next_timeout() is None
+    node.measurement_failed(first + 1.0)
+    again = node.serving.next_timeout()
+    assert again is not None
+    assert first < again < first + 1_000.0
+    assert isinstance(node.serving.measurement(again), MeasureRequested)
+    assert node.counters["measurement failed"] == 1
 
 
 def test_a_node_at_rest_tells_the_swarm_its_speed_again() -> None:
