@@ -22,6 +22,7 @@ from p2pnode.node.reach import Reach
 from p2pnode.node.wiring import Wiring
 from p2pnode.sansio import Address, NodeId, Rng, Transmit, earliest
 from p2pnode.scheduler.chain import NoCover
+from p2pnode.scheduler.placement import Placement
 from p2pnode.wire.calibration import CalibrationSet
 
 _LEAVING = "leaving the swarm"
@@ -179,6 +180,15 @@ class NodeCore(NodeParts):
     def planned(self, generation: int, ticket: int, result: Covered | NoCover, now: float) -> None:
         """Take the result of a :class:`PlanRequested`."""
         self.inference.planned(generation, ticket, result, now)
+        self._settle(now)
+
+    def placed(self, ticket: int, placement: Placement | None, now: float) -> None:
+        """Take the result of a :class:`~p2pnode.node.events.PlacementRequested`."""
+        if self.leaving:
+            return
+        load = self.serving.placed(ticket, placement, now)
+        if load is not None:
+            self.events.append(load)
         self._settle(now)
 
     def leave(self, now: float, *, drain: float | None = None) -> None:

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
 from p2pnode.sansio import Address, NodeId
+from p2pnode.scheduler.moving import PlacementTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,19 @@ class MeasureRequested:
 
     Where that fails, call :meth:`NodeCore.measurement_failed`.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRequested:
+    """``task`` is to be called, which may take long; then call :meth:`NodeCore.placed`.
+
+    Attributes:
+        ticket: Names the question; an answer to an older one is of no more use.
+        task: A pure function, safe in a thread.
+    """
+
+    ticket: int
+    task: PlacementTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,7 @@ NodeEvent: TypeAlias = (
     | GenerationEvent
     | LoadRequested
     | MeasureRequested
+    | PlacementRequested
     | PeerReached
     | Noted
     | Departed

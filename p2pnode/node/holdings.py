@@ -1,9 +1,12 @@
 """Which layers this node holds: listen, claim, confirm, load, serve, and move to heal a hole.
 
 The phases are those of :mod:`p2pnode.node.life`. Choosing is the scheduler's (pure policy); here is
-only when to ask it, and how far the claims of others are believed: a member can sign what it likes,
-and keys cost nothing. So a claim of ours gives way a few times and is then loaded, and no claim of
-another keeps a hole open for ever.
+only when to ask it (at once where that is brief, else by an event and its answer), and how far the
+claims of others are believed: a member can sign what it likes, and keys cost nothing. So a claim of
+ours gives way a few times and is then loaded, and no claim of another keeps a hole open for ever.
+
+Invariants: at most one question is open; while one is, the phase is the one it was asked in, or the
+node is leaving, and nothing is due.
 """
 
 from collections import Counter
@@ -11,11 +14,16 @@ from collections.abc import Callable, Sequence
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.node.config import HoldingsConfig
+from p2pnode.node.events import PlacementRequested
 from p2pnode.node.life import Evidence, Life, Phase
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.directory import Offer
-from p2pnode.scheduler.placement import choose_layers, settle_claims, should_move
+from p2pnode.scheduler.moving import Choosing, Moving, PlacementTask, Settling
+from p2pnode.scheduler.placement import Placement
 from p2pnode.wire.capability import AdState
+
+_ON = {Phase.LISTENING: Evidence.CHOSEN, Phase.SERVING: Evidence.NEEDED_ELSEWHERE}
+"""What a claim means to a node that had none."""
 
 
 class Holdings:
@@ -41,6 +49,8 @@ class Holdings:
         self.layers = range(0)
         self.reason = "no model"
         self.due: float | None = None
+        self._ticket = 0
+        self._is_asking = False
         self._moves = 0  # how often this claim has given way to others'
         self._hole_since: float | None = None  # since when a layer is neither served nor claimed
         self._unserved_since: float | None = None  # since when a layer is not served
@@ -60,93 +70,101 @@ class Holdings:
         self._life.move(Evidence.FAILED)
         self.layers, self.reason, self.due = range(0), reason, None
 
-    def review(self, offers: Sequence[Offer], now: float) -> range | None:
-        """Look at the swarm if it is time; return layers to load, or None.
+    def review(self, offers: Sequence[Offer], now: float) -> range | PlacementRequested | None:
+        """Look at the swarm if it is time; return layers to load, or a long question, or None.
 
         ``offers`` are those of all nodes, our own ad included.
         """
         model = self._model
         if model is None or self.due is None or now < self.due:
             return None
+        self.due = None
         ours = [offer for offer in offers if offer.space_hash32 == model.space_hash32]
         match self._life.phase:
             case Phase.LISTENING:
-                return self._choose(ours, model, now)
+                task = self._choosing(ours, model)
             case Phase.CLAIMING:
-                return self._confirm(ours, model, now)
+                task = self._settling(ours, model)
             case Phase.SERVING:
-                self._look_around(ours, model, now)
+                task = self._moving(ours, model, now)
             case _:
-                self.due = None
-        return None
+                return None
+        if task is None:
+            return self._take(None, now)
+        if task.is_brief:
+            return self._take(task(), now)
+        self._ticket += 1
+        self._is_asking = True
+        return PlacementRequested(self._ticket, task)
 
-    def _choose(self, offers: Sequence[Offer], model: ModelInfo, now: float) -> range | None:
+    def placed(self, ticket: int, placement: Placement | None, now: float) -> range | None:
+        """Take the answer to a :class:`PlacementRequested`; return layers to load, or None."""
+        if ticket != self._ticket or not self._is_asking:
+            return None
+        self._is_asking = False
+        return self._take(placement, now)
+
+    def _choosing(self, offers: Sequence[Offer], model: ModelInfo) -> PlacementTask | None:
         if self._config.layers is not None:
-            self.layers, self.reason = self._config.layers, "chosen by its owner"
-            self._life.move(Evidence.CHOSEN)
-            return self._load()
-        placement = choose_layers(
-            [offer for offer in offers if offer.peer != self._node_id],
-            n_layers=model.n_layers,
-            capacity_layers=self._capacity(model),
-        )
-        self._claim(placement.layers, placement.reason, now)
-        self._life.move(Evidence.CHOSEN)
-        return None
+            return None
+        others = tuple(offer for offer in offers if offer.peer != self._node_id)
+        return Choosing(others, model.n_layers, self._capacity(model))
 
-    def _confirm(self, offers: Sequence[Offer], model: ModelInfo, now: float) -> range | None:
+    def _settling(self, offers: Sequence[Offer], model: ModelInfo) -> PlacementTask | None:
         if self._moves >= self._config.most_moves:
             self._counters["claim loaded without agreement"] += 1
-            return self._load()
+            return None
         if self._moves >= self._config.unheard_moves:
             offers = self._without_unheard(offers)
-        settled = settle_claims(offers, n_layers=model.n_layers)
-        layers = settled.get(self._node_id, self.layers)
-        if layers == self.layers:
-            return self._load()
-        self._claim(layers, "others had claimed the same layers", now)
-        self._moves += 1
-        return None
+        return Settling(tuple(offers), self._node_id, model.n_layers, self.layers)
 
-    def _claim(self, layers: range, reason: str, now: float) -> None:
-        self.layers, self.reason = layers, reason
-        self.due = now + self._config.confirm
-
-    def _look_around(self, offers: Sequence[Offer], model: ModelInfo, now: float) -> None:
-        self.due = now + self._config.review
-        everything = set(range(model.n_layers))
-        self._unserved_since = self._since(
-            self._unserved_since, everything - _held(offers, AdState.SERVING), now
-        )
+    def _moving(
+        self, offers: Sequence[Offer], model: ModelInfo, now: float
+    ) -> PlacementTask | None:
+        is_served = _covers(offers, model.n_layers, AdState.SERVING)
+        self._unserved_since = None if is_served else _first(self._unserved_since, now)
         if self._unserved_since is None:
             self._hole_since = None
-            return
+            return None
         believed = self._without_unheard(offers)
         if now - self._unserved_since > self._config.claim_lasts:
             claims = sum(map(_is_claim, believed))
             self._counters["claim that lasted too long left out"] += claims
             believed = [offer for offer in believed if not _is_claim(offer)]
-        held = _held(believed, AdState.SERVING, AdState.JOINING)
-        self._hole_since = self._since(self._hole_since, everything - held, now)
+        is_whole = _covers(believed, model.n_layers, AdState.SERVING, AdState.JOINING)
+        self._hole_since = None if is_whole else _first(self._hole_since, now)
         if self._hole_since is None:
-            return
-        placement = should_move(
-            believed,
-            us=self._node_id,
-            n_layers=model.n_layers,
-            capacity_layers=self._capacity(model),
-            hole_seconds=now - self._hole_since,
-        )
-        if placement is not None:
-            self._claim(placement.layers, placement.reason, now)
-            self._life.move(Evidence.NEEDED_ELSEWHERE)
-
-    @staticmethod
-    def _since(since: float | None, missing: set[int], now: float) -> float | None:
-        """Return since when layers have been missing; None if none are."""
-        if not missing:
             return None
-        return now if since is None else since
+        return Moving(
+            tuple(believed),
+            self._node_id,
+            model.n_layers,
+            self._capacity(model),
+            now - self._hole_since,
+        )
+
+    def _take(self, placement: Placement | None, now: float) -> range | None:
+        """Go on by what was answered, None where nothing is to change; return layers to load."""
+        phase = self._life.phase
+        if placement is not None:
+            self._claim(placement, now)
+            if phase is Phase.CLAIMING:
+                self._moves += 1
+            else:
+                self._life.move(_ON[phase])
+        elif phase is Phase.SERVING:
+            self.due = now + self._config.review
+        elif phase is Phase.CLAIMING:
+            return self._load()
+        elif self._config.layers is not None:
+            self.layers, self.reason = self._config.layers, "chosen by its owner"
+            self._life.move(Evidence.CHOSEN)
+            return self._load()
+        return None
+
+    def _claim(self, placement: Placement, now: float) -> None:
+        self.layers, self.reason = placement.layers, placement.reason
+        self.due = now + self._config.confirm
 
     def _without_unheard(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         """Leave out the claims of members that we know by the word of others alone."""
@@ -176,7 +194,15 @@ def _is_claim(offer: Offer) -> bool:
     return offer.state is AdState.JOINING
 
 
-def _held(offers: Sequence[Offer], *states: AdState) -> set[int]:
-    return {
-        layer for offer in offers if offer.alive and offer.state in states for layer in offer.layers
-    }
+def _covers(offers: Sequence[Offer], n_layers: int, *states: AdState) -> bool:
+    held = set[int]()
+    for offer in offers:
+        if offer.alive and offer.state in states:
+            held.update(range(offer.layers.start, min(offer.layers.stop, n_layers)))
+            if len(held) == n_layers:
+                return True
+    return False
+
+
+def _first(since: float | None, now: float) -> float:
+    return now if since is None else since

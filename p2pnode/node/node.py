@@ -31,6 +31,7 @@ from p2pnode.node.events import (
     NodeEvent,
     Noted,
     PeerReached,
+    PlacementRequested,
 )
 from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import StateDirectory
@@ -42,6 +43,7 @@ from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.surroundings import Surroundings
 from p2pnode.sansio import Address
 from p2pnode.scheduler.chain import NoCover
+from p2pnode.scheduler.placement import Placement
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.calibration import CalibrationSet
 
@@ -197,6 +199,8 @@ class Node:
                 raise AssertionError("the engine thread computes, loads and measures")
             case PlanRequested():
                 self._plan(event)
+            case PlacementRequested():
+                self._place(event)
             case PeerReached(peer, address):
                 self._surroundings.met(peer, address)
             case Noted(line):
@@ -211,6 +215,14 @@ class Node:
 
         def done(core: NodeCore, outcome: Finished[Covered | NoCover] | Failed, now: float) -> None:
             core.planned(asked.generation, asked.ticket, outcome.unwrap(), now)
+
+        self._reactor.offload(asked.task, done)
+
+    def _place(self, asked: PlacementRequested) -> None:
+        """Find layers to hold in trio's pool, likewise."""
+
+        def done(core: NodeCore, outcome: Finished[Placement | None] | Failed, now: float) -> None:
+            core.placed(asked.ticket, outcome.unwrap(), now)
 
         self._reactor.offload(asked.task, done)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from p2pnode.engine.base import ModelInfo, StageCost
 from p2pnode.errors import ConfigError
@@ -10,12 +11,15 @@ from p2pnode.inference.work import WorkResult
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import Advert
 from p2pnode.node.config import NodeConfig
-from p2pnode.node.events import LoadRequested, MeasureRequested
+from p2pnode.node.events import LoadRequested, MeasureRequested, PlacementRequested
 from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Life, Phase
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.speed import SpeedWatch
 from p2pnode.sansio import NodeId, Rng, earliest
+from p2pnode.scheduler.placement import Placement
+
+Asked: TypeAlias = LoadRequested | MeasureRequested | PlacementRequested
 
 
 class Serving:
@@ -93,8 +97,8 @@ class Serving:
         self._counters["measurement failed"] += 1
         self.speed.failed(now)
 
-    def requests(self, now: float) -> Sequence[LoadRequested | MeasureRequested]:
-        """Return what the engine thread is to do now; nearly always nothing."""
+    def requests(self, now: float) -> Sequence[Asked]:
+        """Return what others are to do now: the engine, or a planner; nearly always nothing."""
         due = earliest(self.holdings.due, self.speed.due)
         if due is None or now < due:
             return ()
@@ -108,13 +112,18 @@ class Serving:
         self.speed.asked()
         return MeasureRequested()
 
-    def review(self, now: float) -> LoadRequested | None:
+    def review(self, now: float) -> LoadRequested | PlacementRequested | None:
         """Look at what the swarm needs, if it is time."""
         if self.holdings.due is None or now < self.holdings.due:
             return None
-        layers = self.holdings.review(self._planner.offers(), now)
-        self.announce(now)
-        return None if layers is None else LoadRequested(layers, self.holdings.reason)
+        asked = self.holdings.review(self._planner.offers(), now)
+        if isinstance(asked, PlacementRequested):
+            return asked
+        return self._decided(asked, now)
+
+    def placed(self, ticket: int, placement: Placement | None, now: float) -> LoadRequested | None:
+        """Take the answer to a :class:`PlacementRequested`."""
+        return self._decided(self.holdings.placed(ticket, placement, now), now)
 
     def announce(self, now: float) -> None:
         """Publish our ad if what it says has changed."""
@@ -150,3 +159,8 @@ class Serving:
     def _announce_soon(self, now: float) -> None:
         if self._announce_at is None and self._advert.stale():
             self._announce_at = now + self._config.announce_every
+
+    def _decided(self, layers: range | None, now: float) -> LoadRequested | None:
+        """Tell the swarm what was decided; return it where layers are to be loaded."""
+        self.announce(now)
+        return None if layers is None else LoadRequested(layers, self.holdings.reason)

@@ -31,6 +31,7 @@ from p2pnode.node.events import (
     NodeEvent,
     Noted,
     PeerReached,
+    PlacementRequested,
 )
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import missing_layers
@@ -229,6 +230,9 @@ class Swarm:
                 case PlanRequested(number, ticket, task):
                     found = task()
                     self._later(name, node, 0.0, lambda at: node.planned(number, ticket, found, at))
+                case PlacementRequested(ticket, asked):
+                    placed = asked()
+                    self._later(name, node, 0.0, lambda at: node.placed(ticket, placed, at))
                 case LoadRequested(layers):
                     self._load(name, node, layers)
                 case MeasureRequested():

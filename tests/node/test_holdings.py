@@ -12,10 +12,12 @@ from hypothesis import given, strategies as st
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import ConfigError
 from p2pnode.node.config import HoldingsConfig
+from p2pnode.node.events import PlacementRequested
 from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Life, Phase
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.placement import Placement
 from p2pnode.testing.offers import N_LAYERS, SPACE, an_offer, peer_id
 from p2pnode.wire.capability import AdState
 
@@ -47,6 +49,7 @@ class Newcomer:
             config, peer_id(number), self.life, Random(1), is_heard, self.counters
         )
         self.moves: list[range] = []
+        self.asked = 0  # questions that were not brief
         self.now = 0.0
         self.holdings.use_model(MODEL, 0.0)
 
@@ -54,7 +57,7 @@ class Newcomer:
         """Review when it is due until layers are to be loaded; load them."""
         while self.holdings.due is not None and self.holdings.due <= until:
             self.now = self.holdings.due
-            layers = self.holdings.review(self._offers(others), self.now)
+            layers = self._review(self._offers(others))
             if layers is not None:
                 self.holdings.loaded(self.now)
                 return layers
@@ -64,6 +67,13 @@ class Newcomer:
     def look_around(self, others: list[Offer], until: float) -> range | None:
         """Go on serving; return where it moves to, if it does."""
         return self.serve(lambda ours: others, until)
+
+    def _review(self, offers: list[Offer]) -> range | None:
+        asked = self.holdings.review(offers, self.now)
+        if not isinstance(asked, PlacementRequested):
+            return asked
+        self.asked += 1
+        return self.holdings.placed(asked.ticket, asked.task(), self.now)
 
     def _offers(self, others: Callable[[range], list[Offer]]) -> list[Offer]:
         ours = self.holdings.layers
@@ -195,3 +205,50 @@ def test_who_says_for_ever_that_it_leaves_does_not_keep_a_hole_open() -> None:
 def test_the_unheard_are_not_given_way_to_more_often_than_the_heard() -> None:
     with pytest.raises(ConfigError):
         HoldingsConfig(most_moves=2, unheard_moves=3)
+
+
+# Long questions
+
+
+def many(start: int, stop: int, first: int = 10) -> list[Offer]:
+    return [an_offer(number, start, stop) for number in range(first, first + 40)]
+
+
+def crowd(ours: range) -> list[Offer]:
+    """Return forty that claim what we claim, of higher keys, and too many offers to be brief."""
+    return [
+        *(offer for each in range(20) for offer in many(0, 20, 1_000 + 40 * each)),
+        *(a_claim(number, ours) for number in range(10_000, 10_040) if ours),
+    ]
+
+
+def test_where_many_offers_make_it_long_a_node_asks_and_goes_on_by_the_answer() -> None:
+    node = Newcomer(heard=range(10_000, 10_040))
+    assert node.serve(crowd) == range(20, 30)
+    assert node.asked == 2  # the choice, and whether the claim stands
+    spare = serving_spare()
+    hole = [*OTHERS_SERVE, *many(0, 20)]
+    assert spare.look_around(hole, 60.0) == range(20, 30)
+    assert spare.asked > 1
+
+
+def test_a_few_offers_are_looked_at_at_once() -> None:
+    node = Newcomer(heard=[1])
+    node.serve(copying(1))
+    assert not node.asked
+
+
+def test_while_a_question_is_open_nothing_is_due_and_only_its_answer_counts() -> None:
+    node = Newcomer()
+    asked = node.holdings.review(crowd(range(0)), CONFIG.settle + CONFIG.jitter)
+    assert isinstance(asked, PlacementRequested)
+    assert node.holdings.due is None
+    assert node.life.phase is Phase.LISTENING
+    other = Placement(range(3), "an answer to another question")
+    assert node.holdings.placed(asked.ticket + 1, other, 2.0) is None
+    assert not node.holdings.layers
+    assert node.holdings.placed(asked.ticket, asked.task(), 2.0) is None
+    assert node.holdings.layers == range(20, 30)
+    assert node.holdings.placed(asked.ticket, other, 2.0) is None  # a second time
+    assert node.holdings.layers == range(20, 30)
+    assert node.holdings.due == 2.0 + CONFIG.confirm

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from p2pnode.node.handlers import handlers
 from p2pnode.node.node import Node, NodeSettings
 from p2pnode.node.snapshot import NodeSnapshot, to_json
 from p2pnode.sansio import Address
+from p2pnode.scheduler.moving import Choosing, Settling
+from p2pnode.scheduler.placement import Placement
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from tests.net.toys import Guard
 
@@ -134,6 +137,28 @@ async def test_a_large_picture_is_rendered_off_the_loop(
     assert isinstance(many, Rendered)
     assert json.loads(many.text)["node_id"] == few["node_id"]
     assert rendered_in[0] == threading.get_ident() != rendered_in[1]
+
+
+async def test_where_to_go_among_many_is_found_off_the_loop(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noted(self: Choosing | Settling) -> Placement | None:
+        found_in.append(threading.get_ident())
+        found: Placement | None = answers[type(self)](self)
+        return found
+
+    found_in: list[int] = []
+    answers: dict[Any, Any] = {asked: asked.__call__ for asked in (Choosing, Settling)}
+    for asked in answers:
+        monkeypatch.setattr(asked, "is_brief", False)
+        monkeypatch.setattr(asked, "__call__", noted)
+    told = settings(tmp_path / "one", model, range(0))
+    holdings = HoldingsConfig(settle=0.0, jitter=0.0, confirm=0.01)
+    node = Node(replace(told, config=replace(told.config, holdings=holdings)))
+    async with running(node):
+        await until_covered(node)
+    assert len(found_in) == 2  # the choice, and whether the claim stands
+    assert threading.get_ident() not in found_in
 
 
 async def test_a_core_that_fails_ends_its_node_with_that_error_alone(
