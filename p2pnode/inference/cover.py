@@ -110,7 +110,7 @@ class CoverTask:
             sent, codes = sent & PLAIN, codes & PLAIN
         excluded: dict[NodeId, str] = {}
         while True:
-            runs = view.repair(lost.run.layers, ends, excluded)
+            runs = view.repair(lost.run.layers, ends, excluded, lost.out_dtype)
             if isinstance(runs, NoCover):
                 return runs
             asked = ((runs[0].peer, sent), (runs[-1].peer, codes))

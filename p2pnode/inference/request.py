@@ -61,9 +61,16 @@ class PlanView(Protocol):
         """Return the best chain over all layers."""
 
     def repair(
-        self, lost: range, ends: tuple[NodeId, NodeId], excluded: Mapping[NodeId, str]
+        self,
+        lost: range,
+        ends: tuple[NodeId, NodeId],
+        excluded: Mapping[NodeId, str],
+        out_dtype: str,
     ) -> tuple[StageRun, ...] | NoCover:
-        """Cover ``lost``, between the nodes at its two ``ends``, without the ``excluded``."""
+        """Cover ``lost``, between the nodes at its two ``ends``, without the ``excluded``.
+
+        The last of the cover sends ``out_dtype``, each before it f32.
+        """
 
 
 class Planner(Protocol):

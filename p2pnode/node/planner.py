@@ -67,7 +67,7 @@ class DirectoryPlanner:
 
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
         """Return a picture of ``now`` to plan an answer from."""
-        model = self._model()
+        model, positions = self._model(), request.positions
         offers = tuple(self.offers())
         if standing.places:
             address_of = self._endpoint.address_of
@@ -80,7 +80,8 @@ class DirectoryPlanner:
                 space_hash32=model.space_hash32,
                 n_layers=model.n_layers,
                 d_model=model.d_model,
-                kv_bytes_needed=lambda layers: stage_bytes(model, layers, request.positions),
+                kv_bytes_needed=lambda layers: stage_bytes(model, layers, positions),
+                kv_bytes_at_cut=lambda layers: stage_bytes(model, layers, positions, "f32"),
                 objective=request.objective,
                 prefer=request.prefer,
                 avoid=request.avoid,

@@ -44,6 +44,8 @@ class Wanted:
         prefer: Peers to use for as many layers as they can do.
         avoid: Peers to use only for layers that nobody else can do.
         notes: What the plan should say besides, in plain words.
+        kv_bytes_at_cut: The same memory for a run that passes f32 on, as those before a cut that a
+            repair adds do; None if that takes no more.
     """
 
     requester: NodeId
@@ -55,6 +57,12 @@ class Wanted:
     prefer: frozenset[NodeId] = frozenset()
     avoid: frozenset[NodeId] = frozenset()
     notes: tuple[str, ...] = ()
+    kv_bytes_at_cut: Callable[[int], int] | None = None
+
+    @property
+    def most_kv_bytes(self) -> Callable[[int], int]:
+        """The memory that a run takes at the most, whatever it passes on."""
+        return self.kv_bytes_at_cut or self.kv_bytes_needed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,31 +117,23 @@ class PlanView:
         lost: range,
         ends: tuple[NodeId, NodeId],
         excluded: Mapping[NodeId, str] = _NOBODY,
+        out_dtype: str = "f16",
     ) -> tuple[StageRun, ...] | NoCover:
         """Return peers for exactly the ``lost`` layers, between the two ``ends``.
 
-        ``excluded`` are not to be used either, beside those whom the ledger excludes.
+        ``excluded`` are not to be used either, beside those whom the ledger excludes. The last of
+        them passes ``out_dtype`` on, as the lost one did, and each before it f32.
         """
-        wanted = self.wanted
-        return plan_repair(
-            self.offers,
-            lost=lost,
-            upstream=ends[0],
-            downstream=ends[1],
-            space_hash32=wanted.space_hash32,
-            n_layers=wanted.n_layers,
-            d_model=wanted.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=wanted.kv_bytes_needed,
-            prefer=wanted.prefer,
-            avoid=wanted.avoid,
-            exclude=excluded,
-            standing=self.standing,
-            requester=wanted.requester,
-            goodput=self.goodput,
-            costs=self.costs,
-            rtts_us=self.rtts_us,
-        )
+        most = self.wanted.most_kv_bytes
+        if out_dtype != "f16":
+            return self._repair(lost, ends, excluded, most)
+        found = self._repair(lost, ends, excluded, self.wanted.kv_bytes_needed)
+        if isinstance(found, NoCover) or len(found) == 1:
+            return found
+        # Who comes last is not known before, so each has room for f32; if that leaves nobody, the
+        # last alone may be what does not fit, and needs less.
+        roomy = self._repair(lost, ends, excluded, most)
+        return found if isinstance(roomy, NoCover) else roomy
 
     @property
     def is_brief(self) -> bool:
@@ -148,5 +148,33 @@ class PlanView:
             return places <= _FEW_TWICE
         if places * boundaries > BRIEF or len(self.offers) > _MANY:
             return False
-        needs = {count: wanted.kv_bytes_needed(count) for count in {ad.layer_count for ad in ours}}
+        needs = {count: wanted.most_kv_bytes(count) for count in {ad.layer_count for ad in ours}}
         return places <= _FEW_TWICE or all(ad.kv_free_bytes >= needs[ad.layer_count] for ad in ours)
+
+    def _repair(
+        self,
+        lost: range,
+        ends: tuple[NodeId, NodeId],
+        excluded: Mapping[NodeId, str],
+        kv_bytes_needed: Callable[[int], int],
+    ) -> tuple[StageRun, ...] | NoCover:
+        wanted = self.wanted
+        return plan_repair(
+            self.offers,
+            lost=lost,
+            upstream=ends[0],
+            downstream=ends[1],
+            space_hash32=wanted.space_hash32,
+            n_layers=wanted.n_layers,
+            d_model=wanted.d_model,
+            rtt_us=self.rtt_us,
+            kv_bytes_needed=kv_bytes_needed,
+            prefer=wanted.prefer,
+            avoid=wanted.avoid,
+            exclude=excluded,
+            standing=self.standing,
+            requester=wanted.requester,
+            goodput=self.goodput,
+            costs=self.costs,
+            rtts_us=self.rtts_us,
+        )

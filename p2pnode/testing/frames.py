@@ -92,10 +92,14 @@ class RosterView:
         return ChainPlan(runs, "latency", cost, 0.0, (), ())
 
     def repair(
-        self, lost: range, ends: tuple[NodeId, NodeId], excluded: Mapping[NodeId, str]
+        self,
+        lost: range,
+        ends: tuple[NodeId, NodeId],
+        excluded: Mapping[NodeId, str],
+        out_dtype: str,
     ) -> tuple[StageRun, ...] | NoCover:
         """Cover ``lost``."""
-        del ends
+        del ends, out_dtype
         return self._cover(lost, self.barred | set(excluded))
 
     def rungs(self, peer: NodeId) -> frozenset[Rung]:

@@ -6,16 +6,19 @@ import pytest
 
 from p2pnode.engine.base import Sampling
 from p2pnode.errors import UserError
+from p2pnode.inference.cover import Covered, CoverTask, Leg
+from p2pnode.inference.memory import stage_bytes
 from p2pnode.membership.records import Record, sign_record
 from p2pnode.node.answers import Question, request_of
 from p2pnode.node.core import NodeCore
 from p2pnode.node.picture import World, missing_layers, snapshot
 from p2pnode.sansio import NodeId
-from p2pnode.scheduler.chain import ChainPlan
+from p2pnode.scheduler.chain import ChainPlan, StageRun
 from p2pnode.scheduler.standing import Standing
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.capability import CapabilityAd
+from p2pnode.wire.states import Rung
 
 
 @pytest.fixture
@@ -126,3 +129,25 @@ def test_a_wish_for_somebody_absent_is_no_failure_and_the_plan_says_so(node: Nod
         "nobody here is called 'cellar': the wish came to nothing",
         "nobody here is called 'attic': the wish came to nothing",
     )
+
+
+def test_a_repair_reckons_memory_as_the_stage_that_is_asked_does(node: NodeCore) -> None:
+    model = node.model
+    assert model is not None
+    request = request_of(Question((1, 2), 30, Sampling()), model, node.planner.meant)
+    needed = stage_bytes(model, 6, request.positions)
+    peer = add(node, 1, replace(an_ad(node, "b"), kv_free_bytes=needed))
+    view = node.planner.view(request, Standing(), 5.0)
+
+    def instead_of(out_dtype: str) -> list[NodeId]:
+        lost = StageRun(NodeId(bytes(32)), "gone", range(6), 0.0, "")
+        leg = Leg(1, lost, out_dtype, frozenset({Rung.F16}))
+        path = (node.node_id, lost.peer, node.node_id)
+        found = CoverTask((view,), (leg,), frozenset({1}), path, False)()
+        assert isinstance(found, Covered)
+        return [run.peer for run in found.instead[1]]
+
+    assert instead_of("f16") == [peer]
+    assert instead_of("f32") == [node.node_id, peer]  # it has no room for all six
+    room = stage_bytes(model, 6, request.positions, "f32")
+    assert view.wanted.most_kv_bytes(6) == room > needed

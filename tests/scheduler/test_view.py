@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.standing import Standing
@@ -46,3 +47,45 @@ def test_whoever_advertised_no_codings_reads_f16() -> None:
 def test_a_few_offers_are_planned_at_once_and_many_are_not() -> None:
     assert a_view(*(an_offer(number, 0, 30) for number in range(1, 5))).is_brief
     assert not a_view(*(an_offer(number, 0, 30) for number in range(1, 80))).is_brief
+
+
+F16, F32 = 10_000, 20_000
+"""Bytes of what is kept of the batches passed on."""
+
+
+def a_tight_view(*offers: Offer) -> PlanView:
+    wanted = Wanted(
+        US,
+        SPACE,
+        30,
+        576,
+        lambda layers: layers * 1_000 + F16,
+        kv_bytes_at_cut=lambda layers: layers * 1_000 + F32,
+    )
+    return PlanView(wanted, offers, lambda one, other: 1_000.0)
+
+
+def repaired(view: PlanView, out_dtype: str = "f16") -> list[NodeId]:
+    found = view.repair(range(10, 20), (US, US), {}, out_dtype)
+    assert isinstance(found, tuple), found
+    return [run.peer for run in found]
+
+
+def test_who_passes_f32_on_at_a_cut_of_a_repair_has_memory_for_it() -> None:
+    tight = an_offer(1, 10, 15, decode_layer_us=1, kv_free_bytes=5_000 + F16)
+    roomy = an_offer(2, 10, 15, kv_free_bytes=5_000 + F32)
+    last = an_offer(3, 15, 20, kv_free_bytes=5_000 + F32)
+    assert repaired(a_tight_view(tight, roomy, last)) == [roomy.peer, last.peer]
+
+
+def test_a_repair_by_one_needs_no_more_than_the_lost_one_did() -> None:
+    alone = an_offer(1, 10, 20, kv_free_bytes=10_000 + F16)
+    two = [an_offer(2, 10, 15), an_offer(3, 15, 20)]
+    assert repaired(a_tight_view(alone, *two)) == [alone.peer]
+    assert repaired(a_tight_view(alone, *two), "f32") == [node_id(2), node_id(3)]
+
+
+def test_the_last_of_a_repair_is_not_given_up_for_what_it_does_not_need() -> None:
+    first = an_offer(1, 10, 15, kv_free_bytes=5_000 + F32)
+    last = an_offer(2, 15, 20, kv_free_bytes=5_000 + F16)
+    assert repaired(a_tight_view(first, last)) == [first.peer, last.peer]
