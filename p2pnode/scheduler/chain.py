@@ -5,23 +5,14 @@ last layer, and visited again for a later run: a slow machine that holds the who
 ends while a fast one does the middle.
 """
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler import reasons
 from p2pnode.scheduler.budgets import furthest
-from p2pnode.scheduler.cost import CostConfig, Goodput, Hops, Price, RttsUs, RttUs
-from p2pnode.scheduler.directory import Candidate, Demand, Offer, Refusal, runs_of, sift
-from p2pnode.scheduler.pricing import price_in_trust
+from p2pnode.scheduler.directory import Candidate, Refusal, runs_of
 from p2pnode.scheduler.route import Objective, Route, find
-from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.terrain import Visit
-
-_NOBODY: Mapping[NodeId, str] = MappingProxyType({})
-_DEFAULT_COSTS = CostConfig()
-_UNTRIED = Standing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,58 +70,8 @@ class NoCover:
     near: tuple[Refusal, ...]
 
 
-def plan_chain(
-    offers: Iterable[Offer],
-    *,
-    requester: NodeId,
-    space_hash32: int,
-    n_layers: int,
-    d_model: int,
-    rtt_us: RttUs,
-    kv_bytes_needed: Callable[[int], int],
-    objective: Objective = "latency",
-    prefer: frozenset[NodeId] = frozenset(),
-    avoid: frozenset[NodeId] = frozenset(),
-    exclude: Mapping[NodeId, str] = _NOBODY,
-    goodput: Goodput | None = None,
-    costs: CostConfig = _DEFAULT_COSTS,
-    rtts_us: RttsUs | None = None,
-    standing: Standing = _UNTRIED,
-) -> ChainPlan | NoCover:
-    """Choose the peers for a new session.
-
-    Args:
-        offers: What all known peers offer, in any order.
-        requester: Who asks; the chain begins and ends there.
-        space_hash32: The embedding space of the model.
-        n_layers: Its layers.
-        d_model: The width of its hidden states.
-        rtt_us: Round trips; None for the unmeasured.
-        kv_bytes_needed: KV memory that a run of so many layers takes for this session.
-        objective: What to make small: the time of a token, or that of the slowest stage.
-        prefer: Peers to use for as many layers as they can do.
-        avoid: Peers to use only for layers that nobody else can do.
-        exclude: Peers not to use at all, each with the reason as a clause ("has refused ...").
-        goodput: Rates of large messages, where known.
-        costs: Prices of what is unmeasured.
-        rtts_us: The round trips of many at once, for swarms of hundreds.
-        standing: Whom the ledger excludes, and how far it trusts the others.
-    """
-    exclude = {**standing.excluded, **exclude}
-    demand = Demand(space_hash32, n_layers, d_model, kv_bytes_needed, exclude)
-    candidates, refusals, prices = _survey(tuple(offers), demand, costs, standing, requester)
-    route = Route(
-        source=requester,
-        sink=requester,
-        layers=range(n_layers),
-        demand=demand,
-        candidates=candidates,
-        prices=prices,
-        hops=Hops(rtt_us, goodput, costs, rtts_us),
-        objective=objective,
-        prefer=prefer,
-        avoid=avoid,
-    )
+def chain_along(route: Route, refusals: tuple[Refusal, ...]) -> ChainPlan | NoCover:
+    """Return the best chain of a route; ``refusals`` are of those who cannot serve."""
     visits = find(route)
     if visits is None:
         return _no_cover(route, refusals)
@@ -138,7 +79,7 @@ def plan_chain(
     stages = _stages(route, visits)
     return ChainPlan(
         stages=stages,
-        objective=objective,
+        objective=route.objective,
         expected_us_per_token=sum(hop_us) + sum(stage.cost_us for stage in stages),
         slowest_us=max(stage.cost_us for stage in stages),
         hop_us=hop_us,
@@ -146,67 +87,10 @@ def plan_chain(
     )
 
 
-def plan_repair(
-    offers: Iterable[Offer],
-    *,
-    lost: range,
-    upstream: NodeId,
-    downstream: NodeId,
-    space_hash32: int,
-    n_layers: int,
-    d_model: int,
-    rtt_us: RttUs,
-    kv_bytes_needed: Callable[[int], int],
-    prefer: frozenset[NodeId] = frozenset(),
-    avoid: frozenset[NodeId] = frozenset(),
-    exclude: Mapping[NodeId, str] = _NOBODY,
-    goodput: Goodput | None = None,
-    costs: CostConfig = _DEFAULT_COSTS,
-    rtts_us: RttsUs | None = None,
-    standing: Standing = _UNTRIED,
-    requester: NodeId | None = None,
-) -> tuple[StageRun, ...] | NoCover:
-    """Choose peers for just the layers that a running session has lost.
-
-    Fewest stages first, since each one is opened and replayed before the answer goes on; then the
-    time of a token.
-
-    ``lost`` is covered exactly; ``upstream`` sends into it (the stage before, or the requester) and
-    ``downstream`` receives from it. Peers that still serve the session may be chosen too. The peer
-    that was lost belongs into ``exclude``, since membership may learn of its death later. The
-    other arguments are those of :func:`plan_chain`.
-    """
-    exclude = {**standing.excluded, **exclude}
-    demand = Demand(space_hash32, n_layers, d_model, kv_bytes_needed, exclude)
-    candidates, refusals, prices = _survey(tuple(offers), demand, costs, standing, requester)
-    route = Route(
-        source=upstream,
-        sink=downstream,
-        layers=lost,
-        demand=demand,
-        candidates=candidates,
-        prices=prices,
-        hops=Hops(rtt_us, goodput, costs, rtts_us),
-        objective="latency",
-        prefer=prefer,
-        avoid=avoid,
-        few_stages=True,
-    )
+def stages_along(route: Route, refusals: tuple[Refusal, ...]) -> tuple[StageRun, ...] | NoCover:
+    """Return the stages alone of the best chain of a route."""
     visits = find(route)
     return _no_cover(route, refusals) if visits is None else _stages(route, visits)
-
-
-def _survey(
-    offers: tuple[Offer, ...],
-    demand: Demand,
-    costs: CostConfig,
-    standing: Standing,
-    us: NodeId | None,
-) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...], dict[NodeId, Price]]:
-    candidates, refusals = sift(offers, demand)
-    # A peer that cannot serve now still tells how long this model takes.
-    same_model = (offer for offer in offers if offer.space_hash32 == demand.space_hash32)
-    return candidates, refusals, price_in_trust(same_model, costs, standing, us)
 
 
 def _stages(route: Route, visits: tuple[Visit, ...]) -> tuple[StageRun, ...]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from p2pnode.sansio import NodeId
-from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
-from p2pnode.scheduler.cost import CostConfig, Goodput, RttsUs, RttUs
-from p2pnode.scheduler.directory import Offer
-from p2pnode.scheduler.route import Objective
+from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, chain_along, stages_along
+from p2pnode.scheduler.cost import CostConfig, Goodput, Hops, RttsUs, RttUs
+from p2pnode.scheduler.directory import Demand, Offer, Refusal, sift
+from p2pnode.scheduler.pricing import price_in_trust
+from p2pnode.scheduler.route import Objective, Route
 from p2pnode.scheduler.standing import Standing
 from p2pnode.wire.states import Rung
 
@@ -94,22 +95,9 @@ class PlanView:
     def chain(self) -> ChainPlan | NoCover:
         """Return the best chain over all layers."""
         wanted = self.wanted
-        found = plan_chain(
-            self.offers,
-            requester=wanted.requester,
-            space_hash32=wanted.space_hash32,
-            n_layers=wanted.n_layers,
-            d_model=wanted.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=wanted.kv_bytes_needed,
-            objective=wanted.objective,
-            prefer=wanted.prefer,
-            avoid=wanted.avoid,
-            standing=self.standing,
-            goodput=self.goodput,
-            costs=self.costs,
-            rtts_us=self.rtts_us,
-        )
+        ends = (wanted.requester, wanted.requester)
+        demand = self._demand(wanted.kv_bytes_needed)
+        found = chain_along(*self._route(ends, range(wanted.n_layers), demand, wanted.objective))
         return replace(found, reasons=(*found.reasons, *wanted.notes)) if wanted.notes else found
 
     def repair(
@@ -119,10 +107,18 @@ class PlanView:
         excluded: Mapping[NodeId, str] = _NOBODY,
         out_dtype: str = "f16",
     ) -> tuple[StageRun, ...] | NoCover:
-        """Return peers for exactly the ``lost`` layers, between the two ``ends``.
+        """Return peers for exactly the ``lost`` layers, which a running session has lost.
 
-        ``excluded`` are not to be used either, beside those whom the ledger excludes. The last of
-        them passes ``out_dtype`` on, as the lost one did, and each before it f32.
+        Fewest stages first, since each one is opened and replayed before the answer goes on; then
+        the time of a token.
+
+        Args:
+            lost: Covered exactly; peers that still serve the session may be chosen too.
+            ends: Who sends into it (the stage before, or the requester), and who receives from it.
+            excluded: Not to be used either, beside those whom the ledger excludes. Whoever was lost
+                belongs there, since membership may learn of its death later.
+            out_dtype: What the last of the found passes on, as the lost one did; each before it
+                passes on f32.
         """
         most = self.wanted.most_kv_bytes
         if out_dtype != "f16":
@@ -158,23 +154,46 @@ class PlanView:
         excluded: Mapping[NodeId, str],
         kv_bytes_needed: Callable[[int], int],
     ) -> tuple[StageRun, ...] | NoCover:
+        demand = self._demand(kv_bytes_needed, excluded)
+        return stages_along(*self._route(ends, lost, demand, "latency", few_stages=True))
+
+    def _demand(
+        self, kv_bytes_needed: Callable[[int], int], excluded: Mapping[NodeId, str] = _NOBODY
+    ) -> Demand:
+        return Demand(
+            self.wanted.space_hash32,
+            self.wanted.n_layers,
+            self.wanted.d_model,
+            kv_bytes_needed,
+            {**self.standing.excluded, **excluded},
+        )
+
+    def _route(
+        self,
+        ends: tuple[NodeId, NodeId],
+        layers: range,
+        demand: Demand,
+        objective: Objective,
+        *,
+        few_stages: bool = False,
+    ) -> tuple[Route, tuple[Refusal, ...]]:
+        """Return what to search, and who cannot serve there."""
         wanted = self.wanted
-        return plan_repair(
-            self.offers,
-            lost=lost,
-            upstream=ends[0],
-            downstream=ends[1],
-            space_hash32=wanted.space_hash32,
-            n_layers=wanted.n_layers,
-            d_model=wanted.d_model,
-            rtt_us=self.rtt_us,
-            kv_bytes_needed=kv_bytes_needed,
+        candidates, refusals = sift(self.offers, demand)
+        # A peer that cannot serve now still tells how long this model takes.
+        same_model = (offer for offer in self.offers if offer.space_hash32 == wanted.space_hash32)
+        prices = price_in_trust(same_model, self.costs, self.standing, wanted.requester)
+        route = Route(
+            source=ends[0],
+            sink=ends[1],
+            layers=layers,
+            demand=demand,
+            candidates=candidates,
+            prices=prices,
+            hops=Hops(self.rtt_us, self.goodput, self.costs, self.rtts_us),
+            objective=objective,
             prefer=wanted.prefer,
             avoid=wanted.avoid,
-            exclude=excluded,
-            standing=self.standing,
-            requester=wanted.requester,
-            goodput=self.goodput,
-            costs=self.costs,
-            rtts_us=self.rtts_us,
+            few_stages=few_stages,
         )
+        return route, refusals

@@ -1,7 +1,7 @@
 """Chains: always a cover, always the best one, and always with their reasons."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -11,9 +11,11 @@ from hypothesis import given, settings, strategies as st
 
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler import search
-from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, plan_chain, plan_repair
+from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.scheduler.cost import TOKEN_BYTES, CostConfig, hidden_bytes
 from p2pnode.scheduler.directory import Offer, runs_of
+from p2pnode.scheduler.standing import Standing
+from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.testing.offers import D_MODEL, SPACE, an_offer, changed, peer_id as node_id
 from p2pnode.wire.capability import AdState
 
@@ -31,18 +33,29 @@ def rtt(one: NodeId, other: NodeId) -> float | None:
     return 1_000.0
 
 
-def plan(*offers: Offer, n_layers: int = 30, **changes: Any) -> ChainPlan | NoCover:
-    arguments: dict[str, Any] = {
+OF_VIEW = frozenset(each.name for each in fields(PlanView))
+
+
+def a_view(
+    offers: Iterable[Offer], *, exclude: Mapping[NodeId, str] | None = None, **changes: Any
+) -> PlanView:
+    """Return what to plan from; ``changes`` are fields of the view or of what is wanted."""
+    of_view = {name: changes.pop(name) for name in [*changes] if name in OF_VIEW}
+    wanted: dict[str, Any] = {
         "requester": US,
         "space_hash32": SPACE,
-        "n_layers": n_layers,
+        "n_layers": 30,
         "d_model": WIDTH,
-        "rtt_us": rtt,
         "kv_bytes_needed": lambda layers: layers * KIB,
         **changes,
     }
-    arguments.setdefault("costs", PLAIN)
-    return plan_chain([changed(offer, n_layers=n_layers) for offer in offers], **arguments)
+    view: dict[str, Any] = {"rtt_us": rtt, "costs": PLAIN, **of_view}
+    return PlanView(Wanted(**wanted), tuple(offers), standing=Standing(exclude or {}), **view)
+
+
+def plan(*offers: Offer, n_layers: int = 30, **changes: Any) -> ChainPlan | NoCover:
+    shaped = [changed(offer, n_layers=n_layers) for offer in offers]
+    return a_view(shaped, n_layers=n_layers, **changes).chain()
 
 
 def chain(*offers: Offer, **changes: Any) -> ChainPlan:
@@ -238,19 +251,10 @@ def test_nobody_at_all() -> None:
 # Repair
 
 
-def repair(*offers: Offer, lost: range, **changes: Any) -> tuple[StageRun, ...] | NoCover:
-    arguments: dict[str, Any] = {
-        "upstream": US,
-        "downstream": US,
-        "space_hash32": SPACE,
-        "n_layers": 30,
-        "d_model": WIDTH,
-        "rtt_us": rtt,
-        "kv_bytes_needed": lambda layers: layers * KIB,
-        **changes,
-    }
-    arguments.setdefault("costs", PLAIN)
-    return plan_repair(offers, lost=lost, **arguments)
+def repair(
+    *offers: Offer, lost: range, upstream: NodeId = US, downstream: NodeId = US, **changes: Any
+) -> tuple[StageRun, ...] | NoCover:
+    return a_view(offers, **changes).repair(lost, (upstream, downstream))
 
 
 def test_a_repair_covers_exactly_what_was_lost() -> None:
