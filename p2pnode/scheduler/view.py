@@ -5,6 +5,7 @@ holds one may answer at once or hand it to a thread, as :attr:`PlanView.is_brief
 whole cover is computed from one picture of the swarm.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -124,10 +125,10 @@ class PlanView:
         if out_dtype != "f16":
             return self._repair(lost, ends, excluded, most)
         found = self._repair(lost, ends, excluded, self.wanted.kv_bytes_needed)
-        if isinstance(found, NoCover) or len(found) == 1:
+        if isinstance(found, NoCover) or self._can_pass_f32_on(found[:-1]):
             return found
-        # Who comes last is not known before, so each has room for f32; if that leaves nobody, the
-        # last alone may be what does not fit, and needs less.
+        # Who comes last is not known before a search, so now each has room for f32. If that leaves
+        # nobody, the last may be who has not, and needs less.
         roomy = self._repair(lost, ends, excluded, most)
         return found if isinstance(roomy, NoCover) else roomy
 
@@ -156,6 +157,17 @@ class PlanView:
     ) -> tuple[StageRun, ...] | NoCover:
         demand = self._demand(kv_bytes_needed, excluded)
         return stages_along(*self._route(ends, lost, demand, "latency", few_stages=True))
+
+    def _can_pass_f32_on(self, runs: tuple[StageRun, ...]) -> bool:
+        """Whether there is room for that where these run."""
+        needed = Counter[NodeId]()
+        for run in runs:
+            needed[run.peer] += self.wanted.most_kv_bytes(len(run.layers))
+        return all(
+            offer.ad.kv_free_bytes >= needed[offer.peer]
+            for offer in self.offers
+            if offer.peer in needed
+        )
 
     def _demand(
         self, kv_bytes_needed: Callable[[int], int], excluded: Mapping[NodeId, str] = _NOBODY

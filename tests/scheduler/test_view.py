@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from p2pnode.sansio import NodeId
-from p2pnode.scheduler.chain import ChainPlan, NoCover
+from p2pnode.scheduler import view as view_module
+from p2pnode.scheduler.chain import ChainPlan, NoCover, stages_along
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
@@ -89,3 +92,16 @@ def test_the_last_of_a_repair_is_not_given_up_for_what_it_does_not_need() -> Non
     first = an_offer(1, 10, 15, kv_free_bytes=5_000 + F32)
     last = an_offer(2, 15, 20, kv_free_bytes=5_000 + F16)
     assert repaired(a_tight_view(first, last)) == [first.peer, last.peer]
+
+
+def test_a_repair_is_searched_once_where_there_is_room_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def counted(*asked: Any) -> Any:
+        searches.append(asked)
+        return stages_along(*asked)
+
+    searches: list[Any] = []
+    monkeypatch.setattr(view_module, "stages_along", counted)
+    repaired(a_tight_view(an_offer(1, 10, 15), an_offer(2, 15, 20)))
+    assert len(searches) == 1
