@@ -67,6 +67,7 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.troubles: list[str] = []
+        self._is_given_up = False
         with _explained(path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = path.stat()
@@ -80,6 +81,9 @@ class StateDirectory:
     def lock(self) -> Iterator[None]:
         """Hold the directory for one node; the lock goes when the process does, however it ends.
 
+        A write that was left behind in a thread replaces nothing once the lock is gone: by then the
+        file may be another node's.
+
         Raises:
             UserError: Another process holds it.
         """
@@ -88,8 +92,10 @@ class StateDirectory:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             self._claim(descriptor)
+            self._is_given_up = False
             yield
         finally:
+            self._is_given_up = True
             os.close(descriptor)  # the file stays: removing it would race with the next owner
 
     def identity_seed(self) -> bytes:
@@ -221,11 +227,16 @@ class StateDirectory:
                     file.write(text + "\n")
                     file.flush()
                     os.fsync(file.fileno())
-                Path(temporary).rename(path)
+                self._replace(path, Path(temporary))
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
             self._settle()
+
+    def _replace(self, path: Path, written: Path) -> None:
+        if self._is_given_up:
+            raise UserError(f"{path} is no longer ours to write")
+        written.rename(path)
 
     def _settle(self) -> None:
         """Make a rename outlive a power cut, where the file system lets us."""

@@ -102,7 +102,9 @@ class Node:
         settings = self.settings
         with self._state.lock():
             if settings.model is not None:
-                self._model = await trio.to_thread.run_sync(describe_model, settings.model)
+                self._model = await trio.to_thread.run_sync(
+                    describe_model, settings.model, abandon_on_cancel=True
+                )
                 self._calibrations = await self._read_calibrations(self._model)
             self._socket = open_udp(settings.host, settings.port)
             try:
@@ -128,7 +130,9 @@ class Node:
     async def _read_calibrations(model: ModelInfo) -> CalibrationSet | None:
         """Read what is known of the model's hidden states; a broken file only makes them larger."""
         try:
-            return await trio.to_thread.run_sync(state_calibrations, model.space_hash32)
+            return await trio.to_thread.run_sync(
+                state_calibrations, model.space_hash32, abandon_on_cancel=True
+            )
         except ModelError as error:
             logger.warning("%s", error)
             return None
@@ -309,5 +313,7 @@ class Node:
         if path is None:
             raise UserError("this node has no model", hint="start it with --model")
         if self._tokenizer is None:
-            self._tokenizer = await trio.to_thread.run_sync(Tokenizer.from_gguf, path)
+            self._tokenizer = await trio.to_thread.run_sync(
+                Tokenizer.from_gguf, path, abandon_on_cancel=True
+            )
         return self._tokenizer

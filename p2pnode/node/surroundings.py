@@ -35,8 +35,12 @@ FAILED_WRITE_SECONDS = 60.0
 AGE_SECONDS = 600.0
 """Time after which they are written although nothing but their age changed."""
 
+HUNG_WRITE_SECONDS = 20.0
+"""Time after which a write counts as failed: the disk does not answer. A guess."""
+
 LAST_WRITE_SECONDS = 2.0
-"""How long the end waits for the last write, should the disk hang."""
+"""How long the end waits for the last write, and for one under way before it, should the disk
+hang."""
 
 MOST_PROBED = 16
 """Sessions asked which of our addresses they use, in one look at the interfaces."""
@@ -78,6 +82,7 @@ class Surroundings:
         self._remembered = RememberedPeers(state.recall_peers())
         self._met = trio.Event()
         self._unwritten = ""
+        self._writer = trio.CapacityLimiter(1)
         self._proven: frozenset[str] = frozenset()
         table = read_interfaces()
         self._announced = self._tell_reach(table)
@@ -132,7 +137,8 @@ class Surroundings:
     async def _look_at_interfaces(self) -> None:
         sessions = self._call(_sessions)
         try:
-            table, used = await trio.to_thread.run_sync(partial(_read, sessions))
+            read = partial(_read, sessions)
+            table, used = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
         except OSError as error:  # an interface vanished in the middle of it
             logger.info("the interfaces cannot be read: %s", error)
             return
@@ -203,8 +209,8 @@ class Surroundings:
     async def _keep_peers(self) -> None:
         """Count how long sessions last, and write down whom to call at the next start.
 
-        One task does it all, so that there are never two writers; a meeting is written soon, but
-        however many there are, one write in ``WRITE_SECONDS`` is all.
+        A meeting is written soon, but however many there are, one write in ``WRITE_SECONDS`` is
+        all.
         """
         counted = written = trio.current_time()
         try:
@@ -221,7 +227,7 @@ class Surroundings:
         finally:
             with trio.move_on_after(LAST_WRITE_SECONDS, shield=True):
                 if self._remembered.changed or self._remembered.aged:
-                    await self._write_peers(abandon=True)
+                    await self._write_peers()
 
     def _count_sessions(self, counted: float) -> float:
         """Count whole seconds, and return the time until which they are counted."""
@@ -231,20 +237,33 @@ class Surroundings:
         self._call(lambda core, now: core.dialer.forget_all_but(known))
         return counted + seconds
 
-    async def _write_peers(self, *, abandon: bool = False) -> bool:
-        peers = self._remembered.kept()
-        write = partial(self._state.remember_peers, peers)
+    async def _write_peers(self) -> bool:
+        """Write down the peers; return whether they are written.
+
+        A thread that the disk holds cannot be ended, only left behind, and it may go on much later.
+        So the next write waits until the one before it is over, however that ends: the file is
+        never overwritten by what is older, and a disk that hangs holds one thread and no more.
+        """
+        write = partial(self._state.remember_peers, self._remembered.kept())
+        trouble = "peers.json is not written: the disk does not answer"
+        is_written = False
         try:
-            await trio.to_thread.run_sync(write, abandon_on_cancel=abandon)
+            with trio.move_on_after(HUNG_WRITE_SECONDS):
+                await trio.to_thread.run_sync(write, abandon_on_cancel=True, limiter=self._writer)
+                is_written = True
         except UserError as error:
-            self._remembered.changed = True
-            self._count("remembered peers not written")
-            if str(error) != self._unwritten:  # a full disk is said once
-                self._unwritten = str(error)
-                self._say(self._unwritten)
-            return False
-        self._unwritten = ""
-        return True
+            trouble = str(error)
+        finally:
+            if not is_written:
+                self._remembered.changed = True
+        if is_written:
+            self._unwritten = ""
+            return True
+        self._count("remembered peers not written")
+        if trouble != self._unwritten:  # a full disk is said once
+            self._unwritten = trouble
+            self._say(trouble)
+        return False
 
     def _say(self, line: str) -> None:
         logger.warning("%s", line)

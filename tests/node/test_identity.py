@@ -221,3 +221,25 @@ def test_a_pipe_in_a_files_place_is_named_and_not_waited_for(tmp_path: Path) -> 
         state.remembered_peers()
     assert state.recall_peers() == ()
     assert "no ordinary file" in state.troubles[0]
+
+
+def test_a_write_left_behind_replaces_nothing_once_the_lock_is_gone(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was held up by the disk until another node had the directory."""
+    old, new = (RememberedPeer(NodeId(bytes([n]) * 32), (("10.0.0.9", n),)) for n in (1, 2))
+
+    def hang(descriptor: int) -> None:
+        monkeypatch.undo()
+        held.__exit__(None, None, None)
+        other = StateDirectory(state.path)
+        with other.lock():
+            other.remember_peers([new])
+
+    held = state.lock()
+    held.__enter__()
+    monkeypatch.setattr(os, "fsync", hang)
+    with pytest.raises(UserError, match="no longer ours"):
+        state.remember_peers([old])
+    assert state.remembered_peers() == (new,)
+    assert not list(state.path.glob(".peers*"))

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import trio.testing
 
 from p2pnode.errors import UserError
 from p2pnode.net.interfaces import Interface, InterfaceTable
+from p2pnode.net.jobs import Failed, Finished, outcome_of
 from p2pnode.node import surroundings
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
@@ -22,7 +24,12 @@ from p2pnode.node.identity import StateDirectory
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.remembered import FORGOTTEN_SECONDS, PROVEN_SECONDS, RememberedPeer
-from p2pnode.node.surroundings import WRITE_SECONDS, Surroundings
+from p2pnode.node.surroundings import (
+    HUNG_WRITE_SECONDS,
+    LAST_WRITE_SECONDS,
+    WRITE_SECONDS,
+    Surroundings,
+)
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.identity import Identity
 
@@ -59,25 +66,53 @@ class Diary(StateDirectory):
         self.written.append(tuple(peers))
 
 
-@pytest.fixture(autouse=True)
-def threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what goes to a thread take half a virtual second, one write at a time."""
-    writing: list[object] = []
+TRUE_RUN_SYNC = trio.to_thread.run_sync
 
-    async def run_sync(work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
+
+class Threads:
+    """What goes to a thread takes half a virtual second, or until the disk answers again."""
+
+    def __init__(self) -> None:
+        self.disk = trio.Event()
+        self.disk.set()
+        self.writing = 0
+
+    async def run_sync(
+        self,
+        work: Callable[[], T],
+        *,
+        abandon_on_cancel: bool = False,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> T:
+        """As trio's own: a task that is cancelled leaves the thread behind, and it goes on."""
         is_write = isinstance(work, partial) and work.func.__name__ == "remember_peers"
-        assert not (is_write and writing), "two writers at once"
-        if is_write:
-            writing.append(work)
-        try:
-            with trio.CancelScope(shield=not abandon_on_cancel):
-                await trio.sleep(0.5)
-            return work()
-        finally:
-            if is_write:
-                writing.remove(work)
+        thread, outcomes, ended = object(), list[Finished[T] | Failed](), trio.Event()
+        if limiter is not None:
+            await limiter.acquire_on_behalf_of(thread)
 
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+        async def run() -> None:
+            self.writing += is_write
+            assert self.writing <= 1, "two writers at once"
+            await trio.sleep(0.5)
+            if is_write:
+                await self.disk.wait()
+            outcomes.append(outcome_of(work))
+            self.writing -= is_write
+            if limiter is not None:
+                limiter.release_on_behalf_of(thread)
+            ended.set()
+
+        trio.lowlevel.spawn_system_task(run)
+        with trio.CancelScope(shield=not abandon_on_cancel):
+            await ended.wait()
+        return outcomes[0].unwrap()
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
+    threads = Threads()
+    monkeypatch.setattr(trio.to_thread, "run_sync", threads.run_sync)
+    return threads
 
 
 class Place:
@@ -226,6 +261,71 @@ async def test_a_full_disk_is_said_once_and_tried_again(
         await trio.sleep(70)
         assert len(place.state.written) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_disk_that_hangs_holds_up_neither_the_node_nor_its_end(
+    tmp_path: Path,
+    interfaces: Callable[..., None],
+    autojump_clock: trio.testing.MockClock,
+    threads: Threads,
+) -> None:
+    place = Place(tmp_path)
+    threads.disk = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(place.around.run)
+        place.around.met(NodeId(bytes([9]) * 32), ("10.0.0.9", 4747))
+        await trio.sleep(HUNG_WRITE_SECONDS + 1)
+        assert sum("disk does not answer" in line for line in place.core.log) == 1
+        await trio.sleep(300)
+        assert sum("disk does not answer" in line for line in place.core.log) == 1
+        assert place.core.counters["remembered peers not written"] >= 3
+        assert threads.writing == 1
+        asked = trio.current_time()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - asked == pytest.approx(LAST_WRITE_SECONDS)
+    assert place.state.written == []
+
+
+async def test_a_write_under_way_at_the_end_is_followed_by_the_last_and_not_the_reverse(
+    tmp_path: Path, interfaces: Callable[..., None], autojump_clock: trio.testing.MockClock
+) -> None:
+    place = Place(tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(place.around.run)
+        place.around.met(NodeId(bytes([8]) * 32), ("10.0.0.8", 4747))
+        await trio.sleep(0.2)  # into the first write
+        place.around.met(NodeId(bytes([9]) * 32), ("10.0.0.9", 4747))
+        nursery.cancel_scope.cancel()
+    assert [len(peers) for peers in place.state.written] == [1, 2]
+
+
+async def test_a_thread_that_was_left_behind_keeps_the_next_writer_out(
+    tmp_path: Path,
+    interfaces: Callable[..., None],
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With true threads: that trio gives the place free when the thread ends, and not before."""
+
+    def write(peers: Sequence[RememberedPeer]) -> None:
+        writers.append(len(peers))
+        trio.from_thread.run_sync(began.set)
+        assert disk.wait(60)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", TRUE_RUN_SYNC)
+    place = Place(tmp_path)
+    monkeypatch.setattr(place.state, "remember_peers", write)
+    writers: list[int] = []
+    began, disk = trio.Event(), threading.Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(place.around._keep_peers)
+            place.around.met(NodeId(bytes([9]) * 32), ("10.0.0.9", 4747))
+            await began.wait()
+            nursery.cancel_scope.cancel()
+        assert writers == [1]
+    finally:
+        disk.set()
 
 
 async def test_a_broken_file_of_peers_is_said_and_stops_nothing(
