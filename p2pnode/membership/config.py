@@ -107,6 +107,10 @@ class MembershipConfig:
     """Seconds within which those count, and for which a key counts as used twice after the latest
     sign of it. Above ``outdo_longest``, or two patient nodes would never be noticed."""
 
+    key_shared_told_every: float = 300.0
+    """Between two tellings of one key that goes on being used twice, at least. So that whoever was
+    told can forget it some time after the last: at most half of ``key_shared_within``."""
+
     outdo_at_once: int = 2
     """Own records of unknown lives that are surpassed at once: after a restart with a clock set
     back there is one. Beyond, within ``key_shared_within``, our key is in use elsewhere."""
@@ -167,6 +171,8 @@ class MembershipConfig:
             raise ConfigError("a clock set back must be forgiven once, and patience begin")
         if not self.outdo_first <= self.outdo_longest < self.key_shared_within:
             raise ConfigError("outdo_longest lies between outdo_first and key_shared_within")
+        if not 0 < self.key_shared_told_every <= self.key_shared_within / 2:
+            raise ConfigError("key_shared_told_every is at most half of key_shared_within")
         if self.lookers < 1 or self.max_accused_at_once < 1:
             raise ConfigError("at least one must look, and one be accused")
         if min(self.false_claim_half_life, self.distrust_first) <= 0:

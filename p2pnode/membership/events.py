@@ -59,7 +59,8 @@ class MemberLeft:
 class KeyShared:
     """Two machines use one member's key: it seems to start anew at two places in turn.
 
-    Told once, and again if it begins anew. The cure is a new key for one of them.
+    Told again every ``key_shared_told_every`` while it goes on. The cure is a new key for one of
+    them.
 
     Attributes:
         node_id: The key.
@@ -74,7 +75,8 @@ class KeyShared:
 class OwnKeyUsedElsewhere:
     """Another machine uses our key: it signs our record as often as we do.
 
-    Told once, and again if it begins anew. The cure is a new key for one of the two.
+    Told again every ``key_shared_told_every`` while it goes on. The cure is a new key for one of
+    the two.
 
     Attributes:
         addresses: Where the other says it is.

@@ -48,6 +48,7 @@ class Renewal:
         self._digests = Buckets[NodeId](limits.renewals_per_digest, room)
         self._wanted = (own.record.addresses, own.record.ad)
         self._announce_not_before = now
+        self._reported_at = now  # that our key is used elsewhere
 
     def want_ad(self, ad: bytes, now: float) -> None:
         """Offer something else from now on."""
@@ -119,8 +120,9 @@ class Renewal:
         if excess < 0:
             self.outdo(now)
             return
-        if excess == 0:
+        if excess == 0 or now >= self._reported_at + self._config.key_shared_told_every:
             self._events.append(OwnKeyUsedElsewhere(rival.addresses))
+            self._reported_at = now
         pause = min(self._config.outdo_first * 2.0**excess, self._config.outdo_longest)
         self._counters["own record surpassed by another with our key"] += 1
         self._timers.start(OutdoDue(), now + pause)

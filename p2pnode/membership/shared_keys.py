@@ -25,12 +25,14 @@ class _Lives:
         places: Their addresses, those left last at the end.
         returns: When a life began where an earlier one had been, with another in between.
         shared_until: Until then the key counts as used twice.
+        reported_at: When that was told last.
         told: The latest record of the other one that we passed on to the one we hear.
     """
 
     places: dict[tuple[Address, ...], None] = field(default_factory=dict)
     returns: deque[float] = field(default_factory=deque)
     shared_until: float | None = None
+    reported_at: float = 0.0
     told: Version | None = None
 
 
@@ -70,10 +72,8 @@ class SharedKeys:
             lives.returns.popleft()
         if len(lives.returns) < self._config.key_shared_after:
             return
-        if not self._is_shared(lives, now):
-            self._events.append(KeyShared(new.node_id, (old.addresses, new.addresses)))
         self._counters["new life of a key in use twice"] += 1
-        lives.shared_until = now + self._config.key_shared_within
+        self._seen_shared(lives, old, new, now)
 
     def refuses(self, held: Record, record: Record, source: NodeId, now: float) -> bool:
         """Return whether ``record``, of another place than ``held``, is of the one we do not hear.
@@ -85,7 +85,7 @@ class SharedKeys:
             return False
         if record.addresses == held.addresses or not self._is_heard(record.node_id, now):
             return False
-        lives.shared_until = now + self._config.key_shared_within
+        self._seen_shared(lives, held, record, now)
         return True
 
     def only_outdone(self, held: Record, record: Record, now: float) -> bool:
@@ -101,6 +101,14 @@ class SharedKeys:
             return False
         lives.told = record.version
         return True
+
+    def _seen_shared(self, lives: _Lives, one: Record, other: Record, now: float) -> None:
+        """Take a sign that the key is in use twice, and tell it, if it was not told lately."""
+        is_told = now < lives.reported_at + self._config.key_shared_told_every
+        if not (is_told and self._is_shared(lives, now)):
+            self._events.append(KeyShared(one.node_id, (one.addresses, other.addresses)))
+            lives.reported_at = now
+        lives.shared_until = now + self._config.key_shared_within
 
     def _is_shared(self, lives: _Lives, now: float) -> bool:
         return lives.shared_until is not None and now < lives.shared_until

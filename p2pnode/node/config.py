@@ -1,10 +1,12 @@
 """A node's settings: one frozen value, composed of those of its layers."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from p2pnode.errors import ConfigError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.membership.config import MembershipConfig, lan as membership_lan
+from p2pnode.membership.limits import Rate
 from p2pnode.scheduler.offences import TrustConfig
 from p2pnode.transport.config import TransportConfig
 
@@ -138,6 +140,23 @@ class SpeedConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RemarkConfig:
+    """How often the mistakes of members are spoken of, in the log and to them.
+
+    Attributes:
+        of_each: For one member: a few at once tell what is wrong, and one in ten seconds that it
+            goes on. A guess.
+        lines: Lines for all members together. With one in five seconds the 200 lines of the log
+            last a quarter of an hour, whoever would empty it. A guess.
+        most_members: Members whose allowance is kept; as many as there may be sessions.
+    """
+
+    of_each: Rate = field(default_factory=partial(Rate, 4, 0.1))
+    lines: Rate = field(default_factory=partial(Rate, 16, 0.2))
+    most_members: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """The whole node.
 
@@ -153,6 +172,10 @@ class NodeConfig:
         farewell: Seconds that a leaving node waits for its farewell to be acknowledged before it
             closes its sessions. At least the longest round trip and an acknowledgement's delay.
         farewells: Peers that are told reliably; gossip tells the rest. Bounds what leaving costs.
+        key_shared_shown: Seconds for which a key in use twice is shown after it was told last; at
+            least twice the time between two tellings. Those are of membership, every
+            ``key_shared_told_every``; of the transport, whenever the copy calls, which it does at
+            least every ``backoff_most``; of peers that hear those.
     """
 
     name: str
@@ -162,6 +185,7 @@ class NodeConfig:
     drain: float = 10.0
     farewell: float = 1.0
     farewells: int = 32
+    key_shared_shown: float = 600.0
     dialer: DialerConfig = field(default_factory=DialerConfig)
     transport: TransportConfig = field(default_factory=TransportConfig.lan)
     membership: MembershipConfig = field(default_factory=membership_lan)
@@ -170,3 +194,4 @@ class NodeConfig:
     post: PostConfig = field(default_factory=PostConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
+    remarks: RemarkConfig = field(default_factory=RemarkConfig)

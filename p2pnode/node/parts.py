@@ -16,18 +16,16 @@ from p2pnode.node.parley import Parley
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.post import Post
 from p2pnode.node.reach import Reach
+from p2pnode.node.remarks import Remarks
 from p2pnode.node.serving import Serving
+from p2pnode.node.shared_keys import CURE, SharedKeys
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng
 from p2pnode.scheduler.trust import Ledger
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.identity import verify
 
-CURE = "remove identity.key on one of them, and start it anew"
-"""What helps against one key on two machines."""
-
 _LOG_LINES = 200
-_MOST_SHARED_KEYS = 64
 
 
 class NodeParts:
@@ -36,6 +34,7 @@ class NodeParts:
     Attributes:
         silent: Peers that do not acknowledge what we send.
         shared_keys: Keys, our own among them, that two machines use: where both are, and the cure.
+        remarks: Whether a peer's mistake may be spoken of once more.
         counters: What the node itself dropped or refused, by reason.
         log: The newest lines for a person.
         events: What is to be told to the world.
@@ -100,7 +99,8 @@ class NodeParts:
         self.dialer = Dialer(config.dialer, self.node_id, self.counters)
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None
-        self.shared_keys: dict[NodeId, str] = {}
+        self.shared_keys = SharedKeys(config.key_shared_shown)
+        self.remarks = Remarks(config.remarks, self.note, self.counters)
         self.events: list[NodeEvent] = []
 
     def is_heard(self, peer: NodeId, now: float) -> bool:
@@ -113,17 +113,19 @@ class NodeParts:
 
     def note(self, line: str) -> None:
         """Log a line for a person. What peers say is in some of these, and faces print them."""
-        line = "".join(letter for letter in line if letter.isprintable())
+        line = printable(line)
         self.log.append(line)
         self.events.append(Noted(line))
 
-    def key_is_shared(self, peer: NodeId, where: str) -> None:
+    def key_is_shared(self, peer: NodeId, where: str, now: float) -> None:
         """Note that two machines, at two addresses (``where``), use one key, and the cure."""
         self.counters["one key on two machines"] += 1
         cure = f"two machines use one key, {where}; {CURE}"
         name = "this node" if peer == self.node_id else self.planner.name_of(peer)
         self.note(f"{name}: {cure}")
-        self.shared_keys.pop(peer, None)
-        self.shared_keys[peer] = cure
-        if len(self.shared_keys) > _MOST_SHARED_KEYS:
-            del self.shared_keys[next(iter(self.shared_keys))]
+        self.shared_keys.saw(peer, cure, now)
+
+
+def printable(text: str) -> str:
+    """Return what of ``text`` a terminal may be shown."""
+    return "".join(letter for letter in text if letter.isprintable())

@@ -65,7 +65,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
     """Return the whole picture of ``core`` at ``now``."""
     transport = core.endpoint.snapshot(now)
     model, served = core.model, core.served
-    state, reason = _own_state(core)
+    state, reason = _own_state(core, now)
     return NodeSnapshot(
         node_id=core.node_id.hex(),
         name=core.config.name,
@@ -115,16 +115,27 @@ def _called(core: NodeCore) -> tuple[CalledView, ...]:
     return (*names, *addresses)
 
 
-def _own_state(core: NodeCore) -> tuple[str, str]:
+def _own_state(core: NodeCore, now: float) -> tuple[str, str]:
     if core.leaving:
         return "draining", "leaving the swarm"
-    phase, reason = core.life.phase, core.holdings.reason
-    reason = core.shared_keys.get(core.node_id, reason)
+    phase = core.life.phase
+    known = core.shared_keys.seen(core.node_id, now) or core.holdings.reason
+    reason = "; ".join(filter(None, (known, _told_of_our_key(core, now))))
     if core.served:
         return "serving", reason
     if phase is Phase.IDLE:
         return "idle", reason
     return ("loading" if phase is Phase.LOADING else "joining"), reason
+
+
+def _told_of_our_key(core: NodeCore, now: float) -> str:
+    """Return what members say, as their word: it may be true, and any of them may say it."""
+    told = core.shared_keys.told(now)
+    if told is None:
+        return ""
+    name = core.planner.name_of(told.teller)
+    tellers = f"{name} and {told.others} more say" if told.others else f"{name} says"
+    return f"{tellers}: {told.words}"
 
 
 def missing_layers(core: NodeCore) -> tuple[tuple[int, int], ...]:
@@ -153,6 +164,7 @@ def _peers(core: NodeCore, transport: TransportSnapshot, now: float) -> tuple[Pe
             links.get(line.peer),
             edges.get(line.peer, ()),
             avoided.get(line.peer, ""),
+            now,
         )
         for line in core.planner.directory
     }
@@ -168,9 +180,10 @@ def _member(
     link: ConnectionView | None,
     edges: tuple[EdgeView, ...],
     avoided: str,
+    now: float,
 ) -> PeerView:
     record = line.member.record
-    state, reason = _member_state(core, line.member, line.ad)
+    state, reason = _member_state(core, line.member, line.ad, now)
     if avoided and not reason:
         reason = f"avoided: {avoided}"
     return PeerView(
@@ -205,13 +218,15 @@ def _edges(core: NodeCore) -> dict[NodeId, tuple[EdgeView, ...]]:
     return views
 
 
-def _member_state(core: NodeCore, member: Member, ad: CapabilityAd | None) -> tuple[str, str]:
+def _member_state(
+    core: NodeCore, member: Member, ad: CapabilityAd | None, now: float
+) -> tuple[str, str]:
     if member.health in _HEALTH_STATES:
         return _HEALTH_STATES[member.health], member.reason
     if member.record.node_id in core.silent:
         return "suspect", "does not acknowledge what we send"
-    if member.record.node_id in core.shared_keys:
-        return _AD_STATES[ad.state] if ad else "idle", core.shared_keys[member.record.node_id]
+    if shared := core.shared_keys.seen(member.record.node_id, now):
+        return _AD_STATES[ad.state] if ad else "idle", shared
     if ad is None:
         return "idle", "its ad cannot be read: it runs another version"
     if not ad.space_hash32:

@@ -4,7 +4,6 @@ What peers say is checked here once more: a member may be hostile, and what is w
 dropped, and its session kept.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -23,8 +22,9 @@ from p2pnode.membership.events import (
 )
 from p2pnode.membership.messages import MAGIC
 from p2pnode.node.events import PeerReached
-from p2pnode.node.parts import CURE, NodeParts
+from p2pnode.node.parts import NodeParts, printable
 from p2pnode.node.post import SendRefused
+from p2pnode.node.shared_keys import CURE
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.offences import Offence
 from p2pnode.transport.events import (
@@ -43,7 +43,7 @@ from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import TYPE_NAMES, Frame, MessageType, decode_frame_untrusted
 
 _T = TypeVar("_T")
-_LINES_EVERY = 1.0  # seconds between two lines about what peers do to us; all is counted
+_MOST_LETTERS = 200  # of what a peer says of an error
 _GOSSIP = bytes((MAGIC,))
 
 
@@ -52,7 +52,6 @@ class Wiring:
 
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
-        self._may_note_from: dict[str, float] = {}
 
     def exchange(self, now: float) -> None:
         """Hand what each core says to those that it concerns.
@@ -87,7 +86,7 @@ class Wiring:
     def _on_refused(self, dropped: SendRefused, now: float) -> None:
         """What was said to a peer has a hole in it: whoever leans on the peer must do without."""
         parts = self._parts
-        self._note_seldom(dropped.peer, f"cannot be sent to: {dropped.reason}", "sending", now)
+        parts.note(f"{parts.planner.name_of(dropped.peer)} cannot be sent to: {dropped.reason}")
         parts.inference.peer_lost(dropped.peer, f"cannot be sent to: {dropped.reason}", now)
 
     def _on_inference(self, event: InferenceEvent, now: float) -> None:
@@ -129,7 +128,7 @@ class Wiring:
             case KeyUsedTwice(peer, address, other):
                 first = "this one" if address is None else f"the one at {_text((address,))}"
                 where = f"{first} and the one at {_text((other,))}"
-                parts.key_is_shared(peer, where)
+                parts.key_is_shared(peer, where, now)
                 if address is not None:
                     self._warn(peer, where, now)
             case PathTooSmall(peer, address, size):
@@ -163,9 +162,10 @@ class Wiring:
             case MemberLeft(peer):
                 self._forget(peer, "left the swarm", now, None)
             case KeyShared(peer, (one, other)):
-                parts.key_is_shared(peer, f"at {_text(one)} and at {_text(other)}")
+                parts.key_is_shared(peer, f"at {_text(one)} and at {_text(other)}", now)
             case OwnKeyUsedElsewhere(addresses):
-                parts.key_is_shared(parts.node_id, f"this one and the one at {_text(addresses)}")
+                where = f"this one and the one at {_text(addresses)}"
+                parts.key_is_shared(parts.node_id, where, now)
 
     def _warn(self, peer: NodeId, where: str, now: float) -> None:
         """Tell whoever keeps the session that another machine has its key: it cannot see that."""
@@ -199,12 +199,7 @@ class Wiring:
         parts = self._parts
         if frame.type is MessageType.SYNC and frame.space_hash32 == 0:  # an error; never answered
             error = SyncError.from_body_untrusted(parse_sync_untrusted(frame))
-            known = error.code if error.code in {SPACE_MISMATCH, KEY_SHARED} else "another"
-            if error.code == KEY_SHARED:
-                teller = parts.planner.name_of(peer)
-                parts.shared_keys[parts.node_id] = f"{teller} says: {error.message[:200]}"
-            parts.counters[f"error from a peer: {known}"] += 1
-            self._note_seldom(peer, f"answers: {error.message[:200]}", "answer", now)
+            self._take_error_untrusted(error, peer, now)
             return
         if frame.type is MessageType.SYNC and parts.parley.concerns_untrusted(frame):
             owed = parts.parley.receive_untrusted(frame, peer, parts.model)
@@ -213,11 +208,24 @@ class Wiring:
             return
         refusal = parts.inference.receive_frame_untrusted(frame, peer, now)
         if refusal is not None:
-            self._note_seldom(peer, f"sent a frame, refused: {refusal.message}", "frame", now)
+            if not parts.remarks.may_be_made(peer, now):
+                return
+            name = parts.planner.name_of(peer)
+            parts.remarks.note(f"refused a frame of {name}: {refusal.message}", now)
             answer = sync_frame(
                 refusal.to_body(), stream_id=frame.stream_id, frame_seq=0, space_hash32=0
             )
             parts.post.send_frame(peer, answer, now)
+
+    def _take_error_untrusted(self, error: SyncError, peer: NodeId, now: float) -> None:
+        parts = self._parts
+        words = printable(error.message[:_MOST_LETTERS])
+        known = error.code if error.code in {SPACE_MISMATCH, KEY_SHARED} else "another"
+        parts.counters[f"error from a peer: {known}"] += 1
+        if error.code == KEY_SHARED:
+            parts.shared_keys.was_told(peer, words, now)
+        if parts.remarks.may_be_made(peer, now):
+            parts.remarks.note(f"{parts.planner.name_of(peer)} answers: {words}", now)
 
     def _drop_hostile(
         self, receive: Callable[[_T, NodeId, float], None], said: _T, peer: NodeId, now: float
@@ -228,13 +236,9 @@ class Wiring:
             receive(said, peer, now)
         except RemoteProtocolError as error:
             parts.counters["message refused"] += 1
-            self._note_seldom(peer, f"sent a message, refused: {error}", "message", now)
-
-    def _note_seldom(self, peer: NodeId, line: str, kind: str, now: float) -> None:
-        """Note what ``peer`` did, one line of a ``kind`` a second: else a peer fills the log."""
-        if now >= self._may_note_from.get(kind, -math.inf):
-            self._may_note_from[kind] = now + _LINES_EVERY
-            self._parts.note(f"{self._parts.planner.name_of(peer)} {line}")
+            if parts.remarks.may_be_made(peer, now):
+                name = parts.planner.name_of(peer)
+                parts.remarks.note(f"refused a message of {name}: {error}", now)
 
 
 def _text(addresses: Iterable[Address]) -> str:

@@ -1,6 +1,7 @@
 """A card was copied: two machines with one key in one swarm."""
 
 import heapq
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from random import Random
@@ -160,6 +161,23 @@ def test_once_the_other_is_gone_the_record_is_ours_again(cloned: Cloned) -> None
         assert member is not None
         assert member.record == cloned.machines["a"].record
         assert member.health is Health.ALIVE
+
+
+def test_it_is_told_again_while_it_goes_on_and_no_more_after_the_cure(cloned: Cloned) -> None:
+    cloned.run(1800)
+    for name, kind in (("c", KeyShared), ("d", KeyShared), ("a", OwnKeyUsedElsewhere)):
+        moments = [at for at, _ in cloned.told(name, kind)]
+        pauses = [later - at for at, later in itertools.pairwise([*moments, cloned.now])]
+        assert max(pauses) < 600, (name, pauses)
+        assert min(pauses[:-1]) >= 300, (name, pauses)
+    clone = cloned.machines.pop("clone")
+    del cloned.routes["d", clone.node_id]
+    cloned.connect("a", "d")
+    cloned.run(600)
+    before = len(cloned.events)
+    cloned.run(1800)
+    after = [event for _, _, event in cloned.events[before:]]
+    assert not [one for one in after if isinstance(one, KeyShared | OwnKeyUsedElsewhere)]
 
 
 def test_a_restart_and_a_clock_set_back_work_at_once() -> None:
