@@ -64,7 +64,8 @@ class Monitor(Generic[CoreT, EventT]):
 
     ``_armed`` is the moment for which the loop's alarm is set. Where the thread makes an earlier
     timer, it wakes the loop in LOOP, and keeps it in the other two. ``_failure`` is the first
-    error, and never replaced: from then on the core is left alone.
+    error, and never replaced: from then on the core is left alone, and each method but ``call``
+    says that there is nothing to do.
     """
 
     def __init__(
@@ -123,27 +124,34 @@ class Monitor(Generic[CoreT, EventT]):
     def take(self) -> float | None:
         """Give the core the next datagram; return when, or None where none was waiting."""
         with self._lock:
-            return self._pump.take()
+            return self._pump.take() if self._failure is None else None
 
     def sort(self) -> tuple[bool, list[EventT]]:
         """Queue the core's jobs; return whether there was one, and the events to dispatch."""
         with self._lock:
+            if self._failure is not None:
+                return False, []
             return self._sort(), self._pump.events()
 
     def sort_and_send(self) -> bool:
         """Queue jobs, leave the events, send; return whether there was a job."""
         with self._lock:
+            if self._failure is not None:
+                return False
             has_job = self._sort()
             self._pump.send()
         return has_job
 
     def send(self) -> None:
         with self._lock:
-            self._pump.send()
+            if self._failure is None:
+                self._pump.send()
 
     def send_and_fire(self) -> bool:
         """Send; then fire what is due, and return whether anything was."""
         with self._lock:
+            if self._failure is not None:
+                return False
             self._pump.send()
             return self._pump.fire(self._pump.now())
 
@@ -153,6 +161,8 @@ class Monitor(Generic[CoreT, EventT]):
         It moves only forward, unless it is set ``anew``.
         """
         with self._lock:
+            if self._failure is not None:
+                return None
             if anew:
                 self._armed = math.inf
             due = self._pump.core.next_timeout()
@@ -169,7 +179,7 @@ class Monitor(Generic[CoreT, EventT]):
         """Let the loop wait where a job that was thought to be brief is none."""
         with self._lock:
             overdue = self._pump.now() >= self._unwatched_since + STUCK_SECONDS
-            if self._waiter is Waiter.NOBODY and overdue:
+            if self._waiter is Waiter.NOBODY and overdue and self._failure is None:
                 self._move(Turn.OVERDUE)
 
     # For the engine thread
@@ -183,6 +193,8 @@ class Monitor(Generic[CoreT, EventT]):
         """Take the next job of the queue, and settle who waits meanwhile."""
         with self._lock:
             self._is_asleep = False
+            if self._failure is not None:
+                return None
             return self._begin(self._pump.now())
 
     def finish(
@@ -196,6 +208,8 @@ class Monitor(Generic[CoreT, EventT]):
         """
         pump = self._pump
         with self._lock:
+            if self._failure is not None:
+                return None
             job.done(pump.core, outcome, pump.now())
             pump.sort()
             if pump.left:
@@ -216,6 +230,8 @@ class Monitor(Generic[CoreT, EventT]):
         pump = self._pump
         with self._lock:
             self._is_asleep = False
+            if self._failure is not None:
+                return None
             now = pump.take()
             if now is None:
                 return None
@@ -229,10 +245,13 @@ class Monitor(Generic[CoreT, EventT]):
         """Take over the socket, fire what is due, and return the seconds until the next timer.
 
         The timers go with the socket: a loop that wakes now and then takes the core of an engine
-        on the same machine (3 % of a token, measured). None where there is no timer.
+        on the same machine (3 % of a token, measured). None where there is no timer; 0 after a
+        failure, when there is nothing to sleep for.
         """
         pump = self._pump
         with self._lock:
+            if self._failure is not None:
+                return 0.0
             if self._waiter is not Waiter.THREAD:
                 self._move(Turn.IDLE)
             for _ in range(TURNS):

@@ -258,6 +258,8 @@ class Reactor(Generic[CoreT, EventT]):
 
     def _fail(self, error: BaseException) -> None:
         self._monitor.fail(error)
+        if self._thread is not None:
+            self._thread.is_stopping = True  # it finds nothing to do any more
         self._end()
 
     def _end(self) -> None:

@@ -266,6 +266,49 @@ async def test_the_loop_takes_over_from_a_brief_job_that_is_none(
     assert bench.waiter() is Waiter.LOOP
 
 
+Ask = Callable[[Bench, Job[ToyCore, object]], object]
+ASKED_AFTER_A_FAILURE: dict[str, tuple[Ask, object]] = {
+    "take": (lambda bench, job: bench.monitor.take(), None),
+    "sort": (lambda bench, job: bench.monitor.sort(), (False, [])),
+    "sort_and_send": (lambda bench, job: bench.monitor.sort_and_send(), False),
+    "send": (lambda bench, job: bench.monitor.send(), None),
+    "send_and_fire": (lambda bench, job: bench.monitor.send_and_fire(), False),
+    "next_alarm": (lambda bench, job: bench.monitor.next_alarm(anew=True), None),
+    "take_over": (lambda bench, job: bench.monitor.take_over(), None),
+    "begin": (lambda bench, job: bench.monitor.begin(), None),
+    "finish": (lambda bench, job: bench.monitor.finish(job, Finished(1), 0.01), None),
+    "take_or_begin": (lambda bench, job: bench.monitor.take_or_begin(), None),
+    "rest": (lambda bench, job: bench.monitor.rest(), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", ASKED_AFTER_A_FAILURE)
+async def test_after_a_failure_the_core_is_left_alone_whoever_asks(
+    bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[str] = []
+
+    class Broken(ToyCore):
+        def __getattribute__(self, attribute: str) -> object:
+            touched.append(attribute)
+            return super().__getattribute__(attribute)
+
+    job = bench.hear(b"work brief")
+    assert job is not None
+    bench.core.events += ["work brief", "news"]
+    bench.core.timers.append(trio.current_time())
+    bench.monitor.sort()
+    bench.signals.taken()
+    bench.socket.waiting.append((b"more", PEER))
+    bench.monitor.fail(ZeroDivisionError())
+    monkeypatch.setattr(bench.core, "__class__", Broken)
+    ask, nothing = ASKED_AFTER_A_FAILURE[name]
+    assert ask(bench, job) == nothing
+    assert touched == []
+    assert bench.signals.taken() == []
+    assert bench.waiter() is Waiter.NOBODY
+
+
 Step = Callable[[Bench], object]
 STEPS: dict[str, Step] = {
     "hear news": lambda bench: bench.hear(b"news"),

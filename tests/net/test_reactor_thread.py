@@ -336,6 +336,35 @@ async def test_what_raises_in_the_thread_ends_the_run_with_that_error_once(
     assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
 
 
+async def test_what_fails_on_the_loop_ends_the_thread_and_no_result_reaches_the_core(
+    bench: Bench,
+) -> None:
+    release, started = threading.Event(), threading.Event()
+
+    def run(event: str) -> str:
+        started.set()
+        assert release.wait(20)
+        return event
+
+    async def ends() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await bench.reactor.run()
+
+    bench.run = run
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ends)
+            bench.far.send(b"work of long ago")
+            bench.far.send(b"work after it")
+            await trio.to_thread.run_sync(started.wait)
+            bench.reactor._fail(ZeroDivisionError())
+            heard = list(bench.core.heard)
+            release.set()
+    assert bench.core.results == []
+    assert bench.core.heard == heard
+    assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
+
+
 # The end
 
 
