@@ -1,8 +1,9 @@
 """The machine's interfaces, and which of their addresses others are told.
 
-A record holds eight addresses and an invite four, so they are ranked: those that sessions proved,
+A record holds eight addresses and an invite four, so they are ranked: one that sessions proved,
 that of the default route, those of ordinary interfaces, and last those of bridges and tunnels that
-software made. A machine with nine Docker bridges is reached at none of them.
+software made; within each, those proven first. A machine with nine Docker bridges is reached from
+outside at none of them, and containers prove every one: they are not to crowd out the LAN.
 """
 
 import ipaddress
@@ -43,13 +44,16 @@ _SOFTWARE = (
 _NOT_USABLE = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED: linux/if_addr.h
 
 
+_TUNNELS = ("ham", "tailscale", "tun", "utun", "wg", "zt")
+"""Those of them that lead elsewhere: when one comes, others can be reached."""
+
+
 class Rank(IntEnum):
     """How likely it is that others reach an address; the lowest is the likeliest."""
 
-    PROVEN = 0
-    DEFAULT_ROUTE = 1
-    ORDINARY = 2
-    SOFTWARE = 3
+    DEFAULT_ROUTE = 0
+    ORDINARY = 1
+    SOFTWARE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ class InterfaceTable:
     def reachable(self, bound: Address, proven: Collection[str] = ()) -> tuple[Address, ...]:
         """Return where others may reach a socket bound to ``bound``, the likeliest first.
 
-        A wildcard stands for every interface, up to ``MAX_REACHABLE`` addresses. Link-local IPv6
+        A wildcard stands for every interface, up to ``MAX_REACHABLE`` addresses, that of the
+        default route among the first two. Link-local IPv6
         addresses are left out: the scope in them means something on this machine alone. A machine
         with no network at all has its loopback address, up or not. ``proven`` are hosts that
         sessions used.
@@ -106,8 +111,22 @@ class InterfaceTable:
             if (ip.version == 6 or one.version == 4) and not _is_scoped(one.ip)
         ]
         outward = [one for one in candidates if not one[2]]
-        ranked = dict.fromkeys(host for _, host, _ in sorted(outward or candidates))
-        return tuple((host, port) for host in list(ranked or ["127.0.0.1"])[:MAX_REACHABLE])
+        ranked = [host for _, host, _ in sorted(outward or candidates)] or ["127.0.0.1"]
+        first = [host for host in ranked if host in proven][:1]
+        return tuple((host, port) for host in list(dict.fromkeys(first + ranked))[:MAX_REACHABLE])
+
+    def outward(self) -> "InterfaceTable":
+        """Return the table of those that lead away from this machine.
+
+        They are what software did not make, tunnels, and whatever has the default route. Bridges
+        and their ends come and go with each container, and move this machine nowhere.
+        """
+        faces = (
+            face
+            for face in self.interfaces
+            if not face.is_software or face.name.startswith(_TUNNELS) or self._is_default(face)
+        )
+        return InterfaceTable(tuple(faces), self.default_hosts)
 
     def networks(self, bound: Address) -> tuple[IpNetwork, ...]:
         """Return the subnets that a socket bound to ``bound`` has on its own link.
@@ -145,14 +164,13 @@ class InterfaceTable:
 
     def _order(
         self, face: Interface, ip: IpAddress, proven: Collection[str]
-    ) -> tuple[Rank, Rank, bool, int, int]:
+    ) -> tuple[Rank, bool, bool, int, int]:
         if str(ip) in self.default_hosts:
             rank = Rank.DEFAULT_ROUTE
         else:
             rank = Rank.SOFTWARE if face.is_software else Rank.ORDINARY
-        first = Rank.PROVEN if str(ip) in proven else rank
         # A link-local IPv4 address serves only where two machines share a bare cable.
-        return first, rank, ip.is_link_local, ip.version, face.index
+        return rank, str(ip) not in proven, ip.is_link_local, ip.version, face.index
 
     def _is_default(self, face: Interface) -> bool:
         return any(str(one.ip) in self.default_hosts for one in face.addresses)

@@ -107,20 +107,22 @@ class NodeCore(NodeParts):
         self._settle(now)
 
     def addresses_changed(self, reach: Reach, now: float) -> None:
-        """This node is on the network elsewhere: tell the swarm, and call whom it lost thereby.
+        """Take where this node is on the network now, and tell the swarm.
 
-        A session moves by itself once its peer hears us from the new address, so each is told
-        something at once.
+        Where it has moved, each session is told something at once, for a session moves by itself
+        once its peer hears us from the new address; and whom it lost thereby is called. A bridge
+        that came with a container is no move.
         """
         if reach == self.reach:
             return
-        if reach.addresses != self.reach.addresses:
+        before, self.reach = self.reach, reach
+        if reach.addresses != before.addresses:
             self.note(f"reachable at {', '.join(host for host, _ in reach.addresses)}")
             self.swim.update_addresses(reach.addresses, now)
-        self.reach = reach
-        for peer in self.endpoint.peers():
+        moved = reach.has_moved_from(before)
+        for peer in self.endpoint.peers() if moved else ():
             self.endpoint.ping(peer, now)
-        self.dialer.hurry(now)
+        self.dialer.hurry(now, moved=moved)
         self._settle(now)
 
     def saw(self, peer: NodeId, sighting: Sighting, now: float) -> None:

@@ -232,25 +232,25 @@ class Dialer:
         """A session with ``peer`` is up."""
         self.due = now
         self._budget.met(address)
-        fixed = self.fixed.get(address)
-        remembered, sighting = self.remembered.get(peer), self.sightings.get(peer)
-        for contact in (fixed, remembered):
+        sighting = self.sightings.get(peer)
+        for contact in (self.fixed.get(address), self.remembered.get(peer)):
             if contact is not None:
-                contact.owner, contact.reason, contact.failures = peer, "", 0
-                contact.due = now
+                contact.owner, contact.reason, contact.failures, contact.due = peer, "", 0, now
         if sighting is not None:
             sighting.reason, sighting.failures, sighting.met = "", 0, True
             sighting.due = now
 
-    def hurry(self, now: float) -> None:
-        """Call everybody again, as if for the first time: our own network has changed."""
-        self._budget.forgive()
-        for contact in chain(self.fixed.values(), self.remembered.values()):
+    def hurry(self, now: float, *, moved: bool = True) -> None:
+        """Look anew at who is near; if we ``moved``, call everybody as if for the first time."""
+        if moved:
+            self._budget.forgive()
+        for contact in chain(self.fixed.values(), self.remembered.values()) if moved else ():
             contact.failures, contact.due = 0, now
-            if contact.owner == self.node_id:
-                contact.owner = None
+            contact.owner = None if contact.owner == self.node_id else contact.owner
         for sighting in self.sightings.values():
-            sighting.failures, sighting.due, sighting.near = 0, now, None
+            if moved or sighting.near == ():
+                sighting.failures, sighting.due = 0, now
+            sighting.near = None
         self.due = now
 
     # Whom to call

@@ -20,11 +20,21 @@ class Reach:
         networks: The subnets on its own links; None where they are not known, and everything
             counts as near.
         hosts: Every address of its machine.
+        outward: What of it is on interfaces that lead away from the machine; None where that is
+            not known, and all of it counts.
     """
 
     addresses: tuple[Address, ...]
     networks: tuple[IpNetwork, ...] | None = None
     hosts: frozenset[str] = field(default=frozenset(), repr=False)
+    outward: "Reach | None" = field(default=None, repr=False)
+
+    def has_moved_from(self, before: "Reach") -> bool:
+        """Tell whether the machine is elsewhere than ``before``: others reach it differently.
+
+        Bridges that software makes are left out, and so is which address is the likeliest.
+        """
+        return _place(self.outward or self) != _place(before.outward or before)
 
     def is_near(self, address: Address) -> bool:
         """Tell whether ``address`` is on a link of ours."""
@@ -63,6 +73,11 @@ class Reach:
         if ip is None or ip.is_multicast or ip.is_unspecified or str(ip) == _BROADCAST:
             return False
         return not ip.is_loopback or all(map(_is_loopback, self.addresses))
+
+
+def _place(reach: Reach) -> tuple[frozenset[Address], frozenset[IpNetwork] | None]:
+    networks = None if reach.networks is None else frozenset(reach.networks)
+    return frozenset(reach.addresses), networks
 
 
 def _is_loopback(address: Address) -> bool:

@@ -149,10 +149,12 @@ class Surroundings:
 
     def _tell_reach(self, table: InterfaceTable) -> tuple[Address, ...]:
         """Tell the core where we are reached, and return what it makes of that."""
+        bound, outward = self._bound, table.outward()
         reach = Reach(
-            table.reachable(self._bound, self._proven),
-            table.networks(self._bound),
+            table.reachable(bound, self._proven),
+            table.networks(bound),
             table.hosts(),
+            Reach(outward.reachable(bound), outward.networks(bound)),
         )
 
         def tell(core: NodeCore, now: float) -> tuple[Address, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, strategies as st
 
 from p2pnode.net.interface_watch import NetlinkBell, PollBell, ring
 from p2pnode.net.interfaces import (
@@ -35,6 +36,9 @@ BRIDGES = tuple(
     for number in range(17, 27)
 )
 
+LAN_HOST = "192.168.1.20"
+EVERYWHERE = [LAN_HOST, "fd00::20", *(f"172.{number}.0.1" for number in range(17, 27))]
+
 
 def hosts(table: InterfaceTable, proven: Iterable[str] = ()) -> list[str]:
     return [host for host, _ in table.reachable(ANY, frozenset(proven))]
@@ -53,6 +57,35 @@ def test_the_default_route_comes_before_other_interfaces_and_proof_before_both()
     assert hosts(table)[:3] == ["192.168.7.5", "10.1.1.1", "192.168.1.20"]
     assert hosts(table, ["192.168.1.20"])[:2] == ["192.168.1.20", "192.168.7.5"]
     assert hosts(table)[-1] == "172.17.0.1"
+
+
+@pytest.mark.parametrize("default", [frozenset({"192.168.1.20"}), frozenset[str]()])
+def test_containers_that_prove_every_bridge_do_not_crowd_out_the_lan(
+    default: frozenset[str],
+) -> None:
+    bridges = [f"172.{number}.0.1" for number in range(17, 25)]
+    found = hosts(InterfaceTable((LO, *BRIDGES, LAN), default), bridges)
+    assert found[:2] == ["172.17.0.1", "192.168.1.20"]
+    assert found[3:] == bridges[1:6]
+    assert hosts(InterfaceTable((LO, *BRIDGES, LAN)), [*bridges, "192.168.1.20"])[0] == LAN_HOST
+
+
+@given(st.data())
+def test_the_default_route_is_always_among_the_first_two(data: st.DataObject) -> None:
+    table = InterfaceTable((LO, LAN, *BRIDGES), frozenset({data.draw(st.sampled_from(EVERYWHERE))}))
+    proven = data.draw(st.frozensets(st.sampled_from(EVERYWHERE)))
+    found = hosts(table, proven)
+    assert set(found[:2]) & table.default_hosts
+    if proven:
+        assert found[0] in proven
+
+
+def test_what_leads_away_is_neither_a_bridge_nor_the_end_of_one() -> None:
+    veth = face("veth12", "fe80::1/64", index=40, software=True)
+    vpn = face("wg0", "10.8.0.2/24", index=41, software=True)
+    bridge = face("vmbr0", "192.168.9.2/24", index=42, software=True)
+    table = InterfaceTable((LO, LAN, *BRIDGES, veth, vpn, bridge), frozenset({"192.168.9.2"}))
+    assert table.outward().interfaces == (LO, LAN, vpn, bridge)
 
 
 def test_a_bridge_with_the_default_route_is_a_lan() -> None:

@@ -215,6 +215,24 @@ def test_what_is_far_is_said_to_be_and_not_called() -> None:
     assert caller.made
 
 
+def test_a_new_bridge_cuts_no_pause_short_and_its_containers_are_near() -> None:
+    caller = Caller()
+    caller.saw(1, [("172.30.0.2", 4747)])
+    caller.saw(2, [("10.2.0.9", 4747)], heard=4000)
+    caller.run(60)
+    called = len(caller.made)
+    due = caller.dialer.sightings[PEERS[2]].due
+    assert due > caller.now + 2
+    assert HERE.networks is not None
+    bridge = ipaddress.ip_network("172.30.0.0/16")
+    caller.reach = Reach(HERE.addresses, (*HERE.networks, bridge))
+    for _ in range(2):
+        caller.dialer.hurry(caller.now, moved=False)
+        caller.run(1)
+    assert caller.called()[called:] == [("172.30.0.2", 4747)]
+    assert caller.dialer.sightings[PEERS[2]].due == due
+
+
 def test_our_own_announcement_and_an_impossible_key_are_not_called() -> None:
     caller = Caller()
     for key in (US, NodeId(bytes(32))):
@@ -459,3 +477,27 @@ def test_a_node_that_moves_says_so_and_keeps_its_sessions() -> None:
     assert swarm.network.run_until(lambda: b.planner.addresses_of(a.node_id) == moved.addresses, 5)
     assert b.endpoint.is_connected(a.node_id)
     assert any("10.0.0.99" in line for line in a.log)
+
+
+def test_a_container_s_bridge_pings_no_session_and_is_told_to_the_swarm() -> None:
+    swarm = Swarm(6, Link(latency=(0.0005, 0.0005)))
+    for name in ("a", "b"):
+        swarm.add(name, range(6))
+    swarm.introduce("a", "b")
+    assert swarm.network.run_until(swarm.is_ready, 10)
+    a, b = swarm.nodes["a"], swarm.nodes["b"]
+    here = (swarm.address("a"),)
+    pinged: list[NodeId] = []
+    a.endpoint.ping = lambda peer, now: pinged.append(peer)  # type: ignore[method-assign]
+
+    def see(*others: Address) -> None:
+        reach = Reach((*here, *others), hosts=frozenset(map(str, others)), outward=Reach(here))
+        swarm.call("a", lambda node, now: node.addresses_changed(reach, now))
+
+    for number in range(3):
+        see(*[("172.18.0.1", 4747)] * number)
+        assert not pinged
+    assert swarm.network.run_until(lambda: len(b.planner.addresses_of(a.node_id)) > 1, 5)
+    moved = Reach((("10.0.0.99", 4747),))
+    swarm.call("a", lambda node, now: node.addresses_changed(moved, now))
+    assert pinged == [b.node_id]

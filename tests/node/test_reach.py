@@ -39,3 +39,16 @@ def test_nobody_is_called_where_nobody_can_be() -> None:
 
 def test_loopback_is_called_while_we_have_nothing_else() -> None:
     assert Reach((("127.0.0.1", 1),)).order((("127.0.0.1", 2),)) == (("127.0.0.1", 2),)
+
+
+def test_a_bridge_moves_the_machine_nowhere_and_a_new_network_does() -> None:
+    address = (("192.168.50.1", 4747),)
+    lan = Reach(address, (LAN,), frozenset({"192.168.50.1"}), Reach(address, (LAN,)))
+    docker = Reach(HERE.addresses, HERE.networks, HERE.hosts, lan.outward)
+    away = Reach(address, (DOCKER,), lan.hosts, Reach(address, (DOCKER,)))
+    assert not docker.has_moved_from(lan)
+    assert not lan.has_moved_from(docker)
+    assert away.has_moved_from(lan)
+    turned = Reach(HERE.addresses[::-1], HERE.networks, HERE.hosts)
+    assert not turned.has_moved_from(HERE)
+    assert HERE.has_moved_from(Reach(HERE.addresses))

@@ -209,6 +209,31 @@ async def test_nothing_new_is_no_news(
     assert list(place.core.log) == said
 
 
+async def test_a_container_that_starts_is_told_of_and_moves_nobody(
+    tmp_path: Path,
+    interfaces: Callable[..., None],
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    interfaces("10.0.0.1")
+    place = Place(tmp_path)
+    before = place.core.reach
+    faces = table("10.0.0.1").interfaces
+    veth = Interface("veth7", 8, (ipaddress.ip_interface("fe80::7/64"),), is_software=True)
+    bridge = Interface("br-1", 7, (ipaddress.ip_interface("172.18.0.1/16"),), is_software=True)
+    for software in ((veth,), (veth, bridge)):
+        monkeypatch.setattr(
+            surroundings, "read_interfaces", partial(InterfaceTable, (*faces, *software))
+        )
+        await place.around._look_at_interfaces()
+        assert not place.core.reach.has_moved_from(before)
+    assert place.core.reach.addresses == (("10.0.0.1", 4747), ("172.18.0.1", 4747))
+    assert place.core.reach.is_near(("172.18.0.9", 1))
+    monkeypatch.setattr(surroundings, "read_interfaces", lambda: table("10.0.0.2"))
+    await place.around._look_at_interfaces()
+    assert place.core.reach.has_moved_from(before)
+
+
 async def test_a_name_that_leads_nowhere_yet_is_shown_and_followed_later(
     tmp_path: Path, interfaces: Callable[..., None], autojump_clock: trio.testing.MockClock
 ) -> None:
