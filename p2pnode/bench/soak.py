@@ -30,6 +30,7 @@ _CALM = (2.0, 9.0)  # seconds between two disturbances: about 76 kills in nine m
 _ABSENCE = (0.0, 4.0)  # seconds until somebody joins in the place of one who has gone
 _KILLED = 0.75  # share of the disturbances that are kills; the others leave properly
 _WINDOW = 15.0  # seconds of samples that one figure of memory is the median of
+_LAST_WORDS = 1000  # letters of the requester's log, where it ended
 _FAREWELL = 10.0  # seconds for descriptors of the last client to close
 
 _QUESTIONS: tuple[dict[str, Any], ...] = (
@@ -53,6 +54,9 @@ class Tally:
         resumed: Seconds from a kill to the next token, where the killed peer was in the chain.
         memory: Samples of the requester's memory: seconds since the beginning, bytes.
         late: Lateness of the requester's loop, p99 of a minute each, milliseconds.
+        ended: Why it was over before its time, with the requester's last words; empty if it was
+            not.
+        seconds: How long it went on.
     """
 
     answers: int = 0
@@ -63,6 +67,8 @@ class Tally:
     resumed: list[float] = field(default_factory=list)
     memory: list[tuple[float, int]] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
+    ended: str = ""
+    seconds: float = 0.0
 
 
 def measure(
@@ -87,7 +93,7 @@ def measure(
 
 def faults(figures: dict[str, Any]) -> list[str]:
     """Return what a soak must not show, in words; empty for a clean one."""
-    found = []
+    found = [figures["ended"]] if figures.get("ended") else []
     if figures["wrong"]:
         found.append(f"{figures['wrong']} answers had other tokens than undisturbed ones")
     if figures["failures"]:
@@ -97,7 +103,7 @@ def faults(figures: dict[str, Any]) -> list[str]:
         found.append(f"the requester's memory grew by {growth} %")
     for whose in ("descriptors", "own_descriptors"):
         start, end = figures[whose]["start"], figures[whose]["end"]
-        if end > start:
+        if end is not None and end > start:
             found.append(f"{whose}: {start} at the start, {end} at the end")
     if figures["processes_left"]:
         found.append(f"processes left: {figures['processes_left']}")
@@ -177,28 +183,44 @@ class _Soak:
             self._look_around()
 
     def run(self, tell: Callable[[float], None]) -> None:
-        """Ask one answer after another until the time is up."""
+        """Ask one answer after another until the time is up, or the requester is no more."""
         self._next_at = self._elapsed() + self._rng.uniform(*_CALM)
-        while (elapsed := self._elapsed()) < self._seconds:
+        while (elapsed := self._elapsed()) < self._seconds and not self._tally.ended:
             tell(elapsed / self._seconds)
-            number = self._tally.answers % len(_QUESTIONS)
-            self._tally.answers += 1
-            self._chain = set()
-            self._struck = None
+            self._answer()
             try:
-                tokens = self._ask(_QUESTIONS[number], self._hear)
-            except UserError as error:
-                self._tally.failures.append(str(error)[:300])
-            else:
-                self._tally.wrong += tokens != self._expected[number]
-            self._look_around()
+                self._look_around()
+            except (UserError, psutil.Error) as error:
+                self._tally.ended = self._ending(error)
+        self._tally.seconds = min(self._elapsed(), self._seconds)
         tell(1.0)
 
+    def _answer(self) -> None:
+        number = self._tally.answers % len(_QUESTIONS)
+        self._tally.answers += 1
+        self._chain = set()
+        self._struck = None
+        try:
+            tokens = self._ask(_QUESTIONS[number], self._hear)
+        except UserError as error:
+            self._tally.failures.append(str(error)[:300])
+        else:
+            self._tally.wrong += tokens != self._expected[number]
+
+    def _ending(self, error: Exception) -> str:
+        """Say why nothing can be asked any more; nobody else keeps the requester's log."""
+        when = f"after {self._elapsed():.0f} s"
+        if not self._requester.has_ended():
+            return f"the requester did not answer {when}: {error}"
+        words = self._requester.last_words()[-_LAST_WORDS:] or "it said nothing"
+        return f"the requester ended {when}: {words}"
+
     def figures(self) -> dict[str, Any]:
-        """Return what was measured, the requester still alive."""
+        """Return what was measured, before the requester is stopped."""
         tally = self._tally
         return {
-            "minutes": round(self._seconds / 60, 3),
+            "minutes": round(tally.seconds / 60, 3),
+            "ended": tally.ended,
             "answers": tally.answers,
             "wrong": tally.wrong,
             "failures": tally.failures,
@@ -209,7 +231,7 @@ class _Soak:
             "repairs": len(tally.repairs),
             "repair_ms": spread([1e3 * seconds for seconds in tally.repairs], 1),
             "resumed_ms": spread([1e3 * seconds for seconds in tally.resumed], 1),
-            **growth(tally.memory, self._seconds),
+            **growth(tally.memory, tally.seconds),
             "descriptors": {"start": self._descriptors, "end": self._descriptors_now()},
             "loop_late_p99_ms": round(max(tally.late, default=0.0), 3),
         }
@@ -305,13 +327,19 @@ class _Soak:
     def _process(self) -> psutil.Process:
         return psutil.Process(self._requester.pid)
 
-    def _descriptors_now(self) -> int:
-        """Return how many descriptors it has open, once those of the last client are closed."""
+    def _descriptors_now(self) -> int | None:
+        """Return how many descriptors it has open, once those of the last client are closed.
+
+        None where it has ended.
+        """
         began = time.monotonic()
-        while (count := self._process.num_fds()) > self._descriptors:
-            if time.monotonic() - began > _FAREWELL:
-                break
-            time.sleep(0.1)
+        try:
+            while (count := self._process.num_fds()) > self._descriptors:
+                if time.monotonic() - began > _FAREWELL:
+                    break
+                time.sleep(0.1)
+        except psutil.Error:
+            return None
         return count
 
     def _elapsed(self) -> float:

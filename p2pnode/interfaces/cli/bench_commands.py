@@ -143,8 +143,8 @@ def codec(tokens: int, model: str, as_json: bool) -> None:
 def soak(minutes: float, seed: int, model: str, as_json: bool) -> None:
     """Answer for minutes while peers are killed, leave and join.
 
-    Exits with 1 if a token is wrong, an answer fails, the requester's memory grows by more than
-    5 % once it has settled (minute 3), or a descriptor or a process is left.
+    Exits with 1 if a token is wrong, an answer fails, the requester ends, its memory grows by more
+    than 5 % once it has settled (minute 3), or a descriptor or a process is left.
     """
     from p2pnode.bench import soak as measurement
 
