@@ -1,14 +1,24 @@
-"""A node's settings: one frozen value, composed of those of its layers."""
+"""A node's settings: one frozen value, composed of those of its layers.
 
+Each refuses with a ConfigError what contradicts itself; NodeConfig also what two layers say of each
+other.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from p2pnode.errors import ConfigError
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.membership.config import MembershipConfig, lan as membership_lan
+from p2pnode.membership.config import (
+    MembershipConfig,
+    lan as membership_lan,
+    wan as membership_wan,
+)
 from p2pnode.membership.limits import Rate
 from p2pnode.scheduler.offences import TrustConfig
 from p2pnode.transport.config import TransportConfig
+from p2pnode.wire.vframe import MAX_FRAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,16 @@ class HoldingsConfig:
         if not 0 <= self.unheard_moves <= self.most_moves:
             raise ConfigError("unheard_moves is at least 0 and at most most_moves")
 
+    def __post_init__(self) -> None:
+        _require(
+            "holdings",
+            {
+                "settle and jitter are not negative": min(self.settle, self.jitter) >= 0,
+                "confirm and review are positive": min(self.confirm, self.review) > 0,
+                "max_layers is positive": self.max_layers is None or self.max_layers > 0,
+            },
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DialerConfig:
@@ -92,6 +112,28 @@ class DialerConfig:
     most_credit: int = 1024
     most_pauses: int = 512
 
+    def __post_init__(self) -> None:
+        _require(
+            "dialer",
+            {
+                "redial is positive": self.redial > 0,
+                "backoff_met and backoff_most are at least redial": self.redial
+                <= min(self.backoff_met, self.backoff_most),
+                "rate and outcome_seconds are positive": min(self.rate, self.outcome_seconds) > 0,
+                "counts are positive": min(
+                    self.most_in_flight,
+                    self.burst,
+                    self.addresses_each,
+                    self.remembered_tries,
+                    self.most_fixed,
+                    self.most_sightings,
+                    self.most_pauses,
+                )
+                >= 1,
+                "most_credit is not negative": self.most_credit >= 0,
+            },
+        )
+
     def pause(self, failures: int, *, met: bool = False) -> float:
         """Return how long a hint rests that was called in vain ``failures`` times."""
         most = self.backoff_met if met else self.backoff_most
@@ -116,6 +158,17 @@ class PostConfig:
     most_waiting: int = 64
     waiting_seconds: float = 12.0
 
+    def __post_init__(self) -> None:
+        _require(
+            "post",
+            {
+                f"waiting_bytes hold a frame, {MAX_FRAME}": self.waiting_bytes >= MAX_FRAME,
+                "waiting_total_bytes are at least waiting_bytes": self.waiting_bytes
+                <= self.waiting_total_bytes,
+                "most_waiting is positive": self.most_waiting >= 1,
+            },
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SpeedConfig:
@@ -135,8 +188,8 @@ class SpeedConfig:
     longest: float = 600.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.idle <= self.confirm <= self.longest:
-            raise ConfigError("idle, confirm and longest are positive, and none is below the last")
+        ordered = 0 < self.idle <= self.confirm <= self.longest
+        _require("speed", {"0 < idle <= confirm <= longest": ordered})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +201,10 @@ class RemarkConfig:
             goes on. A guess.
         lines: Lines for all members together. With one in five seconds the 200 lines of the log
             last a quarter of an hour, whoever would empty it. A guess.
-        most_members: Members whose allowance is kept; as many as there may be sessions.
     """
 
     of_each: Rate = field(default_factory=partial(Rate, 4, 0.1))
     lines: Rate = field(default_factory=partial(Rate, 16, 0.2))
-    most_members: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +246,53 @@ class NodeConfig:
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
     remarks: RemarkConfig = field(default_factory=RemarkConfig)
+
+    def __post_init__(self) -> None:
+        transport, membership, dialer = self.transport, self.membership, self.dialer
+        round_trip = transport.initial_rtt + transport.ack_patience
+        _require(
+            "node",
+            {
+                "kv_bytes, drain and farewells are not negative": min(
+                    self.kv_bytes, self.drain, self.farewells
+                )
+                >= 0,
+                "announce_every is positive": self.announce_every > 0,
+                "farewell is at least a round trip and ack_patience": self.farewell >= round_trip,
+                "redial is at least three round trips": dialer.redial >= 3 * transport.initial_rtt,
+                "outcome_seconds is more than dial_timeout": dialer.outcome_seconds
+                > transport.dial_timeout,
+                "waiting_seconds is more than dial_timeout": self.post.waiting_seconds
+                > transport.dial_timeout,
+                "confirm is at least two gossip rounds": self.holdings.confirm
+                >= 2 * membership.gossip_interval,
+                "key_shared_shown is at least twice key_shared_told_every and backoff_most": (
+                    self.key_shared_shown
+                    >= 2 * max(membership.key_shared_told_every, dialer.backoff_most)
+                ),
+            },
+        )
+
+    @classmethod
+    def wan(cls, name: str) -> "NodeConfig":
+        """For machines anywhere: the patience of every layer, and what it asks of the others."""
+        return cls(
+            name,
+            farewell=3.0,
+            dialer=DialerConfig(redial=6.0, outcome_seconds=12.0),
+            transport=TransportConfig.wan(),
+            membership=membership_wan(),
+            holdings=HoldingsConfig(settle=3.0, confirm=3.0),
+            post=PostConfig(waiting_seconds=24.0),
+        )
+
+
+def _require(layer: str, rules: Mapping[str, bool]) -> None:
+    """Refuse settings that break a rule.
+
+    Raises:
+        ConfigError: It says which.
+    """
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        raise ConfigError(f"{layer} settings: {'; '.join(broken)}")

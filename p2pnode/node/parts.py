@@ -100,7 +100,7 @@ class NodeParts:
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None
         self.shared_keys = SharedKeys(config.key_shared_shown)
-        self.remarks = Remarks(config.remarks, self.note, self.counters)
+        self.remarks = Remarks(config.remarks, config.transport.max_peers, self.note, self.counters)
         self.events: list[NodeEvent] = []
 
     def is_heard(self, peer: NodeId, now: float) -> bool:

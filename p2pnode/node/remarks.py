@@ -17,12 +17,19 @@ class Remarks:
     """Lets through what may be said."""
 
     def __init__(
-        self, config: RemarkConfig, note: Callable[[str], None], counters: Counter[str]
+        self,
+        config: RemarkConfig,
+        room: int,
+        note: Callable[[str], None],
+        counters: Counter[str],
     ) -> None:
-        """``note`` writes a line; ``counters`` take what is not said."""
+        """``room`` is for how many members, those heard of last, the allowance is kept.
+
+        ``note`` writes a line; ``counters`` take what is not said.
+        """
         self._note = note
         self._counters = counters
-        self._of_each = Buckets[NodeId](config.of_each, config.most_members)
+        self._of_each = Buckets[NodeId](config.of_each, room)
         self._lines = TokenBucket(config.lines)
 
     def may_be_made(self, peer: NodeId, now: float) -> bool:

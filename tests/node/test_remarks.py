@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from p2pnode.node.config import NodeConfig, RemarkConfig
+from p2pnode.node.config import RemarkConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import Noted
 from p2pnode.node.remarks import Remarks
@@ -64,7 +64,7 @@ def test_what_is_not_said_wakes_nobody() -> None:
 def test_many_members_together_leave_most_of_the_log_alone_too() -> None:
     lines: list[str] = []
     counters: Counter[str] = Counter()
-    remarks = Remarks(RemarkConfig(most_members=50), lines.append, counters)
+    remarks = Remarks(RemarkConfig(), 50, lines.append, counters)
     for second in range(300):
         for number in range(100):
             if remarks.may_be_made(node_id(f"peer {number}"), float(second)):
@@ -72,4 +72,3 @@ def test_many_members_together_leave_most_of_the_log_alone_too() -> None:
     assert 16 <= len(lines) <= 16 + 300 * 0.2
     assert counters["line about a peer's mistake left out: too many of all"] > 300
     assert len(remarks._of_each) == 50
-    assert NodeConfig("here").remarks.most_members == 1024
