@@ -143,16 +143,6 @@ class Swim:
         """Our own record, as told to others."""
         return self._own.record
 
-    @property
-    def awareness(self) -> int:
-        """Lifeguard's health score: 0 is well, more means that we have been slow."""
-        return self._detector.awareness.score
-
-    @property
-    def has_news(self) -> bool:
-        """Whether something is still to be told: after :meth:`leave`, reason to wait a little."""
-        return bool(self._broadcasts)
-
     def members(self) -> list[Member]:
         """Return every other node known, the dead and departed included."""
         return self._members.view()
@@ -181,13 +171,6 @@ class Swim:
         """Return where a node, ours included, lies in the space of round trips, if it is known."""
         return self._vivaldi.own if node == self.node_id else self._vivaldi.place_of(node)
 
-    def estimate_rtt(self, a: NodeId, b: NodeId) -> float | None:
-        """Return the estimated round trip between two nodes, in seconds; None when unknown."""
-        if a == b:
-            return 0.0
-        places = [self.place_of(node) for node in (a, b)]
-        return None if places[0] is None or places[1] is None else places[0].distance(places[1])
-
     # Commands
 
     def join(self, peer: NodeId, now: float) -> None:
@@ -209,7 +192,7 @@ class Swim:
     def leave(self, now: float, *, told: Sequence[NodeId] = ()) -> None:
         """Say goodbye, to those ``told`` reliably; nothing is probed any more.
 
-        Keep the core running while :attr:`has_news`, a second at most, so that the word spreads.
+        Keep the core running for a second, so that the word spreads.
         """
         if self.record.left:
             return

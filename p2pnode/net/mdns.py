@@ -144,11 +144,11 @@ class MdnsService:
                 service, problem = await trio.to_thread.run_sync(open_one)
             except (OSError, Error, RuntimeError) as error:
                 reason = str(error) or type(error).__name__
-                self._judge(f"mDNS is off: cannot use multicast: {reason}")
+                self._tell_problem(f"mDNS is off: cannot use multicast: {reason}")
                 with trio.move_on_after(RETRY_SECONDS):
                     await self._changed.wait()
                 continue
-            self._judge(problem)
+            self._tell_problem(problem)
             await self._follow(service)
 
     async def _follow(self, service: Zeroconf) -> None:
@@ -174,7 +174,7 @@ class MdnsService:
                 await trio.sleep(BATCH_SECONDS)
             await self._heard.wait()
 
-    def _judge(self, problem: str) -> None:
+    def _tell_problem(self, problem: str) -> None:
         if problem != self.problem:
             self.problem = problem
             logger.info(problem or "mDNS works")

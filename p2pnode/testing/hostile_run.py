@@ -212,7 +212,7 @@ class _HostileRun:
         swarm.call(asker, lambda node, now: node.cancel(generation, now))
         events = [event for _, name, event in swarm.answers[first:] if name == asker]
         shown = tuple(swarm.tokens(asker, generation))
-        answer = self._judged(asker, events, shown, expected, seconds, ended=ended)
+        answer = self._asked(asker, events, shown, expected, seconds, ended=ended)
         for member in self._members:
             member.answer_over()
         network.run(self._hostile.pause)
@@ -239,7 +239,7 @@ class _HostileRun:
 
         return ended
 
-    def _judged(
+    def _asked(
         self,
         asker: str,
         events: Sequence[GenerationEvent],

@@ -58,7 +58,7 @@ def explain_frame(data: bytes, *, opener: FrameOpener | None = None) -> list[Fie
     if isinstance(count, int) and 29 + 4 * count + 4 <= len(data):
         fields += _length_fields(data, count)
         fields += _body_fields(data, count, opener)
-        fields[2] = _with_flags_judged(fields, data, count, opener)
+        fields[2] = _with_flags_checked(fields, data, count, opener)
         fields.append(_crc_field(data))
     elif isinstance(count, int):
         fields[5] = replace(fields[5], problem=f"{count} slices do not fit in {len(data)} bytes")
@@ -74,7 +74,7 @@ def _header_fields(data: bytes) -> Iterator[Field]:
         if len(raw) < part.unit:
             yield Field(part.name, offset, len(raw), None, "the frame ends here")
             return
-        yield _judged(part.name, offset, part.unit, int.from_bytes(raw, "little"))
+        yield _checked(part.name, offset, part.unit, int.from_bytes(raw, "little"))
 
 
 def _length_fields(data: bytes, count: int) -> Iterator[Field]:
@@ -83,10 +83,10 @@ def _length_fields(data: bytes, count: int) -> Iterator[Field]:
         yield Field(f"slice_len[{index}]", offset, 4, _u32(data, offset))
     end = 24 + 4 * count
     yield Field("space_hash32", end, 4, f"0x{_u32(data, end):08x}")
-    yield _judged("modality", end + 4, 1, data[end + 4])
+    yield _checked("modality", end + 4, 1, data[end + 4])
 
 
-def _judged(name: str, offset: int, size: int, value: int) -> Field:
+def _checked(name: str, offset: int, size: int, value: int) -> Field:
     if name == "version":
         return Field(name, offset, size, value, "" if value == VERSION else "not 1")
     if name == "type":
@@ -184,7 +184,7 @@ def _slice_fields(body: bytes, lengths: list[int], prefix: str, base: int) -> It
         yield Field(f"{prefix}rest", base + at, len(body) - at, None, "bytes after the last slice")
 
 
-def _with_flags_judged(
+def _with_flags_checked(
     fields: list[Field], data: bytes, count: int, opener: FrameOpener | None
 ) -> Field:
     """Return the flags' field, with what only the rest of the frame shows to be wrong."""

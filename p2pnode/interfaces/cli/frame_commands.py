@@ -88,7 +88,7 @@ def decode(
     secret = _secret(key, salt)
     opener = FrameOpener(*secret) if secret is not None and _is_sealed(data) else None
     fields = explain_frame(data, opener=opener)
-    problem, meaning = _judged(data, opener)
+    problem, meaning = _checked(data, opener)
     if problem and form is None and data.isascii() and data[:1].isalnum():
         note("this looks like text, yet is not hex digits alone: it was read as a frame's bytes")
     if not as_json:
@@ -212,7 +212,7 @@ def _hex_of(option: str, text: str, size: int) -> bytes:
 # Output
 
 
-def _judged(data: bytes, opener: FrameOpener | None) -> tuple[str, Meaning | None]:
+def _checked(data: bytes, opener: FrameOpener | None) -> tuple[str, Meaning | None]:
     """Return what a reader refuses the frame for, or an empty string and what it says."""
     try:
         return "", frame_meaning(decode_frame_untrusted(data, opener=opener))
