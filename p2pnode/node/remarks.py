@@ -1,4 +1,4 @@
-"""How often members may make a node speak of their mistakes, in its log and to them.
+"""How often members may make a node speak of what is wrong with them, in its log and to them.
 
 A line in the log wakes the loop and pushes an older line out, an answer is sealed and sent. So
 each member has a small allowance for both, and all lines together have one too: as many members

@@ -86,7 +86,9 @@ class Wiring:
     def _on_refused(self, dropped: SendRefused, now: float) -> None:
         """What was said to a peer has a hole in it: whoever leans on the peer must do without."""
         parts = self._parts
-        parts.note(f"{parts.planner.name_of(dropped.peer)} cannot be sent to: {dropped.reason}")
+        if parts.remarks.may_be_made(dropped.peer, now):
+            name = parts.planner.name_of(dropped.peer)
+            parts.remarks.note(f"{name} cannot be sent to: {dropped.reason}", now)
         parts.inference.peer_lost(dropped.peer, f"cannot be sent to: {dropped.reason}", now)
 
     def _on_inference(self, event: InferenceEvent, now: float) -> None:

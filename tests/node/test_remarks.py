@@ -7,6 +7,7 @@ import pytest
 from p2pnode.node.config import RemarkConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import Noted
+from p2pnode.node.post import SendRefused
 from p2pnode.node.remarks import Remarks
 from p2pnode.testing.frames import node_id
 from p2pnode.testing.swarm import Swarm
@@ -59,6 +60,14 @@ def test_what_is_not_said_wakes_nobody() -> None:
     a.take_events()
     a._wiring._take_frame_untrusted(ANOTHER_SPACE, b.node_id, 100.0)
     assert not [event for event in a.events if isinstance(event, Noted)]
+
+
+def test_a_member_that_takes_nothing_is_said_to_a_few_times() -> None:
+    _, a, b = two()
+    said = len(a.log)
+    for number in range(200):
+        a._wiring._on_refused(SendRefused(b.node_id, "its queue is full"), 100.0 + number / 4)
+    assert 1 <= len(a.log) - said <= 10
 
 
 def test_many_members_together_leave_most_of_the_log_alone_too() -> None:
