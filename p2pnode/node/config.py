@@ -58,16 +58,16 @@ class HoldingsConfig:
     claim_lasts: float = 300.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.unheard_moves <= self.most_moves:
-            raise ConfigError("unheard_moves is at least 0 and at most most_moves")
-
-    def __post_init__(self) -> None:
         _require(
             "holdings",
             {
                 "settle and jitter are not negative": min(self.settle, self.jitter) >= 0,
                 "confirm and review are positive": min(self.confirm, self.review) > 0,
                 "max_layers is positive": self.max_layers is None or self.max_layers > 0,
+                "unheard_moves is at least 0 and at most most_moves": 0
+                <= self.unheard_moves
+                <= self.most_moves,
+                "claim_lasts is positive": self.claim_lasts > 0,
             },
         )
 

@@ -159,5 +159,5 @@ def test_a_member_that_sends_what_is_refused_fills_no_log() -> None:
     assert a.counters["error from a peer: another"] == 50
     assert a.inference.all_counters()["frame of another space"] == 50
     assert a.post.counters["frame dropped: peer of unknown address"] == 50
-    assert len(a.log) - before <= 4
+    assert len(a.log) - before <= 16  # what all together may say at one moment
     assert a.endpoint.is_connected(evil.node_id)

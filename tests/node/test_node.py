@@ -153,7 +153,7 @@ async def test_where_to_go_among_many_is_found_off_the_loop(
         monkeypatch.setattr(asked, "is_brief", False)
         monkeypatch.setattr(asked, "__call__", noted)
     told = settings(tmp_path / "one", model, range(0))
-    holdings = HoldingsConfig(settle=0.0, jitter=0.0, confirm=0.01)
+    holdings = HoldingsConfig(settle=0.0, jitter=0.0, confirm=0.5)
     node = Node(replace(told, config=replace(told.config, holdings=holdings)))
     async with running(node):
         await until_covered(node)
