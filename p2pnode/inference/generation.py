@@ -14,9 +14,6 @@ Invariant: a look at the chain (``_look``) lasts from its re-opening in place un
 answered, or one is lost: OPENING, and for no other reason.
 """
 
-from collections.abc import Set as AbstractSet
-from typing import TypeAlias
-
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.inference.activations import Batch
 from p2pnode.inference.cover import Covered
@@ -30,17 +27,12 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
-from p2pnode.inference.parts import Look, Parts
+from p2pnode.inference.parts import Legs, Look, Parts
 from p2pnode.inference.phase import Evidence, Phase
-from p2pnode.inference.questions import Answered
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
-from p2pnode.scheduler.standing import Standing
 from p2pnode.wire.vframe import Frame
-
-Legs: TypeAlias = AbstractSet[int]
-"""Some legs of the chain, by number."""
 
 
 class Generation(Parts):
@@ -153,17 +145,6 @@ class Generation(Parts):
         standings = self._faults.standings(now, last_resort=last_resort)
         self._patience.planning()
         self._ask(standings, frozenset(self._chain.lost), self._take_cover, now)
-
-    def _ask(
-        self,
-        standings: tuple[Standing, ...],
-        lost: frozenset[int],
-        answered: Answered,
-        now: float,
-    ) -> None:
-        asked = self._questions.ask(standings, lost, answered, now)
-        if asked is not None:
-            self._events.append(asked)
 
     def _take_cover(self, found: Covered | NoCover, now: float) -> None:
         if isinstance(found, NoCover):
@@ -352,13 +333,6 @@ class Generation(Parts):
 
     # Ending and mending
 
-    def _blame(
-        self, numbers: Legs, offence: Offence, evidence: str, now: float, *, share: float = 1.0
-    ) -> None:
-        runs = {leg.run.peer: leg.run for leg in self._chain.legs if leg.number in numbers}
-        for run in runs.values():
-            self._faults.blame(run, offence, evidence, now, share=share)
-
     def _lose(self, numbers: Legs, reason: str, now: float, *, is_hopeful: bool = False) -> None:
         """These legs are lost: mend the chain, while it is worth mending."""
         chain = self._chain
@@ -380,13 +354,6 @@ class Generation(Parts):
         else:
             self._find_cover(now)
 
-    def _credit(self, now: float) -> None:
-        """Tell of the good conduct of those who are still in the chain."""
-        chain, tokens = self._chain, len(self.tokens)
-        runs = tuple(leg.run for leg in chain.legs if leg.number not in chain.lost)
-        self._faults.served(runs, tokens - self._credited, now)
-        self._credited = tokens
-
     def _give_up(self, why: str, now: float) -> None:
         who = self._faults.summary or self._chain.whereabouts
         self._fail(f"given up: {why}" + (f": {who}" if who else ""), "p2pnode peers", now)
@@ -404,8 +371,3 @@ class Generation(Parts):
         self._chain.close()
         self._hand_over(self._events)
         self._events.append(event)
-
-    def _hand_over(self, events: list[InferenceEvent]) -> None:
-        """Put what the chain has to say behind ``events``."""
-        events += self._chain.outbox
-        self._chain.outbox.clear()

@@ -9,7 +9,6 @@ from collections import Counter
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import RemoteProtocolError
-from p2pnode.inference.activations import to_frames
 from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
@@ -63,12 +62,12 @@ class StageHost:
         self._looked_at = 0.0
         self._free_from = math.inf  # no stage may be freed before this
         self._turns = Turns(config.engine_ahead)
-        self._outflow = Outflow(config, queued)
-        self.held: dict[StageKey, None] = {}
         self.jobs: dict[int, StageKey | None] = {}
         self._next_job = 0
         self._events: list[InferenceEvent] = []
         self.counters: Counter[str] = Counter()
+        self._outflow = Outflow(config, queued, self.counters)
+        self.held = self._outflow.held
 
     # Commands
 
@@ -76,6 +75,7 @@ class StageHost:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
         self._admission.serve(model, layers, kv_total)
         self._space, self._width = model.space_hash32, model.d_model
+        self._outflow.space = self._space
         self._spoken_for = None
 
     def drain(self, reason: str) -> None:
@@ -114,7 +114,7 @@ class StageHost:
     def refill(self) -> None:
         """Send what there is room for by now."""
         for key in list(self.held):
-            self._send(self._stages[key])
+            self._outflow.send(self._stages[key], self._events)
 
     # Inputs
 
@@ -126,7 +126,7 @@ class StageHost:
             case Resume(session, epoch, leg, position):
                 stage = self._stages.get((source, session, leg))
                 if stage is not None and stage.order.epoch == epoch:
-                    self._resume(stage, position)
+                    self._outflow.resume(stage, position, self._events)
             case Close(session, epoch):
                 held = self._stages.of_session(source, session)
                 closed = [stage for stage in held if stage.order.epoch <= epoch]
@@ -301,12 +301,6 @@ class StageHost:
         lack = self._admission.lack(one.order, self._stages)
         self._refuse(one.order, one.requester, *lack)
 
-    def _resume(self, stage: Stage, position: int) -> None:
-        if stage.sending:
-            return  # once an epoch: each sends all that is kept, for a message of 150 bytes
-        self.counters["batch replayed"] += stage.resume(position)
-        self._send(stage)
-
     def _free(self, stage: Stage) -> None:
         self._stages.remove(stage)
         self._spoken_for = None
@@ -365,7 +359,7 @@ class StageHost:
         if result.coded:
             stage.codings |= self.coding.note(stage.order, result)
         stage.sent += result.batches
-        self._send(stage, is_new=True)
+        self._outflow.send(stage, self._events, is_new=True)
         if stage.queue:
             self._compute(stage)
 
@@ -379,30 +373,6 @@ class StageHost:
         self.counters["compute failed"] += 1
         self._say(stage.requester, self._failed(stage, culprit, reason))
         self._free(stage)
-
-    def _send(self, stage: Stage, *, is_new: bool = False) -> None:
-        """Send on what is ready, as far as the next has room for it.
-
-        ``is_new`` where the last of it was computed just now.
-        """
-        if not stage.sending:
-            return
-        edge = stage.order.downstream
-        while stage.cursor < len(stage.sent):
-            batch = stage.sent[stage.cursor]
-            if batch.start >= stage.send_from:
-                # A token's row may always leave once, when it is computed: the transport has its
-                # own bounds, and to ask would be 20 us of each hop. A replay costs its requester
-                # no computing, so it must ask.
-                is_token = is_new and batch.rows == 1 and stage.cursor + 1 == len(stage.sent)
-                if not is_token and not self._outflow.let_go(edge.peer, batch):
-                    self.counters["batch held back: its peer has not taken the last"] += 1
-                    self.held[stage.key] = None
-                    return
-                for frame in to_frames(batch, edge.stream, self._space):
-                    self._events.append(SendFrame(edge.peer, frame))
-            stage.cursor += 1
-        self.held.pop(stage.key, None)
 
     @staticmethod
     def _failed(stage: Stage, culprit: NodeId, reason: str) -> Failed:

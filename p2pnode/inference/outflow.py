@@ -5,12 +5,15 @@ that reads nothing, it would lie in this node's memory, and again for every peer
 batches leave while less than a window is unacknowledged at their peer, and at all peers together.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from p2pnode.inference.activations import Batch
+from p2pnode.inference.activations import Batch, to_frames
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.inference.stage import size_of
+from p2pnode.inference.events import InferenceEvent, SendFrame
+from p2pnode.inference.stage import Stage, size_of
+from p2pnode.inference.turns import StageKey
 from p2pnode.sansio import NodeId
 
 Queued: TypeAlias = Callable[[NodeId], int]
@@ -25,13 +28,51 @@ class Outflow:
 
     Attributes:
         handed: Bytes that were let go, by peer; if any, :meth:`taken` once they are with it.
+        held: Stages whose batches wait for room on the way to their peers.
+        space: Names the model in every frame.
     """
 
-    def __init__(self, config: InferenceConfig, queued: Queued | None) -> None:
+    def __init__(
+        self, config: InferenceConfig, queued: Queued | None, counters: Counter[str]
+    ) -> None:
         self._config = config
         self._queued: Queued = queued or (lambda _: 0)
-        self.handed: dict[NodeId, int] = {}
+        self._counters = counters
         self._filled: dict[NodeId, None] = {}
+        self.handed: dict[NodeId, int] = {}
+        self.held: dict[StageKey, None] = {}
+        self.space = 0
+
+    def send(self, stage: Stage, events: list[InferenceEvent], *, is_new: bool = False) -> None:
+        """Put behind ``events`` what is ready, as far as the next has room for it.
+
+        ``is_new`` where the last of it was computed just now.
+        """
+        if not stage.sending:
+            return
+        edge = stage.order.downstream
+        while stage.cursor < len(stage.sent):
+            batch = stage.sent[stage.cursor]
+            if batch.start >= stage.send_from:
+                # A token's row may always leave once, when it is computed: the transport has its
+                # own bounds, and to ask would be 20 us of each hop. A replay costs its requester
+                # no computing, so it must ask.
+                is_token = is_new and batch.rows == 1 and stage.cursor + 1 == len(stage.sent)
+                if not is_token and not self.let_go(edge.peer, batch):
+                    self._counters["batch held back: its peer has not taken the last"] += 1
+                    self.held[stage.key] = None
+                    return
+                frames = to_frames(batch, edge.stream, self.space)
+                events += [SendFrame(edge.peer, frame) for frame in frames]
+            stage.cursor += 1
+        self.held.pop(stage.key, None)
+
+    def resume(self, stage: Stage, position: int, events: list[InferenceEvent]) -> None:
+        """Send, once an epoch, all of what is kept from ``position`` on."""
+        if stage.sending:
+            return  # once an epoch: each sends all that is kept, for a message of 150 bytes
+        self._counters["batch replayed"] += stage.resume(position)
+        self.send(stage, events)
 
     def taken(self) -> None:
         """What was let go is with the transport now."""

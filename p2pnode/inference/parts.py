@@ -1,6 +1,8 @@
 """What an answer is made of, and what faces see of it."""
 
 from collections import Counter
+from collections.abc import Set as AbstractSet
+from typing import TypeAlias
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import LocalProtocolError
@@ -12,11 +14,16 @@ from p2pnode.inference.faults import Faults
 from p2pnode.inference.pace import Pace
 from p2pnode.inference.patience import Patience
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
-from p2pnode.inference.questions import Questions
+from p2pnode.inference.questions import Answered, Questions
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.session import Session
 from p2pnode.sansio import NodeId, Rng
+from p2pnode.scheduler.offences import Offence
+from p2pnode.scheduler.standing import Standing
 from p2pnode.values import value
+
+Legs: TypeAlias = AbstractSet[int]
+"""Some legs of the chain, by number."""
 
 
 @value
@@ -82,6 +89,36 @@ class Parts:
         if following is None:
             raise LocalProtocolError(f"{evidence.name} makes no sense while {self.phase.name}")
         self.phase = following
+
+    def _ask(
+        self,
+        standings: tuple[Standing, ...],
+        lost: frozenset[int],
+        answered: Answered,
+        now: float,
+    ) -> None:
+        asked = self._questions.ask(standings, lost, answered, now)
+        if asked is not None:
+            self._events.append(asked)
+
+    def _blame(
+        self, numbers: Legs, offence: Offence, evidence: str, now: float, *, share: float = 1.0
+    ) -> None:
+        runs = {leg.run.peer: leg.run for leg in self._chain.legs if leg.number in numbers}
+        for run in runs.values():
+            self._faults.blame(run, offence, evidence, now, share=share)
+
+    def _credit(self, now: float) -> None:
+        """Tell of the good conduct of those who are still in the chain."""
+        chain, tokens = self._chain, len(self.tokens)
+        runs = tuple(leg.run for leg in chain.legs if leg.number not in chain.lost)
+        self._faults.served(runs, tokens - self._credited, now)
+        self._credited = tokens
+
+    def _hand_over(self, events: list[InferenceEvent]) -> None:
+        """Put what the chain has to say behind ``events``."""
+        events += self._chain.outbox
+        self._chain.outbox.clear()
 
     # What faces show
 
