@@ -124,14 +124,14 @@ class Inference:
         self._forget_old()
         return number
 
-    def cancel(self, generation: int) -> None:
+    def cancel(self, generation: int, now: float) -> None:
         """End an answer; harmless when it has ended."""
         if generation in self._generations:
-            self._generations[generation].cancel()
+            self._generations[generation].cancel(now)
 
-    def cancel_all(self) -> None:
+    def cancel_all(self, now: float) -> None:
         for generation in self._generations.values():
-            generation.cancel()
+            generation.cancel(now)
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         self._host.compute_finished(job, result, now)

@@ -40,11 +40,10 @@ class Generation(Parts):
 
     # Commands
 
-    def cancel(self) -> None:
+    def cancel(self, now: float) -> None:
         """End the answer and free every stage's memory."""
         if self.phase is not Phase.ENDED:
-            lately = self.last_token_at or self.began
-            self._end(GenerationFinished(self.number, "cancelled"), "cancelled", lately)
+            self._end(GenerationFinished(self.number, "cancelled"), "cancelled", now)
 
     def peer_lost(
         self, peer: NodeId, reason: str, now: float, offence: Offence, *, share: float

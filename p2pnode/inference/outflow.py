@@ -28,7 +28,8 @@ class Outflow:
 
     Attributes:
         handed: Bytes that were let go, by peer; if any, :meth:`taken` once they are with it.
-        held: Stages whose batches wait for room on the way to their peers.
+        held: Stages whose batches wait for room on the way to their peers, and where in what they
+            sent the first of those is.
         space: Names the model in every frame.
     """
 
@@ -40,7 +41,7 @@ class Outflow:
         self._counters = counters
         self._filled: dict[NodeId, None] = {}
         self.handed: dict[NodeId, int] = {}
-        self.held: dict[StageKey, None] = {}
+        self.held: dict[StageKey, int] = {}
         self.space = 0
 
     def send(self, stage: Stage, events: list[InferenceEvent], *, is_new: bool = False) -> None:
@@ -59,8 +60,9 @@ class Outflow:
                 # no computing, so it must ask.
                 is_token = is_new and batch.rows == 1 and stage.cursor + 1 == len(stage.sent)
                 if not is_token and not self.let_go(edge.peer, batch):
-                    self._counters["batch held back: its peer has not taken the last"] += 1
-                    self.held[stage.key] = None
+                    if self.held.get(stage.key) != stage.cursor:  # each once, however often asked
+                        self._counters["batch held back: its peer has not taken the last"] += 1
+                        self.held[stage.key] = stage.cursor
                     return
                 frames = to_frames(batch, edge.stream, self.space)
                 events += [SendFrame(edge.peer, frame) for frame in frames]

@@ -160,7 +160,7 @@ class NodeCore(NodeParts):
         self._settle(now)
 
     def cancel(self, generation: int, now: float) -> None:
-        self.inference.cancel(generation)
+        self.inference.cancel(generation, now)
         self._settle(now)
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
@@ -204,7 +204,7 @@ class NodeCore(NodeParts):
             self.life.deadline = min(deadline, self.life.deadline or deadline)
         elif not self.leaving:
             self.life.move(Evidence.LEAVE_ASKED, deadline=deadline)
-            self.inference.cancel_all()
+            self.inference.cancel_all(now)
             self.inference.drain(_LEAVING)
             self.serving.announce(now)
         self._settle(now)

@@ -167,7 +167,7 @@ def test_a_cancelled_answer_frees_every_peer() -> None:
     number = network.generate(A, request(max_tokens=400))
     network.run(seconds=0.2)
     assert network.tokens(A, number)
-    network.cores[A].cancel(number)
+    network.cores[A].cancel(number, network.now)
     network._collect(A)
     network.run(seconds=1)
     assert all(not core.stages() for core in network.cores.values())

@@ -52,6 +52,7 @@ class Book(BriefDistrust):
         super().__init__(5.0)
         self.noted: list[tuple[NodeId, Offence, str, float]] = []
         self.good: dict[NodeId, int] = {}
+        self.good_at = 0.0
         self.speeds: dict[NodeId, float] = {}
         self.proven: frozenset[NodeId] = frozenset()
 
@@ -66,6 +67,7 @@ class Book(BriefDistrust):
 
     def served(self, peer: NodeId, tokens: int, now: float) -> None:
         self.good[peer] = self.good.get(peer, 0) + tokens
+        self.good_at = now
 
     def observed(self, peer: NodeId, layer_us: float, now: float) -> None:
         self.speeds[peer] = layer_us
@@ -293,6 +295,16 @@ def test_good_conduct_is_told() -> None:
     story = Story()
     story.ask()
     assert story.book.good == {EVIL: TOKENS, C: TOKENS}
+
+
+def test_good_conduct_is_told_of_the_moment_of_a_cancellation() -> None:
+    story = Story()
+    network = story.network
+    story.number = network.generate(A, GenerationRequest(PROMPT, 400, Sampling(), frozenset()))
+    network.run(0.2)
+    network.cores[A].cancel(story.number, network.now + 5.0)
+    assert story.tokens
+    assert story.book.good_at == network.now + 5.0
 
 
 # Word against word

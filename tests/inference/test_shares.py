@@ -455,6 +455,15 @@ def test_a_replay_goes_as_far_as_its_peer_has_room_and_on_when_it_has_more() -> 
     assert not host.core.held
 
 
+def test_a_batch_that_is_held_back_is_counted_once_however_often_it_is_tried() -> None:
+    host = replaying(mutes=1)
+    before = host.core.all_counters()["batch held back: its peer has not taken the last"]
+    assert host.core.held
+    for _ in range(10):
+        host.core.refill()
+    assert host.core.all_counters()["batch held back: its peer has not taken the last"] == before
+
+
 def test_peers_that_take_nothing_cost_a_window_each_and_the_total_together() -> None:
     host = replaying(mutes=40)
     assert max(host.under_way.values()) <= 1000 + 192
