@@ -5,6 +5,7 @@ moment, shorter than its requester does, and is counted: a session may end, or o
 requester holds beyond its share.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -41,7 +42,8 @@ class Admission:
     """What a node offers, and the orders that wait for it.
 
     Invariant: whatever is in ``waiting`` could be served if there were room; there are at most
-    ``max_waiting``, an eighth of them of one requester, each for at most ``open_wait``.
+    ``max_waiting``, an eighth of them of one requester, each for at most ``open_wait``, the oldest
+    first.
     """
 
     def __init__(self, config: InferenceConfig, node_id: NodeId, coding: StageCoding) -> None:
@@ -83,9 +85,13 @@ class Admission:
             )
         return None
 
-    def room(self, order: Open, requester: NodeId, stages: Iterable[Stage]) -> list[Stage] | None:
+    def shares(self, stages: Iterable[Stage]) -> Shares[Stage]:
+        """Return who has how much now; good until a session comes or goes."""
+        return Shares(stages, self._kv_total, self._config.max_sessions, self._node_id)
+
+    def room(self, order: Open, requester: NodeId, shares: Shares[Stage]) -> list[Stage] | None:
         """Return who must go for ``order`` to fit; None if it cannot be helped now."""
-        needed, shares = self._needed(order), self._shares(stages)
+        needed = self._needed(order)
         return [] if shares.lack(needed) is None else shares.give_way(requester, needed)
 
     def admit(self, order: Open, requester: NodeId, now: float) -> Stage:
@@ -103,6 +109,23 @@ class Admission:
             return False
         self.waiting.append(one)
         return True
+
+    @property
+    def due(self) -> float:
+        """When the time of the oldest order that waits is up; infinity where none waits."""
+        return self.waiting[0].since + self._config.open_wait if self.waiting else math.inf
+
+    def take_void(self) -> list[tuple[Waiting, Refusal, str]]:
+        """Return those that no room would help any more, each with why; they wait no longer."""
+        void: list[tuple[Waiting, Refusal, str]] = []
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            refusal = self.refusal(one.order)
+            if refusal is None:
+                self.waiting.append(one)
+            else:
+                void.append((one, *refusal))
+        return void
 
     def has_newer(self, requester: NodeId, order: Open) -> bool:
         """Whether an order for the same leg waits that is of a later epoch than ``order``."""
@@ -123,16 +146,9 @@ class Admission:
             one for one in self.waiting if not one.is_of(requester, order.session, order.epoch, leg)
         ]
 
-    def lack(self, order: Open, stages: Iterable[Stage]) -> tuple[Refusal, str]:
+    def lack(self, order: Open, shares: Shares[Stage]) -> tuple[Refusal, str]:
         """Return why there is no room."""
-        return self._shares(stages).lack(self._needed(order)) or (Refusal.SHARE, "others wait too")
-
-    def spoken_for(self, stages: Iterable[Stage]) -> int:
-        """Return the KV bytes that one more requester could not have, if it asked."""
-        return self._shares(stages).spoken_for
-
-    def _shares(self, stages: Iterable[Stage]) -> Shares[Stage]:
-        return Shares(stages, self._kv_total, self._config.max_sessions, self._node_id)
+        return shares.lack(self._needed(order)) or (Refusal.SHARE, "others wait too")
 
     def _needed(self, order: Open) -> int:
         if self.model is None:

@@ -24,6 +24,7 @@ from p2pnode.inference.messages import (
     Resume,
 )
 from p2pnode.inference.outflow import Outflow, Queued
+from p2pnode.inference.shares import Shares
 from p2pnode.inference.stage import Stage, size_of
 from p2pnode.inference.stage_coding import StageCoding
 from p2pnode.inference.table import StageTable
@@ -60,6 +61,7 @@ class StageHost:
         self._space = self._width = 0
         self._spoken_for: int | None = None
         self._looked_at = 0.0
+        self._has_changed = False  # since what waits was looked at
         self._free_from = math.inf  # no stage may be freed before this
         self._turns = Turns(config.engine_ahead)
         self.jobs: dict[int, StageKey | None] = {}
@@ -76,11 +78,13 @@ class StageHost:
         self._admission.serve(model, layers, kv_total)
         self._space, self._width = model.space_hash32, model.d_model
         self._outflow.space = self._space
-        self._spoken_for = None
+        self._change()
+        self._refuse_void()
 
     def drain(self, reason: str) -> None:
-        """Admit no further session."""
+        """Admit no further session, nor any that waits for room."""
         self._admission.drain(reason)
+        self._refuse_void()
 
     def give_up(self, reason: str) -> None:
         """End every session; each requester is told why, so that it repairs at once."""
@@ -107,7 +111,7 @@ class StageHost:
     def peer_gone(self, peer: NodeId) -> None:
         """Free whatever ``peer`` had asked for."""
         self._admission.forget(peer)
-        for stage in [stage for stage in self._stages if stage.requester == peer]:
+        for stage in [one for one in self._stages if one.requester == peer]:
             self.counters["session freed: its requester is gone"] += 1
             self._free(stage)
 
@@ -128,12 +132,11 @@ class StageHost:
                 if stage is not None and stage.order.epoch == epoch:
                     self._outflow.resume(stage, position, self._events)
             case Close(session, epoch):
-                held = self._stages.of_session(source, session)
-                closed = [stage for stage in held if stage.order.epoch <= epoch]
-                for stage in closed:
-                    self._free(stage)
+                for stage in self._stages.of_session(source, session):
+                    if stage.order.epoch <= epoch:
+                        self._free(stage)
                 self._admission.forget(source, message)
-                if closed:  # else nobody has more room: 64 that wait are 3 ms to look at
+                if self._has_changed:
                     self._admit_waiting(now)
             case _:
                 self.counters["control message for nobody here"] += 1
@@ -167,6 +170,7 @@ class StageHost:
         return True
 
     def handle_timeout(self, now: float) -> None:
+        self._looked_at = now
         for stage in [one for one in self._stages if now >= one.free_at(self._config)]:
             if stage.is_used:
                 self.counters["session freed: idle"] += 1
@@ -175,7 +179,8 @@ class StageHost:
                 self._refuse(stage.order, stage.requester, Refusal.UNUSED, "nobody ever used it")
             self._free(stage)
         self.refill()
-        self._admit_waiting(now)
+        if self._has_changed or now >= self._admission.due:
+            self._admit_waiting(now)
         moments = (stage.free_at(self._config) for stage in self._stages)
         self._free_from = min(moments, default=math.inf)
 
@@ -187,7 +192,10 @@ class StageHost:
         What a stage waits for only moves further off, and is found out when the time has come.
         """
         moment = self._free_from
-        if self._admission.waiting or self.held:
+        waiting = self._admission.waiting
+        if waiting:
+            moment = min(moment, self._admission.due)
+        if self.held or (waiting and self._has_changed):
             moment = min(moment, self._looked_at + _LOOK)
         return None if moment == math.inf else moment
 
@@ -211,7 +219,7 @@ class StageHost:
         Asked with every datagram, so reckoned only when a session came or went.
         """
         if self._spoken_for is None:
-            self._spoken_for = self._admission.spoken_for(self._stages)
+            self._spoken_for = self._admission.shares(self._stages).spoken_for
         return self._spoken_for
 
     # Admission
@@ -240,8 +248,10 @@ class StageHost:
         refusal = self._admission.refusal(order)
         if refusal is not None:
             self._refuse(order, requester, *refusal)
-        elif not self._enter(order, requester, now):
-            self._wait(Waiting(order, requester, now))
+            return
+        shares = self._admission.shares(self._stages)
+        if not self._enter(order, requester, shares, now):
+            self._wait(Waiting(order, requester, now), shares)
 
     def _ready(self, stage: Stage, order: Open, now: float) -> None:
         self.held.pop(stage.key, None)
@@ -256,9 +266,9 @@ class StageHost:
         self.counters[f"session refused: {code}"] += 1
         self._say(requester, Refused(order.session, order.epoch, order.leg, code, reason))
 
-    def _enter(self, order: Open, requester: NodeId, now: float) -> bool:
+    def _enter(self, order: Open, requester: NodeId, shares: Shares[Stage], now: float) -> bool:
         """Admit a session if it fits, now that those beyond their share have given way."""
-        going = self._admission.room(order, requester, self._stages)
+        going = self._admission.room(order, requester, shares)
         if going is None:
             return False
         for stage in going:
@@ -267,43 +277,53 @@ class StageHost:
             self._free(stage)
         stage = self._admission.admit(order, requester, now)
         self._stages.add(stage)
-        self._spoken_for = None
+        self._change()
         self._ready(stage, order, now)
         self._free_from = min(self._free_from, stage.free_at(self._config))
         return True
 
-    def _wait(self, one: Waiting) -> None:
+    def _wait(self, one: Waiting, shares: Shares[Stage]) -> None:
         """Keep an order for which there is no room, for a while and as many as there may be."""
-        is_first = not self._admission.waiting and not self.held
+        if not self._admission.waiting:
+            self._has_changed = False  # it was just looked at
         if not self._admission.wait(one):
-            self._refuse_waiting(one)
+            self._refuse(one.order, one.requester, *self._admission.lack(one.order, shares))
             return
         self.counters["order waits for room"] += 1
-        if is_first:
-            self._looked_at = one.since
 
     def _admit_waiting(self, now: float) -> None:
-        self._looked_at = now
-        waiting, self._admission.waiting = self._admission.waiting, []
+        """Look for room again: sessions came or went since, or the time of some order is up."""
+        self._has_changed = False
+        self._refuse_void()
+        admission = self._admission
+        waiting, admission.waiting = admission.waiting, []
+        shares: Shares[Stage] | None = None
         for one in waiting:
             if self._stages.precludes(one.order, one.requester):
                 self.counters["order that waited, and came to nothing"] += 1
-            elif (refusal := self._admission.refusal(one.order)) is not None:  # by now
-                self._refuse(one.order, one.requester, *refusal)
-            elif self._enter(one.order, one.requester, now):
+                continue
+            shares = admission.shares(self._stages) if shares is None else shares
+            if self._enter(one.order, one.requester, shares, now):
                 self.counters["order waited and was admitted"] += 1
-            elif now - one.since >= self._config.open_wait:
-                self._refuse_waiting(one)
+                shares = None
+            elif now >= one.since + self._config.open_wait:
+                self._refuse(one.order, one.requester, *admission.lack(one.order, shares))
             else:
-                self._admission.waiting.append(one)
+                admission.waiting.append(one)
 
-    def _refuse_waiting(self, one: Waiting) -> None:
-        lack = self._admission.lack(one.order, self._stages)
-        self._refuse(one.order, one.requester, *lack)
+    def _refuse_void(self) -> None:
+        """Refuse what waits and cannot be served any more, whatever room there is."""
+        for one, code, reason in self._admission.take_void():
+            self._refuse(one.order, one.requester, code, reason)
+
+    def _change(self) -> None:
+        """A session came or went, or the room for all of them is another."""
+        self._spoken_for = None
+        self._has_changed = True
 
     def _free(self, stage: Stage) -> None:
         self._stages.remove(stage)
-        self._spoken_for = None
+        self._change()
         self.held.pop(stage.key, None)
         self._turns.leave(stage.key)
         if stage.job is not None:

@@ -1,6 +1,6 @@
 """What one requester may have of a stage: everything alone, a share beside others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
@@ -13,6 +13,7 @@ from p2pnode.engine.base import Engine
 from p2pnode.engine.random_model import random_model
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.activations import to_frames, token_batch
+from p2pnode.inference.admission import Admission
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.core import Inference
@@ -241,6 +242,80 @@ def test_an_order_that_waits_in_vain_is_refused_before_its_requester_has_gone() 
     [refused] = host.heard(HOG, Refused)
     assert isinstance(refused, Refused)
     assert refused.code == "sessions"
+
+
+def test_a_node_that_drains_refuses_what_waits_and_admits_nothing_it_made_room_for() -> None:
+    host = Host(sessions=2)
+    for session in range(3):
+        host.open(HOG, session)
+    host.core.drain("leaving")
+    host.take()
+    [refused] = host.heard(HOG, Refused)
+    assert isinstance(refused, Refused)
+    assert (refused.session, refused.code) == (2, "draining")
+    host.core.give_up("leaving")
+    host.wait(3)
+    assert not host.core.stages()
+
+
+def test_an_order_for_layers_that_are_no_longer_held_is_refused_while_it_waits() -> None:
+    host = Host(sessions=1)
+    host.open(HOG, 0)
+    host.open(HOG, 1)
+    host.core.serve(range(1, 2), 1 << 20)
+    host.take()
+    [refused] = host.heard(HOG, Refused)
+    assert isinstance(refused, Refused)
+    assert (refused.session, refused.code) == (1, "layers")
+    host.tell(HOG, Close(0, 0))
+    assert not host.core.stages()
+
+
+def test_whether_an_order_can_be_served_is_asked_again_when_its_turn_comes() -> None:
+    host = Host(sessions=1)
+    host.open(HOG, 0)
+    host.open(HOG, 1)
+    host.core._host._admission.drain("a moment ago")  # and nobody looked at what waits
+    host.tell(HOG, Close(0, 0))
+    assert not host.core.stages()
+    assert host.core.all_counters()["session refused: draining"] == 1
+
+
+def test_while_nothing_changes_nobody_looks_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(sessions=8, max_waiting=64)
+    for session in range(4):
+        host.open(HOG, session)
+        host.open(OTHER, 10 + session)
+    made: list[Shares[Stage]] = []
+    shares = Admission.shares
+
+    def count(admission: Admission, stages: Iterable[Stage]) -> Shares[Stage]:
+        made.append(shares(admission, stages))
+        return made[-1]
+
+    monkeypatch.setattr(Admission, "shares", count)
+    for session in range(20, 24):
+        host.open(HOG, session)
+        host.open(OTHER, 10 + session)
+    assert len(made) == 8
+    host.wait(1.4)
+    assert len(made) == 8
+    host.core.peer_gone(THIRD)
+    host.wait(0.05)
+    assert len(made) == 8
+    host.wait(0.1)  # all are refused in one look
+    assert len(made) == 9
+    assert host.core.all_counters()["session refused: sessions"] == 8
+
+
+def test_a_session_that_ended_by_itself_makes_room_within_a_moment() -> None:
+    host = Host(sessions=1)
+    host.open(OTHER, 0)
+    host.open(HOG, 1)
+    host.wait(1.0)
+    host.core.peer_gone(OTHER)
+    host.wait(0.05)
+    assert host.held(HOG) == 1
 
 
 def test_a_closed_or_departed_requester_waits_for_nothing() -> None:
