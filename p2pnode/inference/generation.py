@@ -53,12 +53,8 @@ class Generation(Parts):
         if not lost or self.phase is Phase.ENDED:
             return False
         self._blame(lost, offence, reason, now, share=share)
-        if self.phase is Phase.PLANNING:
-            self._chain.lost |= lost
-            self._find_cover(now)
-        else:
-            # If nobody else can, one that was lost but once is asked again at once.
-            self._lose(lost, reason, now, is_hopeful=self._faults.times[peer] == 1)
+        # If nobody else can, one that was lost but once is asked again at once.
+        self._lose(lost, reason, now, is_hopeful=self._faults.times[peer] == 1)
         return True
 
     def peer_back(self, now: float) -> None:

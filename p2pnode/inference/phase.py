@@ -25,6 +25,7 @@ class Evidence(Enum):
 # The whole phase machine. A pair that is not here is a mistake of ours, and refused loudly.
 TRANSITIONS = {
     (Phase.PLANNING, Evidence.COVERED): Phase.OPENING,
+    (Phase.PLANNING, Evidence.LOST): Phase.PLANNING,  # one more, while others are replaced
     (Phase.OPENING, Evidence.ALL_OPENED): Phase.RUNNING,
     (Phase.OPENING, Evidence.LOST): Phase.PLANNING,
     (Phase.RUNNING, Evidence.LOST): Phase.PLANNING,

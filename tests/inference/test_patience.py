@@ -373,6 +373,25 @@ def test_an_accusation_of_nobody_near_is_passed_over() -> None:
     assert not story.book.noted
 
 
+def test_a_leg_lost_while_another_is_replaced_is_told_closed_and_counted() -> None:
+    story = Story()
+    network = story.network
+    number = network.generate(A, GenerationRequest(PROMPT, TOKENS, Sampling(), frozenset()))
+    network.run(0.05)
+    generation = network.cores[A].generations()[0]
+    del network.roster.holders[B], network.roster.holders[EVIL]
+    for peer in (EVIL, C):  # suspected, and living
+        network.cores[A].peer_lost(peer, "suspected", network.now)
+        network._collect(A)
+        network.run(0.1)
+        assert not network.cores[peer].stages()
+    assert [event.peers for event in story.all_of(ChainBroken)] == [(EVIL,), (C,)]
+    assert generation._faults.repairs == 2
+    network.roster.holders[B] = range(2, 4)
+    network.run(10)
+    assert network.tokens(A, number) == right()
+
+
 # Promises of speed
 
 
