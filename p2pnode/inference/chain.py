@@ -47,6 +47,7 @@ class Chain:
         self.reached: dict[int, int] = {}
         self.computed: dict[int, int] = {}
         self._proved = 0
+        self._known: frozenset[int] = frozenset()
         self.answer_edge: Edge | None = None
         self.is_fed = False
         self.plan: ChainPlan | None = None
@@ -128,6 +129,11 @@ class Chain:
         return any(not self.computed.get(leg.number, 0) for leg in self.legs)
 
     @property
+    def has_new(self) -> bool:
+        """Whether some leg is about to run for the first time."""
+        return any(leg.number not in self._known for leg in self.legs)
+
+    @property
     def whereabouts(self) -> str:
         """How far each leg has shown to be, for people."""
         end = self._session.end
@@ -154,6 +160,7 @@ class Chain:
             for leg, position in zip(self.legs, [*reached[1:], session.wanted], strict=True):
                 self._say(leg.run.peer, Resume(session.key, self.epoch, leg.number, position))
         self.is_fed = True
+        self._known = frozenset(leg.number for leg in self.legs)
         self.feed(session.batches_from(reached[0]))
 
     def take_plan(self) -> ChainPlan | None:

@@ -113,8 +113,8 @@ class Generation(Parts):
     def handle_timeout(self, now: float) -> None:
         if not self._patience.is_due(now):
             return
-        if now >= self._patience.limit and self.phase is not Phase.ENDED:
-            self._give_up(f"nothing moved for {now - self._patience.moved_at:.0f} s", now)
+        if self.phase is not Phase.ENDED and (why := self._patience.overdue(now)):
+            self._give_up(why, now)
             return
         match self.phase:
             case Phase.PLANNING:
@@ -237,7 +237,7 @@ class Generation(Parts):
             if self._patience.is_stalled:
                 self._replace_laggard(now)
                 return
-        plan = chain.take_plan()
+        plan, is_new = chain.take_plan(), chain.has_new
         chain.resume()
         self._hand_over(self._events)
         if plan is not None:
@@ -247,10 +247,10 @@ class Generation(Parts):
             runs = tuple(leg.run for leg in chain.legs)
             self._events.append(ChainRepaired(self.number, chain.epoch, runs, seconds))
         self.reason = ""
-        if look is None:
+        if is_new:
             self._session.sent_at = now
             self._patience.fed(work, now)
-        elif look.is_for_slowness:
+        elif look is not None and look.is_for_slowness:
             self._seek_better(now)
 
     def _accept(self, batch: Batch, now: float) -> None:

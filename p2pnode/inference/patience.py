@@ -40,6 +40,7 @@ class Patience:
         self._grace = config.give_up
         self.moved_at = now
         self._finish_by: float | None = None
+        self._work = 0.0
         self._due = now
         self.deadline: float | None = now
         self.cover_by = now + wait
@@ -52,8 +53,21 @@ class Patience:
 
     @property
     def limit(self) -> float:
-        stuck = self.moved_at + max(self._grace, self._wait)
+        stuck = self._stuck_at
         return stuck if self._finish_by is None else min(stuck, self._finish_by)
+
+    @property
+    def _stuck_at(self) -> float:
+        return self.moved_at + max(self._grace, self._wait)
+
+    def overdue(self, now: float) -> str:
+        """Return which limit was reached, for people; empty before :attr:`limit`."""
+        if now < self.limit:
+            return ""
+        if now >= self._stuck_at:
+            return f"nothing moved for {now - self.moved_at:.0f} s"
+        took = now - self.fed_at
+        return f"what should take {self._work:.1f} s moved on, but was not done in {took:.0f} s"
 
     def is_due(self, now: float) -> bool:
         return self.deadline is not None and now >= self.deadline
@@ -89,9 +103,9 @@ class Patience:
     # Running
 
     def fed(self, work: float, now: float) -> None:
-        """A chain that was just made begins what should take ``work`` seconds."""
+        """A chain with a leg that is new begins what should take ``work`` seconds."""
         config = self._config
-        self.fed_at = now
+        self.fed_at, self._work = now, work
         self._grace = max(config.give_up, min(2 * work, _MOST_GRACE))
         self._finish_by = now + self._grace + config.replay_factor * work
         self.waits(work, now)

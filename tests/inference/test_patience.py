@@ -25,7 +25,14 @@ from p2pnode.inference.events import (
     SendFrame,
 )
 from p2pnode.inference.generation import Generation
-from p2pnode.inference.messages import Failed, Opened, from_body_untrusted, to_body
+from p2pnode.inference.messages import (
+    Failed,
+    Opened,
+    Refusal,
+    Refused,
+    from_body_untrusted,
+    to_body,
+)
 from p2pnode.inference.phase import Evidence
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import Computed, Forward, Work, WorkFailed, WorkResult
@@ -80,7 +87,11 @@ class Story:
     """A chain a, evil, c, with b to take over from evil; evil is asked first."""
 
     def __init__(
-        self, seed: int = 1, evil: range = range(2, 4), more: Mapping[str, range] | None = None
+        self,
+        seed: int = 1,
+        evil: range = range(2, 4),
+        more: Mapping[str, range] | None = None,
+        config: InferenceConfig | None = None,
     ) -> None:
         held = {A: range(2), EVIL: evil, B: range(2, 4), C: range(4, 6)}
         held |= {node_id(name): layers for name, layers in (more or {}).items()}
@@ -88,7 +99,7 @@ class Story:
             peer: random_model(5, n_layers=6, layers=layers) for peer, layers in held.items()
         }
         self.books: list[Book] = []
-        config = InferenceConfig(prefill_chunk=16)
+        config = config or InferenceConfig(prefill_chunk=16)
         self.network = FrameNetwork(seed, engines, config, trust=self._book)
         self.book = self.books[0]
         self.number = 0
@@ -289,6 +300,41 @@ def test_where_nothing_moves_an_answer_fails_in_time() -> None:
     assert story.ask() < MOST
     [failed] = story.all_of(GenerationFailed)
     assert "evil" in failed.reason
+
+
+def slow_prefill(seconds: float, promised_us: float) -> Story:
+    """Ask of a chain whose only middle takes so long for each of the prompt's 25 batches."""
+    story = Story(config=InferenceConfig(prefill_chunk=16, job_rows=16))
+    network = story.network
+    del network.roster.holders[B]
+    network.roster.costs = dict.fromkeys((A, EVIL, C), promised_us)
+    network.behaviours[EVIL] = slow(seconds)
+    request = GenerationRequest((3,) * 400, 1, Sampling(), frozenset())
+    story.number = network.generate(A, request)
+    return story
+
+
+def test_a_replay_that_moves_and_takes_too_long_is_not_said_to_stand_still() -> None:
+    story = slow_prefill(3.0, 100.0)
+    story.network.run(100)
+    [failed] = story.all_of(GenerationFailed)
+    assert "what should take 0.2 s moved on, but was not done in 52 s" in failed.reason
+    assert "nothing moved" not in failed.reason
+    assert not story.all_of(ChainBroken)
+
+
+def test_a_chain_with_a_new_leg_has_all_its_time_before_it() -> None:
+    """The last stage waited in vain for so long that it freed the session, and says so."""
+    story = slow_prefill(2.83, 833.0)  # 71 s; they promised 2
+    network = story.network
+    network.run(8.9)
+    generation, leg = story.generation, story.generation.legs[2]
+    unused = Refused(generation.session, generation.epoch, leg.number, Refusal.UNUSED, "in vain")
+    network.cores[A].receive_frame_untrusted(control_frame(unused, network.space), C, network.now)
+    network._collect(A)
+    network.run(100)
+    assert len(story.tokens) == 1
+    assert network.events[-1][0] > 70  # which is when the first chain would have been given up
 
 
 def test_good_conduct_is_told() -> None:
