@@ -14,7 +14,7 @@ from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.memory import stage_bytes
 from p2pnode.inference.messages import Close, Open, Refusal
-from p2pnode.inference.shares import Shares
+from p2pnode.inference.shares import STRANGERS, IsProven, Parties, Shares, everybody
 from p2pnode.inference.stage import Stage, admitted
 from p2pnode.inference.stage_coding import StageCoding
 from p2pnode.sansio import NodeId
@@ -43,11 +43,18 @@ class Admission:
 
     Invariant: whatever is in ``waiting`` could be served if there were room; there are at most
     ``max_waiting``, an eighth of them of one requester, each for at most ``open_wait``, the oldest
-    first.
+    first. While somebody proven asks, all that are not count as one requester.
     """
 
-    def __init__(self, config: InferenceConfig, node_id: NodeId, coding: StageCoding) -> None:
+    def __init__(
+        self,
+        config: InferenceConfig,
+        node_id: NodeId,
+        coding: StageCoding,
+        is_proven: IsProven = everybody,
+    ) -> None:
         self._config = config
+        self._is_proven = is_proven
         self._node_id = node_id
         self._coding = coding
         self._layers = range(0)
@@ -87,7 +94,9 @@ class Admission:
 
     def shares(self, stages: Iterable[Stage]) -> Shares[Stage]:
         """Return who has how much now; good until a session comes or goes."""
-        return Shares(stages, self._kv_total, self._config.max_sessions, self._node_id)
+        return Shares(
+            stages, self._kv_total, self._config.max_sessions, self._node_id, self._is_proven
+        )
 
     def room(self, order: Open, requester: NodeId, shares: Shares[Stage]) -> list[Stage] | None:
         """Return who must go for ``order`` to fit; None if it cannot be helped now."""
@@ -101,14 +110,24 @@ class Admission:
         key = (requester, order.session, order.leg)
         return admitted(key, order, self.model, self._needed(order), now)
 
-    def wait(self, one: Waiting) -> bool:
-        """Let an order wait; False where too many do."""
-        most = self._config.max_waiting
-        mine = sum(other.requester == one.requester for other in self.waiting)
-        if len(self.waiting) >= most or mine >= max(1, most // 8):
-            return False
-        self.waiting.append(one)
-        return True
+    def wait(self, one: Waiting, stages: Iterable[Stage]) -> list[Waiting]:
+        """Let an order wait; return who waits no longer: where too many do, ``one`` itself.
+
+        A stranger's order gives way to that of somebody proven.
+        """
+        most, waiting = self._config.max_waiting, self.waiting
+        asking = (one.requester, *(other.requester for other in waiting))
+        parties = Parties((*asking, *(stage.requester for stage in stages)), self._is_proven)
+        party = parties.of(one.requester)
+        if sum(parties.of(other.requester) == party for other in waiting) >= max(1, most // 8):
+            return [one]
+        waiting.append(one)
+        if len(waiting) <= most:
+            return []
+        strangers = [other for other in waiting if parties.of(other.requester) == STRANGERS]
+        last = strangers[-1] if strangers else one
+        waiting.remove(last)
+        return [last]
 
     @property
     def due(self) -> float:

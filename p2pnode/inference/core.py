@@ -19,6 +19,7 @@ from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
 from p2pnode.inference.outflow import Queued
 from p2pnode.inference.phase import Phase
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
+from p2pnode.inference.shares import IsProven, everybody
 from p2pnode.inference.stage import Stage
 from p2pnode.inference.tensor_policy import EdgeKey, EdgeState, Links
 from p2pnode.inference.terms import fingerprint
@@ -51,11 +52,13 @@ class Inference:
         links: Links | None = None,
         trust: TrustBook | None = None,
         queued: Queued | None = None,
+        is_proven: IsProven = everybody,
     ) -> None:
         """``links`` knows the ways to peers.
 
         ``trust`` keeps what peers did to answers; without it, that is forgotten in seconds.
         ``queued`` says how much is under way to a peer; without it, nothing is held back.
+        ``is_proven`` says whether a peer did something for its name; without it, all did.
         """
         self._config = config
         self._node_id = node_id
@@ -68,7 +71,7 @@ class Inference:
         self._next_generation = 1
         self._events: list[InferenceEvent] = []
         self._calibration = 0
-        self._host = StageHost(config, node_id, links, queued)
+        self._host = StageHost(config, node_id, links, queued, is_proven)
         self.held = self._host.held
         self.jobs = self._host.jobs
         self.counters: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 What requesters may have of a node is shared out: sessions and memory (:mod:`.admission`), the
 engine (:mod:`.turns`), the way out (:mod:`.outflow`), and what waits to be computed.
+Requesters that are not proven share all of it but the engine and the way out as if they were one.
 """
 
 import math
@@ -16,7 +17,6 @@ from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
 from p2pnode.inference.messages import (
     Close,
     Control,
-    Failed,
     Open,
     Opened,
     Refusal,
@@ -24,7 +24,7 @@ from p2pnode.inference.messages import (
     Resume,
 )
 from p2pnode.inference.outflow import Outflow, Queued
-from p2pnode.inference.shares import Shares
+from p2pnode.inference.shares import IsProven, Shares, everybody
 from p2pnode.inference.stage import Stage, size_of
 from p2pnode.inference.stage_coding import StageCoding
 from p2pnode.inference.table import StageTable
@@ -52,12 +52,16 @@ class StageHost:
         node_id: NodeId,
         links: Links | None = None,
         queued: Queued | None = None,
+        is_proven: IsProven = everybody,
     ) -> None:
+        def is_known(peer: NodeId) -> bool:
+            return peer == node_id or is_proven(peer)
+
         self._config = config
         self._node_id = node_id
         self.coding = StageCoding(config.policy, links)
-        self._admission = Admission(config, node_id, self.coding)
-        self._stages = StageTable()
+        self._admission = Admission(config, node_id, self.coding, is_known)
+        self._stages = StageTable(is_known)
         self._space = self._width = 0
         self._spoken_for: int | None = None
         self._looked_at = 0.0
@@ -90,7 +94,7 @@ class StageHost:
         """End every session; each requester is told why, so that it repairs at once."""
         for stage in list(self._stages):
             self.counters["session ended by us: " + reason] += 1
-            self._say(stage.requester, self._failed(stage, self._node_id, reason))
+            self._say(stage.requester, stage.failed(self._node_id, reason))
             self._free(stage)
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
@@ -106,7 +110,7 @@ class StageHost:
         """Tell the requesters whose next stage is ``peer``: nobody else can see it."""
         for stage in self._stages:
             if stage.order.downstream.peer == peer != stage.requester:
-                self._say(stage.requester, self._failed(stage, peer, reason))
+                self._say(stage.requester, stage.failed(peer, reason))
 
     def peer_gone(self, peer: NodeId) -> None:
         """Free whatever ``peer`` had asked for."""
@@ -286,10 +290,10 @@ class StageHost:
         """Keep an order for which there is no room, for a while and as many as there may be."""
         if not self._admission.waiting:
             self._has_changed = False  # it was just looked at
-        if not self._admission.wait(one):
-            self._refuse(one.order, one.requester, *self._admission.lack(one.order, shares))
-            return
-        self.counters["order waits for room"] += 1
+        gone = self._admission.wait(one, self._stages)
+        self.counters["order waits for room"] += one not in gone
+        for other in gone:
+            self._refuse(other.order, other.requester, *self._admission.lack(other.order, shares))
 
     def _admit_waiting(self, now: float) -> None:
         """Look for room again: sessions came or went since, or the time of some order is up."""
@@ -391,13 +395,8 @@ class StageHost:
 
     def _give_up(self, stage: Stage, reason: str, culprit: NodeId) -> None:
         self.counters["compute failed"] += 1
-        self._say(stage.requester, self._failed(stage, culprit, reason))
+        self._say(stage.requester, stage.failed(culprit, reason))
         self._free(stage)
-
-    @staticmethod
-    def _failed(stage: Stage, culprit: NodeId, reason: str) -> Failed:
-        order = stage.order
-        return Failed(order.session, order.epoch, order.leg, culprit, reason)
 
     def _say(self, peer: NodeId, message: Control) -> None:
         self._events.append(SendFrame(peer, control_frame(message, self._space)))

@@ -4,14 +4,42 @@ Pure arithmetic over the sessions at hand. A share only bites while somebody wit
 then those who hold more than theirs give way, what they never used first, and then the newest.
 The node itself has its share even where so many ask that each holds but one session: keys are free,
 and a stage that its own node cannot use is of no use to it.
+
+For the same reason requesters that are not proven count together as one, the *strangers*, whenever
+somebody proven asks as well. Among themselves they share what is left to them in the same way.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from p2pnode.inference.messages import Refusal
 from p2pnode.sansio import NodeId
+
+IsProven: TypeAlias = Callable[[NodeId], bool]
+"""Whether a peer did something for its name; the node itself always did."""
+
+STRANGERS: Final = NodeId(b"")
+"""Stands for all requesters that are not proven, where they count as one."""
+
+
+def everybody(peer: NodeId) -> bool:
+    """Take all for proven: where nobody can tell, each counts for itself."""
+    del peer
+    return True
+
+
+class Parties:
+    """Who of those that ask counts for itself."""
+
+    def __init__(self, requesters: Iterable[NodeId], is_proven: IsProven) -> None:
+        asking = set(requesters)
+        strangers = {peer for peer in asking if not is_proven(peer)}
+        self.strangers = strangers if len(strangers) < len(asking) else set[NodeId]()
+
+    def of(self, requester: NodeId) -> NodeId:
+        """Return whom ``requester`` counts as: itself, or the strangers."""
+        return STRANGERS if requester in self.strangers else requester
 
 
 class Holding(Protocol):
@@ -39,23 +67,21 @@ class Shares(Generic[HoldingT]):
         kv_total: int,
         most_sessions: int,
         ours: NodeId | None = None,
+        is_proven: IsProven = everybody,
     ) -> None:
         """``ours`` is the node itself."""
         self._ours = ours
+        self._is_proven = is_proven
         self._held = list(held)
         self._kv_total = kv_total
         self._most = most_sessions
-        self._kv: Counter[NodeId] = Counter()
-        self._count: Counter[NodeId] = Counter()
-        for one in self._held:
-            self._kv[one.requester] += one.kv_bytes
-            self._count[one.requester] += 1
+        self._kv = sum(one.kv_bytes for one in self._held)
 
     def lack(self, needed: int) -> tuple[Refusal, str] | None:
         """Return what there is too little of for one more session, as a code and a reason."""
         if len(self._held) >= self._most:
             return Refusal.SESSIONS, f"{len(self._held)} sessions are all this node serves at once"
-        free = self._kv_total - self._kv.total()
+        free = self._kv_total - self._kv
         if needed > free:
             asked, left = needed >> 10, max(free, 0) >> 10
             return Refusal.MEMORY, f"{asked} KiB of KV memory asked, {left} free"
@@ -69,37 +95,68 @@ class Shares(Generic[HoldingT]):
         that hold more than it asks, or two that are each larger than a share would end each other
         for ever.
         """
-        requesters = {*self._count, asker}
-        share_kv = self._kv_total / len(requesters)
-        share_count = max(1, self._most // len(requesters))
-        if self._count[asker] and (
-            self._kv[asker] + needed > share_kv or self._count[asker] + 1 > share_count
-        ):
+        parties = Parties((asker, *(one.requester for one in self._held)), self._is_proven)
+        going = self._among(parties, asker, needed)
+        if going is None and asker in parties.strangers:
+            return self._of_strangers(parties).give_way(asker, needed)
+        return going
+
+    @property
+    def spoken_for(self) -> int:
+        """KV bytes that one more, proven requester could not have: of each what is its share."""
+        held, _ = self._by(lambda one: one if self._is_proven(one) else STRANGERS)
+        share = self._kv_total // (len(held) + 1)
+        return sum(min(kv, share) for kv in held.values())
+
+    def _among(self, parties: Parties, asker: NodeId, needed: int) -> list[HoldingT] | None:
+        """Return who gives way to the party of ``asker``."""
+        party = parties.of(asker)
+        kv, count = self._by(parties.of)
+        share_kv = self._kv_total / len({*count, party})
+        share_count = max(1, self._most // len({*count, party}))
+        if count[party] and (kv[party] + needed > share_kv or count[party] + 1 > share_count):
             return None
         share_kv = max(share_kv, needed)
-        kv, count = Counter(self._kv), Counter(self._count)
+        own_kv, own_count = self._by(lambda requester: requester)
         left = sorted(self._held, key=lambda one: (not one.is_used, one.admitted_at))
         going: list[HoldingT] = []
         while True:
             lacks_kv = kv.total() + needed > self._kv_total
             if not lacks_kv and count.total() < self._most:
                 return going
-            held, share = (kv, share_kv) if lacks_kv else (count, float(share_count))
-            others = [one for one in left if one.requester != asker]
-            over = [one for one in others if held[one.requester] > share]
+            held, own = (kv, own_kv) if lacks_kv else (count, own_count)
+            share = share_kv if lacks_kv else share_count
+            others = [one for one in left if parties.of(one.requester) != party]
+            over = [one for one in others if held[parties.of(one.requester)] > share]
             if asker == self._ours:
                 over = over or others
             if not over:
                 return None
-            most = max(held[one.requester] for one in over)
-            goes = next(one for one in reversed(over) if held[one.requester] == most)
+            most = max((held[parties.of(one.requester)], own[one.requester]) for one in over)
+            goes = next(
+                one
+                for one in reversed(over)
+                if (held[parties.of(one.requester)], own[one.requester]) == most
+            )
             left.remove(goes)
             going.append(goes)
-            kv[goes.requester] -= goes.kv_bytes
-            count[goes.requester] -= 1
+            for who, of_kv, of_count in (
+                (parties.of(goes.requester), kv, count),
+                (goes.requester, own_kv, own_count),
+            ):
+                of_kv[who] -= goes.kv_bytes
+                of_count[who] -= 1
 
-    @property
-    def spoken_for(self) -> int:
-        """KV bytes that one more requester could not have: what of each is within its share."""
-        share = self._kv_total // (len(self._count) + 1)
-        return sum(min(held, share) for held in self._kv.values())
+    def _of_strangers(self, parties: Parties) -> "Shares[HoldingT]":
+        """Return what the strangers share among themselves: what the proven leave them."""
+        strangers = [one for one in self._held if one.requester in parties.strangers]
+        left = self._kv_total - self._kv + sum(one.kv_bytes for one in strangers)
+        return Shares(strangers, left, self._most - len(self._held) + len(strangers))
+
+    def _by(self, whose: Callable[[NodeId], NodeId]) -> tuple[Counter[NodeId], Counter[NodeId]]:
+        """Return the KV bytes and the sessions of each, requesters taken as ``whose``."""
+        kv, count = Counter[NodeId](), Counter[NodeId]()
+        for one in self._held:
+            kv[whose(one.requester)] += one.kv_bytes
+            count[whose(one.requester)] += 1
+        return kv, count

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from p2pnode.engine.base import ModelInfo, SessionKey
 from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.inference.messages import Open
+from p2pnode.inference.messages import Failed, Open
 from p2pnode.inference.terms import DTYPES
 from p2pnode.inference.turns import StageKey
 from p2pnode.sansio import NodeId
@@ -97,6 +97,11 @@ class Stage:
         self.sending, self.send_from = True, position
         self.cursor = bisect_left(self.sent, position, key=_start)
         return len(self.sent) - self.cursor
+
+    def failed(self, culprit: NodeId, reason: str) -> Failed:
+        """Return what its requester is told when ``culprit`` broke it."""
+        order = self.order
+        return Failed(order.session, order.epoch, order.leg, culprit, reason)
 
     def take_job(self, config: InferenceConfig) -> tuple[Batch, ...]:
         """Return the batches to compute next, off the queue, which is not empty."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from p2pnode.inference.messages import Open
+from p2pnode.inference.shares import IsProven, Parties, everybody
 from p2pnode.inference.stage import Stage, size_of
 from p2pnode.inference.turns import StageKey
 from p2pnode.sansio import NodeId
@@ -19,7 +20,8 @@ class StageTable:
         waiting: Bytes of activations that wait to be computed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_proven: IsProven = everybody) -> None:
+        self._is_proven = is_proven
         self._stages: dict[StageKey, Stage] = {}
         self._doors: dict[tuple[NodeId, int], StageKey] = {}
         self.waiting = 0
@@ -80,9 +82,14 @@ class StageTable:
             return False
         waiting: Counter[NodeId] = Counter()
         for one in self._stages.values():
-            waiting[one.requester] += one.waiting
+            if one.waiting:
+                waiting[one.requester] += one.waiting
         waiting[stage.requester] += size
-        return waiting[stage.requester] > most // sum(held > 0 for held in waiting.values())
+        parties = Parties(waiting, self._is_proven)
+        share = most // len({parties.of(requester) for requester in waiting})
+        if stage.requester in parties.strangers:
+            share //= len(parties.strangers)
+        return waiting[stage.requester] > share
 
 
 def _door(order: Open) -> tuple[NodeId, int]:

@@ -81,6 +81,7 @@ class NodeParts:
             self.links,
             self.ledger,
             queued=self.post.under_way,
+            is_proven=self.endpoint.is_proven,
         )
         self.life = Life()
         self.serving = Serving(

@@ -160,7 +160,7 @@ def happen(asker: Asker, word: tuple[Any, ...]) -> None:
         case "run", seconds:
             asker.run(seconds)
         case ("cancel",):
-            core.cancel(1)
+            core.cancel(1, now)
     asker.take()
 
 
