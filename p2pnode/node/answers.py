@@ -1,5 +1,6 @@
 """Answers for faces: text in, tokens and text out as they come, and the facts at the end."""
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -21,9 +22,10 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan
 from p2pnode.scheduler.route import Objective
 
-_QUEUE = 1 << 16
-"""Events of one answer that wait for its reader. More than any answer's tokens, so that a reader
-who pauses loses nothing; one who never comes back ends its own answer, and nobody else's."""
+READER_PATIENCE = 30.0
+"""Seconds in which a reader takes nothing while events wait for it, before its answer is ended:
+others want its peers' memory and engines. It bounds what waits, too, to half a minute of tokens.
+Longer than a busy terminal hesitates. A guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,28 +126,32 @@ class AnswerStream:
     """The events of one answer, in order, as they come."""
 
     def __init__(self, cancel: Callable[[], None], forget: Callable[[], object]) -> None:
-        self._send, self._receive = trio.open_memory_channel[GenerationEvent](_QUEUE)
+        self._send, self._receive = trio.open_memory_channel[GenerationEvent](math.inf)
+        self._moved_at = 0.0  # when the reader last took something, or had nothing to take
         self._cancel = cancel
         self._forget = forget
         self._is_open = True
         self._is_unread = False
         self.answer = Answer()
 
-    def put(self, event: GenerationEvent) -> None:
-        """Take an event of the core; never blocks.
+    def put(self, event: GenerationEvent, now: float) -> None:
+        """Take an event of the core, at ``now`` of trio's clock; never blocks.
 
-        When as many wait as can, their reader has stopped reading: the answer is cancelled.
+        Where others have waited for :data:`READER_PATIENCE` and their reader took none, it has
+        stopped reading: the answer is cancelled.
         """
         if not self._is_open:
             return
-        try:
-            self._send.send_nowait(event)
-        except trio.WouldBlock:
+        if not self._send.statistics().current_buffer_used:
+            self._moved_at = now
+        is_last = isinstance(event, GenerationFinished | GenerationFailed)
+        if not is_last and now - self._moved_at > READER_PATIENCE:
             self._is_unread = True
             self._close()
             self._cancel()
             return
-        if isinstance(event, GenerationFinished | GenerationFailed):
+        self._send.send_nowait(event)
+        if is_last:
             self._close()
 
     @property
@@ -166,6 +172,7 @@ class AnswerStream:
         """
         try:
             async for event in self._receive:
+                self._moved_at = trio.current_time()
                 self.answer.take(event)
                 await show(event)
         except BaseException:

@@ -212,7 +212,7 @@ class Node:
             case Departed():
                 self._departed.set()
             case _:
-                self._route(event)
+                self._route(event, now)
 
     def _plan(self, asked: PlanRequested) -> None:
         """Find peers in trio's pool: that may take longer than the loop has."""
@@ -230,11 +230,11 @@ class Node:
 
         self._reactor.offload(asked.task, done)
 
-    def _route(self, event: GenerationEvent) -> None:
+    def _route(self, event: GenerationEvent, now: float) -> None:
         stream = self._streams.get(event.generation)
         if stream is None:
             return
-        stream.put(event)
+        stream.put(event, now)
         if stream.is_unread and self._streams.pop(event.generation, None) is not None:
             reason = "answer cancelled: its reader stopped reading"
             self._reactor.call(lambda core, now: core.counters.update([reason]))
