@@ -49,6 +49,11 @@ class InferenceConfig:
         slow_tokens: Slow tokens in a row before anybody is looked for.
         slow_seconds: Seconds that those are late, together, before anybody is looked for; doubles
             each time that nobody better is found. A guess.
+        notice_factor: A peer that did all layers of an answer by itself, and took more than this
+            many times what it promised, is entered in the ledger as so fast. Above 1, since a
+            promise may be wrong by as much; below ``slow_factor``. A guess.
+        notice_margin: Seconds by which a token was late then at least: more than the way to a peer
+            and back may vary. A guess.
         open_wait: Seconds for which an ``x-open`` waits at a stage for room, before it is refused.
             Below ``open_timeout`` less a round trip, or the requester has gone elsewhere.
         max_waiting: Such orders that wait at once; an eighth of them of one requester. Beyond,
@@ -101,6 +106,8 @@ class InferenceConfig:
     slow_margin: float = 0.1
     slow_tokens: int = 3
     slow_seconds: float = 3.0
+    notice_factor: float = 1.5
+    notice_margin: float = 0.01
     open_wait: float = 1.5
     max_waiting: int = 64
     unused_after: float = 15.0
@@ -123,15 +130,15 @@ class InferenceConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1")
         times = ("open_timeout", "stall_after", "cover_retry", "longest_look", "give_up")
-        for name in (*times, "unused_after", "slow_margin", "slow_seconds"):
+        for name in (*times, "unused_after", "slow_margin", "slow_seconds", "notice_margin"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be positive")
         if self.first_look >= self.unused_after:
             raise ConfigError("first_look is below unused_after, or waiting stages are freed")
         if self.open_wait >= self.open_timeout:
             raise ConfigError("open_wait is below open_timeout, or nobody waits for its answer")
-        if min(self.caution, self.slow_factor, self.replay_factor) < 1:
-            raise ConfigError("caution, slow_factor and replay_factor are at least 1")
+        if min(self.caution, self.slow_factor, self.notice_factor, self.replay_factor) < 1:
+            raise ConfigError("caution and the factors are at least 1")
         if self.activations not in ACTIVATIONS:
             raise ConfigError(
                 f"hidden states cannot be sent as {self.activations!r}",

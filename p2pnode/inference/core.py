@@ -120,6 +120,7 @@ class Inference:
             self._rng,
             self._calibration,
             now,
+            lambda: len(self._live) < 2,
         )
         self._generations[number] = generation
         self._live.append(generation)

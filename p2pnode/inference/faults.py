@@ -106,8 +106,12 @@ class Faults:
     def slow(self, run: StageRun, evidence: str, layer_us: float, now: float) -> None:
         """``run`` is slower than it said."""
         self._note(run.peer, Offence.SLOWER_THAN_PROMISED, evidence, now, 1.0)
-        if run.peer != self._node_id:
-            self._trust.observed(run.peer, layer_us, now)
+        self.observed(run.peer, layer_us, now)
+
+    def observed(self, peer: NodeId, layer_us: float, now: float) -> None:
+        """``peer`` took so many microseconds a token and layer: worse than it said."""
+        if peer != self._node_id:
+            self._trust.observed(peer, layer_us, now)
 
     def served(self, runs: tuple[StageRun, ...], tokens: int, now: float) -> None:
         """These peers computed so many more tokens."""

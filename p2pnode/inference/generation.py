@@ -276,7 +276,7 @@ class Generation(Parts):
             return
         self._chain.feed((session.follow(token, batch.start, now),))
         if not is_first and not self._is_replayed:  # a prompt or a replay is no measure of a token
-            self._pace.token(trip)
+            self._pace.token(trip, is_alone=self._is_alone())
         self._is_replayed = False
         self._patience.answered(self._pace.expected, now)
         if self._pace.is_slow:  # look while the next token is under way

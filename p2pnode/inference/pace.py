@@ -4,13 +4,17 @@ An evidence machine. Times are in seconds. A promise is what the plan says of a 
 has shown is the time of its newest tokens, a layer. The worse of the two is expected.
 """
 
+from collections import deque
 from collections.abc import Iterable
+from statistics import median
 
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Leg
 from p2pnode.scheduler.chain import ChainPlan
 
 _GAIN = 0.25
+_NEWEST = 32  # tokens of a chain by which it is judged when it ends
+_ENOUGH = 8  # fewer say nothing: a moment in which something else had the machine
 
 
 class Pace:
@@ -28,6 +32,7 @@ class Pace:
         self._hop = 0.0
         self._layers = 1
         self._layer: float | None = None
+        self._trips = deque[float](maxlen=_NEWEST)
         self.promised = 0.0
         self.slow_tokens = 0
         self.slow_for = 0.0
@@ -42,6 +47,7 @@ class Pace:
         self._layers = max(1, sum(len(leg.run.layers) for leg in legs))
         self.promised = sum(_cost(leg) for leg in legs) + self._hop * (len(legs) + 1)
         self._layer = None
+        self._trips.clear()
         self.slow_tokens, self.slow_for = 0, 0.0
 
     def work(self, lacking: Iterable[tuple[Leg, int]]) -> float:
@@ -53,9 +59,11 @@ class Pace:
             most = max(most, positions)
         return seconds if seconds > 0 else self._config.stall_per_prompt_token * most
 
-    def token(self, trip: float) -> None:
-        """A token took ``trip`` seconds."""
+    def token(self, trip: float, *, is_alone: bool = True) -> None:
+        """A token took ``trip`` seconds; while no other answer of ours, if it ``is_alone``."""
         config = self._config
+        if is_alone:
+            self._trips.append(trip)
         layer = trip / self._layers
         known = self._layer
         self._layer = layer if known is None else known + _GAIN * (layer - known)
@@ -79,6 +87,20 @@ class Pace:
     def late(self) -> float:
         """Seconds that the newest slow tokens took, each."""
         return self.promised + self.slow_for / max(1, self.slow_tokens)
+
+    def shown_by(self, legs: tuple[Leg, ...]) -> float | None:
+        """Return the seconds a layer that ``legs``, of one peer, took; None if as it promised.
+
+        The median of the newest tokens, without the way. None, too, where it is not surely worse
+        than the promise: of few tokens, or by no more than the way may vary.
+        """
+        if len(self._trips) < _ENOUGH:
+            return None
+        config, promised = self._config, sum(map(_cost, legs))
+        took = median(self._trips) - (self.promised - promised)
+        if promised <= 0 or took <= config.notice_factor * promised + config.notice_margin:
+            return None
+        return took / self._layers
 
     def blame(self, leg: Leg) -> tuple[float, str]:
         """Return the seconds that ``leg`` takes for a token, and that as evidence.

@@ -1,7 +1,7 @@
 """What an answer is made of, and what faces see of it."""
 
 from collections import Counter
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Set as AbstractSet
 from typing import TypeAlias
 
 from p2pnode.engine.base import ModelInfo
@@ -62,7 +62,9 @@ class Parts:
         rng: Rng,
         calibration: int,
         now: float,
+        is_alone: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``is_alone`` says whether no other answer of this node is under way."""
         self.number = number
         self.request = request
         self.phase = Phase.PLANNING
@@ -83,6 +85,7 @@ class Parts:
         self._look: Look | None = None
         self._slow: set[int] = set()
         self._is_replayed = False
+        self._is_alone = is_alone
 
     def _move(self, evidence: Evidence) -> None:
         following = TRANSITIONS.get((self.phase, evidence))
@@ -109,7 +112,14 @@ class Parts:
             self._faults.blame(run, offence, evidence, now, share=share)
 
     def _credit(self, now: float) -> None:
-        """Tell of the good conduct of those who are still in the chain."""
+        """Tell of the good conduct of those who are still in the chain, and of its speed.
+
+        A trip tells of a peer only where that one did all: which of several was slow, none of
+        them is to be believed.
+        """
+        peers = {leg.run.peer for leg in self._chain.legs}
+        if len(peers) == 1 and (layer := self._pace.shown_by(self._chain.legs)) is not None:
+            self._faults.observed(min(peers), layer * 1e6, now)
         chain, tokens = self._chain, len(self.tokens)
         runs = tuple(leg.run for leg in chain.legs if leg.number not in chain.lost)
         self._faults.served(runs, tokens - self._credited, now)

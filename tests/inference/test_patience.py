@@ -504,6 +504,70 @@ def test_a_slow_stage_that_nobody_betters_is_kept() -> None:
     assert story.generation.counters["slow stage kept: nobody better"]
 
 
+def served_by_one(seconds: float, *, answers: int = 1, layer_us: float = 5000.0) -> Story:
+    """Have c do all layers for a, each job so long; it promised ``layer_us`` for each of six."""
+    story = Story(more={"all": range(6)})
+    network, all_of_it = story.network, node_id("all")
+    network.roster.holders = {all_of_it: range(6)}
+    network.roster.costs = {all_of_it: layer_us}
+    network.behaviours[all_of_it] = slow(seconds)
+    request = GenerationRequest(PROMPT, 20, Sampling(), frozenset())
+    for _ in range(answers):
+        network.generate(A, request)
+    network.run(60)
+    assert len(story.all_of(GenerationFinished)) == answers
+    return story
+
+
+def test_a_peer_somewhat_slower_than_promised_is_remembered_so_after_the_answer() -> None:
+    story = served_by_one(3.9 * 0.03)
+    assert story.book.speeds[node_id("all")] == pytest.approx(3.9 * 5000, rel=0.1)
+    assert not story.book.noted  # it is dearer, and no offender
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answers", "layer_us"),
+    [
+        (0.03, 1, 5000.0),
+        (1.4 * 0.03, 1, 5000.0),
+        (0.005, 1, 100.0),
+        (0.1, 1, 0.0),
+        (0.05, 4, 5000.0),
+    ],
+    ids=["as promised", "somewhat", "by the way's noise", "nobody promised", "busy with us"],
+)
+def test_what_is_not_surely_slower_is_not_remembered(
+    seconds: float, answers: int, layer_us: float
+) -> None:
+    assert not served_by_one(seconds, answers=answers, layer_us=layer_us).book.speeds
+
+
+def test_of_several_peers_nobody_knows_which_was_slow() -> None:
+    story = Story()
+    story.network.roster.costs = dict.fromkeys((A, EVIL, B, C), 5000.0)
+    story.network.behaviours[EVIL] = slow(0.05)
+    story.ask()
+    assert not story.book.speeds
+
+
+def test_speed_is_told_of_at_a_repair_too() -> None:
+    story = Story(more={"all": range(6)})
+    network, all_of_it = story.network, node_id("all")
+    network.roster.holders = {all_of_it: range(6)}
+    network.roster.costs = {all_of_it: 5000.0}
+    network.behaviours[all_of_it] = slow(0.1)
+
+    def strike(event: Any) -> None:
+        if event.position == len(PROMPT) + 10:
+            network.roster.holders |= {A: range(2), B: range(2, 4), C: range(4, 6)}
+            network.kill(all_of_it)
+
+    network.on_token = strike
+    story.ask()
+    assert story.tokens == right()
+    assert all_of_it in story.book.speeds
+
+
 # Plans that take long
 
 
