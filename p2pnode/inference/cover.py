@@ -59,11 +59,14 @@ class CoverTask:
     """A question for peers, with all that its answer depends on.
 
     Attributes:
-        views: The swarm without those not to be used; the first that has a cover is taken.
+        views: The swarm without those not to be used, one picture of it and at least one view; the
+            first that has a cover is taken.
         legs: The chain as it is; empty before the first.
         lost: Numbers of those to replace.
         path: The nodes that a token visits, the requester first and last.
         calibrated: Whether codings were used that exist only with a calibration.
+        is_wanted: Whether anybody waits for the answer still; asked in the thread too, before each
+            search, and the one thing here that changes.
     """
 
     views: tuple[PlanView, ...]
@@ -71,14 +74,18 @@ class CoverTask:
     lost: frozenset[int]
     path: tuple[NodeId, ...]
     calibrated: bool
+    is_wanted: Callable[[], bool] = lambda: True
 
     @property
     def is_brief(self) -> bool:
-        return all(view.is_brief for view in self.views)
+        """Whether it may be called at once, though no view but the last has a cover."""
+        return self.views[0].is_brief_for(len(self.views))
 
     def __call__(self) -> Covered | NoCover:
         missing: NoCover | None = None
         for view in self.views:
+            if not self.is_wanted():
+                break
             found = self._in(view)
             if isinstance(found, Covered):
                 return found

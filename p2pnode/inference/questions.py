@@ -1,8 +1,8 @@
 """Asking for peers: at once where that is brief, else by an event and its answer.
 
-Invariants: at most one question is open; an answer to any other is of no more use. While PLANNING
-an open question is for lost legs, while RUNNING for somebody better than a slow one; in the other
-phases none is open.
+Invariants: at most one question is open; an answer to any other is of no more use, and is not
+looked for any more where that has not begun. While PLANNING an open question is for lost legs,
+while RUNNING for somebody better than a slow one; in the other phases none is open.
 """
 
 from collections.abc import Callable
@@ -29,6 +29,7 @@ class Questions:
         self._planner = planner
         self._chain = chain
         self._ticket = 0
+        self._open = 0  # the ticket of the open question, if any; read in other threads too
         self._answered: Answered | None = None
 
     @property
@@ -37,7 +38,7 @@ class Questions:
 
     def drop(self) -> None:
         """Whatever was asked, the answer would be about another chain."""
-        self._answered = None
+        self._answered, self._open = None, 0
 
     def ask(
         self,
@@ -48,28 +49,36 @@ class Questions:
     ) -> PlanRequested | None:
         """Ask who may take the place of ``lost`` legs, by the first of ``standings`` that helps.
 
+        There is at least one of those, all out of one book: they go by one picture of the swarm.
+
         ``answered`` is called at once; or later, where an event is returned.
         """
+        self.drop()
         self._ticket += 1
-        self._answered = None
+        ticket = self._ticket
+        view = self._planner.view(self._request, standings[0], now)
         task = CoverTask(
-            tuple(self._planner.view(self._request, standing, now) for standing in standings),
+            (view, *(view.under(standing) for standing in standings[1:])),
             self._chain.legs,
             lost,
             tuple(self._chain.path),
             bool(self._chain.cover.calibration),
+            lambda: self._open == ticket,
         )
         if task.is_brief:
-            answered(task(), now)
+            self._open = ticket
+            found = task()
+            self.drop()
+            answered(found, now)
             return None
-        self._answered = answered
-        return PlanRequested(self._generation, self._ticket, task)
+        self._answered, self._open = answered, ticket
+        return PlanRequested(self._generation, ticket, task)
 
     def take(self, ticket: int, result: Covered | NoCover, now: float) -> bool:
         """Take an answer; False when nobody waits for it any more."""
         answered = self._answered
-        if ticket != self._ticket or answered is None:
+        if ticket != self._open or answered is None:
             return False
-        self._answered = None
+        self.drop()
         answered(result, now)
         return True

@@ -49,9 +49,11 @@ class GenerationRequest:
 class PlanView(Protocol):
     """A frozen picture of the swarm, for one answer at one moment; safe to use in a thread."""
 
-    @property
-    def is_brief(self) -> bool:
-        """Whether an answer takes so little time that it may be had at once."""
+    def is_brief_for(self, searches: int) -> bool:
+        """Whether so many answers take so little time that they may be had at once."""
+
+    def under(self, standing: Standing) -> "PlanView":
+        """Return the same picture, with another ``standing`` out of the same book."""
 
     @property
     def rungs(self) -> Callable[[NodeId], frozenset[Rung]]:

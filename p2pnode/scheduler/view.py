@@ -132,9 +132,17 @@ class PlanView:
         roomy = self._repair(lost, ends, excluded, most)
         return found if isinstance(roomy, NoCover) else roomy
 
+    def under(self, standing: Standing) -> "PlanView":
+        """Return the same picture where the ledger trusts others; it says the same of addresses."""
+        return replace(self, standing=standing)
+
     @property
     def is_brief(self) -> bool:
-        """Whether an answer takes less than 5 ms, so that it may be had at once.
+        """Whether an answer takes less than 5 ms, so that it may be had at once."""
+        return self.is_brief_for(1)
+
+    def is_brief_for(self, searches: int) -> bool:
+        """Whether so many answers take less than 5 ms together.
 
         Where memory is short, or no peer may be visited twice, the search may take far longer.
         """
@@ -143,7 +151,7 @@ class PlanView:
         places, boundaries = len(ours), wanted.n_layers
         if wanted.objective != "latency":
             return places <= _FEW_TWICE
-        if places * boundaries > BRIEF or len(self.offers) > _MANY:
+        if searches * places * boundaries > BRIEF or searches * len(self.offers) > _MANY:
             return False
         needs = {count: wanted.most_kv_bytes(count) for count in {ad.layer_count for ad in ours}}
         return places <= _FEW_TWICE or all(ad.kv_free_bytes >= needs[ad.layer_count] for ad in ours)

@@ -7,7 +7,7 @@ milliseconds. Frames arrive late, out of order and, once, from beyond the grave.
 import heapq
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from p2pnode.engine.base import Engine
@@ -61,11 +61,12 @@ class Roster:
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> "RosterView":
         """Return who holds what now."""
         del now
-        barred = frozenset({*standing.excluded, *request.avoid, *self.dead})
+        unusable = frozenset({*request.avoid, *self.dead})
         return RosterView(
             dict(self.holders),
             self.n_layers,
-            barred,
+            unusable,
+            unusable.union(standing.excluded),
             dict(self.reads),
             dict(self.costs),
             self.brief,
@@ -78,10 +79,20 @@ class RosterView:
 
     holders: Mapping[NodeId, range]
     n_layers: int
+    unusable: frozenset[NodeId]
     barred: frozenset[NodeId]
     reads: Mapping[NodeId, frozenset[Rung]]
     costs: Mapping[NodeId, float]
-    is_brief: bool
+    brief: bool
+
+    def is_brief_for(self, searches: int) -> bool:
+        """Whether it wants to be asked at once, as the roster says."""
+        del searches
+        return self.brief
+
+    def under(self, standing: Standing) -> "RosterView":
+        """Return what it knew, with others barred."""
+        return replace(self, barred=self.unusable.union(standing.excluded))
 
     def chain(self) -> ChainPlan | NoCover:
         """Cover all layers, preferring whoever was named first."""
