@@ -9,6 +9,7 @@ For the same reason requesters that are not proven count together as one, the *s
 somebody proven asks as well. Among themselves they share what is left to them in the same way.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
@@ -33,7 +34,7 @@ class Parties:
     """Who of those that ask counts for itself."""
 
     def __init__(self, requesters: Iterable[NodeId], is_proven: IsProven) -> None:
-        asking = set(requesters)
+        asking = {*requesters}
         strangers = {peer for peer in asking if not is_proven(peer)}
         self.strangers = strangers if len(strangers) < len(asking) else set[NodeId]()
 
@@ -75,13 +76,20 @@ class Shares(Generic[HoldingT]):
         self._held = list(held)
         self._kv_total = kv_total
         self._most = most_sessions
-        self._kv = sum(one.kv_bytes for one in self._held)
+        self._kv, self._count = Counter[NodeId](), Counter[NodeId]()
+        for one in self._held:
+            self._kv[one.requester] += one.kv_bytes
+            self._count[one.requester] += 1
+        self._used = self._kv.total()
+        # What those with nothing asked in vain, proven or not, for want of memory or of a session:
+        # more of it is in vain for their like too.
+        self._in_vain: dict[tuple[bool, bool], int] = {}
 
     def lack(self, needed: int) -> tuple[Refusal, str] | None:
         """Return what there is too little of for one more session, as a code and a reason."""
         if len(self._held) >= self._most:
             return Refusal.SESSIONS, f"{len(self._held)} sessions are all this node serves at once"
-        free = self._kv_total - self._kv
+        free = self._kv_total - self._used
         if needed > free:
             asked, left = needed >> 10, max(free, 0) >> 10
             return Refusal.MEMORY, f"{asked} KiB of KV memory asked, {left} free"
@@ -95,10 +103,16 @@ class Shares(Generic[HoldingT]):
         that hold more than it asks, or two that are each larger than a share would end each other
         for ever.
         """
-        parties = Parties((asker, *(one.requester for one in self._held)), self._is_proven)
+        is_first = not self._count[asker] and asker != self._ours
+        kind = self._is_proven(asker), self._used + needed > self._kv_total
+        if is_first and needed >= self._in_vain.get(kind, math.inf):
+            return None
+        parties = Parties((asker, *self._count), self._is_proven)
         going = self._among(parties, asker, needed)
         if going is None and asker in parties.strangers:
-            return self._of_strangers(parties).give_way(asker, needed)
+            going = self._of_strangers(parties).give_way(asker, needed)
+        if going is None and is_first:
+            self._in_vain[kind] = needed
         return going
 
     @property
@@ -117,7 +131,11 @@ class Shares(Generic[HoldingT]):
         if count[party] and (kv[party] + needed > share_kv or count[party] + 1 > share_count):
             return None
         share_kv = max(share_kv, needed)
-        own_kv, own_count = self._by(lambda requester: requester)
+        if asker != self._ours and not any(
+            kv[one] > share_kv or count[one] > share_count for one in count if one != party
+        ):
+            return None
+        own_kv, own_count = Counter(self._kv), Counter(self._count)
         left = sorted(self._held, key=lambda one: (not one.is_used, one.admitted_at))
         going: list[HoldingT] = []
         while True:
@@ -150,13 +168,13 @@ class Shares(Generic[HoldingT]):
     def _of_strangers(self, parties: Parties) -> "Shares[HoldingT]":
         """Return what the strangers share among themselves: what the proven leave them."""
         strangers = [one for one in self._held if one.requester in parties.strangers]
-        left = self._kv_total - self._kv + sum(one.kv_bytes for one in strangers)
+        left = self._kv_total - self._used + sum(one.kv_bytes for one in strangers)
         return Shares(strangers, left, self._most - len(self._held) + len(strangers))
 
     def _by(self, whose: Callable[[NodeId], NodeId]) -> tuple[Counter[NodeId], Counter[NodeId]]:
         """Return the KV bytes and the sessions of each, requesters taken as ``whose``."""
         kv, count = Counter[NodeId](), Counter[NodeId]()
-        for one in self._held:
-            kv[whose(one.requester)] += one.kv_bytes
-            count[whose(one.requester)] += 1
+        for requester, sessions in self._count.items():
+            kv[whose(requester)] += self._kv[requester]
+            count[whose(requester)] += sessions
         return kv, count

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from p2pnode.inference.messages import Opened, Refused
 from p2pnode.inference.shares import Shares
@@ -166,6 +166,27 @@ def test_no_party_within_its_share_gives_way_to_another(
         within = sum(one.kv_bytes for one in mine) <= total / len(parties)
         if asker not in party and within and len(mine) <= max(1, most // len(parties)):
             assert not [one for one in mine if one in going]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((HOG, OTHER, *KEYS[:4])), st.integers(1, 50)), max_size=8),
+    st.lists(st.tuples(st.sampled_from((THIRD, HOG, US, *KEYS[:6])), st.integers(1, 60))),
+)
+@settings(max_examples=400, deadline=None)
+def test_what_one_asked_in_vain_changes_no_answer_to_the_next(
+    sessions: list[tuple[NodeId, int]], asked: list[tuple[NodeId, int]]
+) -> None:
+    held = [Held(one, size, True, float(at)) for at, (one, size) in enumerate(sessions)]
+    while sum(one.kv_bytes for one in held) > 100:
+        held.pop()
+
+    def fresh() -> Shares[Held]:
+        return Shares(held, 100, 8, US, lambda peer: peer not in KEYS)
+
+    shares = fresh()
+    for asker, needed in asked:
+        if shares.lack(needed) is not None:
+            assert shares.give_way(asker, needed) == fresh().give_way(asker, needed)
 
 
 def test_a_node_asks_its_transport_who_is_proven() -> None:
