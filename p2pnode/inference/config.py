@@ -64,7 +64,8 @@ class InferenceConfig:
         session_idle: Seconds after which a stage frees a session nobody has used. Must exceed a
             person's pause only if sessions outlive answers; they do not yet. A guess.
         max_sessions: Sessions a stage serves at once; while several requesters ask, each has an
-            equal share. Bounds memory for bookkeeping (the KV budget bounds the rest).
+            equal share, and those that are not proven one together. Bounds memory for bookkeeping
+            (the KV budget bounds the rest).
         max_batches: Batches computed as one job while others wait for the engine; bounds how long
             a replay holds up another session.
         job_rows: Positions computed as one job, unless one batch has more: bounds the same, and
