@@ -16,6 +16,7 @@ from p2pnode.transport.events import (
     PathTooSmall,
     PeerResponsive,
     PeerUnresponsive,
+    Successor,
     TransportEvent,
 )
 from p2pnode.transport.frames import (
@@ -72,6 +73,7 @@ class Connection:
             and acknowledged a message, or the node vouches for it.
         is_responsive: Whether the peer acknowledges what we send.
         ended: Why the connection is over; None while it lives. Its owner drops it then.
+        successor: Whose handshake took its place, if one did.
         timers: What it waits for.
         wake: When its owner means to look at its timers; the owner's alone.
     """
@@ -101,6 +103,7 @@ class Connection:
         self.is_proven = is_proven
         self.ended: str | None = None
         self.ended_by_us = False
+        self.successor: Successor | None = None
         self.wake = inf
         self.timers = Timers()
         self.traffic = Traffic()
@@ -196,6 +199,12 @@ class Connection:
             self._outlet.send_frames(close_frame(reason), now)
             self.ended = reason
             self.ended_by_us = True
+
+    def be_replaced(self, successor: Successor) -> None:
+        """End, for another handshake of the peer was finished; the peer knows."""
+        is_same = successor is Successor.SAME_PROCESS
+        self.ended = f"replaced: the peer {'connected' if is_same else 'started'} anew"
+        self.successor = successor
 
     def prove(self) -> None:
         """The peer has proved itself: its messages count among those of its like from now on."""

@@ -8,11 +8,13 @@ from math import inf
 
 from p2pnode.sansio import Address, NodeId, Transmit
 from p2pnode.transport.connection import Connection, Surroundings
+from p2pnode.transport.crossing import gives_way, stays
 from p2pnode.transport.events import (
     DialFailed,
     KeyUsedTwice,
     PeerConnected,
     PeerDisconnected,
+    Successor,
 )
 from p2pnode.transport.frames import Close, close_frame, decode_frames_untrusted
 from p2pnode.transport.handshake import Dial, Established, Local
@@ -183,7 +185,12 @@ class Establishing:
         connection.release()
         self.schedule.drop(connection)
         self._events.append(
-            PeerDisconnected(connection.peer, connection.ended, connection.ended_by_us)
+            PeerDisconnected(
+                connection.peer,
+                connection.ended,
+                by_us=connection.ended_by_us,
+                successor=connection.successor,
+            )
         )
 
     # Making connections
@@ -199,9 +206,14 @@ class Establishing:
         return False
 
     def _consider_response(self, dial: Dial, made: Established, now: float) -> None:
-        """We know now who answered: go on, unless it is ourselves or needless."""
+        """We know now who answered: go on, unless it is ourselves or needless.
+
+        Of our dials to one process only one goes on once it is answered: the peer makes a
+        connection of each that is finished, and cannot tell which of them we would keep.
+        """
         peer = made.hello.node_id
         existing = self._by_peer.get(peer)
+        under_way = self._lobby.answered_by(made.hello, besides=dial)
         if peer == self._local.identity.node_id:
             self._meet_ourselves(dial, made, now)
         elif (
@@ -211,6 +223,9 @@ class Establishing:
         ):
             host, port = existing.address
             self._give_up(dial, f"already connected to this node at {host}:{port}")
+        elif under_way is not None:
+            host, port = under_way.address
+            self._give_up(dial, f"this node has just answered at {host}:{port}")
         elif dial.is_finished_by_response:
             connection = self._establish(dial, made, now)
             if connection is not None:
@@ -232,6 +247,9 @@ class Establishing:
             DroppedError: There is no room for this peer.
         """
         self._lobby.drop(half_open)
+        if gives_way(made, self._local.identity.node_id, self._lobby.answered_by(made.hello)):
+            self._count("handshake_crossed")
+            return None
         existing = self._by_peer.get(made.hello.node_id)
         if existing is not None and self._rivals.is_needed(existing, made):
             self.schedule.take(existing)
@@ -241,11 +259,12 @@ class Establishing:
             self._count("handshake_held")
             return None
         if existing is not None:
-            if self._stays(existing, made, now):
+            if stays(existing, made, self._local, now):
                 self._count("handshake_crossed")
-                self._end_dial(half_open, "both ends dialled, at another address")
+                self._end_dial(half_open, "the two are connected already, at another address")
                 return None
-            existing.ended = "replaced: the peer connected anew"
+            is_same = existing.instance == made.hello.instance
+            existing.be_replaced(Successor.SAME_PROCESS if is_same else Successor.NEW_PROCESS)
             self.reap(existing)
             return self._connect(half_open, made, now, is_known=existing.is_proven)
         try:
@@ -328,7 +347,7 @@ class Establishing:
         """The connection that was asked showed no life: the newcomer takes its place."""
         existing = contest.existing
         if existing.ended is None:
-            existing.ended = "replaced: the peer started anew"
+            existing.be_replaced(Successor.NEW_PROCESS)
             self.reap(existing)
         for half_open, made in contest.held:
             with suppress(DroppedError):
@@ -353,17 +372,6 @@ class Establishing:
     ) -> None:
         if self._rivals.is_worth_telling(peer, other, now):
             self._events.append(KeyUsedTwice(peer, address, other))
-
-    def _stays(self, existing: Connection, made: Established, now: float) -> bool:
-        """Of two handshakes between the same two processes at once, the lower node's dial stays."""
-        is_young = now - existing.began < self._config.dial_timeout
-        ours_is_lower = self._local.identity.node_id < existing.peer
-        return (
-            existing.instance == made.hello.instance
-            and is_young
-            and existing.is_dialler != made.is_dialler
-            and existing.is_dialler == ours_is_lower
-        )
 
     def _draw_index(self) -> int:
         while True:

@@ -1,6 +1,6 @@
 """What an endpoint tells its owner, and the classes of delivery the owner may ask for."""
 
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from typing import TypeAlias
 
 from p2pnode.sansio import Address, NodeId
@@ -47,6 +47,13 @@ class PeerResponsive:
     peer: NodeId
 
 
+class Successor(Enum):
+    """Whose handshake took the place of a connection."""
+
+    SAME_PROCESS = auto()  # it dialled anew, or at two addresses at once: nobody closed anything
+    NEW_PROCESS = auto()  # the peer was started anew: what its former self held is lost
+
+
 @value
 class PeerDisconnected:
     """The connection ended; messages still in flight may or may not arrive.
@@ -55,11 +62,13 @@ class PeerDisconnected:
         peer: Whom it led to.
         reason: Why.
         by_us: Whether it was our will, and says nothing of the peer.
+        successor: Whose handshake took its place; None if none did.
     """
 
     peer: NodeId
     reason: str
     by_us: bool = False
+    successor: Successor | None = None
 
 
 @value

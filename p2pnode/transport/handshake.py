@@ -73,7 +73,7 @@ class Dial:
     """The initiator's side, until it is established or given up.
 
     Attributes:
-        address: Where it knocks.
+        address: Where it dials.
         peer: Whom it expects there; learnt on the way when it was None.
         hopes: Everyone whom somebody hoped to find there.
         index: Our index.
@@ -129,6 +129,11 @@ class Dial:
     def established(self) -> Established | None:
         """What the response made, for the first sealed packet to confirm (XX)."""
         return self._established
+
+    def is_answered_by(self, hello: Hello) -> bool:
+        """Whether the response came from the process of ``hello``."""
+        made = self._established
+        return made is not None and made.hello.instance == hello.instance
 
     @property
     def is_finished_by_response(self) -> bool:

@@ -1,4 +1,4 @@
-"""Handshakes under way: who knocks, whom we knock at, and who of two that knock at once gives way.
+"""Handshakes under way: who dials us, whom we dial, and who of two that dial at once gives way.
 
 When both ends dial each other at the same time, each sees the other's INIT while its own is
 unanswered. Both know both ephemeral keys, so both come to the same choice without a word: the
@@ -19,6 +19,7 @@ from p2pnode.transport.packets import (
     CookieReply,
     DroppedError,
     Finish,
+    Hello,
     Init,
     Response,
     response_size,
@@ -80,7 +81,14 @@ class Lobby:
 
     def is_dialling(self, peer: NodeId) -> bool:
         """Whether a handshake with ``peer`` may come of a dial under way."""
-        return any(peer in dial.hopes for dial in self._dials.values())
+        return any(dial.peer == peer or peer in dial.hopes for dial in self._dials.values())
+
+    def answered_by(self, hello: Hello, *, besides: Dial | None = None) -> Dial | None:
+        """Return our dial, other than ``besides``, that this very process has answered."""
+        for dial in self._dials.values():
+            if dial is not besides and dial.peer == hello.node_id and dial.is_answered_by(hello):
+                return dial
+        return None
 
     def drop(self, half_open: HalfOpen) -> None:
         """Forget a handshake: it became a connection, or nothing will come of it."""
