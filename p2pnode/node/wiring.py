@@ -36,6 +36,7 @@ from p2pnode.transport.events import (
     PeerDisconnected,
     PeerResponsive,
     PeerUnresponsive,
+    Successor,
     TransportEvent,
 )
 from p2pnode.wire.capability import KEY_SHARED, SPACE_MISMATCH
@@ -121,10 +122,10 @@ class Wiring:
                 parts.silent.discard(peer)
                 parts.swim.report_responsive(peer, now)
                 self._returned(peer, now)
-            case PeerDisconnected(peer, reason, by_us):
+            case PeerDisconnected(peer, reason):
                 parts.silent.discard(peer)
-                parts.links.forget(peer)  # keys are free: what is kept of each must end
-                offence = None if by_us else Offence.CLOSED
+                parts.links.forget(peer)
+                offence = _offence_of_end(event)
                 parts.inference.peer_lost(peer, f"session closed: {reason}", now, offence)
                 parts.note(f"session with {parts.planner.name_of(peer)} closed: {reason}")
             case KeyUsedTwice(peer, address, other):
@@ -241,6 +242,13 @@ class Wiring:
             if parts.remarks.may_be_made(peer, now):
                 name = parts.planner.name_of(peer)
                 parts.remarks.note(f"refused a message of {name}: {error}", now)
+
+
+def _offence_of_end(end: PeerDisconnected) -> Offence | None:
+    """Return what the end of a session says of the peer: a handshake done anew is none's fault."""
+    if end.by_us or end.successor is Successor.SAME_PROCESS:
+        return None
+    return Offence.LOST if end.successor is Successor.NEW_PROCESS else Offence.CLOSED
 
 
 def _text(addresses: Iterable[Address]) -> str:
