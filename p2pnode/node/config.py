@@ -90,6 +90,8 @@ class DialerConfig:
         burst: Hints that may be called at one moment; a house that is switched on meets at once.
         outcome_seconds: A call without an outcome for so long has none; more than the transport's
             ``dial_timeout``.
+        stagger: Between the calls of two addresses of one name that a person gave: both families
+            at once would be two handshakes with one node. RFC 8305 says 0.25.
         addresses_each: Addresses of one announcement that are called; those on our own subnets.
         remembered_tries: First messages sent to a remembered address in one call.
         most_fixed: Addresses given by hand, those that names stand for included.
@@ -105,6 +107,7 @@ class DialerConfig:
     rate: float = 4.0
     burst: int = 8
     outcome_seconds: float = 6.0
+    stagger: float = 0.25
     addresses_each: int = 2
     remembered_tries: int = 3
     most_fixed: int = 64
@@ -141,6 +144,46 @@ class DialerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordDialsConfig:
+    """How gossip calls members on the word of their records; times in seconds.
+
+    A call sends ``tries`` packets of 177 bytes, so all of them together send a stranger whom
+    invented records name some 1 kB/s: ``most_in_flight`` calls in ``outcome_seconds``.
+
+    Attributes:
+        addresses_each: Addresses of a member never met that are called at once; one of each
+            family.
+        tries: First messages sent to such an address in one call: one may be lost.
+        most_in_flight: Such calls without an outcome yet.
+        rate: Such calls a second in the long run; above 0. A guess: a member that joins a hundred
+            others has sessions with them all in ten seconds, for they call it too.
+        burst: Such calls at one moment.
+        outcome_seconds: A call without an outcome for so long has none; more than the transport's
+            ``dial_timeout``.
+        redial: An address rests so long after the first call in vain; each further one doubles it.
+        backoff_most: The most of that. A guess: one who was away is found within a minute.
+        most_pauses: Addresses whose rest is kept.
+        most_met: Members kept of whom it is known where they were met.
+    """
+
+    addresses_each: int = 2
+    tries: int = 2
+    most_in_flight: int = 16
+    rate: float = 8.0
+    burst: int = 16
+    outcome_seconds: float = 6.0
+    redial: float = 3.0
+    backoff_most: float = 60.0
+    most_pauses: int = 512
+    most_met: int = 1024
+
+    def pause(self, failures: int, *, met: bool = False) -> float:
+        """Return how long an address rests that was called in vain ``failures`` times."""
+        del met
+        return min(self.backoff_most, self.redial * 2.0 ** min(failures - 1, 16))
+
+
+@dataclass(frozen=True, slots=True)
 class PostConfig:
     """What may wait for peers that are being called.
 
@@ -151,12 +194,14 @@ class PostConfig:
         most_waiting: Frames for one peer.
         waiting_seconds: How long they wait; longer than a dial takes to fail (``dial_timeout``), so
             that nobody waits for a dial that nobody made.
+        records: How gossip calls whom it is for.
     """
 
     waiting_bytes: int = 4 << 20
     waiting_total_bytes: int = 16 << 20
     most_waiting: int = 64
     waiting_seconds: float = 12.0
+    records: RecordDialsConfig = RecordDialsConfig()
 
     def __post_init__(self) -> None:
         _require(

@@ -1,13 +1,28 @@
-"""How many hints may be called at once, how fast, and how often at one address."""
+"""How many may be called at once on a stranger's word, how fast, and how often at one address."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from p2pnode.node.config import DialerConfig
 from p2pnode.sansio import Address
 
 HintT = TypeVar("HintT")
+
+
+class Limits(Protocol):
+    """What a budget asks of a config; the fields are explained there."""
+
+    @property
+    def most_in_flight(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def burst(self) -> int: ...
+    @property
+    def outcome_seconds(self) -> float: ...
+    @property
+    def most_pauses(self) -> int: ...
+    def pause(self, failures: int, *, met: bool = False) -> float: ...
 
 
 @dataclass(slots=True)
@@ -33,7 +48,7 @@ class Budget(Generic[HintT]):
     thousand reasons to call it, and no more reason than one.
     """
 
-    def __init__(self, config: DialerConfig) -> None:
+    def __init__(self, config: Limits) -> None:
         self._config = config
         self._tokens = float(config.burst)
         self._renewed: float | None = None
@@ -66,6 +81,11 @@ class Budget(Generic[HintT]):
             if address not in self._flights and self._paused_until(address) <= now
         ]
         return free[turn % len(free)] if free else None
+
+    def failures(self, address: Address) -> int:
+        """Return how often ``address`` was called since somebody answered there."""
+        known = self._pauses.get(address)
+        return 0 if known is None else known.failures
 
     def spend(self, address: Address, hint: HintT, now: float, *, met: bool = False) -> None:
         """Note that ``address`` is called because of ``hint``, whose node was ``met`` before."""

@@ -103,12 +103,7 @@ class Sighting:
 
 @dataclass(slots=True)
 class HostName:
-    """A name that a person gave.
-
-    Attributes:
-        addresses: What it stood for when it was looked up last.
-        reason: Why it could not be looked up; empty when it could.
-    """
+    """A name that a person gave: what it stood for last, and why it was not found if so."""
 
     addresses: tuple[Address, ...] = ()
     reason: str = "not looked up yet"
@@ -156,7 +151,7 @@ class Dialer:
         self.due = now
 
     def resolved(self, name: Address, found: tuple[Address, ...], now: float) -> None:
-        """Call the addresses that ``name`` stands for now, and those no more that it did before."""
+        """Call the addresses that ``name`` stands for now, and those no more that it did."""
         known = self.names.setdefault(name, HostName())
         for address in known.addresses:
             contact = self.fixed.get(address)
@@ -286,9 +281,14 @@ class Dialer:
         self, now: float, is_connected: Callable[[NodeId], bool], up: set[Address], reach: Reach
     ) -> list[Call]:
         calls = []
+        names: set[Address | None] = set()  # whose addresses are called one after the other
         for address, contact in self.fixed.items():
             if address in up or self._is_up(contact.owner, is_connected) or contact.due > now:
                 continue
+            if contact.name and contact.name in names:
+                contact.due = now + self.config.stagger
+                continue
+            names.add(contact.name)
             contact.due = now + self.config.redial
             if not reach.is_ours(address):
                 calls.append(Call(address))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from p2pnode.errors import QueueFullError
 from p2pnode.node.config import PostConfig
 from p2pnode.node.links import LinkMeter
+from p2pnode.node.record_dials import RecordDials
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.endpoint import Endpoint
@@ -74,6 +75,7 @@ class Post:
         self._addresses_of = addresses_of
         self._meter = meter
         self._config = config
+        self._record_dials = RecordDials(config.records, endpoint)
         self._waiting: dict[NodeId, _Waiting] = {}
         self._waiting_bytes = 0
         self.refused: dict[NodeId, str] = {}
@@ -98,12 +100,15 @@ class Post:
             self._keep(peer, kind, data, now)
 
     def send_gossip(self, peer: NodeId, payload: bytes, bulk: bool, now: float) -> None:
-        """Send gossip; to a peer without a session it is lost, as gossip may be."""
+        """Send gossip; to a peer without a session it is lost, as gossip may be.
+
+        Such a peer is called, within a budget: gossip goes to whomever records name.
+        """
         if self._endpoint.is_connected(peer):
             delivery = Delivery.BULK if bulk else Delivery.DATAGRAM
             if not self._send(peer, payload, "gossip", delivery, now):
                 self.counters["gossip dropped: send queue of the peer is full"] += 1
-        elif (reason := self._call(peer, now)) is not None:
+        elif (reason := self._record_dials.call(peer, self._addresses_of(peer), now)) is not None:
             self.counters[f"gossip dropped: {reason}"] += 1
 
     def under_way(self, peer: NodeId) -> int:
@@ -113,10 +118,17 @@ class Post:
     def connected(self, peer: NodeId, now: float) -> None:
         """Send what waited for ``peer``."""
         self._meter.forget(peer)
+        address = self._endpoint.address_of(peer)
+        if address is not None:
+            self._record_dials.reached(peer, address)
         waited = self._forget(peer)
         if waited is not None:
             for kind, data in waited.frames:
                 self._send_encoded(peer, kind, data, now)
+
+    def dial_failed(self, address: Address) -> None:
+        """A dial of ``address`` came to nothing, whomever it was for."""
+        self._record_dials.failed(address)
 
     def unreachable(self, peer: NodeId) -> None:
         """A dial came to nothing: drop what waited for ``peer``, unless another may succeed."""

@@ -141,6 +141,7 @@ class Wiring:
                 )
             case DialFailed(address, peer, reason):
                 parts.counters["dial failed"] += 1
+                parts.post.dial_failed(address)
                 if parts.dialer.failed(address, peer, reason, now):
                     parts.note(f"nobody reached at {address[0]}:{address[1]}: {reason}")
                 if peer is not None and not parts.endpoint.is_connected(peer):

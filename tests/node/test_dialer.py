@@ -316,6 +316,20 @@ def test_a_name_is_followed_where_it_leads() -> None:
     assert caller.dialer.is_met(name, caller.up.__contains__)
 
 
+def test_the_addresses_of_one_name_are_called_one_after_the_other() -> None:
+    caller, name = Caller(), ("kitchen.lan", 4747)
+    caller.dialer.resolved(name, (at(1), at(2), at(3)), 0.0)
+    caller.dialer.add_fixed(at(9), 0.0)
+    caller.run(10)
+    for address in (at(1), at(2), at(3), at(9)):
+        moments = [moment for moment, called, _ in caller.made if called == address]
+        assert moments[1] - moments[0] == pytest.approx(CONFIG.redial)
+    first = {address: moment for moment, address, _ in reversed(caller.made)}
+    assert first[at(9)] == first[at(1)] == 0.0
+    assert first[at(2)] == pytest.approx(CONFIG.stagger, abs=0.01)
+    assert first[at(3)] == pytest.approx(2 * CONFIG.stagger, abs=0.01)
+
+
 def test_an_address_given_twice_outlives_the_name() -> None:
     dialer, name = Dialer(CONFIG, US), ("kitchen.lan", 4747)
     dialer.add_fixed(at(1), 0.0)

@@ -21,6 +21,8 @@ from p2pnode.wire.dtypes import DType
 from p2pnode.wire.vframe import Frame, MessageType, Slice, encode_frame
 
 GHOST = identity_of("ghost").node_id
+INIT_BYTES = 177  # of a first message to a node whose key is known
+SIMULATION = TransportConfig.simulation()
 SMALL = PostConfig(waiting_bytes=200_000, waiting_total_bytes=300_000, most_waiting=8)
 
 
@@ -154,6 +156,89 @@ def test_a_full_send_queue_is_told_and_room_says_so_before() -> None:
     sending.peers.network.run(again - sending.peers.network.now)
     sending.look()
     assert len(sending.told) == 2
+
+
+def gossip(sending: Sending, peer: NodeId) -> None:
+    sending.peers.network.call(
+        sending.alice, lambda now: sending.post.send_gossip(peer, b"gossip", False, now)
+    )
+
+
+INVENTED = [identity_of(f"invented {number}").node_id for number in range(300)]
+VICTIMS = {
+    peer: tuple(("victim", 8 * number + port) for port in range(8))
+    for number, peer in enumerate(INVENTED)
+}
+
+
+def test_invented_records_make_no_flood_at_a_third_party() -> None:
+    sending = Sending(lambda peer: VICTIMS[peer])
+    network = sending.peers.network
+    for tenth in range(600):
+        for turn in range(3):  # gossip goes to three members in each tenth of a second
+            gossip(sending, INVENTED[(3 * tenth + turn) % len(INVENTED)])
+        network.run(0.1)
+        if tenth == 9:
+            first = network.statistics().bytes_sent[sending.alice]
+    records = SMALL.records
+    assert first <= records.most_in_flight * records.tries * INIT_BYTES
+    assert network.statistics().bytes_sent[sending.alice] <= 60 * 1200
+    many = "gossip dropped: too many members that were never met are called already"
+    assert sending.post.counters[many] > 1000
+
+
+def test_an_address_that_answers_to_no_name_is_called_ever_more_rarely() -> None:
+    sending = Sending(lambda peer: (("victim", 1),))
+    network = sending.peers.network
+    for second in range(600):
+        gossip(sending, INVENTED[second % len(INVENTED)])
+        network.run(1)
+    calls = 5 + 600 / SMALL.records.backoff_most
+    sent = network.statistics().bytes_sent[sending.alice]
+    assert 0 < sent <= calls * SMALL.records.tries * INIT_BYTES
+    assert sending.post.counters[
+        "gossip dropped: the peer's addresses were called in vain just now"
+    ]
+
+
+@pytest.mark.parametrize("was_met", [True, False])
+@pytest.mark.parametrize("says", [gossip, lambda sending, peer: sending.send(peer, 100)])
+def test_a_flood_of_records_delays_nobody_who_was_met_and_no_frame(
+    was_met: bool, says: Callable[[Sending, NodeId], None]
+) -> None:
+    sending = Sending(lambda peer: VICTIMS.get(peer) or (sending.bob,))
+    network, bob = sending.peers.network, sending.peers.node_id(sending.bob)
+    endpoint = sending.peers.endpoints[sending.alice]
+    if was_met:
+        sending.peers.connect(sending.alice, sending.bob)
+        network.run(1)
+        network.call(sending.alice, lambda now: sending.post.connected(bob, now))
+        network.call(sending.alice, lambda now: endpoint.close(bob, "for now", now))
+        network.run(1)
+    for peer in INVENTED:
+        gossip(sending, peer)
+    says(sending, bob)
+    network.run(0.1)
+    is_gossip_to_a_stranger = says is gossip and not was_met
+    assert endpoint.is_connected(bob) is not is_gossip_to_a_stranger
+    for _ in range(100):  # who was never met is called in its turn
+        network.run(0.1)
+        says(sending, bob)
+    assert endpoint.is_connected(bob)
+
+
+def test_a_member_never_met_is_called_at_two_addresses_and_then_at_the_next() -> None:
+    here = tuple((f"bridge {number}", 1) for number in range(4))
+    sending = Sending(lambda peer: (*here, sending.bob))
+    network, bob = sending.peers.network, sending.peers.node_id(sending.bob)
+    endpoint = sending.peers.endpoints[sending.alice]
+    for _ in range(200):
+        gossip(sending, bob)
+        network.run(0.1)
+        if endpoint.is_connected(bob):
+            break
+    assert endpoint.is_connected(bob)
+    assert network.now == pytest.approx(2 * SIMULATION.dial_timeout, abs=0.3)
 
 
 @given(
