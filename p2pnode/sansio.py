@@ -30,6 +30,12 @@ class Transmit(Generic[PeerT]):
     payload: bytes
 
 
+def format_address(address: Address) -> str:
+    """Return ``host:port``, an IPv6 host in brackets."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def earliest(*moments: float | None) -> float | None:
     """Return the earliest of some moments, some of which may not come; None if none does.
 

@@ -11,7 +11,17 @@ from typing import Any
 import trio
 
 from p2pnode.errors import UserError
-from p2pnode.sansio import Address
+from p2pnode.sansio import Address, format_address
+
+__all__ = [
+    "MAX_RESOLVED",
+    "address_of_sockaddr",
+    "format_address",
+    "is_loopback",
+    "parse_address",
+    "resolve",
+    "sockaddr_of_address",
+]
 
 MAX_RESOLVED = 8
 """Addresses kept of one host name: more than a dual-stack host has, fewer than a joke has."""
@@ -34,12 +44,6 @@ def parse_address(text: str, *, default_port: int | None = None) -> Address:
             hint="write HOST:PORT, for instance 192.168.1.20:4747 or [fe80::1%eth0]:4747",
         )
     return host, int(port)
-
-
-def format_address(address: Address) -> str:
-    """Return ``host:port``, an IPv6 host in brackets."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def address_of_sockaddr(sockaddr: tuple[Any, ...]) -> Address:

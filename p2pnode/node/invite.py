@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from p2pnode.errors import UserError
-from p2pnode.sansio import Address
+from p2pnode.sansio import Address, format_address
 
 PREFIX = "p2p1-"
 MAX_ADDRESSES = 4
@@ -56,7 +56,7 @@ class Invite:
         for host, port in self.addresses:
             if not 0 < port < 65536 or not (_is_ip(host) or _is_name(host)):
                 raise UserError(
-                    f"{host}:{port} cannot be part of an invite",
+                    f"{format_address((host, port))} cannot be part of an invite",
                     hint="give an IP address or a host name that others can reach, and its port",
                 )
 

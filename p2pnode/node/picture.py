@@ -22,7 +22,7 @@ from p2pnode.node.snapshot import (
     StageView,
     TrustView,
 )
-from p2pnode.sansio import Address, NodeId
+from p2pnode.sansio import NodeId, format_address
 from p2pnode.scheduler.directory import runs_of
 from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
@@ -92,7 +92,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         receive_buffer_bytes=world.receive_buffer_bytes,
         log=tuple(core.log),
         called=_called(core),
-        reachable=tuple(_text(address) for address in core.reach.addresses),
+        reachable=tuple(format_address(address) for address in core.reach.addresses),
         mdns_problem=world.mdns_problem,
         trust=tuple(_trust(core, entry) for entry in core.ledger.entries(now)),
         strangers_believed_in_s=max(0.0, core.ledger.pause_until - now),
@@ -103,12 +103,12 @@ def _called(core: NodeCore) -> tuple[CalledView, ...]:
     """Return those given by hand at which nobody is reached."""
     dialer, connected = core.dialer, core.endpoint.is_connected
     names = [
-        CalledView(_text(name), known.reason)
+        CalledView(format_address(name), known.reason)
         for name, known in dialer.names.items()
         if known.reason and not dialer.is_met(name, connected)
     ]
     addresses = [
-        CalledView(_text(address), contact.reason or "the session with it has ended")
+        CalledView(format_address(address), contact.reason or "the session with it has ended")
         for address, contact in dialer.fixed.items()
         if contact.owner is None or not (contact.owner == core.node_id or connected(contact.owner))
     ]
@@ -191,7 +191,7 @@ def _member(
         name=line.name or head_of(line.peer),
         state=state,
         reason=reason,
-        addresses=tuple(_text(address) for address in record.addresses),
+        addresses=tuple(format_address(address) for address in record.addresses),
         connected=link is not None,
         **_facts(line.ad),
         **_link(core, link),
@@ -247,7 +247,7 @@ def _sighted(
         name=sighting.name or peer.hex()[:8],
         state="seen",
         reason=reason,
-        addresses=tuple(_text(address) for address in sighting.addresses),
+        addresses=tuple(format_address(address) for address in sighting.addresses),
         connected=link is not None,
         **_facts(None),
         **_link(core, link),
@@ -364,8 +364,3 @@ def _counters(core: NodeCore, transport: TransportSnapshot, world: World) -> dic
         for reason, count in sorted(counters.items())
         if count
     }
-
-
-def _text(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

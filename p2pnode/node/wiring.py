@@ -25,7 +25,7 @@ from p2pnode.node.events import PeerReached
 from p2pnode.node.parts import NodeParts, printable
 from p2pnode.node.post import SendRefused
 from p2pnode.node.shared_keys import CURE
-from p2pnode.sansio import Address, NodeId
+from p2pnode.sansio import Address, NodeId, format_address
 from p2pnode.scheduler.offences import Offence
 from p2pnode.transport.events import (
     DialFailed,
@@ -143,7 +143,7 @@ class Wiring:
                 parts.counters["dial failed"] += 1
                 parts.post.dial_failed(address)
                 if parts.dialer.failed(address, peer, reason, now):
-                    parts.note(f"nobody reached at {address[0]}:{address[1]}: {reason}")
+                    parts.note(f"nobody reached at {format_address(address)}: {reason}")
                 if peer is not None and not parts.endpoint.is_connected(peer):
                     parts.post.unreachable(peer)
 
@@ -253,4 +253,4 @@ def _offence_of_end(end: PeerDisconnected) -> Offence | None:
 
 
 def _text(addresses: Iterable[Address]) -> str:
-    return " or ".join(f"{host}:{port}" for host, port in addresses) or "an unknown address"
+    return " or ".join(format_address(one) for one in addresses) or "an unknown address"

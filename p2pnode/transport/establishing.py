@@ -6,7 +6,7 @@ Everything rare is here, so that a datagram of a connection that stands passes i
 from contextlib import suppress
 from math import inf
 
-from p2pnode.sansio import Address, NodeId, Transmit
+from p2pnode.sansio import Address, NodeId, Transmit, format_address
 from p2pnode.transport.connection import Connection, Surroundings
 from p2pnode.transport.crossing import gives_way, stays
 from p2pnode.transport.events import (
@@ -221,11 +221,11 @@ class Establishing:
             and existing.instance == made.hello.instance
             and existing.is_responsive
         ):
-            host, port = existing.address
-            self._give_up(dial, f"already connected to this node at {host}:{port}")
+            where = format_address(existing.address)
+            self._give_up(dial, f"already connected to this node at {where}")
         elif under_way is not None:
-            host, port = under_way.address
-            self._give_up(dial, f"this node has just answered at {host}:{port}")
+            where = format_address(under_way.address)
+            self._give_up(dial, f"this node has just answered at {where}")
         elif dial.is_finished_by_response:
             connection = self._establish(dial, made, now)
             if connection is not None:
@@ -358,8 +358,8 @@ class Establishing:
     def _refuse(self, contest: Contest, now: float) -> None:
         """Two processes live: the one with the session keeps it."""
         existing = contest.existing
-        host, port = existing.address
-        reason = f"this key is in use by another process, at {host}:{port}: give each its own"
+        where = format_address(existing.address)
+        reason = f"this key is in use by another process, at {where}: give each its own"
         for half_open, made in contest.held:
             self._count("key_used_twice")
             datagram = made.session.seal(close_frame(reason), now)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
-from p2pnode.sansio import Address, NodeId, Rng
+from p2pnode.sansio import Address, NodeId, Rng, format_address
 from p2pnode.transport.admission import SwarmKeys, mac
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.identity import Identity, static_key_untrusted
@@ -206,18 +206,18 @@ class Dial:
     @property
     def failure(self) -> str:
         """Why nothing came of it, for a person."""
-        host, port = self.address
+        where = format_address(self.address)
         seconds = self._local.config.dial_timeout
         if self._established is not None:
             return (
-                f"{host}:{port} answered but did not finish the handshake within {seconds:g} s: "
+                f"{where} answered but did not finish the handshake within {seconds:g} s: "
                 "it may be full, or packets are lost"
             )
         if self.heard:
-            return f"{host}:{port} is under load and did not answer within {seconds:g} s"
+            return f"{where} is under load and did not answer within {seconds:g} s"
         doubt = "" if self.peer is None else ", or another node lives there now"
         return (
-            f"no answer from {host}:{port} within {seconds:g} s: nothing listens there, a firewall "
+            f"no answer from {where} within {seconds:g} s: nothing listens there, a firewall "
             f"drops UDP, or its swarm secret differs from ours{doubt}"
         )
 

@@ -1,4 +1,4 @@
-"""What the end of a session says of the peer, and what is kept of it."""
+"""What is told and kept of sessions that end, or never came up."""
 
 from p2pnode.engine.base import Sampling
 from p2pnode.inference.request import GenerationRequest
@@ -68,3 +68,12 @@ def test_nothing_is_kept_of_the_way_to_a_peer_whose_session_is_over() -> None:
     assert not a.endpoint.is_connected(b.node_id)
     assert a.links._ways == {}
     assert a.links.watched == set()
+
+
+def test_the_host_of_an_ipv6_address_is_told_in_brackets() -> None:
+    swarm = Swarm(1)
+    node = swarm.add("a", holds=False)
+    swarm.call("a", lambda one, now: one.connect(("fd00::9", 4747), now))
+    swarm.network.run(6)
+    (line,) = [line for line in node.log if line.startswith("nobody reached")]
+    assert line.startswith("nobody reached at [fd00::9]:4747: no answer from [fd00::9]:4747 within")
