@@ -75,13 +75,13 @@ class Post:
         self._addresses_of = addresses_of
         self._meter = meter
         self._config = config
-        self._record_dials = RecordDials(config.records, endpoint)
         self._waiting: dict[NodeId, _Waiting] = {}
         self._waiting_bytes = 0
         self.refused: dict[NodeId, str] = {}
         self._told: dict[NodeId, float] = {}
         self.to_ourselves: deque[Frame] = deque()
         self.counters: Counter[str] = Counter()
+        self._record_dials = RecordDials(config.records, endpoint, self.counters)
 
     # Commands
 

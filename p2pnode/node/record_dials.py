@@ -7,6 +7,7 @@ is called at one or two addresses, with few packets, and all of them share a bud
 rarely. Where a member was met it is called without any of that, for there it showed that it lives.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from p2pnode.node.config import RecordDialsConfig
@@ -18,9 +19,13 @@ from p2pnode.transport.endpoint import Endpoint
 class RecordDials:
     """Dials members on the word of their records."""
 
-    def __init__(self, config: RecordDialsConfig, endpoint: Endpoint) -> None:
+    def __init__(
+        self, config: RecordDialsConfig, endpoint: Endpoint, counters: Counter[str]
+    ) -> None:
+        """``counters`` takes what was not called, by reason."""
         self._config = config
         self._endpoint = endpoint
+        self._counters = counters
         self._budget = Budget[NodeId](config)
         self._met: dict[NodeId, Address] = {}  # the latest last
 
@@ -60,6 +65,7 @@ class RecordDials:
         addresses = sorted(addresses, key=budget.failures)  # or the last would never have its turn
         for _ in range(config.addresses_each):
             if not budget.has_room:
+                self._counters["address of a record not called: too many are"] += 1
                 return "too many members that were never met are called already"
             address = budget.choose(addresses, 0, now)
             if address is None:

@@ -183,6 +183,7 @@ def test_invented_records_make_no_flood_at_a_third_party() -> None:
     records = SMALL.records
     assert first <= records.most_in_flight * records.tries * INIT_BYTES
     assert network.statistics().bytes_sent[sending.alice] <= 60 * 1200
+    assert sending.post.counters["address of a record not called: too many are"] > 1000
     many = "gossip dropped: too many members that were never met are called already"
     assert sending.post.counters[many] > 1000
 
@@ -383,6 +384,22 @@ def test_whatever_is_sent_and_heard_a_post_stays_small_and_tells_what_it_drops(
     first = encode_frame(frame(0))[:1]  # gossip here is zeros
     arrived = [data for data in sending.peers.received(sending.bob) if data[:1] == first]
     assert sending.lost or len(arrived) + dropped == sent
+
+
+def test_a_dial_that_failed_makes_room_for_the_next() -> None:
+    swarm = Swarm(1)
+    node = swarm.add("a", holds=False)
+    node.post._addresses_of = lambda peer: VICTIMS[peer]
+
+    def spread(_: object, now: float) -> None:
+        for peer in INVENTED[:8]:
+            node.post.send_gossip(peer, b"", False, now)
+
+    swarm.call("a", spread)
+    budget = node.post._record_dials._budget
+    assert budget.in_flight == SMALL.records.most_in_flight
+    swarm.network.run(SIMULATION.dial_timeout + 0.1)
+    assert budget.in_flight == 0
 
 
 def test_a_stage_that_cannot_be_sent_to_is_lost_to_the_answer() -> None:
