@@ -10,8 +10,9 @@ once, that takes three rules:
   the first that was finished, and the dialler follows whatever it hears on.
 * *Both ends dialled.* The dial of the lower node id stays, if it was answered already when the
   other's is finished. If it was not, it gives way, and is not finished later.
-* Both hold only while the handshakes overlap, and only while the connection there is carries
-  something. Whoever dials later has lost the connection, whatever this end believes.
+* Both hold only while the handshakes overlap: whoever dials later has lost the connection, whatever
+  this end believes. Whether the connection acknowledges does not count where both dialled: the
+  other end may be asking a former process of ours for a sign of life before it confirms.
 """
 
 from p2pnode.sansio import NodeId
@@ -29,9 +30,9 @@ def gives_way(made: Established, us: NodeId, answered: Dial | None) -> bool:
 
 def stays(existing: Connection, made: Established, local: Local, now: float) -> bool:
     """Whether the connection there is stays, and ``made`` makes none."""
-    if existing.instance != made.hello.instance or not existing.is_responsive:
+    if existing.instance != made.hello.instance:
         return False
     if existing.is_dialler != made.is_dialler:
         is_young = now - existing.began < local.config.dial_timeout
         return is_young and existing.is_dialler == (local.identity.node_id < existing.peer)
-    return not made.is_dialler and made.began < existing.began
+    return not made.is_dialler and made.began < existing.began and existing.is_responsive

@@ -63,9 +63,15 @@ class Homes:
         self._number = itertools.count()
 
     def _home(self, name: str) -> Home:
+        return Home(name, self._endpoint(name, self.rng.random()))
+
+    def _endpoint(self, name: str, seed: float) -> Endpoint:
         config = TransportConfig.simulation()
-        endpoint = Endpoint(config, identity_of(name), SECRET, Random(self.rng.random()), 0.0)
-        return Home(name, endpoint)
+        return Endpoint(config, identity_of(name), SECRET, Random(seed), self.now)
+
+    def start_anew(self, home: Home) -> None:
+        home.endpoint = self._endpoint(home.name, self.now + 1)
+        home.events.clear()
 
     @property
     def lower_first(self) -> tuple[Home, Home]:
@@ -198,15 +204,8 @@ def test_of_an_end_that_confirms_two_dials_the_first_confirmed_stays() -> None:
     assert homes.other.ends == []
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_any_dials_at_any_addresses_end_in_one_session_on_the_same_keys(seed: int) -> None:
-    weather = Random(seed)
-    slowest = weather.choice([0.001, 0.02, 0.1, 0.3])
-    homes = Homes(
-        seed,
-        loss=weather.choice([0.0, 0.05, 0.2]),
-        delays=(weather.uniform(0, slowest), slowest),
-    )
+def dial_at_random(homes: Homes, weather: Random, slowest: float) -> None:
+    """Let both dial, wherever, as nodes do until somebody is there; then let it settle."""
     for _ in range(4):  # rounds, as a node redials until somebody is there
         dials = list(itertools.product((homes.one, homes.other), FAMILIES))
         weather.shuffle(dials)
@@ -217,6 +216,18 @@ def test_any_dials_at_any_addresses_end_in_one_session_on_the_same_keys(seed: in
         if homes.are_connected():
             break
     homes.run(3)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_any_dials_at_any_addresses_end_in_one_session_on_the_same_keys(seed: int) -> None:
+    weather = Random(seed)
+    slowest = weather.choice([0.001, 0.02, 0.1, 0.3])
+    homes = Homes(
+        seed,
+        loss=weather.choice([0.0, 0.05, 0.2]),
+        delays=(weather.uniform(0, slowest), slowest),
+    )
+    dial_at_random(homes, weather, slowest)
     assert homes.carries()
     for home in (homes.one, homes.other):
         connected = [one for one in home.events if isinstance(one, PeerConnected)]
@@ -226,3 +237,22 @@ def test_any_dials_at_any_addresses_end_in_one_session_on_the_same_keys(seed: in
     before = [len(home.ends) for home in (homes.one, homes.other)]
     homes.run(30)
     assert before == [len(home.ends) for home in (homes.one, homes.other)]
+
+
+@pytest.mark.parametrize("seed", [861, 1573, *range(40)])
+def test_after_one_of_them_starts_anew_they_end_in_one_session_too(seed: int) -> None:
+    weather = Random(seed)
+    slowest = weather.choice([0.001, 0.02, 0.1, 0.3])
+    homes = Homes(
+        seed,
+        loss=weather.choice([0.0, 0.05, 0.2]),
+        delays=(weather.uniform(0, slowest), slowest),
+    )
+    homes.dial(homes.one, "four")
+    homes.run(6)
+    assert homes.are_connected()
+    homes.run(weather.choice([0, 4]))
+    home = weather.choice((homes.one, homes.other))
+    homes.start_anew(home)
+    dial_at_random(homes, weather, slowest)
+    assert homes.carries()
