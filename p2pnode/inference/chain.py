@@ -179,15 +179,15 @@ class Chain:
     def laggard(self) -> tuple[Leg, Leg | None]:
         """Return the first leg that has not computed all there is, and who may be to blame as well.
 
-        One that has the work in hand confesses. One that says it never got it accuses the leg
+        One that has the work in hand is late itself. One that says it never got it accuses the leg
         before it, which says that it sent it: one of the two lies, or the way between them is cut.
         """
         end = self._session.end
         before: Leg | None = None
         for leg in self.legs:
             if self.computed.get(leg.number, 0) < end:
-                confesses = self.reached.get(leg.number, 0) >= end
-                return leg, None if confesses else before
+                has_work = self.reached.get(leg.number, 0) >= end
+                return leg, None if has_work else before
             before = leg
         return self.legs[-1], None
 

@@ -149,14 +149,14 @@ class NodeCore(NodeParts):
         return number
 
     def ask_capability(self, peer: NodeId, now: float) -> None:
-        """Ask ``peer`` what both can do; its answer will be in ``parley.agreed``.
+        """Ask ``peer`` what both can do; its answer will be in ``inquiries.agreed``.
 
         Raises:
             GenerationError: There is no model, and so no space to speak of.
         """
         if self.model is None:
             raise GenerationError("this node has no model, and so no space to agree on")
-        self.post.send_frame(peer, self.parley.wish(peer, self.model), now)
+        self.post.send_frame(peer, self.inquiries.wish(peer, self.model), now)
         self._settle(now)
 
     def cancel(self, generation: int, now: float) -> None:

@@ -9,10 +9,10 @@ from p2pnode.node.advert import Advert
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Dialer
 from p2pnode.node.events import NodeEvent, Noted
+from p2pnode.node.inquiries import Inquiries
 from p2pnode.node.life import Life
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.origin import Origin
-from p2pnode.node.parley import Parley
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.post import Post
 from p2pnode.node.reach import Reach
@@ -96,7 +96,7 @@ class NodeParts:
             self.endpoint.is_connected,
             self.counters,
         )
-        self.parley = Parley()
+        self.inquiries = Inquiries()
         self.dialer = Dialer(config.dialer, self.node_id, self.counters)
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None

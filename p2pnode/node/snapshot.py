@@ -236,7 +236,7 @@ class NodeSnapshot:
         called: Addresses and names given by hand at which nobody was reached.
         reachable: Where others can reach this node, the likeliest first.
         mdns_problem: What of mDNS does not work; empty while all of it does.
-        trust: The ledger: whom we distrust, for what, how long; the guiltiest first.
+        trust: The ledger: whom we distrust, for what, how long; the most distrusted first.
         strangers_believed_in_s: Seconds until the promises of strangers count again; 0 if they do.
     """
 

@@ -205,8 +205,8 @@ class Wiring:
             error = SyncError.from_body_untrusted(parse_sync_untrusted(frame))
             self._take_error_untrusted(error, peer, now)
             return
-        if frame.type is MessageType.SYNC and parts.parley.concerns_untrusted(frame):
-            owed = parts.parley.receive_untrusted(frame, peer, parts.model)
+        if frame.type is MessageType.SYNC and parts.inquiries.concerns_untrusted(frame):
+            owed = parts.inquiries.receive_untrusted(frame, peer, parts.model)
             if owed is not None:
                 parts.post.send_frame(peer, owed, now)
             return

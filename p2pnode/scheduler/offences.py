@@ -109,23 +109,23 @@ class TrustConfig:
         most_tokens: Tokens that count at the most, at least ``proven_tokens``. Each offence halves
             what counts, so log2(most / proven) offences in a row make a stranger of anybody.
         pessimism: What a stranger costs in a pause, in prices of the slowest proven peer; at least
-            1. Each betrayal that is not forgotten doubles it.
-        trial: Patience with strangers as a whole: the pause after a betrayal. Longer than a few
+            1. Each failure that is not forgotten doubles it.
+        trial: Patience with strangers as a whole: the pause after a failure. Longer than a few
             answers take, or one in every few would be a trial.
         introduction: Seconds in which a stranger costs as in a pause, if we met it after anybody
             had served us: a fresh key is not believed at once, even while nobody failed us. Whoever
             came with the first is no newcomer. A guess: what the owner of a new machine will wait
             before it is used at full worth.
         acquaintance: Seconds for which a stranger must have been known to have part in a trial, as
-            long as a betrayal is not forgotten.
-        place: The same for strangers at an address that a betrayal came from.
+            long as a failure is not forgotten.
+        place: The same for strangers at an address that a failure came from.
         slowness_half_life: Seconds in which half of an observed slowness is forgotten and what the
             peer says of itself believed again.
         gain: Share of a new observation of speed in what is believed, above 0 and at most 1.
         hopeless: Unforgotten offences of one kind beyond which a peer is not even a last resort.
         max_proven: Proven peers remembered.
-        max_strangers: Strangers remembered; one more pushes out the least guilty of them, and never
-            one of the proven.
+        max_strangers: Strangers remembered; one more pushes out the least distrusted of them, and
+            never one of the proven.
         max_places: Addresses remembered.
         max_evidence: Pieces of evidence kept for each peer, newest first.
         max_text: Letters kept of each.

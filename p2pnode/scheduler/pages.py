@@ -152,12 +152,14 @@ class Page:
             for kind, mark in self.marks.items()
         }
 
-    def guilt(self, now: float, config: TrustConfig) -> float:
+    def distrust(self, now: float, config: TrustConfig) -> float:
         return sum(self.levels(now, config).values())
 
     def factor(self, now: float, config: TrustConfig) -> float:
-        guilt = self.guilt(now, config) if self.marks else 0.0
-        return 1.0 if guilt < FORGOTTEN else min(config.max_factor, math.exp2(min(guilt, 64.0)))
+        distrust = self.distrust(now, config) if self.marks else 0.0
+        return (
+            1.0 if distrust < FORGOTTEN else min(config.max_factor, math.exp2(min(distrust, 64.0)))
+        )
 
     def is_hopeless(self, now: float, config: TrustConfig) -> bool:
         levels = self.levels(now, config)

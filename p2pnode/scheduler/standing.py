@@ -35,7 +35,7 @@ class Standing:
         introduced_before: Strangers met after this moment are not believed yet.
         entrance: What such a stranger costs, in prices of the slowest of those tried.
         newcomers_since: Strangers met after this moment are not believed in a trial either, and
-            least of all outside of one: they may be the last traitor under a fresh key.
+            least of all outside of one: they may be whoever failed us last, under a fresh key.
         places: What strangers at these addresses are dearer by.
         observed: Speeds measured lately.
         hopeless: Those of the excluded that are not even a last resort.

@@ -7,10 +7,10 @@ some time after that it is dearer than it says.
 
 Keys cost nothing, so distrust of a key alone stops nobody. Whoever has computed enough of our
 tokens is *proven*; everyone else is a *stranger*. Strangers are believed at their word as long as
-none of them betrays us. Each betrayal by any stranger doubles the pause until the next trial, a
+none of them fails us. Each failure by any stranger doubles the pause until the next trial, a
 trial that is stood halves it, and in that pause a promise of a stranger is worth little; in a trial
 it counts for those only whom we have known for some time. Fresh keys then bring nothing. The
-addresses that betrayals came from count as well. Friedman and Resnick ("The social cost of cheap
+addresses that failures came from count as well. Friedman and Resnick ("The social cost of cheap
 pseudonyms", 2001): where names are free, newcomers have to pay dues; here only after a newcomer has
 cheated, and only as much as newcomers did lately.
 
@@ -78,7 +78,7 @@ class Ledger:
         page.enter(offence, meaning, amount, evidence, now, self._config)
         self.counters[f"{meaning.kind.name.lower()}: {offence.name.lower()}"] += 1
         if not was_proven:
-            self._betrayed(amount, address or self._address_of(peer), now)
+            self._stranger_failed(amount, address or self._address_of(peer), now)
         self._make_room(peer, now)
 
     def served(self, peer: NodeId, tokens: int, now: float) -> None:
@@ -90,7 +90,7 @@ class Ledger:
             self._first_served = min(self._first_served, now)
         if page.is_proven(self._config) and not was_proven:
             self.counters["stranger proven"] += 1
-            self._kept_faith(now)
+            self._trial_passed(now)
         self._make_room(peer, now)
 
     def observed(self, peer: NodeId, layer_us: float, now: float) -> None:
@@ -153,9 +153,9 @@ class Ledger:
         )
 
     def entries(self, now: float) -> tuple[Entry, ...]:
-        """Return every page that says something, the guiltiest first."""
+        """Return every page that says something, the most distrusted first."""
         pages = [(peer, page) for peer, page in self._pages.items() if page.says_something]
-        pages.sort(key=lambda pair: (-pair[1].guilt(now, self._config), pair[0]))
+        pages.sort(key=lambda pair: (-pair[1].distrust(now, self._config), pair[0]))
         return tuple(page.entry(peer, now, self._config) for peer, page in pages)
 
     @property
@@ -175,14 +175,14 @@ class Ledger:
         page.touched = now
         return page
 
-    def _betrayed(self, amount: float, address: Address | None, now: float) -> None:
+    def _stranger_failed(self, amount: float, address: Address | None, now: float) -> None:
         """A stranger has let us down: the next one is believed later."""
         patience = self._config.trial
         if self._strangers.at(now, patience.half_life) < FORGOTTEN:
             self._trouble_since = now
         level = self._strangers.add(amount, now, patience.half_life)
         self._trial_from = max(self._trial_from, now + patience.avoided_for(level))
-        self.counters["betrayed by a stranger"] += 1
+        self.counters["failed by a stranger"] += 1
         if address is None:
             return
         for place in places_of(address):
@@ -192,7 +192,7 @@ class Ledger:
         while len(self._places) > self._config.max_places:
             del self._places[next(iter(self._places))]
 
-    def _kept_faith(self, now: float) -> None:
+    def _trial_passed(self, now: float) -> None:
         """A stranger has stood its trial: half the next pause is enough.
 
         Whoever is proven during a pause was not taken at its word, and speaks for no stranger.
@@ -230,4 +230,4 @@ class Ledger:
 
     def _worth(self, peer: NodeId, newest: NodeId, now: float) -> tuple[bool, float, float]:
         page = self._pages[peer]
-        return peer == newest, page.guilt(now, self._config), page.touched
+        return peer == newest, page.distrust(now, self._config), page.touched

@@ -66,13 +66,13 @@ def answers(ledger: Ledger, now: float, keys: list[int], honest: set[NodeId]) ->
 def test_after_ten_answers_no_fresh_key_is_planned_whatever_it_promises() -> None:
     ledger = Ledger()
     plans = answers(ledger, 10.0, list(range(100, 120)), {OLD, ELDER})
-    betrayed = [index for index, planned in enumerate(plans) if planned != [OLD, ELDER]]
-    assert betrayed  # the first is believed
-    assert len(betrayed) <= 10
+    failures = [index for index, planned in enumerate(plans) if planned != [OLD, ELDER]]
+    assert failures  # the first is believed
+    assert len(failures) <= 10
     assert plans[-10:] == [[OLD, ELDER]] * 10
 
 
-def test_ten_betrayals_within_minutes_end_it_even_with_every_pause_over_at_once() -> None:
+def test_ten_failures_within_minutes_end_it_even_with_every_pause_over_at_once() -> None:
     ledger = Ledger()
     ledger.served(OLD, 100, 0.0)
     ledger.served(ELDER, 100, 0.0)
@@ -95,7 +95,7 @@ def test_an_honest_newcomer_that_is_faster_gets_its_trial_and_is_proven() -> Non
     assert 20.0 + CONFIG.acquaintance < at < 600.0
     assert peers(plan(ledger.standing(at), *HONEST, newcomer)) == [newcomer.peer]
     ledger.served(newcomer.peer, CONFIG.proven_tokens, at)
-    ledger.note(peer_id(110), Offence.SILENT, "", at)  # betrayals of others do not matter to it now
+    ledger.note(peer_id(110), Offence.SILENT, "", at)  # failures of others do not matter to it now
     assert peers(plan(ledger.standing(at), *HONEST, newcomer)) == [newcomer.peer]
 
 

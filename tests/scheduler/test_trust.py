@@ -171,14 +171,14 @@ def test_long_service_outlasts_bad_luck_but_no_lie() -> None:
 # Strangers
 
 
-def betray(ledger: Ledger, first: int, times: int, now: float, every: float = 5.0) -> float:
+def fail(ledger: Ledger, first: int, times: int, now: float, every: float = 5.0) -> float:
     for number in range(first, first + times):
         ledger.note(node_id(number), Offence.SILENT, "", now)
         now += every
     return now
 
 
-def test_each_betrayal_by_a_fresh_key_doubles_the_pause_until_the_next_trial() -> None:
+def test_each_failure_by_a_fresh_key_doubles_the_pause_until_the_next_trial() -> None:
     ledger = a_proven(A)
     pauses = []
     for number in range(100, 106):
@@ -189,9 +189,9 @@ def test_each_betrayal_by_a_fresh_key_doubles_the_pause_until_the_next_trial() -
     assert ledger.standing(pauses[-1]).trial
 
 
-def test_after_ten_betrayals_within_minutes_a_strangers_word_is_worth_a_thousandth() -> None:
+def test_after_ten_failures_within_minutes_a_strangers_word_is_worth_a_thousandth() -> None:
     ledger = a_proven(A)
-    now = betray(ledger, 100, 10, 0.0)
+    now = fail(ledger, 100, 10, 0.0)
     standing = ledger.standing(now)
     assert not standing.trial
     assert standing.dues > 1_000
@@ -208,7 +208,7 @@ def test_a_trial_that_a_stranger_stands_halves_the_next_pause() -> None:
     pauses = []
     for stood in (False, True):
         ledger = a_proven(A)
-        betray(ledger, 100, 4, 0.0, every=0.0)
+        fail(ledger, 100, 4, 0.0, every=0.0)
         now = ledger.pause_until
         if stood:
             ledger.served(B, CONFIG.proven_tokens, now)
@@ -220,7 +220,7 @@ def test_a_trial_that_a_stranger_stands_halves_the_next_pause() -> None:
 
 def test_whoever_is_proven_in_a_pause_speaks_for_no_stranger() -> None:
     ledger = a_proven(A)
-    now = betray(ledger, 100, 4, 0.0, every=0.0)
+    now = fail(ledger, 100, 4, 0.0, every=0.0)
     before = ledger.pause_until
     for number in range(10, 20):
         ledger.served(node_id(number), CONFIG.proven_tokens, now)
@@ -230,14 +230,14 @@ def test_whoever_is_proven_in_a_pause_speaks_for_no_stranger() -> None:
 
 def test_where_nobody_is_proven_those_met_since_the_trouble_began_are_the_suspicious_ones() -> None:
     ledger = Ledger()
-    betray(ledger, 100, 3, 50.0)
+    fail(ledger, 100, 3, 50.0)
     assert ledger.standing(60.0).newcomers_since == 50.0
     trial = ledger.pause_until
     assert ledger.standing(trial).newcomers_since == trial - CONFIG.acquaintance
     assert ledger.standing(1e6).newcomers_since == float("inf")
 
 
-def test_the_address_of_a_betrayal_counts_and_fades() -> None:
+def test_the_address_of_a_failure_counts_and_fades() -> None:
     ledger = a_proven(A)
     ledger.note(B, Offence.SILENT, "", 0.0, address=("10.0.0.66", 4747))
     standing = ledger.standing(0.0)

@@ -131,7 +131,7 @@ def _is_stranger(peer: PeerView) -> bool:
 
 
 def _calls(picture: NodeSnapshot) -> Iterator[Finding]:
-    """Read the counters: calls that came to nothing, and strangers who knocked."""
+    """Read the counters: dials that came to nothing, and strangers who dialled."""
     counters = picture.counters
     strangers = counters.get("transport: handshake_wrong_secret", 0)
     if strangers:

@@ -9,7 +9,7 @@ from p2pnode.engine.random_model import random_model
 from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.node.advert import DTYPES
 from p2pnode.node.core import NodeCore
-from p2pnode.node.parley import Parley, capability_of
+from p2pnode.node.inquiries import Inquiries, capability_of
 from p2pnode.testing.frames import node_id
 from p2pnode.testing.swarm import Swarm
 from p2pnode.wire.agreement import usable_dtypes, wish_frame
@@ -43,21 +43,21 @@ def test_a_node_is_asked_and_answers_over_the_transport() -> None:
     swarm, a, b = two()
     swarm.call("a", lambda node, now: node.ask_capability(b.node_id, now))
     swarm.network.run(1)
-    agreed = a.parley.agreed[b.node_id]
+    agreed = a.inquiries.agreed[b.node_id]
     assert a.model is not None
     assert agreed == capability_of(a.model)
     assert (agreed.d_model, agreed.embedding_space_id) == (a.model.d_model, a.model.space_id)
     assert agreed.modality == ("text",)
     assert usable_dtypes(agreed) == dtypes_of_mask(DTYPES) | {DType.COO}
-    assert b.parley.counters == {"capability asked": 1}
-    assert a.parley.counters == {"capability answered": 1}
-    assert b.parley.agreed == {}
+    assert b.inquiries.counters == {"capability asked": 1}
+    assert a.inquiries.counters == {"capability answered": 1}
+    assert b.inquiries.agreed == {}
 
 
 def test_a_wish_gets_the_reduced_set() -> None:
     theirs = replace(capability_of(MODEL), dtypes=("q9", "centred", "f16"), critique=True)
-    parley = Parley()
-    answer = parley.receive_untrusted(wish_frame(theirs, stream_id=8), PEER, MODEL)
+    inquiries = Inquiries()
+    answer = inquiries.receive_untrusted(wish_frame(theirs, stream_id=8), PEER, MODEL)
     assert answer is not None
     assert (answer.stream_id, answer.frame_seq, answer.space_hash32) == (8, 1, SPACE)
     agreed = Capability.from_body_untrusted(parse_sync_untrusted(answer))
@@ -73,7 +73,9 @@ def test_a_wish_of_another_space_is_answered_with_an_error() -> None:
 
 
 def test_a_node_without_a_model_answers_that_it_has_no_space() -> None:
-    answer = Parley().receive_untrusted(wish_frame(capability_of(MODEL), stream_id=8), PEER, None)
+    answer = Inquiries().receive_untrusted(
+        wish_frame(capability_of(MODEL), stream_id=8), PEER, None
+    )
     assert answer is not None
     error = SyncError.from_body_untrusted(parse_sync_untrusted(answer))
     assert (error.code, error.expected, answer.space_hash32) == ("SPACE_MISMATCH", 0, 0)
@@ -92,12 +94,12 @@ def test_a_capability_that_nobody_asked_for_is_refused() -> None:
         said = sync_frame(body, stream_id=1, frame_seq=number, space_hash32=a.model.space_hash32)
         send(swarm, said)
     assert b.counters["message refused"] == 3
-    assert b.parley.agreed == {}
-    assert not a.parley.counters
+    assert b.inquiries.agreed == {}
+    assert not a.inquiries.counters
 
 
 def test_only_the_answer_to_the_newest_wish_counts_and_only_once() -> None:
-    asker, answerer = Parley(), Parley()
+    asker, answerer = Inquiries(), Inquiries()
     old, new = (asker.wish(PEER, MODEL) for _ in range(2))
     for wish, taken in ((old, False), (new, True), (new, False)):
         answer = answerer.receive_untrusted(wish, node_id("us"), MODEL)
@@ -115,13 +117,13 @@ def test_a_ping_comes_back_once() -> None:
     assert a.model is not None
     space = a.model.space_hash32
     send(swarm, sync_frame(ping_body(17), stream_id=9, frame_seq=0, space_hash32=space))
-    assert a.parley.counters == {"ping answered": 1}
-    assert b.parley.counters == {"ping asked": 1}
+    assert a.inquiries.counters == {"ping answered": 1}
+    assert b.inquiries.counters == {"ping asked": 1}
     assert b.counters["message refused"] == 0
 
 
 def test_memory_is_bounded() -> None:
-    asker, answerer = Parley(), Parley()
+    asker, answerer = Inquiries(), Inquiries()
     for number in range(300):
         peer = node_id(str(number))
         answer = answerer.receive_untrusted(asker.wish(peer, MODEL), peer, MODEL)
@@ -145,11 +147,11 @@ def test_whatever_is_said_is_taken_or_refused(
 ) -> None:
     said = {**(capability_of(MODEL).to_body() if ours else {}), **body, "method": method}
     frame = sync_frame(said, stream_id=1, frame_seq=number, space_hash32=SPACE)
-    parley = Parley()
-    parley.wish(PEER, MODEL)
-    assert parley.concerns_untrusted(frame)
+    inquiries = Inquiries()
+    inquiries.wish(PEER, MODEL)
+    assert inquiries.concerns_untrusted(frame)
     try:
-        answer = parley.receive_untrusted(frame, PEER, MODEL)
+        answer = inquiries.receive_untrusted(frame, PEER, MODEL)
     except RemoteProtocolError:
         return
     assert (answer is not None) == (number == 0)

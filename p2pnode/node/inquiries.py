@@ -44,7 +44,7 @@ def capability_of(model: ModelInfo | None) -> Capability:
     )
 
 
-class Parley:
+class Inquiries:
     """Asks and answers.
 
     Attributes:
