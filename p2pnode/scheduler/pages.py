@@ -156,10 +156,8 @@ class Page:
         return sum(self.levels(now, config).values())
 
     def factor(self, now: float, config: TrustConfig) -> float:
-        distrust = self.distrust(now, config) if self.marks else 0.0
-        return (
-            1.0 if distrust < FORGOTTEN else min(config.max_factor, math.exp2(min(distrust, 64.0)))
-        )
+        level = self.distrust(now, config) if self.marks else 0.0
+        return 1.0 if level < FORGOTTEN else min(config.max_factor, math.exp2(min(level, 64.0)))
 
     def is_hopeless(self, now: float, config: TrustConfig) -> bool:
         levels = self.levels(now, config)
