@@ -46,6 +46,15 @@ def test_the_hostile_scenario_is_what_it_says() -> None:
         assert sum(layer in member.layers for member in scenario.members) == 3
 
 
+def test_the_hostile_scenario_has_a_baseline_in_which_every_answer_ended() -> None:
+    baseline = json.loads((FOLDER / "baselines" / "hostile-members.json").read_text("utf-8"))
+    assert baseline["seeds"] == list(read_scenario(HOSTILE).seeds)
+    assert [row["seed"] for row in baseline["rows"]] == baseline["seeds"]
+    for row in baseline["rows"]:
+        assert row["right"] + row["failed"] == row["answers"] == 12
+        assert row["planned_late"] == row["wrong"] == 0
+
+
 def test_each_has_a_baseline_of_the_same_runs(scenario: Scenario) -> None:
     baseline = json.loads((FOLDER / "baselines" / f"{scenario.name}.json").read_text("utf-8"))
     assert baseline["seeds"] == list(scenario.seeds)
