@@ -7,6 +7,7 @@ DEV := $(VENV)/.dev-installed
 FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
+ALONE := tests/bench tests/e2e tests/interfaces  # they start processes, and time what those do
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test check fuzz format docs clean
@@ -17,7 +18,8 @@ demo: $(CORE)  ## three real nodes answer a prompt together
 test: $(DEV)  ## lint, types, contracts and every test
 	$(MAKE) --no-print-directory check
 	$(BIN)/p2pnode models pull smollm2-135m
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 $(foreach room,$(ALONE),--ignore $(room))
+	$(BIN)/python -m pytest $(ALONE)
 
 check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .
