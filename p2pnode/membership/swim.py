@@ -94,8 +94,9 @@ class Swim:
         self._broadcasts = Broadcasts(config.max_broadcasts, self.counters)
         self._vivaldi = Vivaldi(rng)
         self._outbox = Outbox(config, self._own, self._members, self._broadcasts, self._vivaldi)
-        self.unsent = self._outbox.waiting
-        self.events: list[MembershipEvent] = []
+        self.unsent: Sequence[Outgoing] = self._outbox.waiting
+        self._events: list[MembershipEvent] = []
+        self.events: Sequence[MembershipEvent] = self._events
         self._gossiper = Gossiper(
             config, self._members, self._broadcasts, self._outbox, self._timers, rng
         )
@@ -109,7 +110,7 @@ class Swim:
             self._outbox,
             self._gossiper,
             self._timers,
-            self.events,
+            self._events,
             self.counters,
             now,
         )
@@ -245,8 +246,8 @@ class Swim:
         return self._outbox.take()
 
     def take_events(self) -> list[MembershipEvent]:
-        taken = self.events.copy()
-        self.events.clear()
+        taken = self._events.copy()
+        self._events.clear()
         return taken
 
     # Time
@@ -314,14 +315,14 @@ class Swim:
             self._outbox,
             self._gossiper,
             self._timers,
-            self.events,
+            self._events,
             self.counters,
             is_heard,
             self._rng,
         )
 
     def _compose_intake(self, is_heard: IsHeard) -> Intake:
-        shared_keys = SharedKeys(self._config, is_heard, self.events, self.counters)
+        shared_keys = SharedKeys(self._config, is_heard, self._events, self.counters)
         return Intake(
             self._own,
             self._members,
@@ -332,7 +333,7 @@ class Swim:
             self._push_pull,
             self._renewal,
             shared_keys,
-            self.events,
+            self._events,
             self.counters,
         )
 

@@ -185,7 +185,7 @@ def test_what_was_dropped_comes_again_by_push_pull() -> None:
     wanted = [f"silent {number}" for number in range(60)]
     source = swarm.cores["n1"]
     for name in wanted:
-        source.events += source._members.accept(signed(name), swarm.network.now)
+        source._events += source._members.accept(signed(name), swarm.network.now)
     swarm.run(0.01)
     swarm.start("new")
     swarm.join("new", "n1")
