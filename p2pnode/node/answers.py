@@ -1,6 +1,5 @@
 """Answers for faces: text in, tokens and text out as they come, and the facts at the end."""
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -24,8 +23,11 @@ from p2pnode.scheduler.route import Objective
 
 READER_PATIENCE = 30.0
 """Seconds in which a reader takes nothing while events wait for it, before its answer is ended:
-others want its peers' memory and engines. It bounds what waits, too, to half a minute of tokens.
-Longer than a busy terminal hesitates. A guess."""
+others want its peers' memory and engines. Longer than a busy terminal hesitates. A guess."""
+
+_QUEUE = 65_536
+"""Events that wait for a reader at the most, whatever the clock says: more than half a minute of
+any answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class AnswerStream:
     """The events of one answer, in order, as they come."""
 
     def __init__(self, cancel: Callable[[], None], forget: Callable[[], object]) -> None:
-        self._send, self._receive = trio.open_memory_channel[GenerationEvent](math.inf)
+        self._send, self._receive = trio.open_memory_channel[GenerationEvent](_QUEUE)
         self._moved_at = 0.0  # when the reader last took something, or had nothing to take
         self._cancel = cancel
         self._forget = forget
@@ -134,18 +136,21 @@ class AnswerStream:
         self._is_unread = False
         self.answer = Answer()
 
-    def put(self, event: GenerationEvent, now: float) -> None:
+    def put(self, event: GenerationEvent, now: float | None = None) -> None:
         """Take an event of the core, at ``now`` of trio's clock; never blocks.
 
-        Where others have waited for :data:`READER_PATIENCE` and their reader took none, it has
-        stopped reading: the answer is cancelled.
+        Where others have waited for :data:`READER_PATIENCE` and their reader took none, or too many
+        wait, it has stopped reading: the answer is cancelled.
         """
         if not self._is_open:
             return
-        if not self._send.statistics().current_buffer_used:
-            self._moved_at = now
+        moment = trio.current_time() if now is None else now
+        waiting = self._send.statistics().current_buffer_used
+        if not waiting:
+            self._moved_at = moment
         is_last = isinstance(event, GenerationFinished | GenerationFailed)
-        if not is_last and now - self._moved_at > READER_PATIENCE:
+        is_late = not is_last and moment - self._moved_at > READER_PATIENCE
+        if is_late or waiting >= _QUEUE:
             self._is_unread = True
             self._close()
             self._cancel()

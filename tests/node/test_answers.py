@@ -6,7 +6,7 @@ from trio.testing import MockClock
 
 from p2pnode.errors import GenerationError
 from p2pnode.inference.events import ChainBroken, GenerationEvent, GenerationFinished
-from p2pnode.node.answers import READER_PATIENCE, AnswerStream
+from p2pnode.node.answers import _QUEUE, READER_PATIENCE, AnswerStream
 
 
 def broken(epoch: int) -> ChainBroken:
@@ -42,6 +42,17 @@ async def test_events_nobody_reads_cancel_the_answer_and_raise_nothing() -> None
         await stream.follow(show)
     assert shown == [broken(epoch) for epoch in range(31)]
     assert forgotten == [True]
+
+
+async def test_what_waits_is_bounded_whatever_the_clock_says() -> None:
+    cancelled: list[bool] = []
+    stream = AnswerStream(lambda: cancelled.append(True), lambda: None)
+    for epoch in range(_QUEUE):
+        stream.put(broken(epoch), 0.0)
+    assert not cancelled
+    stream.put(broken(_QUEUE), 0.0)
+    assert cancelled == [True]
+    assert stream.is_unread
 
 
 async def test_a_reader_that_hangs_over_one_event_ends_its_answer(
