@@ -171,8 +171,9 @@ time.sleep(60)
 """
 
 _PULL = """
-import subprocess, sys
+import signal, subprocess, sys
 from p2pnode.node import models
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 real = subprocess.Popen
 def slow(command, **options):
     return real([sys.executable, "-c", {slow!r}, {mark!r}], **options)
