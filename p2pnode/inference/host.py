@@ -62,7 +62,7 @@ class StageHost:
         self.coding = StageCoding(config.policy, links)
         self._admission = Admission(config, node_id, self.coding, is_known)
         self._stages = StageTable(is_known)
-        self._space = self._width = 0
+        self._width = 0
         self._spoken_for: int | None = None
         self._looked_at = 0.0
         self._has_changed = False  # since what waits was looked at
@@ -80,8 +80,7 @@ class StageHost:
     def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
         self._admission.serve(model, layers, kv_total)
-        self._space, self._width = model.space_hash32, model.d_model
-        self._outflow.space = self._space
+        self._outflow.space, self._width = model.space_hash32, model.d_model
         self._change()
         self._refuse_void()
 
@@ -399,4 +398,4 @@ class StageHost:
         self._free(stage)
 
     def _say(self, peer: NodeId, message: Control) -> None:
-        self._events.append(SendFrame(peer, control_frame(message, self._space)))
+        self._events.append(SendFrame(peer, control_frame(message, self._outflow.space)))

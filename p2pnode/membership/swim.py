@@ -127,11 +127,7 @@ class Swim:
         )
         self._intake = self._compose_intake(is_heard)
         self._exchange = self._compose_exchange()
-        # Nodes started together must not probe in step.
-        self._timers.start(ProbeDue(), now + rng.uniform(0, config.probe_interval))
-        self._push_pull.soon(now)
-        self._timers.start(ReconnectDue(), now + config.reconnect_interval)
-        self._timers.start(SweepDue(), now + config.dead_retention / SWEEPS_PER_RETENTION)
+        self._start(now)
 
     # What there is to know
 
@@ -305,6 +301,14 @@ class Swim:
         self._vivaldi.forget_all_but(self._members)
 
     # Composition
+
+    def _start(self, now: float) -> None:
+        # Nodes started together must not probe in step.
+        self._timers.start(ProbeDue(), now + self._rng.uniform(0, self._config.probe_interval))
+        self._push_pull.soon(now)
+        self._timers.start(ReconnectDue(), now + self._config.reconnect_interval)
+        sweep = self._config.dead_retention / SWEEPS_PER_RETENTION
+        self._timers.start(SweepDue(), now + sweep)
 
     def _compose_claims(self, is_heard: IsHeard) -> Claims:
         return Claims(

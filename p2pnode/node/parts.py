@@ -48,18 +48,7 @@ class NodeParts:
         self.counters: Counter[str] = Counter()
         self.advert = Advert(config.name, config.device, config.kv_bytes)
         self.endpoint = Endpoint(config.transport, origin.identity, origin.swarm_secret, rng, now)
-        self.swim = Swim(
-            config.membership,
-            origin.identity,
-            verify,
-            origin.swarm_tag,
-            origin.boot_epoch,
-            origin.addresses,
-            self.advert.encode(),
-            rng,
-            now,
-            is_heard=self.is_heard,
-        )
+        self.swim = self._membership(rng, now)
         self.silent: set[NodeId] = set()
         self.ledger = Ledger(config.trust, self.endpoint.address_of)
         self.planner = DirectoryPlanner(
@@ -103,6 +92,21 @@ class NodeParts:
         self.shared_keys = SharedKeys(config.key_shared_shown)
         self.remarks = Remarks(config.remarks, config.transport.max_peers, self.note, self.counters)
         self.events: list[NodeEvent] = []
+
+    def _membership(self, rng: Rng, now: float) -> Swim:
+        origin = self.origin
+        return Swim(
+            self.config.membership,
+            origin.identity,
+            verify,
+            origin.swarm_tag,
+            origin.boot_epoch,
+            origin.addresses,
+            self.advert.encode(),
+            rng,
+            now,
+            is_heard=self.is_heard,
+        )
 
     def is_heard(self, peer: NodeId, now: float) -> bool:
         """Whether ``peer`` was heard just now: then a suspicion is bad luck and breaks no chain."""

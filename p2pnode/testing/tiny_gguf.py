@@ -65,15 +65,7 @@ def write_tiny_gguf(
     tensors = _Tensors(writer, tensor_type, seed)
     tensors.matrix("token_embd", vocab_size, d_model)
     for index in range(n_layers):
-        tensors.norm(f"blk.{index}.attn_norm", d_model)
-        tensors.matrix(f"blk.{index}.attn_q", d_model, d_model)
-        tensors.matrix(f"blk.{index}.attn_k", kv, d_model)
-        tensors.matrix(f"blk.{index}.attn_v", kv, d_model)
-        tensors.matrix(f"blk.{index}.attn_output", d_model, d_model)
-        tensors.norm(f"blk.{index}.ffn_norm", d_model)
-        tensors.matrix(f"blk.{index}.ffn_gate", 2 * d_model, d_model)
-        tensors.matrix(f"blk.{index}.ffn_up", 2 * d_model, d_model)
-        tensors.matrix(f"blk.{index}.ffn_down", d_model, 2 * d_model)
+        tensors.layer(f"blk.{index}", d_model, kv)
     tensors.norm("output_norm", d_model)
     if not tied:
         tensors.matrix("output", vocab_size, d_model)
@@ -88,6 +80,17 @@ class _Tensors:
         self._writer = writer
         self._type = tensor_type
         self._rng = np.random.default_rng(seed)
+
+    def layer(self, name: str, d_model: int, kv: int) -> None:
+        self.norm(f"{name}.attn_norm", d_model)
+        self.matrix(f"{name}.attn_q", d_model, d_model)
+        self.matrix(f"{name}.attn_k", kv, d_model)
+        self.matrix(f"{name}.attn_v", kv, d_model)
+        self.matrix(f"{name}.attn_output", d_model, d_model)
+        self.norm(f"{name}.ffn_norm", d_model)
+        self.matrix(f"{name}.ffn_gate", 2 * d_model, d_model)
+        self.matrix(f"{name}.ffn_up", 2 * d_model, d_model)
+        self.matrix(f"{name}.ffn_down", d_model, 2 * d_model)
 
     def norm(self, name: str, size: int) -> None:
         weight = self._rng.uniform(0.5, 1.5, size).astype(np.float32)  # [size]
