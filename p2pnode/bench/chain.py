@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from p2pnode.bench.figures import quantile, spread
+from p2pnode.bench.figures import spread
+from p2pnode.quantiles import quantile
 from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
 from p2pnode.transport.parity import CLEAN
 

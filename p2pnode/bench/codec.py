@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from p2pnode.bench.codec_quality import Coding, Judge
+from p2pnode.bench.codec_quality import Coding, Evaluator
 from p2pnode.bench.codec_texts import token_lists
-from p2pnode.bench.figures import quantile
+from p2pnode.quantiles import quantile
 from p2pnode.wire.calibration import Calibration, measure_calibration
 from p2pnode.wire.states import Rung, decode_states_untrusted, encode_states
 from p2pnode.wire.tensor import F32Array
@@ -27,9 +27,9 @@ _HEADINGS: Final = (
 def measure(
     path: Path, *, tokens: int, tell: Callable[[float], None], timing: bool = True
 ) -> dict[str, Any]:
-    """Judge every rung on ``tokens`` held-out tokens; ``tell`` hears which part is done."""
-    from p2pnode.engine.tokenizer import Tokenizer
+    """Evaluate every rung on ``tokens`` held-out tokens; ``tell`` hears which part is done."""
     from p2pnode.node.models import describe_model, state_calibrations
+    from p2pnode.text.tokenizer import Tokenizer
 
     calibrations = state_calibrations(describe_model(path).space_hash32)
     codings = _codings(calibrated=calibrations is not None)
@@ -39,11 +39,11 @@ def measure(
     def part(number: int) -> Callable[[float], None]:
         return lambda share: tell((number + share) / parts)
 
-    judge = Judge(path, calibrations, lists, part(0))
+    evaluator = Evaluator(path, calibrations, lists, part(0))
     rows = []
     whole: dict[bool, float] = {}  # bytes of F16, in texts and alone
     for number, coding in enumerate(codings):
-        figures = judge.judge(coding, part(number + 1))
+        figures = evaluator.evaluate(coding, part(number + 1))
         whole.setdefault(coding.alone, figures["bytes_per_token"])
         ratio = whole[coding.alone] / figures["bytes_per_token"]
         rows.append(_row(coding, figures, ratio, max(map(len, lists)), timing=timing))
@@ -51,7 +51,7 @@ def measure(
     return {
         "tokens": sum(map(len, lists)),
         "texts": len(lists),
-        "cuts": list(judge.cuts),
+        "cuts": list(evaluator.cuts),
         "calibrated": calibrations is not None,
         "rows": rows,
     }

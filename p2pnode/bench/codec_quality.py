@@ -62,7 +62,7 @@ class Tally:
         }
 
 
-class Judge:
+class Evaluator:
     """Runs a model whose states are replaced, on entering two layers, by their decoded form.
 
     Args:
@@ -93,7 +93,7 @@ class Judge:
             self._clean.append(self._log_probabilities(middle))
             tell((done + 1) / len(self._tokens))
 
-    def judge(self, coding: Coding, tell: Callable[[float], None]) -> dict[str, float]:
+    def evaluate(self, coding: Coding, tell: Callable[[float], None]) -> dict[str, float]:
         """Return the figures of a coding over all texts."""
         tally = Tally()
         for done, ids in enumerate(self._tokens):

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from p2pnode.engine.tokenizer import Tokenizer
+    from p2pnode.text.tokenizer import Tokenizer
 
 KINDS: Final = ("prose", "code", "chat")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pnode.bench.chain import PROMPT, start_three
-from p2pnode.bench.figures import quantile
+from p2pnode.quantiles import quantile
 from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
 
 _PATIENCE = 15.0

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from p2pnode.bench.figures import quantile
 from p2pnode.errors import ModelError, RemoteProtocolError
+from p2pnode.quantiles import quantile
 
 if TYPE_CHECKING:
     from p2pnode.engine.kv_importance import Case
@@ -155,7 +155,7 @@ def _f16_bytes(span: KvSpan) -> int:
 
 
 def _held_out(path: Path) -> Iterator[TokenIds]:
-    from p2pnode.engine.tokenizer import Tokenizer
+    from p2pnode.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_gguf(path)
     folder = resources.files("p2pnode.bench") / "kv_texts"
@@ -179,7 +179,7 @@ def _of_python(path: Path) -> Iterator[TokenIds]:
     import textwrap
     from pydoc_data.topics import topics
 
-    from p2pnode.engine.tokenizer import Tokenizer
+    from p2pnode.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_gguf(path)
     sources = [inspect.getsource(one) for one in (argparse, heapq, statistics, tarfile, textwrap)]
@@ -194,8 +194,8 @@ def _of_the_model(path: Path) -> Iterator[TokenIds]:
     from p2pnode.engine.base import Sampling
     from p2pnode.engine.registry import load_engine
     from p2pnode.engine.solo import answer_alone
-    from p2pnode.engine.tokenizer import Tokenizer
     from p2pnode.node.models import data_signature, describe_model
+    from p2pnode.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_gguf(path)
     engine = load_engine(path, range(describe_model(path).n_layers), signature=data_signature)

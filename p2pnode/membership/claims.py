@@ -243,7 +243,7 @@ class Claims:
             self._gossiper.tell_claim(signed, now)
         self._members.declare_dead(signed, now, reason)
         self.clear(subject)  # the dead are suspected no longer
-        self._detector.unwatch(subject)
+        self._detector.remove(subject)
         self._events.append(MemberDied(subject, reason))
         return []
 

@@ -118,7 +118,7 @@ class FailureDetector:
     # Members that never spoke to us have a round of their own, with half of the probes at most: who
     # invents members must not make us look at the real ones once in ten minutes.
 
-    def watch(self, peer: NodeId, *, heard: bool = True) -> None:
+    def add(self, peer: NodeId, *, heard: bool = True) -> None:
         if peer not in self._heard and peer not in self._told_of:
             (self._heard if heard else self._told_of).add(peer)
 
@@ -126,7 +126,7 @@ class FailureDetector:
         """Take it that ``peer`` spoke to us itself."""
         self._heard.take_over(peer, self._told_of)
 
-    def unwatch(self, peer: NodeId) -> None:
+    def remove(self, peer: NodeId) -> None:
         self._heard.remove(peer)
         self._told_of.remove(peer)
         self._end(peer)

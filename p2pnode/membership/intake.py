@@ -83,12 +83,12 @@ class Intake:
             self._events.append(event)
             if isinstance(event, MemberDied) and event.node_id != node_id:
                 self._claims.clear(event.node_id)  # it gave way
-                self._detector.unwatch(event.node_id)
+                self._detector.remove(event.node_id)
         self._claims.clear(node_id)
         if signed.record.left:
-            self._detector.unwatch(node_id)
+            self._detector.remove(node_id)
         else:
-            self._detector.watch(node_id, heard=source == node_id)
+            self._detector.add(node_id, heard=source == node_id)
         if before is None and by_sync:
             # Those who told us know it already, and to gossip a whole table would cost much: a
             # push/pull with somebody else soon is enough, and spreads as fast.

@@ -1,10 +1,11 @@
 """How late the event loop's timers are: the first thing to look at when a node feels slow."""
 
-import math
 from collections import deque
 from collections.abc import Callable
 
 import trio
+
+from p2pnode.quantiles import quantile
 
 PERIOD = 1.0
 """Seconds between samples. Each wakes a process that may have nothing else to do, which costs
@@ -30,10 +31,4 @@ class Lateness:
 
     def late_ms(self) -> tuple[float, float]:
         """Return the p50 and p99 of the last minute, in milliseconds; zeros before a sample."""
-        ordered = sorted(self._late)
-        return _quantile(ordered, 0.50) * 1e3, _quantile(ordered, 0.99) * 1e3
-
-
-def _quantile(ordered: list[float], share: float) -> float:
-    """Return the smallest sample that at least ``share`` of them do not exceed."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
+        return quantile(self._late, 0.50) * 1e3, quantile(self._late, 0.99) * 1e3

@@ -184,7 +184,7 @@ class RecordDialsConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PostConfig:
+class OutboxConfig:
     """What may wait for peers that are being called.
 
     Attributes:
@@ -205,7 +205,7 @@ class PostConfig:
 
     def __post_init__(self) -> None:
         _require(
-            "post",
+            "outbox",
             {
                 f"waiting_bytes hold a frame, {MAX_FRAME}": self.waiting_bytes >= MAX_FRAME,
                 "waiting_total_bytes are at least waiting_bytes": self.waiting_bytes
@@ -287,7 +287,7 @@ class NodeConfig:
     membership: MembershipConfig = field(default_factory=membership_lan)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     holdings: HoldingsConfig = field(default_factory=HoldingsConfig)
-    post: PostConfig = field(default_factory=PostConfig)
+    outbox: OutboxConfig = field(default_factory=OutboxConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
     remarks: RemarkConfig = field(default_factory=RemarkConfig)
@@ -307,7 +307,7 @@ class NodeConfig:
                 "redial is at least three round trips": dialer.redial >= 3 * transport.initial_rtt,
                 "outcome_seconds is more than dial_timeout": dialer.outcome_seconds
                 > transport.dial_timeout,
-                "waiting_seconds is more than dial_timeout": self.post.waiting_seconds
+                "waiting_seconds is more than dial_timeout": self.outbox.waiting_seconds
                 > transport.dial_timeout,
                 "confirm is at least two gossip rounds": self.holdings.confirm
                 >= 2 * membership.gossip_interval,
@@ -328,7 +328,7 @@ class NodeConfig:
             transport=TransportConfig.wan(),
             membership=membership_wan(),
             holdings=HoldingsConfig(settle=3.0, confirm=3.0),
-            post=PostConfig(waiting_seconds=24.0),
+            outbox=OutboxConfig(waiting_seconds=24.0),
         )
 
 

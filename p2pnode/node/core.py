@@ -125,15 +125,15 @@ class NodeCore(NodeParts):
         self.dialer.hurry(now, moved=moved)
         self._settle(now)
 
-    def saw(self, peer: NodeId, sighting: Sighting, now: float) -> None:
+    def sighted(self, peer: NodeId, sighting: Sighting, now: float) -> None:
         """Take a hint, e.g. of mDNS, that ``peer`` is near."""
         if peer != self.node_id:
-            self.dialer.saw(peer, sighting, now)
+            self.dialer.sighted(peer, sighting, now)
             self._settle(now)
 
-    def unsaw(self, peer: NodeId, now: float) -> None:
+    def sighting_withdrawn(self, peer: NodeId, now: float) -> None:
         """The hint was withdrawn; liveness is membership's alone."""
-        self.dialer.unsaw(peer)
+        self.dialer.sighting_withdrawn(peer)
         self._settle(now)
 
     def generate(self, request: GenerationRequest, now: float) -> int:
@@ -156,7 +156,7 @@ class NodeCore(NodeParts):
         """
         if self.model is None:
             raise GenerationError("this node has no model, and so no space to agree on")
-        self.post.send_frame(peer, self.inquiries.wish(peer, self.model), now)
+        self.outbox.send_frame(peer, self.inquiries.wish(peer, self.model), now)
         self._settle(now)
 
     def cancel(self, generation: int, now: float) -> None:
@@ -221,7 +221,7 @@ class NodeCore(NodeParts):
             return
         self.traffic.datagram_in(len(data))
         self.endpoint.receive_datagram(data, source, now)
-        if self.links.watched:
+        if self.links.pending:
             self.links.look(now)
         if self.inference.held:
             self.inference.refill()
@@ -230,7 +230,7 @@ class NodeCore(NodeParts):
     def handle_timeout(self, now: float) -> None:
         if self.life.phase is Phase.LEFT:
             return
-        cores = (self.endpoint, self.swim, self.inference, self.post)
+        cores = (self.endpoint, self.swim, self.inference, self.outbox)
         for core in cores if self.leaving else (*cores, self.serving):
             moment = core.next_timeout()
             if moment is not None and moment <= now:
@@ -247,7 +247,7 @@ class NodeCore(NodeParts):
             self.endpoint.next_timeout(),
             self.swim.next_timeout(),
             self.inference.next_timeout(),
-            self.post.next_timeout(),
+            self.outbox.next_timeout(),
             self.life.deadline if leaving else self.serving.next_timeout(),
             None if leaving else self.dialer.due,
         )

@@ -187,7 +187,7 @@ class Dialer:
         for peer in [peer for peer in self.remembered if peer not in peers]:
             del self.remembered[peer]
 
-    def saw(self, peer: NodeId, sighting: Sighting, now: float) -> None:
+    def sighted(self, peer: NodeId, sighting: Sighting, now: float) -> None:
         """Note an announcement; a known one pays for further calls, but hastens none."""
         known = self.sightings.get(peer)
         if known is None:
@@ -201,7 +201,7 @@ class Dialer:
         if sighting.ours:
             self.due = now
 
-    def unsaw(self, peer: NodeId) -> None:
+    def sighting_withdrawn(self, peer: NodeId) -> None:
         self.sightings.pop(peer, None)
 
     # What became of a call

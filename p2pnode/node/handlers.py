@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,12 @@ from p2pnode.net.control_lines import Rendered, render
 from p2pnode.node.answers import Answer, Question
 from p2pnode.node.invite import encode_invite
 from p2pnode.node.snapshot import NodeSnapshot, to_json
+from p2pnode.quantiles import quantile
 from p2pnode.scheduler.chain import ChainPlan, StageRun
 
 if TYPE_CHECKING:
-    from p2pnode.engine.tokenizer import Tokenizer
     from p2pnode.node.node import Node
+    from p2pnode.text.tokenizer import Tokenizer
 
 Params = dict[str, Any]
 
@@ -158,11 +158,15 @@ def _result(done: Answer, prompt_ids: Sequence[int], text: str) -> dict[str, obj
         "plan": None if done.plan is None else plan_body(done.plan),
         "tokens_per_s": round(done.tokens_per_s, 3),
         "first_token_ms": round(done.first_token_ms, 3),
-        "hop_ms": {"p50": _quantile(done.hops_ms, 0.5), "p99": _quantile(done.hops_ms, 0.99)},
+        "hop_ms": {"p50": _hop(done, 0.5), "p99": _hop(done, 0.99)},
         "broken": [_event_body(event) for event in done.broken],
         "repaired": [_event_body(event) for event in done.repaired],
         "activations": _activations(done),
     }
+
+
+def _hop(done: Answer, share: float) -> float | None:
+    return round(quantile(done.hops_ms, share), 4) if done.hops_ms else None
 
 
 def _activations(done: Answer) -> dict[str, object]:
@@ -181,14 +185,6 @@ def _details(done: Answer) -> dict[str, object]:
         "hops_ms": [round(hop, 4) for hop in done.hops_ms],
         "kl": [round(kl, 6) for kl in done.kl],
     }
-
-
-def _quantile(values: Sequence[float], share: float) -> float | None:
-    """The value that ``share`` of all do not exceed; None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)], 4)
 
 
 def _prompt_ids(tokenizer: Tokenizer, params: Params) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ class LinkMeter:
     """Knows the ways to all peers; inference asks it before it codes hidden states.
 
     Attributes:
-        watched: To whom a large message is under way: if any, :meth:`look` would learn something.
+        pending: To whom a large message is under way: if any, :meth:`look` would learn something.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LinkMeter:
         self._measured_rtt = measured_rtt
         self._ack_delay = ack_delay
         self._ways: dict[NodeId, _Way] = {}
-        self.watched: set[NodeId] = set()
+        self.pending: set[NodeId] = set()
 
     def sent(self, peer: NodeId, size: int, now: float) -> None:
         """A message of ``size`` bytes was handed to the transport."""
@@ -69,23 +69,23 @@ class LinkMeter:
         way.sent += size
         if size >= LARGE and len(way.pending) < _MOST_PENDING:
             way.pending.append((way.sent, self._queues.queued_bytes(peer), now))
-            self.watched.add(peer)
+            self.pending.add(peer)
 
     def look(self, now: float) -> None:
         """See which large messages have arrived."""
-        for peer in tuple(self.watched):
+        for peer in tuple(self.pending):
             way = self._ways[peer]
             arrived = way.sent - self._queues.queued_bytes(peer)
             while way.pending and way.pending[0][0] <= arrived:
                 _, size, sent_at = way.pending.popleft()
                 self._learn(peer, way, size, now - sent_at)
             if not way.pending:
-                self.watched.discard(peer)
+                self.pending.discard(peer)
 
     def forget(self, peer: NodeId) -> None:
         """The session to ``peer`` is over, or a new one: what was under way is no more."""
         self._ways.pop(peer, None)
-        self.watched.discard(peer)
+        self.pending.discard(peer)
 
     def link(self, peer: NodeId) -> Link:
         """Return what is known of the way to ``peer``."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import trio
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.tokenizer import Tokenizer
 from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
@@ -44,6 +43,7 @@ from p2pnode.node.surroundings import Surroundings
 from p2pnode.sansio import Address
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.placement import Placement
+from p2pnode.text.tokenizer import Tokenizer
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.calibration import CalibrationSet
 

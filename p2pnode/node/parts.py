@@ -13,8 +13,8 @@ from p2pnode.node.inquiries import Inquiries
 from p2pnode.node.life import Life
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.origin import Origin
+from p2pnode.node.outbox import Outbox
 from p2pnode.node.planner import DirectoryPlanner
-from p2pnode.node.post import Post
 from p2pnode.node.reach import Reach
 from p2pnode.node.remarks import Remarks
 from p2pnode.node.serving import Serving
@@ -59,8 +59,8 @@ class NodeParts:
         )
         self.reach = Reach(origin.addresses)
         self.traffic = Traffic()
-        self.post = Post(
-            self.node_id, self.endpoint, self.traffic, self._called_at, config.post, self.links
+        self.outbox = Outbox(
+            self.node_id, self.endpoint, self.traffic, self._called_at, config.outbox, self.links
         )
         self.inference = Inference(
             config.inference,
@@ -69,7 +69,7 @@ class NodeParts:
             rng,
             self.links,
             self.ledger,
-            queued=self.post.under_way,
+            queued=self.outbox.under_way,
             is_proven=self.endpoint.is_proven,
         )
         self.life = Life()
@@ -128,7 +128,7 @@ class NodeParts:
         cure = f"two machines use one key, {where}; {CURE}"
         name = "this node" if peer == self.node_id else self.planner.name_of(peer)
         self.note(f"{name}: {cure}")
-        self.shared_keys.saw(peer, cure, now)
+        self.shared_keys.observed(peer, cure, now)
 
 
 def printable(text: str) -> str:

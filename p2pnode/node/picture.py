@@ -351,7 +351,7 @@ def _stage(core: NodeCore, stage: Stage) -> StageView:
 
 def _counters(core: NodeCore, transport: TransportSnapshot, world: World) -> dict[str, int]:
     parts = (
-        ("node", core.counters + core.post.counters + core.inquiries.counters),
+        ("node", core.counters + core.outbox.counters + core.inquiries.counters),
         ("inference", core.inference.all_counters()),
         ("membership", core.swim.counters),
         ("trust", core.ledger.counters),

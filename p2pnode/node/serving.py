@@ -15,7 +15,7 @@ from p2pnode.node.events import LoadRequested, MeasureRequested, PlacementReques
 from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Life, Phase
 from p2pnode.node.planner import DirectoryPlanner
-from p2pnode.node.speed import SpeedWatch
+from p2pnode.node.speed import SpeedMeter
 from p2pnode.sansio import NodeId, Rng, earliest
 from p2pnode.scheduler.placement import Placement
 
@@ -52,7 +52,7 @@ class Serving:
         self._inference = inference
         self._counters = counters
         self.holdings = Holdings(config.holdings, node_id, life, rng, is_heard, counters)
-        self.speed = SpeedWatch(config.speed)
+        self.speed = SpeedMeter(config.speed)
         self.layers = range(0)
         self._announce_at: float | None = None
 

@@ -41,7 +41,7 @@ class SharedKeys:
         self._seen: dict[NodeId, tuple[str, float]] = {}
         self._told: dict[NodeId, tuple[str, float]] = {}
 
-    def saw(self, key: NodeId, text: str, now: float) -> None:
+    def observed(self, key: NodeId, text: str, now: float) -> None:
         """``key``, perhaps our own, was found to be in use twice."""
         _put(self._seen, key, (text, now + self._lasts), _MOST_SEEN)
 

@@ -23,7 +23,7 @@ _NEWS = 0.2  # a change of a fifth is worth telling the swarm
 
 
 @dataclass(slots=True)
-class SpeedWatch:
+class SpeedMeter:
     """Learns from finished jobs.
 
     Attributes:

@@ -200,9 +200,9 @@ class Surroundings:
             case Sighted(seen, heard):
                 ours = seen.swarm_tag == self._origin.swarm_tag
                 sighting = Sighting(seen.addresses, seen.name, ours, heard=heard)
-                self._call(lambda core, now: core.saw(seen.node_id, sighting, now))
+                self._call(lambda core, now: core.sighted(seen.node_id, sighting, now))
             case Withdrawn(peer):
-                self._call(lambda core, now: core.unsaw(peer, now))
+                self._call(lambda core, now: core.sighting_withdrawn(peer, now))
             case Impaired(problem):
                 self._say(problem or "mDNS works")
 

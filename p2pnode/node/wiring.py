@@ -22,8 +22,8 @@ from p2pnode.membership.events import (
 )
 from p2pnode.membership.messages import MAGIC
 from p2pnode.node.events import PeerReached
+from p2pnode.node.outbox import SendRefused
 from p2pnode.node.parts import NodeParts, printable
-from p2pnode.node.post import SendRefused
 from p2pnode.node.shared_keys import CURE
 from p2pnode.sansio import Address, NodeId, format_address
 from p2pnode.scheduler.offences import Offence
@@ -73,16 +73,16 @@ class Wiring:
                     self._on_membership(said, now)
             for happened in parts.inference.take_events():
                 self._on_inference(happened, now)
-            if parts.post.refused and (refused := parts.post.take_refused(now)):
+            if parts.outbox.refused and (refused := parts.outbox.take_refused(now)):
                 for dropped in refused:
                     self._on_refused(dropped, now)
                 continue
-            if not parts.post.to_ourselves:
+            if not parts.outbox.to_ourselves:
                 break
-            frame = parts.post.to_ourselves.popleft()
+            frame = parts.outbox.to_ourselves.popleft()
             self._drop_hostile(self._take_frame_untrusted, frame, parts.node_id, now)
         for outgoing in parts.swim.datagrams_to_send() if parts.swim.unsent else ():
-            parts.post.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
+            parts.outbox.send_gossip(outgoing.destination, outgoing.payload, outgoing.bulk, now)
 
     def _on_refused(self, dropped: SendRefused, now: float) -> None:
         """What was said to a peer has a hole in it: whoever leans on the peer must do without."""
@@ -95,7 +95,7 @@ class Wiring:
     def _on_inference(self, event: InferenceEvent, now: float) -> None:
         parts = self._parts
         if isinstance(event, SendFrame):
-            parts.post.send_frame(event.peer, event.frame, now)
+            parts.outbox.send_frame(event.peer, event.frame, now)
             return
         if isinstance(event, ComputeRequested):
             parts.serving.speed.started(event.job, event.work)
@@ -107,7 +107,7 @@ class Wiring:
             case PeerConnected(peer, address):
                 parts.silent.discard(peer)
                 parts.dialer.reached(peer, address, now)
-                parts.post.connected(peer, now)
+                parts.outbox.connected(peer, now)
                 parts.inference.refill()
                 parts.swim.join(peer, now)
                 self._returned(peer, now)
@@ -141,11 +141,11 @@ class Wiring:
                 )
             case DialFailed(address, peer, reason):
                 parts.counters["dial failed"] += 1
-                parts.post.dial_failed(address)
+                parts.outbox.dial_failed(address)
                 if parts.dialer.failed(address, peer, reason, now):
                     parts.note(f"nobody reached at {format_address(address)}: {reason}")
                 if peer is not None and not parts.endpoint.is_connected(peer):
-                    parts.post.unreachable(peer)
+                    parts.outbox.unreachable(peer)
 
     def _on_membership(self, event: MembershipEvent, now: float) -> None:
         parts = self._parts
@@ -175,7 +175,7 @@ class Wiring:
         """Tell whoever keeps the session that another machine has its key: it cannot see that."""
         warning = SyncError(KEY_SHARED, f"two machines use your key, {where}; {CURE}")
         frame = sync_frame(warning.to_body(), stream_id=0, frame_seq=0, space_hash32=0)
-        self._parts.post.send_frame(peer, frame, now)
+        self._parts.outbox.send_frame(peer, frame, now)
 
     def _returned(self, peer: NodeId, now: float) -> None:
         """``peer`` is there again: whoever was away but once may be used at once."""
@@ -208,7 +208,7 @@ class Wiring:
         if frame.type is MessageType.SYNC and parts.inquiries.concerns_untrusted(frame):
             owed = parts.inquiries.receive_untrusted(frame, peer, parts.model)
             if owed is not None:
-                parts.post.send_frame(peer, owed, now)
+                parts.outbox.send_frame(peer, owed, now)
             return
         refusal = parts.inference.receive_frame_untrusted(frame, peer, now)
         if refusal is not None:
@@ -219,7 +219,7 @@ class Wiring:
             answer = sync_frame(
                 refusal.to_body(), stream_id=frame.stream_id, frame_seq=0, space_hash32=0
             )
-            parts.post.send_frame(peer, answer, now)
+            parts.outbox.send_frame(peer, answer, now)
 
     def _take_error_untrusted(self, error: SyncError, peer: NodeId, now: float) -> None:
         parts = self._parts

@@ -165,7 +165,7 @@ class HostileMember:
         self.send(peer, control_frame(message, self.space), now)
 
     def send(self, peer: NodeId, frame: Frame, now: float) -> None:
-        self.node.post.send_frame(peer, frame, now)
+        self.node.outbox.send_frame(peer, frame, now)
 
     def gossip(self, peer: NodeId, news: Sequence[News], message: Message, now: float) -> None:
         """Send news that our own node would not."""

@@ -206,7 +206,7 @@ class _HostileRun:
         # No token ends the answer: every one is equally long.
         request = GenerationRequest(prompt, len(expected), Sampling(), frozenset(), wait=10.0)
         generation = swarm.generate(asker, request)
-        network.run_until(self._watch(asker, generation, first), self._limit)
+        network.run_until(self._ended(asker, generation, first), self._limit)
         seconds = network.now - began
         ended = swarm.ended(asker, generation)
         swarm.call(asker, lambda node, now: node.cancel(generation, now))
@@ -219,7 +219,7 @@ class _HostileRun:
         self._called_dead += self._count_called_dead()
         return answer
 
-    def _watch(self, asker: str, generation: int, first: int) -> Callable[[], bool]:
+    def _ended(self, asker: str, generation: int, first: int) -> Callable[[], bool]:
         """Return what is asked after each thing that happens: whether to look at the answer.
 
         The hostile hear of it when they are given up: their sessions are closed.

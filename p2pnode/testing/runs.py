@@ -32,7 +32,7 @@ def swarm_of(scenario: Scenario, run: Run) -> tuple[Swarm, TrafficHash]:
     )
     network = swarm.network
     traffic = TrafficHash(lambda: network.now)
-    network.intercept = traffic.watch
+    network.intercept = traffic.digest
     for member in scenario.members:
         swarm.add(member.name, member.layers)
     return swarm, traffic

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from p2pnode.engine.tokenizer import byte_alphabet
+from p2pnode.text.tokenizer import byte_alphabet
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -17,7 +17,7 @@ class TrafficHash:
         self._clock = clock
         self._hash = hashlib.blake2b(digest_size=16)
 
-    def watch(self, source: Address, destination: Address, payload: bytes) -> bool:
+    def digest(self, source: Address, destination: Address, payload: bytes) -> bool:
         """Take a datagram; to be the network's ``intercept``, which lets everything pass."""
         moment = round(self._clock() * 1e6)
         head = struct.pack("<QI", moment, len(payload))

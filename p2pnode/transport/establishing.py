@@ -17,9 +17,9 @@ from p2pnode.transport.events import (
     Successor,
 )
 from p2pnode.transport.frames import Close, close_frame, decode_frames_untrusted
+from p2pnode.transport.half_open import HalfOpen, HalfOpenTable
 from p2pnode.transport.handshake import Dial, Established, Local
 from p2pnode.transport.identity import is_possible
-from p2pnode.transport.lobby import HalfOpen, Lobby
 from p2pnode.transport.newcomers import Newcomers
 from p2pnode.transport.packets import DroppedError, Kind
 from p2pnode.transport.peers import PeerTable
@@ -58,7 +58,7 @@ class Establishing:
         self._rivals = Rivals(local.config)
         self.contests = self._rivals.contests
         self.farewell: tuple[str, float] | None = None
-        self._lobby = Lobby(
+        self._half_open = HalfOpenTable(
             local,
             draw_index=self._draw_index,
             outbox=around.outbox,
@@ -77,17 +77,17 @@ class Establishing:
         reason = self._reason_not_to_dial(address, peer)
         if reason is None and peer is None and self.peers.is_connected_at(address):
             return
-        if reason is None and not self._lobby.dial(address, peer, now, tries):
+        if reason is None and not self._half_open.dial(address, peer, now, tries):
             reason = "too many others are being called at this address"
         if reason is not None:
             self._events.append(DialFailed(address, peer, reason))
 
     def is_dialling(self, peer: NodeId) -> bool:
-        return self._lobby.is_dialling(peer)
+        return self._half_open.is_dialling(peer)
 
     @property
     def half_open(self) -> int:
-        return self._lobby.half_open
+        return self._half_open.half_open
 
     def vouch(self, peer: NodeId) -> None:
         """``peer`` is known from before; see ``Endpoint.vouch``."""
@@ -115,23 +115,23 @@ class Establishing:
         if kind == Kind.INIT:
             if self.farewell is not None:
                 raise DroppedError("handshake_while_leaving")
-            self._lobby.receive_init_untrusted(data, source, now)
+            self._half_open.receive_init_untrusted(data, source, now)
         elif kind == Kind.RESPONSE:
-            dial, made = self._lobby.receive_response_untrusted(data, source, now)
+            dial, made = self._half_open.receive_response_untrusted(data, source, now)
             self._consider_response(dial, made, now)
         elif kind == Kind.FINISH:
-            answer, made = self._lobby.receive_finish_untrusted(data, source, now)
+            answer, made = self._half_open.receive_finish_untrusted(data, source, now)
             connection = self._establish(answer, made, now)
             if connection is not None:
                 connection.ping(now)
         elif kind == Kind.COOKIE:
-            self._lobby.receive_cookie_untrusted(data, source, now)
+            self._half_open.receive_cookie_untrusted(data, source, now)
         else:
             raise DroppedError("unknown_kind")
 
     def confirm_untrusted(self, index: int, data: bytes, now: float) -> None:
         """Take the first sealed datagram of a handshake."""
-        half_open, counter, frames = self._lobby.open_untrusted(index, data)
+        half_open, counter, frames = self._half_open.open_untrusted(index, data)
         if half_open.established is None or self._is_refusal_untrusted(half_open, frames):
             return
         connection = self._establish(half_open, half_open.established, now)
@@ -140,7 +140,7 @@ class Establishing:
             self.reap(connection)
 
     def handle_timeout(self, now: float) -> None:
-        for dial in self._lobby.handle_timeout(now):
+        for dial in self._half_open.handle_timeout(now):
             self._count("dials_failed")
             self._end_dial(dial, dial.failure)
         for connection in self.schedule.take_due(now):
@@ -156,7 +156,7 @@ class Establishing:
 
     def next_timeout(self) -> float | None:
         """Return when something is due; None when nothing is."""
-        earliest, handshake = self.schedule.next_timeout(), self._lobby.next_timeout()
+        earliest, handshake = self.schedule.next_timeout(), self._half_open.next_timeout()
         if handshake < earliest:
             earliest = handshake
         if self.contests:
@@ -213,7 +213,7 @@ class Establishing:
         """
         peer = made.hello.node_id
         existing = self._by_peer.get(peer)
-        under_way = self._lobby.answered_by(made.hello, besides=dial)
+        under_way = self._half_open.answered_by(made.hello, besides=dial)
         if peer == self._local.identity.node_id:
             self._meet_ourselves(dial, made, now)
         elif (
@@ -231,7 +231,7 @@ class Establishing:
             if connection is not None:
                 connection.ping(now)
         else:
-            self._lobby.send_finish(dial, now)
+            self._half_open.send_finish(dial, now)
 
     def _meet_ourselves(self, dial: Dial, made: Established, now: float) -> None:
         if made.hello.instance == self._local.hello.instance:
@@ -246,8 +246,8 @@ class Establishing:
         Raises:
             DroppedError: There is no room for this peer.
         """
-        self._lobby.drop(half_open)
-        if gives_way(made, self._local.identity.node_id, self._lobby.answered_by(made.hello)):
+        self._half_open.drop(half_open)
+        if gives_way(made, self._local.identity.node_id, self._half_open.answered_by(made.hello)):
             self._count("handshake_crossed")
             return None
         existing = self._by_peer.get(made.hello.node_id)
@@ -300,14 +300,14 @@ class Establishing:
         self.peers.add(connection)
         self.schedule.take(connection)
         self._events.append(PeerConnected(peer, made.address))
-        for dial in (half_open, *self._lobby.drop_dials(peer, made.address)):
+        for dial in (half_open, *self._half_open.drop_dials(peer, made.address)):
             self._end_dial(dial, "another node answered there")
         return connection
 
     # Ends of dials
 
     def _give_up(self, dial: Dial, reason: str) -> None:
-        self._lobby.drop(dial)
+        self._half_open.drop(dial)
         self._end_dial(dial, reason)
 
     def _end_dial(self, half_open: HalfOpen, reason: str) -> None:
@@ -376,5 +376,5 @@ class Establishing:
     def _draw_index(self) -> int:
         while True:
             index = self._local.rng.randrange(0, 1 << 32)
-            if index not in self.peers.by_index and index not in self._lobby:
+            if index not in self.peers.by_index and index not in self._half_open:
                 return index

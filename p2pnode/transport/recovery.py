@@ -129,7 +129,7 @@ class Recovery:
         return self._eliciting > 0
 
     @property
-    def is_watching(self) -> bool:
+    def expects_loss(self) -> bool:
         """Whether an overtaken packet is about to be taken for lost."""
         return self._loss_at is not None
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.connection import Connection
+from p2pnode.transport.half_open import HalfOpen
 from p2pnode.transport.handshake import Established
-from p2pnode.transport.lobby import HalfOpen
 
 _MOST_HELD = 4  # handshakes of one peer: both ends may have dialled, on several addresses
 _MOST_CONTESTS = 64

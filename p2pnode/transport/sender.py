@@ -113,7 +113,7 @@ class Sender:
     def recover(self, now: float) -> None:
         """Take for lost what was overtaken long enough; with nothing to take, probe with data."""
         lost = self.recovery.detect_losses(now)
-        if lost or self.recovery.is_watching:
+        if lost or self.recovery.expects_loss:
             self._settle_lost(lost, now)
             return
         self.recovery.pto_count += 1

@@ -1,4 +1,4 @@
-"""The judge of codings: what it feeds on, and that it tells better from worse."""
+"""The evaluator of codings: what it feeds on, and that it tells better from worse."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from p2pnode.bench import codec
-from p2pnode.bench.codec_quality import Coding, Judge
+from p2pnode.bench.codec_quality import Coding, Evaluator
 from p2pnode.bench.codec_texts import KINDS, texts
 from p2pnode.engine.state_calibration import calibration_text
 from p2pnode.interfaces.cli.model_commands import models
@@ -32,9 +32,9 @@ def test_texts_of_three_kinds_that_calibrated_nothing() -> None:
 
 def test_a_coarser_coding_is_judged_smaller_and_worse(tiny: Path) -> None:
     ids = [[3 + (7 * at) % 50 for at in range(40)], [3 + (11 * at) % 50 for at in range(40)]]
-    judge = Judge(tiny, None, ids, lambda _: None)
+    evaluator = Evaluator(tiny, None, ids, lambda _: None)
     exact, half, coarse = (
-        judge.judge(Coding(rung, calibrated=False), lambda _: None)
+        evaluator.evaluate(Coding(rung, calibrated=False), lambda _: None)
         for rung in (Rung.F32, Rung.F16, Rung.Q2)
     )
     assert exact["kl"] == exact["rel_l2"] == 0

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from p2pnode.engine.gguf import read_model_info
 from p2pnode.engine.gguf_file import ArrayValue, GgufFile
-from p2pnode.engine.tokenizer import Tokenizer
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.advert import Advert
 from p2pnode.node.identity import StateDirectory
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from p2pnode.text.tokenizer import Tokenizer
 from tests.fuzz.target import MIB, Target
 
 _WEIGHTS = 64 * 1024

@@ -237,7 +237,7 @@ def test_those_who_are_gone_have_no_place() -> None:
 def test_the_ack_of_a_ping_that_a_more_urgent_probe_overtook_counts() -> None:
     detector = FailureDetector(lan(), Random(1), Timers())
     peer = ToySigner("peer").node_id
-    detector.watch(peer)
+    detector.add(peer)
     [first] = detector.probe(peer, 0.0)
     assert isinstance(first, Send)
     assert isinstance(first.message, Ping)

@@ -12,7 +12,7 @@ from p2pnode.node.config import (
     DialerConfig,
     HoldingsConfig,
     NodeConfig,
-    PostConfig,
+    OutboxConfig,
     SpeedConfig,
 )
 from p2pnode.transport.config import TransportConfig
@@ -28,7 +28,10 @@ def test_the_presets_fit_together() -> None:
     ("changes", "words"),
     [
         ({"transport": TransportConfig.wan()}, "outcome_seconds is more than dial_timeout"),
-        ({"post": PostConfig(waiting_seconds=5.0)}, "waiting_seconds is more than dial_timeout"),
+        (
+            {"outbox": OutboxConfig(waiting_seconds=5.0)},
+            "waiting_seconds is more than dial_timeout",
+        ),
         ({"membership": membership_wan()}, "confirm is at least two gossip rounds"),
         ({"dialer": DialerConfig(redial=0.1)}, "redial is at least three round trips"),
         ({"dialer": DialerConfig(backoff_most=301)}, "twice key_shared_told_every and backoff"),
@@ -51,9 +54,9 @@ def test_what_two_layers_say_of_each_other_holds(changes: dict[str, Any], words:
         (lambda: DialerConfig(backoff_met=1), "backoff_met"),
         (lambda: DialerConfig(rate=0), "rate"),
         (lambda: DialerConfig(burst=0), "counts"),
-        (lambda: PostConfig(waiting_bytes=65535), "hold a frame"),
-        (lambda: PostConfig(waiting_total_bytes=1 << 20), "waiting_total_bytes"),
-        (lambda: PostConfig(most_waiting=0), "most_waiting"),
+        (lambda: OutboxConfig(waiting_bytes=65535), "hold a frame"),
+        (lambda: OutboxConfig(waiting_total_bytes=1 << 20), "waiting_total_bytes"),
+        (lambda: OutboxConfig(most_waiting=0), "most_waiting"),
         (lambda: HoldingsConfig(settle=-1), "settle"),
         (lambda: HoldingsConfig(confirm=0), "confirm"),
         (lambda: HoldingsConfig(max_layers=0), "max_layers"),

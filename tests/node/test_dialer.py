@@ -84,11 +84,11 @@ class Caller:
     def called(self) -> list[Address]:
         return [address for _, address, _ in self.made]
 
-    def saw(
+    def sighted(
         self, number: int, addresses: Iterable[Address] | None = None, heard: int = 300
     ) -> None:
         sighting = Sighting(tuple(addresses or (at(number),)), f"n{number}", ours=True, heard=heard)
-        self.dialer.saw(PEERS[number], sighting, self.now)
+        self.dialer.sighted(PEERS[number], sighting, self.now)
 
 
 def test_a_call_of_a_hint_sends_what_is_counted_for_it() -> None:
@@ -107,7 +107,7 @@ def test_a_call_of_a_hint_sends_what_is_counted_for_it() -> None:
 def test_256_names_are_called_a_few_a_second_and_then_no_more() -> None:
     caller = Caller()
     for number in range(256):
-        caller.saw(number, [at(8 * number + one) for one in range(8)], heard=400)
+        caller.sighted(number, [at(8 * number + one) for one in range(8)], heard=400)
     caller.run(600)
     assert caller.most_flying <= CONFIG.most_in_flight
     for began in range(600):
@@ -122,10 +122,10 @@ def test_256_names_are_called_a_few_a_second_and_then_no_more() -> None:
 def test_a_newcomer_does_not_queue_behind_a_flood() -> None:
     caller = Caller()
     for number in range(399):
-        caller.saw(number)
+        caller.sighted(number)
     caller.run(1)
     caller.answering[at(399)] = PEERS[399]
-    caller.saw(399)
+    caller.sighted(399)
     caller.run(6)
     assert PEERS[399] in caller.up
     assert len(caller.dialer.sightings) == CONFIG.most_sightings
@@ -134,21 +134,23 @@ def test_a_newcomer_does_not_queue_behind_a_flood() -> None:
 def test_who_was_met_is_never_forgotten_for_a_stranger() -> None:
     caller = Caller()
     caller.answering[at(0)] = PEERS[0]
-    caller.saw(0)
+    caller.sighted(0)
     caller.run(1)
     for number in range(1, 400):
-        caller.saw(number)
+        caller.sighted(number)
     assert PEERS[0] in caller.dialer.sightings
 
 
 def test_those_of_other_swarms_give_way_first_and_are_never_called() -> None:
     caller = Caller()
     for number in range(CONFIG.most_sightings):
-        caller.dialer.saw(PEERS[number], Sighting((at(number),), "x", ours=number % 2 == 0), 0.0)
-    caller.saw(300)
+        caller.dialer.sighted(
+            PEERS[number], Sighting((at(number),), "x", ours=number % 2 == 0), 0.0
+        )
+    caller.sighted(300)
     ours = [one.ours for one in caller.dialer.sightings.values()]
     assert ours.count(True) == CONFIG.most_sightings // 2 + 1
-    caller.dialer.saw(PEERS[301], Sighting((at(301),), "x", ours=False), 0.0)
+    caller.dialer.sighted(PEERS[301], Sighting((at(301),), "x", ours=False), 0.0)
     assert len(caller.dialer.sightings) == CONFIG.most_sightings
     caller.run(60)
     odd = {at(number) for number in range(1, CONFIG.most_sightings, 2)}
@@ -157,7 +159,7 @@ def test_those_of_other_swarms_give_way_first_and_are_never_called() -> None:
 
 def test_an_unanswered_hint_is_called_ever_more_rarely() -> None:
     caller = Caller()
-    caller.saw(1, heard=5 * INIT_BYTES)
+    caller.sighted(1, heard=5 * INIT_BYTES)
     caller.run(3600)
     times = [when for when, _, _ in caller.made]
     assert len(times) == 5
@@ -168,20 +170,20 @@ def test_an_unanswered_hint_is_called_ever_more_rarely() -> None:
 
 def test_saying_it_again_pays_for_another_call() -> None:
     caller = Caller()
-    caller.saw(1, heard=LEAST_ANNOUNCEMENT)
+    caller.sighted(1, heard=LEAST_ANNOUNCEMENT)
     caller.run(3600)
     assert len(caller.made) == 1
-    caller.saw(1, heard=LEAST_ANNOUNCEMENT)
+    caller.sighted(1, heard=LEAST_ANNOUNCEMENT)
     caller.run(3600)
     assert len(caller.made) == 2
 
 
 def test_whoever_speaks_in_a_friend_s_name_gets_no_more_calls_than_a_stranger() -> None:
     caller = Caller(answering={at(1): PEERS[1]})
-    caller.saw(1)
+    caller.sighted(1)
     caller.run(1)
     caller.up.clear()
-    caller.saw(1, [at(66)], heard=LEAST_ANNOUNCEMENT)
+    caller.sighted(1, [at(66)], heard=LEAST_ANNOUNCEMENT)
     caller.run(3600)
     assert caller.called().count(at(66)) * INIT_BYTES <= LEAST_ANNOUNCEMENT
 
@@ -189,7 +191,7 @@ def test_whoever_speaks_in_a_friend_s_name_gets_no_more_calls_than_a_stranger() 
 def test_a_thousand_names_at_one_address_are_one_reason_to_call_it() -> None:
     caller = Caller()
     for number in range(250):
-        caller.saw(number, [at(7)])
+        caller.sighted(number, [at(7)])
     caller.run(60)
     assert len(caller.made) <= 6
 
@@ -198,14 +200,14 @@ def test_only_two_addresses_on_our_link_are_called() -> None:
     caller = Caller()
     far = [("203.0.113.9", 1), ("127.0.0.1", 9), ("10.0.0.1", 4747)]
     near = [("10.2.0.1", 1), ("10.2.0.2", 1), ("10.2.0.3", 1)]
-    caller.saw(1, [*far, *near], heard=4000)
+    caller.sighted(1, [*far, *near], heard=4000)
     caller.run(3600)
     assert set(caller.called()) == set(near[:2])
 
 
 def test_what_is_far_is_said_to_be_and_not_called() -> None:
     caller = Caller()
-    caller.saw(1, [("203.0.113.9", 1)])
+    caller.sighted(1, [("203.0.113.9", 1)])
     caller.run(60)
     assert not caller.made
     assert "no address on a network of ours" in caller.dialer.sightings[PEERS[1]].reason
@@ -217,8 +219,8 @@ def test_what_is_far_is_said_to_be_and_not_called() -> None:
 
 def test_a_new_bridge_cuts_no_pause_short_and_its_containers_are_near() -> None:
     caller = Caller()
-    caller.saw(1, [("172.30.0.2", 4747)])
-    caller.saw(2, [("10.2.0.9", 4747)], heard=4000)
+    caller.sighted(1, [("172.30.0.2", 4747)])
+    caller.sighted(2, [("10.2.0.9", 4747)], heard=4000)
     caller.run(60)
     called = len(caller.made)
     due = caller.dialer.sightings[PEERS[2]].due
@@ -236,7 +238,7 @@ def test_a_new_bridge_cuts_no_pause_short_and_its_containers_are_near() -> None:
 def test_our_own_announcement_and_an_impossible_key_are_not_called() -> None:
     caller = Caller()
     for key in (US, NodeId(bytes(32))):
-        caller.dialer.saw(key, Sighting((at(5),), "x", ours=True), 0.0)
+        caller.dialer.sighted(key, Sighting((at(5),), "x", ours=True), 0.0)
     caller.run(60)
     assert not caller.made
     assert "no such node" in caller.dialer.sightings[NodeId(bytes(32))].reason
@@ -245,7 +247,7 @@ def test_our_own_announcement_and_an_impossible_key_are_not_called() -> None:
 def test_a_session_ends_the_calls_and_a_lost_one_is_called_soon() -> None:
     caller = Caller()
     caller.answering[at(1)] = PEERS[1]
-    caller.saw(1)
+    caller.sighted(1)
     caller.run(100)
     assert caller.called() == [at(1)]
     caller.up.clear()
@@ -370,12 +372,12 @@ def test_whatever_is_announced_calls_are_bounded(
     caller = Caller(answering={at(number): PEERS[number] for number in answering})
     paid: dict[Address, int] = {}
     for number, addresses, heard, pause, goes in said:
-        caller.saw(number, addresses, heard)
+        caller.sighted(number, addresses, heard)
         for address in addresses:
             paid[address] = paid.get(address, 0) + heard
         caller.run(pause)
         if goes:
-            caller.dialer.unsaw(PEERS[number])
+            caller.dialer.sighting_withdrawn(PEERS[number])
     caller.run(30)
     assert caller.most_flying <= CONFIG.most_in_flight
     assert len(caller.dialer.sightings) <= CONFIG.most_sightings
@@ -392,9 +394,9 @@ PLACES = st.one_of(st.integers(0, 30).map(at), st.sampled_from(FAR))
 WHO = st.one_of(st.integers(0, 30), st.just(31))
 SEVERAL = st.lists(PLACES, min_size=1, max_size=6).map(tuple)
 INPUTS = st.one_of(
-    st.tuples(st.just("saw"), WHO, SEVERAL, st.integers(0, 2000), st.booleans()),
-    st.tuples(st.just("saw"), WHO, SEVERAL, st.integers(0, 2000), st.just(True)),
-    st.tuples(st.just("unsaw"), WHO),
+    st.tuples(st.just("sighted"), WHO, SEVERAL, st.integers(0, 2000), st.booleans()),
+    st.tuples(st.just("sighted"), WHO, SEVERAL, st.integers(0, 2000), st.just(True)),
+    st.tuples(st.just("withdrawn"), WHO),
     st.tuples(st.just("fixed"), PLACES),
     st.tuples(st.just("resolved"), st.sampled_from(NAMES), SEVERAL),
     st.tuples(st.just("unresolved"), st.sampled_from(NAMES)),
@@ -412,10 +414,10 @@ INPUTS = st.one_of(
 def happen(caller: Caller, what: tuple[Any, ...]) -> None:
     dialer, now, everybody = caller.dialer, caller.now, [*PEERS[:31], US]
     match what:
-        case "saw", who, addresses, heard, ours:
-            dialer.saw(everybody[who], Sighting(addresses, "x", ours, heard=heard), now)
-        case "unsaw", who:
-            dialer.unsaw(everybody[who])
+        case "sighted", who, addresses, heard, ours:
+            dialer.sighted(everybody[who], Sighting(addresses, "x", ours, heard=heard), now)
+        case "withdrawn", who:
+            dialer.sighting_withdrawn(everybody[who])
         case "fixed", address:
             dialer.add_fixed(address, now)
         case "resolved", name, addresses:
@@ -475,7 +477,7 @@ def test_two_nodes_that_only_see_each_other_s_announcement_meet() -> None:
         swarm.add(name, range(6))
     b = swarm.nodes["b"].node_id
     sighting = Sighting((swarm.address("b"),), "b", ours=True)
-    swarm.call("a", lambda node, now: node.saw(b, sighting, now))
+    swarm.call("a", lambda node, now: node.sighted(b, sighting, now))
     assert swarm.network.run_until(lambda: swarm.nodes["a"].endpoint.is_connected(b), 5)
 
 

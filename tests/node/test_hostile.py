@@ -45,7 +45,7 @@ def test_an_announced_key_that_is_none_is_a_failed_dial(key: bytes) -> None:
     swarm = Swarm(1)
     node = swarm.add("a", range(6))
     sighting = Sighting((("10.0.0.9", 4747),), "x", ours=True)
-    swarm.call("a", lambda core, now: core.saw(NodeId(key), sighting, now))
+    swarm.call("a", lambda core, now: core.sighted(NodeId(key), sighting, now))
     swarm.network.run(5)
     assert node.counters["dial failed"]
 
@@ -145,7 +145,7 @@ def test_a_member_that_sends_what_is_refused_fills_no_log() -> None:
     def nag(node: NodeCore, now: float) -> None:
         for _ in range(50):
             for frame in frames:
-                node.post.send_frame(a.node_id, frame, now)
+                node.outbox.send_frame(a.node_id, frame, now)
 
     def name_nobody(node: NodeCore, now: float) -> None:
         for number in range(50):  # a row for somebody new each time, whom nobody can send to
@@ -158,6 +158,6 @@ def test_a_member_that_sends_what_is_refused_fills_no_log() -> None:
     assert a.counters["message refused"] == 50
     assert a.counters["error from a peer: another"] == 50
     assert a.inference.all_counters()["frame of another space"] == 50
-    assert a.post.counters["frame dropped: peer of unknown address"] == 50
+    assert a.outbox.counters["frame dropped: peer of unknown address"] == 50
     assert len(a.log) - before <= 16  # what all together may say at one moment
     assert a.endpoint.is_connected(evil.node_id)

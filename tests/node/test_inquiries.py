@@ -35,7 +35,7 @@ def two() -> tuple[Swarm, NodeCore, NodeCore]:
 def send(swarm: Swarm, frame: Frame) -> None:
     """Let ``a`` send a frame to ``b``, and whatever follows from it happen."""
     peer = swarm.nodes["b"].node_id
-    swarm.call("a", lambda node, now: node.post.send_frame(peer, frame, now))
+    swarm.call("a", lambda node, now: node.outbox.send_frame(peer, frame, now))
     swarm.network.run(1)
 
 

@@ -66,7 +66,7 @@ def test_the_rate_of_large_messages_is_found(rate: float, size: int, count: int)
 def test_small_messages_say_nothing_of_the_rate() -> None:
     wire = Wire(1e5)
     wire.send(*[LARGE - 1] * 50)
-    assert not wire.meter.watched
+    assert not wire.meter.pending
     assert wire.meter.link(PEER) == Known(None, RTT / 2)
 
 
@@ -104,7 +104,7 @@ def test_a_new_session_begins_without_a_past() -> None:
     wire.send(*[50_000] * 4)
     wire.meter.sent(PEER, 50_000, wire.now)
     wire.meter.forget(PEER)
-    assert not wire.meter.watched
+    assert not wire.meter.pending
     assert wire.meter.link(PEER) == Known()
     assert wire.meter.goodput(node_id("nobody")) is None
 
@@ -218,7 +218,7 @@ def test_a_node_answers_a_frame_of_another_space_with_both_spaces() -> None:
     row = Slice(DType.F16, (1, 256), bytes(512))
     meta = Slice(DType.I8, (8,), (1).to_bytes(4, "little") + bytes(4))
     foreign = Frame(MessageType.THINK, 1, 1, 0xBADF00D, slices=(row, meta))
-    swarm.call("a", lambda node, now: node.post.send_frame(b.node_id, foreign, now))
+    swarm.call("a", lambda node, now: node.outbox.send_frame(b.node_id, foreign, now))
     swarm.network.run(1)
     assert b.inference.all_counters()["frame of another space"] == 1
     assert a.counters["error from a peer: SPACE_MISMATCH"] == 1

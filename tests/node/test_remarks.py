@@ -7,7 +7,7 @@ import pytest
 from p2pnode.node.config import RemarkConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import Noted
-from p2pnode.node.post import SendRefused
+from p2pnode.node.outbox import SendRefused
 from p2pnode.node.remarks import Remarks
 from p2pnode.testing.frames import node_id
 from p2pnode.testing.swarm import Swarm
@@ -36,7 +36,7 @@ def test_a_member_does_not_empty_the_log_with_its_mistakes(kind: str) -> None:
     swarm, a, b = two()
     log, sent = list(a.log), b.counters["error from a peer: SPACE_MISMATCH"]
     for _ in range(500):
-        swarm.call("b", lambda node, now: node.post.send_frame(a.node_id, FRAMES[kind], now))
+        swarm.call("b", lambda node, now: node.outbox.send_frame(a.node_id, FRAMES[kind], now))
         swarm.network.run(0.01)
     said = list(a.log)[len(log) :]
     assert 1 <= len(said) <= 5

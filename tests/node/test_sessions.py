@@ -67,7 +67,7 @@ def test_nothing_is_kept_of_the_way_to_a_peer_whose_session_is_over() -> None:
     swarm.network.run(60)
     assert not a.endpoint.is_connected(b.node_id)
     assert a.links._ways == {}
-    assert a.links.watched == set()
+    assert a.links.pending == set()
 
 
 def test_the_host_of_an_ipv6_address_is_told_in_brackets() -> None:

@@ -64,7 +64,7 @@ def told(swarm: Swarm, node: NodeCore) -> str:
 
 def send(swarm: Swarm, name: str, to: NodeCore, code: str, message: str) -> None:
     frame = sync_frame(SyncError(code, message).to_body(), stream_id=0, frame_seq=0, space_hash32=0)
-    swarm.call(name, lambda node, now: node.post.send_frame(to.node_id, frame, now))
+    swarm.call(name, lambda node, now: node.outbox.send_frame(to.node_id, frame, now))
     swarm.network.run(1)
 
 
@@ -110,7 +110,7 @@ def test_as_many_members_as_may_talk_take_little_room() -> None:
     for number in range(1000):
         peer = NodeId(number.to_bytes(32, "big"))
         keys.was_told(peer, 1000 * "x", number)
-        keys.saw(peer, "text", number)
+        keys.observed(peer, "text", number)
     said = keys.told(1000.0)
     assert said is not None
     assert (said.teller, len(said.words), said.others) == (peer, 200, 7)

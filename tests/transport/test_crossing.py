@@ -195,8 +195,8 @@ def test_dials_that_cross_at_two_addresses_make_one_session(
 def test_of_an_end_that_confirms_two_dials_the_first_confirmed_stays() -> None:
     """Nodes of before do that: the answerer keeps its first connection, the dialler follows."""
     homes = Homes(4)
-    lobby = homes.one.endpoint._establishing._lobby
-    lobby.answered_by = lambda *_, **__: None  # type: ignore[method-assign]
+    half_open = homes.one.endpoint._establishing._half_open
+    half_open.answered_by = lambda *_, **__: None  # type: ignore[method-assign]
     for family in FAMILIES:
         homes.dial(homes.one, family)
     homes.run(1)

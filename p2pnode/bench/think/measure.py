@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from p2pnode.bench.figures import quantile, spread
+from p2pnode.bench.figures import spread
 from p2pnode.bench.think.contestant import (
     Caller,
     Codec,
@@ -26,6 +26,7 @@ from p2pnode.bench.think.placement import on_cores, usable_cores
 from p2pnode.bench.think.roster import reason_to_skip
 from p2pnode.bench.think.server import server_process
 from p2pnode.errors import UserError
+from p2pnode.quantiles import quantile
 
 LEAST = 50
 """Repetitions of everything in a round: twenty rounds make the thousand that a p99 needs."""

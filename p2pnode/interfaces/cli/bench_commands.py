@@ -126,7 +126,7 @@ def codec(tokens: int, model: str, as_json: bool) -> None:
     from p2pnode.bench import codec as measurement
 
     path = model_file(model)
-    with progress("judging codings", show=not as_json) as bar:
+    with progress("evaluating codings", show=not as_json) as bar:
         figures = measurement.measure(path, tokens=tokens, tell=bar)
     if as_json:
         say_json(figures)

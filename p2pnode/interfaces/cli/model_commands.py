@@ -81,7 +81,7 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
         calibration_text,
         refuse_too_short,
     )
-    from p2pnode.engine.tokenizer import Tokenizer
+    from p2pnode.text.tokenizer import Tokenizer
 
     path = model_file(model)
     info = store.describe_model(path)

@@ -21,13 +21,13 @@ _LOOKS, _PAUSE, _TRIES = 5, 0.05, 5
 
 def check_clock(epoch: int | None) -> Iterator[Finding]:
     """Watch both clocks for a quarter of a second; ``epoch`` is that of the latest start."""
-    yield judge_clock(_offsets(), time.time())
-    if epoch is not None and (finding := judge_epoch(epoch, time.time())):
+    yield report_clock(_offsets(), time.time())
+    if epoch is not None and (finding := report_epoch(epoch, time.time())):
         yield finding
 
 
-def judge_clock(offsets: Sequence[float], wall: float) -> Finding:
-    """Judge wall minus monotonic time, seconds, looked at several times in a row."""
+def report_clock(offsets: Sequence[float], wall: float) -> Finding:
+    """Tell from wall minus monotonic time, seconds, looked at several times in a row."""
     spread = max(offsets) - min(offsets)
     if wall < SANE:
         what = f"the wall clock says {time.strftime('%Y-%m-%d', time.gmtime(wall))}"
@@ -38,7 +38,7 @@ def judge_clock(offsets: Sequence[float], wall: float) -> Finding:
     return Finding(TOPIC, "ok", "wall and monotonic time run together")
 
 
-def judge_epoch(epoch: int, wall: float) -> Finding | None:
+def report_epoch(epoch: int, wall: float) -> Finding | None:
     """Say so if an earlier start was at a later time than now."""
     if epoch <= wall + AHEAD:
         return None

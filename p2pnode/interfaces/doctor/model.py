@@ -81,11 +81,11 @@ def check_memory(name: str, kv_bytes: int, *, is_loaded: bool) -> Iterator[Findi
     except ModelError:  # said under "model" already
         yield Finding("memory", "ok", f"{mib(free)} free")
         return
-    yield judge_memory(free, demand, kv_bytes, is_loaded=is_loaded)
-    yield judge_kv(kv_bytes, demand)
+    yield report_memory(free, demand, kv_bytes, is_loaded=is_loaded)
+    yield report_kv(kv_bytes, demand)
 
 
-def judge_memory(free: int, demand: Demand, kv_bytes: int, *, is_loaded: bool) -> Finding:
+def report_memory(free: int, demand: Demand, kv_bytes: int, *, is_loaded: bool) -> Finding:
     """Say how many layers the free memory holds beside the KV caches."""
     fit = layers_that_fit(free, demand, kv_bytes)
     known = f"{mib(free)} free"
@@ -101,7 +101,7 @@ def judge_memory(free: int, demand: Demand, kv_bytes: int, *, is_loaded: bool) -
     return Finding("memory", "fail", f"{known}, and {need}: none fits", advice)
 
 
-def judge_kv(kv_bytes: int, demand: Demand) -> Finding:
+def report_kv(kv_bytes: int, demand: Demand) -> Finding:
     """Say how long a conversation the KV memory holds."""
     tokens = kv_bytes // max(1, demand.kv_bytes_per_token_layer * demand.n_layers)
     what = f"KV memory of {mib(kv_bytes)} holds {tokens} tokens in all {demand.n_layers} layers"

@@ -23,21 +23,21 @@ _ADVICE = "name one peer by hand: p2pnode up --peer HOST:PORT, or use p2pnode in
 
 def check_multicast() -> Iterator[Finding]:
     """Announce on loopback and wait to hear it; join the group elsewhere."""
-    yield judge_loopback(heard=_announce_on_loopback())
+    yield report_loopback(heard=_announce_on_loopback())
     joined, refused = _join_everywhere()
-    yield judge_interfaces(joined, refused)
+    yield report_interfaces(joined, refused)
 
 
-def judge_loopback(*, heard: bool) -> Finding:
-    """Judge whether an announcement sent on loopback came back."""
+def report_loopback(*, heard: bool) -> Finding:
+    """Report whether an announcement sent on loopback came back."""
     if heard:
         return Finding("multicast", "ok", "an announcement on loopback was heard")
     what = "an announcement on loopback was not heard: nodes here cannot find each other"
     return Finding("multicast", "warn", what, _ADVICE)
 
 
-def judge_interfaces(joined: list[str], refused: dict[str, str]) -> Finding:
-    """Judge where the group could be joined, and where not, with the reasons."""
+def report_interfaces(joined: list[str], refused: dict[str, str]) -> Finding:
+    """Report where the group could be joined, and where not, with the reasons."""
     if refused:
         what = "cannot join on " + ", ".join(f"{name} ({why})" for name, why in refused.items())
         return Finding("multicast", "warn", what, _ADVICE)

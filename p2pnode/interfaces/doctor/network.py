@@ -32,14 +32,14 @@ def check_buffers() -> Iterator[Finding]:
     """Open a socket as a node does and see what it was granted."""
     probe = open_udp("127.0.0.1", 0)
     try:
-        yield judge_buffer(probe.receive_buffer_bytes, sys.platform)
-        yield judge_path(_interfaces(), never_fragments=probe.never_fragments)
+        yield report_buffer(probe.receive_buffer_bytes, sys.platform)
+        yield report_path(_interfaces(), never_fragments=probe.never_fragments)
         yield _segmentation(probe)
     finally:
         probe.close()
 
 
-def judge_buffer(granted: int, platform: str) -> Finding:
+def report_buffer(granted: int, platform: str) -> Finding:
     """Compare the receive buffer with what a node asks for.
 
     Linux reports twice what it grants, the other half being its own book-keeping: socket(7).
@@ -54,8 +54,8 @@ def judge_buffer(granted: int, platform: str) -> Finding:
     return Finding("buffers", "warn", what, advice)
 
 
-def judge_path(mtus: Mapping[str, int], *, never_fragments: bool) -> Finding:
-    """Judge what the interfaces carry; the node itself finds out what a path does."""
+def report_path(mtus: Mapping[str, int], *, never_fragments: bool) -> Finding:
+    """Report what the interfaces carry; the node itself finds out what a path does."""
     said = ", ".join(f"{name} {mtu}" for name, mtu in mtus.items()) or "none but loopback"
     narrow = [name for name, mtu in mtus.items() if mtu < LEAST_MTU]
     if narrow:

@@ -20,19 +20,19 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 def check_processor() -> Iterator[Finding]:
     """Look at the processors and the linear algebra library."""
-    yield judge_processor(_usable(), os.getloadavg()[0], _quota())
+    yield report_processor(_usable(), os.getloadavg()[0], _quota())
     import_module("numpy")  # a BLAS that is not loaded cannot be seen
     threadpoolctl = import_module("threadpoolctl")  # by name: it has no type hints
-    yield judge_blas(threadpoolctl.threadpool_info())
+    yield report_blas(threadpoolctl.threadpool_info())
 
 
 def check_timers() -> Iterator[Finding]:
     """Ask a loop to be woken fifty times and see how late it is."""
-    yield judge_timers(trio.run(_lateness))
+    yield report_timers(trio.run(_lateness))
 
 
-def judge_processor(cores: int, load: float, quota: float | None) -> Finding:
-    """Judge the cores we may use, the load of the last minute, and a container's share."""
+def report_processor(cores: int, load: float, quota: float | None) -> Finding:
+    """Report the cores we may use, the load of the last minute, and a container's share."""
     known = f"{cores} cores, load {load:.1f}"
     if quota is not None and quota < 1:
         what = f"{known}; this container may use {quota:.2f} of one core"
@@ -43,7 +43,7 @@ def judge_processor(cores: int, load: float, quota: float | None) -> Finding:
     return Finding("processor", "ok", known)
 
 
-def judge_blas(pools: Sequence[Mapping[str, Any]]) -> Finding:
+def report_blas(pools: Sequence[Mapping[str, Any]]) -> Finding:
     """Name the BLAS that numpy computes with."""
     found = [pool for pool in pools if pool.get("user_api") == "blas"]
     if not found:
@@ -53,8 +53,8 @@ def judge_blas(pools: Sequence[Mapping[str, Any]]) -> Finding:
     return Finding("blas", "ok", f"{names}, up to {threads} threads; a node limits it to one")
 
 
-def judge_timers(late: Sequence[float]) -> Finding:
-    """Judge how many seconds late each wake-up was."""
+def report_timers(late: Sequence[float]) -> Finding:
+    """Report how many seconds late each wake-up was."""
     ordered = sorted(late)
     half, worst = 1e3 * ordered[len(ordered) // 2], 1e3 * ordered[int(0.99 * len(ordered))]
     what = f"the event loop wakes {half:.1f} ms late (p50), {worst:.1f} ms (p99)"

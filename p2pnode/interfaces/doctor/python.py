@@ -37,12 +37,12 @@ def check_python() -> list[Finding]:
     """Look at the running interpreter and the installed packages."""
     required = required_packages()
     return [
-        judge_python(sys.version_info[:2], platform.python_implementation()),
-        judge_packages(required, {name: _version_of(name) for name in required}),
+        report_python(sys.version_info[:2], platform.python_implementation()),
+        report_packages(required, {name: _version_of(name) for name in required}),
     ]
 
 
-def judge_python(version: tuple[int, ...], implementation: str) -> Finding:
+def report_python(version: tuple[int, ...], implementation: str) -> Finding:
     """Say whether p2pnode runs on this interpreter."""
     spelt = f"{implementation} {'.'.join(map(str, version))}"
     if version < LEAST_PYTHON:
@@ -53,7 +53,7 @@ def judge_python(version: tuple[int, ...], implementation: str) -> Finding:
     return Finding("python", "ok", spelt)
 
 
-def judge_packages(required: Mapping[str, str], found: Mapping[str, str | None]) -> Finding:
+def report_packages(required: Mapping[str, str], found: Mapping[str, str | None]) -> Finding:
     """Compare versions.
 
     Args:

@@ -13,10 +13,10 @@ TOPIC = "control"
 def check_runtime(state: Path) -> list[Finding]:
     """Look at where the node of ``state`` listens, or would."""
     path = find_control_path(state)
-    return [judge_length(path) or _directory(path.parent)]
+    return [report_length(path) or _directory(path.parent)]
 
 
-def judge_length(path: Path) -> Finding | None:
+def report_length(path: Path) -> Finding | None:
     """Say so where the kernel cannot bind a path; None where it can."""
     size = len(os.fsencode(path))
     if size <= MAX_SOCKET_PATH:
@@ -25,7 +25,7 @@ def judge_length(path: Path) -> Finding | None:
     return Finding(TOPIC, "fail", what, "set XDG_RUNTIME_DIR to a shorter one")
 
 
-def judge_runtime(directory: Path, mode: int, *, is_ours: bool) -> Finding:
+def report_runtime(directory: Path, mode: int, *, is_ours: bool) -> Finding:
     """Say whether a control socket there is out of others' reach."""
     hint = "remove it, or set XDG_RUNTIME_DIR to a directory of yours"
     if not stat.S_ISDIR(mode):
@@ -43,4 +43,4 @@ def _directory(directory: Path) -> Finding:
             return Finding(TOPIC, "ok", f"{directory} is not there yet: the first start makes it")
         what = f"{directory} cannot be made"
         return Finding(TOPIC, "fail", what, "set XDG_RUNTIME_DIR to a directory of yours")
-    return judge_runtime(directory, found.st_mode, is_ours=found.st_uid == os.getuid())
+    return report_runtime(directory, found.st_mode, is_ours=found.st_uid == os.getuid())

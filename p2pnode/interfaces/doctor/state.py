@@ -25,7 +25,7 @@ def check_state(directory: Path) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(TOPIC, "fail", f"{directory}: {error.strerror}", "choose another: --state")
         return
-    yield judge_directory(
+    yield report_directory(
         directory,
         found.st_mode,
         is_ours=found.st_uid == os.getuid(),
@@ -35,7 +35,7 @@ def check_state(directory: Path) -> Iterator[Finding]:
         yield from _files(StateDirectory(directory))
 
 
-def judge_directory(path: Path, mode: int, *, is_ours: bool, is_writable: bool) -> Finding:
+def report_directory(path: Path, mode: int, *, is_ours: bool, is_writable: bool) -> Finding:
     """Say whether a node can keep its files there."""
     if not stat.S_ISDIR(mode):
         return Finding(TOPIC, "fail", f"{path} is no directory", "choose another: --state")

@@ -104,7 +104,7 @@ class TopApp(App[None]):
         self._lay_out(self.size)
         self.query_one(Peers).focus_table()
         if self._interval is not None:
-            self.run_worker(self._watch(self._interval))
+            self.run_worker(self._poll_for_ever(self._interval))
 
     def on_resize(self, event: Resize) -> None:
         self._lay_out(event.size)
@@ -120,7 +120,7 @@ class TopApp(App[None]):
         else:
             self._receive(node)
 
-    async def _watch(self, interval: float) -> None:
+    async def _poll_for_ever(self, interval: float) -> None:
         while True:
             await self.poll()
             await asyncio.sleep(interval)

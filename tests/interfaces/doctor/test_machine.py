@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 
 from p2pnode.errors import ConfigError, UserError
-from p2pnode.interfaces.doctor.clock import check_clock, judge_clock, judge_epoch
+from p2pnode.interfaces.doctor.clock import check_clock, report_clock, report_epoch
 from p2pnode.interfaces.doctor.findings import Finding, examine, is_well
 from p2pnode.interfaces.doctor.model import (
     SPARE,
     Demand,
     check_calibration,
     demand_of,
-    judge_kv,
-    judge_memory,
     layers_that_fit,
+    report_kv,
+    report_memory,
 )
-from p2pnode.interfaces.doctor.multicast import judge_interfaces, judge_loopback
-from p2pnode.interfaces.doctor.network import check_port, judge_buffer, judge_path
-from p2pnode.interfaces.doctor.processor import judge_blas, judge_processor, judge_timers
-from p2pnode.interfaces.doctor.python import judge_packages, judge_python
-from p2pnode.interfaces.doctor.runtime import judge_length, judge_runtime
-from p2pnode.interfaces.doctor.state import boot_epoch, check_state, judge_directory, lock_holder
+from p2pnode.interfaces.doctor.multicast import report_interfaces, report_loopback
+from p2pnode.interfaces.doctor.network import check_port, report_buffer, report_path
+from p2pnode.interfaces.doctor.processor import report_blas, report_processor, report_timers
+from p2pnode.interfaces.doctor.python import report_packages, report_python
+from p2pnode.interfaces.doctor.runtime import report_length, report_runtime
+from p2pnode.interfaces.doctor.state import boot_epoch, check_state, lock_holder, report_directory
 from p2pnode.net.udp import open_udp
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.models import calibration_path
@@ -58,28 +58,28 @@ def test_only_a_failure_makes_a_machine_ill() -> None:
 
 
 def test_an_old_python_fails() -> None:
-    assert judge_python((3, 10), "CPython").verdict == "fail"
-    assert judge_python((3, 11), "CPython").verdict == "ok"
-    assert judge_python((3, 11), "PyPy").verdict == "warn"
+    assert report_python((3, 10), "CPython").verdict == "fail"
+    assert report_python((3, 11), "CPython").verdict == "ok"
+    assert report_python((3, 11), "PyPy").verdict == "warn"
 
 
 def test_packages_are_compared_by_number() -> None:
     needed = {"trio": "0.9", "numpy": "2.0"}
-    assert judge_packages(needed, {"trio": "0.27", "numpy": "2.0rc1"}).verdict == "ok"
-    missing = judge_packages(needed, {"trio": "0.27", "numpy": None})
+    assert report_packages(needed, {"trio": "0.27", "numpy": "2.0rc1"}).verdict == "ok"
+    missing = report_packages(needed, {"trio": "0.27", "numpy": None})
     assert missing.verdict == "fail"
     assert missing.what == "missing: numpy"
-    old = judge_packages(needed, {"trio": "0.8.1", "numpy": "2.1"})
+    old = report_packages(needed, {"trio": "0.8.1", "numpy": "2.1"})
     assert old.what == "too old: trio 0.8.1 (needs 0.9)"
 
 
 def test_a_directory_of_others_fails() -> None:
     path = Path("/p")
-    assert judge_directory(path, DIRECTORY, is_ours=True, is_writable=True).verdict == "ok"
-    assert judge_directory(path, DIRECTORY, is_ours=False, is_writable=True).verdict == "fail"
-    assert judge_directory(path, DIRECTORY, is_ours=True, is_writable=False).verdict == "fail"
+    assert report_directory(path, DIRECTORY, is_ours=True, is_writable=True).verdict == "ok"
+    assert report_directory(path, DIRECTORY, is_ours=False, is_writable=True).verdict == "fail"
+    assert report_directory(path, DIRECTORY, is_ours=True, is_writable=False).verdict == "fail"
     assert (
-        judge_directory(path, DIRECTORY | 0o022, is_ours=True, is_writable=True).verdict == "warn"
+        report_directory(path, DIRECTORY | 0o022, is_ours=True, is_writable=True).verdict == "warn"
     )
 
 
@@ -130,21 +130,21 @@ def test_the_epoch_of_the_latest_start_is_read(tmp_path: Path) -> None:
 
 
 def test_a_long_path_and_an_open_directory_fail() -> None:
-    assert judge_length(Path("/tmp/x.sock")) is None
-    long = judge_length(Path("/" + "x" * 120))
+    assert report_length(Path("/tmp/x.sock")) is None
+    long = report_length(Path("/" + "x" * 120))
     assert long is not None
     assert long.verdict == "fail"
-    assert judge_runtime(Path("/r"), DIRECTORY, is_ours=True).verdict == "ok"
-    assert judge_runtime(Path("/r"), DIRECTORY | 0o005, is_ours=True).verdict == "fail"
-    assert judge_runtime(Path("/r"), DIRECTORY, is_ours=False).verdict == "fail"
+    assert report_runtime(Path("/r"), DIRECTORY, is_ours=True).verdict == "ok"
+    assert report_runtime(Path("/r"), DIRECTORY | 0o005, is_ours=True).verdict == "fail"
+    assert report_runtime(Path("/r"), DIRECTORY, is_ours=False).verdict == "fail"
 
 
 def test_clocks_that_jump_or_were_never_set_are_noticed() -> None:
-    assert judge_clock([5.0, 5.001], 1.8e9).verdict == "ok"
-    assert judge_clock([5.0, 6.0], 1.8e9).verdict == "warn"
-    assert "1970" in judge_clock([5.0, 5.0], 0.0).what
-    assert judge_epoch(1_800_000_000, 1.8e9) is None
-    ahead = judge_epoch(1_800_864_000, 1.8e9)
+    assert report_clock([5.0, 5.001], 1.8e9).verdict == "ok"
+    assert report_clock([5.0, 6.0], 1.8e9).verdict == "warn"
+    assert "1970" in report_clock([5.0, 5.0], 0.0).what
+    assert report_epoch(1_800_000_000, 1.8e9) is None
+    ahead = report_epoch(1_800_864_000, 1.8e9)
     assert ahead is not None
     assert "10.0 days in the future" in ahead.what
 
@@ -155,13 +155,13 @@ def test_the_clocks_of_this_machine_are_looked_at() -> None:
 
 def test_memory_says_how_many_layers_fit() -> None:
     plenty, kv = 1 << 34, 64 * MIB
-    assert judge_memory(plenty, MODEL, kv, is_loaded=False).verdict == "ok"
-    some = judge_memory(SPARE + kv + 145 * MIB, MODEL, kv, is_loaded=False)
+    assert report_memory(plenty, MODEL, kv, is_loaded=False).verdict == "ok"
+    some = report_memory(SPARE + kv + 145 * MIB, MODEL, kv, is_loaded=False)
     assert some.verdict == "warn"
     assert "10 of 30 layers" in some.what
     assert "--max-layers 10" in some.advice
-    assert judge_memory(SPARE, MODEL, kv, is_loaded=False).verdict == "fail"
-    assert judge_memory(SPARE, MODEL, kv, is_loaded=True).verdict == "ok"
+    assert report_memory(SPARE, MODEL, kv, is_loaded=False).verdict == "fail"
+    assert report_memory(SPARE, MODEL, kv, is_loaded=True).verdict == "ok"
 
 
 def test_the_head_counts_with_the_last_layer() -> None:
@@ -171,8 +171,8 @@ def test_the_head_counts_with_the_last_layer() -> None:
 
 
 def test_kv_memory_is_told_in_tokens() -> None:
-    assert judge_kv(512 * MIB, MODEL).verdict == "ok"
-    little = judge_kv(MIB, MODEL)
+    assert report_kv(512 * MIB, MODEL).verdict == "ok"
+    little = report_kv(MIB, MODEL)
     assert little.verdict == "warn"
     assert "22 tokens" in little.what
 
@@ -186,37 +186,37 @@ def test_a_file_says_what_its_layers_take(tmp_path: Path) -> None:
 
 
 def test_processors_are_judged_by_load_and_share() -> None:
-    assert judge_processor(2, 1.0, None).verdict == "ok"
-    assert judge_processor(2, 9.0, None).verdict == "warn"
-    assert "0.50 of one core" in judge_processor(8, 0.1, 0.5).what
-    assert judge_timers([0.001] * 100).verdict == "ok"
-    assert judge_timers([0.001] * 90 + [0.02] * 10).verdict == "warn"
-    assert judge_blas([]).verdict == "ok"
+    assert report_processor(2, 1.0, None).verdict == "ok"
+    assert report_processor(2, 9.0, None).verdict == "warn"
+    assert "0.50 of one core" in report_processor(8, 0.1, 0.5).what
+    assert report_timers([0.001] * 100).verdict == "ok"
+    assert report_timers([0.001] * 90 + [0.02] * 10).verdict == "warn"
+    assert report_blas([]).verdict == "ok"
     pool = {"user_api": "blas", "internal_api": "openblas", "version": "1", "num_threads": 2}
-    assert "openblas 1" in judge_blas([pool]).what
+    assert "openblas 1" in report_blas([pool]).what
 
 
 def test_buffers_are_compared_with_what_was_asked_for() -> None:
-    assert judge_buffer(8 * MIB, "linux").verdict == "ok"  # it reports the double
-    small = judge_buffer(425_984, "linux")
+    assert report_buffer(8 * MIB, "linux").verdict == "ok"  # it reports the double
+    small = report_buffer(425_984, "linux")
     assert small.verdict == "warn"
     assert "net.core.rmem_max" in small.advice
-    assert judge_buffer(4 * MIB, "darwin").verdict == "ok"
-    assert "maxsockbuf" in judge_buffer(MIB, "darwin").advice
+    assert report_buffer(4 * MIB, "darwin").verdict == "ok"
+    assert "maxsockbuf" in report_buffer(MIB, "darwin").advice
 
 
 def test_a_narrow_interface_is_named() -> None:
-    assert judge_path({"eth0": 1500}, never_fragments=True).verdict == "ok"
-    narrow = judge_path({"eth0": 1500, "tun0": 576}, never_fragments=True)
+    assert report_path({"eth0": 1500}, never_fragments=True).verdict == "ok"
+    narrow = report_path({"eth0": 1500, "tun0": 576}, never_fragments=True)
     assert narrow.verdict == "warn"
     assert narrow.what.startswith("tun0 ")
 
 
 def test_multicast_that_fails_has_a_way_around() -> None:
-    assert judge_loopback(heard=True).verdict == "ok"
-    assert "--peer" in judge_loopback(heard=False).advice
-    assert judge_interfaces([], {}).verdict == "ok"
-    refused = judge_interfaces(["eth0"], {"wlan0": "No such device"})
+    assert report_loopback(heard=True).verdict == "ok"
+    assert "--peer" in report_loopback(heard=False).advice
+    assert report_interfaces([], {}).verdict == "ok"
+    refused = report_interfaces(["eth0"], {"wlan0": "No such device"})
     assert "wlan0 (No such device)" in refused.what
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from p2pnode.engine.tokenizer import Tokenizer, byte_alphabet
 from p2pnode.errors import ModelError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from p2pnode.text.tokenizer import Tokenizer, byte_alphabet
 
 
 @pytest.fixture(scope="module")

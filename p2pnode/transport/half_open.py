@@ -28,7 +28,7 @@ from p2pnode.transport.packets import (
 HalfOpen: TypeAlias = Dial | Answer
 
 
-class Lobby:
+class HalfOpenTable:
     """Every handshake of an endpoint that is not a connection yet."""
 
     def __init__(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from p2pnode.inference.events import SendFrame
-from p2pnode.node.config import PostConfig
+from p2pnode.node.config import OutboxConfig
 from p2pnode.node.links import LinkMeter
-from p2pnode.node.post import Post, SendRefused
+from p2pnode.node.outbox import Outbox, SendRefused
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.offences import Offence
@@ -23,7 +23,7 @@ from p2pnode.wire.vframe import Frame, MessageType, Slice, encode_frame
 GHOST = identity_of("ghost").node_id
 INIT_BYTES = 177  # of a first message to a node whose key is known
 SIMULATION = TransportConfig.simulation()
-SMALL = PostConfig(waiting_bytes=200_000, waiting_total_bytes=300_000, most_waiting=8)
+SMALL = OutboxConfig(waiting_bytes=200_000, waiting_total_bytes=300_000, most_waiting=8)
 
 
 def frame(size: int) -> Frame:
@@ -33,7 +33,7 @@ def frame(size: int) -> Frame:
 
 
 class Sending:
-    """A post on an endpoint of a virtual network.
+    """An outbox on an endpoint of a virtual network.
 
     Attributes:
         told: What was refused, as it was told.
@@ -45,20 +45,20 @@ class Sending:
         self.bob = self.peers.add("bob")
         endpoint = self.peers.endpoints[self.alice]
         meter = LinkMeter(endpoint, endpoint.rtt, 0.005)
-        self.post = Post(
+        self.outbox = Outbox(
             self.peers.node_id(self.alice), endpoint, Traffic(), addresses, SMALL, meter
         )
         self.told: list[SendRefused] = []
 
     def send(self, peer: NodeId, size: int) -> None:
         self.peers.network.call(
-            self.alice, lambda now: self.post.send_frame(peer, frame(size), now)
+            self.alice, lambda now: self.outbox.send_frame(peer, frame(size), now)
         )
 
     def look(self) -> None:
         now = self.peers.network.now
-        self.post.handle_timeout(now)
-        self.told += self.post.take_refused(now)
+        self.outbox.handle_timeout(now)
+        self.told += self.outbox.take_refused(now)
 
 
 def test_frames_that_wait_are_bounded_for_a_peer_and_in_all() -> None:
@@ -69,14 +69,14 @@ def test_frames_that_wait_are_bounded_for_a_peer_and_in_all() -> None:
     for ghost in nowhere:
         for _ in range(4):
             sending.send(ghost, 50_000)
-    assert sending.post.waiting_bytes <= SMALL.waiting_total_bytes
+    assert sending.outbox.waiting_bytes <= SMALL.waiting_total_bytes
     sending.look()
     assert {refused.peer for refused in sending.told} == set(nowhere)
     assert all("too much waits" in refused.reason for refused in sending.told)
-    assert sending.post.counters["frame dropped: too much waits for its session"] == 15
+    assert sending.outbox.counters["frame dropped: too much waits for its session"] == 15
     for _ in range(20):
         sending.send(next(iter(nowhere)), 1)
-    assert sending.post.counters["frame dropped: too much waits for its session"] == 15 + 15
+    assert sending.outbox.counters["frame dropped: too much waits for its session"] == 15 + 15
 
 
 def test_frames_do_not_wait_where_nobody_can_be_called() -> None:
@@ -86,34 +86,34 @@ def test_frames_do_not_wait_where_nobody_can_be_called() -> None:
     sending.send(GHOST, 100)  # it is said to live where bob does
     sending.look()
     assert [refused.peer for refused in sending.told] == [GHOST]
-    assert sending.post.waiting_bytes == 0
+    assert sending.outbox.waiting_bytes == 0
 
 
 def test_frames_do_not_wait_for_ever() -> None:
     sending = Sending(lambda peer: (("nowhere", 1),))
     sending.send(GHOST, 100)
-    assert sending.post.next_timeout() == pytest.approx(SMALL.waiting_seconds)
+    assert sending.outbox.next_timeout() == pytest.approx(SMALL.waiting_seconds)
     sending.peers.network.run(SMALL.waiting_seconds + 0.1)
     sending.look()
     assert sending.told == [SendRefused(GHOST, "no session came up")]
-    assert sending.post.next_timeout() is None
+    assert sending.outbox.next_timeout() is None
 
 
 def test_what_waited_is_sent_when_the_session_is_up() -> None:
     sending = Sending(lambda peer: (sending.bob,))
     bob = sending.peers.node_id(sending.bob)
-    assert sending.post.room(bob) == SMALL.waiting_bytes
+    assert sending.outbox.room(bob) == SMALL.waiting_bytes
     sending.send(bob, 1000)
     sending.send(bob, 2000)
-    assert sending.post.room(bob) < SMALL.waiting_bytes - 3000
+    assert sending.outbox.room(bob) < SMALL.waiting_bytes - 3000
     sending.peers.network.run(1)
-    sending.peers.network.call(sending.alice, lambda now: sending.post.connected(bob, now))
+    sending.peers.network.call(sending.alice, lambda now: sending.outbox.connected(bob, now))
     sending.peers.network.run(1)
     assert sending.peers.received(sending.bob) == [
         encode_frame(frame(1000)),
         encode_frame(frame(2000)),
     ]
-    assert sending.post.waiting_bytes == 0
+    assert sending.outbox.waiting_bytes == 0
 
 
 def test_a_dial_that_fails_drops_nothing_while_another_may_succeed() -> None:
@@ -121,10 +121,10 @@ def test_a_dial_that_fails_drops_nothing_while_another_may_succeed() -> None:
     bob = sending.peers.node_id(sending.bob)
     sending.peers.network.partition([sending.alice], [sending.bob])
     sending.send(bob, 1000)
-    sending.post.unreachable(bob)
-    assert sending.post.waiting_bytes > 0
+    sending.outbox.unreachable(bob)
+    assert sending.outbox.waiting_bytes > 0
     sending.peers.network.run(6)
-    sending.post.unreachable(bob)
+    sending.outbox.unreachable(bob)
     sending.look()
     assert sending.told == [SendRefused(bob, "no session came up")]
 
@@ -136,7 +136,7 @@ def test_a_full_send_queue_is_told_and_room_says_so_before() -> None:
     bob = sending.peers.node_id(sending.bob)
     sending.peers.network.partition([sending.alice], [sending.bob])
     sent = 0
-    while sending.post.room(bob) > 60_100:
+    while sending.outbox.room(bob) > 60_100:
         sending.send(bob, 60_000)
         sent += 1
     sending.look()
@@ -147,11 +147,11 @@ def test_a_full_send_queue_is_told_and_room_says_so_before() -> None:
     sending.look()
     sending.look()
     assert sending.told == [SendRefused(bob, "send queue of the peer is full")]
-    assert sending.post.counters["frame dropped: send queue of the peer is full"] >= 2
+    assert sending.outbox.counters["frame dropped: send queue of the peer is full"] >= 2
     sending.send(bob, 60_000)
     sending.look()
     assert len(sending.told) == 1  # not again at once
-    again = sending.post.next_timeout()
+    again = sending.outbox.next_timeout()
     assert again is not None
     sending.peers.network.run(again - sending.peers.network.now)
     sending.look()
@@ -160,7 +160,7 @@ def test_a_full_send_queue_is_told_and_room_says_so_before() -> None:
 
 def gossip(sending: Sending, peer: NodeId) -> None:
     sending.peers.network.call(
-        sending.alice, lambda now: sending.post.send_gossip(peer, b"gossip", False, now)
+        sending.alice, lambda now: sending.outbox.send_gossip(peer, b"gossip", False, now)
     )
 
 
@@ -183,9 +183,9 @@ def test_invented_records_make_no_flood_at_a_third_party() -> None:
     records = SMALL.records
     assert first <= records.most_in_flight * records.tries * INIT_BYTES
     assert network.statistics().bytes_sent[sending.alice] <= 60 * 1200
-    assert sending.post.counters["address of a record not called: too many are"] > 1000
+    assert sending.outbox.counters["address of a record not called: too many are"] > 1000
     many = "gossip dropped: too many members that were never met are called already"
-    assert sending.post.counters[many] > 1000
+    assert sending.outbox.counters[many] > 1000
 
 
 def test_an_address_that_answers_to_no_name_is_called_ever_more_rarely() -> None:
@@ -197,7 +197,7 @@ def test_an_address_that_answers_to_no_name_is_called_ever_more_rarely() -> None
     calls = 5 + 600 / SMALL.records.backoff_most
     sent = network.statistics().bytes_sent[sending.alice]
     assert 0 < sent <= calls * SMALL.records.tries * INIT_BYTES
-    assert sending.post.counters[
+    assert sending.outbox.counters[
         "gossip dropped: the peer's addresses were called in vain just now"
     ]
 
@@ -213,7 +213,7 @@ def test_a_flood_of_records_delays_nobody_who_was_met_and_no_frame(
     if was_met:
         sending.peers.connect(sending.alice, sending.bob)
         network.run(1)
-        network.call(sending.alice, lambda now: sending.post.connected(bob, now))
+        network.call(sending.alice, lambda now: sending.outbox.connected(bob, now))
         network.call(sending.alice, lambda now: endpoint.close(bob, "for now", now))
         network.run(1)
     for peer in INVENTED:
@@ -261,20 +261,20 @@ def test_every_frame_is_sent_or_told_of(seed: int, steps: list[tuple[str, int]])
         elif step == "wait":
             sending.peers.network.run(which)
         else:
-            sending.post.unreachable(peers[which])
-        assert 0 <= sending.post.waiting_bytes <= SMALL.waiting_total_bytes
+            sending.outbox.unreachable(peers[which])
+        assert 0 <= sending.outbox.waiting_bytes <= SMALL.waiting_total_bytes
         if sending.peers.endpoints[sending.alice].is_connected(peers[0]):
-            sending.post.connected(peers[0], sending.peers.network.now)
+            sending.outbox.connected(peers[0], sending.peers.network.now)
     sending.peers.network.run(30)
     sending.look()
-    assert sending.post.waiting_bytes == 0
-    dropped = sum(sending.post.counters.values())
+    assert sending.outbox.waiting_bytes == 0
+    dropped = sum(sending.outbox.counters.values())
     arrived = len(sending.peers.received(sending.bob))
     assert arrived + dropped == sent
 
 
 class Pumped(Sending):
-    """A post that hears what its endpoint says, as a node's does."""
+    """An outbox that hears what its endpoint says, as a node's does."""
 
     def __init__(self) -> None:
         super().__init__(lambda peer: self.known.get(peer, ()))
@@ -293,7 +293,7 @@ class Pumped(Sending):
     def gossip(self, peer: NodeId, size: int, *, bulk: bool) -> None:
         payload = bytes(size if bulk else min(size, 1100))
         self.peers.network.call(
-            self.alice, lambda now: self.post.send_gossip(peer, payload, bulk, now)
+            self.alice, lambda now: self.outbox.send_gossip(peer, payload, bulk, now)
         )
 
     def close(self, peer: NodeId) -> None:
@@ -303,7 +303,7 @@ class Pumped(Sending):
     def run(self, seconds: float) -> None:
         end = self.peers.network.now + seconds
         while (left := end - self.peers.network.now) > 0:
-            due = self.post.next_timeout()
+            due = self.outbox.next_timeout()
             until = left if due is None else min(left, max(0.0, due - self.peers.network.now))
             self.peers.network.run(min(until, 0.2))
             self.look()
@@ -314,31 +314,31 @@ class Pumped(Sending):
         for event in said[self.heard :]:
             match event:
                 case PeerConnected(peer, _):
-                    self.post.connected(peer, now)
+                    self.outbox.connected(peer, now)
                 case PeerDisconnected(peer, _):
-                    self.post._meter.forget(peer)
+                    self.outbox._meter.forget(peer)
                     self.lost = True
                 case DialFailed(_, peer, _) if peer is not None and not endpoint.is_connected(peer):
-                    self.post.unreachable(peer)
+                    self.outbox.unreachable(peer)
         self.heard = len(said)
         super().look()
-        due = self.post.next_timeout()
+        due = self.outbox.next_timeout()
         assert due is None or due > now, "it asks for a moment that is past"
 
     def check(self) -> None:
-        post, waiting = self.post, self.post._waiting
-        assert post.waiting_bytes == sum(one.size for one in waiting.values())
-        assert 0 <= post.waiting_bytes <= SMALL.waiting_total_bytes
+        outbox, waiting = self.outbox, self.outbox._waiting
+        assert outbox.waiting_bytes == sum(one.size for one in waiting.values())
+        assert 0 <= outbox.waiting_bytes <= SMALL.waiting_total_bytes
         for peer, one in waiting.items():
             assert one.size == sum(len(data) for _, data in one.frames) <= SMALL.waiting_bytes
             assert 0 < len(one) <= SMALL.most_waiting
-            assert post.under_way(peer) > SMALL.waiting_total_bytes
-        assert {*post.refused, *post._told} <= {*self.peers_known}
+            assert outbox.under_way(peer) > SMALL.waiting_total_bytes
+        assert {*outbox.refused, *outbox._told} <= {*self.peers_known}
         for peer in self.peers_known:
-            assert post.room(peer) >= 0
+            assert outbox.room(peer) >= 0
         if self.heard == len(self.peers.events(self.alice)):
             connected = {*self.peers.endpoints[self.alice].peers()}
-            assert {*post._meter._ways} <= connected, "kept of a peer that is gone"
+            assert {*outbox._meter._ways} <= connected, "kept of a peer that is gone"
 
 
 @given(
@@ -356,7 +356,7 @@ def test_whatever_is_sent_and_heard_a_post_stays_small_and_tells_what_it_drops(
     steps: list[tuple[str, int, int]],
 ) -> None:
     sending = Pumped()
-    post, network, sent = sending.post, sending.peers.network, 0
+    outbox, network, sent = sending.outbox, sending.peers.network, 0
     for what, which, size in steps:
         peer = sending.peers_known[which]
         match what:
@@ -377,10 +377,10 @@ def test_whatever_is_sent_and_heard_a_post_stays_small_and_tells_what_it_drops(
         sending.check()
     network.heal()
     sending.run(30)
-    assert post.waiting_bytes == 0
-    assert post.next_timeout() is None
-    frames = [what for what in post.counters if what.startswith("frame")]
-    dropped = sum(post.counters[what] for what in frames)
+    assert outbox.waiting_bytes == 0
+    assert outbox.next_timeout() is None
+    frames = [what for what in outbox.counters if what.startswith("frame")]
+    dropped = sum(outbox.counters[what] for what in frames)
     first = encode_frame(frame(0))[:1]  # gossip here is zeros
     arrived = [data for data in sending.peers.received(sending.bob) if data[:1] == first]
     assert sending.lost or len(arrived) + dropped == sent
@@ -389,14 +389,14 @@ def test_whatever_is_sent_and_heard_a_post_stays_small_and_tells_what_it_drops(
 def test_a_dial_that_failed_makes_room_for_the_next() -> None:
     swarm = Swarm(1)
     node = swarm.add("a", holds=False)
-    node.post._addresses_of = lambda peer: VICTIMS[peer]
+    node.outbox._addresses_of = lambda peer: VICTIMS[peer]
 
     def spread(_: object, now: float) -> None:
         for peer in INVENTED[:8]:
-            node.post.send_gossip(peer, b"", False, now)
+            node.outbox.send_gossip(peer, b"", False, now)
 
     swarm.call("a", spread)
-    budget = node.post._record_dials._budget
+    budget = node.outbox._record_dials._budget
     assert budget.in_flight == SMALL.records.most_in_flight
     swarm.network.run(SIMULATION.dial_timeout + 0.1)
     assert budget.in_flight == 0

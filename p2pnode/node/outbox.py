@@ -1,8 +1,8 @@
-"""The node's outgoing post: frames and gossip to peers, who are called first where need be.
+"""The node's outbox: frames and gossip to peers, who are called first where need be.
 
 Nothing is dropped in silence. A frame that cannot be sent, or that waited for a session which did
-not come up, is counted and told (:meth:`Post.take_refused`): whoever sent it must treat its peer as
-lost, for there is a hole in what it said. :meth:`Post.room` is asked before by whoever sends much.
+not come up, is counted and told (:meth:`Outbox.take_refused`): whoever sent it must treat its peer
+as lost, for there is a hole in what it said. Whoever sends much asks :meth:`Outbox.room` before.
 """
 
 from collections import Counter, deque
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p2pnode.errors import QueueFullError
-from p2pnode.node.config import PostConfig
+from p2pnode.node.config import OutboxConfig
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.record_dials import RecordDials
 from p2pnode.node.traffic import Traffic
@@ -51,7 +51,7 @@ class _Waiting:
         return len(self.frames)
 
 
-class Post:
+class Outbox:
     """Sends through the transport; knows nothing of what is said.
 
     Attributes:
@@ -66,7 +66,7 @@ class Post:
         endpoint: Endpoint,
         traffic: Traffic,
         addresses_of: Callable[[NodeId], tuple[Address, ...]],
-        config: PostConfig,
+        config: OutboxConfig,
         meter: LinkMeter,
     ) -> None:
         self._node_id = node_id

@@ -1,0 +1,1 @@
+"""Tokens to text and back, as a model's own file says."""
