@@ -64,3 +64,7 @@ class CapacityError(UserError):
 
 class GenerationError(UserError):
     """A generation could not start or could not go on; its peers' memory was freed."""
+
+
+class ModelChangedError(ModelError):
+    """A model's file no longer holds what was hashed; what was loaded before is still right."""

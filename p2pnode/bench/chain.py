@@ -131,9 +131,9 @@ def _solo(engine: Engine, prompt_ids: list[int], tokens: int) -> tuple[list[int]
 
 def _load(path: Path) -> Engine:
     from p2pnode.engine.registry import load_engine
-    from p2pnode.node.models import data_signature, describe_model
+    from p2pnode.node.models import open_model
 
-    total = describe_model(path).n_layers
-    engine = load_engine(path, range(total), signature=data_signature)
+    known = open_model(path)
+    engine = load_engine(path, range(known.info.n_layers), tree=known.tree)
     engine.measure()
     return engine

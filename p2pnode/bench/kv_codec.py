@@ -194,11 +194,12 @@ def _of_the_model(path: Path) -> Iterator[TokenIds]:
     from p2pnode.engine.base import Sampling
     from p2pnode.engine.registry import load_engine
     from p2pnode.engine.solo import answer_alone
-    from p2pnode.node.models import data_signature, describe_model
+    from p2pnode.node.models import open_model
     from p2pnode.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_gguf(path)
-    engine = load_engine(path, range(describe_model(path).n_layers), signature=data_signature)
+    known = open_model(path)
+    engine = load_engine(path, range(known.info.n_layers), tree=known.tree)
     for seed, question in enumerate(ASKED):
         ids = tokenizer.encode(tokenizer.chat([{"role": "user", "content": question}]))
         drawn = Sampling(temperature=0.7, seed=seed)

@@ -35,7 +35,8 @@ class ModelInfo:
         vocab_size: Token ids are below this.
         eos_ids: Tokens that end an answer.
         space_id: Name of the embedding space, derived from the file's content.
-        data_sig: SHA-256 of the weights' file, in hex: two files that differ, differ here.
+        data_sig: The root over the hashes of its tensors (:mod:`p2pnode.engine.hash_tree`), in hex:
+            two models that compute differently differ here.
         space_hash32: Peers whose values differ must not exchange hidden states.
         kv_bytes_per_token_layer: What one position costs in one layer's KV cache.
     """

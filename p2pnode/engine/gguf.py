@@ -4,8 +4,6 @@ Quantised tensors are expanded by the ``gguf`` package, which knows every type a
 the format's authors. It is imported only when a tensor is read: it costs 0.18 s.
 """
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,40 +11,35 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats, ModelInfo
-from p2pnode.engine.gguf_file import GgufFile, TensorInfo
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.gguf_header import ArrayValue, TensorInfo
+from p2pnode.engine.hash_tree import HashTree, hash_file
 from p2pnode.engine.llama import LlamaConfig
+from p2pnode.engine.llama_variations import check_tensors, refuse_variations
 from p2pnode.errors import ModelError
 from p2pnode.wire.capability import space_hash32
 
 ARCHITECTURES: Final = ("llama",)
 
-Signature = Callable[[Path], str]
-"""Gives a file's SHA-256 in hex; one that remembers spares reading the file again."""
+MOST_POSITIONS: Final = 1 << 20
+"""Positions of a context at the most, whatever a file says: no session may ask for more."""
 
 
-def file_signature(path: Path) -> str:
-    """Read the whole file and return its SHA-256 in hex."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-
-
-def read_model_info(path: Path, signature: Signature = file_signature) -> ModelInfo:
-    """Say what model a file holds.
+def read_model_info(path: Path, tree: HashTree | None = None) -> ModelInfo:
+    """Say what model a file holds; ``tree`` is its tree of hashes, made here where it is left out.
 
     Raises:
         ModelError: It is truncated, of an unknown architecture, or quantised in an unknown way.
     """
     with GgufFile(path) as file:
         config = read_config(file)
+        known = hash_file(file) if tree is None else tree
         return model_info(
             config,
             name=_name(file),
             space_id=_space_id(file, config),
-            data_sig=signature(path),
-            eos_ids=_eos_ids(file),
+            data_sig=known.root,
+            eos_ids=_eos_ids(file, config.vocab_size),
         )
 
 
@@ -73,34 +66,42 @@ def model_info(
 
 
 def read_config(file: GgufFile) -> LlamaConfig:
-    """Read the model's shape, refusing every variation that would be computed wrongly."""
+    """Read the model's shape, refusing every variation that would be computed wrongly.
+
+    Raises:
+        ModelError: It is no llama, or one of a kind that this engine does not compute.
+    """
     arch = file.text("general.architecture")
     if arch not in ARCHITECTURES:
         raise ModelError(
             f"{file.path.name} is of the architecture {arch!r}, which this engine cannot run",
             hint=f"Use a model of one of these: {', '.join(ARCHITECTURES)}.",
         )
-    _refuse_variations(file)
-    n_layers = file.integer("llama.block_count")
-    for index in range(n_layers):  # so the count is bounded by what is there
-        find_tensor(file, f"blk.{index}.attn_norm.weight")
-    heads = file.integer("llama.attention.head_count")
+    refuse_variations(file)
+    heads = _same_in_all_layers(file, "llama.attention.head_count")
     d_model = file.integer("llama.embedding_length")
     head_dim = file.integer("llama.attention.key_length", d_model // max(heads, 1))
-    if file.integer("llama.rope.dimension_count", head_dim) != head_dim:
-        raise ModelError(f"{file.path.name} rotates a part of each head, which is not supported")
-    return LlamaConfig(
-        n_layers=n_layers,
+    for key in ("llama.rope.dimension_count", "llama.attention.value_length"):
+        if (size := file.integer(key, head_dim)) != head_dim:
+            raise ModelError(
+                f"{file.path.name} has {key} {size} and heads of {head_dim}: this engine computes "
+                "only models where the two are the same"
+            )
+    config = LlamaConfig(
+        n_layers=file.integer("llama.block_count"),
         d_model=d_model,
         n_heads=heads,
-        n_kv_heads=file.integer("llama.attention.head_count_kv", heads),
+        n_kv_heads=_same_in_all_layers(file, "llama.attention.head_count_kv", heads),
         head_dim=head_dim,
-        d_ff=file.integer("llama.feed_forward_length"),
+        d_ff=_same_in_all_layers(file, "llama.feed_forward_length"),
         vocab_size=find_tensor(file, "token_embd.weight").shape[0],
-        context_length=file.integer("llama.context_length"),
+        context_length=min(file.integer("llama.context_length"), MOST_POSITIONS),
         rope_base=file.number("llama.rope.freq_base", 10_000.0),
         norm_eps=file.number("llama.attention.layer_norm_rms_epsilon"),
     )
+    check_tensors(file, config)
+    _check_vocabulary_size(file, config)
+    return config
 
 
 def read_tensor(file: GgufFile, name: str, shape: tuple[int, ...]) -> Floats:
@@ -138,18 +139,23 @@ def find_tensor(file: GgufFile, name: str) -> TensorInfo:
     return tensor
 
 
-def _refuse_variations(file: GgufFile) -> None:
-    name = file.path.name
-    if file.integer("llama.expert_count", 0):
-        raise ModelError(f"{name} is a mixture of experts, which this engine cannot run")
-    if (
-        file.text("llama.rope.scaling.type", "none") != "none"
-        or "rope_freqs.weight" in file.tensors
-    ):
-        raise ModelError(f"{name} scales its rotary embedding, which this engine does not support")
-    for tensor in file.tensors:
-        if tensor.endswith(".bias"):
-            raise ModelError(f"{name} has biases ({tensor}), which this engine does not support")
+def _same_in_all_layers(file: GgufFile, key: str, default: int | None = None) -> int:
+    """Read a number that a file may give once for every layer."""
+    if not isinstance(file.metadata.get(key), ArrayValue):
+        return file.integer(key, default)
+    numbers = {*file.integers(key)}
+    if len(numbers) != 1:
+        raise ModelError(f"{file.path.name} has layers that differ in {key}: {sorted(numbers)}")
+    return numbers.pop()
+
+
+def _check_vocabulary_size(file: GgufFile, config: LlamaConfig) -> None:
+    key = "tokenizer.ggml.tokens"
+    if key in file.metadata and file.count(key) != config.vocab_size:
+        raise ModelError(
+            f"{file.path.name} names {file.count(key)} tokens, and its embedding has "
+            f"{config.vocab_size} rows; it is broken"
+        )
 
 
 def _name(file: GgufFile) -> str:
@@ -173,7 +179,16 @@ def _slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
-def _eos_ids(file: GgufFile) -> tuple[int, ...]:
-    keys = ("eos_token_id", "eot_token_id", "eom_token_id")
-    known = [f"tokenizer.ggml.{key}" for key in keys if f"tokenizer.ggml.{key}" in file.metadata]
-    return tuple(sorted({file.integer(key) for key in known}))
+def _eos_ids(file: GgufFile, vocab_size: int) -> tuple[int, ...]:
+    """Return the ids that end an answer by the metadata; impossible ones are passed over."""
+    ids = set[int]()
+    for name in ("eos_token_id", "eot_token_id", "eom_token_id"):
+        key = f"tokenizer.ggml.{name}"
+        match file.metadata.get(key):
+            case bool():
+                continue
+            case int(token):
+                ids.add(token)
+            case ArrayValue() as array if array.is_of_integers:
+                ids.update(file.integers(key))
+    return tuple(sorted(token for token in ids if 0 <= token < vocab_size))

@@ -7,7 +7,7 @@ streaming. Only the head lies as [in, out], where it measured faster (8.4 agains
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -39,13 +39,19 @@ class LlamaConfig:
     norm_eps: float
 
     def __post_init__(self) -> None:
-        sizes = (self.n_layers, self.d_model, self.n_heads, self.n_kv_heads, self.head_dim)
-        if min(*sizes, self.d_ff, self.vocab_size, self.context_length) < 1:
-            raise ModelError(f"a model has no dimension below 1: {self}")
+        for field in fields(self):
+            size = getattr(self, field.name)
+            if isinstance(size, int) and not 1 <= size < 1 << 31:
+                raise ModelError(f"the model cannot have {field.name} {size}")
         if self.n_heads % self.n_kv_heads or self.head_dim % 2:
-            raise ModelError(f"the heads do not fit together: {self}")
-        if not (self.rope_base > 0 and 0 < self.norm_eps < 1):
-            raise ModelError(f"an impossible rope base or norm epsilon: {self}")
+            raise ModelError(
+                f"the heads do not fit together: {self.n_heads} of {self.head_dim}, "
+                f"{self.n_kv_heads} for keys and values"
+            )
+        if not 0 < self.rope_base < math.inf:
+            raise ModelError(f"the rotary embedding cannot have the base {self.rope_base}")
+        if not 0 < self.norm_eps < 1:
+            raise ModelError(f"the norms cannot have the epsilon {self.norm_eps}")
 
     @property
     def kv_bytes_per_token_layer(self) -> int:

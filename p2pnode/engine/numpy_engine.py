@@ -8,8 +8,9 @@ import numpy as np
 
 from p2pnode.engine.base import Array, Floats, ModelInfo, SessionKey, StageCost
 from p2pnode.engine.calibration import calibrate
-from p2pnode.engine.gguf import Signature, file_signature, read_config, read_model_info
+from p2pnode.engine.gguf import read_config, read_model_info
 from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.hash_tree import HashTree, hash_file
 from p2pnode.engine.kv_cache import KVCache
 from p2pnode.engine.llama import LlamaConfig, Rotation, rotation_table, run_head, run_layer
 from p2pnode.engine.threads import limit_blas_threads
@@ -52,16 +53,21 @@ class NumpyEngine:
         kv_budget_bytes: int = DEFAULT_KV_BUDGET,
         blas_threads: int = 1,
         progress: Progress | None = None,
-        signature: Signature = file_signature,
+        tree: HashTree | None = None,
     ) -> Self:
         """Load ``layers`` of a GGUF file; see :func:`p2pnode.engine.registry.load_engine`.
 
         Raises:
             ModelError: The file cannot be run, or has no such layers.
+            ModelChangedError: It is not the file that was hashed.
         """
         limit_blas_threads(blas_threads)
-        info = read_model_info(path, signature)
-        with GgufFile(path) as file:
+        if tree is None:
+            with GgufFile(path) as file:
+                tree = hash_file(file)
+        info = read_model_info(path, tree)
+        with GgufFile(path, tree.check) as file:
+            tree.check_metadata(file)
             config = read_config(file)
             weights = read_weights(file, config, layers, progress or (lambda _: None))
         return cls(info, config, weights, kv_budget_bytes=kv_budget_bytes)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from p2pnode.engine.base import Engine
-from p2pnode.engine.gguf import Signature, file_signature
+from p2pnode.engine.hash_tree import HashTree
 from p2pnode.engine.numpy_engine import DEFAULT_KV_BUDGET, NumpyEngine
 from p2pnode.engine.weights import Progress
 from p2pnode.errors import ModelError
@@ -16,7 +16,7 @@ def load_engine(
     kv_budget_bytes: int = DEFAULT_KV_BUDGET,
     blas_threads: int = 1,
     progress: Progress | None = None,
-    signature: Signature = file_signature,
+    tree: HashTree | None = None,
 ) -> Engine:
     """Load ``layers`` of the model at ``path`` into the engine that can run it.
 
@@ -26,10 +26,12 @@ def load_engine(
         kv_budget_bytes: The most memory all sessions' KV caches may take.
         blas_threads: How many threads BLAS may use, in this whole process.
         progress: Hears which part from 0 to 1 is loaded.
-        signature: Gives the file's SHA-256; one that remembers saves reading it again.
+        tree: What the file must hold: every tensor that is read is checked. Left out, the whole
+            file is hashed first.
 
     Raises:
         ModelError: No engine can run the file.
+        ModelChangedError: It does not hold what ``tree`` says.
     """
     if path.suffix.lower() != ".gguf":
         raise ModelError(
@@ -42,5 +44,5 @@ def load_engine(
         kv_budget_bytes=kv_budget_bytes,
         blas_threads=blas_threads,
         progress=progress,
-        signature=signature,
+        tree=tree,
     )

@@ -76,6 +76,8 @@ class Admission:
             held = f"[{self._layers.start}, {self._layers.stop})"
             asked = f"[{order.layers.start}, {order.layers.stop})"
             return Refusal.LAYERS, f"layers {asked} asked, {held} held"
+        if order.root is not None and order.root.hex() != model.data_sig:
+            return Refusal.MODEL, f"its model is another, of the root {model.data_sig[:16]}"
         if self._draining:
             return Refusal.DRAINING, self._draining
         if order.sampling is not None and order.layers.stop != model.n_layers:

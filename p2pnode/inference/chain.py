@@ -55,6 +55,7 @@ class Chain:
         self.cover = cover
         self._session = session
         self._space = model.space_hash32
+        self._root = bytes.fromhex(model.data_sig)
         self._node_id = node_id
         self._rng = rng
         self._feed_edge: Edge | None = None
@@ -105,6 +106,7 @@ class Chain:
                 sampling=session.request.sampling if last else None,
                 sample_from=session.wanted if last else 0,
                 terms=self.cover.terms(leg),
+                root=self._root,
             )
             self._say(leg.run.peer, order)
 

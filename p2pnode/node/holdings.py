@@ -70,6 +70,20 @@ class Holdings:
         self._life.move(Evidence.FAILED)
         self.layers, self.reason, self.due = range(0), reason, None
 
+    def model_lost(self, reason: str) -> None:
+        """Hold nothing any more, whatever was under way."""
+        if self._model is None:
+            return
+        if self._life.phase is not Phase.IDLE:
+            self._life.move(Evidence.MODEL_LOST)
+        self.layers, self.reason, self.due = range(0), reason, None
+        self._is_asking = False
+
+    def model_restored(self, now: float) -> None:
+        """Start as at first, unless nothing was lost or nothing is to be held."""
+        if self._model is not None and self._life.phase is Phase.IDLE:
+            self.use_model(self._model, now)
+
     def review(self, offers: Sequence[Offer], now: float) -> range | PlacementRequested | None:
         """Look at the swarm if it is time; return layers to load, or a long question, or None.
 

@@ -38,6 +38,7 @@ class Evidence(Enum):
     CONFIRMED = auto()
     LOADED = auto()
     FAILED = auto()
+    MODEL_LOST = auto()
     NEEDED_ELSEWHERE = auto()
     LEAVE_ASKED = auto()
     DRAINED = auto()
@@ -53,6 +54,10 @@ TRANSITIONS: Final = {
     (Phase.LOADING, Evidence.LOADED): Phase.SERVING,
     (Phase.LOADING, Evidence.FAILED): Phase.IDLE,
     (Phase.SERVING, Evidence.NEEDED_ELSEWHERE): Phase.CLAIMING,
+    **{
+        (phase, Evidence.MODEL_LOST): Phase.IDLE
+        for phase in (Phase.LISTENING, Phase.CLAIMING, Phase.LOADING, Phase.SERVING)
+    },
     **{
         (phase, Evidence.LEAVE_ASKED): Phase.DRAINING
         for phase in (

@@ -7,12 +7,11 @@ its SHA-256 before it is moved there.
 """
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,15 +20,12 @@ from typing import Final
 import platformdirs
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.gguf import file_signature, read_model_info
 from p2pnode.errors import ModelError, RemoteProtocolError, UserError
-from p2pnode.node.fetching import KnownModel, Progress, fetch
+from p2pnode.node.fetching import KnownModel, Progress, fetch, file_sha256
+from p2pnode.node.model_file import ModelFile, hash_tree
 from p2pnode.wire.calibration import CalibrationSet
 
 CACHE_VARIABLE: Final = "P2PNODE_CACHE"
-
-_REMEMBERED_SIGNATURES: Final = 256
-
 
 KNOWN_MODELS: Final = {
     model.name: model
@@ -41,6 +37,7 @@ KNOWN_MODELS: Final = {
             file="SmolLM2-135M-Instruct.Q4_1.gguf",
             size=98_362_432,
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            root="4c146a1d5d293798b1e5a0693f62ca101236b9b2393bf5a8482bbe1fda05b4cc",
             licence="Apache-2.0",
         ),
     )
@@ -111,7 +108,7 @@ def resolve(name_or_path: str) -> Path:
             f"the model {model.name} is not on this machine",
             hint=f"p2pnode models pull {model.name}",
         )
-    if path.stat().st_size != model.size or data_signature(path) != model.sha256:
+    if path.stat().st_size != model.size or not _has_root(path, model.root):
         raise ModelError(
             f"the model file {path} is broken", hint=f"p2pnode models pull {model.name}"
         )
@@ -132,36 +129,18 @@ def installed() -> list[InstalledModel]:
     return found
 
 
-def describe_model(path: Path) -> ModelInfo:
+def open_model(path: Path) -> ModelFile:
     """Say what a file holds, hashing it only if it changed since the last time.
 
     Raises:
         ModelError: It cannot be run.
     """
-    return read_model_info(path, data_signature)
+    return ModelFile.open(path, _hashes())
 
 
-def data_signature(path: Path) -> str:
-    """Return the SHA-256 of a file, remembered in the cache by path, size and time of change.
-
-    Raises:
-        ModelError: The file cannot be read.
-    """
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    stamp = [facts.st_size, facts.st_mtime_ns, facts.st_ino]
-    key = str(path.resolve())
-    remembered = _read_signatures()
-    entry = remembered.get(key)
-    if isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp:
-        return str(entry[1])
-    signature = file_signature(path)
-    remembered.pop(key, None)
-    remembered[key] = [stamp, signature]
-    _write_signatures(remembered)
-    return signature
+def describe_model(path: Path) -> ModelInfo:
+    """Say what model a file holds; see :func:`open_model`."""
+    return open_model(path).info
 
 
 def state_calibrations(space_hash32: int) -> CalibrationSet | None:
@@ -231,12 +210,17 @@ def _path(model: KnownModel) -> Path:
     return cache_dir() / "models" / model.file
 
 
+def _has_root(path: Path, root: str) -> bool:
+    try:
+        return hash_tree(path, _hashes())[1].root == root
+    except ModelError:
+        return False
+
+
 def _is_whole(path: Path, model: KnownModel) -> bool:
-    """Read the file itself: the remembered signature cannot see a rotten disk."""
+    """Read the file itself: what is remembered of it cannot see a rotten disk."""
     return (
-        path.is_file()
-        and path.stat().st_size == model.size
-        and file_signature(path) == model.sha256
+        path.is_file() and path.stat().st_size == model.size and file_sha256(path) == model.sha256
     )
 
 
@@ -265,21 +249,5 @@ def _clear_leftovers(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _read_signatures() -> dict[str, object]:
-    try:
-        remembered = json.loads((cache_dir() / "signatures.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return remembered if isinstance(remembered, dict) else {}
-
-
-def _write_signatures(remembered: dict[str, object]) -> None:
-    """Keep the newest; two writers at once cost a signature, which is only hashed again."""
-    kept = dict([*remembered.items()][-_REMEMBERED_SIGNATURES:])
-    target = cache_dir() / "signatures.json"
-    with suppress(OSError):  # a read-only cache only costs time
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".signatures-", dir=target.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(kept, file)
-        Path(name).replace(target)
+def _hashes() -> Path:
+    return cache_dir() / "hashes"

@@ -35,7 +35,9 @@ from p2pnode.node.events import (
 from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
-from p2pnode.node.models import describe_model, state_calibrations
+from p2pnode.node.model_file import ModelFile
+from p2pnode.node.model_watch import ModelWatch
+from p2pnode.node.models import open_model, state_calibrations
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
@@ -84,6 +86,7 @@ class Node:
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
         self._state = StateDirectory(settings.state)
+        self._file: ModelFile | None = None
         self._model: ModelInfo | None = None
         self._calibrations: CalibrationSet | None = None
         self._tokenizer: Tokenizer | None = None
@@ -102,9 +105,10 @@ class Node:
         settings = self.settings
         with self._state.lock():
             if settings.model is not None:
-                self._model = await trio.to_thread.run_sync(
-                    describe_model, settings.model, abandon_on_cancel=True
+                self._file = await trio.to_thread.run_sync(
+                    open_model, settings.model, abandon_on_cancel=True
                 )
+                self._model = self._file.info
                 self._calibrations = await self._read_calibrations(self._model)
             self._socket = open_udp(settings.host, settings.port)
             try:
@@ -151,7 +155,7 @@ class Node:
         )
         self._origin = origin
         core = NodeCore(self.settings.config, origin, random.SystemRandom(), trio.current_time())
-        engine = EngineJobs(self.settings.model, self.settings.config.kv_bytes)
+        engine = EngineJobs(self._file, self.settings.config.kv_bytes)
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
             core, socket, self._on_event, job_of=engine.job_of
         )
@@ -170,6 +174,8 @@ class Node:
             await nursery.start(self._reactor.run)
             self._take_up_model()
             nursery.start_soon(self._surroundings.run)
+            if self._file is not None:
+                nursery.start_soon(ModelWatch(self._file, self._reactor.call).run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
             task_status.started()

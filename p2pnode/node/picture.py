@@ -232,7 +232,8 @@ def _member_state(
     if not ad.space_hash32:
         return "idle", "it has no model"
     if core.model is not None and ad.space_hash32 != core.model.space_hash32:
-        return _AD_STATES[ad.state], f"another embedding space: {ad.model} is not our file"
+        other = f"its {ad.model} is another file, or its p2pnode another version"
+        return _AD_STATES[ad.state], f"another embedding space: {other}"
     if ad.state is AdState.JOINING:
         return "joining", "it has not loaded its layers yet"
     return _AD_STATES[ad.state], ""

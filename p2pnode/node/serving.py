@@ -80,6 +80,16 @@ class Serving:
         self._advert.cost = cost
         self.announce(now)
 
+    def model_lost(self, reason: str, now: float) -> None:
+        """The model's file is another: leave the layers, and say so. Sessions under way go on.
+
+        They are computed with what was read before, which is still right.
+        """
+        self.layers = range(0)
+        self._inference.serve(self.layers, self._config.kv_bytes)
+        self.holdings.model_lost(reason)
+        self.announce(now)
+
     def finished(self, job: int, result: WorkResult, now: float) -> None:
         """The engine has done a job."""
         if self.speed.finished(job, result, now):

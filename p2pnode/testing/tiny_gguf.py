@@ -1,5 +1,6 @@
 """Writes small GGUF files of random weights, of any type gguf can quantise to."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def write_tiny_gguf(
     tied: bool = False,
     arch: str = "llama",
     pre: str = "smollm",
+    edit: "Callable[[GGUFWriter], None] | None" = None,
 ) -> None:
     """Write a llama of random weights whose tokens are the bytes, " t" and four control tokens.
 
@@ -46,6 +48,7 @@ def write_tiny_gguf(
         tied: Leave the output matrix out: the embedding serves for it.
         arch: What the file claims to be.
         pre: The pre-tokenizer it claims.
+        edit: Changes the metadata, or adds tensors, before anything is written.
     """
     from gguf import GGUFWriter
 
@@ -69,6 +72,8 @@ def write_tiny_gguf(
     tensors.norm("output_norm", d_model)
     if not tied:
         tensors.matrix("output", vocab_size, d_model)
+    if edit is not None:
+        edit(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

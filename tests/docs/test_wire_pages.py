@@ -164,6 +164,7 @@ def test_the_control_messages() -> None:
             out_dtype="f16",
             sampling=Sampling(0.7, 40, 0.9, 2**64 - 1),
             sample_from=44,
+            root=b"\x03" * 32,
         ),
         "x-opened": control.Opened(*names_of_this, 44),
         "x-refused": control.Refused(*names_of_this, "memory", "no room"),

@@ -8,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from p2pnode.engine.gguf import read_model_info
-from p2pnode.engine.gguf_file import ArrayValue, GgufFile
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.gguf_header import ArrayValue
+from p2pnode.engine.hash_tree import HashTree
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.advert import Advert
 from p2pnode.node.identity import StateDirectory
@@ -30,7 +32,7 @@ def gguf(data: bytes) -> None:
                 if isinstance(value, ArrayValue):
                     _ignoring_type(file.texts, key)
                     _ignoring_type(file.integers, key)
-        info = read_model_info(path, lambda _: "00")
+        info = read_model_info(path, HashTree({}, bytes(32)))
         Advert("n", "cpu", 1 << 30, model=info, served=range(info.n_layers)).encode()
 
 

@@ -20,6 +20,7 @@ from p2pnode.inference.messages import (
     Edge,
     Open,
     Opened,
+    Refusal,
     Refused,
     Resume,
     from_body_untrusted,
@@ -404,3 +405,18 @@ def _check_stage(stage: Stage) -> None:
     assert 0 <= stage.cursor <= len(stage.sent)
     if stage.order.sampling is None:
         assert sum(batch.rows for batch in stage.sent) == stage.computed
+
+
+def test_an_order_that_means_another_model_is_refused() -> None:
+    """The 32 bits of a space may be those of two models."""
+    host = Host()
+    ours = bytes.fromhex(MODEL.data_sig)
+    host.open(HOG, 1, root=bytes(32))
+    host.open(HOG, 2, root=ours)
+    [refused] = host.heard(Refused)
+    assert isinstance(refused, Refused)
+    assert (refused.session, refused.code) == (1, Refusal.MODEL)
+    assert MODEL.data_sig[:16] in refused.reason
+    assert [stage.key[1] for stage in host.stages()] == [2]
+    host.open(HOG, 2, epoch=1, root=bytes(32))
+    assert [stage.order.epoch for stage in host.stages()] == [0]

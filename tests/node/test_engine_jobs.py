@@ -45,8 +45,8 @@ class Core:
     def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:
         self.heard.append((layers, cost))
 
-    def load_failed(self, reason: str, now: float) -> None:
-        self.heard.append(reason)
+    def load_failed(self, layers: range, reason: str, now: float) -> None:
+        self.heard.append((layers, reason))
 
     def measured(self, cost: StageCost, now: float) -> None:
         self.heard.append(cost)
@@ -69,7 +69,7 @@ def test_a_load_that_fails_is_told_to_the_core() -> None:
     assert job is not None
     job.done(core, Failed(MemoryError()), 0.0)  # type: ignore[arg-type]
     job.done(core, Finished(StageCost(1, 2, 3, 4)), 0.0)  # type: ignore[arg-type]
-    assert core.heard == ["MemoryError", (range(4), StageCost(1, 2, 3, 4))]
+    assert core.heard == [(range(4), "MemoryError"), (range(4), StageCost(1, 2, 3, 4))]
 
 
 def test_a_measurement_that_comes_to_nothing_is_told_to_the_core() -> None:

@@ -135,6 +135,19 @@ def codec(tokens: int, model: str, as_json: bool) -> None:
     say(table([heading.upper() for heading in headings], cells, right="lrrrrrrrrrrr"))
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench load --rounds 9 --json")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@_model_option
+@json_option
+def load(rounds: int, model: str, as_json: bool) -> None:
+    """Load a third of the layers with every tensor checked, and unchecked, in turns."""
+    from p2pnode.bench import load as measurement
+
+    path = model_file(model)
+    with progress("loading both ways", show=not as_json) as bar:
+        _report(measurement.measure(path, rounds=rounds, tell=bar), as_json)
+
+
 @bench.command(epilog="Example:\n\n  p2pnode bench soak --minutes 9 --json")
 @click.option("--minutes", type=click.FloatRange(0.2), default=9.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)

@@ -168,10 +168,11 @@ def _ask(
 def _answer_alone(path: Path, prompt_ids: list[int], max_tokens: int) -> SoloAnswer:
     from p2pnode.engine.registry import load_engine
     from p2pnode.engine.solo import answer_alone
-    from p2pnode.node.models import data_signature, describe_model
+    from p2pnode.node.models import open_model
 
-    model: ModelInfo = describe_model(path)
-    engine = load_engine(path, range(model.n_layers), signature=data_signature)
+    known = open_model(path)
+    model: ModelInfo = known.info
+    engine = load_engine(path, range(model.n_layers), tree=known.tree)
     engine.measure()  # warm, as the nodes are
     return answer_alone(engine, prompt_ids, max_tokens, stop=frozenset(model.eos_ids))
 

@@ -84,7 +84,8 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
     from p2pnode.text.tokenizer import Tokenizer
 
     path = model_file(model)
-    info = store.describe_model(path)
+    known = store.open_model(path)
+    info = known.info
     target = output or store.calibration_path(info.space_hash32)
     _prepare(target)
     words = _read(text, info.context_length) if text else calibration_text()
@@ -92,9 +93,7 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
     refuse_too_short(tokens)
     with progress(f"calibrating {info.name}", show=not as_json) as bar:
         layers = range(info.n_layers)
-        engine = load_engine(
-            path, layers, progress=lambda part: bar(part / 2), signature=store.data_signature
-        )
+        engine = load_engine(path, layers, progress=lambda part: bar(part / 2), tree=known.tree)
         measured = calibrate_states(engine, tokens, lambda part: bar((1 + part) / 2))
     store.keep_calibration(measured, target)
     if as_json:

@@ -1,0 +1,172 @@
+"""A model's file while a node uses it: what it held when it was hashed, and whether it still does.
+
+To hash a file is to read it whole, so its tree of hashes is remembered beside what the file system
+says of it (size, time of change, inode). Nobody is believed on that alone: whoever reads a tensor
+checks it against the tree.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.gguf import read_config, read_model_info
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.hash_tree import HASH_BYTES, HashTree, hash_file
+from p2pnode.errors import ModelChangedError, ModelError
+
+MOST_REMEMBERED: Final = 64
+"""Trees kept; one of a large model takes 100 kB."""
+
+_MOST_BYTES: Final = 16 * 2**20  # of a remembered tree
+_TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the file system says of a file; another stamp may be another content."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Look at a file.
+
+        Raises:
+            ModelError: There is none that can be looked at.
+        """
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            raise ModelError(f"there is no file {path}", hint="Check the path.") from None
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file and what was hashed of it.
+
+    Attributes:
+        path: Where it is.
+        stamp: What the file system said when it was hashed.
+        tree: Its hashes.
+        info: What model it is.
+    """
+
+    path: Path
+    stamp: Stamp
+    tree: HashTree
+    info: ModelInfo
+
+    @classmethod
+    def open(
+        cls, path: Path, remembered: Path, progress: Callable[[float], None] | None = None
+    ) -> Self:
+        """Hash a file, unless its tree is in the folder ``remembered``; say what model it is.
+
+        Raises:
+            ModelError: It cannot be run, or changes while it is read.
+        """
+        with GgufFile(path) as file:
+            read_config(file)  # who cannot be run need not be hashed
+        stamp, tree = hash_tree(path, remembered, progress)
+        return cls(path, stamp, tree, read_model_info(path, tree))
+
+    def check(self) -> "ModelFile":
+        """Look whether the file still holds what it held; return it with its stamp of now.
+
+        Reads the whole file where its stamp is another.
+
+        Raises:
+            ModelChangedError: It holds something else, or is gone.
+        """
+        try:
+            stamp = Stamp.of(self.path)
+            if stamp == self.stamp:
+                return self
+            with GgufFile(self.path) as file:
+                tree = hash_file(file)
+        except ModelError as error:
+            raise ModelChangedError(f"the file changed: {error}", hint=error.hint) from error
+        if tree.root != self.tree.root:
+            raise ModelChangedError(
+                f"the file changed: {self.path.name} holds another model than the one that was "
+                "hashed",
+                hint="restart the node to serve the new one, or put the old file back",
+            )
+        return type(self)(self.path, stamp, self.tree, self.info)
+
+
+def hash_tree(
+    path: Path, remembered: Path, progress: Callable[[float], None] | None = None
+) -> tuple[Stamp, HashTree]:
+    """Return a file's tree of hashes, and the stamp that it had meanwhile.
+
+    Raises:
+        ModelError: It is no GGUF file, or changes while it is read.
+    """
+    note = remembered / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+    for _ in range(_TRIES):
+        stamp = Stamp.of(path)
+        with GgufFile(path) as file:
+            tree = _recall(note, stamp, file)
+            if tree is None:
+                tree = hash_file(file, progress)
+                _remember(note, stamp, tree)
+        if Stamp.of(path) == stamp:
+            return stamp, tree
+    raise ModelError(f"{path} changes while it is read", hint="Wait until it is written.")
+
+
+def _recall(note: Path, stamp: Stamp, file: GgufFile) -> HashTree | None:
+    """Return what is remembered of a file with this stamp, if it is of this header at all."""
+    try:
+        if note.stat().st_size > _MOST_BYTES:
+            return None
+        body = json.loads(note.read_bytes())
+        if body["stamp"] != [stamp.size, stamp.mtime_ns, stamp.inode]:
+            return None
+        tensors = {str(name): bytes.fromhex(found) for name, found in body["tensors"].items()}
+        tree = HashTree(tensors, bytes.fromhex(body["metadata"]))
+        if {len(found) for found in (*tensors.values(), tree.metadata)} != {HASH_BYTES}:
+            return None
+        tree.check_metadata(file)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, ModelError):
+        return None
+    return tree
+
+
+def _remember(note: Path, stamp: Stamp, tree: HashTree) -> None:
+    """Write it whole or not at all; where that fails, the file is hashed again the next time."""
+    body: dict[str, Any] = {
+        "stamp": [stamp.size, stamp.mtime_ns, stamp.inode],
+        "metadata": tree.metadata.hex(),
+        "tensors": {name: found.hex() for name, found in tree.tensors.items()},
+    }
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        _forget_oldest(note.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{note.name}-", dir=note.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(body, file)
+            Path(name).replace(note)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _forget_oldest(folder: Path) -> None:
+    notes = sorted(folder.glob("*.json"), key=lambda one: one.stat().st_mtime)
+    for note in notes[: max(0, len(notes) - MOST_REMEMBERED + 1)]:
+        note.unlink(missing_ok=True)
