@@ -25,6 +25,7 @@ MAX_HEADER: Final = 64 * 2**20
 """Bytes; a vocabulary of 256,000 tokens with its merges takes some 15 MB."""
 MAX_NESTING: Final = 8  # lists in lists; nobody ships more than one
 
+_OTHER: Final = "Fetch another file of this model, or convert it anew."
 BROKEN = "The download may be incomplete: fetch the file again."
 ARRAY: Final = 9
 STRING: Final = 8
@@ -158,7 +159,7 @@ class Header:
         self._size = size
         self._name = name
         if data[:4] != b"GGUF":
-            raise ModelError(f"{name} is not a GGUF file", hint="Give the path of a .gguf file.")
+            raise _foreign(data, name)
         self._at = 4
         self._check_version(self._number(U32))
         n_tensors = self._bounded(MAX_TENSORS, "tensors")
@@ -196,7 +197,7 @@ class Header:
             key = self._string(MAX_KEY)
             value = self._value(self._number(U32))
             if key in pairs:
-                raise ModelError(f"{self._name} says {key!r} twice; it is broken", hint=BROKEN)
+                raise ModelError(f"{self._name} says {key!r} twice; it is broken", hint=_OTHER)
             pairs[key] = value
         return pairs
 
@@ -254,7 +255,9 @@ class Header:
         placed = {}
         for name, shape, code, offset in raw:
             if name in placed:
-                raise ModelError(f"{self._name} has two tensors {name!r}; it is broken")
+                raise ModelError(
+                    f"{self._name} has two tensors {name!r}; it is broken", hint=_OTHER
+                )
             tensor = TensorInfo(name, shape, self._type(name, code), base + offset)
             if 0 in shape or shape[-1] % tensor.type.block:
                 raise ModelError(f"{self._name}: tensor {name!r} has an impossible shape {shape}")
@@ -320,3 +323,22 @@ class Header:
 
     def _truncated(self) -> ModelError:
         return ModelError(f"{self._name} is truncated within its header", hint=BROKEN)
+
+
+def _foreign(data: bytes, name: str) -> ModelError:
+    """Say what a file is that is none of GGUF, where it is one of those that people come upon."""
+    start = data[:64].lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return ModelError(
+            f"{name} is a pointer of Git LFS, not the model itself",
+            hint="Fetch it with git lfs pull, or download it from where it is published.",
+        )
+    if start.startswith(b"<"):
+        return ModelError(
+            f"{name} is a web page, not a model", hint="Download the file itself, not its page."
+        )
+    if data[:4] in {b"lmgg", b"tjgg", b"fmgg"}:
+        return ModelError(
+            f"{name} is of the format before GGUF, which nobody reads any more", hint=_OTHER
+        )
+    return ModelError(f"{name} is not a GGUF file", hint="Give the path of a .gguf file.")

@@ -1,5 +1,7 @@
 """Nodes of this revision and of another in one swarm: the same tokens, and repairs across them.
 
+Where the two name models otherwise, they meet all the same, say so, and each answers with its own.
+
 ``P2PNODE_OTHER_REVISION`` names a checkout of the other with its own ``.venv``.
 """
 
@@ -81,7 +83,14 @@ def ask(
     return answer["token_ids"], [stage["name"] for stage in answer["plan"]["stages"]]
 
 
+def space(node: LocalNode) -> int:
+    with node.client() as client:
+        return int(client.call("snapshot")["space_hash32"])
+
+
 def test_two_revisions_answer_as_one_and_mend_each_other(nodes: Nodes) -> None:
+    if space(nodes["ours-low"]) != space(nodes["theirs-low"]):
+        pytest.skip("the two name models otherwise")
     expected: dict[bool, list[int]] = {}
     for sampled in (False, True):
         for asker in ("ours-low", "theirs-low"):
@@ -105,3 +114,19 @@ def test_two_revisions_answer_as_one_and_mend_each_other(nodes: Nodes) -> None:
 
     nodes["ours-low"].kill()
     assert ask(nodes["theirs-low"], "ours-high", sampled=True)[0] == expected[True]
+
+
+def test_two_revisions_that_name_models_otherwise_say_so(nodes: Nodes) -> None:
+    if space(nodes["ours-low"]) == space(nodes["theirs-low"]):
+        pytest.skip("the two name models alike")
+    for asker, foreign in (("ours-low", "theirs"), ("theirs-low", "ours")):
+        with nodes[asker].client() as client:
+            peers = client.call("snapshot")["peers"]
+        reasons = [peer["reason"] for peer in peers if peer["name"].startswith(foreign)]
+        assert len(reasons) == 2
+        assert all(reason.startswith("another embedding space") for reason in reasons)
+    ours, used = ask(nodes["ours-low"], "theirs-high")
+    assert used == ["ours-low", "ours-high"]
+    theirs, used = ask(nodes["theirs-low"], "ours-high")
+    assert used == ["theirs-low", "theirs-high"]
+    assert ours == theirs

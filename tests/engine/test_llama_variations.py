@@ -1,5 +1,6 @@
 """What a file says about its arithmetic is computed, or the file is refused by name."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,8 +202,6 @@ def test_a_big_endian_file_is_named(tmp_path: Path) -> None:
 
 
 def test_other_things_than_files_are_named(tmp_path: Path) -> None:
-    import os
-
     (tmp_path / "folder.gguf").mkdir()
     os.mkfifo(tmp_path / "pipe.gguf")
     (tmp_path / "empty.gguf").write_bytes(b"")
@@ -211,3 +210,21 @@ def test_other_things_than_files_are_named(tmp_path: Path) -> None:
             read_model_info(tmp_path / name)
     with pytest.raises(ModelError, match="is empty"):
         read_model_info(tmp_path / "empty.gguf")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+        (b"  <html>", "web page"),
+        (b"tjgg" + bytes(60), "before GGUF"),
+        (b"PK\x03\x04" + bytes(60), "not a GGUF file"),
+    ],
+)
+def test_what_people_take_for_a_model_is_named(content: bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=named) as caught:
+        read_model_info(path)
+    assert caught.value.hint
