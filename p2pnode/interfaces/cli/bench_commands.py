@@ -107,11 +107,11 @@ def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) 
 def kv(calibration: Path | None, model: str, as_json: bool) -> None:
     """Code KV caches: bytes, time, and how far the answers move."""
     from p2pnode.bench import kv_codec as measurement
-    from p2pnode.node import models
+    from p2pnode.node import model_cache, models
 
     path = model_file(model)
     space = models.describe_model(path).space_hash32
-    file = calibration or models.cache_dir() / "calibrations" / f"{space:08x}.kv"
+    file = calibration or model_cache.cache_dir() / "calibrations" / f"{space:08x}.kv"
     with progress("coding KV caches", show=not as_json) as bar:
         figures = measurement.measure(path, file, tell=bar)
     _report(figures, as_json)

@@ -9,7 +9,7 @@ import click
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
-from p2pnode.node import models as store
+from p2pnode.node import model_cache as cache
 
 TEXT_PER_TOKEN: Final = 64
 """Characters read of a text for each position of the context: what goes beyond is not measured,
@@ -26,9 +26,9 @@ def models() -> None:
 @json_option
 def pull(name: str, as_json: bool) -> None:
     """Fetch a known model into the cache and check it; a second time does nothing."""
-    before = {one.name for one in store.installed()}
+    before = {one.name for one in cache.installed()}
     with progress(f"pulling {name}", show=not as_json and name not in before) as bar:
-        path = store.pull(name, bar)
+        path = cache.pull(name, bar)
     if as_json:
         say_json({"name": name, "path": str(path), "bytes": path.stat().st_size})
     else:
@@ -39,14 +39,14 @@ def pull(name: str, as_json: bool) -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """List the models known and those in the cache."""
-    installed = {one.name: one for one in store.installed()}
+    installed = {one.name: one for one in cache.installed()}
     rows = [
         {
             "name": name,
             "installed": name in installed,
             "path": str(installed[name].path) if name in installed else None,
         }
-        for name in sorted({*store.KNOWN_MODELS, *installed})
+        for name in sorted({*cache.KNOWN_MODELS, *installed})
     ]
     if as_json:
         say_json({"models": rows})
@@ -81,12 +81,13 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
         calibration_text,
         refuse_too_short,
     )
+    from p2pnode.node.models import open_model
     from p2pnode.text.tokenizer import Tokenizer
 
     path = model_file(model)
-    known = store.open_model(path)
+    known = open_model(path)
     info = known.info
-    target = output or store.calibration_path(info.space_hash32)
+    target = output or cache.calibration_path(info.space_hash32)
     _prepare(target)
     words = _read(text, info.context_length) if text else calibration_text()
     tokens = Tokenizer.from_gguf(path).encode(words)[: info.context_length]
@@ -95,7 +96,7 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
         layers = range(info.n_layers)
         engine = load_engine(path, layers, progress=lambda part: bar(part / 2), tree=known.tree)
         measured = calibrate_states(engine, tokens, lambda part: bar((1 + part) / 2))
-    store.keep_calibration(measured, target)
+    cache.keep_calibration(measured, target)
     if as_json:
         say_json(
             {

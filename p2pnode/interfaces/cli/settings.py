@@ -140,12 +140,14 @@ def settings_of(options: UpOptions) -> "NodeSettings":
 
 def model_file(name: str) -> Path:
     """Return the file of a model, pulling a known one that is not here yet."""
-    from p2pnode.node import models
+    from p2pnode.node import model_cache
 
-    if name in models.KNOWN_MODELS and not any(one.name == name for one in models.installed()):
+    if model_cache.is_missing(name):
         with progress(f"pulling {name}") as bar:
-            return models.pull(name, bar)
-    return models.resolve(name)
+            return model_cache.pull(name, bar)
+    from p2pnode.node.models import resolve  # it reads model files, and so needs numpy
+
+    return resolve(name)
 
 
 def parse_layers(text: str) -> range | None:

@@ -10,7 +10,7 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.errors import ModelError
 from p2pnode.interfaces.doctor.findings import Finding, mib
-from p2pnode.node import models
+from p2pnode.node import model_cache, models
 
 SPARE = 256 << 20
 """Bytes left for the rest of the machine: a guess."""
@@ -52,7 +52,7 @@ def find_model(name: str) -> Path:
 
 def check_model(name: str) -> Iterator[Finding]:
     """Say whether the model can be loaded."""
-    if name in models.KNOWN_MODELS and not any(one.name == name for one in models.installed()):
+    if model_cache.is_missing(name):
         hint = f"p2pnode models pull {name}   (p2pnode up does it too)"
         yield Finding("model", "warn", f"{name} is not on this machine yet", hint)
         return

