@@ -4,6 +4,8 @@ Each docstring says whom to blame and whether the object that raised it is still
 Anything else that escapes is a bug in p2pnode.
 """
 
+from typing import ClassVar
+
 
 class P2PNodeError(Exception):
     """Root of the tree; never raised itself."""
@@ -39,11 +41,14 @@ class NonceReuseError(LocalProtocolError):
 class UserError(P2PNodeError):
     """Something a person asked for cannot be done; the message says what to do next.
 
-    Faces print it in one line and exit with status 1, without a traceback.
+    Faces print it in one line and exit with its status, without a traceback.
 
     Attributes:
+        exit_status: Of the command that met it: 2 where the command line itself is wrong, else 1.
         hint: What the person can do about it; may be empty.
     """
+
+    exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -52,6 +57,12 @@ class UserError(P2PNodeError):
 
 class ConfigError(UserError):
     """A setting is impossible, or two settings contradict each other."""
+
+
+class UsageError(ConfigError):
+    """A command was called in a way that cannot work here; the same call will never work."""
+
+    exit_status = 2
 
 
 class ModelError(UserError):

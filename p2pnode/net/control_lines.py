@@ -156,8 +156,9 @@ def _candidates() -> list[Path]:
     fallback = Path(tempfile.gettempdir()) / f"p2pnode-{os.getuid()}"
     found = [fallback]
     for runtime in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.getuid()}"):
-        if runtime and _owned(Path(runtime)):
-            found.insert(len(found) - 1, Path(runtime) / "p2pnode")
+        directory = Path(os.path.expanduser(runtime or ""))  # noqa: PTH111 -- never raises
+        if runtime and _owned(directory):
+            found.insert(len(found) - 1, directory / "p2pnode")
     short = [path for path in found if len(os.fsencode(path)) + 22 <= MAX_SOCKET_PATH]
     return list(dict.fromkeys(short)) or [Path("/", "tmp", fallback.name)]
 

