@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -61,11 +62,20 @@ def test_the_command_prints_one_document_or_a_table() -> None:
     figures = json.loads(CliRunner().invoke(bench, [*only, "--json"]).stdout)
     assert [row["name"] for row in figures["rows"]] == ["udp", "p2pnode sealed frame"]
     assert figures["rows"][1]["round_trip_us"] is None
+    facts = figures["conditions"]
+    assert facts["left_out"] == 11
+    assert facts["versions"].keys() >= {"p2pnode", "numpy", "cryptography"}
     table = CliRunner().invoke(bench, only).stdout.splitlines()
+    for fact in (facts["cpu"], f"Python {facts['python']}", f"numpy {facts['versions']['numpy']}"):
+        assert fact in table[-1]
+    assert re.search(r"\d cores?, load [\d.]+ before; ", table[-1])
     assert table[0].startswith("one Think, us")
     assert table[0].split()[-8:] == ["decode", "round", "trip", "p99", "ours", "/", "its", "p99"]
     assert len(table[1].split()) == 3  # the floor codes nothing, and has nobody to compare with
-    assert "4143 bytes; medians of at least 100 repetitions in 2 rounds" in table[-1]
+    assert (
+        "4143 bytes; medians of at least 100 repetitions in 2 rounds; 11 others left out"
+        in (table[-2])
+    )
 
 
 def test_the_ratio_stands_at_the_end_of_the_line() -> None:
@@ -90,7 +100,7 @@ def test_both_sides_stay_on_the_core_they_were_given() -> None:
     assert os.sched_getaffinity(0) == usable
     figures = measure(choose(("udp",)), rounds=1, tell=ignore, cores=1)
     assert figures["conditions"]["kept_on_cores"] == 1
-    assert ", kept on 1, " in as_table(figures)
+    assert "; both sides kept on one core" in as_table(figures)
     with pytest.raises(UserError, match="core only"), on_cores(len(usable) + 1):
         pass
 
@@ -127,14 +137,47 @@ def test_an_extra_names_what_is_needed() -> None:
 
 def test_a_codec_that_changes_values_is_caught() -> None:
     liar = Contestant("liar", lambda: Codec(as_bytes, _other), None)
-    with pytest.raises(UserError, match="liar failed: ValueError: decoding gave other values"):
-        measure([liar], rounds=1, tell=ignore)
+    (row,) = measure([liar], rounds=1, tell=ignore)["rows"]
+    assert row == {
+        "name": "liar",
+        "failed": "in round 1 of 1: ValueError: decoding gave other values than were encoded",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [
+        ("p2pnode", ["p2pnode"]),
+        ("UDP", ["udp"]),
+        ("grpc", ["gRPC stream", "gRPC unary"]),
+        ("grpc-unary", ["gRPC unary"]),
+        ("quic", ["QUIC (aioquic)"]),
+        ("msgpack", ["msgpack over TCP (uvloop)", "msgpack over TCP (asyncio)"]),
+        ("http-raw", ["raw bytes over HTTP"]),
+        ("zeromq", ["ZeroMQ"]),
+        ("JSON over HTTP, kept alive", ["JSON over HTTP, kept alive"]),
+    ],
+)
+def test_short_names_and_words_of_them_choose(name: str, chosen: list[str]) -> None:
+    assert [one.name for one in choose((name,))] == chosen
+
+
+def test_everyone_has_a_short_name_and_nobody_takes_part_twice() -> None:
+    short = [one.short for one in everyone()]
+    assert all(short)
+    assert len(set(short)) == len(short)
+    http = [one.name for one in choose(("http", "json", "http-raw"))]
+    assert len(http) == len(set(http)) == 4
+    assert len(choose(())) == len(everyone())
 
 
 def test_a_name_that_nobody_has_is_refused_with_those_that_exist() -> None:
     with pytest.raises(UserError, match="nothing called 'smoke signals' takes part") as caught:
         choose(("udp", "smoke signals"))
-    assert "p2pnode; p2pnode sealed frame; udp" in caught.value.hint
+    assert "p2pnode, sealed-frame, udp" in caught.value.hint
+    with pytest.raises(UserError, match="nothing called 'grcp' takes part") as caught:
+        choose(("grcp",))
+    assert caught.value.hint.startswith("--only grpc; ")
 
 
 def test_a_server_that_does_not_start_says_its_last_words() -> None:

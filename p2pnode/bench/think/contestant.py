@@ -25,8 +25,13 @@ Foreign: TypeAlias = Any
 
 HOST = "127.0.0.1"
 PATIENCE = 10
-"""Seconds after which an answer, or a server that starts, is given up. A new HTTP client takes
-0.03 s; the rest is for a busy machine."""
+"""Seconds after which an answer is given up. A new HTTP client takes 0.03 s; the rest is for a busy
+machine."""
+
+IDLE_SECONDS = 3600
+"""Seconds that a connection is kept open while nothing is sent: the others' turns are no reason to
+lose it. On a slow machine a round of theirs lasts longer than the 5 s of an HTTP server's default.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +88,15 @@ class Contestant:
         codec: Makes a codec as both its sides use it; None where bytes are not looked at.
         link: How messages travel; None where only the codec is compared.
         needs: The modules that must be there, beyond those that p2pnode has anyway.
+        short: What a person calls it on the command line; each of its words, split at the
+            dashes, stands for all contestants that have it.
     """
 
     name: str
     codec: Callable[[], Codec] | None
     link: Link | None
     needs: tuple[str, ...] = ()
+    short: str = ""
 
 
 class CallByCall:

@@ -29,7 +29,7 @@ _MOST = 65536
 
 def udp() -> Contestant:
     """Blocking sockets that return a finished frame as it is."""
-    return Contestant("udp", None, Link(_serve, _caller))
+    return Contestant("udp", None, Link(_serve, _caller), short="udp")
 
 
 def _serve(ready: Ready) -> None:

@@ -26,7 +26,7 @@ def sealed_frame() -> Contestant:
 
     What p2pnode sends between peers is sealed by the transport instead, packet by packet.
     """
-    return Contestant("p2pnode sealed frame", _sealed_codec, None)
+    return Contestant("p2pnode sealed frame", _sealed_codec, None, short="sealed-frame")
 
 
 def frame_codec() -> Codec:

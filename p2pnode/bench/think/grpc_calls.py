@@ -35,12 +35,14 @@ _PATH = f"/{_SERVICE}/{_METHOD}"
 
 def grpc_stream() -> Contestant:
     """One bidirectional stream for all messages; grpc.aio."""
-    return Contestant("gRPC stream", raw_codec, Link(_serve_stream, _stream_caller), ("grpc",))
+    link = Link(_serve_stream, _stream_caller)
+    return Contestant("gRPC stream", raw_codec, link, ("grpc",), "grpc-stream")
 
 
 def grpc_unary() -> Contestant:
     """A call for each message, over one channel; threads."""
-    return Contestant("gRPC unary", raw_codec, Link(_serve_unary, _unary_caller), ("grpc",))
+    link = Link(_serve_unary, _unary_caller)
+    return Contestant("gRPC unary", raw_codec, link, ("grpc",), "grpc-unary")
 
 
 def _serve_unary(ready: Ready) -> None:

@@ -40,11 +40,18 @@ class PingPong:
     def __init__(self, send: Callable[[F16Array], None]) -> None:
         self._send = send
         self._finished: asyncio.Future[None] | None = None
+        self._is_lost = False
         self._seconds: list[float] = []
         self._left = 0
 
     async def echo(self, hidden: F16Array, count: int) -> Echoes:
-        """Send ``hidden`` and wait for its return, ``count`` times."""
+        """Send ``hidden`` and wait for its return, ``count`` times.
+
+        Raises:
+            OSError: The connection is lost.
+        """
+        if self._is_lost:
+            raise OSError("the connection was lost")
         self._hidden, self._seconds, self._left = hidden, [], count
         self._finished = asyncio.get_running_loop().create_future()
         self._next()
@@ -63,6 +70,7 @@ class PingPong:
 
     def lost(self) -> None:
         """Nothing will come back any more."""
+        self._is_lost = True
         if self._finished is not None and not self._finished.done():
             self._finished.set_exception(OSError("the connection was lost"))
 

@@ -1,20 +1,24 @@
-"""The rounds: everyone in turns, so that a noisy minute hits all alike."""
+"""The rounds: everyone in turns, so that a noisy minute hits all alike.
+
+Whoever fails or hangs, at its start or in a round, is a row with the reason: what was measured of
+the others stands.
+"""
 
 from __future__ import annotations
 
 import gc
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import numpy as np
 
 from p2pnode.bench.figures import spread
+from p2pnode.bench.machine import describe_machine
 from p2pnode.bench.think.contestant import (
+    PATIENCE,
     Caller,
     Codec,
     Contestant,
@@ -22,8 +26,9 @@ from p2pnode.bench.think.contestant import (
     make_hidden,
 )
 from p2pnode.bench.think.frames import encode_think
-from p2pnode.bench.think.placement import on_cores, usable_cores
-from p2pnode.bench.think.roster import reason_to_skip
+from p2pnode.bench.think.limit import at_most
+from p2pnode.bench.think.placement import on_cores
+from p2pnode.bench.think.roster import everyone, reason_to_skip
 from p2pnode.bench.think.server import server_process
 from p2pnode.errors import UserError
 from p2pnode.quantiles import quantile
@@ -48,6 +53,10 @@ WARM_UP = 200
 
 WARM_UP_SECONDS = 1.0
 
+HANGS = 30.0
+"""Seconds after which a contestant that connects and warms up, or takes its turn, has hung. The
+slowest turn, that of a new HTTP client a call, takes 3 s at 2.4 GHz."""
+
 DISTRIBUTIONS = {"grpc": "grpcio", "zmq": "pyzmq"}
 """Modules whose package has another name."""
 
@@ -57,15 +66,27 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Entrant:
-    """A contestant that is here, and what was measured of it, in seconds."""
+    """A contestant that is here, and what was measured of it, in seconds.
+
+    Attributes:
+        failure: When and why it failed; it takes no further turns, and has no figures.
+        ending: Why closing it failed, which takes none of its figures away.
+        near: What is to be closed in this process.
+        far: The server.
+    """
 
     contestant: Contestant
-    codec: Codec | None
-    caller: Caller | None
+    codec: Codec | None = None
+    caller: Caller | None = None
+    failure: str | None = None
+    ending: str | None = None
+    message_bytes: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
     encode: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
     round_trip: list[float] = field(default_factory=list)
+    near: ExitStack = field(default_factory=ExitStack)
+    far: ExitStack = field(default_factory=ExitStack)
 
 
 def measure(
@@ -83,25 +104,29 @@ def measure(
         tell: Hears which part is done.
         cores: See :func:`~p2pnode.bench.think.placement.on_cores`.
 
+    Returns:
+        ``conditions`` and ``rows``; a row has figures, or ``skipped`` or ``failed`` with the
+        reason.
+
     Raises:
-        UserError: One of them failed, or gave back something else than it was given.
+        UserError: This machine does not have so many ``cores``.
     """
     hidden = make_hidden()
     skipped = {one.name: why for one in contestants if (why := reason_to_skip(one)) is not None}
     facts = conditions(hidden, rounds, contestants, cores)
+    entrants = [Entrant(one) for one in contestants if one.name not in skipped]
     with ExitStack() as stack:
         far_core = stack.enter_context(on_cores(cores))
-        entrants = [
-            stack.enter_context(_entrant(one, hidden, far_core))
-            for one in contestants
-            if one.name not in skipped
-        ]
+        for entrant in entrants:
+            stack.callback(_close, entrant)
+            _attempt(entrant, "at its start", lambda one: _start(one, hidden, far_core))
         stack.enter_context(_quiet_collector())
         for number in range(rounds):
             gc.collect()  # what one left behind is not swept in another's turn
             for entrant in entrants[:: -1 if number % 2 else 1]:
-                with _blamed_on(entrant.contestant):
-                    _turn(entrant, hidden)
+                if entrant.failure is None:
+                    when = f"in round {number + 1} of {rounds}"
+                    _attempt(entrant, when, lambda one: _turn(one, hidden))
             tell((number + 1) / rounds)
     rows = {entrant.contestant.name: _row(entrant) for entrant in entrants}
     rows |= {name: {"name": name, "skipped": why} for name, why in skipped.items()}
@@ -116,37 +141,59 @@ def conditions(
     hidden: F16Array, rounds: int, contestants: list[Contestant], cores: int | None
 ) -> dict[str, Any]:
     """Say what the figures depend on."""
-    packages = {
-        "numpy",
-        "trio",
-        "cryptography",
-        *(name for one in contestants for name in one.needs),
-    }
+    packages = {DISTRIBUTIONS.get(name, name) for one in contestants for name in one.needs}
     return {
         "shape": list(hidden.shape),
         "dtype": "f16",
         "frame_bytes": len(encode_think(hidden, 0)),
         "rounds": rounds,
-        "cpu_count": usable_cores(),
         "kept_on_cores": cores,
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": {name: found for name in sorted(packages) if (found := _version(name))},
+        "left_out": len({one.name for one in everyone()} - {one.name for one in contestants}),
+        **describe_machine(packages),
     }
 
 
-@contextmanager
-def _entrant(contestant: Contestant, hidden: F16Array, far_core: int | None) -> Iterator[Entrant]:
+def _attempt(entrant: Entrant, when: str, step: Callable[[Entrant], None]) -> None:
+    """Do a step of one contestant; whatever it raises is its failure, and nobody else's."""
+    try:
+        step(entrant)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # trio.Cancelled and the like are no Exception
+        entrant.failure = f"{when}: {_in_words(error)}"
+        _close(entrant)
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, TimeoutError) and not str(error):
+        return f"no answer within {PATIENCE} s"
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
+
+
+def _start(entrant: Entrant, hidden: F16Array, far_core: int | None) -> None:
     """Start a contestant's server, connect to it, and warm both up."""
-    codec = contestant.codec() if contestant.codec is not None else None
-    with ExitStack() as stack:
-        caller = None
-        if contestant.link is not None:
-            facts = stack.enter_context(server_process(contestant.name, far_core))
-            with _blamed_on(contestant):
-                caller = stack.enter_context(contestant.link.caller(facts))
-                _warm_up(caller, hidden)
-        yield Entrant(contestant, codec, caller)
+    contestant = entrant.contestant
+    entrant.codec = contestant.codec() if contestant.codec is not None else None
+    if contestant.link is not None:
+        facts = entrant.far.enter_context(server_process(contestant.name, far_core))
+        with at_most(HANGS):
+            entrant.caller = entrant.near.enter_context(contestant.link.caller(facts))
+            _warm_up(entrant.caller, hidden)
+
+
+def _close(entrant: Entrant) -> None:
+    """End both sides; how that goes changes no figure. The server ends even where we hang."""
+    try:
+        with at_most(PATIENCE):
+            entrant.near.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # as above
+        entrant.ending = f"at its end: {_in_words(error)}"
+    finally:
+        entrant.far.close()
 
 
 def _warm_up(caller: Caller, hidden: F16Array) -> None:
@@ -158,9 +205,15 @@ def _warm_up(caller: Caller, hidden: F16Array) -> None:
 
 
 def _turn(entrant: Entrant, hidden: F16Array) -> None:
+    with at_most(HANGS):
+        _take_turn(entrant, hidden)
+
+
+def _take_turn(entrant: Entrant, hidden: F16Array) -> None:
     codec, caller = entrant.codec, entrant.caller
     if codec is not None:
         encode, decode, message = codec.encode, codec.decode, codec.encode(hidden)
+        entrant.message_bytes = len(message)
         entrant.encode += _counted(entrant, "encode", lambda n: _each(encode, hidden, n))
         entrant.decode += _counted(entrant, "decode", lambda n: _each(decode, message, n))
         if not np.array_equal(decode(message), hidden):
@@ -198,20 +251,6 @@ def _counted(entrant: Entrant, what: str, repeat: Callable[[int], list[float]]) 
 
 
 @contextmanager
-def _blamed_on(contestant: Contestant) -> Iterator[None]:
-    """Every package has exceptions of its own; a person needs to know whose they are."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{contestant.name} failed: {type(error).__name__}: {error}",
-            hint="choose others with --only",
-        ) from error
-
-
-@contextmanager
 def _quiet_collector() -> Iterator[None]:
     """Set aside what exists already, lest one pays for garbage collection among all of it."""
     gc.collect()
@@ -223,15 +262,18 @@ def _quiet_collector() -> Iterator[None]:
 
 
 def _row(entrant: Entrant) -> dict[str, Any]:
-    codec = entrant.codec
-    return {
-        "name": entrant.contestant.name,
+    name = entrant.contestant.name
+    if entrant.failure is not None:
+        return {"name": name, "failed": entrant.failure}
+    row = {
+        "name": name,
         "encode_us": _us(entrant.encode),
         "decode_us": _us(entrant.decode),
         "round_trip_us": _us(entrant.round_trip),
         "repetitions": len(entrant.round_trip or entrant.encode),
-        "message_bytes": None if codec is None else len(codec.encode(make_hidden())),
+        "message_bytes": entrant.message_bytes,
     }
+    return row if entrant.ending is None else {**row, "failed": entrant.ending}
 
 
 def _us(seconds: list[float]) -> dict[str, float] | None:
@@ -245,10 +287,3 @@ def _add_ratios(rows: dict[str, dict[str, Any]]) -> None:
         its = row.get("round_trip_us")
         if ours and its and row["name"] != "p2pnode":
             row["ours_over_its"] = {part: round(ours[part] / its[part], 4) for part in its}
-
-
-def _version(module: str) -> str | None:
-    try:
-        return version(DISTRIBUTIONS.get(module, module))
-    except PackageNotFoundError:
-        return None

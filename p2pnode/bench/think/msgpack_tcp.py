@@ -31,13 +31,14 @@ from p2pnode.bench.think.loops import AsyncEcho, NewLoop, PingPong, caller_in_lo
 def msgpack_asyncio() -> Contestant:
     """On the standard library's loop."""
     link = _link(asyncio.new_event_loop)
-    return Contestant("msgpack over TCP (asyncio)", _codec, link, ("msgpack",))
+    return Contestant("msgpack over TCP (asyncio)", _codec, link, ("msgpack",), "msgpack-asyncio")
 
 
 def msgpack_uvloop() -> Contestant:
     """On uvloop's."""
     link = _link(lambda: import_module("uvloop").new_event_loop())
-    return Contestant("msgpack over TCP (uvloop)", _codec, link, ("msgpack", "uvloop"))
+    needs = ("msgpack", "uvloop")
+    return Contestant("msgpack over TCP (uvloop)", _codec, link, needs, "msgpack-uvloop")
 
 
 def _link(new_loop: NewLoop) -> Link:
@@ -67,14 +68,25 @@ def _hidden_of(message: dict[str, Any]) -> F16Array:
 
 
 class _Messages(asyncio.Protocol):
-    """One connection; ``heard(hidden, transport)`` is called for each message."""
+    """One connection; ``heard(hidden, transport)`` is called for each message.
 
-    def __init__(self, heard: Callable[[F16Array, asyncio.Transport], None]) -> None:
+    ``lost()`` is called at its end.
+    """
+
+    def __init__(
+        self,
+        heard: Callable[[F16Array, asyncio.Transport], None],
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self._heard = heard
+        self._lost = lost
         self._unpacker = import_module("msgpack").Unpacker()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's says nothing of its kind
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()
 
     def data_received(self, data: bytes) -> None:
         self._unpacker.feed(data)
@@ -107,7 +119,7 @@ async def _connected(port: int) -> AsyncIterator[AsyncEcho]:
     rounds = PingPong(lambda hidden: transport.write(encode(hidden)))
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_connection(
-        lambda: _Messages(lambda hidden, _: rounds.returned(hidden)), HOST, port
+        lambda: _Messages(lambda hidden, _: rounds.returned(hidden), rounds.lost), HOST, port
     )
     try:
         yield rounds.echo

@@ -48,7 +48,7 @@ _SECRET_BYTES = 32
 
 def p2pnode() -> Contestant:
     """Endpoint, reactor and socket as a node composes them, without the rest of the node."""
-    return Contestant("p2pnode", frame_codec, Link(_serve, _caller))
+    return Contestant("p2pnode", frame_codec, Link(_serve, _caller), short="p2pnode")
 
 
 class _Reader:
@@ -140,7 +140,10 @@ class _Caller:
         self._left = 0
 
     def echo(self, hidden: F16Array, count: int) -> Echoes:
-        return trio.from_thread.run(self._echo, hidden, count, trio_token=self.up.result())
+        try:
+            return trio.from_thread.run(self._echo, hidden, count, trio_token=self.up.result())
+        except (trio.RunFinishedError, trio.Cancelled) as error:
+            raise OSError("the loop has ended: the far side was lost") from error
 
     def stop(self) -> None:
         self._scope.cancel()

@@ -18,6 +18,7 @@ import numpy as np
 
 from p2pnode.bench.think.contestant import (
     HOST,
+    IDLE_SECONDS,
     PATIENCE,
     CallByCall,
     Caller,
@@ -39,7 +40,7 @@ def raw_http() -> Contestant:
     """Elements as the body, one connection."""
     answer = partial(_bytes_answer, raw_codec)
     link = Link(partial(_serve, answer), partial(_by_stdlib, raw_codec))
-    return Contestant("raw bytes over HTTP", raw_codec, link, _SERVER)
+    return Contestant("raw bytes over HTTP", raw_codec, link, _SERVER, "http-raw")
 
 
 def orjson_http() -> Contestant:
@@ -47,20 +48,21 @@ def orjson_http() -> Contestant:
     answer = partial(_bytes_answer, _orjson_codec)
     link = Link(partial(_serve, answer), partial(_by_stdlib, _orjson_codec))
     name = "JSON (orjson) over HTTP, kept alive"
-    return Contestant(name, _orjson_codec, link, (*_SERVER, "orjson"))
+    return Contestant(name, _orjson_codec, link, (*_SERVER, "orjson"), "http-orjson")
 
 
 def json_http() -> Contestant:
     """A list of numbers; one httpx client, and so one connection, for all calls."""
     link = Link(partial(_serve, _json_answer), _kept_alive)
-    return Contestant("JSON over HTTP, kept alive", _json_codec, link, (*_SERVER, "httpx"))
+    name = "JSON over HTTP, kept alive"
+    return Contestant(name, _json_codec, link, (*_SERVER, "httpx"), "http-json")
 
 
 def json_http_anew() -> Contestant:
     """A list of numbers; ``httpx.post``, which makes a client, TLS context and all, each time."""
     link = Link(partial(_serve, _json_answer), _anew)
     name = "JSON over HTTP, a new client a call"
-    return Contestant(name, _json_codec, link, (*_SERVER, "httpx"))
+    return Contestant(name, _json_codec, link, (*_SERVER, "httpx"), "http-json-anew")
 
 
 # Codecs
@@ -99,7 +101,12 @@ def _serve(new_answer: Callable[[], Callable[[Foreign], Foreign]], ready: Ready)
     route = import_module("starlette.routing").Route(_PATH, new_answer(), methods=["POST"])
     app = import_module("starlette.applications").Starlette(routes=[route])
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", log_level="warning", access_log=False
+        app,
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=IDLE_SECONDS,
     )
     with socket.create_server((HOST, 0)) as listening:
         ready({"port": listening.getsockname()[1]})  # a caller waits in the backlog until it runs
@@ -145,8 +152,14 @@ def _by_stdlib(new_codec: Callable[[], Codec], facts: Facts) -> Iterator[Caller]
 @contextmanager
 def _kept_alive(facts: Facts) -> Iterator[Caller]:
     url = _url(facts)
-    with import_module("httpx").Client(timeout=PATIENCE) as client:
+    with _client() as client:
         yield CallByCall(lambda hidden: _hidden_of(client.post(url, json=_numbers(hidden)).json()))
+
+
+def _client() -> Foreign:
+    """Return an httpx client that keeps its connection, as the server does."""
+    httpx = import_module("httpx")
+    return httpx.Client(timeout=PATIENCE, limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS))
 
 
 @contextmanager

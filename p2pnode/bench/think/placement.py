@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
-
 from p2pnode.errors import UserError
 
 
@@ -46,8 +44,3 @@ def keep_on(pid: int, core: int | None) -> None:
     """Keep a process that has just begun, and the threads it will have, on ``core``."""
     if core is not None and sys.platform == "linux":
         os.sched_setaffinity(pid, [core])
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(psutil.Process().cpu_affinity() or ()) if psutil.LINUX else os.cpu_count() or 1

@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from p2pnode.bench.think.contestant import (
     HOST,
+    IDLE_SECONDS,
     Caller,
     Contestant,
     F16Array,
@@ -44,7 +45,7 @@ _LENGTH = struct.Struct("<I")
 
 def quic() -> Contestant:
     """One connection, one stream."""
-    return Contestant("QUIC (aioquic)", raw_codec, Link(_serve, _caller), ("aioquic",))
+    return Contestant("QUIC (aioquic)", raw_codec, Link(_serve, _caller), ("aioquic",), "quic")
 
 
 def _serve(ready: Ready) -> None:
@@ -145,7 +146,10 @@ def _framed(message: bytes) -> bytes:
 
 def _configuration(*, is_client: bool) -> Foreign:
     return import_module("aioquic.quic.configuration").QuicConfiguration(
-        is_client=is_client, alpn_protocols=[_PROTOCOL], max_datagram_size=_DATAGRAM
+        is_client=is_client,
+        alpn_protocols=[_PROTOCOL],
+        max_datagram_size=_DATAGRAM,
+        idle_timeout=float(IDLE_SECONDS),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib.util import find_spec
 
 from p2pnode.bench.think.contestant import Contestant
@@ -44,18 +45,40 @@ def everyone() -> list[Contestant]:
 
 
 def choose(names: tuple[str, ...]) -> list[Contestant]:
-    """Return the contestants of these names, or all for no name.
+    """Return the contestants of these names in the order given, or all for no name.
+
+    A name is that of the table, a short one (``grpc-stream``), or a word of short ones (``grpc``).
 
     Raises:
         UserError: There is no such contestant.
     """
-    known = {contestant.name: contestant for contestant in everyone()}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UserError(
-            f"nothing called {unknown[0]!r} takes part", hint="one of: " + "; ".join(known)
-        )
-    return [known[name] for name in dict.fromkeys(names)] or list(known.values())
+    if not names:
+        return everyone()
+    chosen = (one for name in names for one in _of_name(name))
+    return list({one.name: one for one in chosen}.values())
+
+
+def _of_name(name: str) -> list[Contestant]:
+    wanted = name.strip().lower()
+    for matches in (_is_called, _has_word):
+        found = [one for one in everyone() if matches(one, wanted)]
+        if found:
+            return found
+    known = [one.short for one in everyone()]
+    words = {word for short in known for word in short.split("-")}
+    close = get_close_matches(wanted, [*known, *sorted(words)], 1)
+    meant = f"--only {close[0]}; " if close else ""
+    raise UserError(
+        f"nothing called {name!r} takes part", hint=f"{meant}the names are {', '.join(known)}"
+    )
+
+
+def _is_called(one: Contestant, wanted: str) -> bool:
+    return wanted in {one.name.lower(), one.short}
+
+
+def _has_word(one: Contestant, wanted: str) -> bool:
+    return wanted in one.short.split("-")
 
 
 def reason_to_skip(contestant: Contestant) -> str | None:

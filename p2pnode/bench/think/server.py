@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import subprocess
 import sys
 import tempfile
@@ -15,10 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-from p2pnode.bench.think.contestant import PATIENCE, Facts
+from p2pnode.bench.think.contestant import Facts
 from p2pnode.bench.think.placement import keep_on
 from p2pnode.bench.think.roster import choose
 from p2pnode.errors import UserError
+
+STARTING = 30.0
+"""Seconds until a server must have said where it listens. The slowest takes 1 s at 2.4 GHz."""
+
+_ENDING = 2.0
+"""Seconds in which a server ends of itself; it has nothing to tidy up, and is killed afterwards."""
 
 
 @contextmanager
@@ -28,7 +35,7 @@ def server_process(name: str, core: int | None = None) -> Iterator[Facts]:
     ``core`` is the one to keep it on; None leaves that to the system.
 
     Raises:
-        UserError: It did not start; the message has its last line.
+        UserError: It ended, or said nothing for ``STARTING``; the message has its last line.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -46,14 +53,28 @@ def server_process(name: str, core: int | None = None) -> Iterator[Facts]:
 
 
 def _facts(process: subprocess.Popen[bytes], name: str, log: IO[bytes]) -> Facts:
-    line = process.stdout.readline() if process.stdout is not None else b""
+    if process.stdout is None or not _has_spoken(process.stdout):
+        raise UserError(f"the server of {name} said nothing for {STARTING:g} s: {_last_line(log)}")
+    line = process.stdout.readline()
     if not line:
-        process.wait()
-        log.seek(0)
-        words = log.read().decode("utf-8", "replace").strip().splitlines()
-        raise UserError(f"the server of {name} did not start: {words[-1] if words else 'no word'}")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_ENDING)
+        raise UserError(f"the server of {name} did not start: {_last_line(log)}")
     facts: Facts = json.loads(line)
     return facts
+
+
+def _has_spoken(stdout: IO[bytes]) -> bool:
+    """Wait for a server's first bytes, which are its whole line, or its end."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stdout, selectors.EVENT_READ)
+        return bool(selector.select(STARTING))
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    words = log.read().decode("utf-8", "replace").strip().splitlines()
+    return words[-1] if words else "no word"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -62,7 +83,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             with suppress(BrokenPipeError):
                 pipe.close()
     try:
-        process.wait(PATIENCE)
+        process.wait(_ENDING)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

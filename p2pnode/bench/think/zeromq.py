@@ -22,7 +22,7 @@ from p2pnode.bench.think.contestant import (
 
 def zeromq() -> Contestant:
     """The pattern of its guide for question and answer."""
-    return Contestant("ZeroMQ", raw_codec, Link(_serve, _caller), ("zmq",))
+    return Contestant("ZeroMQ", raw_codec, Link(_serve, _caller), ("zmq",), "zeromq")
 
 
 def _serve(ready: Ready) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ def chain(rounds: int, tokens: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("chain and solo in turns", show=not as_json) as bar:
-        _report(measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar), as_json)
+        figures = _measured(
+            lambda: measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar)
+        )
+    _report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench idle --seconds 60 --json")
@@ -43,7 +47,8 @@ def idle(seconds: float, model: str, as_json: bool) -> None:
     """Measure what three idle nodes cost: CPU, and bytes a second."""
     from p2pnode.bench import idle as measurement
 
-    _report(measurement.measure(model_file(model), seconds=seconds), as_json)
+    path = model_file(model)
+    _report(_measured(lambda: measurement.measure(path, seconds=seconds)), as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench failover --rounds 5 --json")
@@ -57,7 +62,10 @@ def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("killing peers", show=not as_json) as bar:
-        _report(measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar), as_json)
+        figures = _measured(
+            lambda: measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar)
+        )
+    _report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench plan --offers 1000 --json")
@@ -69,12 +77,18 @@ def plan(offers: int, layers: int, rounds: int, as_json: bool) -> None:
     """Plan chains and settle claims among hundreds of made-up peers."""
     from p2pnode.bench import plan as measurement
 
-    _report(measurement.measure(offers=offers, layers=layers, rounds=rounds), as_json)
+    figures = _measured(lambda: measurement.measure(offers=offers, layers=layers, rounds=rounds))
+    _report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench think --only p2pnode --only udp --json")
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--only", multiple=True, metavar="NAME", help="Leave out all others; repeatable.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Leave out all others; repeatable. Short names do: grpc, udp, http-raw.",
+)
 @click.option(
     "--cores",
     type=click.IntRange(1, 2),
@@ -82,7 +96,11 @@ def plan(offers: int, layers: int, rounds: int, as_json: bool) -> None:
 )
 @json_option
 def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) -> None:
-    """Send one hidden state to another process and back, in all the ways one might."""
+    """Send one hidden state to another process and back, in all the ways one might.
+
+    Whoever fails, or hangs for half a minute, is a line with the reason; the others go on. Exits
+    with 1 if nobody was measured.
+    """
     from p2pnode.bench.think import measure as measurement
     from p2pnode.bench.think.roster import choose
     from p2pnode.interfaces.cli.think_table import as_table
@@ -94,6 +112,8 @@ def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) 
         say_json(figures)
     else:
         say(as_table(figures))
+    if not any("repetitions" in row for row in figures["rows"]):
+        raise UserError("nobody could be measured", hint="the reason stands beside each name")
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench kv --json")
@@ -113,7 +133,7 @@ def kv(calibration: Path | None, model: str, as_json: bool) -> None:
     space = models.describe_model(path).space_hash32
     file = calibration or model_cache.cache_dir() / "calibrations" / f"{space:08x}.kv"
     with progress("coding KV caches", show=not as_json) as bar:
-        figures = measurement.measure(path, file, tell=bar)
+        figures = _measured(lambda: measurement.measure(path, file, tell=bar))
     _report(figures, as_json)
 
 
@@ -124,15 +144,17 @@ def kv(calibration: Path | None, model: str, as_json: bool) -> None:
 def codec(tokens: int, model: str, as_json: bool) -> None:
     """Measure the codings of hidden states: bytes, what they change, and time."""
     from p2pnode.bench import codec as measurement
+    from p2pnode.bench.machine import in_words
 
     path = model_file(model)
     with progress("evaluating codings", show=not as_json) as bar:
-        figures = measurement.measure(path, tokens=tokens, tell=bar)
+        figures = _measured(lambda: measurement.measure(path, tokens=tokens, tell=bar))
     if as_json:
         say_json(figures)
         return
     headings, cells = measurement.table_cells(figures)
     say(table([heading.upper() for heading in headings], cells, right="lrrrrrrrrrrr"))
+    say(in_words(figures["conditions"]))
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench load --rounds 9 --json")
@@ -163,19 +185,31 @@ def soak(minutes: float, seed: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("killing and joining", show=not as_json) as bar:
-        figures = measurement.measure(path, minutes=minutes, seed=seed, tell=bar)
+        figures = _measured(lambda: measurement.measure(path, minutes=minutes, seed=seed, tell=bar))
     _report(figures, as_json)
     if figures["broken"]:
         raise UserError(f"the soak was not clean: {'; '.join(figures['broken'])}")
+
+
+def _measured(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return figures and, as ``conditions``, the machine as it was before they were taken."""
+    from p2pnode.bench.machine import describe_machine
+
+    machine = describe_machine()
+    return {**measure(), "conditions": machine}
 
 
 def _report(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say_json(figures)
         return
+    from p2pnode.bench.machine import in_words
+
     width = max(len(name) for name in figures)
     for name, value in figures.items():
-        say(f"{name:<{width}}  {_text(value)}")
+        if name != "conditions":
+            say(f"{name:<{width}}  {_text(value)}")
+    say(in_words(figures["conditions"]))
 
 
 def _text(value: object) -> str:

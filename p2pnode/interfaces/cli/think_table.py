@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from p2pnode.bench.machine import in_words
 from p2pnode.interfaces.cli.output import plural, table
 
 _HEADINGS = ("one Think, us", "encode", "decode", "round trip", "p99", "ours / its", "p99")
@@ -12,20 +13,33 @@ _HEADINGS = ("one Think, us", "encode", "decode", "round trip", "p99", "ours / i
 def as_table(figures: dict[str, Any]) -> str:
     """Lay out what :func:`~p2pnode.bench.think.measure.measure` returned."""
     rows = figures["rows"]
-    present = [row for row in rows if "skipped" not in row]
-    absent = [f"skipped: {row['name']} {row['skipped']}" for row in rows if "skipped" in row]
-    lines = [table(_HEADINGS, [_cells(row) for row in present], right=" rrrrrr"), *absent]
-    return "\n".join([*lines, "", _footing(figures["conditions"], present)])
+    measured = [row for row in rows if "repetitions" in row]
+    others = [
+        f"{why}: {row['name']} {row[why]}"
+        for row in rows
+        for why in ("failed", "skipped")
+        if why in row
+    ]
+    lines = [table(_HEADINGS, [_cells(row) for row in measured], right=" rrrrrr"), *others]
+    return "\n".join([*lines, "", *_footing(figures["conditions"], measured)])
 
 
-def _footing(facts: dict[str, Any], present: list[dict[str, Any]]) -> str:
-    kept = f", kept on {facts['kept_on_cores']}" if facts["kept_on_cores"] else ""
-    least = min((row["repetitions"] for row in present), default=0)
-    return (
-        f"{facts['shape']} {facts['dtype']}, a frame of {facts['frame_bytes']} bytes; "
-        f"medians of at least {least} repetitions in {facts['rounds']} rounds; "
-        f"{plural(facts['cpu_count'], 'core')}{kept}, Python {facts['python']}"
-    )
+def _footing(facts: dict[str, Any], measured: list[dict[str, Any]]) -> list[str]:
+    kept, left_out = facts["kept_on_cores"], facts["left_out"]
+    least = min((row["repetitions"] for row in measured), default=0)
+    parts = [
+        f"{facts['shape']} {facts['dtype']}, a frame of {facts['frame_bytes']} bytes",
+        f"medians of at least {least} repetitions in {plural(facts['rounds'], 'round')}",
+    ]
+    if kept:
+        parts.append(f"both sides kept on {_cores(kept)}")
+    if left_out:
+        parts.append(f"{plural(left_out, 'other')} left out")
+    return ["; ".join(parts), in_words(facts)]
+
+
+def _cores(count: int) -> str:
+    return "one core" if count == 1 else f"{count} cores"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
