@@ -1,6 +1,7 @@
 """Fuzz every parser of hostile bytes, for some minutes in all: ``make fuzz``.
 
-Each target has its own process and its share of the time. A finding is an exception that is no
+Each target has its own process and its share of the time, starts included; those for which none
+is left are named, and come first the next time. A finding is an exception that is no
 refusal, a hang, or memory beyond the target's bound; its input is kept under ``build/fuzz``, and
 the exit status is 1.
 """
@@ -10,18 +11,23 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+import time
 import tracemalloc
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from tests.fuzz.target import Target, blob
 from tests.fuzz.targets import TARGETS, inputs, packed_corpus
+from tests.fuzz.turns import divide, oldest_first
 
 _HANG = 10
 """Seconds that one input may take under instrumentation, which slows ten times and more."""
 
+_GRACE = 2.0
+"""Seconds after the end of all in which a target may still finish its input; then it is ended."""
+
 _RSS_MB = 1024
+_STOPPED = -9  # the status of a process that was killed
 _BUILD = Path("build", "fuzz")
 _MEASURED = 400
 """Inputs of a target whose memory is measured after its run."""
@@ -34,19 +40,29 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is None:
         print("fuzzing needs atheris: pip install 'p2pnode[fuzz]' (Linux and macOS alone)")
         return 2
-    names: Sequence[str] = options.targets or [*TARGETS]
-    each = max(1, options.seconds // len(names))
-    found = [path for name in names for path in _fuzz(TARGETS[name], each, options.keep)]
+    found: list[tuple[str, Path]] = []
+
+    def fuzz(name: str, seconds: int, end: float) -> None:
+        found.extend(_fuzz(TARGETS[name], seconds, end, options.keep))
+
+    names = oldest_first(options.targets or [*TARGETS], _last_runs())
+    session = divide(names, options.seconds, clock=time.monotonic, fuzz=fuzz)
     for name, path in found:
         print(f"FINDING  {path}\n  again: python -m tests.fuzz {name} --replay {path}")
-    print(f"{len(names)} targets, {each} s each, {len(found)} findings")
+    if session.left_out:
+        print(f"no time left for {len(session.left_out)}: {' '.join(session.left_out)}")
+    print(f"{len(session.ran)} of {len(names)} targets, {len(found)} findings")
     return 1 if found else 0
+
+
+def _last_runs() -> dict[str, float]:
+    return {path.parent.name: path.stat().st_mtime for path in _BUILD.glob("*/ran")}
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], metavar="TARGET")
-    parser.add_argument("--seconds", type=int, default=600, help="for all targets together")
+    parser.add_argument("--seconds", type=_positive, default=600, help="for all targets together")
     parser.add_argument("--replay", type=Path, help="run one input through one target, no more")
     parser.add_argument(
         "--keep", type=int, default=0, metavar="BYTES",
@@ -55,8 +71,15 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _fuzz(target: Target, seconds: int, keep: int) -> list[tuple[str, Path]]:
-    """Run one target; return its findings."""
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least one second")
+    return number
+
+
+def _fuzz(target: Target, seconds: int, end: float, keep: int) -> list[tuple[str, Path]]:
+    """Run one target, until ``end`` at the latest; return its findings."""
     work = _BUILD / target.name
     findings = work / "findings"
     learnt = work / "corpus"
@@ -69,25 +92,29 @@ def _fuzz(target: Target, seconds: int, keep: int) -> list[tuple[str, Path]]:
         for number, data in enumerate(inputs(target)):
             (start / f"{number:04}").write_bytes(data)
         words.write_text("".join(f'"{_quoted(word)}"\n' for word in target.words), "ascii")
+        limit = max(0.0, end - time.monotonic()) + _GRACE
         run = _engine(
-            target, f"-max_total_time={seconds}", f"-artifact_prefix={findings}/",
+            target, limit, f"-max_total_time={seconds}", f"-artifact_prefix={findings}/",
             *([f"-dict={words}"] if target.words else []), str(learnt), str(start),
         )  # fmt: skip
         if keep:
             _keep(target, learnt, keep)
+    (work / "ran").touch()
     found = sorted(set(findings.iterdir()) - before)
-    if run.returncode and not found:
+    if run.returncode not in {0, _STOPPED} and not found:
         print(run.stdout)
         raise SystemExit(f"{target.name}: the fuzzer itself failed")
     if found:
         print(run.stdout[-4000:])
-    found += _too_large(target, learnt, findings)
-    print(f"{target.name}: {_summary(run.stdout)}, {len(found)} findings", flush=True)
+    found += _too_large(target, learnt, findings, end)
+    stopped = ", ended because the time was over" if run.returncode == _STOPPED else ""
+    print(f"{target.name}: {_summary(run.stdout)}, {len(found)} findings{stopped}", flush=True)
     return [(target.name, path) for path in found]
 
 
-def _engine(target: Target, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def _engine(target: Target, limit: float, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the fuzzer; its status is ``_STOPPED`` if it had to be ended after ``limit`` seconds."""
+    process = subprocess.Popen(
         [
             sys.executable, "-m", "tests.fuzz.engine", target.name,
             f"-max_len={target.max_len}", f"-timeout={_HANG}", f"-rss_limit_mb={_RSS_MB}",
@@ -97,8 +124,16 @@ def _engine(target: Target, *arguments: str) -> subprocess.CompletedProcess[str]
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        check=False,
     )  # fmt: skip
+    with process:
+        try:
+            output, _ = process.communicate(timeout=limit)
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            status = _STOPPED
+    return subprocess.CompletedProcess(process.args, status, output)
 
 
 def _keep(target: Target, learnt: Path, most: int) -> None:
@@ -112,8 +147,11 @@ def _keep(target: Target, learnt: Path, most: int) -> None:
     packed_corpus(target.name).write_bytes(packed)
 
 
-def _too_large(target: Target, learnt: Path, findings: Path) -> list[Path]:
-    """Return the inputs that took more memory than the target's bound."""
+def _too_large(target: Target, learnt: Path, findings: Path, end: float) -> list[Path]:
+    """Return the inputs that took more memory than the target's bound, of those there is time for.
+
+    At least one is looked at.
+    """
     found = []
     tracemalloc.start()
     for path in [*learnt.iterdir()][:_MEASURED]:
@@ -122,6 +160,8 @@ def _too_large(target: Target, learnt: Path, findings: Path) -> list[Path]:
             kept = findings / f"memory-{path.name}"  # twice: the first may have filled a cache
             kept.write_bytes(data)
             found.append(kept)
+        if time.monotonic() > end:
+            break
     tracemalloc.stop()
     return found
 
