@@ -42,6 +42,10 @@ def test_a_killed_peer_changes_no_token() -> None:
     assert facts["identical"]
     assert facts["killed"]
     assert facts["resumed_ms"] < 10_000
+    credited = {row["name"]: row["tokens"] for row in facts["served"]}
+    assert credited[facts["killed"]][1] < 32  # what it served, and not what another did after it
+    assert [1, 32] in credited.values()
+    assert any(first > facts["killed_after"] for first, last in credited.values() if last == 32)
     assert not alive(facts)
 
 

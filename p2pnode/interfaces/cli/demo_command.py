@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pnode.interfaces.cli.output import note, printable, say, say_json
+from p2pnode.interfaces.cli.output import note, plural, printable, say, say_json
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     activations_option,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _NAMES = ("attic", "kitchen", "study")
 _SPARE = "garage"
 _PROMPT = "Why is the sky blue? Answer in three sentences."
-_KILL_AT = 12  # tokens shown before a peer is killed
+_KILL_AT = 12  # tokens shown before a peer is killed, or half the answer where that is less
 
 
 @click.command(
@@ -62,7 +62,7 @@ def demo(
     if as_json:
         say_json(facts)
     else:
-        _summarise(facts)
+        _summarise(facts, kill=kill)
 
 
 @dataclass(slots=True)
@@ -100,12 +100,16 @@ class Run:
     Attributes:
         result: The facts, as the asking node gives them.
         killed: The node that was killed.
-        resumed_ms: Milliseconds from the kill to the next token.
+        killed_after: Tokens that had come when it was.
+        resumed_ms: Milliseconds from the kill to the next token; None if none came.
+        chains: The stages of each chain that served, behind the number of tokens before it.
     """
 
     result: dict[str, Any] = field(default_factory=dict)
     killed: LocalNode | None = None
+    killed_after: int = 0
     resumed_ms: float | None = None
+    chains: list[tuple[int, list[dict[str, Any]]]] = field(default_factory=list)
 
 
 def _gather(swarm: LocalSwarm, path: Path, show: Show) -> bool:
@@ -136,18 +140,23 @@ def _ask(
     run = Run()
     asker = next(node for node in swarm.nodes if node.snapshot().layers[0] == 0)
     struck_at, tokens, middle = 0.0, 0, ""
+    kill_at = min(_KILL_AT, max_tokens // 2)
 
     def hear(event: dict[str, Any]) -> None:
         nonlocal struck_at, tokens, middle
         match event["event"]:
             case "plan":
+                run.chains.append((0, event["plan"]["stages"]))
                 middle = event["plan"]["stages"][1]["peer"]
+            case "repaired":
+                run.chains.append((tokens, event["stages"]))
             case "token":
                 tokens += 1
                 if struck_at and run.resumed_ms is None:
                     run.resumed_ms = 1e3 * (time.monotonic() - struck_at)
                 show.token(event["text"])
-                if kill and tokens == _KILL_AT:
+                if kill and tokens == kill_at:
+                    run.killed_after = tokens
                     run.killed = next(node for node in swarm.nodes if node.node_id == middle)
                     run.killed.kill()
                     struck_at = time.monotonic()
@@ -198,31 +207,62 @@ def _facts(run: Run, solo: SoloAnswer, peers: list[dict[str, Any]]) -> dict[str,
         "identical": result["token_ids"] == list(solo.token_ids),
         "peers": peers,
         "plan": result["plan"],
+        "served": _served(run.chains, len(result["token_ids"])),
         "tokens_per_s": result["tokens_per_s"],
         "solo_tokens_per_s": round(solo.tokens_per_s, 3),
         "hop_ms": result["hop_ms"],
         "activations": result["activations"],
         "killed": None if run.killed is None else run.killed.name,
+        "killed_after": run.killed_after,
         "resumed_ms": None if run.resumed_ms is None else round(run.resumed_ms, 1),
     }
 
 
-def _summarise(facts: dict[str, Any]) -> None:
-    for stage in facts["plan"]["stages"]:
-        first, stop = stage["layers"]
-        say(f"{stage['name']:>10}  layers [{first}, {stop})")
-    hop = facts["hop_ms"]
+def _served(chains: list[tuple[int, list[dict[str, Any]]]], tokens: int) -> list[dict[str, Any]]:
+    """Say who computed which layers for which tokens, the first and the last of them."""
+    rows: dict[tuple[str, int, int], dict[str, Any]] = {}
+    ends = [before for before, _ in chains[1:]] + [tokens]
+    for (before, stages), end in zip(chains, ends, strict=True):
+        for stage in stages if end > before else []:
+            row = {"name": stage["name"], "layers": stage["layers"], "tokens": [before + 1, end]}
+            rows.setdefault((stage["peer"], *stage["layers"]), row)["tokens"][1] = end
+    return sorted(rows.values(), key=lambda row: (row["layers"], row["tokens"]))
+
+
+def _summarise(facts: dict[str, Any], *, kill: bool) -> None:
+    for row in facts["served"]:
+        say(f"{row['name']:>10}  {_share_of(row, facts['tokens'])}")
     say(
-        f"{facts['tokens']} tokens at {facts['tokens_per_s']:.1f} tokens/s over three peers, "
-        f"{facts['solo_tokens_per_s']:.1f} alone; a hop costs {hop['p50']:.2f} ms "
-        f"(p99 {hop['p99']:.2f})"
+        f"{facts['tokens']} tokens at {facts['tokens_per_s']:.1f} tokens/s over "
+        f"{plural(len(facts['plan']['stages']), 'peer')}, "
+        f"{facts['solo_tokens_per_s']:.1f} alone{_hop(facts['hop_ms'])}"
     )
-    if facts["killed"]:
-        say(
-            f"{facts['killed']} was killed after {_KILL_AT} tokens; "
-            f"the next one came {facts['resumed_ms']:.0f} ms later"
-        )
+    if kill:
+        say(_death(facts))
     same = "the very same tokens" if facts["identical"] else "DIFFERENT tokens"
     sent = facts["activations"]["codings"]
     why = "" if sent == ["f16"] else f" (sent between peers as {', '.join(sent)}, so it may)"
     say(f"one engine alone says {same}{why}")
+
+
+def _share_of(row: dict[str, Any], tokens: int) -> str:
+    (first, stop), (since, until) = row["layers"], row["tokens"]
+    part = "" if (since, until) == (1, tokens) else f", tokens {since} to {until}"
+    return f"layers [{first}, {stop}){part}"
+
+
+def _hop(hop: dict[str, float | None]) -> str:
+    if hop["p50"] is None or hop["p99"] is None:
+        return ""  # an answer of one token
+    return f"; a hop costs {hop['p50']:.2f} ms (p99 {hop['p99']:.2f})"
+
+
+def _death(facts: dict[str, Any]) -> str:
+    if facts["killed"] is None:
+        return "the answer had ended before anybody was to be killed"
+    killed = f"{facts['killed']} was killed after {plural(facts['killed_after'], 'token')}"
+    if facts["resumed_ms"] is None:
+        return f"{killed}; the answer had ended"
+    heirs = [row["name"] for row in facts["served"] if row["tokens"][0] > facts["killed_after"]]
+    taken_over = f", from {' and '.join(dict.fromkeys(heirs))} in its place" if heirs else ""
+    return f"{killed}; the next one came {facts['resumed_ms']:.0f} ms later{taken_over}"
