@@ -4,9 +4,10 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -25,6 +26,18 @@ seconds. `p2pnode models pull` waits for as long as pip does."""
 
 DEFAULT_PORT = 4747
 DEFAULT_MODEL = "smollm2-135m"
+
+ACTIVATION_COSTS: Mapping[str, str] = MappingProxyType(
+    {
+        "f16": "the very tokens of one machine",
+        "i8": "less than half the bytes, and one token in 140 is another",
+        "q4": "a quarter of the bytes, and one token in 30 is another",
+        "auto": "f16, and coarser only where a link is too slow for it, by an estimated 0.04 nats "
+        "a token at most",
+    }
+)
+"""What each coding costs with the default model, as ``bench codec`` measures it in docs/figures.md.
+The guides use the same words."""
 
 state_option = click.option(
     "--state",
@@ -53,14 +66,13 @@ class UpOptions:
 
 def activations_option(purpose: str, default: str | None = "f16") -> Callable[[CommandT], CommandT]:
     """Return the option that says how stages send each other hidden states."""
+    costs = ". ".join(f"{name}: {cost}" for name, cost in ACTIVATION_COSTS.items())
     return click.option(
         "--activations",
-        type=click.Choice(("f16", "i8", "q4", "auto")),
+        type=click.Choice(tuple(ACTIVATION_COSTS)),
         default=default,
         show_default=default is not None,
-        help=f"{purpose} f16: the very tokens of one machine. i8: less than half the bytes, and "
-        "one word in 200 is another. q4: a quarter of the bytes, and one in 20 is. auto: f16, and "
-        "coarser only where a link is too slow for it, within a stated loss.",
+        help=f"{purpose} {costs}.",
     )
 
 
