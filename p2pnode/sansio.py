@@ -24,10 +24,14 @@ _T = TypeVar("_T")
 
 @value
 class Transmit(Generic[PeerT]):
-    """``payload`` is to be sent to ``destination`` as one datagram."""
+    """``payload`` is to be sent to ``destination`` as one datagram.
+
+    ``is_probe``: it asks whether the path carries so much; that it does not is an answer too.
+    """
 
     destination: PeerT
     payload: bytes
+    is_probe: bool = False
 
 
 def format_address(address: Address) -> str:

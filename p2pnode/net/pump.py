@@ -31,7 +31,7 @@ class DatagramSocket(Protocol):
     def fileno(self) -> int: ...
     async def wait_readable(self) -> None: ...
     def receive(self) -> tuple[bytes, Address] | None: ...
-    def send(self, payload: bytes, destination: Address) -> bool: ...
+    def send(self, payload: bytes, destination: Address, *, is_probe: bool = False) -> bool: ...
 
 
 class Pump(Generic[CoreT, EventT]):
@@ -107,7 +107,7 @@ class Pump(Generic[CoreT, EventT]):
         send = self._socket.send
         transmits = self.core.datagrams_to_send()
         for transmit in transmits:
-            send(transmit.payload, transmit.destination)
+            send(transmit.payload, transmit.destination, is_probe=transmit.is_probe)
         return bool(transmits)
 
     def events(self) -> list[EventT]:

@@ -20,6 +20,9 @@ BUFFER_BYTES = 4 * 1024 * 1024
 REMEMBERED_ADDRESSES = 4096
 """Spellings kept of addresses: translating one costs as much as sending a datagram."""
 
+PROBE_TOO_LARGE = "path probe larger than the link takes, as expected"
+"""Counts the probes that end the search for the largest datagram: three a search."""
+
 # The socket module names these on no version we support.
 _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
@@ -72,14 +75,21 @@ class UdpSocket:
                 continue
             return data, self._from_kernel.get(sockaddr) or self._learn(sockaddr)
 
-    def send(self, payload: bytes, destination: Address) -> bool:
-        """Send one datagram and tell whether the kernel took it."""
+    def send(self, payload: bytes, destination: Address, *, is_probe: bool = False) -> bool:
+        """Send one datagram and tell whether the kernel took it.
+
+        A path probe is there to find out whether it does: too large a one is no failure, and is
+        counted under a name of its own.
+        """
         try:
             self._raw.sendto(
                 payload, self._to_kernel.get(destination) or self._translate(destination)
             )
         except OSError as error:
-            self._count("send", error)
+            if is_probe and error.errno == errno.EMSGSIZE:
+                self.counters[PROBE_TOO_LARGE] += 1
+            else:
+                self._count("send", error)
             return False
         except (ValueError, UnicodeError, OverflowError):
             self.counters["send to no address"] += 1

@@ -238,8 +238,7 @@ class Connection:
         if newest is not None and counter > newest:
             self._around.on_move(outlet.address, source)
             outlet.address = source
-            self._path.move(now)
-            self.timers.arm(Timer.PATH, now)
+            self._sender.move(now)
         self.receive_opened_untrusted(counter, frames, len(datagram), now)
 
     def receive_opened_untrusted(self, counter: int, frames: bytes, size: int, now: float) -> None:

@@ -125,11 +125,11 @@ class Outlet:
         prefix, _ = self._told(self._path.datagram - DATA_OVERHEAD, now)
         self.send_frames(prefix, now)
 
-    def send_frames(self, frames: bytes, now: float) -> int:
+    def send_frames(self, frames: bytes, now: float, *, is_probe: bool = False) -> int:
         """Send frames whose loss does not matter; return the datagram's size."""
         datagram = self._session.seal(frames, now)
         size = len(datagram)
-        self._outbox.append(Transmit(self.address, datagram))
+        self._outbox.append(Transmit(self.address, datagram, is_probe))
         self.pacer.spend(size)
         self._traffic.bytes_out += size
         self._traffic.datagrams_out += 1
@@ -147,7 +147,7 @@ class Outlet:
     ) -> None:
         """Send frames whose arrival matters."""
         number = self._session.next_number
-        size = self.send_frames(frames, now)
+        size = self.send_frames(frames, now, is_probe=is_probe)
         geometry = 0 if message is None else message.geometry
         self.recovery.sent(SentPacket(number, now, size, message, index, geometry, told, is_probe))
 

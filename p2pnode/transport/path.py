@@ -26,6 +26,7 @@ _TRIES = 3  # MAX_PROBES of RFC 8899, section 5.1.2
 _BLACK_HOLE = 6  # large packets lost in a row; at 20 % loss that happens once in 15,000
 _SLACK = 64  # bytes by which a full packet may be smaller: shards of a message are equally long
 _BURST = 1.0  # seconds; a burst of loss on a path that carried as much before is over by then
+_RESTLESS = 1.0  # seconds; a peer that moved once more within them is probed only after as many
 _UNCLEAR_PAUSE = 1.0  # seconds until the size in use is probed again, where nothing came back
 
 
@@ -53,6 +54,7 @@ class Path:
         self._on_too_small = on_too_small
         self.is_too_small = False
         self._least_lost = inf
+        self._moved_at = -inf
         self._use(BASE_DATAGRAM)
         self._tries = 0
         self.probing_from: float | None = now
@@ -136,11 +138,16 @@ class Path:
         self._look_up_later(now)
 
     def move(self, now: float) -> None:
-        """The peer has another address: another path, of which nothing is known."""
+        """The peer has another address: another path, of which nothing is known.
+
+        One that moves back and forth (IPv4, IPv6) does not begin a search each time.
+        """
+        is_restless = now - self._moved_at < _RESTLESS
+        self._moved_at = now
         self._use(BASE_DATAGRAM)
         self._refused = self._limit + 1
         self.is_too_small = False
-        self.probing_from = now
+        self.probing_from = now + _RESTLESS if is_restless else now
 
     def _is_in_doubt(self, size: int) -> bool:
         return size == self.datagram and not self.is_confirmed

@@ -108,6 +108,16 @@ class Sender:
         self.recovery.is_patient = self.outbound.losses.is_clean
         return result.acked
 
+    def move(self, now: float) -> None:
+        """The peer has another address, and the way there may carry less.
+
+        What is under way was cut for the former one. Its shards would be repeated without end: as
+        larger than what is in use, their loss says nothing of the path.
+        """
+        self.path.move(now)
+        self.outbound.recut(self.outlet.shard_size)
+        self._timers.arm(Timer.PATH, self.path.probing_from)
+
     # Time
 
     def recover(self, now: float) -> None:

@@ -31,7 +31,7 @@ class Signals:
     def wake_loop(self) -> None:
         self.log.append("wake loop")
 
-    def _send(self, payload: bytes, destination: object) -> bool:
+    def _send(self, payload: bytes, destination: object, *, is_probe: bool = False) -> bool:
         self.log.append(f"send {payload.decode()}")
         return True
 

@@ -41,7 +41,7 @@ class PairSocket:
             self.asked_in_vain += 1
             return None
 
-    def send(self, payload: bytes, destination: Address) -> bool:
+    def send(self, payload: bytes, destination: Address, *, is_probe: bool = False) -> bool:
         self.sent.append(payload)
         return True
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from p2pnode.errors import UserError
-from p2pnode.net.udp import BUFFER_BYTES, UdpSocket, open_udp
+from p2pnode.net.udp import BUFFER_BYTES, PROBE_TOO_LARGE, UdpSocket, open_udp
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 
@@ -92,6 +92,13 @@ def test_what_cannot_be_sent_is_counted() -> None:
     ):
         assert not opened.send(b"", nowhere)
     assert opened.counters["send to no address"] == 5
+    opened.close()
+
+
+def test_a_probe_that_is_too_large_is_no_failure() -> None:
+    opened = open_udp("127.0.0.1")
+    assert not opened.send(bytes(65_508), opened.address, is_probe=True)
+    assert opened.counters == {PROBE_TOO_LARGE: 1}
     opened.close()
 
 

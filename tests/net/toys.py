@@ -81,7 +81,7 @@ class ToySocket:
     def receive(self) -> tuple[bytes, Address] | None:
         return self.waiting.pop(0) if self.waiting else None
 
-    def send(self, payload: bytes, destination: Address) -> bool:
+    def send(self, payload: bytes, destination: Address, *, is_probe: bool = False) -> bool:
         self.sent.append((payload, destination))
         return True
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from p2pnode.sansio import Address
+from p2pnode.sansio import Address, Transmit
 from p2pnode.testing.links import Bernoulli, GilbertElliott, Link
 from p2pnode.testing.pair import Endpoints, connected_pair
 from p2pnode.transport.config import TransportConfig
+from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import Delivery, PathTooSmall, PeerDisconnected, PeerUnresponsive
-from p2pnode.transport.path import FLOOR, LADDER
+from p2pnode.transport.path import FLOOR, LADDER, Path
 from p2pnode.transport.snapshot import ConnectionView
 
 HEADERS = 28
@@ -134,6 +135,58 @@ def test_a_path_between_two_sizes_is_not_probed_for_ever() -> None:
     after = peers.network.statistics()
     assert after.dropped["mtu"] == before.dropped["mtu"]
     assert after.sent - before.sent <= 2 * 60 / SIMULATION.keepalive
+
+
+@pytest.mark.parametrize("mtu", [1300, 1228, 1100])
+def test_what_is_under_way_to_a_peer_that_moves_is_cut_for_its_new_path(mtu: int) -> None:
+    peers, alice, bob = connected_pair(10)
+    peers.network.run(5)
+    assert view(peers, bob).datagram == 1472
+    moved, endpoint = ("alice elsewhere", 7), peers.endpoints[alice]
+    peers.network.detach(alice)
+    peers.network.attach(moved, endpoint)
+    peers.network.set_links(moved, bob, Link(mtu=mtu))
+    peers.send(bob, alice, bytes(60_000), Delivery.BULK)
+    peers.network.call(moved, lambda now: endpoint.ping(peers.node_id(bob), now))
+    assert peers.network.run_until(lambda: peers.received(moved) == [bytes(60_000)], 8)
+    before = peers.network.statistics().dropped["mtu"]
+    for _ in range(20):
+        peers.network.call(moved, lambda now: endpoint.ping(peers.node_id(bob), now))
+        peers.network.run(0.1)
+    assert peers.network.statistics().dropped["mtu"] - before <= 3
+
+
+def test_only_path_probes_are_larger_than_what_the_path_has_shown_to_carry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[Transmit[Address]] = []
+    hand_over = Endpoint.datagrams_to_send
+
+    def noted(endpoint: Endpoint) -> list[Transmit[Address]]:
+        taken = hand_over(endpoint)
+        sent.extend(taken)
+        return taken
+
+    monkeypatch.setattr(Endpoint, "datagrams_to_send", noted)
+    peers, alice, bob = pair_on(11, Link(mtu=1500), replace(SIMULATION, max_datagram=16384))
+    for _ in range(5):
+        peers.send(alice, bob, bytes(60_000))
+        peers.network.run(2)
+    large = [transmit.is_probe for transmit in sent if len(transmit.payload) > 1472]
+    assert large
+    assert all(large)
+
+
+def test_a_peer_that_moves_back_and_forth_is_not_probed_at_each_move() -> None:
+    path = Path(SIMULATION, 16384, 0.0, lambda now: None)
+    path.move(10.0)
+    assert path.probing_from == 10.0
+    for step in range(50):
+        path.move(10.1 + step / 10)
+        assert path.probing_from is not None
+        assert path.probing_from > 10.1 + step / 10
+    path.move(30.0)
+    assert path.probing_from == 30.0
 
 
 @given(
