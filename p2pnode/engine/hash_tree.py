@@ -34,8 +34,10 @@ from p2pnode.errors import ModelChangedError, ModelError
 
 HASH_BYTES: Final = 32
 
+MOST_THREADS: Final = 4
+"""Hashing goes on beside the interpreter's lock; a disk feeds no more."""
+
 _ROOT: Final = b"p2pnode model 1\0"
-_MOST_THREADS: Final = 4  # hashing goes beside the interpreter's lock; a disk feeds no more
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,12 @@ class HashTree:
             raise ModelChangedError("the header is not the one that was hashed")
 
 
-def hash_file(file: GgufFile, progress: Callable[[float], None] | None = None) -> HashTree:
+def hash_file(
+    file: GgufFile,
+    progress: Callable[[float], None] | None = None,
+    *,
+    threads: int = min(MOST_THREADS, os.cpu_count() or 1),
+) -> HashTree:
     """Read a whole file and return its tree; ``progress`` hears which part from 0 to 1 is done.
 
     Raises:
@@ -87,7 +94,6 @@ def hash_file(file: GgufFile, progress: Callable[[float], None] | None = None) -
     total = max(1, sum(tensor.size for tensor in tensors))
     hashes: dict[str, bytes] = {}
     done = 0
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, "hashing") as pool:
         for tensor, found in zip(
             tensors,

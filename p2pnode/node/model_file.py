@@ -82,20 +82,20 @@ class ModelFile:
         stamp, tree = hash_tree(path, remembered, progress)
         return cls(path, stamp, tree, read_model_info(path, tree))
 
-    def check(self) -> "ModelFile":
-        """Look whether the file still holds what it held; return it with its stamp of now.
+    def check(self, stamp: Stamp) -> "ModelFile":
+        """Look whether the file still holds what it held, now that it has this ``stamp``.
 
-        Reads the whole file where its stamp is another.
+        Reads the whole file where the stamp is another than it was, in one thread, since others
+        compute meanwhile. Returns the file with its new stamp.
 
         Raises:
             ModelChangedError: It holds something else, or is gone.
         """
+        if stamp == self.stamp:
+            return self
         try:
-            stamp = Stamp.of(self.path)
-            if stamp == self.stamp:
-                return self
             with GgufFile(self.path) as file:
-                tree = hash_file(file)
+                tree = hash_file(file, threads=1)
         except ModelError as error:
             raise ModelChangedError(f"the file changed: {error}", hint=error.hint) from error
         if tree.root != self.tree.root:

@@ -9,9 +9,9 @@ from typing import Final
 
 import trio
 
-from p2pnode.errors import ModelChangedError
+from p2pnode.errors import ModelChangedError, ModelError
 from p2pnode.node.core import NodeCore
-from p2pnode.node.model_file import ModelFile
+from p2pnode.node.model_file import ModelFile, Stamp
 
 INTERVAL: Final = 3.0
 """Seconds between two looks; a look is one call of the file system. Whatever is loaded meanwhile
@@ -31,6 +31,7 @@ class ModelWatch:
     def __init__(self, file: ModelFile, call: Call) -> None:
         self.file = file
         self.changed = ""
+        self._seen = file.stamp
         self._call = call
 
     async def run(self) -> None:
@@ -40,13 +41,20 @@ class ModelWatch:
             await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
 
     def look(self) -> None:
-        """Look once; reads the whole file where its stamp is another."""
+        """Look once; reads the whole file where its stamp is another, and was so before.
+
+        A file that is being written has a new stamp at each look: to read it then is in vain.
+        """
         try:
-            self.file = self.file.check()
-        except ModelChangedError as error:
-            self._note(f"{error}; {error.hint}" if error.hint else str(error))
-        else:
-            self._note("")
+            before, self._seen = self._seen, Stamp.of(self.file.path)
+            if self._seen == before:
+                self.file = self.file.check(self._seen)
+                self._note("")
+        except ModelError as error:
+            words = (
+                str(error) if isinstance(error, ModelChangedError) else f"the file changed: {error}"
+            )
+            self._note(f"{words}; {error.hint}" if error.hint else words)
 
     def _note(self, changed: str) -> None:
         before, self.changed = self.changed, changed

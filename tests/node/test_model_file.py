@@ -27,7 +27,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were read whole, in order."""
     read: list[str] = []
 
-    def counted(file: GgufFile, progress: object = None) -> hashing.HashTree:
+    def counted(file: GgufFile, progress: object = None, *, threads: int = 1) -> hashing.HashTree:
         read.append(file.path.name)
         return hashing.hash_file(file)
 
@@ -92,7 +92,7 @@ def test_notes_are_bounded(tiny: Path, tmp_path: Path) -> None:
 def test_a_file_that_changes_while_it_is_hashed_is_refused(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(file: GgufFile, progress: object = None) -> hashing.HashTree:
+    def slow(file: GgufFile, progress: object = None, *, threads: int = 1) -> hashing.HashTree:
         tree = hashing.hash_file(file)
         with tiny.open("ab") as writer:
             writer.write(b"more")
@@ -125,7 +125,9 @@ class Watched:
         command(Core(), 0.0)
 
     def look(self) -> list[str]:
+        """Look until a new stamp is an old one."""
         self.told.clear()
+        self.watch.look()
         self.watch.look()
         return list(self.told)
 
@@ -168,6 +170,20 @@ def test_a_file_is_watched(tiny: Path, tmp_path: Path, hashed: list[str]) -> Non
     tiny.rmdir()
     tiny.write_bytes(whole)
     assert watched.look() == ["restored"]
+
+
+def test_a_file_that_is_being_written_is_not_read_in_vain(
+    tiny: Path, tmp_path: Path, hashed: list[str]
+) -> None:
+    watched = Watched(tiny, tmp_path / "hashes")
+    with tiny.open("ab") as writer:
+        for _ in range(5):
+            writer.write(b"more")
+            writer.flush()
+            watched.watch.look()
+    assert len(hashed) == 1
+    watched.watch.look()
+    assert len(hashed) == 2
 
 
 def test_the_commands_are_the_core_s() -> None:
