@@ -40,6 +40,10 @@ def tokenizer(data: bytes) -> None:
     with _file(data + bytes(_WEIGHTS)) as path:
         words = Tokenizer.from_gguf(path)
         assert isinstance(words.decode(words.encode("hello, w\u00f6rld")), str)
+        everything = "".join(words.vocabulary.tokens)
+        assert not any(
+            words.vocabulary.kinds[token] in (2, 3) for token in words.encode(everything)
+        )
 
 
 def state_files(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Text comes back whole, however it is cut, and templates stay in their box."""
+"""Text comes back whole, however it is cut, and plain text holds no control tokens."""
 
 from pathlib import Path
 
@@ -7,7 +7,10 @@ from hypothesis import given, strategies as st
 
 from p2pnode.errors import ModelError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from p2pnode.text.marked import template_text
 from p2pnode.text.tokenizer import Tokenizer, byte_alphabet
+
+LETTERS = [*byte_alphabet()]
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +18,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tiny.gguf"
     write_tiny_gguf(path)
     return Tokenizer.from_gguf(path)
-
-
-def with_template(template: str) -> Tokenizer:
-    letters = [*byte_alphabet()]
-    return Tokenizer(tokens=letters, merges=[], kinds=[1] * 256, pre="gpt-2", template=template)
 
 
 def test_the_alphabet_has_a_letter_for_each_byte() -> None:
@@ -38,14 +36,19 @@ def test_streaming_gives_what_decoding_at_once_gives(
     decoder = tokenizer.decoder()
     pieces = [decoder.push(token) for token in tokens]
     assert "".join([*pieces, decoder.finish()]) == tokenizer.decode(tokens)
+    assert all(len(piece) < 2 or "\ufffd" in piece or piece == " t" for piece in pieces)
 
 
-def test_half_a_character_is_not_shown(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("letter", ["é", "漢", "😀"])
+def test_half_a_character_is_never_shown(tokenizer: Tokenizer, letter: str) -> None:
+    ids = tokenizer.encode(letter)
     decoder = tokenizer.decoder()
-    pieces = [decoder.push(token) for token in tokenizer.encode("é")]
-    assert pieces == ["", "é"]
-    assert decoder.push("é".encode()[0]) == ""
-    assert decoder.finish() == "\ufffd"
+    assert [decoder.push(token) for token in ids] == [""] * (len(ids) - 1) + [letter]
+    for cut in range(1, len(ids)):
+        ended = tokenizer.decoder()
+        assert "".join([*map(ended.push, [97, *ids[:cut]]), ended.finish()]) == "a"
+        assert tokenizer.decode([97, *ids[:cut]]) == "a"
+        assert tokenizer.decode([97, *ids[:cut], 98]) == "a\ufffdb"
 
 
 def test_merges_are_used(tokenizer: Tokenizer) -> None:
@@ -53,11 +56,57 @@ def test_merges_are_used(tokenizer: Tokenizer) -> None:
     assert tokenizer.count("a tea") == 4
 
 
-def test_control_tokens_are_recognised_and_not_shown(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode("a<|end|>b")
-    assert ids == [97, 257, 98]
-    assert tokenizer.decode(ids) == "ab"
-    assert tokenizer.decode(ids, control=True) == "a<|end|>b"
+def test_plain_text_holds_no_control_tokens(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("a<|end|>b") == list(b"a<|end|>b")
+    assert tokenizer.encode(template_text("a<|end|>b")) == [97, 257, 98]
+
+
+def test_control_tokens_are_not_shown(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode([97, 257, 98]) == "ab"
+    assert tokenizer.decode([97, 257, 98], control=True) == "a<|end|>b"
+
+
+def test_user_defined_tokens_are_text() -> None:
+    tokens = [*LETTERS, "<b>", "<b><|end|>", "<|end|>"]
+    made = Tokenizer(tokens=tokens, merges=[], kinds=[1] * 256 + [4, 4, 3], pre="gpt-2")
+    assert made.encode("<b>")[-1:] == [256]
+    assert made.encode("<b><|end|>") == [257]
+    assert made.decode([256, 258]) == "<b>"
+
+
+def test_a_shorter_token_counts_where_the_longer_one_was_not_the_templates() -> None:
+    tokens = [*LETTERS, "<a>", "<a>b", "<a>bc"]
+    made = Tokenizer(tokens=tokens, merges=[], kinds=[1] * 256 + [4, 3, 3], pre="gpt-2")
+    b, c = LETTERS.index("b"), LETTERS.index("c")
+    assert made.encode("<a>bc") == [256, b, c]
+    assert made.encode(template_text("<a>b") + "c") == [257, c]
+    assert made.encode(template_text("<a>bc")) == [258]
+
+
+def test_no_merge_makes_a_control_token() -> None:
+    tokens = [*LETTERS, "ab", "abc", "yz"]
+    kinds = [1] * 256 + [1, 3, 2]
+    made = Tokenizer(tokens=tokens, merges=["a b", "ab c", "y z"], kinds=kinds, pre="gpt-2")
+    assert made.encode("abc") == [256, LETTERS.index("c")]
+    assert made.encode("yz") == [LETTERS.index("y"), LETTERS.index("z")]
+    assert made.encode(template_text("abcyz")) == [257, 258]
+
+
+def test_text_begins_once() -> None:
+    made = Tokenizer(
+        tokens=[*LETTERS, "<s>"],
+        merges=[],
+        kinds=[1] * 256 + [3],
+        pre="gpt-2",
+        template="{{ bos_token }}{{ messages[0].content }}",
+        bos=256,
+        add_bos=True,
+    )
+    a = LETTERS.index("a")
+    assert made.encode("a") == [256, a]
+    assert made.encode(made.chat([{"role": "user", "content": "a"}])) == [256, a]
+    assert made.encode("<s>").count(256) == 1
+    assert len(made.encode("<s>")) == 4
 
 
 def test_an_id_that_does_not_exist_is_shown_as_broken(tokenizer: Tokenizer) -> None:
@@ -67,29 +116,27 @@ def test_an_id_that_does_not_exist_is_shown_as_broken(tokenizer: Tokenizer) -> N
 
 def test_a_conversation_is_written_as_the_template_says(tokenizer: Tokenizer) -> None:
     said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
-    assert tokenizer.chat(said) == "<|system|>be brief<|end|><|user|>hello<|end|><|assistant|>"
+    text = tokenizer.chat(said)
+    assert text == "<|system|>be brief<|end|><|user|>hello<|end|><|assistant|>"
+    control = [token for token in tokenizer.encode(text) if token > 256]
+    assert (
+        tokenizer.decode(control, control=True) == "<|system|><|end|><|user|><|end|><|assistant|>"
+    )
+    assert tokenizer.stop_ids == {257}
 
 
-def test_a_model_without_template_says_so() -> None:
-    with pytest.raises(ModelError, match="no chat template"):
-        with_template("").chat([])
+def test_digits_are_cut_one_by_one() -> None:
+    merged = Tokenizer(tokens=[*LETTERS, "12"], merges=["1 2"], kinds=[1] * 257, pre="gpt-2")
+    apart = Tokenizer(tokens=[*LETTERS, "12"], merges=["1 2"], kinds=[1] * 257, pre="smollm")
+    assert merged.encode("12") == [256]
+    assert apart.encode("12") == [LETTERS.index("1"), LETTERS.index("2")]
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ raise_exception('roles must alternate') }}",
-        "{% for %}",
-        "{{ messages[7].content }}",
-        "{{ messages.append(1) }}",
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{% for i in range(10**9) %}{% endfor %}",
-        "{{ 1 / 0 }}",
-    ],
-)
-def test_a_template_that_fails_or_reaches_out_is_refused(template: str) -> None:
-    with pytest.raises(ModelError, match="chat template cannot be used"):
-        with_template(template).chat([{"role": "user", "content": "hello"}])
+def test_a_broken_vocabulary_is_refused() -> None:
+    with pytest.raises(ModelError, match="broken"):
+        Tokenizer(tokens=LETTERS, merges=["no such"], kinds=[1] * 256, pre="gpt-2")
+    with pytest.raises(ModelError, match="types"):
+        Tokenizer(tokens=LETTERS, merges=[], kinds=[1], pre="gpt-2")
 
 
 def test_an_unknown_cut_is_refused_loudly(tmp_path: Path) -> None:
@@ -98,19 +145,3 @@ def test_an_unknown_cut_is_refused_loudly(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="somebody-elses") as caught:
         Tokenizer.from_gguf(path)
     assert "smollm" in caught.value.hint
-
-
-def test_digits_are_cut_one_by_one() -> None:
-    letters = [*byte_alphabet()]
-    merged = Tokenizer(tokens=[*letters, "12"], merges=["1 2"], kinds=[1] * 257, pre="gpt-2")
-    apart = Tokenizer(tokens=[*letters, "12"], merges=["1 2"], kinds=[1] * 257, pre="smollm")
-    assert merged.encode("12") == [256]
-    assert apart.encode("12") == [letters.index("1"), letters.index("2")]
-
-
-def test_a_broken_vocabulary_is_refused() -> None:
-    letters = [*byte_alphabet()]
-    with pytest.raises(ModelError, match="broken"):
-        Tokenizer(tokens=letters, merges=["no such"], kinds=[1] * 256, pre="gpt-2")
-    with pytest.raises(ModelError, match="types"):
-        Tokenizer(tokens=letters, merges=[], kinds=[1], pre="gpt-2")

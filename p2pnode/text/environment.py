@@ -1,0 +1,250 @@
+"""Where a chat template runs: jinja2's sandbox, with every character's mark kept.
+
+A template is a program inside a file that came from elsewhere, so it runs in the sandbox. What it
+is offered is what the ``transformers`` library offers: ``raise_exception``, ``strftime_now``, loop
+controls, the generation tag, and a ``tojson`` that escapes nothing that JSON need not.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from functools import wraps
+from typing import Any, Final
+
+from jinja2 import TemplateError, nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.ext import Extension
+from jinja2.filters import make_attrgetter
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+from jinja2.utils import pass_environment
+
+from p2pnode.text.marked import (
+    UNKNOWN,
+    Marked,
+    data_text,
+    joined,
+    mark_of,
+    remarked,
+    template_text,
+    text_of,
+)
+
+_STRING: Final = json.encoder.encode_basestring
+_STRING_ASCII: Final = json.encoder.encode_basestring_ascii
+
+
+class _MarkingGenerator(CodeGenerator):
+    """Compiles a template so that its own words come out marked as its own.
+
+    jinja2 lets an environment name its generator (``code_generator_class``); its own native types
+    replace the same methods.
+    """
+
+    def visit_Const(self, node: nodes.Const, frame: Frame) -> None:  # noqa: N802
+        if isinstance(node.value, str):
+            self.write(f"environment.literal({node.value!r})")
+        else:
+            super().visit_Const(node, frame)
+
+    def visit_TemplateData(self, node: nodes.TemplateData, frame: Frame) -> None:  # noqa: N802
+        self.write(f"environment.literal({node.data!r})")
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
+        self.write("environment.concat((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+    def _output_const_repr(self, group: Iterable[Any]) -> str:
+        return f"environment.literal({''.join(map(str, group))!r})"
+
+
+class _Generation(Extension):
+    """``{% generation %}``: what a trainer learns on; for a prompt it is only a block."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+class MarkingEnvironment(ImmutableSandboxedEnvironment):
+    """jinja2's sandbox, in which text is :class:`~p2pnode.text.marked.Marked`.
+
+    Attributes:
+        untracked: What made text of unknown origin out of several kinds since this was last
+            emptied, by name, for whoever must refuse it.
+    """
+
+    code_generator_class = _MarkingGenerator
+    concat = staticmethod(joined)
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,  # no constants are computed while compiling
+            finalize=text_of,
+            extensions=["jinja2.ext.loopcontrols", _Generation],
+        )
+        self.untracked: list[str] = []
+        self._literals: dict[str, Marked] = {}
+        self.filters |= {"join": _join, "tojson": _tojson, "safe": text_of, "string": text_of}
+        self.filters = {name: self._followed(name, one) for name, one in self.filters.items()}
+        self.globals |= {
+            "raise_exception": _refuse,
+            "strftime_now": lambda pattern: clock().strftime(str(pattern)),
+        }
+
+    def literal(self, text: str) -> Marked:
+        """Return words of the template, marked as such."""
+        known = self._literals.get(text)
+        if known is None:
+            known = self._literals[text] = template_text(text)
+        return known
+
+    def call(self, context: Context, obj: object, *args: Any, **kwargs: Any) -> object:
+        result = super().call(context, obj, *args, **kwargs)
+        if type(result) is not str:
+            return result
+        name = getattr(obj, "__name__", "call")
+        return self._settled(result, (getattr(obj, "__self__", None), args, kwargs), name)
+
+    def wrap_str_format(self, value: object) -> Callable[..., str] | None:
+        """Return ``format`` of marked text as one that keeps the sandbox and the marks."""
+        text = getattr(value, "__self__", None)
+        name = getattr(value, "__name__", "")
+        if not isinstance(text, Marked) or name not in ("format", "format_map"):
+            return super().wrap_str_format(value)
+        formatter = _MarkingFormatter(self)
+        if name == "format":
+            return lambda *args, **kwargs: formatter.fill(text, args, kwargs)
+        return lambda mapping: formatter.fill(text, (), mapping)
+
+    def _followed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> object:
+            result = function(*args, **kwargs)
+            if not isinstance(result, str) or isinstance(result, Marked):
+                return result
+            return self._settled(str.__str__(result), (args, kwargs), f"filter {name!r}")
+
+        return call
+
+    def _settled(self, text: str, sources: object, name: str) -> str:
+        settled = remarked(text, sources)
+        if text and not isinstance(settled, Marked) and name not in self.untracked:
+            self.untracked.append(name)
+        return settled
+
+
+class _MarkingFormatter(SandboxedFormatter):
+    """``str.format`` piece by piece; attributes are reached through the sandbox."""
+
+    def fill(self, text: Marked, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Marked:
+        mark = mark_of(text) or UNKNOWN
+        pieces: list[str] = []
+        automatic = 0
+        for literal, field, spec, conversion in self.parse(text):
+            pieces.append(Marked(literal, mark * len(literal)))
+            if field is None:
+                continue
+            if not field or field[0] in ".[":
+                field, automatic = f"{automatic}{field}", automatic + 1  # noqa: PLW2901
+            found, _ = self.get_field(field, args, kwargs)
+            filled = spec and str(self.vformat(spec, args, kwargs))
+            pieces.append(self._written(found, filled, conversion))
+        return joined(pieces)
+
+    def _written(self, value: object, spec: str | None, conversion: str | None) -> str:
+        if not spec and conversion in (None, "s"):
+            return text_of(value)
+        converted = self.convert_field(value, conversion)
+        return remarked(str(self.format_field(converted, spec or "")), value)
+
+
+def _refuse(message: object) -> None:
+    raise TemplateError(str(message))
+
+
+@pass_environment
+def _join(
+    environment: MarkingEnvironment,
+    value: Iterable[Any],
+    d: str = "",
+    attribute: str | int | None = None,
+) -> Marked:
+    if attribute is not None:
+        value = map(make_attrgetter(environment, attribute), value)
+    between = d if isinstance(d, Marked) else Marked(str(d), UNKNOWN * len(str(d)))
+    return between.join(map(text_of, value))
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> Marked:
+    """Write JSON as ``json.dumps`` does; what is no string in it, its signs too, is data."""
+    step = " " * indent if isinstance(indent, int) else indent
+    comma, colon = separators or (", " if step is None else ",", ": ")
+    writer = _JsonWriter(_STRING_ASCII if ensure_ascii else _STRING, step, comma, colon, sort_keys)
+    return joined(
+        piece if isinstance(piece, Marked) else data_text(piece) for piece in writer.pieces(value)
+    )
+
+
+class _JsonWriter:
+    def __init__(
+        self,
+        quote: Callable[[str], str],
+        step: str | None,
+        comma: str,
+        colon: str,
+        sort_keys: bool,
+    ) -> None:
+        self._quote, self._step, self._sort_keys = quote, step, sort_keys
+        self._comma, self._colon = str.__str__(comma), str.__str__(colon)
+
+    def pieces(self, value: object, depth: int = 0) -> Iterator[str]:
+        match value:
+            case str():
+                yield self._string(value)
+            case Mapping():
+                pairs = sorted(value.items()) if self._sort_keys else value.items()
+                yield from self._many("{}", [self._pair(*pair, depth + 1) for pair in pairs], depth)
+            case list() | tuple():
+                yield from self._many("[]", [self.pieces(one, depth + 1) for one in value], depth)
+            case _:
+                yield json.dumps(value)  # refuses what JSON does not have
+
+    def _pair(self, key: object, value: object, depth: int) -> Iterator[str]:
+        yield self._string(key if isinstance(key, str) else json.dumps(key))
+        yield self._colon
+        yield from self.pieces(value, depth)
+
+    def _many(self, signs: str, items: list[Iterator[str]], depth: int) -> Iterator[str]:
+        yield signs[0]
+        for number, item in enumerate(items):
+            yield self._comma if number else ""
+            yield self._line(depth + 1)
+            yield from item
+        yield self._line(depth) if items else ""
+        yield signs[1]
+
+    def _line(self, depth: int) -> str:
+        return "" if self._step is None else "\n" + self._step * depth
+
+    def _string(self, text: str) -> str:
+        """Quote ``text``, keeping its marks where nothing in it is escaped, else its one mark."""
+        quoted = self._quote(str.__str__(text))
+        if len(quoted) == len(text) + 2:
+            return joined((data_text('"'), text, data_text('"')))
+        return remarked(quoted, text)

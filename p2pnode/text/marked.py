@@ -1,0 +1,247 @@
+"""Text that knows, character by character, who wrote it.
+
+A prompt is rendered by a model's template from what people and programs said. Only the template's
+own words may become control tokens; what was said never may, however it is spelled. So each
+character carries a mark: written by the template, given as data, or unknown. Unknown is what comes
+out of an operation that nobody follows; it is never taken for the template's.
+
+A plain ``str`` counts as unknown. An operation that is not known here returns a plain ``str``, so a
+mark can be lost, and is then missing: nothing turns data into the template's words.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Self, SupportsIndex
+
+TEMPLATE: Final = b"t"
+DATA: Final = b"d"
+UNKNOWN: Final = b"u"
+
+_ONLY_S: Final = re.compile(r"%(?!s)")
+_HALF_PAIRS: Final = re.compile("[\ud800-\udfff]")
+
+
+class Marked(str):
+    """A ``str`` with a mark for each character.
+
+    Whatever of ``str`` returns text is either followed exactly here, or returns text of one mark
+    where all that went in had that one, or plain ``str``.
+    """
+
+    __slots__ = ("_marks",)
+    _marks: bytes
+
+    def __new__(cls, text: str, marks: bytes) -> Self:
+        made = super().__new__(cls, str.__str__(text))
+        if len(marks) != len(made):
+            raise ValueError("text has one mark for each character")
+        made._marks = marks
+        return made
+
+    def __str__(self) -> str:
+        return self
+
+    # Pieces of it
+
+    def __getitem__(self, key: SupportsIndex | slice) -> "Marked":
+        found = self._marks[key]
+        marks = found if isinstance(found, bytes) else bytes([found])
+        return Marked(str.__getitem__(self, key), marks)
+
+    def __iter__(self) -> Iterator["Marked"]:
+        return (self[at] for at in range(len(self)))
+
+    def strip(self, chars: str | None = None, /) -> "Marked":
+        return self.lstrip(chars).rstrip(chars)
+
+    def lstrip(self, chars: str | None = None, /) -> "Marked":
+        return self[len(self) - len(str.lstrip(self, chars)) :]
+
+    def rstrip(self, chars: str | None = None, /) -> "Marked":
+        return self[: len(str.rstrip(self, chars))]
+
+    def removeprefix(self, prefix: str, /) -> "Marked":
+        return self[len(self) - len(str.removeprefix(self, prefix)) :]
+
+    def removesuffix(self, suffix: str, /) -> "Marked":
+        return self[: len(str.removesuffix(self, suffix))]
+
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        return self._located(str.split(self, sep, maxsplit), sep)
+
+    def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        return self._located(str.rsplit(self, sep, maxsplit), sep)
+
+    def _located(self, parts: list[str], sep: str | None) -> list[str]:
+        """Return ``parts``, which lie in this text in order, with their marks."""
+        found: list[str] = []
+        at = 0
+        for part in parts:
+            start = at if sep else str.find(self, part, at)  # only white space lies between
+            found.append(self[start : start + len(part)])
+            at = start + len(part) + len(sep or "")
+        return found
+
+    def splitlines(self, keepends: bool = False) -> list[str]:
+        found: list[str] = []
+        at = 0
+        for whole, line in zip(str.splitlines(self, True), str.splitlines(self), strict=True):
+            found.append(self[at : at + len(whole if keepends else line)])
+            at += len(whole)
+        return found
+
+    def partition(self, sep: str, /) -> tuple[str, str, str]:
+        return self._in_three(str.partition(self, sep))
+
+    def rpartition(self, sep: str, /) -> tuple[str, str, str]:
+        return self._in_three(str.rpartition(self, sep))
+
+    def _in_three(self, parts: tuple[str, str, str]) -> tuple[str, str, str]:
+        end = len(parts[0])
+        after = end + len(parts[1])
+        return self[:end], self[end:after], self[after:]
+
+    # Put together
+
+    def __add__(self, other: object) -> "Marked":
+        return joined((self, other)) if isinstance(other, str) else NotImplemented
+
+    def __radd__(self, other: object) -> "Marked":
+        return joined((other, self)) if isinstance(other, str) else NotImplemented
+
+    def __mul__(self, times: SupportsIndex) -> "Marked":
+        return Marked(str.__mul__(self, times), self._marks * times)
+
+    __rmul__ = __mul__
+
+    def join(self, parts: Iterable[str], /) -> "Marked":
+        pieces: list[str] = []
+        for part in parts:
+            if pieces:
+                pieces.append(self)
+            pieces.append(part)
+        return joined(pieces)
+
+    def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> str:
+        if not old:
+            return remarked(str.replace(self, old, new, count), (self, new))
+        parts = self.split(old, count)
+        return new.join(parts) if isinstance(new, Marked) else joined(_between(parts, new))
+
+    def __mod__(self, values: object) -> str:
+        plain = str.__mod__(self, values)
+        if "%s" not in self or _ONLY_S.search(self):
+            return remarked(plain, (self, values))
+        given = values if isinstance(values, tuple) else (values,)
+        parts = self.split("%s")
+        return joined(piece for pair in zip(parts, (*given, ""), strict=True) for piece in pair)
+
+    # Letter by letter: where no letter became two, each kept its place
+
+    def upper(self) -> str:
+        return self._same_places(str.upper(self))
+
+    def lower(self) -> str:
+        return self._same_places(str.lower(self))
+
+    def title(self) -> str:
+        return self._same_places(str.title(self))
+
+    def capitalize(self) -> str:
+        return self._same_places(str.capitalize(self))
+
+    def casefold(self) -> str:
+        return self._same_places(str.casefold(self))
+
+    def swapcase(self) -> str:
+        return self._same_places(str.swapcase(self))
+
+    def _same_places(self, changed: str) -> str:
+        if len(changed) == len(self):
+            return Marked(changed, self._marks)
+        return remarked(changed, (self,))
+
+
+def marks_of(text: str) -> bytes:
+    """Return one mark for each character of ``text``."""
+    return text._marks if isinstance(text, Marked) else UNKNOWN * len(text)  # noqa: SLF001
+
+
+def whole(text: str) -> str:
+    """Return ``text`` with U+FFFD for each half of a pair: JSON may carry them, UTF-8 may not."""
+    return text if text.isascii() else _HALF_PAIRS.sub("\ufffd", text)
+
+
+def template_text(text: str) -> Marked:
+    """Mark ``text`` as the template's own."""
+    return Marked(text, TEMPLATE * len(text))
+
+
+def data_text(text: str) -> Marked:
+    """Mark ``text`` as data."""
+    return Marked(whole(text), DATA * len(text))
+
+
+def as_data(value: object) -> object:
+    """Return a copy of JSON in which every string, keys too, that has no marks is data."""
+    match value:
+        case Marked():
+            return value
+        case str():
+            return data_text(value)
+        case Mapping():
+            return {as_data(key): as_data(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [as_data(inner) for inner in value]
+        case _:
+            return value
+
+
+def joined(parts: Iterable[object]) -> Marked:
+    """Put ``parts`` together; what is no text is written out first."""
+    pieces = [part if isinstance(part, str) else text_of(part) for part in parts]
+    return Marked("".join(pieces), b"".join(map(marks_of, pieces)))
+
+
+def text_of(value: object) -> str:
+    """Write out any value: data, if all the text in it is data, else unknown."""
+    if isinstance(value, str):
+        return value
+    text = str(value)
+    return data_text(text) if mark_of(value) == DATA else text
+
+
+def remarked(text: str, sources: object) -> str:
+    """Return ``text``, made from ``sources`` in a way not followed, with the one mark of these."""
+    mark = mark_of(sources)
+    return text if mark in (b"", UNKNOWN) else Marked(text, mark * len(text))
+
+
+def mark_of(value: object) -> bytes:
+    """Return the one mark of all text in ``value``; unknown where they differ, empty for none."""
+    found = set(_marks_in(value))
+    if len(found) > 1:
+        return UNKNOWN
+    return found.pop() if found else b""
+
+
+def _marks_in(value: object) -> Iterator[bytes]:
+    if isinstance(value, str):
+        marks = marks_of(value)
+        yield from (mark for mark in (TEMPLATE, DATA, UNKNOWN) if mark in marks)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _marks_in(key)
+            yield from _marks_in(inner)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from _marks_in(inner)
+    elif isinstance(value, Iterator):
+        yield UNKNOWN  # looking would use it up
+
+
+def _between(parts: list[str], what: str) -> Iterator[str]:
+    for number, part in enumerate(parts):
+        if number:
+            yield what
+        yield part
