@@ -47,9 +47,13 @@ class PeerReached:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A line for the log: something a person may want to know."""
+    """A line for the log: something a person may want to know.
+
+    ``is_aloud``: whoever runs the node hears of it as it happens.
+    """
 
     line: str
+    is_aloud: bool = False
 
 
 @dataclass(frozen=True, slots=True)

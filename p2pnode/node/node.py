@@ -35,6 +35,7 @@ from p2pnode.node.events import (
 from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
+from p2pnode.node.log_file import NOTICE, log_path, logging_to
 from p2pnode.node.model_file import ModelFile
 from p2pnode.node.model_watch import ModelWatch
 from p2pnode.node.models import open_model, state_calibrations
@@ -103,7 +104,7 @@ class Node:
             UserError: The state directory, the model or the port cannot be used.
         """
         settings = self.settings
-        with self._state.lock():
+        with self._state.lock(), logging_to(log_path(settings.state)):
             if settings.model is not None:
                 self._file = await trio.to_thread.run_sync(
                     open_model, settings.model, abandon_on_cancel=True
@@ -213,8 +214,8 @@ class Node:
                 self._place(event)
             case PeerReached(peer, address):
                 self._surroundings.met(peer, address)
-            case Noted(line):
-                logger.info(line)
+            case Noted(line, is_aloud):
+                logger.log(NOTICE if is_aloud else logging.INFO, "%s", line)
             case Departed():
                 self._departed.set()
             case _:

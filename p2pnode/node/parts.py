@@ -90,7 +90,7 @@ class NodeParts:
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.model: ModelInfo | None = None
         self.shared_keys = SharedKeys(config.key_shared_shown)
-        self.remarks = Remarks(config.remarks, config.transport.max_peers, self.note, self.counters)
+        self.remarks = Remarks(config.remarks, config.transport.max_peers, self.say, self.counters)
         self.events: list[NodeEvent] = []
 
     def _membership(self, rng: Rng, now: float) -> Swim:
@@ -116,18 +116,25 @@ class NodeParts:
     def _called_at(self, peer: NodeId) -> tuple[Address, ...]:
         return self.reach.order(self.planner.addresses_of(peer))
 
-    def note(self, line: str) -> None:
-        """Log a line for a person. What peers say is in some of these, and faces print them."""
+    def note(self, line: str, *, aloud: bool = False) -> None:
+        """Log a line for a person; ``aloud``, whoever runs the node hears of it as it happens.
+
+        What peers say is in some of these, and faces print them.
+        """
         line = printable(line)
         self.log.append(line)
-        self.events.append(Noted(line))
+        self.events.append(Noted(line, aloud))
+
+    def say(self, line: str) -> None:
+        """Log a line, and say it aloud."""
+        self.note(line, aloud=True)
 
     def key_is_shared(self, peer: NodeId, where: str, now: float) -> None:
         """Note that two machines, at two addresses (``where``), use one key, and the cure."""
         self.counters["one key on two machines"] += 1
         cure = f"two machines use one key, {where}; {CURE}"
         name = "this node" if peer == self.node_id else self.planner.name_of(peer)
-        self.note(f"{name}: {cure}")
+        self.say(f"{name}: {cure}")
         self.shared_keys.observed(peer, cure, now)
 
 

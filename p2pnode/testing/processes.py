@@ -43,7 +43,7 @@ class LocalNode:
     ) -> None:
         self.name = name
         self._state = state
-        self._log = (state / "log").open("w+b")
+        self._log = (state / "stderr").open("w+b")
         python = sys.executable if checkout is None else str(checkout / ".venv" / "bin" / "python")
         command = [
             *(python, "-m", "p2pnode", "up", "--json", "--with-parent"),

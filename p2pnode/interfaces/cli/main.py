@@ -14,7 +14,28 @@ def main() -> None:
         status = run()
     except KeyboardInterrupt:
         status = 130
-    sys.exit(status)
+    sys.exit(_settle(status))
+
+
+def _settle(status: int) -> int:
+    """Return the exit status; from here on a further Ctrl-C changes nothing.
+
+    The second of two would kill the process by its signal while it tears itself down, or print a
+    traceback, though everything was done.
+    """
+    import signal
+
+    while True:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except KeyboardInterrupt:
+            status = 130
+        else:
+            break
+    # CPython remembers a Ctrl-C that came while code was run from a string, as each dataclass does,
+    # and ends by that signal though it was caught; running such code once more makes it forget.
+    exec("")  # noqa: S102
+    return status
 
 
 def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:

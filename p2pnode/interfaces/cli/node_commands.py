@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ from p2pnode.interfaces.cli.settings import (
 
 if TYPE_CHECKING:
     from p2pnode.node.node import Node, NodeSettings
+
+
+logger = logging.getLogger(__name__)
 
 
 @click.command(
@@ -77,13 +81,13 @@ def stop(state: Path | None, at_once: bool) -> None:
 
 
 def _run(options: UpOptions, as_json: bool, verbose: bool, *, with_parent: bool = False) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR,
-        stream=sys.stderr,
-        format="%(asctime)s %(name)s: %(message)s",
-    )
+    from p2pnode.interfaces.cli.voice import hold_standard_streams, speaking
+    from p2pnode.node.log_file import log_path
+
+    hold_standard_streams()
     settings = settings_of(options)
-    run_trio(_serve, settings, as_json, with_parent)
+    with speaking(log_path(settings.state), verbose=verbose, quiet=as_json):
+        run_trio(_serve, settings, as_json, with_parent)
 
 
 async def _serve(settings: NodeSettings, as_json: bool, with_parent: bool) -> None:
@@ -110,7 +114,10 @@ async def _run_node(
 
 async def _stop_on_signal(node: Node, scope: trio.CancelScope) -> None:
     """The first Ctrl-C leaves the swarm properly; the second does not wait for it."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    asked = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup wants it to live on
+        asked.append(signal.SIGHUP)
+    with trio.open_signal_receiver(*asked) as signals:
         async for _ in signals:
             if node.stopping:
                 scope.cancel()
@@ -127,6 +134,17 @@ async def _stop_with_parent(node: Node) -> None:
 
 
 def _greet(node: Node, as_json: bool) -> None:
+    """Say where the node listens; it lives on where nobody can hear that."""
+    from p2pnode.interfaces.cli.voice import greet
+
+    if trouble := greet(lambda: _say_where(node, as_json)):
+        logger.info("standard output cannot be written: %s", trouble)
+    if not as_json:
+        with suppress(OSError, ValueError):
+            note("p2pnode top shows it; p2pnode invite lets others in; Ctrl-C leaves the swarm")
+
+
+def _say_where(node: Node, as_json: bool) -> None:
     picture = node.snapshot()
     if as_json:
         facts = {
@@ -139,4 +157,3 @@ def _greet(node: Node, as_json: bool) -> None:
         say_json(facts)
         return
     say(f"{picture.name} ({picture.node_id[:8]}) listens on {', '.join(picture.listening)}")
-    note("p2pnode top shows it; p2pnode invite lets others in; Ctrl-C leaves the swarm")

@@ -1,0 +1,110 @@
+"""What ``up`` says while it runs: lines on standard error that hold up nothing and end nothing.
+
+A terminal may be closed or stopped (Ctrl-S), a pipe may have lost its reader or a disk its space:
+the node lives on, and its log in the state directory has it all.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from p2pnode.membership.limits import Rate, TokenBucket
+from p2pnode.node.lines import LineWriter
+from p2pnode.node.log_file import NOTICE, line_of, plain
+
+_LINES = Rate(40, 0.5)
+"""Lines said: a swarm of forty that starts at once, then one in two seconds. A guess."""
+
+_LAST_LINES = 0.5  # seconds for what waits when the node ends
+_STDERR = 2
+
+
+class Voice(logging.Handler):
+    """Says what is logged, from a level on; with ``verbose`` all of it, as the log has it."""
+
+    def __init__(self, log: Path, level: int, *, verbose: bool = False) -> None:
+        super().__init__(level)
+        self._log = log
+        self._is_verbose = verbose
+        self._bucket = TokenBucket(_LINES)
+        self._left_out = 0
+        self._is_heard = True
+        self._writer = LineWriter(self._write, "voice")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._is_verbose:
+            self._writer.put(line_of(record))
+            return
+        if not self._bucket.take(record.created):
+            self._left_out += 1
+            return
+        if self._left_out:
+            self._writer.put(f"({self._left_out} more lines are in {self._log})")
+            self._left_out = 0
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        self._writer.put(f"{clock}  {plain(record.getMessage())}")
+        if record.exc_info:
+            self._writer.put(f"          details in {self._log}")
+
+    def end(self) -> None:
+        """Say what waits to be said, if somebody still listens."""
+        self._writer.close(_LAST_LINES)
+
+    def _write(self, line: str) -> None:
+        if not self._is_heard:
+            return
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            while data:
+                data = data[os.write(_STDERR, data) :]
+        except OSError:
+            self._is_heard = False  # the terminal is gone; the log has it all
+
+
+@contextmanager
+def speaking(log: Path, *, verbose: bool, quiet: bool) -> Iterator[None]:
+    """Say what the node logs; ``quiet``, errors alone."""
+    level = logging.INFO if verbose else logging.ERROR if quiet else NOTICE
+    voice, package = Voice(log, level, verbose=verbose), logging.getLogger("p2pnode")
+    package.addHandler(voice)
+    try:
+        yield
+    finally:
+        package.removeHandler(voice)
+        voice.end()
+
+
+def hold_standard_streams() -> None:
+    """Let 0, 1 and 2 be open, if only to nowhere.
+
+    What is opened next would take the number of one that was closed, and what is meant for people
+    would be written into a socket.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the least number that is free
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False))
+
+
+def greet(speak: Callable[[], None]) -> str:
+    """Call ``speak``, which writes to standard output; return why it could not, or nothing.
+
+    What is left in the buffer goes nowhere, so that the end of the process does not fail by it.
+    """
+    try:
+        speak()
+    except (OSError, ValueError) as error:
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.close(nowhere)
+        return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return ""

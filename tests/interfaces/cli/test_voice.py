@@ -1,0 +1,97 @@
+"""What ``up`` says: bounded, plain, and to nobody where nobody listens."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2pnode.interfaces.cli import voice
+from p2pnode.node.log_file import NOTICE
+
+LOG = Path("/state/log")
+
+
+@pytest.fixture(name="heard")
+def _heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What arrives at standard error."""
+    lines: list[str] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        assert descriptor == 2
+        lines.extend(data.decode().splitlines())
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    return lines
+
+
+def logged(*records: tuple[int, str], verbose: bool = False, quiet: bool = False) -> None:
+    package = logging.getLogger("p2pnode")
+    level = package.level
+    package.setLevel(logging.INFO)
+    try:
+        with voice.speaking(LOG, verbose=verbose, quiet=quiet):
+            for rank, line in records:
+                logging.getLogger("p2pnode.node").log(rank, "%s", line)
+    finally:
+        package.setLevel(level)
+
+
+def test_what_is_said_aloud_is_heard_and_details_are_not(heard: list[str]) -> None:
+    logged((logging.INFO, "a session is up"), (NOTICE, "kitchen joined"), (logging.WARNING, "odd"))
+    assert [line[8:] for line in heard] == ["  kitchen joined", "  odd"]
+
+
+def test_verbose_hears_all_of_the_log_and_json_errors_alone(heard: list[str]) -> None:
+    logged((logging.INFO, "a session is up"), verbose=True)
+    assert heard[0].endswith("INFO    a session is up")
+    heard.clear()
+    logged((NOTICE, "kitchen joined"), (logging.ERROR, "broken"), quiet=True)
+    assert len(heard) == 1
+
+
+def test_a_crowd_is_cut_short_and_the_log_is_named(heard: list[str]) -> None:
+    logged(*((NOTICE, f"peer {number} joined") for number in range(1000)))
+    assert len(heard) < 60
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bytes] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        calls.append(data)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "write", write)
+    logged((NOTICE, "one"), (NOTICE, "two"))
+    assert len(calls) == 1
+
+
+def test_a_greeting_that_nobody_can_hear_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    redirected: list[int] = []
+    monkeypatch.setattr(os, "dup2", lambda source, target: redirected.append(target))
+
+    def gone() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert voice.greet(gone) == "Broken pipe"
+    assert redirected == [1]
+    assert voice.greet(lambda: None) == ""
+
+
+def test_streams_that_were_closed_lead_nowhere() -> None:
+    pid = os.fork()
+    if not pid:  # a process of its own: ours needs its streams
+        try:
+            for descriptor in range(3):
+                os.close(descriptor)
+            sys.stdout = None
+            voice.hold_standard_streams()
+            print("nobody hears this", flush=True)
+            fresh = os.open(os.devnull, os.O_RDONLY)
+            os._exit(0 if fresh > 2 else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
