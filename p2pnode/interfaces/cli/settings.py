@@ -30,8 +30,8 @@ DEFAULT_MODEL = "smollm2-135m"
 ACTIVATION_COSTS: Mapping[str, str] = MappingProxyType(
     {
         "f16": "the very tokens of one machine",
-        "i8": "less than half the bytes, and one token in 140 is another",
-        "q4": "a quarter of the bytes, and one token in 30 is another",
+        "i8": "less than half the bytes, and one token in 160 is another",
+        "q4": "a quarter of the bytes, and one token in 27 is another",
         "auto": "f16, and coarser only where a link is too slow for it, by an estimated 0.04 nats "
         "a token at most",
     }
