@@ -20,6 +20,7 @@ from p2pnode.engine.gguf import read_config, read_model_info
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HASH_BYTES, HashTree, hash_file
 from p2pnode.errors import ModelChangedError, ModelError
+from p2pnode.text.vocabulary import check_vocabulary
 
 MOST_REMEMBERED: Final = 64
 """Trees kept; one of a large model takes 100 kB."""
@@ -75,10 +76,11 @@ class ModelFile:
         """Hash a file, unless its tree is in the folder ``remembered``; say what model it is.
 
         Raises:
-            ModelError: It cannot be run, or changes while it is read.
+            ModelError: It cannot be run or asked, or changes while it is read.
         """
         with GgufFile(path) as file:
             read_config(file)  # who cannot be run need not be hashed
+            check_vocabulary(file)
         stamp, tree = hash_tree(path, remembered, progress)
         return cls(path, stamp, tree, read_model_info(path, tree))
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from p2pnode.engine.gguf_file import ArrayValue, GgufFile
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.gguf_header import ArrayValue
 from p2pnode.errors import ModelError
 
 PRE_TOKENIZERS: Final = ("gpt-2", "smollm")

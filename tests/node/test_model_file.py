@@ -35,6 +35,15 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return read
 
 
+@pytest.mark.parametrize("key", ["merges", "token_type", "pre", "tokens", "model"])
+def test_what_a_prompt_needs_is_looked_for_at_once(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "mute.gguf"
+    write_tiny_gguf(path, edit=lambda writer: writer.kv_data[0].pop(f"tokenizer.ggml.{key}"))
+    with pytest.raises(ModelError, match=r"mute\.gguf") as caught:
+        ModelFile.open(path, tmp_path / "hashes")
+    assert caught.value.hint
+
+
 def test_a_tree_is_remembered_until_the_file_changes(
     tiny: Path, tmp_path: Path, hashed: list[str]
 ) -> None:
