@@ -32,7 +32,7 @@ def write_tiny_gguf(
     tied: bool = False,
     arch: str = "llama",
     pre: str = "smollm",
-    edit: "Callable[[GGUFWriter], None] | None" = None,
+    edit: "Callable[[GGUFWriter], object] | None" = None,
 ) -> None:
     """Write a llama of random weights whose tokens are the bytes, " t" and four control tokens.
 
