@@ -33,14 +33,18 @@ def read_model_info(path: Path, tree: HashTree | None = None) -> ModelInfo:
     """
     with GgufFile(path) as file:
         config = read_config(file)
-        known = hash_file(file) if tree is None else tree
-        return model_info(
-            config,
-            name=_name(file),
-            space_id=_space_id(file, config),
-            data_sig=known.root,
-            eos_ids=_eos_ids(file, config.vocab_size),
-        )
+        return info_of(file, config, hash_file(file) if tree is None else tree)
+
+
+def info_of(file: GgufFile, config: LlamaConfig, tree: HashTree) -> ModelInfo:
+    """Say what model an open file holds, of which shape and hashes are known."""
+    return model_info(
+        config,
+        name=_name(file),
+        space_id=_space_id(file, config),
+        data_sig=tree.root,
+        eos_ids=_eos_ids(file, config.vocab_size),
+    )
 
 
 def model_info(

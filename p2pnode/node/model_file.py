@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.gguf import read_config, read_model_info
+from p2pnode.engine.gguf import info_of, read_config
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HASH_BYTES, HashTree, hash_file
 from p2pnode.errors import ModelChangedError, ModelError
@@ -78,11 +78,16 @@ class ModelFile:
         Raises:
             ModelError: It cannot be run or asked, or changes while it is read.
         """
-        with GgufFile(path) as file:
-            read_config(file)  # who cannot be run need not be hashed
-            check_vocabulary(file)
-        stamp, tree = hash_tree(path, remembered, progress)
-        return cls(path, stamp, tree, read_model_info(path, tree))
+        for _ in range(_TRIES):
+            stamp = Stamp.of(path)
+            with GgufFile(path) as file:
+                config = read_config(file)  # who cannot be run need not be hashed
+                check_vocabulary(file)
+                tree = _hashed(file, stamp, remembered, progress)
+                info = info_of(file, config, tree)
+            if Stamp.of(path) == stamp:
+                return cls(path, stamp, tree, info)
+        raise ModelError(f"{path} changes while it is read", hint="Wait until it is written.")
 
     def check(self, stamp: Stamp) -> "ModelFile":
         """Look whether the file still holds what it held, now that it has this ``stamp``.
@@ -109,25 +114,27 @@ class ModelFile:
         return type(self)(self.path, stamp, self.tree, self.info)
 
 
-def hash_tree(
-    path: Path, remembered: Path, progress: Callable[[float], None] | None = None
-) -> tuple[Stamp, HashTree]:
-    """Return a file's tree of hashes, and the stamp that it had meanwhile.
+def hash_tree(path: Path, remembered: Path) -> HashTree:
+    """Return a file's tree of hashes, out of the folder ``remembered`` if it is in there.
 
     Raises:
-        ModelError: It is no GGUF file, or changes while it is read.
+        ModelError: It is no GGUF file.
     """
-    note = remembered / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
-    for _ in range(_TRIES):
-        stamp = Stamp.of(path)
-        with GgufFile(path) as file:
-            tree = _recall(note, stamp, file)
-            if tree is None:
-                tree = hash_file(file, progress)
-                _remember(note, stamp, tree)
-        if Stamp.of(path) == stamp:
-            return stamp, tree
-    raise ModelError(f"{path} changes while it is read", hint="Wait until it is written.")
+    stamp = Stamp.of(path)
+    with GgufFile(path) as file:
+        return _hashed(file, stamp, remembered, None)
+
+
+def _hashed(
+    file: GgufFile, stamp: Stamp, remembered: Path, progress: Callable[[float], None] | None
+) -> HashTree:
+    name = hashlib.sha256(os.fsencode(file.path.resolve())).hexdigest()[:32]
+    note = remembered / f"{name}.json"
+    tree = _recall(note, stamp, file)
+    if tree is None:
+        tree = hash_file(file, progress)
+        _remember(note, stamp, tree)
+    return tree
 
 
 def _recall(note: Path, stamp: Stamp, file: GgufFile) -> HashTree | None:

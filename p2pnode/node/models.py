@@ -70,7 +70,7 @@ def state_calibrations(space_hash32: int) -> CalibrationSet | None:
 
 def _has_root(path: Path, root: str) -> bool:
     try:
-        return hash_tree(path, _hashes())[1].root == root
+        return hash_tree(path, _hashes()).root == root
     except ModelError:
         return False
 
