@@ -154,12 +154,14 @@ class Directory(Generic[AdT]):
             return
         self.decoded += 1
         ad = self._decode(member.record.ad)
-        name = "" if ad is None else self._name_of(ad)
+        name = "" if old is None else old.name  # whoever says goodbye has no ad, and keeps its name
+        if ad is not None:
+            name = self._name_of(ad)
         line = Line(peer, member, ad, name, member.since if old is None else old.met)
         if old is not None:
             self._unlist(old)
         self._lines[peer] = line
-        if name:
+        if name and ad is not None:
             self._by_name.setdefault(name, {})[peer] = None
         if ad is not None:
             self._by_space.setdefault(self._space_of(ad), {})[peer] = None

@@ -26,6 +26,7 @@ from p2pnode.net.control_lines import (
     find_control_path,
     parse_request_untrusted,
 )
+from p2pnode.net.local_nodes import answers, node_behind
 
 __all__ = [
     "ControlClient",
@@ -62,7 +63,7 @@ async def serve_control(
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream, trio.open_nursery() as nursery:
-            await _Connection(stream, handlers, nursery).serve()
+            await _Connection(stream, handlers, nursery, path).serve()
 
     try:
         async with trio.open_nursery() as nursery:
@@ -76,11 +77,16 @@ class _Connection:
     """One client: reads lines, runs handlers, writes whole lines one after the other."""
 
     def __init__(
-        self, stream: trio.SocketStream, handlers: Mapping[str, Handler], nursery: trio.Nursery
+        self,
+        stream: trio.SocketStream,
+        handlers: Mapping[str, Handler],
+        nursery: trio.Nursery,
+        path: Path,
     ) -> None:
         self._stream = stream
         self._handlers = handlers
         self._nursery = nursery
+        self._path = path
         self._writing = trio.Lock()
         self._running = 0
 
@@ -116,7 +122,7 @@ class _Connection:
             await self._write(encode_line({"id": request.id, "event": event}))
 
         try:
-            line = await _answer(request, handler, emit)
+            line = await _answer(request, handler, emit, self._path)
         finally:
             self._running -= 1
         await self._write(line)
@@ -134,7 +140,7 @@ class _Connection:
                 await trio.lowlevel.checkpoint()
 
 
-async def _answer(request: Request, handler: Handler, emit: Emit) -> bytes:
+async def _answer(request: Request, handler: Handler, emit: Emit, control: Path) -> bytes:
     """Run a handler and return the line that ends its request.
 
     Whatever a handler raises ends the request and not the node: a face's odd parameters must not
@@ -147,7 +153,9 @@ async def _answer(request: Request, handler: Handler, emit: Emit) -> bytes:
     except Exception as error:
         logger.exception("the control method %r failed", request.method)
         message = f"{request.method} failed inside the node: {type(error).__name__}: {error}"
-        return _error_line(request.id, message, "look at the node's log")
+        node = node_behind(control)
+        hint = "p2pnode up -v shows more" if node is None else f"details in {node.log}"
+        return _error_line(request.id, message, hint)
 
 
 def _error_line(number: int | None, message: str, hint: str = "") -> bytes:
@@ -181,7 +189,7 @@ def _bind(raw: socket.socket, path: Path) -> None:
             raise
     else:
         return
-    if not stat.S_ISSOCK(path.lstat().st_mode) or _answers(path):
+    if not stat.S_ISSOCK(path.lstat().st_mode) or answers(path):
         raise UserError(
             f"another node already listens on {path}",
             hint="stop it first: p2pnode stop",
@@ -192,15 +200,3 @@ def _bind(raw: socket.socket, path: Path) -> None:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:
-            return True  # its queue is full: busy, not dead
-        except OSError:
-            return False
-        return True

@@ -4,12 +4,14 @@ It imports no trio, so a command that only asks and prints starts in half the ti
 """
 
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from p2pnode.errors import RemoteProtocolError, UserError
 from p2pnode.net.control_lines import CHUNK, LineBuffer, encode_line, parse_object_untrusted
+from p2pnode.net.local_nodes import node_behind
 
 Json: TypeAlias = Any
 """Whatever JSON a method answers with."""
@@ -35,6 +37,7 @@ class ControlClient:
         except OSError as error:
             self._socket.close()
             raise UserError("no node is running here", hint="start one: p2pnode up") from error
+        self._node = node_behind(path)
 
     def call(
         self,
@@ -62,6 +65,20 @@ class ControlClient:
         """Hang up; the node cancels whatever this client still had running."""
         self._socket.close()
 
+    def wait_until_closed(self, limit: float) -> bool:
+        """Wait until the node hangs up, for ``limit`` seconds at most; return whether it did."""
+        until = time.monotonic() + limit
+        while (left := until - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                if not self._socket.recv(CHUNK):
+                    return True
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+        return False
+
     def __enter__(self) -> Self:
         return self
 
@@ -74,7 +91,7 @@ class ControlClient:
         except TimeoutError as error:
             raise self._silent() from error
         except OSError as error:
-            raise _stopped() from error
+            raise self._stopped() from error
 
     def _answer(self) -> dict[str, Any]:
         try:
@@ -90,10 +107,14 @@ class ControlClient:
         except TimeoutError as error:
             raise self._silent() from error
         except OSError as error:
-            raise _stopped() from error
+            raise self._stopped() from error
         if not data:
-            raise _stopped()
+            raise self._stopped()
         return data
+
+    def _stopped(self) -> UserError:
+        log = "the log in its state directory" if self._node is None else str(self._node.log)
+        return UserError("the node stopped before it answered", hint=f"the reason is in {log}")
 
     def _silent(self) -> UserError:
         return UserError(
@@ -108,10 +129,6 @@ def _result(answer: dict[str, Any]) -> object:
     if not isinstance(error, dict):
         raise _foreign()
     raise UserError(str(error.get("message", "")), hint=str(error.get("hint", "")))
-
-
-def _stopped() -> UserError:
-    return UserError("the node stopped before it answered", hint="look at its log for the reason")
 
 
 def _foreign() -> UserError:

@@ -135,7 +135,7 @@ def control_path(state_dir: Path) -> Path:
     Raises:
         UserError: The runtime directory belongs to someone else, or lets others in.
     """
-    directory = _candidates()[0]
+    directory = runtime_directories()[0]
     _own_directory(directory)
     return directory / _socket_name(state_dir)
 
@@ -147,12 +147,12 @@ def find_control_path(state_dir: Path) -> Path:
     directory, so every place it could be is looked at.
     """
     name = _socket_name(state_dir)
-    paths = [directory / name for directory in _candidates()]
+    paths = [directory / name for directory in runtime_directories()]
     return next((path for path in paths if _is_ours(path)), paths[0])
 
 
-def _candidates() -> list[Path]:
-    """Return the possible runtime directories, the one to use first."""
+def runtime_directories() -> list[Path]:
+    """Return where control sockets may lie, the directory to use first."""
     fallback = Path(tempfile.gettempdir()) / f"p2pnode-{os.getuid()}"
     found = [fallback]
     for runtime in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.getuid()}"):

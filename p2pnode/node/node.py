@@ -1,6 +1,7 @@
 """A running node: the core in a reactor, with mDNS, an engine, and a control socket."""
 
 import logging
+import os
 import random
 import secrets
 import time
@@ -17,6 +18,7 @@ from p2pnode.net.addresses import format_address
 from p2pnode.net.control import control_path, serve_control
 from p2pnode.net.interfaces import reachable_addresses
 from p2pnode.net.jobs import Failed, Finished
+from p2pnode.net.local_nodes import LocalNode, registered
 from p2pnode.net.reactor import Reactor
 from p2pnode.net.udp import UdpSocket, open_udp
 from p2pnode.node.answers import AnswerStream, Question, request_of
@@ -179,9 +181,16 @@ class Node:
                 nursery.start_soon(ModelWatch(self._file, self._reactor.call).run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
-            task_status.started()
-            await self._depart_when_told()
+            with registered(path, self._as_local_node()):
+                task_status.started()
+                await self._depart_when_told()
             nursery.cancel_scope.cancel()
+
+    def _as_local_node(self) -> LocalNode:
+        """Return what others on this machine may know of this node."""
+        state, name = self._state.path, self.settings.config.name
+        node_id = self._origin.identity.node_id.hex()
+        return LocalNode(state, log_path(state), name, node_id, os.getpid())
 
     async def _depart_when_told(self) -> None:
         """Wait for the word, then for the answers of others; leave at once when cancelled."""
@@ -298,6 +307,7 @@ class Node:
             receive_buffer_bytes=self._socket.receive_buffer_bytes,
             counters=tuple(counters.items()),
             mdns_problem=self._surroundings.mdns_problem,
+            pid=os.getpid(),
         )
 
     @property

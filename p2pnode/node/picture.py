@@ -34,6 +34,12 @@ _AD_STATES = {
     AdState.DRAINING: "draining",
 }
 _HEALTH_STATES = {Health.SUSPECT: "suspect", Health.DEAD: "dead", Health.LEFT: "left"}
+_GONE = (Health.DEAD, Health.LEFT)
+
+GONE_SHOWN = 600.0
+"""Seconds for which a peer that died or left is shown; membership remembers it longer, so that old
+gossip cannot raise it. A guess: a coffee break."""
+
 _GENERATION_STATES = {
     GenerationPhase.PLANNING: "opening",
     GenerationPhase.OPENING: "opening",
@@ -52,6 +58,7 @@ class World:
         receive_buffer_bytes: What the socket was granted.
         counters: Drops that the driver counted.
         mdns_problem: What does not work of finding peers on the local network.
+        pid: The process it runs in; 0 in a simulation.
     """
 
     listening: tuple[str, ...] = ()
@@ -59,6 +66,7 @@ class World:
     receive_buffer_bytes: int = 0
     counters: tuple[tuple[str, int], ...] = ()
     mdns_problem: str = ""
+    pid: int = 0
 
 
 def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
@@ -96,6 +104,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         mdns_problem=world.mdns_problem,
         trust=tuple(_trust(core, entry) for entry in core.ledger.entries(now)),
         strangers_believed_in_s=max(0.0, core.ledger.pause_until - now),
+        pid=world.pid,
     )
 
 
@@ -167,11 +176,16 @@ def _peers(core: NodeCore, transport: TransportSnapshot, now: float) -> tuple[Pe
             now,
         )
         for line in core.planner.directory
+        if not _has_faded(line.member, now)
     }
     for peer, sighting in core.dialer.sightings.items():
         if peer not in views:
             views[peer] = _sighted(core, peer, sighting, links.get(peer))
     return tuple(views.values())
+
+
+def _has_faded(member: Member, now: float) -> bool:
+    return member.health in _GONE and now - member.since > GONE_SHOWN
 
 
 def _member(
@@ -197,6 +211,7 @@ def _member(
         **_link(core, link),
         goodput=core.links.goodput(record.node_id),
         edges=edges,
+        gone_s=now - line.member.since if line.member.health in _GONE else None,
     )
 
 
@@ -222,7 +237,7 @@ def _member_state(
     core: NodeCore, member: Member, ad: CapabilityAd | None, now: float
 ) -> tuple[str, str]:
     if member.health in _HEALTH_STATES:
-        return _HEALTH_STATES[member.health], member.reason
+        return _HEALTH_STATES[member.health], member.reason or "it said goodbye"
     if member.record.node_id in core.silent:
         return "suspect", "does not acknowledge what we send"
     if shared := core.shared_keys.seen(member.record.node_id, now):

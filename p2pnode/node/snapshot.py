@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 _COARSER = ("i8", "q4", "q2")
 
+GONE = ("dead", "left")
+"""States of peers that were there and are no longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeView:
@@ -64,6 +67,7 @@ class PeerView:
         last_heard_s: Seconds since anything authenticated came from it; None for never.
         goodput: Bytes a second that our large messages to it reach; None before enough were sent.
         edges: How hidden states leave for it, where answers allow more than f16.
+        gone_s: Seconds since it was found dead or said goodbye; None while it is there.
     """
 
     node_id: str
@@ -85,6 +89,12 @@ class PeerView:
     last_heard_s: float | None
     goodput: float | None = None
     edges: tuple[EdgeView, ...] = ()
+    gone_s: float | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it died or left: it is shown for a while, and not counted."""
+        return self.state in GONE
 
     @property
     def sends(self) -> str:
@@ -238,6 +248,7 @@ class NodeSnapshot:
         mdns_problem: What of mDNS does not work; empty while all of it does.
         trust: The ledger: whom we distrust, for what, how long; the most distrusted first.
         strangers_believed_in_s: Seconds until the promises of strangers count again; 0 if they do.
+        pid: Its process on its machine; 0 if that is unknown.
     """
 
     node_id: str
@@ -269,6 +280,17 @@ class NodeSnapshot:
     mdns_problem: str = ""
     trust: tuple[TrustView, ...] = ()
     strangers_believed_in_s: float = 0.0
+    pid: int = 0
+
+
+def counted(peers: Sequence[PeerView]) -> str:
+    """Return how many peers there are, e.g. ``3 peers, 1 gone``: who is gone is not counted."""
+    gone = sum(peer.is_gone for peer in peers)
+    seen = sum(peer.state == "seen" for peer in peers)
+    here = len(peers) - gone - seen
+    parts = [f"{here} peer" if here == 1 else f"{here} peers"]
+    parts += [f"{count} {word}" for count, word in ((gone, "gone"), (seen, "only seen")) if count]
+    return ", ".join(parts)
 
 
 def to_json(snapshot: NodeSnapshot) -> dict[str, Any]:

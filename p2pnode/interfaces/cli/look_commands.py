@@ -1,24 +1,29 @@
 """Commands that look at the running node."""
 
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from p2pnode.interfaces.cli.output import note, plural, say, say_json, table
-from p2pnode.interfaces.cli.settings import json_option, state_of, state_option
-from p2pnode.node.snapshot import NodeSnapshot, PeerView, from_json
+from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.output import note, say, say_json, table
+from p2pnode.interfaces.cli.settings import json_option, state_option
+from p2pnode.interfaces.spans import span
+from p2pnode.node.snapshot import NodeSnapshot, PeerView, counted, from_json
 
 
-def look(state: Path | None) -> NodeSnapshot:
-    """Return the running node's snapshot.
+def look(state: Path | None, command: str = "peers") -> NodeSnapshot:
+    """Return the running node's snapshot; ``command`` is what was asked, for hints.
 
     Raises:
         UserError: No node is running.
     """
-    from p2pnode.net.control_client import ControlClient
-    from p2pnode.net.control_lines import find_control_path
+    from p2pnode.interfaces.cli.running_node import connect
 
-    with ControlClient(find_control_path(state_of(state))) as client:
+    with connect(state, command) as client:
         return from_json(client.call("snapshot"))
 
 
@@ -27,11 +32,10 @@ def look(state: Path | None) -> NodeSnapshot:
 @json_option
 def invite(state: Path | None, as_json: bool) -> None:
     """Print a code that lets another machine join this swarm. It is a secret."""
+    from p2pnode.interfaces.cli.running_node import connect
     from p2pnode.net.addresses import is_loopback
-    from p2pnode.net.control_client import ControlClient
-    from p2pnode.net.control_lines import find_control_path
 
-    with ControlClient(find_control_path(state_of(state))) as client:
+    with connect(state, "invite") as client:
         facts = client.call("invite")
     if as_json:
         say_json(facts)
@@ -47,15 +51,15 @@ def invite(state: Path | None, as_json: bool) -> None:
 @json_option
 def peers(state: Path | None, as_json: bool) -> None:
     """List every peer: what it holds, how fast and how far it is, and why it does no work."""
-    from dataclasses import asdict
+    from p2pnode.net.local_nodes import local_nodes
 
     picture = look(state)
+    pids = {node.node_id: node.pid for node in local_nodes()}
     if as_json:
-        facts = asdict(picture)
-        wanted = ("node_id", "name", "state", "model", "n_layers", "layers", "missing_layers")
-        say_json({key: facts[key] for key in (*wanted, "peers", "called", "mdns_problem")})
+        say_json(_facts(picture, pids))
         return
-    say(table(_HEADINGS, [_own_row(picture), *map(_row, picture.peers)], right="    rrr"))
+    rows = [_own_row(picture), *(_row(peer, pids.get(peer.node_id)) for peer in _sorted(picture))]
+    say(table(_HEADINGS, rows, right="  r  rrr"))
     missing = ", ".join(f"[{first}, {stop})" for first, stop in picture.missing_layers)
     if missing:
         say(f"\nno live peer serves layers {missing} of {picture.model}")
@@ -64,7 +68,7 @@ def peers(state: Path | None, as_json: bool) -> None:
         say("\n".join(f"  {one.address}  {one.reason}" for one in picture.called))
     if picture.mdns_problem:
         say(f"\n{picture.mdns_problem}")
-    say(f"\n{plural(len(picture.peers), 'peer')}, swarm {picture.swarm_tag}")
+    say(f"\n{counted(picture.peers)}, swarm {picture.swarm_tag}")
 
 
 @click.command(epilog="Example:\n\n  p2pnode top")
@@ -73,13 +77,31 @@ def top(state: Path | None) -> None:
     """Watch peers and traffic live, in a terminal UI of its own process."""
     from p2pnode.interfaces.tui import run_top
 
-    look(state)  # no node: say so before the screen is taken
-    run_top(lambda: look(state))
+    _insist_on_a_terminal()
+    look(state, "top")  # no node: say so before the screen is taken
+    run_top(lambda: look(state, "top"))
+
+
+def _insist_on_a_terminal() -> None:
+    """Refuse to draw where that would be garbage, or nothing at all.
+
+    Raises:
+        UserError: Standard input or output is no terminal, or one that cannot move its cursor.
+    """
+    hint = "p2pnode peers shows the same in plain lines"
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    if not all(stream is not None and stream.isatty() for stream in streams):
+        raise UserError("top draws on a terminal, and this is none", hint=hint)
+    kind = os.environ.get("TERM", "")
+    if kind in ("", "dumb", "unknown"):
+        said = f"TERM is {kind}" if kind else "TERM is not set"
+        raise UserError(f"top cannot draw on this terminal: {said}", hint=hint)
 
 
 _HEADINGS = (
     "PEER",
     "ID",
+    "PROCESS",
     "STATE",
     "LAYERS",
     "MS/TOKEN",
@@ -95,6 +117,7 @@ def _own_row(picture: NodeSnapshot) -> tuple[str, ...]:
     return (
         f"{picture.name} (this node)",
         picture.node_id[:8],
+        str(picture.pid or "-"),
         picture.state,
         _layers(picture.layers),
         _ms(picture.decode_us),
@@ -106,11 +129,12 @@ def _own_row(picture: NodeSnapshot) -> tuple[str, ...]:
     )
 
 
-def _row(peer: PeerView) -> tuple[str, ...]:
+def _row(peer: PeerView, pid: int | None) -> tuple[str, ...]:
     return (
         peer.name,
         peer.node_id[:8],
-        peer.state,
+        str(pid or "-"),
+        peer.state if peer.gone_s is None else f"{peer.state} {span(peer.gone_s)} ago",
         _layers(peer.layers),
         _ms(peer.decode_us),
         "-" if peer.rtt_ms is None else f"{peer.rtt_ms:.2f}",
@@ -119,6 +143,19 @@ def _row(peer: PeerView) -> tuple[str, ...]:
         peer.addresses[0] if peer.addresses else "-",
         peer.reason,
     )
+
+
+def _sorted(picture: NodeSnapshot) -> list[PeerView]:
+    """Return the peers, those that are gone behind the others."""
+    return sorted(picture.peers, key=lambda peer: peer.is_gone)
+
+
+def _facts(picture: NodeSnapshot, pids: Mapping[str, int]) -> dict[str, object]:
+    facts = asdict(picture)
+    wanted = ("node_id", "name", "pid", "state", "model", "n_layers", "layers", "missing_layers")
+    peers = [{**peer, "pid": pids.get(peer["node_id"])} for peer in facts["peers"]]
+    chosen = {key: facts[key] for key in (*wanted, "called", "mdns_problem")}
+    return {**chosen, "peers": peers}
 
 
 def _layers(layers: tuple[int, int]) -> str:

@@ -73,11 +73,9 @@ def join(code: str, as_json: bool, verbose: bool, **chosen: Any) -> None:
 @click.option("--now", "at_once", is_flag=True, help="Do not wait for answers of other nodes.")
 def stop(state: Path | None, at_once: bool) -> None:
     """Stop the node running on this machine, after the answers it computes for others."""
-    from p2pnode.net.control import ControlClient, find_control_path
+    from p2pnode.interfaces.cli.stopping import stop_node
 
-    with ControlClient(find_control_path(state_of(state))) as client:
-        client.call("stop", {"at_once": at_once})
-    say("the node is leaving its swarm")
+    say(f"{stop_node(state, at_once=at_once)} has ended")
 
 
 def _run(options: UpOptions, as_json: bool, verbose: bool, *, with_parent: bool = False) -> None:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast
 
 from rich.text import Text
 
+from p2pnode.interfaces.spans import span as span
+
 _T = TypeVar("_T")
 
 ABSENT = "-"
@@ -54,19 +56,6 @@ def ago(seconds: float | None) -> str:
     if seconds is None:
         return "never"
     return span(seconds).split()[0] if seconds >= 1 else "now"
-
-
-def span(seconds: float) -> str:
-    """Return a duration in its two largest units: ``4s``, ``3m 20s``, ``2d 4h``."""
-    whole = max(0, int(seconds))
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if days:
-        return f"{days}d {hours % 24}h"
-    if hours:
-        return f"{hours}h {minutes % 60}m"
-    if minutes:
-        return f"{minutes}m {whole % 60}s"
-    return f"{whole}s"
 
 
 def layers(run: tuple[int, int]) -> str:

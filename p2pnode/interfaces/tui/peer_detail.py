@@ -25,13 +25,17 @@ class PeerDetail(Panel):
         state, style = picture.palette.state(peer.state)
         rows = [
             Text.assemble((peer.name, picture.palette.accent), f" {peer.node_id}"),
-            Text.assemble((state, style), f"  {peer.reason}"),
+            Text.assemble((state, style), f"{_since(peer)}  {peer.reason}"),
         ]
         labelled = [
             Text.assemble((f"{label:<12}", picture.palette.muted), value)
             for label, value in _facts(peer)
         ]
         return lines(*rows, *labelled)
+
+
+def _since(peer: PeerView) -> str:
+    return "" if peer.gone_s is None else f" {span(peer.gone_s)} ago"
 
 
 def _facts(peer: PeerView) -> list[tuple[str, str]]:

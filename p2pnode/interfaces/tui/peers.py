@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Input, Static
 
 from p2pnode.interfaces.tui.panel import Picture
 from p2pnode.interfaces.tui.peer_columns import COLUMNS, Cell, Column, cells, matches
-from p2pnode.node.snapshot import PeerView
+from p2pnode.node.snapshot import PeerView, counted
 
 
 class Peers(Vertical):
@@ -133,7 +133,7 @@ class Peers(Vertical):
         self._update(peers, self._picture)
         self.set_class(not self._picture.node.peers, "empty")
         self._sort()
-        self.border_subtitle = self._aside(len(peers), len(self._picture.node.peers))
+        self.border_subtitle = self._aside(peers, self._picture.node.peers)
 
     def _rebuild(self, wanted: tuple[Column, ...]) -> None:
         self._columns = wanted
@@ -196,7 +196,7 @@ class Peers(Vertical):
             self._selected = node_id
             self.post_message(self.Selected(node_id))
 
-    def _aside(self, shown: int, known: int) -> str:
-        count = f"{shown} of {known}" if self._input.value else f"{known}"
+    def _aside(self, shown: Sequence[PeerView], known: Sequence[PeerView]) -> str:
+        part = f"{len(shown)} shown of " if self._input.value else ""
         title = next((c.title for c in COLUMNS if c.key == self.sort_key), "")
-        return f"{count} peers, by {title.lower()} {'▼' if self.reverse else '▲'}"
+        return f"{part}{counted(known)}, by {title.lower()} {'▼' if self.reverse else '▲'}"

@@ -1,0 +1,95 @@
+"""What ``peers`` shows, and whom a command without a node names."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from p2pnode.errors import UserError
+from p2pnode.interfaces.cli import look_commands, running_node
+from p2pnode.interfaces.cli.running_node import connect
+from p2pnode.interfaces.tui.example import lonely, minute
+from p2pnode.net.local_nodes import LocalNode
+from p2pnode.node.snapshot import counted
+
+HERE = Path("/srv/here")
+
+
+def local(name: str) -> LocalNode:
+    return LocalNode(Path("/srv", name), Path("/srv", name, "log"), name, "ab" * 32, 4711)
+
+
+@pytest.mark.parametrize(
+    ("running", "said", "hint"),
+    [
+        ((), "no node runs on /srv/here", "start one: p2pnode up --state /srv/here"),
+        (
+            ("attic",),
+            "no node runs on /srv/here; one runs on /srv/attic (attic, process 4711)",
+            "p2pnode stop --state /srv/attic",
+        ),
+        (
+            ("attic", "b c"),
+            (
+                "no node runs on /srv/here; 2 run elsewhere: /srv/attic (attic, process 4711); "
+                "/srv/b c (b c, process 4711)"
+            ),
+            "choose one of them, e.g. p2pnode stop --state /srv/attic",
+        ),
+    ],
+)
+def test_the_nodes_that_run_elsewhere_are_named(
+    monkeypatch: pytest.MonkeyPatch, running: tuple[str, ...], said: str, hint: str
+) -> None:
+    monkeypatch.setattr(running_node, "local_nodes", lambda: [local(name) for name in running])
+    with pytest.raises(UserError) as caught:
+        connect(HERE, "stop")
+    assert (str(caught.value), caught.value.hint) == (said, hint)
+
+
+def test_a_crowd_of_nodes_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_node, "local_nodes", lambda: [local(f"n{i}") for i in range(20)])
+    with pytest.raises(UserError, match=r"20 run elsewhere.*; and 12 more$"):
+        connect(HERE, "peers")
+
+
+def test_who_is_gone_comes_last_with_its_name_and_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (picture,) = list(minute())[-1:]
+    gone = replace(picture.peers[0], name="attic", state="left", gone_s=130.0)
+    shown = replace(picture, peers=(gone, *picture.peers[1:3]), pid=4712)
+    monkeypatch.setattr(look_commands, "look", lambda state: shown)
+    look_commands.peers.main(["--state", "/srv/here"], standalone_mode=False)
+    rows = capsys.readouterr().out.splitlines()
+    assert "4712" in rows[1].split()
+    assert rows[4].startswith("attic ")
+    assert "left 2m 10s ago" in rows[4]
+    assert rows[-1].startswith("2 peers, 1 gone, swarm ")
+
+
+def test_peers_are_counted_in_words() -> None:
+    (picture,) = list(minute())[-1:]
+    one = replace(picture.peers[0], state="serving")
+    assert counted(()) == "0 peers"
+    assert counted((one,)) == "1 peer"
+    assert counted((one, one, replace(one, state="dead"))) == "2 peers, 1 gone"
+    assert counted((replace(one, state="seen"),)) == "0 peers, 1 only seen"
+    assert not lonely().peers
+
+
+@pytest.mark.parametrize("kind", ["", "dumb"])
+def test_top_refuses_a_terminal_that_it_cannot_draw_on(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("__stdin__", "__stdout__", "__stderr__"):
+        monkeypatch.setattr(sys, name, Terminal())
+    monkeypatch.setenv("TERM", kind)
+    with pytest.raises(UserError, match="TERM is") as caught:
+        look_commands.top.main([], standalone_mode=False)
+    assert "p2pnode peers" in caught.value.hint
