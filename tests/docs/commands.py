@@ -133,7 +133,9 @@ def parse(command: Command) -> None:
     except click.MissingParameter:
         assert command.inline, f"{command}: an argument is missing"
     except click.UsageError as error:
-        raise AssertionError(f"{command}: {error.format_message()}") from error
+        message = error.format_message()
+        if not command.inline or not re.search(r"No such file|does not exist", message):
+            raise AssertionError(f"{command}: {message}") from error
 
 
 def compare(command: Command, got: Sequence[str]) -> None:

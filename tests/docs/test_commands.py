@@ -75,6 +75,20 @@ def test_the_example_of_a_frame_is_read_as_it_stands() -> None:
     assert "well-formed: a Sync: ping" in done.stdout
 
 
+def test_every_command_has_an_example_in_its_help() -> None:
+    """As README says."""
+    without = [name for name, command in _leaves(cli) if "Example" not in (command.epilog or "")]
+    assert not without
+
+
+def test_every_example_in_a_help_can_be_given() -> None:
+    for name, command in _leaves(cli):
+        lines = (command.epilog or "").splitlines()
+        for line in (line.strip() for line in lines if line.startswith("  ")):
+            typed = re.split(r"\s{3,}\(", line.split(" | ")[-1])[0]
+            parse(Command(f"p2pnode {name} --help", 1, typed, inline=True))
+
+
 # The reader of pages itself
 
 
@@ -138,6 +152,16 @@ def ours(
         text=True,
         timeout=60,
     )
+
+
+def _leaves(group: click.Group) -> list[tuple[str, click.Command]]:
+    found = []
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found += _leaves(command) if isinstance(command, click.Group) else [(name, command)]
+    return found
 
 
 def _options(command: click.Command) -> list[str]:
