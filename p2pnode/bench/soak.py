@@ -31,7 +31,7 @@ _ABSENCE = (0.0, 4.0)  # seconds until somebody joins in the place of one who ha
 _KILLED = 0.75  # share of the disturbances that are kills; the others leave properly
 _WINDOW = 15.0  # seconds of samples that one figure of memory is the median of
 _LAST_WORDS = 1000  # letters of the requester's log, where it ended
-_FAREWELL = 10.0  # seconds for descriptors of the last client to close
+_CLOSING = 10.0  # seconds for descriptors of the last client to close
 
 _QUESTIONS: tuple[dict[str, Any], ...] = (
     {"prompt": "Explain how a bicycle stays upright."},
@@ -335,7 +335,7 @@ class _Soak:
         began = time.monotonic()
         try:
             while (count := self._process.num_fds()) > self._descriptors:
-                if time.monotonic() - began > _FAREWELL:
+                if time.monotonic() - began > _CLOSING:
                     break
                 time.sleep(0.1)
         except psutil.Error:

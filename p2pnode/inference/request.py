@@ -27,7 +27,7 @@ class GenerationRequest:
         avoid: Peers to spare.
         objective: ``latency`` or ``throughput``.
         activations: How stages send each other hidden states; None for the node's setting.
-        notes: What its plan should say besides, in plain words: wishes that nobody can fulfil.
+        notes: What its plan should say besides, in plain words: requests that nobody can meet.
     """
 
     prompt: tuple[int, ...]

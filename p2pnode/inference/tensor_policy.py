@@ -249,7 +249,7 @@ class TensorPolicy:
         state.used, state.kl = batch.rung, batch.kl
         state.saved += batch.saved
         if terms.pinned is not None:
-            return  # one answer's wish says nothing about the link, which others share
+            return  # what one answer asks for says nothing about the link, which others share
         for rung in batch.failed:
             state.exceeded(rung, batch.rung, terms, self._config)
 

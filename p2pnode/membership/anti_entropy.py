@@ -98,7 +98,7 @@ def _lacking(entry: Entry, theirs: Mapping[int, DigestEntry]) -> list[bytes]:
     """Return what to send about one member.
 
     The dead are not introduced to those who never met them, nor kept fresh: whoever believes an
-    older record alive finds out by asking. A farewell is proof, so it goes to all who met them.
+    older record alive finds out by asking. A departure is proof, so it goes to all who met them.
     """
     known = theirs.get(prefix_of(entry.signed.record.node_id))
     if known is None and entry.health not in LIVE:

@@ -50,7 +50,7 @@ class MemberDied:
 
 @dataclass(frozen=True, slots=True)
 class MemberLeft:
-    """A member said goodbye."""
+    """A member said that it leaves."""
 
     node_id: NodeId
 

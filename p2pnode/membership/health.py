@@ -7,17 +7,17 @@
           ^                             |                 |
           |   assertion, answer         |    assertion    |
           +-----------------------------+-----------------+
-          |                                    farewell of any of the three
+          |                                    departure of any of the three
           |        rebirth                                |
           +------------------- LEFT <---------------------+
 
-SWIM's three states (Das et al., DSN 2002, section 4.2) and a fourth for those who said goodbye.
-Two departures from memberlist:
+SWIM's three states (Das et al., DSN 2002, section 4.2) and a fourth for those who left.
+Two differences from memberlist:
 
 * A claim of another, of death as well, makes a live member only a suspect. So nobody can kill by a
   word: the subject always has one suspicion's time to refute, and a node declares nobody dead that
   answers a ping of its own. The answer alone ends its suspicion; that of others the refutation.
-* LEFT is final for one life. A farewell is signed and only a new life, a greater boot epoch,
+* LEFT is final for one life. A departure is signed and only a new life, a greater boot epoch,
   undoes it; late gossip of the old life changes nothing.
 """
 
@@ -42,7 +42,7 @@ class Evidence(Enum):
     ANSWER = "it answered us"
     ASSERTION = "it signed a newer record of the same life"
     REBIRTH = "it signed a record of a later life"
-    FAREWELL = "it signed that it leaves"
+    DEPARTURE = "it signed that it leaves"
 
 
 # The whole state machine. A pair that is not here changes nothing.
@@ -56,9 +56,9 @@ TRANSITIONS = MappingProxyType(
         (Health.SUSPECT, Evidence.REBIRTH): Health.ALIVE,
         (Health.DEAD, Evidence.REBIRTH): Health.ALIVE,
         (Health.LEFT, Evidence.REBIRTH): Health.ALIVE,
-        (Health.ALIVE, Evidence.FAREWELL): Health.LEFT,
-        (Health.SUSPECT, Evidence.FAREWELL): Health.LEFT,
-        (Health.DEAD, Evidence.FAREWELL): Health.LEFT,
+        (Health.ALIVE, Evidence.DEPARTURE): Health.LEFT,
+        (Health.SUSPECT, Evidence.DEPARTURE): Health.LEFT,
+        (Health.DEAD, Evidence.DEPARTURE): Health.LEFT,
     }
 )
 

@@ -341,14 +341,14 @@ def prefix_of(node_id: NodeId) -> int:
 
 def _evidence_of(new: Record, old: Record) -> Evidence:
     if new.left:
-        return Evidence.FAREWELL
+        return Evidence.DEPARTURE
     return Evidence.REBIRTH if new.boot_epoch > old.boot_epoch else Evidence.ASSERTION
 
 
 def _events_of(
     evidence: Evidence, before: Health, old: Record, new: Record
 ) -> list[MembershipEvent]:
-    if evidence is Evidence.FAREWELL:
+    if evidence is Evidence.DEPARTURE:
         return [MemberLeft(new.node_id)]
     if evidence is Evidence.REBIRTH and before in LIVE:
         return [MemberDied(new.node_id, "started anew"), MemberJoined(new)]

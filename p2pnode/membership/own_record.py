@@ -52,7 +52,7 @@ class OwnRecord:
         self._sign(replace(self._next(), addresses=addresses, ad=ad))
 
     def leave(self) -> None:
-        """Say goodbye: the last version of this life."""
+        """Announce our departure: the last version of this life."""
         self._sign(replace(self._next(), addresses=(), ad=b"", left=True))
 
     def outdo(self, former: Record) -> bool:

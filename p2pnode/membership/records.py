@@ -80,7 +80,7 @@ class Record:
         boot_epoch: Grows with every life.
         addresses: Where it can be reached; at most 8, as plain IP addresses without a scope.
         ad: Whatever it offers, opaque here; at most 512 bytes.
-        left: Whether this is its farewell, the last record of this life.
+        left: whether this is its departure, the last record of this life.
 
     Raises:
         LocalProtocolError: A field breaks a bound.

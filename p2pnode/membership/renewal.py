@@ -1,4 +1,4 @@
-"""When this node's own record changes: what it offers, where it is, refutations, its farewell."""
+"""When this node's own record changes: what it offers, where it is, refutations, its departure."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -139,7 +139,7 @@ class Renewal:
             self._counters["own record is of the last version there is"] += 1
 
     def leave(self, now: float, told: Sequence[NodeId]) -> None:
-        """Say goodbye, to those ``told`` reliably."""
+        """Announce our departure, to those ``told`` reliably."""
         self._own.leave()
         for peer in told:
             self._outbox.send_records(peer, [self._own.signed.encoded])

@@ -187,7 +187,7 @@ class Swim:
         self._renewal.want_addresses(addresses, now)
 
     def leave(self, now: float, *, told: Sequence[NodeId] = ()) -> None:
-        """Say goodbye, to those ``told`` reliably; nothing is probed any more.
+        """Announce our departure, to those ``told`` reliably; nothing is probed any more.
 
         Keep the core running for a second, so that the word spreads.
         """

@@ -177,7 +177,7 @@ class NodeCore(NodeParts):
         """
         if self.model is None:
             raise GenerationError("this node has no model, and so no space to agree on")
-        self.outbox.send_frame(peer, self.inquiries.wish(peer, self.model), now)
+        self.outbox.send_frame(peer, self.inquiries.propose(peer, self.model), now)
         self._settle(now)
 
     def cancel(self, generation: int, now: float) -> None:

@@ -1,8 +1,8 @@
 """What two nodes ask each other beside any answer: what they can do, and whether they are there.
 
 A question has frame_seq 0, its answer the same stream_id and frame_seq 1, and an answer is never
-answered. What a peer reads is known beforehand from its ad; a wish is for programs that want the
-exact set, names included that no bit of an ad stands for.
+answered. What a peer reads is known beforehand from its ad; a proposal is for programs that want
+the exact set, names included that no bit of an ad stands for.
 """
 
 from collections import Counter
@@ -12,7 +12,12 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.node.advert import DTYPES
 from p2pnode.sansio import NodeId
-from p2pnode.wire.agreement import ANSWER_SEQ, WISH_SEQ, answer_wish_untrusted, wish_frame
+from p2pnode.wire.agreement import (
+    ANSWER_SEQ,
+    PROPOSAL_SEQ,
+    answer_proposal_untrusted,
+    proposal_frame,
+)
 from p2pnode.wire.capability import Capability
 from p2pnode.wire.dtypes import FIRST_EXTENSION, REGISTRY, dtypes_of_mask
 from p2pnode.wire.messages import parse_sync_untrusted, ping_body, sync_frame
@@ -48,7 +53,7 @@ class Inquiries:
     """Asks and answers.
 
     Attributes:
-        agreed: What peers answered to our wishes.
+        agreed: What peers answered to our proposals.
         counters: What came, by kind.
     """
 
@@ -58,11 +63,11 @@ class Inquiries:
         self._asked: dict[NodeId, int] = {}
         self._next_stream = 1
 
-    def wish(self, peer: NodeId, model: ModelInfo) -> Frame:
+    def propose(self, peer: NodeId, model: ModelInfo) -> Frame:
         """Return the frame that asks ``peer`` what both can do."""
         stream, self._next_stream = self._next_stream, self._next_stream % 0xFFFFFFFF + 1
         _remember(self._asked, peer, stream)
-        return wish_frame(capability_of(model), stream_id=stream)
+        return proposal_frame(capability_of(model), stream_id=stream)
 
     def concerns_untrusted(self, frame: Frame) -> bool:
         """Whether a Sync frame is one of these questions or answers.
@@ -81,11 +86,11 @@ class Inquiries:
             RemoteProtocolError: It is malformed, or answers what was not asked.
         """
         body = parse_sync_untrusted(frame)
-        kind = f"{body['method']} {'asked' if frame.frame_seq == WISH_SEQ else 'answered'}"
+        kind = f"{body['method']} {'asked' if frame.frame_seq == PROPOSAL_SEQ else 'answered'}"
         self.counters[kind] += 1
-        if frame.frame_seq == WISH_SEQ:
+        if frame.frame_seq == PROPOSAL_SEQ:
             if body["method"] == "capability":
-                return answer_wish_untrusted(frame, capability_of(model))
+                return answer_proposal_untrusted(frame, capability_of(model))
             ts = body.get("ts")
             if not isinstance(ts, int):  # what is sent back is never larger than we would send
                 raise RemoteProtocolError("a ping without whole seconds")

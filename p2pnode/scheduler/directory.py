@@ -107,7 +107,7 @@ class Refusal:
         layers: What it holds, or is about to.
         same_space: Whether it is the right model, so that these layers could have helped.
         reason: A clause that goes on after its name: ``is still loading [10, 20)``.
-        distrusted: Whether it is excluded for what it did, or at the session's wish.
+        distrusted: Whether it is excluded for what it did, or because the session asks to avoid it.
     """
 
     peer: NodeId

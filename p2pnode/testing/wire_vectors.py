@@ -20,7 +20,7 @@ from p2pnode.testing.state_vectors import (
     state_entry,
     state_vectors,
 )
-from p2pnode.wire.agreement import answer_wish_untrusted, wish_frame
+from p2pnode.wire.agreement import answer_proposal_untrusted, proposal_frame
 from p2pnode.wire.capability import Capability, negotiate, space_hash32, space_mismatch
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.frame_json import frame_to_json, json_to_frame
@@ -86,7 +86,7 @@ def wire_vectors() -> dict[str, Any]:
         "dictionaries": [dictionary_entry()],
         "states": [state_entry(one, SPACE) for one in states],
         "streams": [about for about, _ in streams],
-        "negotiations": [_negotiation(name, theirs) for name, theirs in _wishes()],
+        "negotiations": [_negotiation(name, theirs) for name, theirs in _proposals()],
         "space_hash32": [_space("demo", "llama", "00"), _space("пространство", "gemma3", "a:b")],
         "refused": refused_entries(),
     }
@@ -218,10 +218,10 @@ def _message_vectors() -> Iterator[Vector]:
 def _sync_vectors() -> Iterator[Vector]:
     ping = sync_frame(ping_body(1730616000), stream_id=31, frame_seq=0, space_hash32=SPACE)
     yield Vector("sync-ping", ping, "")
-    for number, (name, theirs) in enumerate(_wishes()):
-        wish = wish_frame(theirs, stream_id=32 + number)
-        yield Vector(f"wish-{name}", wish, "a capability at frame_seq 0")
-        answer = answer_wish_untrusted(wish, OURS)
+    for number, (name, theirs) in enumerate(_proposals()):
+        proposal = proposal_frame(theirs, stream_id=32 + number)
+        yield Vector(f"proposal-{name}", proposal, "a capability at frame_seq 0")
+        answer = answer_proposal_untrusted(proposal, OURS)
         yield Vector(f"answer-{name}", answer, "its answer, at frame_seq 1")
     refusal = space_mismatch(SPACE, 7).to_body()
     error = sync_frame(refusal, stream_id=36, frame_seq=0, space_hash32=0)
@@ -231,7 +231,7 @@ def _sync_vectors() -> Iterator[Vector]:
     yield Vector("sync-unknown-keys", extra, "unknown keys are kept")
 
 
-def _wishes() -> list[tuple[str, Capability]]:
+def _proposals() -> list[tuple[str, Capability]]:
     wider = replace(OURS, dtypes=("q2", "f32", "f16"), compress=("lz4", "zstd"), critique=False)
     return [
         ("granted", OURS),

@@ -122,7 +122,7 @@ class Endpoint:
     @property
     def is_closed(self) -> bool:
         """Whether :meth:`close_when_flushed` was asked for, and is done."""
-        return self._establishing.farewell is not None and not self._by_peer
+        return self._establishing.departure is not None and not self._by_peer
 
     @property
     def is_flushed(self) -> bool:
@@ -235,7 +235,7 @@ class Endpoint:
         if (
             connection.ended is not None
             or self._contests
-            or self._establishing.farewell is not None
+            or self._establishing.departure is not None
         ):
             self._establishing.finish_input(connection, now)
 

@@ -34,7 +34,7 @@ class Establishing:
         peers: The connections there are.
         schedule: The same by the moment of their next timer.
         contests: Peers of whom two processes may live; empty nearly always.
-        farewell: Why and when everything ends at the latest; None until we leave.
+        departure: Why and when everything ends at the latest; None until we leave.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Establishing:
         self._newcomers = Newcomers(local.config, now)
         self._rivals = Rivals(local.config)
         self.contests = self._rivals.contests
-        self.farewell: tuple[str, float] | None = None
+        self.departure: tuple[str, float] | None = None
         self._half_open = HalfOpenTable(
             local,
             draw_index=self._draw_index,
@@ -103,7 +103,7 @@ class Establishing:
 
     def take_leave(self, reason: str, deadline: float, now: float) -> None:
         """Close what is flushed, the rest when it is or at ``deadline``; let nobody in."""
-        self.farewell = (reason, deadline)
+        self.departure = (reason, deadline)
         for connection in list(self._by_peer.values()):
             self.schedule.take(connection)
             connection.ping(now)  # what left unacknowledged before it has arrived when this has
@@ -113,7 +113,7 @@ class Establishing:
     def receive_untrusted(self, kind: int, data: bytes, source: Address, now: float) -> None:
         """Take a datagram of a handshake."""
         if kind == Kind.INIT:
-            if self.farewell is not None:
+            if self.departure is not None:
                 raise DroppedError("handshake_while_leaving")
             self._half_open.receive_init_untrusted(data, source, now)
         elif kind == Kind.RESPONSE:
@@ -149,9 +149,9 @@ class Establishing:
             self.finish_input(connection, now)
         if self.contests:
             self._decide_contests(now)
-        if self.farewell is not None and now >= self.farewell[1]:
+        if self.departure is not None and now >= self.departure[1]:
             for connection in list(self._by_peer.values()):
-                connection.close(self.farewell[0], now)
+                connection.close(self.departure[0], now)
                 self.reap(connection)
 
     def next_timeout(self) -> float | None:
@@ -161,8 +161,8 @@ class Establishing:
             earliest = handshake
         if self.contests:
             earliest = self._rivals.next_timeout(earliest)
-        if self.farewell is not None and self._by_peer:
-            earliest = min(earliest, self.farewell[1])
+        if self.departure is not None and self._by_peer:
+            earliest = min(earliest, self.departure[1])
         return None if earliest == inf else earliest
 
     def finish_input(self, connection: Connection, now: float) -> None:
@@ -174,8 +174,8 @@ class Establishing:
             return
         if self.contests and (contest := self._rivals.survived(connection)) is not None:
             self._refuse(contest, now)
-        if self.farewell is not None and connection.is_flushed:
-            connection.close(self.farewell[0], now)
+        if self.departure is not None and connection.is_flushed:
+            connection.close(self.departure[0], now)
             self.reap(connection)
 
     def reap(self, connection: Connection) -> None:
@@ -321,7 +321,7 @@ class Establishing:
                 self._events.append(DialFailed(half_open.address, peer, reason))
 
     def _reason_not_to_dial(self, address: Address, peer: NodeId | None) -> str | None:
-        if self.farewell is not None:
+        if self.departure is not None:
             return "this node is leaving"
         if peer is None:
             return None

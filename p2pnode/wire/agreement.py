@@ -1,7 +1,7 @@
 """What two sides may send each other once they have said what they can.
 
-A capability that travels with frame_seq 0 is a wish, and its answer has the same stream_id and
-frame_seq 1: the set both sides can do, or why they cannot talk. Only wishes are answered, so
+A capability that travels with frame_seq 0 is a proposal, and its answer has the same stream_id and
+frame_seq 1: the set both sides can do, or why they cannot talk. Only proposals are answered, so
 that two nodes never answer each other's answers.
 """
 
@@ -11,24 +11,24 @@ from p2pnode.wire.dtypes import FIRST_EXTENSION, dtype_codes
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import Frame
 
-WISH_SEQ = 0
+PROPOSAL_SEQ = 0
 ANSWER_SEQ = 1
 
 
-def wish_frame(ours: Capability, *, stream_id: int) -> Frame:
+def proposal_frame(ours: Capability, *, stream_id: int) -> Frame:
     """Return the Sync frame that asks a peer what both can do."""
     return sync_frame(
-        ours.to_body(), stream_id=stream_id, frame_seq=WISH_SEQ, space_hash32=ours.space_hash32
+        ours.to_body(), stream_id=stream_id, frame_seq=PROPOSAL_SEQ, space_hash32=ours.space_hash32
     )
 
 
-def answer_wish_untrusted(frame: Frame, ours: Capability) -> Frame:
-    """Return the answer to a wish: a capability of the reduced set, or an error of space 0.
+def answer_proposal_untrusted(frame: Frame, ours: Capability) -> Frame:
+    """Return the answer to a proposal: a capability of the reduced set, or an error of space 0.
 
     Raises:
-        RemoteProtocolError: The frame is no wish.
+        RemoteProtocolError: The frame is no proposal.
     """
-    if frame.frame_seq != WISH_SEQ:
+    if frame.frame_seq != PROPOSAL_SEQ:
         raise RemoteProtocolError("a capability that is an answer itself")
     theirs = Capability.from_body_untrusted(parse_sync_untrusted(frame))
     if theirs.space_hash32 != frame.space_hash32:

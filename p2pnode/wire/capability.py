@@ -46,7 +46,7 @@ def space_mismatch(expected: int, got: int) -> SyncError:
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """One side's wishes, or the set both agreed on, as a Sync body.
+    """What one side proposes, or the set both agreed on, as a Sync body.
 
     Attributes:
         d_model: Width of the hidden states; 0 without a model.
@@ -135,7 +135,7 @@ class Capability:
 def negotiate(ours: Capability, theirs: Capability) -> Capability | SyncError:
     """Return what both sides can do, in our order of preference, or why they cannot talk.
 
-    A wish of one side alone is left out, never refused; only another embedding space, or
+    What one side alone proposes is left out, never refused; only another embedding space, or
     another width of one, is.
     """
     if ours.space_hash32 != theirs.space_hash32:

@@ -238,13 +238,13 @@ def test_a_negotiation_follows_the_page_alone(entry: dict[str, Any]) -> None:
     assert agreed["critique"] is (mine["critique"] and other["critique"])
 
 
-def test_a_wish_and_its_answer_in_frames() -> None:
+def test_a_proposal_and_its_answer_in_frames() -> None:
     for entry in VECTORS["negotiations"]:
-        wish, answer = (BY_NAME[f"{what}-{entry['name']}"] for what in ("wish", "answer"))
-        assert (wish["frame_seq"], answer["frame_seq"]) == (0, 1)
-        assert wish["stream_id"] == answer["stream_id"]
+        proposal, answer = (BY_NAME[f"{what}-{entry['name']}"] for what in ("proposal", "answer"))
+        assert (proposal["frame_seq"], answer["frame_seq"]) == (0, 1)
+        assert proposal["stream_id"] == answer["stream_id"]
         assert (answer["space_hash32"] == 0) is entry["refused"]
         said = [
-            json.loads(bytes.fromhex(frame["slices"][0]["payload"])) for frame in (wish, answer)
+            json.loads(bytes.fromhex(frame["slices"][0]["payload"])) for frame in (proposal, answer)
         ]
         assert said == [entry["theirs"], entry["answer"]]

@@ -21,7 +21,7 @@ from p2pnode.net.announcement import Announcement, parse_announcement_untrusted
 from p2pnode.net.control_lines import LineBuffer, encode_line, parse_request_untrusted
 from p2pnode.node.invite import Invite, decode_invite, encode_invite
 from p2pnode.sansio import NodeId
-from p2pnode.wire.agreement import answer_wish_untrusted, wish_frame
+from p2pnode.wire.agreement import answer_proposal_untrusted, proposal_frame
 from p2pnode.wire.bounded_json import dump_json, load_json_untrusted
 from p2pnode.wire.capability import (
     AdState,
@@ -57,9 +57,9 @@ def capability(data: bytes) -> None:
     dump_json(agreed.to_body())
 
 
-def wish(data: bytes) -> None:
+def proposal(data: bytes) -> None:
     """A capability in its frame, and our answer to it."""
-    answer = answer_wish_untrusted(decode_frame_untrusted(with_crc(data)), _OURS)
+    answer = answer_proposal_untrusted(decode_frame_untrusted(with_crc(data)), _OURS)
     parse_sync_untrusted(answer)
 
 
@@ -188,9 +188,9 @@ TARGETS = (
         words=(*_JSON_WORDS, b'"supports"', b'"agreed_proto"', b'"dtype"'),
     ),
     Target(
-        "wish",
-        wish,
-        lambda: (encode_frame(wish_frame(_OURS, stream_id=3))[:-4],),
+        "proposal",
+        proposal,
+        lambda: (encode_frame(proposal_frame(_OURS, stream_id=3))[:-4],),
         words=_JSON_WORDS,
     ),
     Target(

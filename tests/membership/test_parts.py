@@ -53,7 +53,7 @@ def test_every_state_can_be_reached_and_left() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()), max_size=30))
-def test_members_hold_the_newest_record_and_farewells_are_final(
+def test_members_hold_the_newest_record_and_departures_are_final(
     history: list[tuple[int, int, bool]],
 ) -> None:
     members = Members(max_members=4)

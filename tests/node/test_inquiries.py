@@ -12,7 +12,7 @@ from p2pnode.node.core import NodeCore
 from p2pnode.node.inquiries import Inquiries, capability_of
 from p2pnode.testing.frames import node_id
 from p2pnode.testing.swarm import Swarm
-from p2pnode.wire.agreement import usable_dtypes, wish_frame
+from p2pnode.wire.agreement import proposal_frame, usable_dtypes
 from p2pnode.wire.capability import Capability
 from p2pnode.wire.dtypes import DType, dtypes_of_mask
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted, ping_body, sync_frame
@@ -54,27 +54,27 @@ def test_a_node_is_asked_and_answers_over_the_transport() -> None:
     assert b.inquiries.agreed == {}
 
 
-def test_a_wish_gets_the_reduced_set() -> None:
+def test_a_proposal_gets_the_reduced_set() -> None:
     theirs = replace(capability_of(MODEL), dtypes=("q9", "centred", "f16"), critique=True)
     inquiries = Inquiries()
-    answer = inquiries.receive_untrusted(wish_frame(theirs, stream_id=8), PEER, MODEL)
+    answer = inquiries.receive_untrusted(proposal_frame(theirs, stream_id=8), PEER, MODEL)
     assert answer is not None
     assert (answer.stream_id, answer.frame_seq, answer.space_hash32) == (8, 1, SPACE)
     agreed = Capability.from_body_untrusted(parse_sync_untrusted(answer))
     assert (agreed.dtypes, agreed.critique) == (("f16", "centred"), False)
 
 
-def test_a_wish_of_another_space_is_answered_with_an_error() -> None:
+def test_a_proposal_of_another_space_is_answered_with_an_error() -> None:
     swarm, a, b = two()
     assert a.model is not None
-    send(swarm, wish_frame(replace(capability_of(a.model), space_hash32=7), stream_id=8))
+    send(swarm, proposal_frame(replace(capability_of(a.model), space_hash32=7), stream_id=8))
     assert a.counters["error from a peer: SPACE_MISMATCH"] == 1
     assert b.counters["message refused"] == 0
 
 
 def test_a_node_without_a_model_answers_that_it_has_no_space() -> None:
     answer = Inquiries().receive_untrusted(
-        wish_frame(capability_of(MODEL), stream_id=8), PEER, None
+        proposal_frame(capability_of(MODEL), stream_id=8), PEER, None
     )
     assert answer is not None
     error = SyncError.from_body_untrusted(parse_sync_untrusted(answer))
@@ -98,11 +98,11 @@ def test_a_capability_that_nobody_asked_for_is_refused() -> None:
     assert not a.inquiries.counters
 
 
-def test_only_the_answer_to_the_newest_wish_counts_and_only_once() -> None:
+def test_only_the_answer_to_the_newest_proposal_counts_and_only_once() -> None:
     asker, answerer = Inquiries(), Inquiries()
-    old, new = (asker.wish(PEER, MODEL) for _ in range(2))
-    for wish, taken in ((old, False), (new, True), (new, False)):
-        answer = answerer.receive_untrusted(wish, node_id("us"), MODEL)
+    old, new = (asker.propose(PEER, MODEL) for _ in range(2))
+    for proposal, taken in ((old, False), (new, True), (new, False)):
+        answer = answerer.receive_untrusted(proposal, node_id("us"), MODEL)
         assert answer is not None
         if taken:
             assert asker.receive_untrusted(answer, PEER, MODEL) is None
@@ -126,7 +126,7 @@ def test_memory_is_bounded() -> None:
     asker, answerer = Inquiries(), Inquiries()
     for number in range(300):
         peer = node_id(str(number))
-        answer = answerer.receive_untrusted(asker.wish(peer, MODEL), peer, MODEL)
+        answer = answerer.receive_untrusted(asker.propose(peer, MODEL), peer, MODEL)
         assert answer is not None
         asker.receive_untrusted(answer, peer, MODEL)
     assert len(asker.agreed) == 256
@@ -148,7 +148,7 @@ def test_whatever_is_said_is_taken_or_refused(
     said = {**(capability_of(MODEL).to_body() if ours else {}), **body, "method": method}
     frame = sync_frame(said, stream_id=1, frame_seq=number, space_hash32=SPACE)
     inquiries = Inquiries()
-    inquiries.wish(PEER, MODEL)
+    inquiries.propose(PEER, MODEL)
     assert inquiries.concerns_untrusted(frame)
     try:
         answer = inquiries.receive_untrusted(frame, PEER, MODEL)

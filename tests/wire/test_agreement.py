@@ -1,4 +1,4 @@
-"""A wish and its answer."""
+"""A proposal and its answer."""
 
 import contextlib
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from p2pnode.errors import RemoteProtocolError
-from p2pnode.wire.agreement import answer_wish_untrusted, unagreed_dtypes, wish_frame
+from p2pnode.wire.agreement import answer_proposal_untrusted, proposal_frame, unagreed_dtypes
 from p2pnode.wire.capability import Capability, negotiate
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.messages import (
@@ -26,28 +26,28 @@ def over_the_wire(frame: Frame) -> Frame:
     return decode_frame_untrusted(encode_frame(frame))
 
 
-def test_a_wish_is_answered_with_the_reduced_set() -> None:
-    wish = over_the_wire(
-        wish_frame(replace(OURS, dtypes=("q2", "i8", "f16"), compress=()), stream_id=5)
+def test_a_proposal_is_answered_with_the_reduced_set() -> None:
+    proposal = over_the_wire(
+        proposal_frame(replace(OURS, dtypes=("q2", "i8", "f16"), compress=()), stream_id=5)
     )
-    answer = over_the_wire(answer_wish_untrusted(wish, OURS))
+    answer = over_the_wire(answer_proposal_untrusted(proposal, OURS))
     assert (answer.stream_id, answer.frame_seq, answer.space_hash32) == (5, 1, 7)
     agreed = Capability.from_body_untrusted(parse_sync_untrusted(answer))
     assert agreed == replace(OURS, dtypes=("f16", "i8"), compress=())
 
 
 def test_an_answer_is_never_answered() -> None:
-    answer = answer_wish_untrusted(wish_frame(OURS, stream_id=5), OURS)
+    answer = answer_proposal_untrusted(proposal_frame(OURS, stream_id=5), OURS)
     with pytest.raises(RemoteProtocolError, match="answer"):
-        answer_wish_untrusted(over_the_wire(answer), OURS)
+        answer_proposal_untrusted(over_the_wire(answer), OURS)
 
 
-def test_a_wish_of_another_space_or_width_is_answered_with_an_error() -> None:
+def test_a_proposal_of_another_space_or_width_is_answered_with_an_error() -> None:
     for theirs, code in (
         (replace(OURS, space_hash32=8), "SPACE_MISMATCH"),
         (replace(OURS, d_model=1), "D_MODEL_MISMATCH"),
     ):
-        answer = over_the_wire(answer_wish_untrusted(wish_frame(theirs, stream_id=5), OURS))
+        answer = over_the_wire(answer_proposal_untrusted(proposal_frame(theirs, stream_id=5), OURS))
         error = SyncError.from_body_untrusted(parse_sync_untrusted(answer))
         assert (error.code, answer.space_hash32) == (code, 0)
         assert error == negotiate(OURS, theirs)
@@ -62,16 +62,16 @@ def test_a_wish_of_another_space_or_width_is_answered_with_an_error() -> None:
         Frame(MessageType.SYNC, 1, 0, 7),
     ],
 )
-def test_what_is_no_wish_is_refused(frame: Frame) -> None:
+def test_what_is_no_proposal_is_refused(frame: Frame) -> None:
     with pytest.raises(RemoteProtocolError):
-        answer_wish_untrusted(frame, OURS)
+        answer_proposal_untrusted(frame, OURS)
 
 
 @given(st.binary(max_size=60), st.integers(0, 2))
 def test_any_sync_is_answered_or_refused(text: bytes, number: int) -> None:
     frame = Frame(MessageType.SYNC, 1, number, 7, slices=(byte_slice(text),))
     with contextlib.suppress(RemoteProtocolError):
-        answer_wish_untrusted(frame, OURS)
+        answer_proposal_untrusted(frame, OURS)
 
 
 def test_an_extension_that_was_not_agreed_on_is_seen_and_a_type_of_v_frames_own_is_not() -> None:

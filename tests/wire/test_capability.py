@@ -81,7 +81,7 @@ def test_unknown_keys_are_kept() -> None:
     assert capability.to_body() == body
 
 
-def test_an_unsupported_wish_is_answered_with_the_reduced_set() -> None:
+def test_an_unsupported_proposal_is_answered_with_the_reduced_set() -> None:
     theirs = replace(
         OURS, compress=(), dtypes=("bf16", "i8", "f16"), critique=False, agreed_proto=9
     )
