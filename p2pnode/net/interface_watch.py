@@ -1,7 +1,7 @@
 """Noticing that an interface appeared, vanished or changed its address, while the node runs.
 
-Linux tells over a netlink socket (man 7 rtnetlink). What it tells is not parsed: any word is a
-reason to read the whole table again, so a lost or unknown message costs nothing. Other systems are
+Linux tells over a netlink socket (man 7 rtnetlink). What it tells is not parsed: any message is
+a reason to read the whole table again, so a lost or unknown one costs nothing. Other systems are
 asked every two seconds, and Linux too where netlink is denied (some sandboxes).
 """
 
@@ -29,14 +29,15 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 logger = logging.getLogger(__name__)
 
 
-class Bell(Protocol):
-    """Rings when the table of interfaces may have changed."""
+class Changes(Protocol):
+    """Where changes of the table of interfaces are waited for."""
 
-    async def wait(self) -> None: ...
+    async def wait(self) -> None:
+        """Return when the table may have changed."""
 
 
-class NetlinkBell:
-    """Rings when the kernel speaks of links, addresses or routes."""
+class NetlinkChanges:
+    """Changes of links, addresses or routes, as the kernel tells them."""
 
     def __init__(self) -> None:
         """Raises OSError where netlink cannot be used."""
@@ -61,12 +62,12 @@ class NetlinkBell:
         while True:
             try:
                 self._raw.recv(65536)
-            except OSError:  # nothing more, or ENOBUFS: words were lost, which is a change too
+            except OSError:  # nothing more, or ENOBUFS: messages were lost, which is a change too
                 return
 
 
-class PollBell:
-    """Rings every so often."""
+class PolledChanges:
+    """A change may have come every :data:`POLL_SECONDS`."""
 
     async def wait(self) -> None:
         await trio.sleep(POLL_SECONDS)
@@ -74,28 +75,28 @@ class PollBell:
 
 async def watch_interfaces(look: Callable[[], Awaitable[None]]) -> None:
     """Call ``look`` whenever the interfaces may have changed, until cancelled."""
-    bell = _netlink()
-    if bell is None:
-        await ring(PollBell(), look)
+    changes = _netlink()
+    if changes is None:
+        await look_after_each(PolledChanges(), look)
         return
     try:
-        await ring(bell, look)
+        await look_after_each(changes, look)
     finally:
-        bell.close()
+        changes.close()
 
 
-async def ring(bell: Bell, look: Callable[[], Awaitable[None]]) -> None:
-    """Call ``look`` each time that ``bell`` rings."""
+async def look_after_each(changes: Changes, look: Callable[[], Awaitable[None]]) -> None:
+    """Call ``look`` after each of ``changes``."""
     while True:
-        await bell.wait()
+        await changes.wait()
         await look()
 
 
-def _netlink() -> NetlinkBell | None:
+def _netlink() -> NetlinkChanges | None:
     if sys.platform != "linux":
         return None
     try:
-        return NetlinkBell()
+        return NetlinkChanges()
     except OSError as error:
         logger.info("interfaces are read every %g s: netlink says %s", POLL_SECONDS, error)
         return None

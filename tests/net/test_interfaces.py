@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from p2pnode.net.interface_watch import NetlinkBell, PollBell, ring
+from p2pnode.net.interface_watch import NetlinkChanges, PolledChanges, look_after_each
 from p2pnode.net.interfaces import (
     MAX_REACHABLE,
     Interface,
@@ -155,24 +155,24 @@ def test_this_machine_can_be_read() -> None:
     assert source_host(("not an address", 9)) is None
 
 
-async def test_a_table_is_read_again_at_each_ring(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_table_is_read_again_at_each_change(autojump_clock: trio.testing.MockClock) -> None:
     looked: list[float] = []
 
     async def look() -> None:
         looked.append(trio.current_time())
 
     with trio.move_on_after(9):
-        await ring(PollBell(), look)
+        await look_after_each(PolledChanges(), look)
     assert looked == [2.0, 4.0, 6.0, 8.0]  # a change is seen within 5 s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="netlink is Linux's")
 async def test_netlink_can_be_heard(autojump_clock: trio.testing.MockClock) -> None:
     try:
-        bell = NetlinkBell()
+        changes = NetlinkChanges()
     except OSError as error:
         pytest.skip(f"netlink is denied here: {error}")
     try:
-        await bell.wait()  # at the latest when it has been quiet for long
+        await changes.wait()  # at the latest when nothing was told for long
     finally:
-        bell.close()
+        changes.close()
