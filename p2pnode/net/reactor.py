@@ -66,8 +66,13 @@ class Reactor(Generic[CoreT, EventT]):
     error. But what a command raises is its caller's (:meth:`call`), and what a job or a task
     raises is handed to its ``done``.
 
-    Its own fields are the loop's alone. ``_gate`` is open while the loop believes that it is the
-    one who waits at the socket: from when it is woken for that until it is woken for the contrary.
+    Invariants: its own fields are the loop's alone. ``_gate`` is open while the loop knows of no
+    other who waits at the socket: from when it is woken for that until it is woken for the
+    contrary.
+    ``_dispatching`` holds exactly while turns are taken: a command that an event gives sends, and
+    leaves what follows to them. ``_nursery`` is None before :meth:`run` and after it. ``_alarm``
+    falls no later than the next timer that the loop keeps, by the table in
+    :mod:`~p2pnode.net.monitor`.
     """
 
     def __init__(
@@ -213,7 +218,7 @@ class Reactor(Generic[CoreT, EventT]):
 
         Setting a scope's deadline wakes nobody, so :meth:`_flush` can move the timer with
         every datagram for next to nothing. It moves it only forward in haste: a timer put off is
-        found out here, when the old alarm rings for nothing.
+        found out here, when the old alarm comes for nothing.
         """
         while True:
             with trio.CancelScope() as self._alarm:
