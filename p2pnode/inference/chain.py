@@ -24,7 +24,7 @@ from p2pnode.scheduler.chain import ChainPlan
 
 
 class Chain:
-    """Whom the answer leans on, and how to reach them.
+    """The stages that the answer needs, and how to reach them.
 
     Attributes:
         epoch: Which chain this is.

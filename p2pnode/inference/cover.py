@@ -1,4 +1,4 @@
-"""The legs of one answer's chain: who runs which layers, and in what codings they may speak.
+"""The legs of one answer's chain: who runs which layers, and in what codings they may send.
 
 Finding them is a pure function of frozen views (:class:`CoverTask`), safe in a thread; what is
 numbered and remembered (:class:`Cover`) is not touched until its result is taken.

@@ -73,7 +73,7 @@ class Entry:
 class Members:
     """All other members known, and the last versions of those forgotten.
 
-    Those versions are kept so that old gossip cannot raise the dead.
+    Those versions are kept so that old gossip cannot bring back a member that is gone.
 
     What a message needs is kept ready, so its work does not grow with the table: who is live and
     who dead (to draw from), who is gone (longest ago first), everyone by id prefix, and every line

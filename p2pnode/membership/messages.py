@@ -1,7 +1,7 @@
 """What membership nodes say to one another, and its bytes.
 
 Every message is a :class:`Packet`: who speaks (the version of the sender's own record), for pings
-and acks where it is, the message proper, and news on its back. Layout (little-endian)::
+and acks where it is, the message proper, and piggybacked news. Layout (little-endian)::
 
     A5  kind u8  boot epoch u64  incarnation u32  [coordinate 22, pings and acks]
     ping, ack, nack   number u32

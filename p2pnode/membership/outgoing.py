@@ -1,4 +1,4 @@
-"""Putting messages together: who speaks, where it is, what it says, and news on its back."""
+"""Putting messages together: who speaks, where it is, what it says, and piggybacked news."""
 
 from collections.abc import Iterable
 

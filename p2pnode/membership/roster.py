@@ -10,7 +10,7 @@ class Roster(Sequence[NodeId]):
     """A set with places: adding, removing, testing and drawing by place each take one step.
 
     The last one takes the place of whoever is removed, so the order tells nothing; but it follows
-    from the calls alone, so the same story draws the same nodes.
+    from the calls alone, so the same calls draw the same nodes.
     """
 
     def __init__(self) -> None:

@@ -68,7 +68,7 @@ class SyncDue:
 
 @dataclass(frozen=True, slots=True)
 class ReconnectDue:
-    """A partition may have healed: time to call on one of the dead."""
+    """A partition may have healed: time to dial one of the dead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ class Weather:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """The first of ``nodes`` that the chain runs through ends without a word."""
+    """The first of ``nodes`` that the chain runs through is killed."""
 
     name: str
     nodes: tuple[str, ...]

@@ -1,6 +1,6 @@
 """From handshakes to connections: who gets one, who waits, who is refused, who must go for whom.
 
-Everything rare is here, so that a datagram of a connection that stands passes it by.
+Everything rare is here, so that datagrams of established connections do not come here.
 """
 
 from contextlib import suppress

@@ -1,6 +1,6 @@
 """The Noise protocol framework, revision 34, for the two handshakes a node uses.
 
-Only what :data:`XX_PSK3` and :data:`IK_PSK2` need, with the one suite this project speaks:
+Only what :data:`XX_PSK3` and :data:`IK_PSK2` need, with the one suite that this project uses:
 25519, ChaChaPoly, BLAKE2s. Section numbers in comments are those of the specification
 (noiseprotocol.org/noise.html). Checked against published vectors in the tests.
 """

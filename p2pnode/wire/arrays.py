@@ -1,6 +1,6 @@
 """Tensors of other libraries onto the wire and back, without a copy where they allow it.
 
-Nothing here imports torch or JAX: a tensor is whatever speaks DLPack or the buffer protocol, and
+Nothing here imports torch or JAX: a tensor is whatever supports DLPack or the buffer protocol, and
 the library that shall have one is passed in as its ``from_dlpack``. What costs a copy, as found
 with numpy 2.4, torch 2.13 and JAX 0.10:
 

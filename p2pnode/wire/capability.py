@@ -13,7 +13,7 @@ from p2pnode.wire.dtypes import dtypes_of_mask
 from p2pnode.wire.messages import SyncError
 
 PROTOCOL = 1
-"""The version of the wire this code speaks."""
+"""The version of the wire format that this code implements."""
 SPACE_MISMATCH = "SPACE_MISMATCH"
 KEY_SHARED = "KEY_SHARED"
 """An error: another machine uses the key of whoever is told."""
