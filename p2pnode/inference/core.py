@@ -218,6 +218,10 @@ class Inference:
     def generations(self) -> list[Generation]:
         return list(self._generations.values())
 
+    def generation(self, number: int) -> Generation | None:
+        """Return an answer, unless it ended long ago."""
+        return self._generations.get(number)
+
     def edges(self) -> Mapping[EdgeKey, EdgeState]:
         """Return how hidden states are coded, by where they go."""
         return self._host.coding.policy.edges()

@@ -76,22 +76,56 @@ class TokenProduced:
 
 @value
 class ChainBroken:
-    """A stage was lost; the generation is being repaired, the answer so far stands."""
+    """A stage was lost; the generation is being repaired, the answer so far stands.
+
+    Attributes:
+        generation: Whose.
+        epoch: The chain that broke.
+        peers: Who was lost.
+        reason: Why.
+        names: What those are called, in the same order.
+        layers: What each of them ran.
+        seconds: For how long others are looked for, at most.
+    """
 
     generation: int
     epoch: int
     peers: tuple[NodeId, ...]
     reason: str
+    names: tuple[str, ...] = ()
+    layers: tuple[range, ...] = ()
+    seconds: float = 0.0
+
+
+@value
+class LayersAwaited:
+    """Nobody to be asked serves ``layers``: the answer waits for ``seconds`` at most.
+
+    Attributes:
+        generation: Whose.
+        layers: What is missing.
+        seconds: How long it waits.
+        reasons: Why those who might serve them do not count.
+    """
+
+    generation: int
+    layers: tuple[range, ...]
+    seconds: float
+    reasons: tuple[str, ...] = ()
 
 
 @value
 class ChainRepaired:
-    """The answer goes on over ``stages``, ``seconds`` after the loss was noticed."""
+    """The answer goes on over ``stages``, ``seconds`` after the loss was noticed.
+
+    ``instead``: those of them that took over what was lost.
+    """
 
     generation: int
     epoch: int
     stages: tuple[StageRun, ...]
     seconds: float
+    instead: tuple[StageRun, ...] = ()
 
 
 @value
@@ -117,12 +151,44 @@ class GenerationFailed:
     hint: str = ""
 
 
+@value
+class StageEnded:
+    """A session that this node ran layers for is over.
+
+    Attributes:
+        requester: Whose it was.
+        layers: What was run for it.
+        positions: How many tokens went through, the prompt's included.
+        seconds: From its admission to the last of them.
+        reason: Why it ended; empty where its requester closed it.
+    """
+
+    requester: NodeId
+    layers: range
+    positions: int
+    seconds: float
+    reason: str = ""
+
+
+@value
+class SessionRefused:
+    """A session was not admitted, or had to give way."""
+
+    requester: NodeId
+    layers: range
+    reason: str
+
+
 GenerationEvent: TypeAlias = (
     GenerationPlanned
     | TokenProduced
     | ChainBroken
+    | LayersAwaited
     | ChainRepaired
     | GenerationFinished
     | GenerationFailed
 )
-InferenceEvent: TypeAlias = SendFrame | ComputeRequested | PlanRequested | GenerationEvent
+HostEvent: TypeAlias = StageEnded | SessionRefused
+InferenceEvent: TypeAlias = (
+    SendFrame | ComputeRequested | PlanRequested | GenerationEvent | HostEvent
+)

@@ -24,6 +24,7 @@ from p2pnode.inference.events import (
     GenerationFinished,
     GenerationPlanned,
     InferenceEvent,
+    LayersAwaited,
     TokenProduced,
 )
 from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
@@ -145,7 +146,7 @@ class Generation(Parts):
         if isinstance(found, NoCover):
             self._wait_for_cover(found, now)
             return
-        chain = self._chain
+        chain, self.awaited = self._chain, ()
         if found.plan is not None:
             chain.plan = found.plan
             self._pace.planned(found.plan)
@@ -157,12 +158,22 @@ class Generation(Parts):
     def _wait_for_cover(self, missing: NoCover, now: float) -> None:
         if now < self._patience.cover_by:
             self._patience.uncovered(now)
+            self._tell_what_is_awaited(missing, now)
             return
         layers = ", ".join(f"[{run.start}, {run.stop})" for run in missing.missing)
         reasons = "; ".join(missing.reasons)
         why = f"no peer serves layers {layers}" + (f": {reasons}" if reasons else "")
         first = missing.missing[0]
         self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}", now)
+
+    def _tell_what_is_awaited(self, missing: NoCover, now: float) -> None:
+        """Tell it once for each set of layers, not at each look."""
+        if self.awaited != missing.missing:
+            self.awaited = missing.missing
+            left = self._patience.cover_by - now
+            self._events.append(
+                LayersAwaited(self.number, self.awaited, left, tuple(missing.reasons))
+            )
 
     # Opening
 
@@ -245,7 +256,8 @@ class Generation(Parts):
         seconds = self._patience.opened(now)
         if seconds is not None:
             runs = tuple(leg.run for leg in chain.legs)
-            self._events.append(ChainRepaired(self.number, chain.epoch, runs, seconds))
+            instead = tuple(leg.run for leg in chain.legs if leg.number not in self._kept)
+            self._events.append(ChainRepaired(self.number, chain.epoch, runs, seconds, instead))
         self.reason = ""
         if is_new:
             self._session.sent_at = now
@@ -340,9 +352,21 @@ class Generation(Parts):
         self._look = None
         self._is_replayed = True
         self.reason = reason
+        kept = frozenset(leg.number for leg in chain.legs) - chain.lost
+        self._kept = kept if self._patience.broken_at is None else self._kept & kept
         self._patience.broken(now, is_hopeful=is_hopeful)
         self._hand_over(self._events)
-        self._events.append(ChainBroken(self.number, chain.epoch, tuple(runs), reason))
+        self._events.append(
+            ChainBroken(
+                self.number,
+                chain.epoch,
+                tuple(runs),
+                reason,
+                tuple(run.name for run in runs.values()),
+                tuple(run.layers for run in runs.values()),
+                self._patience.cover_by - now,
+            )
+        )
         chain.raise_epoch(tuple(runs))
         self._faults.repairs += 1
         if self._faults.is_beyond_repair(len(self.tokens)):

@@ -13,7 +13,12 @@ from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
-from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
+from p2pnode.inference.events import (
+    ComputeRequested,
+    InferenceEvent,
+    SendFrame,
+    SessionRefused,
+)
 from p2pnode.inference.messages import (
     Close,
     Control,
@@ -94,7 +99,7 @@ class StageHost:
         for stage in list(self._stages):
             self.counters["session ended by us: " + reason] += 1
             self._say(stage.requester, stage.failed(self._node_id, reason))
-            self._free(stage)
+            self._free(stage, reason)
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named."""
@@ -116,7 +121,7 @@ class StageHost:
         self._admission.forget(peer)
         for stage in [one for one in self._stages if one.requester == peer]:
             self.counters["session freed: its requester is gone"] += 1
-            self._free(stage)
+            self._free(stage, "its requester is gone")
 
     def refill(self) -> None:
         """Send what there is room for by now."""
@@ -180,7 +185,7 @@ class StageHost:
             else:
                 self.counters["session freed: never used"] += 1
                 self._refuse(stage.order, stage.requester, Refusal.UNUSED, "nobody ever used it")
-            self._free(stage)
+            self._free(stage, "nothing came for it any more")
         self.refill()
         if self._has_changed or now >= self._admission.due:
             self._admit_waiting(now)
@@ -267,6 +272,7 @@ class StageHost:
 
     def _refuse(self, order: Open, requester: NodeId, code: Refusal, reason: str) -> None:
         self.counters[f"session refused: {code}"] += 1
+        self._events.append(SessionRefused(requester, order.layers, reason))
         self._say(requester, Refused(order.session, order.epoch, order.leg, code, reason))
 
     def _enter(self, order: Open, requester: NodeId, shares: Shares[Stage], now: float) -> bool:
@@ -277,7 +283,7 @@ class StageHost:
         for stage in going:
             self.counters["session gave way: its requester had more than its share"] += 1
             self._refuse(stage.order, stage.requester, Refusal.SHARE, "others ask for their share")
-            self._free(stage)
+            self._free(stage, "others asked for their share")
         stage = self._admission.admit(order, requester, now)
         self._stages.add(stage)
         self._change()
@@ -324,8 +330,10 @@ class StageHost:
         self._spoken_for = None
         self._has_changed = True
 
-    def _free(self, stage: Stage) -> None:
+    def _free(self, stage: Stage, reason: str = "") -> None:
         self._stages.remove(stage)
+        if stage.computed:
+            self._events.append(stage.ended(reason))
         self._change()
         self.held.pop(stage.key, None)
         self._turns.leave(stage.key)
@@ -395,7 +403,7 @@ class StageHost:
     def _give_up(self, stage: Stage, reason: str, culprit: NodeId) -> None:
         self.counters["compute failed"] += 1
         self._say(stage.requester, stage.failed(culprit, reason))
-        self._free(stage)
+        self._free(stage, reason)
 
     def _say(self, peer: NodeId, message: Control) -> None:
         self._events.append(SendFrame(peer, control_frame(message, self._outflow.space)))

@@ -18,6 +18,7 @@ from p2pnode.inference.questions import Answered, Questions
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.session import Session
 from p2pnode.sansio import NodeId, Rng
+from p2pnode.scheduler.chain import StageRun
 from p2pnode.scheduler.offences import Offence
 from p2pnode.scheduler.standing import Standing
 from p2pnode.values import value
@@ -39,7 +40,7 @@ class Parts:
 
     Fields of its life: ``_credited`` tokens were told of as good conduct; ``_slow`` legs were noted
     as slow; after a repair the next token ``_is_replayed``, and no measure of speed; ``_look`` is
-    the look at the chain that is under way.
+    the look at the chain that is under way; ``_kept`` are the legs not lost since it last ran.
 
     Attributes:
         number: Its name on this node.
@@ -47,6 +48,7 @@ class Parts:
         phase: Where it stands.
         began: When it was asked.
         reason: Why it is broken, or has ended.
+        awaited: Layers for which nobody is there now.
         counters: What happened to it.
     """
 
@@ -70,6 +72,7 @@ class Parts:
         self.phase = Phase.PLANNING
         self.began = now
         self.reason = ""
+        self.awaited: tuple[range, ...] = ()
         self.counters: Counter[str] = Counter()
         self._config = config
         key = int.from_bytes(rng.randbytes(8), "big")
@@ -86,6 +89,7 @@ class Parts:
         self._slow: set[int] = set()
         self._is_replayed = False
         self._is_alone = is_alone
+        self._kept: frozenset[int] = frozenset()
 
     def _move(self, evidence: Evidence) -> None:
         following = TRANSITIONS.get((self.phase, evidence))
@@ -152,6 +156,22 @@ class Parts:
     @property
     def last_token_at(self) -> float | None:
         return self._session.last_token_at
+
+    @property
+    def repairs(self) -> int:
+        """How often its chain had to be mended."""
+        return self._faults.repairs
+
+    @property
+    def lost(self) -> tuple[StageRun, ...]:
+        """Who was lost, and is not yet replaced."""
+        chain = self._chain
+        return tuple(leg.run for leg in chain.legs if leg.number in chain.lost)
+
+    @property
+    def cover_by(self) -> float:
+        """When it fails if its layers are still awaited then."""
+        return self._patience.cover_by
 
     @property
     def epoch(self) -> int:

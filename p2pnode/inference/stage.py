@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from p2pnode.engine.base import ModelInfo, SessionKey
 from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox
 from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.events import StageEnded
 from p2pnode.inference.messages import Failed, Open
 from p2pnode.inference.terms import DTYPES
 from p2pnode.inference.turns import StageKey
@@ -47,6 +48,7 @@ class Stage:
         computed: The KV cache holds positions below.
         sent: Every batch passed on so far, oldest first.
         codings: Mask of the codings they were sent in, where the session keeps count.
+        began: When it was admitted first.
     """
 
     key: StageKey
@@ -66,6 +68,7 @@ class Stage:
     computed: int = 0
     sent: list[Batch] = field(default_factory=list)
     codings: int = 0
+    began: float = 0.0
 
     @property
     def requester(self) -> NodeId:
@@ -103,6 +106,11 @@ class Stage:
         order = self.order
         return Failed(order.session, order.epoch, order.leg, culprit, reason)
 
+    def ended(self, reason: str) -> StageEnded:
+        """Return what the node is told when it is over."""
+        seconds = self.used_at - self.began
+        return StageEnded(self.requester, self.order.layers, self.computed, seconds, reason)
+
     def take_job(self, config: InferenceConfig) -> tuple[Batch, ...]:
         """Return the batches to compute next, off the queue, which is not empty."""
         queue = self.queue
@@ -126,7 +134,7 @@ def admitted(key: StageKey, order: Open, model: ModelInfo, kv_bytes: int, now: f
         inbox = Inbox(4, _TOKENS, order.positions)
     else:
         inbox = Inbox(model.d_model, _HIDDEN, order.positions, MOST_SCALES)
-    return Stage(key, order, inbox, kv_bytes, now, now)
+    return Stage(key, order, inbox, kv_bytes, now, now, began=now)
 
 
 def _start(batch: Batch) -> int:

@@ -13,12 +13,13 @@ from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import WorkResult
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Sighting
-from p2pnode.node.events import Departed, NodeEvent
+from p2pnode.node.events import Departed, LoadRequested, NodeEvent
 from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Evidence, Phase
 from p2pnode.node.origin import Origin
 from p2pnode.node.parts import NodeParts
 from p2pnode.node.reach import Reach
+from p2pnode.node.serving import Asked
 from p2pnode.node.wiring import Wiring
 from p2pnode.sansio import Address, NodeId, Rng, Transmit, earliest
 from p2pnode.scheduler.chain import NoCover
@@ -70,6 +71,8 @@ class NodeCore(NodeParts):
         self.serving.use_model(model, hold=hold, now=now)
         self.model = model
         self.inference.use_model(model, calibrations)
+        if not hold:
+            self.say(f"holds no layers of {model.name}, as was asked: it puts questions to others")
         self._settle(now)
 
     def model_changed(self, reason: str, now: float) -> None:
@@ -94,14 +97,15 @@ class NodeCore(NodeParts):
         if not self._is_loading(layers):
             return
         self.serving.loaded(layers, cost, now)
-        self.note(f"serving layers [{layers.start}, {layers.stop}): {self.holdings.reason}")
+        if self.model is not None:
+            self.narration.serves(self.model, layers, self.holdings.reason)
         self._settle(now)
 
     def load_failed(self, layers: range, reason: str, now: float) -> None:
         if not self._is_loading(layers):
             return
         self.holdings.failed(reason)
-        self.note(f"cannot serve: {reason}")
+        self.say(f"cannot serve: {reason}")
         self._settle(now)
 
     def _is_loading(self, layers: range) -> bool:
@@ -211,7 +215,7 @@ class NodeCore(NodeParts):
             return
         load = self.serving.placed(ticket, placement, now)
         if load is not None:
-            self.events.append(load)
+            self._ask(load)
         self._settle(now)
 
     def leave(self, now: float, *, drain: float | None = None) -> None:
@@ -225,6 +229,7 @@ class NodeCore(NodeParts):
             self.life.deadline = min(deadline, self.life.deadline or deadline)
         elif not self.leaving:
             self.life.move(Evidence.LEAVE_ASKED, deadline=deadline)
+            self.say(self._farewell(deadline - now))
             self.inference.cancel_all(now)
             self.inference.drain(_LEAVING)
             self.serving.announce(now)
@@ -299,10 +304,18 @@ class NodeCore(NodeParts):
         """Do what is due, and let the cores hear each other."""
         if not self.life.is_leaving:
             self._dial(now)
-            self.events += self.serving.requests(now)
+            for asked in self.serving.requests(now):
+                self._ask(asked)
+            self.narration.look(self.model, now)
         self._hear(now)
         if not self.life.is_leaving:
             self.serving.plan_announcement(now)
+
+    def _ask(self, asked: Asked) -> None:
+        """Ask the world to load, measure or place; loading takes a while, so it is said."""
+        if isinstance(asked, LoadRequested):
+            self.say(f"loads layers [{asked.layers.start}, {asked.layers.stop}): {asked.reason}")
+        self.events.append(asked)
 
     def _depart(self, now: float) -> None:
         """Go on with leaving: the sessions of others end, everybody is told, then ours close."""
@@ -317,7 +330,16 @@ class NodeCore(NodeParts):
             self.life.move(Evidence.DRAINED, deadline=deadline)
         if self.life.phase is Phase.DEPARTING and self.endpoint.is_closed:
             self.life.move(Evidence.FAREWELL_HEARD)
+            self.say("left the swarm")
             self.events.append(Departed())
+
+    def _farewell(self, seconds: float) -> str:
+        """Return what is said on leaving: for whom it waits, and how long."""
+        others = {stage.requester for stage in self.inference.stages()} - {self.node_id}
+        if not others or seconds <= 0:
+            return _LEAVING
+        names = ", ".join(sorted(map(self.planner.name_of, others)))
+        return f"{_LEAVING}; answers of {names} may finish, for {seconds:.0f} s at most"
 
     def _dial(self, now: float) -> None:
         if self.dialer.due is None or now < self.dialer.due:

@@ -14,6 +14,7 @@ from p2pnode.inference.events import (
     ChainRepaired,
     GenerationEvent,
     GenerationPlanned,
+    LayersAwaited,
     TokenProduced,
 )
 from p2pnode.inference.terms import ACTIVATIONS, names_of_mask
@@ -141,12 +142,22 @@ def _event_body(event: GenerationEvent) -> dict[str, object]:
             return {"event": "token", "token": token, "position": position}
         case ChainBroken(epoch=epoch, peers=peers, reason=reason):
             lost = [peer.hex() for peer in peers]
-            return {"event": "broken", "epoch": epoch, "peers": lost, "reason": reason}
+            facts = {"names": list(event.names), "layers": _runs(event.layers)}
+            body = {"event": "broken", "epoch": epoch, "peers": lost, "reason": reason}
+            return {**body, **facts, "wait": round(event.seconds, 3)}
         case ChainRepaired(epoch=epoch, stages=stages, seconds=seconds):
-            body = [_stage_body(stage) for stage in stages]
-            return {"event": "repaired", "epoch": epoch, "stages": body, "seconds": seconds}
+            repaired = {"event": "repaired", "epoch": epoch, "seconds": seconds}
+            new = [_stage_body(stage) for stage in event.instead]
+            return {**repaired, "stages": [_stage_body(stage) for stage in stages], "instead": new}
+        case LayersAwaited(layers=layers, seconds=seconds):
+            why = list(event.reasons)
+            return {"event": "waiting", "layers": _runs(layers), "wait": seconds, "reasons": why}
         case _:
             return {}
+
+
+def _runs(runs: Sequence[range]) -> list[list[int]]:
+    return [[run.start, run.stop] for run in runs]
 
 
 def _result(done: Answer, prompt_ids: Sequence[int], text: str) -> dict[str, object]:

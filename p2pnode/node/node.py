@@ -210,6 +210,8 @@ class Node:
             self._reactor.call(
                 lambda core, now: core.use_model(model, hold=hold, now=now, calibrations=known)
             )
+        else:
+            self._reactor.call(lambda core, now: core.say("has no model: it only gossips"))
 
     # Events of the core
 
@@ -308,6 +310,7 @@ class Node:
             counters=tuple(counters.items()),
             mdns_problem=self._surroundings.mdns_problem,
             pid=os.getpid(),
+            wall_s=_time_of_day(),
         )
 
     @property
@@ -334,3 +337,9 @@ class Node:
                 Tokenizer.from_gguf, path, abandon_on_cancel=True
             )
         return self._tokenizer
+
+
+def _time_of_day() -> float:
+    """Return the seconds of the local day."""
+    here = time.localtime()
+    return 3600.0 * here.tm_hour + 60 * here.tm_min + here.tm_sec

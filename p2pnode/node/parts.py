@@ -12,6 +12,7 @@ from p2pnode.node.events import NodeEvent, Noted
 from p2pnode.node.inquiries import Inquiries
 from p2pnode.node.life import Life
 from p2pnode.node.links import LinkMeter
+from p2pnode.node.narration import Narration
 from p2pnode.node.origin import Origin
 from p2pnode.node.outbox import Outbox
 from p2pnode.node.planner import DirectoryPlanner
@@ -37,6 +38,9 @@ class NodeParts:
         remarks: Whether a peer's mistake may be spoken of once more.
         counters: What the node itself dropped or refused, by reason.
         log: The newest lines for a person.
+        noted_at: When each of them was noted.
+        clock: When the cores last heard each other: a line's time needs to be no better.
+        narration: What is said aloud of answers, of work for others and of missing layers.
         events: What is to be told to the world.
     """
 
@@ -88,10 +92,20 @@ class NodeParts:
         self.inquiries = Inquiries()
         self.dialer = Dialer(config.dialer, self.node_id, self.counters)
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
+        self.noted_at: deque[float] = deque(maxlen=_LOG_LINES)
+        self.clock = now
         self.model: ModelInfo | None = None
         self.shared_keys = SharedKeys(config.key_shared_shown)
         self.remarks = Remarks(config.remarks, config.transport.max_peers, self.say, self.counters)
         self.events: list[NodeEvent] = []
+        self.narration = Narration(
+            config.remarks,
+            self.node_id,
+            self.planner,
+            self.inference.generation,
+            self.say,
+            self.counters,
+        )
 
     def _membership(self, rng: Rng, now: float) -> Swim:
         origin = self.origin
@@ -123,6 +137,7 @@ class NodeParts:
         """
         line = printable(line)
         self.log.append(line)
+        self.noted_at.append(self.clock)
         self.events.append(Noted(line, aloud))
 
     def say(self, line: str) -> None:

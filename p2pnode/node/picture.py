@@ -23,7 +23,6 @@ from p2pnode.node.snapshot import (
     TrustView,
 )
 from p2pnode.sansio import NodeId, format_address
-from p2pnode.scheduler.directory import runs_of
 from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
 from p2pnode.wire.capability import AdState, CapabilityAd
@@ -40,6 +39,7 @@ GONE_SHOWN = 600.0
 """Seconds for which a peer that died or left is shown; membership remembers it longer, so that old
 gossip cannot raise it. A guess: a coffee break."""
 
+_DAY = 86400
 _GENERATION_STATES = {
     GenerationPhase.PLANNING: "opening",
     GenerationPhase.OPENING: "opening",
@@ -59,6 +59,7 @@ class World:
         counters: Drops that the driver counted.
         mdns_problem: What does not work of finding peers on the local network.
         pid: The process it runs in; 0 in a simulation.
+        wall_s: Local time of day in seconds, as a clock on the wall; None in a simulation.
     """
 
     listening: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class World:
     counters: tuple[tuple[str, int], ...] = ()
     mdns_problem: str = ""
     pid: int = 0
+    wall_s: float | None = None
 
 
 def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
@@ -93,12 +95,13 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         missing_layers=missing_layers(core),
         peers=_peers(core, transport, now),
         traffic=core.traffic.views(),
-        generations=tuple(_generation(core, one) for one in core.inference.generations()),
+        generations=tuple(_generation(one, now) for one in core.inference.generations()),
         stages=tuple(_stage(core, one) for one in core.inference.stages()),
         counters=_counters(core, transport, world),
         loop_late_ms=world.loop_late_ms,
         receive_buffer_bytes=world.receive_buffer_bytes,
         log=tuple(core.log),
+        log_times=_log_times(core, world, now),
         called=_called(core),
         reachable=tuple(format_address(address) for address in core.reach.addresses),
         mdns_problem=world.mdns_problem,
@@ -106,6 +109,19 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         strangers_believed_in_s=max(0.0, core.ledger.pause_until - now),
         pid=world.pid,
     )
+
+
+def _log_times(core: NodeCore, world: World, now: float) -> tuple[str, ...]:
+    """Return when each line of the log was noted, as a clock on the wall showed it."""
+    if world.wall_s is None:
+        return ()
+    began = world.wall_s - now
+    return tuple(_clock(began + moment) for moment in core.noted_at)
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(int(seconds % _DAY), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}"
 
 
 def _called(core: NodeCore) -> tuple[CalledView, ...]:
@@ -152,14 +168,7 @@ def missing_layers(core: NodeCore) -> tuple[tuple[int, int], ...]:
     model = core.model
     if model is None:
         return ()
-    held = {
-        layer
-        for offer in core.planner.offers_of(model.space_hash32)
-        if offer.alive and offer.state is AdState.SERVING
-        for layer in offer.layers
-    }
-    missing = runs_of(layer for layer in range(model.n_layers) if layer not in held)
-    return tuple((run.start, run.stop) for run in missing)
+    return tuple((run.start, run.stop) for run in core.planner.missing(model))
 
 
 def _peers(core: NodeCore, transport: TransportSnapshot, now: float) -> tuple[PeerView, ...]:
@@ -315,7 +324,7 @@ def _link(core: NodeCore, link: ConnectionView | None) -> _LinkFacts:
     )
 
 
-def _generation(core: NodeCore, one: Generation) -> GenerationView:
+def _generation(one: Generation, now: float) -> GenerationView:
     state = _GENERATION_STATES[one.phase]
     if one.phase is GenerationPhase.ENDED:
         state = {"eos": "finished", "length": "finished", "cancelled": "cancelled"}.get(
@@ -330,14 +339,19 @@ def _generation(core: NodeCore, one: Generation) -> GenerationView:
         prompt_tokens=len(one.request.prompt),
         tokens=len(one.tokens),
         epoch=one.epoch,
-        chain=tuple(
-            f"{leg.run.name} [{leg.run.layers.start}, {leg.run.layers.stop})" for leg in one.legs
-        ),
+        chain=tuple(_held(leg.run.name, leg.run.layers) for leg in one.legs),
         tokens_per_s=(len(one.tokens) - 1) / spent if spent > 0 else 0.0,
         reason=one.reason,
         activations=one.activations,
         codings=names_of_mask(one.codings),
+        lost=tuple(_held(run.name, run.layers) for run in one.lost),
+        awaits=tuple((run.start, run.stop) for run in one.awaited),
+        awaits_s=max(0.0, one.cover_by - now) if one.awaited else 0.0,
     )
+
+
+def _held(name: str, layers: range) -> str:
+    return f"{name} [{layers.start}, {layers.stop})"
 
 
 def _trust(core: NodeCore, entry: Entry) -> TrustView:
@@ -362,6 +376,7 @@ def _stage(core: NodeCore, stage: Stage) -> StageView:
         positions=stage.computed,
         epoch=stage.order.epoch,
         kv_bytes=stage.kv_bytes,
+        tokens_per_s=stage.computed / busy if (busy := stage.used_at - stage.began) > 0 else 0.0,
     )
 
 

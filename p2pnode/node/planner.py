@@ -15,12 +15,12 @@ from p2pnode.membership.members import Member
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
-from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.directory import Offer, runs_of
 from p2pnode.scheduler.distances import Distances
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.transport.endpoint import Endpoint
-from p2pnode.wire.capability import CapabilityAd
+from p2pnode.wire.capability import AdState, CapabilityAd
 from p2pnode.wire.states import Rung
 
 
@@ -60,6 +60,16 @@ class DirectoryPlanner:
         others = [self._offer(line, line.ad) for line in lines if line.ad is not None]
         ours = self._ours()
         return [ours, *others] if ours.space_hash32 == space else others
+
+    def missing(self, model: ModelInfo) -> tuple[range, ...]:
+        """Return the runs of layers that nobody alive serves."""
+        held = {
+            layer
+            for offer in self.offers_of(model.space_hash32)
+            if offer.alive and offer.state is AdState.SERVING
+            for layer in offer.layers
+        }
+        return tuple(runs_of(layer for layer in range(model.n_layers) if layer not in held))
 
     def members(self) -> list[tuple[Member, CapabilityAd | None]]:
         """Return every other node that membership knows, with its ad where it can be read."""

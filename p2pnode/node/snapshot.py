@@ -152,6 +152,9 @@ class GenerationView:
         reason: Why it failed or is being repaired; empty otherwise.
         activations: How its hidden states may travel: ``f16``, another coding, or ``auto``.
         codings: Those in which they did so far; empty where all was f16.
+        lost: Whose place is not taken yet, e.g. ``kitchen [10, 20)``.
+        awaits: Runs of layers that it waits for, since nobody serves them.
+        awaits_s: Seconds until it fails for want of them.
     """
 
     generation: int
@@ -164,6 +167,9 @@ class GenerationView:
     reason: str
     activations: str = "f16"
     codings: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    awaits: tuple[tuple[int, int], ...] = ()
+    awaits_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,7 @@ class StageView:
         positions: Tokens in its KV cache.
         epoch: The chain's epoch it works in.
         kv_bytes: Memory reserved for it.
+        tokens_per_s: Positions a second since it was admitted, those of the prompt included.
     """
 
     requester: str
@@ -183,6 +190,7 @@ class StageView:
     positions: int
     epoch: int
     kv_bytes: int
+    tokens_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +251,7 @@ class NodeSnapshot:
         loop_late_ms: Lateness of the event loop's timer over the last minute: p50, p99.
         receive_buffer_bytes: What the operating system granted the socket.
         log: The newest noteworthy lines, oldest first.
+        log_times: When each of them was noted, ``hh:mm:ss`` of the node's local time.
         called: Addresses and names given by hand at which nobody was reached.
         reachable: Where others can reach this node, the likeliest first.
         mdns_problem: What of mDNS does not work; empty while all of it does.
@@ -281,6 +290,7 @@ class NodeSnapshot:
     trust: tuple[TrustView, ...] = ()
     strangers_believed_in_s: float = 0.0
     pid: int = 0
+    log_times: tuple[str, ...] = ()
 
 
 def counted(peers: Sequence[PeerView]) -> str:

@@ -268,8 +268,7 @@ class Surroundings:
         return False
 
     def _say(self, line: str) -> None:
-        logger.warning("%s", line)
-        self._call(lambda core, now: core.log.append(line))
+        self._call(lambda core, now: core.say(line))
 
     def _count(self, reason: str) -> None:
         def count(core: NodeCore, now: float) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from p2pnode.errors import RemoteProtocolError
-from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame
+from p2pnode.inference.events import (
+    ComputeRequested,
+    InferenceEvent,
+    SendFrame,
+    SessionRefused,
+    StageEnded,
+    TokenProduced,
+)
 from p2pnode.membership.events import (
     KeyShared,
     MemberDied,
@@ -61,6 +68,7 @@ class Wiring:
         to ourselves start another.
         """
         parts = self._parts
+        parts.clock = now
         while True:
             for transported in parts.endpoint.take_events():
                 if isinstance(transported, MessageReceived):
@@ -99,6 +107,10 @@ class Wiring:
             return
         if isinstance(event, ComputeRequested):
             parts.serving.speed.started(event.job, event.work)
+        elif not isinstance(event, TokenProduced):
+            parts.narration.tell(event, now)
+            if isinstance(event, StageEnded | SessionRefused):
+                return  # nobody else is to know
         parts.events.append(event)
 
     def _on_transport(self, event: TransportEvent, now: float) -> None:
@@ -135,7 +147,7 @@ class Wiring:
                 if address is not None:
                     self._warn(peer, where, now)
             case PathTooSmall(peer, address, size):
-                parts.note(
+                parts.say(
                     f"the path to {parts.planner.name_of(peer)} at {address[0]} does not carry "
                     f"datagrams of {size} bytes: look at the MTU of VPNs and tunnels on the way"
                 )
@@ -143,15 +155,16 @@ class Wiring:
                 parts.counters["dial failed"] += 1
                 parts.outbox.dial_failed(address)
                 if parts.dialer.failed(address, peer, reason, now):
-                    parts.note(f"nobody reached at {format_address(address)}: {reason}")
+                    parts.say(f"nobody reached at {format_address(address)}: {reason}")
                 if peer is not None and not parts.endpoint.is_connected(peer):
                     parts.outbox.unreachable(peer)
 
     def _on_membership(self, event: MembershipEvent, now: float) -> None:
         parts = self._parts
+        parts.narration.changed()
         match event:
             case MemberJoined(record):
-                parts.note(f"{parts.planner.name_of(record.node_id)} joined the swarm")
+                parts.say(f"{parts.planner.name_of(record.node_id)} joined the swarm")
                 self._returned(record.node_id, now)
             case MemberUpdated(record):
                 parts.inference.peer_back(record.node_id, now)
@@ -185,7 +198,7 @@ class Wiring:
 
     def _forget(self, peer: NodeId, reason: str, now: float, offence: Offence | None) -> None:
         parts = self._parts
-        parts.note(f"{parts.planner.name_of(peer)} is gone: {reason}")
+        parts.say(f"{parts.planner.name_of(peer)} is gone: {reason}")
         parts.inference.peer_lost(peer, reason, now, offence)
         parts.inference.peer_gone(peer)  # its session ends by itself, or is already a new life's
 

@@ -19,6 +19,8 @@ from p2pnode.inference.events import (
     GenerationEvent,
     PlanRequested,
     SendFrame,
+    SessionRefused,
+    StageEnded,
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest, TrustBook
@@ -261,7 +263,7 @@ class FrameNetwork:
                 self._plan(self._rng.uniform(0.0005, 0.002), self._computing(peer, event))
             elif isinstance(event, PlanRequested):
                 self._plan(self.planning, self._planning(peer, event))
-            else:
+            elif not isinstance(event, StageEnded | SessionRefused):
                 self.events.append((self.now, peer, event))
                 if isinstance(event, TokenProduced):
                     self.on_token(event)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli import repairs
 from p2pnode.interfaces.cli.output import complain, note, plural, printable, say, say_json
 from p2pnode.interfaces.cli.own_node import Host, some_node
 from p2pnode.interfaces.cli.settings import (
@@ -151,11 +152,15 @@ def _stream(
             case "token" | "text":
                 say(printable(event["text"]), end="")
             case "broken":
-                note(f"\n[a stage was lost: {event['reason']}]")
+                note(f"\n{repairs.lost(event)}")
             case "repaired":
-                note(f"[the answer goes on after {event['seconds'] * 1e3:.0f} ms]")
+                note(repairs.mended(event))
+            case "waiting":
+                note(repairs.waiting(event))
 
     result: dict[str, Any] = client.call("generate", params, None if quiet else show)
+    if not quiet and result["finish"] == "length":
+        note(f"\n{repairs.cut(len(result['token_ids']), params['max_tokens'])}")
     return result
 
 

@@ -1,0 +1,162 @@
+"""Says in plain lines what a node does: answers, repairs, work for others, what is still missing.
+
+What the node's own answers bring is for its owner to bound. What others bring about, sessions that
+end or are refused, layers that come and go, has an allowance together: no member can push
+everything else out of the log. What is not said is counted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from p2pnode.engine.base import ModelInfo
+from p2pnode.inference.events import (
+    ChainBroken,
+    ChainRepaired,
+    GenerationFailed,
+    GenerationFinished,
+    InferenceEvent,
+    LayersAwaited,
+    SessionRefused,
+    StageEnded,
+)
+from p2pnode.inference.generation import Generation
+from p2pnode.membership.limits import TokenBucket
+from p2pnode.node.config import RemarkConfig
+from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import StageRun
+
+_ASK = 'ask with p2pnode generate "..." or p2pnode chat'
+_COVERAGE_PAUSE = 1.0  # seconds between two looks at which layers are served; a guess
+
+
+class Narration:
+    """Turns events into lines, and notices when layers come to be served or are lost."""
+
+    def __init__(
+        self,
+        config: RemarkConfig,
+        node_id: NodeId,
+        planner: DirectoryPlanner,
+        generation: Callable[[int], Generation | None],
+        say: Callable[[str], None],
+        counters: Counter[str],
+    ) -> None:
+        """``say`` takes a line; ``counters`` take what is not said."""
+        self._node_id = node_id
+        self._planner = planner
+        self._generation = generation
+        self._say = say
+        self._counters = counters
+        self._of_others = TokenBucket(config.lines)
+        self._missing: tuple[range, ...] | None = None  # as it was said last
+        self._has_changed = False
+        self._look_at = 0.0
+
+    # Events
+
+    def tell(self, event: InferenceEvent, now: float) -> None:
+        """Say what happened to an answer of ours, or to a session of another's."""
+        match event:
+            case ChainBroken(generation=number, reason=reason, seconds=seconds):
+                lost = _listed(map(_held, event.names, event.layers)) or "a stage"
+                others = f"looks for others for {seconds:.0f} s at most"
+                self._say(f"answer {number} lost {lost} ({reason}); {others}")
+            case ChainRepaired(generation=number, instead=instead, seconds=seconds):
+                took = f": {_listed(map(_run, instead))} took over" if instead else ""
+                self._say(f"answer {number} goes on after {1e3 * seconds:.0f} ms{took}")
+            case LayersAwaited(generation=number, layers=awaited, seconds=seconds):
+                named = runs_text(awaited)
+                self._say(f"answer {number} waits {seconds:.0f} s at most for layers {named}")
+            case GenerationFinished(generation=number, reason=reason):
+                self._tell_end(number, reason)
+            case GenerationFailed(generation=number, reason=reason):
+                self._say(f"answer {number} failed: {reason}")
+            case StageEnded() if event.requester != self._node_id:
+                self._say_of_others(_stage_line(event, self._name(event.requester)), now)
+            case SessionRefused() if event.requester != self._node_id:
+                name, layers = self._name(event.requester), runs_text((event.layers,))
+                self._say_of_others(f"refused {name} layers {layers}: {event.reason}", now)
+            case _:
+                pass
+
+    def _tell_end(self, number: int, reason: str) -> None:
+        one = self._generation(number)
+        if one is None:
+            return
+        if reason == "cancelled":
+            self._say(f"answer {number} was cancelled after {_plural(len(one.tokens), 'token')}")
+            return
+        spent = (one.last_token_at or 0.0) - (one.first_token_at or 0.0)
+        speed = f" at {(len(one.tokens) - 1) / spent:.1f} a second" if spent > 0 else ""
+        by = _listed(_run(leg.run) for leg in one.legs)
+        mended = f", {_plural(one.repairs, 'repair')}" if one.repairs else ""
+        cut = ", cut at its limit" if reason == "length" else ""
+        tokens = _plural(len(one.tokens), "token")
+        self._say(f"answer {number}, asked here: {tokens}{speed} by {by}{mended}{cut}")
+
+    def _say_of_others(self, line: str, now: float) -> None:
+        if self._of_others.take(now):
+            self._say(line)
+        else:
+            self._counters["line about work for others left out: too many"] += 1
+
+    def _name(self, peer: NodeId) -> str:
+        return self._planner.label_of(peer)
+
+    # Layers
+
+    def serves(self, model: ModelInfo, layers: range, why: str) -> None:
+        """Say what this node serves from now on, and what the swarm still lacks."""
+        self._missing = missing = self._planner.missing(model)
+        self._has_changed = False
+        held = f"serves layers {runs_text((layers,))} of {model.name} ({why})"
+        rest = f"still missing: {runs_text(missing)}" if missing else f"complete: {_ASK}"
+        self._say(f"{held}; {rest}")
+
+    def changed(self) -> None:
+        """Somebody came or went, or said something new: what is served may be another."""
+        self._has_changed = True
+
+    def look(self, model: ModelInfo | None, now: float) -> None:
+        """Say if layers came to be served, or are served no longer; seldom, for it costs a walk."""
+        if not self._has_changed or now < self._look_at or model is None:
+            return
+        self._has_changed, self._look_at = False, now + _COVERAGE_PAUSE
+        missing = self._planner.missing(model)
+        if missing == self._missing:
+            return
+        is_first, self._missing = self._missing is None, missing
+        if not is_first:
+            line = f"is complete: {_ASK}"
+            if missing:
+                line = f"is not complete; still missing: {runs_text(missing)}"
+            self._say_of_others(f"{model.name} {line}", now)
+
+
+def runs_text(runs: Iterable[range]) -> str:
+    """Return runs of layers as people see them."""
+    return ", ".join(f"[{run.start}, {run.stop})" for run in runs)
+
+
+def _stage_line(event: StageEnded, name: str) -> str:
+    work = f"{_plural(event.positions, 'position')} of layers {runs_text((event.layers,))}"
+    ended = f" ({event.reason})" if event.reason else ""
+    return f"computed {work} for {name} in {event.seconds:.1f} s{ended}"
+
+
+def _run(run: StageRun) -> str:
+    return _held(run.name, run.layers)
+
+
+def _held(name: str, layers: range) -> str:
+    return f"{name} {runs_text((layers,))}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = [*names] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
