@@ -33,6 +33,8 @@ LARGE = (120, 34)
 """Columns and lines from which on everything is shown at once."""
 SHORT = 34
 """Lines below which the detail of a peer takes the place of the layer map."""
+TINY = (50, 14)
+"""Columns or lines below which there is room for the essential alone, and no panels."""
 WAITING = "waiting for the node"
 
 
@@ -173,8 +175,11 @@ class TopApp(App[None]):
     def _lay_out(self, size: Size) -> None:
         large = size.width >= LARGE[0] and size.height >= LARGE[1]
         base = self._base()
+        tiny = size.width < TINY[0] or size.height < TINY[1]
         base.set_class(large, "dashboard")
         base.set_class(not large, "paged")
+        base.set_class(tiny, "tiny")
+        base.query_one(NodeHeader).be_alone(tiny)
         base.set_class(size.height < SHORT, "short")
 
     # Keys

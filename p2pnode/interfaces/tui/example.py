@@ -5,6 +5,7 @@ from random import Random
 from typing import TypeAlias
 
 from p2pnode.node.snapshot import (
+    GONE,
     GenerationView,
     NodeSnapshot,
     PeerView,
@@ -144,13 +145,15 @@ def _node(
         ),
         generations=_generations(done),
         stages=(
-            StageView("cellar", (0, 10), 212 + done, 0, 34 * MIB),
-            StageView("guest-laptop", (0, 10), 41, 1, 12 * MIB),
+            StageView("cellar", (0, 10), 212 + done, 0, 34 * MIB, 8.2),
+            StageView("guest-laptop", (0, 10), 41, 1, 12 * MIB, 3.4),
         ),
         counters=_counters(left),
         loop_late_ms=(0.3, 4.2),
         receive_buffer_bytes=425_984,
-        log=_LOG,
+        log=tuple(line for _, line in _LOG),
+        log_times=tuple(clock for clock, _ in _LOG),
+        pid=4711,
     )
 
 
@@ -191,6 +194,7 @@ def _peer(
         bytes_in=int(frames_in * 1400 * weight),
         bytes_out=int(frames_out * 1350 * weight),
         last_heard_s=heard,
+        gone_s=heard if state in GONE else None,
     )
 
 
@@ -208,7 +212,10 @@ def _generations(done: int) -> tuple[GenerationView, ...]:
             1,
             ("garden-shed [0, 15)", "library [15, 22)"),
             3.1,
-            "library drains: its layers go to attic and cellar",
+            "leaving the swarm",
+            lost=("library [15, 22)",),
+            awaits=((15, 22),),
+            awaits_s=17.0,
         ),
     )
 
@@ -229,15 +236,15 @@ def _counters(left: float) -> dict[str, int]:
 
 
 _LOG = (
-    "14:02:11 listening on 0.0.0.0:4433, swarm c4e1aa07",
-    "14:02:12 attic joined, 192.168.1.20:4433, layers [10, 20)",
-    "14:02:12 cellar joined, 192.168.1.21:4433, layers [20, 30)",
-    "14:02:14 loaded layers [0, 10) of SmolLM2-135M-Instruct in 1.9 s, 12.1 ms a token",
-    "14:05:40 garden-shed joined, 192.168.1.22:4433, layers [0, 15)",
-    "17:10:03 boathouse suspected: no answer to 3 probes",
-    "17:10:06 boathouse is dead: not refuted within 3 s",
-    "17:12:18 generation 17 failed: layers [20, 30) were held by nobody",
-    "17:12:31 generation 18 repaired in 0.21 s: cellar took over [20, 30)",
-    "17:12:40 library drains: its owner stops it",
-    "17:12:41 porch suspected: no answer to a probe for 1.2 s",
+    ("14:02:12", "attic joined the swarm"),
+    ("14:02:12", "cellar joined the swarm"),
+    ("14:02:12", "loads layers [0, 10): nobody else holds [0, 10)"),
+    ("14:02:14", f"serves layers [0, 10) of {MODEL} (nobody else holds [0, 10)); complete"),
+    ("14:05:40", "garden-shed joined the swarm"),
+    ("17:10:03", "boathouse is suspected: no answer to 3 pings"),
+    ("17:10:06", "boathouse is gone: dead: no answer to 3 pings; did not refute it"),
+    ("17:12:18", "answer 17 failed: no peer serves layers [20, 30)"),
+    ("17:12:31", "answer 18 goes on after 210 ms: cellar [20, 30) took over"),
+    ("17:12:41", "porch is suspected: no answer to 3 pings"),
+    ("17:12:43", "answer 19 lost library [15, 22) (leaving the swarm); looks for others, 20 s"),
 )

@@ -6,6 +6,9 @@ from textual.widgets import Static
 
 from p2pnode.interfaces.tui.formats import layers, long_bytes, milliseconds, span
 from p2pnode.interfaces.tui.panel import Picture, flow
+from p2pnode.node.snapshot import counted
+
+_CURRENT = ("opening", "running", "repairing")
 
 
 class NodeHeader(Static):
@@ -19,6 +22,8 @@ class NodeHeader(Static):
     _picture: Picture | None = None
     _notice = ""
     _paused = False
+    is_alone = False
+    """Whether the screen is too small for anything else: then it says the essential of all."""
 
     def on_resize(self, event: Resize) -> None:
         self._redraw()
@@ -26,6 +31,10 @@ class NodeHeader(Static):
     def show(self, picture: Picture | None, *, notice: str = "", paused: bool = False) -> None:
         """Draw ``picture``; ``notice`` says what is wrong with getting a newer one."""
         self._picture, self._notice, self._paused = picture, notice, paused
+        self._redraw()
+
+    def be_alone(self, is_alone: bool) -> None:
+        self.is_alone = is_alone
         self._redraw()
 
     def _redraw(self) -> None:
@@ -40,10 +49,44 @@ class NodeHeader(Static):
         if self._paused:
             parts.insert(0, Text(" PAUSED ", style="reverse bold"))
         rows = flow(parts, width)
+        if self.is_alone and self._picture is not None:
+            rows = [_cut(row, width) for row in essential(self._picture)]
         if self._notice:
             bad = self._picture.palette.bad if self._picture else "bold"
-            rows.append(Text(f"✕ {self._notice}", style=bad, no_wrap=True, overflow="ellipsis"))
+            notice = Text(f"✕ {self._notice}", style=bad, no_wrap=True, overflow="ellipsis")
+            rows.insert(1 if self.is_alone else len(rows), notice)
         return rows
+
+
+def essential(picture: Picture) -> list[Text]:
+    """Return a line each of state, layers, peers and current work, the most important first."""
+    node, palette = picture.node, picture.palette
+    state, style = palette.state(node.state)
+    missing = ", ".join(map(layers, node.missing_layers))
+    served = f", missing {missing}" if missing else ", all served" if node.model else ""
+    of_all = f"layers {layers(node.layers)} of {node.n_layers}" if node.model else "no model"
+    now = [one for one in node.generations if one.state in _CURRENT]
+    return [
+        Text.assemble((node.name, palette.accent), " ", (state, style)),
+        Text(f"{of_all}{served}", palette.warn if missing else palette.plain),
+        Text(counted(node.peers), palette.plain),
+        *(
+            Text.assemble(
+                f"answer {one.generation} ", palette.state(one.state), f" {one.tokens} tokens"
+            )
+            for one in reversed(now)
+        ),
+        *(
+            Text(f"for {stage.requester} {layers(stage.layers)}, {stage.positions} tokens")
+            for stage in node.stages
+        ),
+        *([Text(node.reason, palette.muted)] if node.reason else []),
+    ]
+
+
+def _cut(row: Text, width: int) -> Text:
+    row.truncate(width, overflow="ellipsis")
+    return row
 
 
 def facts(picture: Picture) -> list[Text]:

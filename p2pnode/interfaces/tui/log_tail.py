@@ -17,6 +17,14 @@ class LogTail(Panel):
             self.call_after_refresh(self.scroll_end, animate=False)
 
     def draw(self, picture: Picture, width: int, height: int) -> Text:
-        if not picture.node.log:
-            return Text("nothing noteworthy yet", style=picture.palette.muted)
-        return lines(*(Text(line, style=picture.palette.plain) for line in picture.node.log))
+        node, palette = picture.node, picture.palette
+        if not node.log:
+            return Text("nothing noteworthy yet", style=palette.muted)
+        known = len(node.log_times) == len(node.log)  # an older node tells no times
+        times = node.log_times if known else ("",) * len(node.log)
+        return lines(
+            *(
+                Text.assemble((f"{clock} " * bool(clock), palette.muted), (line, palette.plain))
+                for clock, line in zip(times, node.log, strict=True)
+            )
+        )

@@ -47,9 +47,18 @@ def _generation(view: GenerationView, palette: Palette, width: int) -> list[Text
     chain = [Text(link, palette.muted) for link in links]
     if view.epoch:
         chain.insert(0, Text(f"rebuilt {view.epoch}x:", palette.warn))
-    reason = [Text(word, style) for word in view.reason.split()]
+    reason = [Text(word, style) for word in _why(view).split()]
     below = flow(chain, width - INDENT, gap=" ") + flow(reason, width - INDENT, gap=" ")
     return [first, *(Text(" " * INDENT).append_text(row) for row in below)]
+
+
+def _why(view: GenerationView) -> str:
+    """Return who was lost and why, and what is waited for."""
+    parts = [f"lost {', '.join(view.lost)}: {view.reason}" if view.lost else view.reason]
+    if view.awaits:
+        runs = ", ".join(map(layers, view.awaits))
+        parts.append(f"waits for layers {runs}, {view.awaits_s:.0f} s at most")
+    return "; ".join(filter(None, parts))
 
 
 def _is_coarse(view: GenerationView) -> bool:
@@ -61,6 +70,7 @@ def _stage(view: StageView, palette: Palette) -> Text:
         (f"{view.requester:14}", palette.plain),
         (f"{layers(view.layers):10}", palette.plain),
         (f"{view.positions:>6} in KV", palette.plain),
+        (f"  {view.tokens_per_s:.1f} tok/s" if view.tokens_per_s else "", palette.plain),
         (f"  {long_bytes(view.kv_bytes)}", palette.muted),
         (f"  rebuilt {view.epoch}x" if view.epoch else "", palette.warn),
     )

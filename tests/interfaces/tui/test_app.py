@@ -87,7 +87,7 @@ def test_a_large_screen_shows_everything_at_once() -> None:
         assert "█" in text(app, Traffic)
         assert "kitchen [0, 10) → attic [10, 20)" in text(app, Work)
         assert "+1  fec: recovered without a resend" in text(app, Counters)
-        assert "porch suspected" in text(app, LogTail)
+        assert "17:12:41 porch is suspected" in text(app, LogTail)
 
     run(scenario, HOUSE)
 
@@ -106,6 +106,59 @@ def test_a_small_screen_shows_a_page_at_a_time() -> None:
         assert not app.query_one(Peers).region.area
 
     run(scenario, [HOUSE[-1]], SMALL)
+
+
+@pytest.mark.parametrize("size", [(40, 10), (20, 5), (49, 50), (120, 8), (1, 1)])
+def test_a_tiny_screen_says_the_essential(size: tuple[int, int]) -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        rows = header(app).splitlines()
+        if size[0] >= 40:
+            assert rows[:3] == [
+                "kitchen ● serving",
+                "layers [0, 10) of 30, all served",
+                "7 peers, 1 gone, 1 only seen",
+            ]
+            assert "answer 18 ● running 148 tokens" in rows
+            assert "for cellar [0, 10), 360 tokens" in rows
+        assert not [panel for panel in app.query(Panel) if panel.region.area]
+        for key in ("3", "5", "d", "z", "slash", "escape", "question_mark", "escape", "p"):
+            await pilot.press(key)
+        await polled(app, pilot)
+
+    run(scenario, [HOUSE[-1]], size)
+
+
+def test_a_tiny_screen_says_what_is_missing_and_that_the_node_is_gone() -> None:
+    lacking = replace(HOUSE[-1], missing_layers=((10, 20),))
+
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        assert "layers [0, 10) of 30, missing [10, 20)" in header(app)
+        await polled(app, pilot)
+        assert header(app).splitlines()[1].startswith("✕ node gone")
+
+    run(scenario, [lacking, UserError("no node")], (40, 10))
+
+
+def test_the_log_of_an_older_node_is_shown_without_times() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        assert text(app, LogTail).startswith("attic joined the swarm")
+
+    run(scenario, [replace(HOUSE[-1], log_times=())])
+
+
+def test_work_says_what_is_done_for_others_and_what_is_waited_for() -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        await pilot.press("3")
+        shown = " ".join(text(app, Work).split())
+        assert "lost library [15, 22): leaving the swarm;" in shown
+        assert "waits for layers [15, 22), 17 s at most" in shown
+        assert "cellar [0, 10) 360 in KV 8.2 tok/s" in shown
+
+    run(scenario, [HOUSE[-1]])
 
 
 def test_every_column_of_a_small_screen_fits() -> None:
