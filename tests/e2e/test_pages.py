@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.commands import ROOT, Command, commands, compare, why_not_followed
+from tests.docs.commands import ROOT, Command, commands, compare, shape, why_not_followed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -122,7 +122,12 @@ class Follower:
 
     def _start(self, command: Command) -> None:
         _, log = self.start(command)
-        wait_until(lambda: "listens on" in log.read_text(), lambda: f"{command}\n{log.read_text()}")
+        last = shape(command.output[-1] if command.output else "... listens on ...")
+
+        def is_shown() -> bool:
+            return any(last.fullmatch(line.strip()) for line in log.read_text().splitlines())
+
+        wait_until(is_shown, lambda: f"{command}\n{log.read_text()}")
         compare(command, log.read_text().splitlines())
 
     def _environment(self, command: Command) -> dict[str, str]:
@@ -185,7 +190,8 @@ def kill_one_in_mid_answer(follower: Follower, story: Command) -> None:
     wait_until(lambda: len(log.read_text()) > shown + 20, log.read_text)  # the answer is under way
     follower.node(named[1]).kill()
     assert asking.wait(PATIENCE) == 0, log.read_text()
-    assert "the answer goes on after" in log.read_text()
+    assert f"[lost {named[1]} [10, 20): " in log.read_text()
+    assert re.search(r"the answer goes on after \d+ ms: \w+ \[10, 20\) took over", log.read_text())
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guides/simulate.md"])
