@@ -13,6 +13,7 @@ import base64
 import hashlib
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -23,11 +24,14 @@ PREFIX = "p2p1-"
 MAX_ADDRESSES = 4
 MAX_NAME = 128
 SECRET_BYTES = 32
+MAX_PASTED = 20_000
+"""Letters of what may be pasted around a code: a mail, not a mailbox."""
 
 _VERSION = 1
 _CHECKSUM_BYTES = 4
 _NAME_BASE = 16
-_MAX_CODE = 2000
+_MAX_CODE = 2000  # letters
+_MAX_STARTS = 16  # places where a code may begin in what was pasted
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
 _MISREAD = str.maketrans("018", "olb")
 """Base32 has no such digits, so each can only be the letter it looks like."""
@@ -68,31 +72,65 @@ def encode_invite(invite: Invite) -> str:
     return PREFIX + _base32(body + _checksum(body))
 
 
-def decode_invite(code: str) -> Invite:
-    """Read a code; spaces, dashes, line breaks and case do not matter.
+def decode_invite(pasted: str) -> Invite:
+    """Find the code in what was pasted, and read it.
+
+    Case does not matter, nor what people and programs put around and into a code: words before
+    and after it, quotes, Markdown, marks of quoted mail, dashes of every kind, white space, line
+    breaks, letters of no width. Full-width letters are read as what they stand for.
 
     Raises:
         UserError: It is no invite code, or it was mistyped; the hint says which.
     """
-    plain = "".join(code.split()).replace("-", "").lower()
-    prefix = PREFIX.removesuffix("-")
-    if not plain.startswith(prefix) or len(plain) > _MAX_CODE:
-        if re.match(r"p2p[2-9]", plain):
+    if len(pasted) > MAX_PASTED:
+        _refuse("this is too long for an invite code", "copy the code alone")
+    letters = _letters(pasted)
+    plain = "".join(letter for letter, _ in letters)
+    starts = [match.end() for match in re.finditer(re.escape(PREFIX[:-1]), plain)][:_MAX_STARTS]
+    if not starts:
+        if re.search(r"p2p[2-9]", plain):
             _refuse("this invite code was made by a newer version", "update p2pnode and try again")
         _refuse("this is not an invite code", f"one begins with {PREFIX}; copy the whole line")
-    text = plain.removeprefix(prefix).translate(_MISREAD)
-    if len(text) * 5 < (SECRET_BYTES + 2 + _CHECKSUM_BYTES) * 8:
-        _refuse("this invite code is incomplete", "copy the whole line, to its last letter")
-    data = _from_base32(text)
+    problems: list[UserError] = []
+    for start in starts:
+        try:
+            return _decode(letters[start : start + _MAX_CODE])
+        except UserError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _letters(pasted: str) -> list[tuple[str, bool]]:
+    """Return the letters and digits, each with whether anything stands between it and the next."""
+    found: list[tuple[str, bool]] = []
+    for letter in unicodedata.normalize("NFKC", pasted).lower():
+        if letter.isalnum():
+            found.append((letter, False))
+        elif found and unicodedata.category(letter) != "Cf":  # those have no width
+            found[-1] = (found[-1][0], True)
+    return found
+
+
+def _decode(letters: list[tuple[str, bool]]) -> Invite:
+    """Read what follows the prefix: it says itself how long it is.
+
+    Raises:
+        UserError: It is mistyped or incomplete.
+    """
+    text = "".join(letter for letter, _ in letters).translate(_MISREAD)
+    size = 2 + SECRET_BYTES
+    version, count = _first_bytes(text, size)[0], _first_bytes(text, size)[-1]
+    if version != _VERSION or count > MAX_ADDRESSES:
+        _mistyped()
+    for _ in range(count):
+        size += 1 + _host_size(_first_bytes(text, size + 1)[-1]) + 2
+    size += _CHECKSUM_BYTES
+    data, used = _first_bytes(text, size), _letters_of(size)
     body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-    if _base32(data) != text:
-        _refuse("this invite code is incomplete", "copy the whole line, to its last letter")
-    if checksum != _checksum(body):
-        _refuse("this invite code has a typing mistake", "copy it instead of typing it")
-    if body[0] != _VERSION:
-        _refuse("this invite code was made by a newer version", "update p2pnode and try again")
-    secret, count = body[1 : 1 + SECRET_BYTES], body[1 + SECRET_BYTES]
-    return Invite(secret, _decode_addresses(body[2 + SECRET_BYTES :], count))
+    goes_on = len(letters) > used and not letters[used - 1][1]
+    if checksum != _checksum(body) or _base32(data) != text[:used] or goes_on:
+        _mistyped()
+    return Invite(body[1 : 1 + SECRET_BYTES], _decode_addresses(body[2 + SECRET_BYTES :], count))
 
 
 def _encode_address(address: Address) -> bytes:
@@ -128,11 +166,35 @@ def _base32(data: bytes) -> str:
     return base64.b32encode(data).decode("ascii").rstrip("=").lower()
 
 
-def _from_base32(text: str) -> bytes:
+def _first_bytes(text: str, size: int) -> bytes:
+    """Decode as many letters as ``size`` bytes take.
+
+    Raises:
+        UserError: There are fewer, or one is no letter of a code.
+    """
+    needed = _letters_of(size)
+    if len(text) < needed:
+        _refuse("this invite code is incomplete", "copy the whole line, to its last letter")
     try:
-        return base64.b32decode(text.upper().encode("ascii") + b"=" * (-len(text) % 8))
+        first = text[:needed].upper().encode("ascii")
+        return base64.b32decode(first + b"=" * (-needed % 8))
     except ValueError:
-        _refuse("this invite code has a typing mistake", "copy it instead of typing it")
+        _mistyped()
+
+
+def _letters_of(size: int) -> int:
+    return -(-size * 8 // 5)
+
+
+def _host_size(kind: int) -> int:
+    size = {4: 4, 6: 16}.get(kind, kind - _NAME_BASE)
+    if not 0 < size <= MAX_NAME:
+        _mistyped()
+    return size
+
+
+def _mistyped() -> NoReturn:
+    _refuse("this invite code has a typing mistake", "copy it instead of typing it")
 
 
 def _is_ip(host: str) -> bool:

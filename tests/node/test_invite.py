@@ -39,6 +39,88 @@ def test_grouping_and_case_do_not_matter(invite: Invite, size: int, between: str
     assert decode_invite(f"  {groups.upper()}\n") == invite
 
 
+between = st.text(
+    "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d\u00ad"
+    " \u00a0\u2007\u202f\u3000\t\n\r\u2028"
+    "\u200b\u200c\u200d\u2060\ufeff\u200e\u202a*_`>|'\"\u2018\u2019\u201c\u201d\u00ab\u00bb.,:;=",
+    max_size=4,
+)
+
+
+@given(invites, between, st.integers(4, 60))
+def test_whatever_gets_into_a_code_on_its_way_is_passed_over(
+    invite: Invite, mark: str, size: int
+) -> None:
+    code = encode_invite(invite)
+    groups = mark.join(code[start : start + size] for start in range(0, len(code), size))
+    assert decode_invite(mark + groups + mark) == invite
+
+
+@given(
+    invites,
+    st.sampled_from(
+        [
+            "p2pnode join {}",
+            "$ p2pnode join {}   # the new code",
+            "on the other machine:  p2pnode join {}\nThanks, Bob",
+            "**{}**",
+            "> {}",
+            "> > {}",
+            "```\n{}\n```",
+            "```console\n$ p2pnode join {}\n```",
+            "[{}]({})",
+            "[the code](https://example.org/{})",
+            "`{}`.",
+            "\u201c{}\u201d,",
+            "'{}'",
+            '{{"code": "{}", "addresses": []}}',
+            "<code>{}</code>",
+            "({}).",
+            "{}!\n-- \nSent from p2pnode",
+        ],
+    ),
+)
+def test_what_stands_around_a_code_is_passed_over(invite: Invite, around: str) -> None:
+    code = encode_invite(invite)
+    assert decode_invite(around.replace("{}", code).replace("{{", "{").replace("}}", "}")) == invite
+
+
+@given(invites)
+def test_full_width_letters_are_read(invite: Invite) -> None:
+    code = encode_invite(invite)
+    wide = "".join(chr(ord(letter) + 0xFEE0) for letter in code)
+    assert decode_invite(wide) == invite
+
+
+@given(invites)
+def test_a_code_broken_by_quoted_mail_is_read(invite: Invite) -> None:
+    code = encode_invite(invite)
+    lines = [code[start : start + 40] for start in range(0, len(code), 40)]
+    assert decode_invite("\r\n".join(f"> {line}" for line in lines)) == invite
+
+
+@given(invites, st.data())
+def test_a_wrong_letter_is_noticed_in_any_decoration(invite: Invite, data: st.DataObject) -> None:
+    code = encode_invite(invite)
+    place = data.draw(st.integers(len(PREFIX), len(code) - 1))
+    letter = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz234567\u0430\u00e9"))
+    assume(letter != code[place])
+    wrong = code[:place] + letter + code[place + 1 :]
+    with pytest.raises(UserError):
+        decode_invite(f"> p2pnode join **{wrong}** please")
+
+
+@given(invites, st.sampled_from("ab27"))
+def test_a_letter_too_many_is_noticed(invite: Invite, letter: str) -> None:
+    with pytest.raises(UserError):
+        decode_invite(encode_invite(invite) + letter)
+
+
+def test_what_is_pasted_is_bounded() -> None:
+    with pytest.raises(UserError, match="too long"):
+        decode_invite("p2p1" * 10_000)
+
+
 @given(invites)
 def test_digits_that_look_like_letters_are_forgiven(invite: Invite) -> None:
     body = encode_invite(invite).removeprefix(PREFIX)
