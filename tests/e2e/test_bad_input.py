@@ -159,7 +159,7 @@ def test_a_model_that_cannot_run_is_refused(
 
 
 def test_layers_beyond_the_model_are_refused(tmp_path: Path, models: Path) -> None:
-    said = refused(*up(tmp_path / "state", models / "tiny.gguf", "--layers", "3:9"))
+    said = refused(*up(tmp_path / "state", models / "tiny.gguf", "--layers", "3:9"), code=2)
     assert "has the layers 0:4, not 3:9" in said
 
 

@@ -9,15 +9,17 @@ from typing import Any
 import click
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
+from p2pnode.interfaces.cli.values import HomePath
 
 _model_option = click.option(
     "--model", default=DEFAULT_MODEL, show_default=True, help="Name or GGUF file."
 )
 
 
-@click.group(epilog="Example:\n\n  p2pnode bench chain --json")
+@click.group(cls=PlainGroup, epilog="Example:\n\n  p2pnode bench chain --json")
 def bench() -> None:
     """Measure this machine; every figure in the documentation comes from here."""
 
@@ -119,7 +121,7 @@ def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) 
 @bench.command(epilog="Example:\n\n  p2pnode bench kv --json")
 @click.option(
     "--calibration",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=HomePath(dir_okay=False, path_type=Path),
     help="Its file; made first where it is missing, which takes minutes.  [default: the cache]",
 )
 @_model_option

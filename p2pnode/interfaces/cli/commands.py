@@ -1,58 +1,107 @@
 """The command and its subcommands, each imported only when called."""
 
 import importlib
-import os
-import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import click
 
 from p2pnode import __version__
-from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.output import complain
+from p2pnode.interfaces.cli.failures import close_output, tell, tell_of_thread
+from p2pnode.interfaces.cli.groups import PlainGroup
 
-_COMMANDS: Mapping[str, str] = MappingProxyType(
+COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "up": "node_commands:up",
-        "join": "node_commands:join",
-        "stop": "node_commands:stop",
-        "invite": "look_commands:invite",
-        "peers": "look_commands:peers",
-        "top": "look_commands:top",
-        "generate": "ask_commands:generate",
-        "chat": "ask_commands:chat",
-        "models": "model_commands:models",
-        "demo": "demo_command:demo",
-        "doctor": "doctor_command:doctor",
-        "simulate": "simulate_command:simulate",
-        "frame": "frame_commands:frame",
-        "bench": "bench_commands:bench",
+        "up": (
+            "node_commands:up",
+            "Start a node: join the swarm, hold layers, serve until Ctrl-C.",
+        ),
+        "join": ("node_commands:join", "Join the swarm of an invite code, and start a node in it."),
+        "stop": ("node_commands:stop", "Stop the node that runs on this machine."),
+        "invite": (
+            "look_commands:invite",
+            "Print a code that lets another machine join this swarm.",
+        ),
+        "peers": (
+            "look_commands:peers",
+            "List every peer: what it holds, and why it does no work.",
+        ),
+        "top": ("look_commands:top", "Watch peers and traffic live, in a terminal UI."),
+        "generate": ("ask_commands:generate", "Answer a prompt, streaming the text as it comes."),
+        "chat": ("ask_commands:chat", "Talk with the model; Ctrl-D ends the conversation."),
+        "models": ("model_commands:models", "Fetch and list models."),
+        "demo": ("demo_command:demo", "Let three nodes on this machine answer a prompt together."),
+        "doctor": (
+            "doctor_command:doctor",
+            "Find out what is wrong here, and what to do about it.",
+        ),
+        "simulate": (
+            "simulate_command:simulate",
+            "Answer in a swarm of whole nodes on a virtual network.",
+        ),
+        "frame": ("frame_commands:frame", "Take V-Frames apart, and put them together."),
+        "bench": (
+            "bench_commands:bench",
+            "Measure this machine: every figure of the documentation.",
+        ),
     }
 )
+"""Where each command is, and its line in the help: so that help needs to import none of them."""
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(PlainGroup):
     """Imports a subcommand when it is asked for: ``p2pnode frame`` needs no neural network."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
+
+    def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:
+        return [(name, summary) for name, (_, summary) in COMMANDS.items()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        where = _COMMANDS.get(cmd_name)
-        if where is None:
+        if cmd_name not in COMMANDS:
             return None
+        where, _ = COMMANDS[cmd_name]
         module, name = where.split(":")
         found = getattr(importlib.import_module(f"p2pnode.interfaces.cli.{module}"), name)
         if not isinstance(found, click.Command):
             raise TypeError(f"{where} is no command")
         return found
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        with _kept_from_click():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- as click has it
+        with _kept_from_click():
+            return super().invoke(ctx)
+
+
+class _ReaderGoneError(Exception):
+    """Carries a broken pipe past click, which would exit with status 1 and not say why."""
+
+
+@contextmanager
+def _kept_from_click() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error
+
 
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with:  p2pnode demo    (three nodes on this machine answer a prompt together)",
+    epilog="Start with:  p2pnode demo    (three nodes on this machine answer together)",
 )
 @click.version_option(__version__, prog_name="p2pnode")
 def cli() -> None:
@@ -62,19 +111,20 @@ def cli() -> None:
 def run() -> int:
     """Run the command line and return its exit status.
 
-    A user's mistake is one line and exit status 1, never a traceback.
+    Whatever ends a command is one line on standard error, never a traceback. 2: it was called in a
+    way that cannot work; 1: it could not be done; 70: the fault is ours; 130: Ctrl-C.
     """
+    threading.excepthook = tell_of_thread
+    status: object
     try:
-        code = cli(standalone_mode=False)
-    except UserError as error:
-        return complain(error)
+        status = cli(prog_name="p2pnode", standalone_mode=False)
     except click.exceptions.Abort:
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output has gone, as in "p2pnode peers | head -1": not our failure.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code if isinstance(code, int) else 0
+        status = _INTERRUPTED
+    except _ReaderGoneError as carrier:
+        status = tell(carrier.__cause__ or carrier)
+    except Exception as error:
+        status = tell(error)
+    return close_output(status if isinstance(status, int) else 0)
+
+
+_INTERRUPTED = 130

@@ -14,6 +14,7 @@ from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     DEFAULT_PORT,
     json_option,
+    kv_memory_option,
     state_of,
     state_option,
 )
@@ -34,13 +35,7 @@ _TOPIC, _WIDTH = 11, 100
     show_default=True,
     help="UDP port that should be free.",
 )
-@click.option(
-    "--kv-memory",
-    type=click.IntRange(1, 1 << 20),
-    default=512,
-    show_default=True,
-    help="MiB of memory for KV caches, where no node runs.",
-)
+@kv_memory_option("MiB of memory for KV caches, where no node runs.")
 @state_option
 @json_option
 def doctor(model: str, port: int, kv_memory: int, state: Path | None, as_json: bool) -> int:

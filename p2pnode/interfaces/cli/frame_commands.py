@@ -8,9 +8,11 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from p2pnode.errors import RemoteProtocolError, UserError
+from p2pnode.errors import RemoteProtocolError, UsageError, UserError
+from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.output import note, plural, say, table
 from p2pnode.interfaces.cli.settings import json_option
+from p2pnode.interfaces.cli.values import HomeFile
 from p2pnode.wire.frame_json import Field, explain_frame, frame_to_json, json_to_frame
 from p2pnode.wire.meaning import Meaning, frame_meaning
 from p2pnode.wire.seal import KEY_SIZE, SALT_SIZE, FrameOpener, FrameSealer
@@ -24,10 +26,10 @@ MAX_INPUT = 4 * MAX_FRAME
 MAX_ENTRY = 4 * 1024 * 1024
 """Bytes read of a JSON entry: a compressed frame may hold a megabyte, which is two in hex."""
 
-_file = click.argument("file", type=click.File("rb"), default="-")
+_file = click.argument("file", type=HomeFile("rb"), default="-")
 
 
-@click.group(epilog="Example:\n\n  p2pnode frame decode captured.bin")
+@click.group(cls=PlainGroup, epilog="Example:\n\n  p2pnode frame decode captured.bin")
 def frame() -> None:
     """Take V-Frames apart, and put them together."""
 
@@ -83,9 +85,9 @@ def decode(
     Exits with status 1 when a reader would refuse the frame.
     """
     if by_field and not as_json:
-        raise UserError("--fields goes with --json", hint="without both, fields are a table")
-    data = _frame_bytes(_read(file, MAX_INPUT), form)
+        raise UsageError("--fields goes with --json", hint="without both, fields are a table")
     secret = _secret(key, salt)
+    data = _frame_bytes(_read(file, MAX_INPUT), form)
     opener = FrameOpener(*secret) if secret is not None and _is_sealed(data) else None
     fields = explain_frame(data, opener=opener)
     problem, meaning = _checked(data, opener)
@@ -117,8 +119,8 @@ def encode(file: IO[bytes], raw: bool, key: str | None, salt: str | None) -> Non
     The entry, in FILE or on standard input, has the form that `p2pnode frame decode --json`
     prints; its `frame`, if it has one, is not looked at.
     """
-    entry = _entry(_read(file, MAX_ENTRY))
     secret = _secret(key, salt)
+    entry = _entry(_read(file, MAX_ENTRY))
     data = json_to_frame(entry, sealer=None if secret is None else FrameSealer(*secret))
     if entry.get("frame", data.hex()) != data.hex():
         note("the entry's own `frame` differs from what its fields say, which is written")
@@ -195,7 +197,7 @@ def _secret(key: str | None, salt: str | None) -> tuple[bytes, bytes] | None:
     if key is None and salt is None:
         return None
     if key is None or salt is None:
-        raise UserError("a sealed session has both a key and a salt", hint="give --key and --salt")
+        raise UsageError("a sealed session has both a key and a salt", hint="give --key and --salt")
     return _hex_of("--key", key, KEY_SIZE), _hex_of("--salt", salt, SALT_SIZE)
 
 
@@ -205,7 +207,7 @@ def _hex_of(option: str, text: str, size: int) -> bytes:
     except ValueError:
         data = b""
     if len(data) != size:
-        raise UserError(f"{option} wants {size} bytes, as {2 * size} hex digits")
+        raise UsageError(f"{option} wants {size} bytes, as {2 * size} hex digits")
     return data
 
 

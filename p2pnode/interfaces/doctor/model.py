@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.errors import ModelError
 from p2pnode.interfaces.doctor.findings import Finding, mib
+from p2pnode.interfaces.memory import free_memory
 from p2pnode.node import model_cache, models
 
 SPARE = 256 << 20
@@ -19,7 +18,6 @@ LEAST_CONTEXT = 256
 """Tokens: a KV memory that holds fewer serves no whole question and answer."""
 
 _FLOAT = 4
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +136,6 @@ def demand_of(path: Path) -> Demand:
         head_bytes=_FLOAT * info.vocab_size * info.d_model,
         kv_bytes_per_token_layer=info.kv_bytes_per_token_layer,
     )
-
-
-def free_memory() -> int:
-    """Return the bytes that may be taken, within a container's limit."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((_CGROUP / "memory.max").read_text("ascii"))
-        used = int((_CGROUP / "memory.current").read_text("ascii"))
-    except (OSError, ValueError):  # no container, or "max"
-        return free
-    return max(0, min(free, limit - used))
 
 
 def _numbers(shape: tuple[int, ...]) -> int:
