@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from p2pnode.interfaces.cli.look_commands import look
@@ -46,6 +47,11 @@ class Machine:
         assert self._node.stdout is not None
         assert json.loads(self._node.stdout.readline())["listening"]
 
+    def arguments(self) -> list[str]:
+        """Return what every account of a machine can see of the node's process."""
+        assert self._node is not None
+        return psutil.Process(self._node.pid).cmdline()
+
     def end(self) -> None:
         if self._node is not None:
             self._node.terminate()
@@ -70,6 +76,7 @@ def _pair(tmp_path: Path) -> Iterator[Sequence[Machine]]:
 
 def test_an_invited_machine_shares_the_work(pair: Sequence[Machine]) -> None:
     one, two = pair
+    assert not any("p2p1" in word for word in two.arguments())
     case = json.loads(REFERENCE.read_text())["cases"][0]
     answer = two.json("generate", case["prompt"], "--max-tokens", "16")
     assert answer["prompt_ids"] == case["prompt_ids"]

@@ -45,19 +45,26 @@ def up(as_json: bool, verbose: bool, with_parent: bool, **chosen: Any) -> None:
 
 
 @click.command(
-    epilog="Example:\n\n  p2pnode join p2p1-abcd...   (the code that 'p2pnode invite' printed)"
+    epilog="Examples:\n\n  p2pnode join p2p1-abcd...   (the code that 'p2pnode invite' printed)"
+    "\n\n  p2pnode join                (asks for it)"
+    "\n\n  ssh kitchen p2pnode invite | p2pnode join -"
 )
-@click.argument("code")
+@click.argument("code", nargs=-1)
 @node_options
 @json_option
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens to standard error.")
-def join(code: str, as_json: bool, verbose: bool, **chosen: Any) -> None:
-    """Join the swarm of an invite CODE, and start a node in it."""
+def join(code: tuple[str, ...], as_json: bool, verbose: bool, **chosen: Any) -> None:
+    """Join the swarm of an invite CODE, and start a node in it.
+
+    The code is a secret. For - it is read from standard input, without it you are asked for it;
+    one given here leaves the process's arguments at once, though not your shell's history.
+    """
+    from p2pnode.interfaces.cli.invite_code import read_code
     from p2pnode.net.addresses import format_address
     from p2pnode.node.identity import StateDirectory
     from p2pnode.node.invite import decode_invite
 
-    invite = decode_invite(code)
+    invite = decode_invite(read_code(code))
     options = UpOptions(**chosen)
     state = StateDirectory(state_of(options.state))
     with state.lock():

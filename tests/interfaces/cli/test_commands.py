@@ -72,7 +72,7 @@ def test_help_of_groups_cuts_nothing(group: str, told: Told) -> None:
 @pytest.mark.parametrize(
     ("words", "said", "hint"),
     [
-        (("invte", "hi"), "No such command 'geneate'. Did you mean invite?", "p2pnode --help"),
+        (("invte", "hi"), "No such command 'invte'. Did you mean invite?", "p2pnode --help"),
         (("models", "lst"), "Did you mean list?", "p2pnode models --help"),
         (("x" * 5000,), "No such command 'xxx", "p2pnode --help"),
         (("up", "--prot", "1"), "--port", "p2pnode up --help"),
