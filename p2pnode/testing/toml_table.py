@@ -1,14 +1,22 @@
 """Reading TOML strictly: every key is known, every value possible, every complaint says where."""
 
+import difflib
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from p2pnode.errors import ConfigError
+from p2pnode.testing.toml_lines import KeyLines
 
 _Word = TypeVar("_Word", bound=str)
 _MOST_BYTES = 1 << 20
+_MOST_DOTS = 100
+"""In one key: what the standard reader takes grows with their square."""
+
+_MOST_DIGITS = 4300  # Python reads no longer number
+_SHOWN = 60  # letters of a value in a complaint
 
 
 class TomlTable:
@@ -18,9 +26,12 @@ class TomlTable:
     missing (and there is no default), of another type, or out of bounds.
     """
 
-    def __init__(self, source: str, where: str, values: dict[str, object]) -> None:
+    def __init__(
+        self, source: str, where: str, values: dict[str, object], lines: KeyLines | None = None
+    ) -> None:
         """``source`` names the file and ``where`` the table in it, for complaints."""
         self._source = source
+        self._lines = lines
         self._where = where
         self._values = values
         self._known: list[str] = []
@@ -33,13 +44,24 @@ class TomlTable:
             ConfigError: It cannot be read, or is no TOML.
         """
         try:
-            if path.stat().st_size > _MOST_BYTES:
-                raise ConfigError(f"{path}: a scenario has at most {_MOST_BYTES} bytes")
-            return cls(str(path), "", tomllib.loads(path.read_text("utf-8")))
+            with path.open("rb") as file:
+                data = file.read(_MOST_BYTES + 1)
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from error
+        if len(data) > _MOST_BYTES:
+            raise ConfigError(f"{path}: a scenario has at most {_MOST_BYTES} bytes")
+        try:
+            text = data.decode("utf-8-sig")
+            _refuse_deep(path, text)
+            return cls(str(path), "", tomllib.loads(text), KeyLines(text))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not TOML: {error}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}: nested too deeply") from error
+        except ValueError as error:  # the one other that the reader lets through
+            raise ConfigError(
+                f"{path}{_line_of_digits(text)}: a number has more than {_MOST_DIGITS} digits"
+            ) from error
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -53,7 +75,7 @@ class TomlTable:
     def flag(self, key: str, default: bool) -> bool:
         value = self._take(key, default)
         if not isinstance(value, bool):
-            self.refuse(key, f"is true or false, not {value!r}")
+            self.refuse(key, f"is true or false, not {_shown(value)}")
         return value
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -83,7 +105,7 @@ class TomlTable:
         listed = self._list(key, known)
         for word in listed:
             if word not in known:
-                self.refuse(key, f"may hold {', '.join(known)}, not {word!r}")
+                self.refuse(key, f"may hold {', '.join(known)}, not {_shown(word)}")
         if len(set(listed)) < len(listed):
             self.refuse(key, "holds one thing twice")
         return tuple(word for word in known if word in listed)
@@ -104,16 +126,21 @@ class TomlTable:
         """Refuse what nobody has taken."""
         for key in self._values:
             if key not in self._known:
+                near = difflib.get_close_matches(key, self._known, n=1)
                 known = ", ".join(sorted(self._known))
                 raise ConfigError(
-                    f"{self._source}: {self._path(key)} is not a setting",
-                    hint=f"one of: {known}" if known else "remove it",
+                    f"{self._place(key)}: {_cut(self._path(key))} is not a setting",
+                    hint=near[0] if near else f"one of: {known}" if known else "remove it",
                 )
 
     def refuse(self, key: str, problem: str) -> NoReturn:
-        raise ConfigError(f"{self._source}: {self._path(key)} {problem}")
+        raise ConfigError(f"{self._place(key)}: {self._path(key)} {problem}")
 
     # Helpers
+
+    def _place(self, key: str) -> str:
+        line = None if self._lines is None else self._lines.line_of(self._path(key))
+        return self._source if line is None else f"{self._source}:{line}"
 
     def _path(self, key: str) -> str:
         return f"{self._where}.{key}" if self._where else key
@@ -122,7 +149,14 @@ class TomlTable:
         self._known.append(key)
         value = self._values.get(key, default)
         if value is None:
-            self.refuse(key, "is missing")
+            untaken = [one for one in self._values if one not in self._known]
+            near = difflib.get_close_matches(key, untaken, n=1)
+            if not near:
+                self.refuse(key, "is missing")
+            raise ConfigError(
+                f"{self._place(near[0])}: {self._path(key)} is missing",
+                hint=f"write {key} for {_cut(near[0])}",
+            )
         return value
 
     def _list(self, key: str, default: object, *, may_be_empty: bool = False) -> list[object]:
@@ -133,24 +167,52 @@ class TomlTable:
 
     def _within(self, key: str, value: object, where: str) -> "TomlTable":
         if not isinstance(value, dict):
-            self.refuse(key, f"is a table, not {value!r}")
-        return TomlTable(self._source, where, value)
+            self.refuse(key, f"is a table, not {_shown(value)}")
+        return TomlTable(self._source, where, value, self._lines)
 
     def _bounded(self, key: str, value: object, low: float, high: float) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            self.refuse(key, f"is a number, not {value!r}")
-        if math.isnan(value) or not low <= value <= high:
-            self.refuse(key, f"lies in {low:g}..{high:g}, not at {value!r}")
+            self.refuse(key, f"is a number, not {_shown(value)}")
+        if (isinstance(value, float) and math.isnan(value)) or not low <= value <= high:
+            self.refuse(key, f"lies in {low:g}..{high:g}, not at {_shown(value)}")
         return float(value)
 
     def _whole(self, key: str, value: object, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            self.refuse(key, f"is a whole number, not {value!r}")
+            self.refuse(key, f"is a whole number, not {_shown(value)}")
         if not low <= value <= high:
-            self.refuse(key, f"lies in {low}..{high}, not at {value}")
+            self.refuse(key, f"lies in {low}..{high}, not at {_shown(value)}")
         return value
 
     def _word(self, key: str, value: object) -> str:
         if not isinstance(value, str) or not value or not value.isprintable():
-            self.refuse(key, f"is a line of text, not {value!r}")
+            self.refuse(key, f"is a line of text, not {_shown(value)}")
         return value
+
+
+def _refuse_deep(path: Path, text: str) -> None:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _MOST_DOTS and any(
+            piece.count(".") > _MOST_DOTS for piece in re.split(r"[=,{}\[\]]", line)
+        ):
+            raise ConfigError(f"{path}:{number}: more than {_MOST_DOTS} dots in one key")
+
+
+def _line_of_digits(text: str) -> str:
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.search(rf"[0-9_]{{{_MOST_DIGITS}}}", line):
+            return f":{number}"
+    return ""
+
+
+def _shown(value: object) -> str:
+    """Return a value as people would write it, cut to a line."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number too long for Python, or a very deep table
+        return "that"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 
 from p2pnode.errors import ConfigError, UserError
 from p2pnode.testing.scenario import read_scenario
+from p2pnode.testing.toml_lines import KeyLines
 from p2pnode.testing.toml_table import TomlTable
 
 
@@ -58,7 +59,15 @@ def test_what_nobody_took_is_refused_with_what_could_be() -> None:
     top.integers("seeds", 0, 9)
     with pytest.raises(ConfigError, match="sedes is not a setting") as refusal:
         top.finish()
+    assert refusal.value.hint == "seeds"
+    other = table(colour=1)
+    other.integers("seeds", 0, 9, (1,))
+    with pytest.raises(ConfigError, match="colour is not a setting") as refusal:
+        other.finish()
     assert refusal.value.hint == "one of: seeds"
+    with pytest.raises(ConfigError, match="seeds is missing") as refusal:
+        table(sedes=[2]).integers("seeds", 0, 9)
+    assert refusal.value.hint == "write seeds for sedes"
 
 
 @given(st.text(max_size=200))
@@ -75,3 +84,97 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent.toml", broken):
         with pytest.raises(ConfigError, match=str(path)):
             TomlTable.read(path)
+
+
+LINES = """# a comment = not a key
+title = "x = 1"
+seeds = [
+  1, # one
+  2,
+]
+text = '''
+mtu = 3
+'''
+
+[link]
+mtu = 1
+"quoted" = 2
+a.b = 3
+inline = { c = 1,
+} # of TOML 1.1
+[[weather]]
+loss = 1
+[[weather]]
+loss = 2
+[weather.bursts]
+p = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("title", 2),
+        ("seeds", 3),
+        ("text", 7),
+        ("link", 11),
+        ("link.mtu", 12),
+        ("link.quoted", 13),
+        ("link.a.b", 14),
+        ("link.inline.c", 15),
+        ("link.absent", 11),
+        ("weather", 17),
+        ("weather[0].loss", 18),
+        ("weather[1].loss", 20),
+        ("weather[1].bursts.p", 22),
+        ("weather[1].absent", 19),
+        ("absent", None),
+    ],
+)
+def test_the_line_of_each_key_is_found(path: str, line: int | None) -> None:
+    assert KeyLines(LINES).line_of(path) == line
+
+
+@given(st.text(max_size=300), st.text(max_size=20))
+def test_lines_of_any_text_are_looked_for_without_an_error(text: str, path: str) -> None:
+    KeyLines(text).line_of(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("title = " + "[" * 100_000, "nested too deeply"),
+        ("a = 1\ntitle = " + "9" * 5000, "x.toml:2: a number has more than 4300 digits"),
+        ("[model]\n" + ".".join("a" * 100_000) + " = 1", "x.toml:2: more than 100 dots"),
+        ("[model]\nlayers = 0x" + "f" * 6000, "x.toml:2: model.layers lies in 1..64, not at that"),
+        ("[link]\n[model]\nlayers = " + "9" * 4000, "x.toml:3: model.layers lies in 1..64"),
+        ('title = "a"\nseeds = [1]\n[model]\nlayer_ms = ' + "9" * 400, "x.toml:4: model.layer_ms"),
+        ('title = "a"\nseeds = [1]\n[model]\nlayer_ms = inf', "x.toml:4: model.layer_ms lies in"),
+        ("[[node]]\nname = {a = {b = 1}}", "x.toml:2: node[0].name is a line of text"),
+        ("[[node]]\nname = 1979-05-27", "x.toml:2: node[0].name is a line of text"),
+        ('title = "a"\nseeds = [1]\n[model]\n' + "x" * 5000 + " = 1", "x.toml:4: model.xxx"),
+        ("x" * (1 << 20) + "y", "at most"),
+        ("\0", "not TOML"),
+        ("= 1", "not TOML: Invalid statement (at line 1"),
+    ],
+)
+def test_a_hostile_file_is_one_line(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_scenario(path)
+    assert told in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_an_end_is_not_read_to_it() -> None:
+    with pytest.raises(ConfigError, match="at most"):
+        read_scenario(Path("/dev/zero"))
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"\xef\xbb\xbftitle = 'a'")
+    assert TomlTable.read(path).text("title") == "a"
