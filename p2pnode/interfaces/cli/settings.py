@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
-_CONTACT_SECONDS = 8.0
+_CONTACT_SECONDS = 6.0
 """How long a first start waits for a package index, so that an offline one fails within ten
 seconds. `p2pnode models pull` waits for as long as pip does."""
 

@@ -10,9 +10,13 @@ import psutil
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.doctor.findings import Finding, Verdict
+from p2pnode.node.disk import free_bytes, size_in_words
 from p2pnode.node.identity import StateDirectory
 
 TOPIC = "state"
+
+LEAST_FREE = 1_000_000
+"""Bytes: all of a node's own files take less."""
 
 
 def check_state(directory: Path) -> Iterator[Finding]:
@@ -31,6 +35,7 @@ def check_state(directory: Path) -> Iterator[Finding]:
         is_ours=found.st_uid == os.getuid(),
         is_writable=os.access(directory, os.W_OK | os.X_OK),
     )
+    yield from report_room(directory, free_bytes(directory))
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
         yield from _files(StateDirectory(directory))
 
@@ -46,6 +51,14 @@ def report_directory(path: Path, mode: int, *, is_ours: bool, is_writable: bool)
     if mode & 0o022:
         return Finding(TOPIC, "warn", f"other accounts may write to {path}", f"chmod 700 {path}")
     return Finding(TOPIC, "ok", str(path))
+
+
+def report_room(path: Path, free: int | None) -> list[Finding]:
+    """Say so where the disk of the state directory is full."""
+    if free is None or free >= LEAST_FREE:
+        return []
+    what = f"no space left in {path}: {size_in_words(free)} are free"
+    return [Finding(TOPIC, "fail", what, "make room, or choose another directory: --state DIR")]
 
 
 def lock_holder(directory: Path) -> int | None:

@@ -24,7 +24,13 @@ from p2pnode.interfaces.doctor.network import check_port, report_buffer, report_
 from p2pnode.interfaces.doctor.processor import report_blas, report_processor, report_timers
 from p2pnode.interfaces.doctor.python import report_packages, report_python
 from p2pnode.interfaces.doctor.runtime import report_length, report_runtime
-from p2pnode.interfaces.doctor.state import boot_epoch, check_state, lock_holder, report_directory
+from p2pnode.interfaces.doctor.state import (
+    boot_epoch,
+    check_state,
+    lock_holder,
+    report_directory,
+    report_room,
+)
 from p2pnode.net.udp import open_udp
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.model_cache import calibration_path
@@ -239,3 +245,9 @@ def test_a_broken_calibration_is_a_warning(tmp_path: Path, monkeypatch: pytest.M
     assert finding.verdict == "warn"
     assert "cut short" in finding.what
     assert "p2pnode models calibrate" in finding.advice
+
+
+def test_a_full_disk_is_told() -> None:
+    assert report_room(Path("/x"), None) == report_room(Path("/x"), 10**9) == []
+    [finding] = report_room(Path("/x"), 3000)
+    assert (finding.verdict, finding.what) == ("fail", "no space left in /x: 3 KB are free")
