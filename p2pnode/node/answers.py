@@ -38,6 +38,7 @@ class Question:
         prompt_ids: The prompt as tokens.
         max_tokens: Most tokens to produce.
         sampling: How to draw them.
+        stop: Tokens that end the answer, beside those that the model's file names.
         wait: Seconds to wait for peers that cover the model.
         prefer: Hex prefixes or names of peers to use.
         avoid: Hex prefixes or names of peers to spare.
@@ -49,6 +50,7 @@ class Question:
     prompt_ids: tuple[int, ...]
     max_tokens: int
     sampling: Sampling
+    stop: frozenset[int] = frozenset()
     wait: float = 10.0
     prefer: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
@@ -210,7 +212,7 @@ def request_of(
             question.max_tokens, max(1, model.context_length - len(question.prompt_ids))
         ),
         sampling=question.sampling,
-        stop=frozenset() if question.ignore_eos else frozenset(model.eos_ids),
+        stop=frozenset() if question.ignore_eos else question.stop | frozenset(model.eos_ids),
         wait=question.wait,
         prefer=frozenset(peer for peer in prefer.values() if peer is not None),
         avoid=frozenset(peer for peer in avoid.values() if peer is not None),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -29,9 +30,10 @@ from p2pnode.scheduler.chain import ChainPlan, StageRun
 
 if TYPE_CHECKING:
     from p2pnode.node.node import Node
-    from p2pnode.text.tokenizer import Tokenizer
 
 Params = dict[str, Any]
+
+_MAX_TOKENS = 256
 
 _FEW_PEERS = 25
 """Peers whose picture is rendered on the loop: 150 us each (measured), and 5 ms are too long."""
@@ -80,32 +82,36 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
     """Answer a prompt, emitting each event as it comes; return the facts.
 
     ``params``: ``prompt`` (text) or ``messages`` (a chat) or ``prompt_ids``; ``raw`` for a prompt
-    to be continued rather than answered; ``max_tokens``, ``temperature``, ``top_k``, ``top_p``,
-    ``seed``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``ignore_eos``, ``activations``,
-    ``details``.
+    to be continued rather than answered; ``tools`` and ``documents`` for the chat template;
+    ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``seed``, ``prefer``, ``avoid``,
+    ``objective``, ``wait``, ``ignore_eos``, ``activations``, ``details``.
+
+    The result names among others ``prompt_ids``, ``stop_ids`` (tokens that end the answer),
+    ``token_ids``, and ``left_out``: how many of the oldest messages left so that the rest fits.
 
     Raises:
         UserError: A parameter is impossible, or the answer failed.
     """
-    tokenizer = await node.tokenizer()
-    # Off the loop: a prompt may be long, and a model's template may not even end.
-    prompt_ids = await trio.to_thread.run_sync(
-        _prompt_ids, tokenizer, params, abandon_on_cancel=True
-    )
-    stream = node.ask(_question(prompt_ids, params))
-    decoder = tokenizer.decoder()
+    question, left_out = await _question(node, params)
+    detokenizer = await node.texts.detokenizer()
+    stream = node.ask(question)
+    decoder = detokenizer.decoder()
+    text: list[str] = []
 
     async def show(event: GenerationEvent) -> None:
         body = _event_body(event)
         if isinstance(event, TokenProduced):
-            body["text"] = decoder.push(event.token)
+            # The token that ends an answer is none of its words, even where it has a spelling.
+            words = "" if event.token in question.stop else decoder.push(event.token)
+            body["text"] = words
+            text.append(words)
         if body:
             await emit(body)
 
+    if left_out:
+        await emit({"event": "history", "left_out": left_out})
     done = await stream.follow(show)
-    if rest := decoder.finish():
-        await emit({"event": "text", "text": rest})
-    result = _result(done, prompt_ids, tokenizer.decode(done.token_ids))
+    result = _result(done, question, "".join(text)) | {"left_out": left_out}
     return result | _details(done) if params.get("details") else result
 
 
@@ -160,9 +166,10 @@ def _runs(runs: Sequence[range]) -> list[list[int]]:
     return [[run.start, run.stop] for run in runs]
 
 
-def _result(done: Answer, prompt_ids: Sequence[int], text: str) -> dict[str, object]:
+def _result(done: Answer, question: Question, text: str) -> dict[str, object]:
     return {
-        "prompt_ids": list(prompt_ids),
+        "prompt_ids": list(question.prompt_ids),
+        "stop_ids": [] if question.ignore_eos else sorted(question.stop),
         "token_ids": done.token_ids,
         "text": text,
         "finish": done.finish,
@@ -198,29 +205,55 @@ def _details(done: Answer) -> dict[str, object]:
     }
 
 
-def _prompt_ids(tokenizer: Tokenizer, params: Params) -> tuple[int, ...]:
+async def _question(node: Node, params: Params) -> tuple[Question, int]:
+    """Return what is asked, and how many messages left the conversation so that it fits."""
+    question, asked = _without_prompt(params), _asked(params)
+    if isinstance(asked, dict):
+        prompt = await node.texts.prompt(asked)
+        return replace(question, prompt_ids=prompt.ids, stop=prompt.stop_ids), prompt.left_out
+    if question.ignore_eos:
+        return replace(question, prompt_ids=asked), 0
+    return replace(question, prompt_ids=asked, stop=await node.texts.stop_ids()), 0
+
+
+def _asked(params: Params) -> tuple[int, ...] | dict[str, object]:
+    """Return the tokens given, or what is to become tokens."""
     if (given := params.get("prompt_ids")) is not None:
-        if not isinstance(given, list) or not all(isinstance(token, int) for token in given):
+        if not isinstance(given, list) or not all(type(token) is int for token in given):
             raise UserError("prompt_ids must be a list of token ids")
         return tuple(given)
-    messages = params.get("messages")
-    prompt = params.get("prompt")
-    if isinstance(prompt, str) and not prompt.isascii():
-        prompt = prompt.encode("utf-8", "replace").decode()  # JSON may carry half a surrogate pair
-    if isinstance(prompt, str) and params.get("raw"):
-        return tuple(tokenizer.encode(prompt))
+    messages, prompt = params.get("messages"), params.get("prompt")
     if isinstance(prompt, str):
+        if not prompt.strip():
+            raise UserError("the prompt is empty", hint="say what the model should answer")
+        if params.get("raw"):
+            return {"text": prompt}
         messages = [{"role": "user", "content": prompt}]
-    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+    if not isinstance(messages, list) or not messages:
         raise UserError("give a prompt, or messages, or prompt_ids")
-    return tuple(tokenizer.encode(tokenizer.chat(messages)))
+    more = {key: _list_or_none(params, key) for key in ("tools", "documents")}
+    return {"messages": messages, "max_tokens": _max_tokens(params), **more}
 
 
-def _question(prompt_ids: tuple[int, ...], params: Params) -> Question:
+def _list_or_none(params: Params, key: str) -> list[object] | None:
+    value = params.get(key)
+    if value is not None and not isinstance(value, list):
+        raise UserError(f"{key} must be a list")
+    return value
+
+
+def _max_tokens(params: Params) -> int:
+    asked = params.get("max_tokens", _MAX_TOKENS)
+    if type(asked) is not int or asked < 1:
+        raise UserError(f"impossible parameter: max_tokens is {asked!r}")
+    return asked
+
+
+def _without_prompt(params: Params) -> Question:
     try:
         return Question(
-            prompt_ids=prompt_ids,
-            max_tokens=int(params.get("max_tokens", 256)),
+            prompt_ids=(),
+            max_tokens=_max_tokens(params),
             sampling=Sampling(
                 temperature=float(params.get("temperature", 0.0)),
                 top_k=int(params.get("top_k", 0)),

@@ -45,10 +45,10 @@ from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.surroundings import Surroundings
+from p2pnode.node.text_worker import TextWorker
 from p2pnode.sansio import Address
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.placement import Placement
-from p2pnode.text.tokenizer import Tokenizer
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.calibration import CalibrationSet
 
@@ -92,7 +92,7 @@ class Node:
         self._file: ModelFile | None = None
         self._model: ModelInfo | None = None
         self._calibrations: CalibrationSet | None = None
-        self._tokenizer: Tokenizer | None = None
+        self._texts: TextWorker | None = None
         self._streams: dict[int, AnswerStream] = {}
         self._stopping = trio.Event()
         self._departed = trio.Event()
@@ -112,6 +112,9 @@ class Node:
                     open_model, settings.model, abandon_on_cancel=True
                 )
                 self._model = self._file.info
+                self._texts = TextWorker(
+                    settings.model, self._model.name, self._model.context_length
+                )
                 self._calibrations = await self._read_calibrations(self._model)
             self._socket = open_udp(settings.host, settings.port)
             try:
@@ -126,6 +129,8 @@ class Node:
                 raise
             finally:
                 self._socket.close()
+                if self._texts is not None:
+                    await self._texts.close()
 
     def stop(self, *, at_once: bool = False) -> None:
         """Leave the swarm and end :meth:`run`; ``at_once`` without waiting for others' answers."""
@@ -303,6 +308,8 @@ class Node:
         """Return what the core cannot know; under the lock, as the engine thread counts too."""
         counters = self._reactor.counters + self._socket.counters
         counters.update(self._surroundings.counters)
+        if self._texts is not None:
+            counters.update(self._texts.counters)
         return World(
             listening=(format_address(self._socket.address),),
             loop_late_ms=self._reactor.loop_late_ms(),
@@ -323,20 +330,16 @@ class Node:
         addresses = self._reactor.call(lambda core, now: core.reach.addresses)
         return Invite(self._origin.swarm_secret, addresses[:_INVITED])
 
-    async def tokenizer(self) -> Tokenizer:
-        """Return the model's tokenizer; the first call reads it off the file.
+    @property
+    def texts(self) -> TextWorker:
+        """What turns prompts into tokens, and says how tokens are written.
 
         Raises:
             UserError: There is no model here.
         """
-        path = self.settings.model
-        if path is None:
+        if self._texts is None:
             raise UserError("this node has no model", hint="start it with --model")
-        if self._tokenizer is None:
-            self._tokenizer = await trio.to_thread.run_sync(
-                Tokenizer.from_gguf, path, abandon_on_cancel=True
-            )
-        return self._tokenizer
+        return self._texts
 
 
 def _time_of_day() -> float:

@@ -33,6 +33,7 @@ def write_tiny_gguf(
     arch: str = "llama",
     pre: str = "smollm",
     edit: "Callable[[GGUFWriter], object] | None" = None,
+    template: str | None = None,
 ) -> None:
     """Write a llama of random weights whose tokens are the bytes, " t" and four control tokens.
 
@@ -49,6 +50,7 @@ def write_tiny_gguf(
         arch: What the file claims to be.
         pre: The pre-tokenizer it claims.
         edit: Changes the metadata, or adds tensors, before anything is written.
+        template: Its chat template; None for one that writes roles and contents, "" for none.
     """
     from gguf import GGUFWriter
 
@@ -63,7 +65,7 @@ def write_tiny_gguf(
     writer.add_rope_dimension_count(d_model // n_heads)
     writer.add_rope_freq_base(10_000.0)
     writer.add_layer_norm_rms_eps(1e-5)
-    vocab_size = _add_vocabulary(writer, pre)
+    vocab_size = _add_vocabulary(writer, pre, _TEMPLATE if template is None else template)
     kv = n_kv_heads * d_model // n_heads
     tensors = _Tensors(writer, tensor_type, seed)
     tensors.matrix("token_embd", vocab_size, d_model)
@@ -113,7 +115,7 @@ class _Tensors:
         self._writer.add_tensor(name, quantize(weight, kind), raw_dtype=kind)
 
 
-def _add_vocabulary(writer: "GGUFWriter", pre: str) -> int:
+def _add_vocabulary(writer: "GGUFWriter", pre: str, template: str) -> int:
     letters = {value: letter for letter, value in byte_alphabet().items()}
     space = letters[b" "]
     plain = [*(letters[bytes([byte])] for byte in range(256)), space + "t"]
@@ -125,5 +127,6 @@ def _add_vocabulary(writer: "GGUFWriter", pre: str) -> int:
     writer.add_token_merges([f"{space} t"])
     writer.add_bos_token_id(tokens.index("<|user|>"))
     writer.add_eos_token_id(tokens.index("<|end|>"))
-    writer.add_chat_template(_TEMPLATE)
+    if template:
+        writer.add_chat_template(template)
     return len(tokens)

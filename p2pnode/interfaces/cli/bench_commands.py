@@ -172,6 +172,17 @@ def load(rounds: int, model: str, as_json: bool) -> None:
         _report(measurement.measure(path, rounds=rounds, tell=bar), as_json)
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench text --json")
+@click.option("--rounds", type=click.IntRange(1), default=200, show_default=True)
+@_model_option
+@json_option
+def text(rounds: int, model: str, as_json: bool) -> None:
+    """Render and tokenise an ordinary chat, in the process that does so for a node."""
+    from p2pnode.bench import text as measurement
+
+    _report(measurement.measure(model_file(model), rounds=rounds), as_json)
+
+
 @bench.command(epilog="Example:\n\n  p2pnode bench soak --minutes 9 --json")
 @click.option("--minutes", type=click.FloatRange(0.2), default=9.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)

@@ -1,0 +1,228 @@
+"""The process that renders and tokenises prompts for one node.
+
+A chat template is a foreign program, and a prompt may be megabytes of anything. Neither may hold up
+a node that computes for others, and neither can be interrupted from another thread, so they run
+here, within limits that the operating system keeps even if the node was killed:
+
+- CPU time of a request: an interval timer ends the process, whatever runs in it. Its signal tells
+  which part of the work overran.
+- Memory: so much beyond what the loaded tokenizer takes.
+- Life: the process ends when its standard input closes.
+
+Frames both ways are a length (4 bytes, big-endian) and so many bytes: JSON, and after the JSON of a
+prompt its ids, 4 bytes each in this machine's order.
+"""
+
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from p2pnode.errors import ModelError, UserError
+from p2pnode.text.history import Message, fit, room_for_prompt
+from p2pnode.text.tokenizer import Tokenizer
+
+LENGTH: Final = struct.Struct(">I")
+MAX_REQUEST: Final = 16 << 20
+"""Bytes: a line of the control socket has a quarter of it, and JSON may write it longer."""
+
+RENDER_SECONDS: Final = 2.0
+"""CPU time of the chat template in one request. Ordinary ones take a millisecond."""
+
+ENCODE_SECONDS: Final = 5.0
+"""CPU time of the tokenizer in one request: it does 2 MB/s, and a request has 4 MB."""
+
+MEMORY: Final = 512 << 20
+"""Bytes beyond what the loaded tokenizer takes; 4 MB of text take some 100 MB."""
+
+RENDER_OVERRUN: Final = signal.SIGPROF
+ENCODE_OVERRUN: Final = signal.SIGVTALRM
+
+
+def main() -> None:
+    """Serve until standard input closes; the arguments are the model's file and its stamp."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the node's to handle
+    for overrun in (RENDER_OVERRUN, ENCODE_OVERRUN):
+        signal.signal(overrun, signal.SIG_DFL)
+    replies = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing else may write among the frames
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    path, stamp = Path(sys.argv[-2]), json.loads(sys.argv[-1])
+    try:
+        if stamp_of(path) != stamp:
+            raise changed(path)
+        tokenizer = Tokenizer.from_gguf(path)
+    except UserError as error:
+        _write(replies, _refusal(error))
+        return
+    _limit()
+    _write(replies, {"ready": True})
+    while (request := _read(0)) is not None:
+        for frame in _answered(tokenizer, request):
+            _write(replies, frame)
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Return what tells a file from the one that will replace it.
+
+    Raises:
+        ModelError: The file is gone.
+    """
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+
+
+def changed(path: Path) -> ModelError:
+    """Say that a file is no longer what the node reads from."""
+    return ModelError(
+        f"{path.name} changed since this node read it", hint="stop the node and start it again"
+    )
+
+
+def prepare(
+    tokenizer: Tokenizer, request: dict[str, Any], budget: "_Budget"
+) -> tuple[Sequence[int], int]:
+    """Return a request's prompt as ids, and how many messages left the conversation for it.
+
+    Raises:
+        UserError: It does not fit the context, or cannot be rendered.
+    """
+    context = int(request["context"])
+    most = context * tokenizer.longest_token
+
+    def encoded(text: str) -> Sequence[int]:
+        size = len(str.__str__(text).encode("utf-8", "replace"))
+        if size > most:  # more tokens than fit, so nobody counts them
+            return range(-(-size // tokenizer.longest_token))
+        with budget.encoding():
+            return tokenizer.encode(text)
+
+    def prompt_of(messages: Sequence[Message]) -> Sequence[int]:
+        with budget.rendering():
+            text = tokenizer.chat(
+                messages, tools=request.get("tools"), documents=request.get("documents")
+            )
+        return encoded(text)
+
+    left = 0
+    if "text" in request:
+        ids = encoded(request["text"])
+    else:
+        room = room_for_prompt(context, int(request["max_tokens"]))
+        ids, left = fit(request["messages"], room, prompt_of)
+    if len(ids) >= context:
+        raise _too_long(ids, str(request["name"]), context, left)
+    return ids, left
+
+
+def _too_long(ids: Sequence[int], name: str, context: int, left: int) -> UserError:
+    about = "at least " if isinstance(ids, range) else ""
+    what = "the last message alone" if left else "the prompt"
+    return UserError(
+        f"{what} has {about}{len(ids)} tokens, but the context of {name} ends at {context}",
+        hint="shorten it, or give it in parts",
+    )
+
+
+class _Budget:
+    """What a request has left of CPU time; at its end the process dies by the timer's signal."""
+
+    def __init__(self) -> None:
+        self._left = {
+            signal.ITIMER_PROF: RENDER_SECONDS,
+            signal.ITIMER_VIRTUAL: ENCODE_SECONDS,
+        }
+
+    def rendering(self) -> AbstractContextManager[None]:
+        return self._spend(signal.ITIMER_PROF)
+
+    def encoding(self) -> AbstractContextManager[None]:
+        return self._spend(signal.ITIMER_VIRTUAL)
+
+    @contextmanager
+    def _spend(self, timer: int) -> Iterator[None]:
+        signal.setitimer(timer, self._left[timer])
+        try:
+            yield
+        finally:
+            self._left[timer] = max(1e-3, signal.setitimer(timer, 0)[0])
+
+
+def _answered(tokenizer: Tokenizer, request: dict[str, Any]) -> Iterator[object]:
+    budget = _Budget()
+    try:
+        if request.get("what") == "stops":
+            with budget.rendering():
+                yield {"stops": sorted(tokenizer.stop_ids)}
+            return
+        ids, left = prepare(tokenizer, request, budget)
+    except UserError as error:
+        yield _refusal(error)
+    except MemoryError as error:
+        refused = UserError("the prompt takes too much memory", hint="shorten it")
+        refused.__cause__ = error
+        yield _refusal(refused)
+    else:
+        yield {"left_out": left, "count": len(ids)}
+        yield array("I", ids)
+
+
+def _refusal(error: UserError) -> dict[str, object]:
+    out_of_memory = isinstance(error.__cause__, MemoryError)
+    return {
+        "error": str(error),
+        "hint": error.hint,
+        "model": isinstance(error, ModelError),
+        "spent": out_of_memory,  # what is left may be too little for the next: start anew
+    }
+
+
+def _limit() -> None:
+    """Bound memory, where the system says what is taken now, and leave no core behind."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        most = int(statm.read_text().split()[0]) * resource.getpagesize() + MEMORY
+        allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
+        if allowed != resource.RLIM_INFINITY:
+            most = min(most, allowed)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _read(source: int) -> dict[str, Any] | None:
+    head = _exactly(source, LENGTH.size)
+    if head is None:
+        return None
+    (size,) = LENGTH.unpack(head)
+    body = _exactly(source, size) if size <= MAX_REQUEST else None
+    if body is None:
+        return None
+    request: dict[str, Any] = json.loads(body)
+    return request
+
+
+def _exactly(source: int, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        piece = os.read(source, size - len(data))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
+
+
+def _write(target: int, frame: object) -> None:
+    body = frame.tobytes() if isinstance(frame, array) else json.dumps(frame).encode()
+    data = memoryview(LENGTH.pack(len(body)) + body)
+    while data:
+        data = data[os.write(target, data) :]

@@ -1,0 +1,274 @@
+"""One process that renders and tokenises a node's prompts, kept warm and replaced when it overruns.
+
+What it does and within which limits is in :mod:`p2pnode.node.text_process`. It is started when
+first needed: a node that only lends layers never has one.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.errors import ModelError, UserError
+from p2pnode.node.text_process import (
+    ENCODE_OVERRUN,
+    ENCODE_SECONDS,
+    LENGTH,
+    RENDER_OVERRUN,
+    RENDER_SECONDS,
+    changed,
+    stamp_of,
+)
+from p2pnode.text.detokenizer import Detokenizer
+from p2pnode.text.vocabulary import Vocabulary
+
+WAITING: Final = 16
+"""Requests that wait for the process at the most; each may take it seconds."""
+
+PATIENCE: Final = 60.0
+"""Seconds after which a process that does not answer is ended: its own limits are of CPU time, and
+it may be stopped, or have to share a busy machine. A guess."""
+
+_MOST_SAID: Final = 1 << 20  # bytes of a reply without its ids
+_ID: Final = array("I").itemsize
+_LAST_MOMENT: Final = 1.0  # seconds: a process that closed its end ends at once
+_RAW: Final = "continue plain text with --raw, or use another file of this model"
+
+# The import path is the node's own, as multiprocessing does it: ``-m`` would look into the current
+# directory first, where anything may lie.
+_START: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from p2pnode.node.text_process import main; main()"
+)
+
+Request: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt, ready to be computed.
+
+    Attributes:
+        ids: Its tokens.
+        left_out: How many of the oldest messages left the conversation so that it fits.
+        stop_ids: Tokens that end the answer.
+    """
+
+    ids: tuple[int, ...]
+    left_out: int
+    stop_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What of a vocabulary the node itself needs."""
+
+    detokenizer: Detokenizer
+    ends: frozenset[int]
+    longest_token: int
+
+
+class TextWorker:
+    """Turns prompts into tokens, and says how tokens are written.
+
+    Args:
+        model: The model's file, as the node read it just now.
+        name: What the model is called in messages.
+        context_length: Positions of a session.
+    """
+
+    def __init__(self, model: Path, name: str, context_length: int) -> None:
+        self._model = model
+        self._stamp = stamp_of(model)
+        self._name = name
+        self._context = context_length
+        self._turn = trio.Lock()
+        self._process: trio.Process | None = None  # one that awaits a request, or serves it
+        self._words: _Words | None = None
+        self._stop_ids: frozenset[int] | None = None
+        self.counters: Counter[str] = Counter()
+
+    async def prompt(self, asked: Request) -> Prompt:
+        """Render and tokenise: ``messages`` and what belongs to them, or ``text`` as it is.
+
+        Raises:
+            UserError: It cannot be done, does not fit the context, or took too long.
+        """
+        words = await self.words()
+        most = self._context * words.longest_token
+        if len(asked.get("text", "")) > most:
+            size, at_least = len(asked["text"]), -(-len(asked["text"]) // words.longest_token)
+            self.counters["prompts refused: longer than the context"] += 1
+            raise UserError(
+                f"the prompt has {size} characters, so at least {at_least} tokens, but the context "
+                f"of {self._name} ends at {self._context}",
+                hint="shorten it, or give it in parts",
+            )
+        request = {"context": self._context, "name": self._name, **asked}
+        reply, ids = await self._exchange(request)
+        return Prompt(tuple(ids), int(reply["left_out"]), await self.stop_ids())
+
+    async def stop_ids(self) -> frozenset[int]:
+        """Return the tokens that end an answer: the file's, and the template's end of a turn."""
+        words = await self.words()
+        if self._stop_ids is None:
+            try:
+                reply, _ = await self._exchange({"what": "stops"})
+                self._stop_ids = frozenset(reply["stops"])
+            except ModelError:  # a template that does not end, say: --raw does not need it
+                self._stop_ids = words.ends
+        return self._stop_ids
+
+    async def detokenizer(self) -> Detokenizer:
+        """Return what writes tokens; the first call reads it off the file."""
+        return (await self.words()).detokenizer
+
+    async def words(self) -> _Words:
+        if self._words is None:
+            self._words = await trio.to_thread.run_sync(self._read_words, abandon_on_cancel=True)
+        return self._words
+
+    def _read_words(self) -> _Words:
+        if stamp_of(self._model) != self._stamp:
+            raise changed(self._model)
+        with GgufFile(self._model) as file:
+            read = Vocabulary.from_file(file)
+        longest = max((len(text.encode()) for text in read.tokens), default=1) or 1
+        return _Words(Detokenizer(read.tokens, read.kinds), frozenset(read.ends), longest)
+
+    async def close(self) -> None:
+        """End the process; it holds nothing."""
+        await self._end()
+
+    async def _exchange(self, request: Request) -> tuple[dict[str, Any], Sequence[int]]:
+        """Ask the process, and end it if it does not answer or nobody waits any more."""
+        if self._turn.statistics().tasks_waiting >= WAITING:
+            self.counters["prompts refused: too many at once"] += 1
+            raise UserError("too many prompts wait to be read here", hint="try again in a moment")
+        async with self._turn:
+            try:
+                with trio.fail_after(PATIENCE):
+                    return await self._ask(await self._ready(), request)
+            except trio.TooSlowError as error:
+                await self._end()
+                what = f"tokenizer process did not answer within {PATIENCE:.0f} s"
+                raise self._lost(what, "try again; this machine may be busy") from error
+            except UserError:
+                raise
+            except (trio.BrokenResourceError, trio.ClosedResourceError, _EndedError) as error:
+                raise self._overran(await self._end()) from error
+            except BaseException:
+                await self._end()
+                raise
+
+    async def _ready(self) -> trio.Process:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        await self._end()
+        try:
+            return await self._start()
+        except UserError:  # it said why, and ended
+            await self._end()
+            raise
+
+    async def _start(self) -> trio.Process:
+        command = [
+            *(sys.executable, "-P", "-c", _START, json.dumps(sys.path)),
+            *(str(self._model), json.dumps(self._stamp)),
+        ]
+        self._process = process = await trio.lowlevel.open_process(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C at the terminal is the node's to handle
+        )
+        self.counters["text processes started"] += 1
+        await self._reply(process)
+        return process
+
+    async def _ask(
+        self, process: trio.Process, request: Request
+    ) -> tuple[dict[str, Any], Sequence[int]]:
+        if process.stdin is None:
+            raise _EndedError
+        body = json.dumps(request, ensure_ascii=False).encode("utf-8", "replace")
+        await process.stdin.send_all(LENGTH.pack(len(body)) + body)
+        reply = await self._reply(process)
+        ids = array("I")
+        if "count" in reply:
+            ids.frombytes(await self._frame(process, self._context * _ID))
+        return reply, ids
+
+    async def _reply(self, process: trio.Process) -> dict[str, Any]:
+        reply: dict[str, Any] = json.loads(await self._frame(process, _MOST_SAID))
+        if "error" in reply:
+            kind = ModelError if reply["model"] else UserError
+            self.counters["prompts refused by the text process"] += 1
+            if reply.get("spent"):
+                await self._end()
+            raise kind(reply["error"], hint=reply["hint"])
+        return reply
+
+    async def _frame(self, process: trio.Process, most: int) -> bytes:
+        (size,) = LENGTH.unpack(await _exactly(process, LENGTH.size))
+        if size > most:
+            raise _EndedError
+        return await _exactly(process, size)
+
+    async def _end(self) -> int | None:
+        """Kill and reap the process, if there is one; return what it ended with."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        with trio.CancelScope(shield=True):  # brief: nothing outlives SIGKILL for long
+            if process.poll() is None and not await _is_over(process):
+                process.kill()
+            status = await process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    await stream.aclose()
+        return status
+
+    def _overran(self, status: int | None) -> ModelError:
+        if status == -RENDER_OVERRUN:
+            what = f"did not end within {RENDER_SECONDS:g} s of CPU time"
+            return self._lost(f"chat template {what}", _RAW)
+        if status == -ENCODE_OVERRUN:
+            what = f"tokenizer took more than {ENCODE_SECONDS:g} s of CPU time for this prompt"
+            return self._lost(what, "shorten the prompt")
+        how = f"signal {signal.Signals(-status).name}" if status and status < 0 else f"{status}"
+        return self._lost(f"chat template or tokenizer ended its process ({how})", _RAW)
+
+    def _lost(self, what: str, hint: str) -> ModelError:
+        self.counters[f"text process lost: {what}"] += 1
+        return ModelError(f"the model's {what}", hint=hint)
+
+
+class _EndedError(Exception):
+    """The process closed its end, or said what it never says."""
+
+
+async def _exactly(process: trio.Process, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        if process.stdout is None or not (piece := await process.stdout.receive_some(size)):
+            raise _EndedError
+        data += piece
+    return bytes(data)
+
+
+async def _is_over(process: trio.Process) -> bool:
+    """Whether a process that closed its end is gone by itself, so that its own status is kept."""
+    with trio.move_on_after(_LAST_MOMENT):
+        await process.wait()
+    return process.returncode is not None
