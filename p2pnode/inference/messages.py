@@ -14,6 +14,7 @@ from p2pnode.engine.base import Sampling
 from p2pnode.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from p2pnode.inference.terms import LADDER, Terms
 from p2pnode.sansio import NodeId
+from p2pnode.terminal import label
 
 _MOST_RUNGS = 16
 
@@ -219,7 +220,7 @@ class _Fields:
 
     def reason(self) -> str:
         """Return words for people, who read them in a terminal: nothing in them moves a cursor."""
-        return "".join(letter for letter in self.text("reason") if letter.isprintable())
+        return label(self.text("reason"))
 
     def session(self) -> int:
         return int.from_bytes(_hex(self._body.get("session"), 8, "session"), "big")

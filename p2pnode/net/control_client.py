@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from p2pnode.errors import RemoteProtocolError, UserError
-from p2pnode.net.control_lines import CHUNK, LineBuffer, encode_line, parse_object_untrusted
+from p2pnode.net.control_lines import (
+    CHUNK,
+    MAX_LINE,
+    LineBuffer,
+    encode_line,
+    parse_object_untrusted,
+)
 from p2pnode.net.local_nodes import node_behind
 
 Json: TypeAlias = Any
@@ -48,10 +54,17 @@ class ControlClient:
         """Ask, hand every event to ``on_event``, and return the result.
 
         Raises:
-            UserError: The node refused, stopped, or was silent for too long.
+            UserError: It is too long to ask; the node refused, stopped, or was silent for too long.
         """
         self._last_id += 1
-        self._send(encode_line({"id": self._last_id, "method": method, "params": params or {}}))
+        line = encode_line({"id": self._last_id, "method": method, "params": params or {}})
+        if len(line) > MAX_LINE:
+            raise UserError(
+                f"what is asked takes {len(line) / 2**20:.1f} MiB, and a node reads "
+                f"{MAX_LINE >> 20} MiB at the most",
+                hint="shorten it, or give it in parts",
+            )
+        self._send(line)
         while True:
             answer = self._answer()
             if answer.get("id") not in (self._last_id, None):

@@ -23,6 +23,7 @@ from p2pnode.node.shared_keys import CURE, SharedKeys
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId, Rng
 from p2pnode.scheduler.trust import Ledger
+from p2pnode.terminal import label
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.identity import verify
 
@@ -135,7 +136,7 @@ class NodeParts:
 
         What peers say is in some of these, and faces print them.
         """
-        line = printable(line)
+        line = label(line)
         self.log.append(line)
         self.noted_at.append(self.clock)
         self.events.append(Noted(line, aloud))
@@ -151,8 +152,3 @@ class NodeParts:
         name = "this node" if peer == self.node_id else self.planner.name_of(peer)
         self.say(f"{name}: {cure}")
         self.shared_keys.observed(peer, cure, now)
-
-
-def printable(text: str) -> str:
-    """Return what of ``text`` a terminal may be shown."""
-    return "".join(letter for letter in text if letter.isprintable())

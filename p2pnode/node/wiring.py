@@ -30,10 +30,11 @@ from p2pnode.membership.events import (
 from p2pnode.membership.messages import MAGIC
 from p2pnode.node.events import PeerReached
 from p2pnode.node.outbox import SendRefused
-from p2pnode.node.parts import NodeParts, printable
+from p2pnode.node.parts import NodeParts
 from p2pnode.node.shared_keys import CURE
 from p2pnode.sansio import Address, NodeId, format_address
 from p2pnode.scheduler.offences import Offence
+from p2pnode.terminal import label
 from p2pnode.transport.events import (
     DialFailed,
     KeyUsedTwice,
@@ -236,7 +237,7 @@ class Wiring:
 
     def _take_error_untrusted(self, error: SyncError, peer: NodeId, now: float) -> None:
         parts = self._parts
-        words = printable(error.message[:_MOST_LETTERS])
+        words = label(error.message[:_MOST_LETTERS])
         known = error.code if error.code in {SPACE_MISMATCH, KEY_SHARED} else "another"
         parts.counters[f"error from a peer: {known}"] += 1
         if error.code == KEY_SHARED:

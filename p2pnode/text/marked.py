@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Self, SupportsIndex
 
+from p2pnode.terminal import whole
+
 TEMPLATE: Final = b"t"
 DATA: Final = b"d"
 UNKNOWN: Final = b"u"
 
 _ONLY_S: Final = re.compile(r"%(?!s)")
-_HALF_PAIRS: Final = re.compile("[\ud800-\udfff]")
 
 
 class Marked(str):
@@ -85,9 +86,9 @@ class Marked(str):
     def splitlines(self, keepends: bool = False) -> list[str]:
         found: list[str] = []
         at = 0
-        for whole, line in zip(str.splitlines(self, True), str.splitlines(self), strict=True):
-            found.append(self[at : at + len(whole if keepends else line)])
-            at += len(whole)
+        for ended, line in zip(str.splitlines(self, True), str.splitlines(self), strict=True):
+            found.append(self[at : at + len(ended if keepends else line)])
+            at += len(ended)
         return found
 
     def partition(self, sep: str, /) -> tuple[str, str, str]:
@@ -165,11 +166,6 @@ class Marked(str):
 def marks_of(text: str) -> bytes:
     """Return one mark for each character of ``text``."""
     return text._marks if isinstance(text, Marked) else UNKNOWN * len(text)  # noqa: SLF001
-
-
-def whole(text: str) -> str:
-    """Return ``text`` with U+FFFD for each half of a pair: JSON may carry them, UTF-8 may not."""
-    return text if text.isascii() else _HALF_PAIRS.sub("\ufffd", text)
 
 
 def template_text(text: str) -> Marked:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.terminal import whole
 from p2pnode.text.bpe import Bpe
 from p2pnode.text.detokenizer import Detokenizer, IncrementalDecoder, byte_alphabet
 from p2pnode.text.history import Message
-from p2pnode.text.marked import Marked, whole
+from p2pnode.text.marked import Marked
 from p2pnode.text.specials import Specials
 from p2pnode.text.template import ChatTemplate, Clock
 from p2pnode.text.vocabulary import Vocabulary

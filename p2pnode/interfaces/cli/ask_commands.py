@@ -9,7 +9,7 @@ import click
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli import repairs
-from p2pnode.interfaces.cli.output import complain, note, plural, printable, say, say_json
+from p2pnode.interfaces.cli.output import complain, note, plural, say, say_json
 from p2pnode.interfaces.cli.own_node import Host, some_node
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
@@ -99,15 +99,19 @@ def chat(**chosen: Any) -> None:
             if not said.strip():
                 continue
             messages.append({"role": "user", "content": said})
-            text = _reply(host, {"messages": messages, **_params(chosen, host)})
-            if text is None:
+            result = _reply(host, {"messages": messages, **_params(chosen, host)})
+            if result is None:
                 messages.pop()  # as if it had not been said
             else:
-                messages.append({"role": "assistant", "content": text})
+                del messages[: result["left_out"]]  # said once: they do not come back
+                messages.append({"role": "assistant", "content": str(result["text"])})
 
 
-def _reply(host: Host, params: dict[str, Any]) -> str | None:
-    """Stream one answer; None where it failed or was stopped, which frees its peers' memory."""
+def _reply(host: Host, params: dict[str, Any]) -> dict[str, Any] | None:
+    """Stream one answer and return its facts, or None where it failed or was stopped.
+
+    Either frees its peers' memory.
+    """
     try:
         with host.client() as client:
             result = _stream(client, params)
@@ -118,7 +122,7 @@ def _reply(host: Host, params: dict[str, Any]) -> str | None:
         note("\n[stopped]")
         return None
     say()
-    return str(result["text"])
+    return result
 
 
 def _listen() -> str | None:
@@ -137,7 +141,7 @@ def _listen() -> str | None:
 
 def _read_stdin() -> str:
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        return sys.stdin.buffer.read().decode("utf-8-sig")  # editors put a mark at the start
     except UnicodeDecodeError as error:
         raise _not_text() from error
 
@@ -162,8 +166,11 @@ def _stream(
         match event.get("event"):
             case "plan" if show_plan:
                 _show_plan(event["plan"])
+            case "history":
+                left = plural(event["left_out"], "turn")
+                note(f"[the oldest {left} left the conversation: the model's context is full]")
             case "token" | "text":
-                say(printable(event["text"]), end="")
+                say(event["text"], end="")
             case "broken":
                 note(f"\n{repairs.lost(event)}")
             case "repaired":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pnode.interfaces.cli.output import note, plural, printable, say, say_json
+from p2pnode.interfaces.cli.output import note, plural, say, say_json
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     activations_option,
@@ -90,7 +90,7 @@ class Show:
 
     def token(self, text: str) -> None:
         if not self.quiet:
-            say(printable(text), end="")
+            say(text, end="")
 
 
 @dataclass(slots=True)

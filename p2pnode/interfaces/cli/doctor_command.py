@@ -63,9 +63,9 @@ def doctor(model: str, port: int, kv_memory: int, state: Path | None, as_json: b
 def _show(finding: Finding) -> None:
     mark, colour = _MARKS[finding.verdict]
     margin = " " * (6 + _TOPIC)
-    head = click.style(f"{mark:>4}", fg=colour) + f"  {finding.topic:<{_TOPIC}}"
     text = textwrap.wrap(finding.what, _WIDTH - len(margin)) or [""]
-    say(head + f"\n{margin}".join(text))
+    what = f"\n{margin}".join(text)
+    say(f"  {finding.topic:<{_TOPIC}}{what}", mark=f"{mark:>4}", colour=colour)
     if finding.advice and finding.verdict != "ok":
         lines = textwrap.wrap(f"-> {finding.advice}", _WIDTH - len(margin), subsequent_indent="   ")
         say("\n".join(margin + line for line in lines))

@@ -10,9 +10,10 @@ import click
 
 from p2pnode.errors import RemoteProtocolError, UsageError, UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
-from p2pnode.interfaces.cli.output import note, plural, say, table
+from p2pnode.interfaces.cli.output import note, plural, say, say_json, table
 from p2pnode.interfaces.cli.settings import json_option
 from p2pnode.interfaces.cli.values import HomeFile
+from p2pnode.terminal import to_json
 from p2pnode.wire.frame_json import Field, explain_frame, frame_to_json, json_to_frame
 from p2pnode.wire.meaning import Meaning, frame_meaning
 from p2pnode.wire.seal import KEY_SIZE, SALT_SIZE, FrameOpener, FrameSealer
@@ -98,9 +99,9 @@ def decode(
     elif problem or by_field:
         told = None if meaning is None else asdict(meaning)
         listed = [asdict(field) for field in fields]
-        _say_json({"fields": listed, "problem": problem, "message": told})
+        say_json({"fields": listed, "problem": problem, "message": told})
     else:
-        _say_json(frame_to_json(data, opener=opener))
+        say_json(frame_to_json(data, opener=opener))
     if problem:
         ctx.exit(1)
 
@@ -245,7 +246,7 @@ def _say_content(meaning: Meaning) -> None:
     if meaning.problem:
         say(f"but a reader of messages refuses it: {_visible(meaning.problem)}")
     if meaning.says is not None:
-        text = json.dumps(meaning.says, indent=2, ensure_ascii=False)
+        text = to_json(meaning.says, indent=2)
         say("\n".join(_visible(line) for line in text.split("\n")))
 
 
@@ -259,11 +260,6 @@ def _visible(text: str) -> str:
         letter if letter.isprintable() else json.dumps(letter)[1:-1].replace("\x7f", "\\u007f")
         for letter in text
     )
-
-
-def _say_json(value: object) -> None:
-    # ASCII alone: what a stranger wrote may land on a terminal.
-    say(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 def _worded(value: object) -> str:

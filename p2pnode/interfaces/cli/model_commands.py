@@ -9,7 +9,7 @@ import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
-from p2pnode.interfaces.cli.output import printable, progress, say, say_json, table
+from p2pnode.interfaces.cli.output import progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.node import model_cache as cache
@@ -115,7 +115,7 @@ def _whereabouts(row: Mapping[str, object]) -> str:
     if not row["installed"]:
         return f"not here: p2pnode models pull {row['name']}"
     problem = f"   ({row['problem']})" if row["problem"] else ""
-    return printable(f"{row['path']}{problem}")
+    return f"{row['path']}{problem}"
 
 
 def _prepare(target: Path) -> None:

@@ -1,6 +1,5 @@
 """How the command line speaks: facts on standard output, everything else on standard error."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,35 +7,40 @@ from contextlib import contextmanager
 import click
 
 from p2pnode.errors import UserError
+from p2pnode.terminal import label, shown, to_json
 
 
-def say(line: str = "", *, end: str = "\n") -> None:
-    """Write to standard output at once."""
-    click.echo(line + end, nl=False)
+def say(line: str = "", *, end: str = "\n", mark: str = "", colour: str | None = None) -> None:
+    """Write to standard output at once, behind a ``mark`` in ``colour``; nothing steers a terminal.
+
+    What is said may come from models and peers, so it is filtered here, where nobody can forget.
+    """
+    head = click.style(shown(mark), fg=colour) if mark else ""
+    click.echo(head + shown(line) + end, nl=False)
     sys.stdout.flush()
 
 
 def note(line: str) -> None:
     """Tell the person something that is not the result."""
-    click.echo(click.style(printable(line), dim=True), err=True)
+    click.echo(click.style(shown(line), dim=True), err=True)
 
 
 def say_json(value: object) -> None:
-    """Write one JSON document to standard output."""
-    say(json.dumps(value, ensure_ascii=False))
+    """Write one JSON document to standard output; it steers no terminal either."""
+    say(to_json(value))
 
 
 def complain(error: UserError) -> int:
     """Say what went wrong and what to do about it; return the exit status."""
-    click.echo(f"p2pnode: {printable(str(error))}", err=True)
+    click.echo(f"p2pnode: {shown(str(error))}", err=True)
     if error.hint:
-        click.echo(f"  try: {printable(error.hint)}", err=True)
+        click.echo(f"  try: {shown(error.hint)}", err=True)
     return 1
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:
     """Lay out rows under headings; ``right`` has an ``r`` for each column to align right."""
-    everything = [list(headings), *(list(row) for row in rows)]
+    everything = [list(headings), *([label(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in everything) for column in range(len(headings))]
     sides = right.ljust(len(headings))
     lines = [
@@ -54,13 +58,8 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def printable(text: str) -> str:
-    """Return ``text`` without control characters: a model may not steer the terminal."""
-    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
-
-
 @contextmanager
-def progress(label: str, *, show: bool = True) -> Iterator["Bar"]:
+def progress(what: str, *, show: bool = True) -> Iterator["Bar"]:
     """Show a progress bar on standard error while the work lasts."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -71,8 +70,8 @@ def progress(label: str, *, show: bool = True) -> Iterator["Bar"]:
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as shown:
-        yield Bar(shown, label)
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as display:
+        yield Bar(display, label(what))
 
 
 class Bar:

@@ -14,7 +14,7 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Footer
 
 from p2pnode.interfaces.tui.counters import Counters
-from p2pnode.interfaces.tui.formats import printable, span
+from p2pnode.interfaces.tui.formats import labelled, span
 from p2pnode.interfaces.tui.header import NodeHeader
 from p2pnode.interfaces.tui.help import HelpScreen
 from p2pnode.interfaces.tui.layer_map import LayerMap
@@ -116,7 +116,7 @@ class TopApp(App[None]):
     async def poll(self) -> None:
         """Fetch once, in a thread, and show what came of it."""
         try:
-            node = await asyncio.to_thread(lambda: printable(self._fetch()))
+            node = await asyncio.to_thread(lambda: labelled(self._fetch()))
         except Exception as error:  # whatever it was, the next call may do better
             self._lose(error)
         else:
@@ -138,7 +138,7 @@ class TopApp(App[None]):
         if self._node is not None:
             age = span(time.monotonic() - self._fetched_at)
             notice = f"node gone, retrying (this is {age} old)"
-        self._notice = f"{notice}: {printable(why)}"
+        self._notice = f"{notice}: {labelled(why)}"
         self._refresh()
 
     # Showing

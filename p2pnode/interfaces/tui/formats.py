@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from rich.text import Text
 
 from p2pnode.interfaces.spans import span as span
+from p2pnode.terminal import label
 
 _T = TypeVar("_T")
 
@@ -96,27 +97,25 @@ def resampled(values: Sequence[float], width: int) -> list[float]:
     return [sum(values[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
 
 
-def printable(value: _T) -> _T:
+def labelled(value: _T) -> _T:
     """Return ``value``, a tree of dataclasses, with every text in it safe for a terminal.
 
     Names, reasons and log lines come from other people's machines; an escape sequence in one of
     them must not reach the terminal.
     """
-    return cast(_T, _printable(value))
+    return cast(_T, _labelled(value))
 
 
-def _printable(value: object) -> object:
+def _labelled(value: object) -> object:
     if isinstance(value, str):
-        return (
-            value if value.isprintable() else "".join(c if c.isprintable() else "·" for c in value)
-        )
+        return label(value)
     if isinstance(value, tuple):
-        return tuple(_printable(item) for item in value)
+        return tuple(_labelled(item) for item in value)
     if isinstance(value, Mapping):
-        return {_printable(key): _printable(item) for key, item in value.items()}
+        return {_labelled(key): _labelled(item) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         parts = {part.name: getattr(value, part.name) for part in fields(value)}
-        cleaned: dict[str, Any] = {name: _printable(part) for name, part in parts.items()}
+        cleaned: dict[str, Any] = {name: _labelled(part) for name, part in parts.items()}
         return replace(value, **cleaned)
     return value
 

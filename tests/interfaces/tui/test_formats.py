@@ -77,7 +77,7 @@ def test_resampling_stays_between_the_extremes(values: list[float], width: int) 
 
 @given(st.text(), st.integers(0, 20))
 def test_clip(text: str, width: int) -> None:
-    text = formats.printable(text)
+    text = formats.labelled(text)
     clipped = formats.clip(text, width)
     assert cell_len(clipped) <= width
     assert clipped == text or clipped.endswith("…") or not width
@@ -86,12 +86,12 @@ def test_clip(text: str, width: int) -> None:
 def test_an_escape_sequence_in_a_peers_name_does_not_reach_the_terminal() -> None:
     node = crowd(2)
     evil = replace(node.peers[0], name="\x1b]0;owned\x07", addresses=("a\nb:1",))
-    clean = formats.printable(replace(node, peers=(evil, node.peers[1]), counters={"a\x1b": 1}))
-    assert clean.peers[0].name == "·]0;owned·"
-    assert clean.peers[0].addresses == ("a·b:1",)
+    clean = formats.labelled(replace(node, peers=(evil, node.peers[1]), counters={"a\x1b": 1}))
+    assert clean.peers[0].name == "]0;owned"
+    assert clean.peers[0].addresses == ("a b:1",)
     assert clean.peers[1] == node.peers[1]
-    assert clean.counters == {"a·": 1}
+    assert clean.counters == {"a": 1}
 
 
-def test_what_is_printable_stays_as_it_is() -> None:
-    assert formats.printable(lonely()) == lonely()
+def test_what_steers_nothing_stays_as_it_is() -> None:
+    assert formats.labelled(lonely()) == lonely()

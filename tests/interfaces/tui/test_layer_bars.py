@@ -6,7 +6,7 @@ from rich.cells import cell_len
 
 from p2pnode.interfaces.tui import layer_bars
 from p2pnode.interfaces.tui.example import crowd, lonely, minute
-from p2pnode.interfaces.tui.formats import printable
+from p2pnode.interfaces.tui.formats import labelled
 from p2pnode.interfaces.tui.layer_bars import Bar
 
 RUNS = st.lists(
@@ -32,7 +32,7 @@ def test_lanes_keep_every_bar_apart_and_are_as_few_as_can_be(runs: list[tuple[in
     st.integers(1, 60),
 )
 def test_a_bar_is_exactly_as_wide_as_its_layers(name: str, state: str, width: int) -> None:
-    assert cell_len(layer_bars.drawn(Bar(printable(name), state, 0, 1), width)) == width
+    assert cell_len(layer_bars.drawn(Bar(labelled(name), state, 0, 1), width)) == width
 
 
 @given(st.integers(1, 400), st.integers(1, 200))
