@@ -28,6 +28,7 @@ from p2pnode.node.text_process import (
     changed,
     stamp_of,
 )
+from p2pnode.terminal import whole
 from p2pnode.text.detokenizer import Detokenizer
 from p2pnode.text.vocabulary import Vocabulary
 
@@ -185,13 +186,19 @@ class TextWorker:
             *(sys.executable, "-P", "-c", _START, json.dumps(sys.path)),
             *(str(self._model), json.dumps(self._stamp)),
         ]
-        self._process = process = await trio.lowlevel.open_process(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C at the terminal is the node's to handle
-        )
+        try:
+            self._process = process = await trio.lowlevel.open_process(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C at the terminal is the node's to handle
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot start the process that makes prompts: {error.strerror or error}",
+                hint="is memory short, or the number of processes or open files limited?",
+            ) from error
         self.counters["text processes started"] += 1
         await self._reply(process)
         return process
@@ -201,7 +208,7 @@ class TextWorker:
     ) -> tuple[dict[str, Any], Sequence[int]]:
         if process.stdin is None:
             raise _EndedError
-        body = json.dumps(request, ensure_ascii=False).encode("utf-8", "replace")
+        body = whole(json.dumps(request, ensure_ascii=False)).encode()
         await process.stdin.send_all(LENGTH.pack(len(body)) + body)
         reply = await self._reply(process)
         ids = array("I")

@@ -26,6 +26,8 @@ from p2pnode.text.marked import (
     data_text,
     joined,
     mark_of,
+    marks_of,
+    quoted,
     remarked,
     template_text,
     text_of,
@@ -95,6 +97,7 @@ class MarkingEnvironment(ImmutableSandboxedEnvironment):
         self.untracked: list[str] = []
         self._literals: dict[str, Marked] = {}
         self.filters |= {"join": _join, "tojson": _tojson, "safe": text_of, "string": text_of}
+        self.filters["indent"] = _indent
         self.filters = {name: self._followed(name, one) for name, one in self.filters.items()}
         self.globals |= {
             "raise_exception": _refuse,
@@ -110,10 +113,8 @@ class MarkingEnvironment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: object, *args: Any, **kwargs: Any) -> object:
         result = super().call(context, obj, *args, **kwargs)
-        if type(result) is not str:
-            return result
-        name = getattr(obj, "__name__", "call")
-        return self._settled(result, (getattr(obj, "__self__", None), args, kwargs), name)
+        sources = (getattr(obj, "__self__", None), args, kwargs)
+        return self._settled(result, sources, getattr(obj, "__name__", "call"))
 
     def wrap_str_format(self, value: object) -> Callable[..., str] | None:
         """Return ``format`` of marked text as one that keeps the sandbox and the marks."""
@@ -129,16 +130,16 @@ class MarkingEnvironment(ImmutableSandboxedEnvironment):
     def _followed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> object:
-            result = function(*args, **kwargs)
-            if not isinstance(result, str) or isinstance(result, Marked):
-                return result
-            return self._settled(str.__str__(result), (args, kwargs), f"filter {name!r}")
+            return self._settled(function(*args, **kwargs), (args, kwargs), f"filter {name!r}")
 
         return call
 
-    def _settled(self, text: str, sources: object, name: str) -> str:
-        settled = remarked(text, sources)
-        if text and not isinstance(settled, Marked) and name not in self.untracked:
+    def _settled(self, result: object, sources: object, name: str) -> object:
+        """Give text of which something is of unknown origin the one mark of its sources."""
+        if not isinstance(result, str) or UNKNOWN not in marks_of(result):
+            return result
+        settled = remarked(result, sources)
+        if UNKNOWN in marks_of(settled) and name not in self.untracked:
             self.untracked.append(name)
         return settled
 
@@ -183,6 +184,16 @@ def _join(
         value = map(make_attrgetter(environment, attribute), value)
     between = d if isinstance(d, Marked) else Marked(str(d), UNKNOWN * len(str(d)))
     return between.join(map(text_of, value))
+
+
+def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> Marked:
+    """Indent as jinja2 does, which joins with plain text; the steps are the template's."""
+    step = width if isinstance(width, str) else template_text(" " * width)
+    lines = joined((s, template_text("\n"))).splitlines()
+    return template_text("\n").join(
+        joined((step, line)) if (line or blank if number else first) else line
+        for number, line in enumerate(lines)
+    )
 
 
 def _tojson(
@@ -244,7 +255,4 @@ class _JsonWriter:
 
     def _string(self, text: str) -> str:
         """Quote ``text``, keeping its marks where nothing in it is escaped, else its one mark."""
-        quoted = self._quote(str.__str__(text))
-        if len(quoted) == len(text) + 2:
-            return joined((data_text('"'), text, data_text('"')))
-        return remarked(quoted, text)
+        return quoted(text, self._quote(str.__str__(text)))

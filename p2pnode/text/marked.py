@@ -200,17 +200,52 @@ def joined(parts: Iterable[object]) -> Marked:
 
 
 def text_of(value: object) -> str:
-    """Write out any value: data, if all the text in it is data, else unknown."""
+    """Write out any value; text in a list or mapping keeps its marks, the signs around are data."""
     if isinstance(value, str):
         return value
-    text = str(value)
-    return data_text(text) if mark_of(value) == DATA else text
+    return joined(_written(value)) if type(value) in (dict, list, tuple) else str(value)
+
+
+def quoted(text: str, written: str) -> Marked:
+    """Return ``written``, which is ``text`` in quotes, with its marks.
+
+    Where something was escaped it has the one mark of the text.
+    """
+    if len(written) == len(text) + 2:
+        return joined((data_text(written[0]), text, data_text(written[-1])))
+    return joined((remarked(written, text),))
+
+
+def _written(value: object) -> Iterator[str]:
+    """Yield the pieces of what ``repr`` writes."""
+    match value:
+        case str():
+            yield quoted(value, repr(value))
+        case dict():
+            yield data_text("{")
+            for number, (key, inner) in enumerate(value.items()):
+                yield data_text(", " if number else "")
+                yield from _written(key)
+                yield data_text(": ")
+                yield from _written(inner)
+            yield data_text("}")
+        case list() | tuple():
+            signs = "[]" if isinstance(value, list) else "()"
+            yield data_text(signs[0])
+            for number, inner in enumerate(value):
+                yield data_text(", " if number else "")
+                yield from _written(inner)
+            yield data_text((",)" if len(value) == 1 else ")") if signs == "()" else "]")
+        case _:
+            yield data_text(repr(value))
 
 
 def remarked(text: str, sources: object) -> str:
     """Return ``text``, made from ``sources`` in a way not followed, with the one mark of these."""
     mark = mark_of(sources)
-    return text if mark in (b"", UNKNOWN) else Marked(text, mark * len(text))
+    if mark in (b"", UNKNOWN):
+        return text if isinstance(text, Marked) else str.__str__(text)
+    return Marked(text, mark * len(text))
 
 
 def mark_of(value: object) -> bytes:

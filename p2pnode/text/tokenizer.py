@@ -58,10 +58,10 @@ class Tokenizer:
         clock: Clock = datetime.now,
     ) -> None:
         self.vocabulary = Vocabulary(tokens, merges, kinds, pre, template, bos, eos, add_bos, ends)
-        self._specials = Specials(tokens, kinds)
+        self._specials = Specials(tokens, self.vocabulary.kinds)
         self._bpe = Bpe(self.vocabulary, self._specials)
         self._template = ChatTemplate(self.vocabulary, self._specials, clock)
-        self._detokenizer = Detokenizer(tokens, kinds)
+        self._detokenizer = Detokenizer(tokens, self.vocabulary.kinds)
 
     @classmethod
     def from_gguf(cls, path: Path) -> Self:

@@ -1,5 +1,6 @@
 """What a model's file says of its tokens, checked before anybody's prompt needs it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -7,6 +8,7 @@ from typing import Final, Self
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue
 from p2pnode.errors import ModelError
+from p2pnode.text.specials import CONTROL
 
 PRE_TOKENIZERS: Final = ("gpt-2", "smollm")
 """Ways to cut text before merging that are known; another would give wrong tokens in silence."""
@@ -14,6 +16,21 @@ PRE_TOKENIZERS: Final = ("gpt-2", "smollm")
 MAX_TEMPLATE: Final = 256 * 1024
 """Characters of a chat template: the longest that are shipped have some 30,000."""
 
+_TURN_MARKS: Final = frozenset(
+    {
+        *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|end_of_text|>"),
+        *("<|endoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"),
+        *("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>"),
+        *("<|assistant|>", "<|end|>", "<|end_of_turn|>", "<|start|>", "<|message|>", "<|return|>"),
+        *("<|channel|>", "<|call|>", "[INST]", "[/INST]", "<EOT>"),
+        *("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"),
+        *(f"<\uff5c{one}\u2581of\u2581sentence\uff5c>" for one in ("begin", "end")),
+    }
+)
+"""Tokens that mark turns in the families of models that are shipped. Some files call them ordinary
+or user-defined; then any text could forge turns. llama.cpp mends such files by spelling, too."""
+
+_TAG: Final = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 _KEY: Final = "tokenizer.ggml."
 _FIT: Final = "Use another file of this model: this one was converted wrongly."
 
@@ -25,7 +42,8 @@ class Vocabulary:
     Attributes:
         tokens: Each token's text in GPT-2's byte alphabet, by id; control tokens as they are.
         merges: Pairs to merge, best first, each two texts with a space between.
-        kinds: Each token's type as GGUF has it: 3 is control, 4 user-defined.
+        kinds: Each token's type as GGUF has it: 3 is control, 4 user-defined. What marks turns,
+            and what the file itself calls a beginning or an end, is control whatever it says.
         pre: How text is cut before merging.
         template: The chat template, or "" where the model has none.
         bos: Id of the begin-of-text token, or None.
@@ -58,10 +76,12 @@ class Vocabulary:
                 f"the model cuts its text in a way this node does not know ({self.pre!r})",
                 hint=f"Known pre-tokenizers: {', '.join(PRE_TOKENIZERS)}.",
             )
+        object.__setattr__(self, "kinds", self._mended())  # frozen for everybody else
         known = self._distinct()
         for merge in self.merges:
             left, between, right = merge.partition(" ")
-            if not between or not {left, right, left + right} <= known:
+            whole = left + right
+            if not between or left not in known or right not in known or whole not in known:
                 raise ModelError(
                     f"the model's vocabulary is broken: it merges {merge[:80]!r}, and has not all "
                     "three tokens of that",
@@ -72,6 +92,16 @@ class Vocabulary:
                 f"the model's chat template has {len(self.template)} characters; "
                 f"{MAX_TEMPLATE} is the most"
             )
+
+    def _mended(self) -> tuple[int, ...]:
+        named = {*self.ends, self.bos, self.eos}
+        return tuple(
+            CONTROL
+            if kind != CONTROL
+            and (text in _TURN_MARKS or (token in named and _TAG.fullmatch(text)))
+            else kind
+            for token, (text, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
+        )
 
     def _distinct(self) -> set[str]:
         known = set(self.tokens)

@@ -114,6 +114,20 @@ def test_an_endless_template_holds_up_nobody(node: LocalNode) -> None:
     assert ask(node, prompt="hello")[0]["text"] is not None
 
 
+def test_the_process_ends_with_its_node_even_at_work(node: LocalNode) -> None:
+    def go() -> None:
+        with pytest.raises(UserError):
+            ask(node, prompt="endless")
+
+    asking = threading.Thread(target=go)
+    asking.start()
+    while not (left := children(node)):
+        assert asking.is_alive()
+    node.kill()
+    asking.join(30)
+    assert psutil.wait_procs(left, timeout=20)[0] == left
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_the_process_ends_with_its_node(node: LocalNode, how: signal.Signals) -> None:
     ask(node, prompt="hello")

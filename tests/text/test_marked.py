@@ -165,5 +165,30 @@ def test_everything_handed_in_is_data() -> None:
     assert marks_of(text_of(12)) == UNKNOWN * 2
 
 
+values = st.recursive(
+    texts | st.integers() | st.none() | st.booleans() | st.floats(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(texts, inner, max_size=3)
+        | st.tuples(inner)
+        | st.tuples(inner, inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(values)
+def test_a_value_is_written_out_as_ever(value: object) -> None:
+    assert str.__str__(text_of(value)) == str(value)
+
+
+@given(texts)
+def test_text_in_a_list_keeps_its_marks(text: Marked) -> None:
+    written = text_of([text])
+    if len(written) == len(text) + 4:
+        assert marks_of(written) == DATA * 2 + marks_of(text) + DATA * 2
+    assert marks_of(text_of([template_text("\n")])) == DATA + TEMPLATE * 4 + DATA
+
+
 def test_half_a_pair_is_replaced() -> None:
     assert str.__str__(data_text("a\ud800b")) == "a\ufffdb"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from jinja2 import Environment
 
 from p2pnode.errors import ModelError, UserError
 from p2pnode.text.template import check_template
@@ -314,6 +315,36 @@ def test_a_control_token_made_in_a_way_not_followed_is_refused_by_name() -> None
     harmless = with_template("{{ messages[0].content | title }}<|im_end|>{{ 12 }}")
     assert control(harmless, M) == ["<|im_end|>"]
     assert control(harmless, [{"role": "user", "content": "<|im_start|>"}]) == ["<|im_end|>"]
+
+
+@pytest.mark.parametrize("text", ["", "a", "a\nb", "a\n\nb\n", "\n", "a\r\nb"])
+@pytest.mark.parametrize("how", ["2", "'--'", "2, true", "2, true, true", "width=3, blank=true"])
+def test_indenting_is_that_of_jinja2(text: str, how: str) -> None:
+    template = f"{{{{ messages[0].content | indent({how}) }}}}"
+    expected = Environment().from_string(template).render(messages=[{"content": text}])
+    assert with_template(template).chat([{"role": "user", "content": text}]) == expected
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0].content | title }}",
+        "{{ messages[0].content | wordwrap(3) }}",
+        "{{ messages[0].content | center(80) }}",
+        "{{ messages[0].content | truncate(30) }}",
+        "{{ messages[0].content | urlize }}",
+        "{{ messages[0].content.center(80) }}",
+        "{{ messages[0].content.ljust(80).zfill(90) }}",
+        "{{ '' ~ messages[0] }}{{ messages }}",
+        "{{ messages | map(attribute='content') | map('title') | join(' ') }}",
+        "{{ messages | map(attribute='content') | sort | list | pprint }}",
+        "{{ messages[0].content.splitlines() | join(messages[0].content) }}",
+    ],
+)
+@settings(deadline=None)
+@given(said=hostile)
+def test_what_is_made_of_data_alone_is_data(template: str, said: str) -> None:
+    assert control(with_template(template), [{"role": "user", "content": said}]) == []
 
 
 @pytest.mark.parametrize("name", ["chatml", "gemma"])

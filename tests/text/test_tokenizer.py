@@ -83,6 +83,21 @@ def test_a_shorter_token_counts_where_the_longer_one_was_not_the_templates() -> 
     assert made.encode(template_text("<a>bc")) == [258]
 
 
+@pytest.mark.parametrize("kind", [1, 4, 5])
+def test_what_marks_turns_is_control_whatever_the_file_calls_it(kind: int) -> None:
+    tokens = [*LETTERS, "<|im_end|>", "<my_end>", "<b>"]
+    made = Tokenizer(
+        tokens=tokens, merges=[], kinds=[1] * 256 + [kind] * 3, pre="gpt-2", ends=(257, 0)
+    )
+    assert not {256, 257} & set(made.encode("<|im_end|><my_end>"))
+    assert made.encode(template_text("<|im_end|><my_end>")) == [256, 257]
+    assert made.decode([256, 257]) == ""
+    assert (258 in made.encode("<b>")) is (kind == 4)
+    assert made.encode(tokens[0]) == Tokenizer(
+        tokens=tokens, merges=[], kinds=[1] * 259, pre="gpt-2"
+    ).encode(tokens[0])
+
+
 def test_no_merge_makes_a_control_token() -> None:
     tokens = [*LETTERS, "ab", "abc", "yz"]
     kinds = [1] * 256 + [1, 3, 2]

@@ -1,5 +1,6 @@
 """How the command line speaks: facts on standard output, everything else on standard error."""
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,14 @@ def say(line: str = "", *, end: str = "\n", mark: str = "", colour: str | None =
     What is said may come from models and peers, so it is filtered here, where nobody can forget.
     """
     head = click.style(shown(mark), fg=colour) if mark else ""
-    click.echo(head + shown(line) + end, nl=False)
+    click.echo(head + _encodable(shown(line)) + end, nl=False)
     sys.stdout.flush()
+
+
+def _encodable(text: str) -> str:
+    """Return ``text`` with ``?`` for what the encoding of standard output does not have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def note(line: str) -> None:
@@ -27,7 +34,8 @@ def note(line: str) -> None:
 
 def say_json(value: object) -> None:
     """Write one JSON document to standard output; it steers no terminal either."""
-    say(to_json(value))
+    text = to_json(value)
+    say(text if _encodable(text) == text else json.dumps(value))
 
 
 def complain(error: UserError) -> int:

@@ -126,3 +126,11 @@ def test_turns_that_left_a_conversation_are_told_once(
     assert done.output.count("the oldest 2 turns left the conversation") == 1
     contents = [[one["content"] for one in asked["messages"]] for asked in host.asked]
     assert contents == [["first"], ["first", "one", "second"], ["second", "two", "third"]]
+
+
+def test_an_output_that_has_few_letters_gets_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    say("d\u00e9j\u00e0")
+    say_json({"a": "\u00e9\x9b"})
+    assert written.getvalue() == b'd?j?\n{"a": "\\u00e9\\u009b"}\n'
