@@ -194,6 +194,21 @@ def kill_one_in_mid_answer(follower: Follower, story: Command) -> None:
     assert re.search(r"the answer goes on after \d+ ms: \w+ \[10, 20\) took over", log.read_text())
 
 
+STARTS = [
+    command
+    for page in ("docs/guides/swarm.md", "docs/guides/trouble.md")
+    for command in commands(ROOT / page)
+    if command.words[:2] == ["p2pnode", "up"] and len(command.words) > 2
+]
+
+
+@pytest.mark.parametrize("command", STARTS, ids=str)
+def test_a_node_starts_as_a_guide_says(follower: Follower, command: Command) -> None:
+    follower.type(command)
+    for look in ("p2pnode peers", "p2pnode invite", "p2pnode stop --now"):
+        follower.type(Command(command.page, command.line, look))
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/guides/simulate.md"])
 def test_a_page_can_be_followed(follower: Follower, page: str) -> None:
     for command in followed(page):
