@@ -85,13 +85,25 @@ def contestant(
         yield CallByCall(echo)
         close()
 
-    return Contestant("udp", raw_codec, Link(hang, caller))  # the server is that of udp
+    return Contestant("udp", raw_codec, Link(hang, caller))
 
 
 WARM, ROUND = 2, 2 + 50 + 55  # calls when warm, and after the first round
 LOST = BrokenPipeError("[Errno 32] Broken pipe")
 
 
+@pytest.fixture(name="_no_servers")
+def _no_servers_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start none: the contestants here answer themselves."""
+
+    @contextmanager
+    def server_process(name: str, core: int | None = None) -> Iterator[Facts]:
+        yield {}
+
+    monkeypatch.setattr(measurement, "server_process", server_process)
+
+
+@pytest.mark.usefixtures("_no_servers")
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
@@ -125,12 +137,20 @@ def test_whoever_fails_is_a_row_and_the_others_stand(one: Contestant, reason: st
     assert stands["repetitions"] == 100
 
 
+@pytest.mark.usefixtures("_no_servers")
 def test_a_contestant_that_swallows_its_interruption_is_interrupted_again() -> None:
     one = contestant(failing_at(WARM + 1, hang_and_swallow))
     (row,) = measure([one], rounds=1, tell=ignore)["rows"]
     assert "it hung" in row["failed"]
 
 
+@pytest.mark.parametrize("make", [hang, raising(ImportError("no such symbol"))])
+def test_a_codec_that_cannot_be_made_is_a_failure(make: Callable[[], Any]) -> None:
+    (row,) = measure([Contestant("slow", make, None)], rounds=1, tell=ignore)["rows"]
+    assert row["failed"].startswith("at its start: ")
+
+
+@pytest.mark.usefixtures("_no_servers")
 def test_an_interrupt_is_the_persons_and_ends_all() -> None:
     with pytest.raises(KeyboardInterrupt):
         measure([contestant(connect=raising(KeyboardInterrupt()))], rounds=1, tell=ignore)

@@ -97,13 +97,13 @@ def test_a_command_that_does_not_exist_is_named_with_its_place() -> None:
         ("p2pnode invent", "no command 'invent'"),
         ("p2pnode peers --colour", "No such option '--colour'"),
         ("p2pnode models erase", "no command 'erase'"),
-        ("p2pnode join", "an argument is missing"),
+        ("p2pnode generate", "an argument is missing"),
         ("make tea", "make tea"),
     ]:
         with pytest.raises(AssertionError, match=re.escape(why)) as caught:
             parse(Command("docs/page.md", 7, text))
         assert "docs/page.md:7: " in str(caught.value)
-    parse(Command("docs/page.md", 7, "p2pnode join", inline=True))
+    parse(Command("docs/page.md", 7, "p2pnode generate", inline=True))
 
 
 def test_output_is_compared_by_its_shape() -> None:

@@ -175,7 +175,9 @@ def _in_words(error: BaseException) -> str:
 def _start(entrant: Entrant, hidden: F16Array, far_core: int | None) -> None:
     """Start a contestant's server, connect to it, and warm both up."""
     contestant = entrant.contestant
-    entrant.codec = contestant.codec() if contestant.codec is not None else None
+    if contestant.codec is not None:
+        with at_most(HANGS):
+            entrant.codec = contestant.codec()
     if contestant.link is not None:
         facts = entrant.far.enter_context(server_process(contestant.name, far_core))
         with at_most(HANGS):

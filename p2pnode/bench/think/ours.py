@@ -187,7 +187,7 @@ class _Caller:
         self._endpoint.send(self._peer, payload, Delivery.LATENCY, now)
 
     def _on_message(self, message: MessageReceived, now: float) -> None:
-        """Runs in the watching thread, or in the loop's, never in both at once."""
+        """Runs in the engine thread, or in the loop's, never in both at once."""
         self._last = self._codec.decode(message.payload)
         self._seconds.append(time.perf_counter() - self._began)
         self._left -= 1
