@@ -62,9 +62,12 @@ class StateDirectory:
         self.troubles: list[str] = []
         self._is_given_up = False
         with _explained(path):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # a file: said below
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = path.stat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        if not stat.S_ISDIR(found.st_mode):
+            raise UserError(f"{path} is no directory", hint="choose one, with P2PNODE_HOME")
+        if found.st_uid != os.getuid():
             raise UserError(
                 f"{path} belongs to another account",
                 hint="choose a directory of your own, with P2PNODE_HOME",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from p2pnode.errors import UsageError
 from p2pnode.interfaces.cli.output import note, plural, say, say_json
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
@@ -43,6 +44,8 @@ def demo(
     prompt: str, kill: bool, max_tokens: int, model: str, activations: str, as_json: bool
 ) -> None:
     """Start three nodes that find each other, share out a model, and answer PROMPT together."""
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", hint="leave it out for one of ours")
     path = model_file(model)
     tell = (lambda line: None) if as_json else note
     with local_swarm() as swarm:
