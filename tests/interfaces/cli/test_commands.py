@@ -1,9 +1,12 @@
 """What ends a command: one line with what to do next, the right status, never a traceback."""
 
 import errno
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -180,3 +183,17 @@ def test_a_thread_that_ends_is_one_line(
     thread.start()
     thread.join()
     assert "internal error: ValueError: odd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["models", "list"], ["models", "--help"]])
+def test_what_only_looks_imports_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys; from p2pnode.interfaces.cli.commands import run\n"
+        f"sys.argv = ['p2pnode', *{words}]; assert run() == 0\n"
+        "heavy = {'numpy', 'trio', 'rich', 'zipfile', 'jinja2', 'cryptography', 'psutil'}\n"
+        "print(sorted(heavy & {*sys.modules}), file=sys.stderr)"
+    )
+    environment = {**os.environ, "P2PNODE_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
