@@ -5,6 +5,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext
+from multiprocessing.pool import Pool
 from typing import TypeVar
 
 from p2pnode.engine.threads import limit_blas_threads
@@ -59,7 +62,7 @@ def carry_out(
         return
     # Spawned workers hash strings each in its own way: what leans on a set's order shows.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, initializer=_ignore_interrupts) as pool:
+    with _pool(context, jobs) as pool:
         yield from pool.imap(_alone, [(perform, scenario, run) for run in runs])
 
 
@@ -69,8 +72,20 @@ def _alone(task: tuple[Callable[[Scenario, Run], _T], Scenario, Run]) -> _T:
     return perform(scenario, run)
 
 
+def _pool(context: SpawnContext, jobs: int) -> Pool:
+    """Start workers that hear no Ctrl-C, from their first moment on.
+
+    It reaches every process of the terminal, and the parent ends its workers itself.
+    """
+    resource_tracker.ensure_running()  # it would let them hear it again, were it started below
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
+    try:
+        return context.Pool(jobs, initializer=_ignore_interrupts)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
