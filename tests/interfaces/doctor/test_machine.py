@@ -14,6 +14,7 @@ from p2pnode.interfaces.doctor.model import (
     SPARE,
     Demand,
     check_calibration,
+    check_model,
     demand_of,
     layers_that_fit,
     report_kv,
@@ -251,3 +252,8 @@ def test_a_full_disk_is_told() -> None:
     assert report_room(Path("/x"), None) == report_room(Path("/x"), 10**9) == []
     [finding] = report_room(Path("/x"), 3000)
     assert (finding.verdict, finding.what) == ("fail", "no space left in /x: 3 KB are free")
+
+
+def test_no_model_is_no_problem() -> None:
+    [finding] = check_model("none")
+    assert finding.verdict == "ok"
