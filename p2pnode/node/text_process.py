@@ -40,7 +40,8 @@ ENCODE_SECONDS: Final = 5.0
 """CPU time of the tokenizer in one request: it does 2 MB/s, and a request has 4 MB."""
 
 MEMORY: Final = 512 << 20
-"""Bytes beyond what the loaded tokenizer takes; 4 MB of text take some 100 MB."""
+"""Bytes beyond what the loaded tokenizer takes. The text of a request takes a tenth of it; only
+megabytes without a word's end take more, since they cannot be cut."""
 
 RENDER_OVERRUN: Final = signal.SIGPROF
 ENCODE_OVERRUN: Final = signal.SIGVTALRM
@@ -130,7 +131,7 @@ def _too_long(ids: Sequence[int], name: str, context: int, left: int) -> UserErr
     what = "the last message alone" if left else "the prompt"
     return UserError(
         f"{what} has {about}{len(ids)} tokens, but the context of {name} ends at {context}",
-        hint="shorten it, or give it in parts",
+        hint="shorten the prompt, or give it in parts",
     )
 
 

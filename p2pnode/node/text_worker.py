@@ -23,6 +23,7 @@ from p2pnode.node.text_process import (
     ENCODE_OVERRUN,
     ENCODE_SECONDS,
     LENGTH,
+    MEMORY,
     RENDER_OVERRUN,
     RENDER_SECONDS,
     changed,
@@ -105,14 +106,14 @@ class TextWorker:
             UserError: It cannot be done, does not fit the context, or took too long.
         """
         words = await self.words()
-        most = self._context * words.longest_token
-        if len(asked.get("text", "")) > most:
-            size, at_least = len(asked["text"]), -(-len(asked["text"]) // words.longest_token)
+        size = _letters_that_stay(asked)
+        if size > self._context * words.longest_token:
+            at_least = -(-size // words.longest_token)
             self.counters["prompts refused: longer than the context"] += 1
             raise UserError(
                 f"the prompt has {size} characters, so at least {at_least} tokens, but the context "
                 f"of {self._name} ends at {self._context}",
-                hint="shorten it, or give it in parts",
+                hint="shorten the prompt, or give it in parts",
             )
         request = {"context": self._context, "name": self._name, **asked}
         reply, ids = await self._exchange(request)
@@ -253,12 +254,26 @@ class TextWorker:
         if status == -ENCODE_OVERRUN:
             what = f"tokenizer took more than {ENCODE_SECONDS:g} s of CPU time for this prompt"
             return self._lost(what, "shorten the prompt")
+        if status == -signal.SIGABRT:  # how the library's allocator ends
+            return self._lost(
+                f"tokenizer needs more than {MEMORY >> 20} MiB for this prompt",
+                "shorten the prompt, or break its long lines",
+            )
         how = f"signal {signal.Signals(-status).name}" if status and status < 0 else f"{status}"
         return self._lost(f"chat template or tokenizer ended its process ({how})", _RAW)
 
     def _lost(self, what: str, hint: str) -> ModelError:
         self.counters[f"text process lost: {what}"] += 1
         return ModelError(f"the model's {what}", hint=hint)
+
+
+def _letters_that_stay(asked: Request) -> int:
+    """Return how long the text is that no cutting of the history removes."""
+    if "text" in asked:
+        return len(asked["text"])
+    last = asked["messages"][-1]
+    content = last.get("content") if isinstance(last, dict) else None
+    return len(content) if isinstance(content, str) else 0
 
 
 class _EndedError(Exception):

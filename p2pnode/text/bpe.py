@@ -1,6 +1,7 @@
 """Plain text to tokens: byte-level BPE, merged by the ``tokenizers`` library."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from p2pnode.errors import ModelError
@@ -9,6 +10,16 @@ from p2pnode.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
+
+
+PIECE: Final = 65_536
+"""Characters given to the library at once: it takes some 300 bytes for each."""
+
+# Before a lone space that a word follows, and between a word and its punctuation: there every
+# pre-tokenizer that is known starts anew, whatever stands on either side.
+_CUT: Final = re.compile(
+    r"(?<=\S)(?= [A-Za-z])|(?<=[^\W_])(?=[!-&(-/:-@\[-^`{-~\u3001\u3002\uff01\uff0c])"
+)
 
 
 class Bpe:
@@ -32,15 +43,29 @@ class Bpe:
             self._bpe: Final = Tokenizer(BPE(plain, merges))
         except Exception as error:  # the library raises bare Exception for a broken vocabulary
             raise ModelError(f"the model's vocabulary is broken: {error}") from error
-        self._bpe.pre_tokenizer = _pre_tokenizer(vocabulary.pre)
+        self._bpe.pre_tokenizer = pre_tokenizer(vocabulary.pre)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``; characters that the vocabulary lacks are left out."""
-        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        for piece in pieces(text):
+            ids += self._bpe.encode(piece, add_special_tokens=False).ids
         return ids
 
 
-def _pre_tokenizer(name: str) -> "PreTokenizer":
+def pieces(text: str, size: int = PIECE) -> Iterator[str]:
+    """Cut ``text`` into pieces of about ``size`` characters, where any pre-tokenizer cuts as well.
+
+    So the pieces' tokens are those of the whole.
+    """
+    at = 0
+    while len(text) - at > size and (cut := _CUT.search(text, at + size)):
+        yield text[at : cut.start()]
+        at = cut.start()
+    yield text[at:]
+
+
+def pre_tokenizer(name: str) -> "PreTokenizer":
     """Return how text is cut before merging; a wrong cut gives wrong tokens silently."""
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence as Chain
 

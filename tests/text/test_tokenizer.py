@@ -7,8 +7,10 @@ from hypothesis import given, strategies as st
 
 from p2pnode.errors import ModelError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from p2pnode.text.bpe import pieces, pre_tokenizer
 from p2pnode.text.marked import template_text
 from p2pnode.text.tokenizer import Tokenizer, byte_alphabet
+from p2pnode.text.vocabulary import PRE_TOKENIZERS
 
 LETTERS = [*byte_alphabet()]
 
@@ -64,6 +66,26 @@ def test_plain_text_holds_no_control_tokens(tokenizer: Tokenizer) -> None:
 def test_control_tokens_are_not_shown(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([97, 257, 98]) == "ab"
     assert tokenizer.decode([97, 257, 98], control=True) == "a<|end|>b"
+
+
+words = st.sampled_from(
+    [*"aZ9 \n\t'_-,.!|<`^\u3002\u6f22\u00e9\u0301\u00a0\u3000", " a", "'s", "  b", " 9", ".a"]
+)
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+@given(text=st.lists(words, max_size=40).map("".join), size=st.integers(1, 5))
+def test_pieces_are_cut_where_the_whole_is(pre: str, text: str, size: int) -> None:
+    def cut(text: str) -> list[str]:
+        return [piece for piece, _ in pre_tokenizer(pre).pre_tokenize_str(text)]
+
+    assert "".join(pieces(text, size)) == text
+    assert [one for piece in pieces(text, size) for one in cut(piece)] == cut(text)
+
+
+def test_a_long_text_is_cut_into_pieces() -> None:
+    assert max(map(len, pieces("word " * 100, 20))) < 26
+    assert len([*pieces("\u6f22\u5b57\u3002" * 100, 20)]) > 9
 
 
 def test_user_defined_tokens_are_text() -> None:
