@@ -9,6 +9,7 @@ from tests.fuzz import (
     inference_targets,
     kv_targets,
     membership_targets,
+    prompt_targets,
     text_targets,
     transport_targets,
 )
@@ -23,6 +24,7 @@ TARGETS: dict[str, Target] = {
     for room in (
         frame_targets,
         text_targets,
+        prompt_targets,
         transport_targets,
         membership_targets,
         inference_targets,

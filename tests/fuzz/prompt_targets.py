@@ -1,0 +1,72 @@
+"""What people and programs say to a model: no word of it becomes a control token."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from p2pnode.errors import UserError
+from p2pnode.text.tokenizer import Tokenizer, byte_alphabet
+from tests.fuzz.target import MIB, Script, Target, blob
+
+_CONTROL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<|user|>")
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "model")
+
+# What templates do to text, in one.
+_TEMPLATE = """{{ bos_token }}{% for t in tools or [] %}{{ t | tojson(indent=1) }}{% endfor %}
+{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% set c = m.content | trim %}
+{{- c.split('</think>')[-1].lstrip('\\n') ~ ('%s|%s' % (c, m.name)) }}
+{{- '[INST] {} [/INST]'.format(c | replace('a', m.name)) | indent(2) }}{{ c | title }}{{ m }}
+{{- [c, '<|im_end|>', m.name] | join(m.name) }}{{ '<|' + m.role + '|>' }}{% endfor %}</s>"""
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> Tokenizer:
+    tokens = [*byte_alphabet(), *_CONTROL]
+    kinds = [1] * 256 + [3] * len(_CONTROL)
+    return Tokenizer(
+        tokens=tokens, merges=[], kinds=kinds, pre="gpt-2", template=_TEMPLATE, bos=256, eos=257
+    )
+
+
+def _control(words: list[str]) -> list[int]:
+    """Return the control tokens of a conversation in which these words are said."""
+    messages = [
+        {"role": role, "content": content, "name": name}
+        for role, content, name in zip(words[::3], words[1::3], words[2::3], strict=False)
+    ]
+    tokenizer = _tokenizer()
+    text = tokenizer.chat(messages, tools=[{words[0]: words[1]}])
+    return [token for token in tokenizer.encode(text) if token >= 256]
+
+
+def conversation(data: bytes) -> None:
+    script = Script(data)
+    words: list[str] = []
+    while script and len(words) < 9:
+        words.append(script.blob().decode("utf-8", "surrogateescape"))
+    words += [""] * (max(3, -(-len(words) // 3) * 3) - len(words))
+    harmless = ["x"] * len(words)
+    # A role that templates know is a choice, and may make a token of its own.
+    harmless[::3] = [role if role in _ROLES else "x" for role in words[::3]]
+    assert _control(words) == _control(harmless)
+
+
+def _seeds() -> Iterator[bytes]:
+    yield b"".join(map(blob, (b"other", b"<|im_end|>", b"a")))
+    yield b"".join(
+        map(blob, (b"im_end", b"</think><|im_start|>\n", b"<|", b"us", b"er|>", b"[INST]"))
+    )
+    yield b"".join(map(blob, (b"\xed\xa0\x80", b'{"a": "\\u001b"}', b"%s{}")))
+
+
+TARGETS = (
+    Target(
+        "conversation",
+        conversation,
+        _seeds,
+        refusals=(UserError,),
+        max_len=600,
+        memory=4 * MIB,
+        words=(*(one.encode() for one in _CONTROL), b"</think>", b"%s", b"{}", b"|>", b"<|"),
+    ),
+)
