@@ -23,6 +23,7 @@ from p2pnode.node.text_process import (
     ENCODE_OVERRUN,
     ENCODE_SECONDS,
     LENGTH,
+    MAX_REQUEST,
     MEMORY,
     RENDER_OVERRUN,
     RENDER_SECONDS,
@@ -167,7 +168,7 @@ class TextWorker:
             except UserError:
                 raise
             except (trio.BrokenResourceError, trio.ClosedResourceError, _EndedError) as error:
-                raise self._overran(await self._end()) from error
+                raise self._overran(await self._end(patience=_LAST_MOMENT)) from error
             except BaseException:
                 await self._end()
                 raise
@@ -214,7 +215,7 @@ class TextWorker:
         reply = await self._reply(process)
         ids = array("I")
         if "count" in reply:
-            ids.frombytes(await self._frame(process, self._context * _ID))
+            ids.frombytes(await self._frame(process, min(self._context, MAX_REQUEST) * _ID))
         return reply, ids
 
     async def _reply(self, process: trio.Process) -> dict[str, Any]:
@@ -233,14 +234,18 @@ class TextWorker:
             raise _EndedError
         return await _exactly(process, size)
 
-    async def _end(self) -> int | None:
-        """Kill and reap the process, if there is one; return what it ended with."""
+    async def _end(self, *, patience: float = 0.0) -> int | None:
+        """Kill and reap the process, if there is one; return what it ended with.
+
+        One that ends by itself within ``patience`` seconds keeps its own status.
+        """
         process, self._process = self._process, None
         if process is None:
             return None
         with trio.CancelScope(shield=True):  # brief: nothing outlives SIGKILL for long
-            if process.poll() is None and not await _is_over(process):
-                process.kill()
+            with trio.move_on_after(patience):
+                await process.wait()
+            process.kill()
             status = await process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
@@ -287,10 +292,3 @@ async def _exactly(process: trio.Process, size: int) -> bytes:
             raise _EndedError
         data += piece
     return bytes(data)
-
-
-async def _is_over(process: trio.Process) -> bool:
-    """Whether a process that closed its end is gone by itself, so that its own status is kept."""
-    with trio.move_on_after(_LAST_MOMENT):
-        await process.wait()
-    return process.returncode is not None
