@@ -155,12 +155,14 @@ def _f16_bytes(span: KvSpan) -> int:
 
 
 def _held_out(path: Path) -> Iterator[TokenIds]:
+    from p2pnode.text.marked import template_text
     from p2pnode.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_gguf(path)
     folder = resources.files("p2pnode.bench") / "kv_texts"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        yield _cut(tokenizer.encode(file.read_text("utf-8")), file.name)
+        text = template_text(file.read_text("utf-8"))  # ours: its control tokens are meant
+        yield _cut(tokenizer.encode(text), file.name)
 
 
 def _cut(ids: list[int], name: str) -> TokenIds:
