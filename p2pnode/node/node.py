@@ -186,7 +186,10 @@ class Node:
                 nursery.start_soon(ModelWatch(self._file, self._reactor.call).run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
-            with registered(path, self._as_local_node()):
+            ours = self._as_local_node()
+            with registered(path, ours):
+                where = format_address(self._socket.address)
+                logger.info("%s, process %d, began on %s", ours.name, ours.pid, where)
                 task_status.started()
                 await self._depart_when_told()
             nursery.cancel_scope.cancel()

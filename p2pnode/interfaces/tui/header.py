@@ -80,7 +80,7 @@ def essential(picture: Picture) -> list[Text]:
             Text(f"for {stage.requester} {layers(stage.layers)}, {stage.positions} tokens")
             for stage in node.stages
         ),
-        *([Text(node.reason, palette.muted)] if node.reason else []),
+        *([Text(node.reason, palette.muted)] if node.model and node.reason else []),
     ]
 
 
