@@ -161,3 +161,17 @@ def test_two_ctrl_c_end_a_node_cleanly_at_any_moment(tmp_path: Path, after: floa
     finally:
         node.kill()
         node.communicate()
+
+
+def test_a_terminal_that_is_stopped_holds_up_nothing(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(65536))  # full: nobody reads
+    os.set_blocking(writing, True)
+    with running(tmp_path, stdout=writing, stderr=writing) as node:
+        os.close(writing)
+        assert command(tmp_path, "stop").returncode == 0
+        assert node.wait(20) == 0
+    os.close(reading)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
-from p2pnode.interfaces.cli.output import note, say, say_json
+from p2pnode.interfaces.cli.output import say
 from p2pnode.interfaces.cli.running import run_trio
 from p2pnode.interfaces.cli.settings import (
     UpOptions,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+_HINT = "p2pnode top shows it; p2pnode invite lets others in; Ctrl-C leaves the swarm"
 
 
 @click.command(
@@ -104,7 +106,9 @@ async def _serve(settings: NodeSettings, as_json: bool, with_parent: bool) -> No
         if with_parent:
             nursery.start_soon(_stop_with_parent, node)
         await nursery.start(_run_node, node, nursery.cancel_scope)
-        _greet(node, as_json)
+        # In a thread: a terminal that is stopped, by Ctrl-S, would stop the loop too.
+        lines, hints = _greeting(node, as_json), [] if as_json else [_HINT]
+        await trio.to_thread.run_sync(_greet, lines, hints, abandon_on_cancel=True)
 
 
 async def _run_node(
@@ -138,27 +142,28 @@ async def _stop_with_parent(node: Node) -> None:
     node.stop()
 
 
-def _greet(node: Node, as_json: bool) -> None:
-    """Say where the node listens; it lives on where nobody can hear that."""
-    from p2pnode.interfaces.cli.voice import greet
-
-    if trouble := greet(lambda: _say_where(node, as_json)):
-        logger.info("standard output cannot be written: %s", trouble)
-    if not as_json:
-        with suppress(OSError, ValueError):
-            note("p2pnode top shows it; p2pnode invite lets others in; Ctrl-C leaves the swarm")
-
-
-def _say_where(node: Node, as_json: bool) -> None:
+def _greeting(node: Node, as_json: bool) -> list[str]:
+    """Return what to say on standard output: where the node listens."""
     picture = node.snapshot()
-    if as_json:
-        facts = {
-            "node_id": picture.node_id,
-            "name": picture.name,
-            "listening": list(picture.listening),
-            "swarm_tag": picture.swarm_tag,
-            "state": str(node.settings.state),
-        }
-        say_json(facts)
-        return
-    say(f"{picture.name} ({picture.node_id[:8]}) listens on {', '.join(picture.listening)}")
+    if not as_json:
+        where = ", ".join(picture.listening)
+        return [f"{picture.name} ({picture.node_id[:8]}) listens on {where}"]
+    facts = {
+        "node_id": picture.node_id,
+        "name": picture.name,
+        "listening": list(picture.listening),
+        "swarm_tag": picture.swarm_tag,
+        "state": str(node.settings.state),
+    }
+    return [json.dumps(facts, ensure_ascii=False)]
+
+
+def _greet(lines: list[str], hints: list[str]) -> None:
+    """Say them; the node lives on where nobody can hear that."""
+    from p2pnode.interfaces.cli.voice import STDERR, STDOUT, write_line
+
+    for line in lines:
+        if trouble := write_line(STDOUT, line):
+            logger.info("standard output cannot be written: %s", trouble)
+    for hint in hints:
+        write_line(STDERR, hint)

@@ -8,8 +8,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from p2pnode.membership.limits import Rate, TokenBucket
@@ -20,7 +20,7 @@ _LINES = Rate(40, 0.5)
 """Lines said: a swarm of forty that starts at once, then one in two seconds. A guess."""
 
 _LAST_LINES = 0.5  # seconds for what waits when the node ends
-_STDERR = 2
+STDOUT, STDERR = 1, 2
 
 
 class Voice(logging.Handler):
@@ -55,13 +55,7 @@ class Voice(logging.Handler):
         self._writer.close(_LAST_LINES)
 
     def _write(self, line: str) -> None:
-        if not self._is_heard:
-            return
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
-        try:
-            while data:
-                data = data[os.write(_STDERR, data) :]
-        except OSError:
+        if self._is_heard and write_line(STDERR, line):
             self._is_heard = False  # the terminal is gone; the log has it all
 
 
@@ -89,22 +83,21 @@ def hold_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the least number that is free
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+    for name, descriptor in (("stdout", STDOUT), ("stderr", STDERR)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False))
 
 
-def greet(speak: Callable[[], None]) -> str:
-    """Call ``speak``, which writes to standard output; return why it could not, or nothing.
+def write_line(descriptor: int, line: str) -> str:
+    """Write a line; return why that was not possible, or nothing.
 
-    What is left in the buffer goes nowhere, so that the end of the process does not fail by it.
+    No buffer of Python's stands between: what is left in one would fail once more when the process
+    ends, and its lock would be waited for.
     """
+    data = line.encode("utf-8", "backslashreplace") + b"\n"
     try:
-        speak()
-    except (OSError, ValueError) as error:
-        with suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.close(nowhere)
-        return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError as error:
+        return error.strerror or str(error)
     return ""

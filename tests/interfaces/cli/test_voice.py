@@ -69,16 +69,12 @@ def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert len(calls) == 1
 
 
-def test_a_greeting_that_nobody_can_hear_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    redirected: list[int] = []
-    monkeypatch.setattr(os, "dup2", lambda source, target: redirected.append(target))
-
-    def gone() -> None:
-        raise BrokenPipeError(32, "Broken pipe")
-
-    assert voice.greet(gone) == "Broken pipe"
-    assert redirected == [1]
-    assert voice.greet(lambda: None) == ""
+def test_a_line_that_cannot_be_written_says_why_and_raises_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert voice.write_line(writing, "nobody hears this") == "Broken pipe"
+    os.close(writing)
+    assert voice.write_line(writing, "nor this") == "Bad file descriptor"
 
 
 def test_streams_that_were_closed_lead_nowhere() -> None:
