@@ -35,6 +35,8 @@ from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
 from p2pnode.wire.vframe import Frame
 
+_WORTH_A_WORD = 5.0  # seconds of waiting for layers; a node that starts has loaded its own by then
+
 
 class Generation(Parts):
     """The requester's side of one session."""
@@ -146,7 +148,8 @@ class Generation(Parts):
         if isinstance(found, NoCover):
             self._wait_for_cover(found, now)
             return
-        chain, self.awaited = self._chain, ()
+        chain = self._chain
+        self.awaited = self._told = ()
         if found.plan is not None:
             chain.plan = found.plan
             self._pace.planned(found.plan)
@@ -167,9 +170,12 @@ class Generation(Parts):
         self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}", now)
 
     def _tell_what_is_awaited(self, missing: NoCover, now: float) -> None:
-        """Tell it once for each set of layers, not at each look."""
-        if self.awaited != missing.missing:
-            self.awaited = missing.missing
+        """Tell it once for each set of layers, and not where a node is only about to serve them."""
+        if not self.awaited:
+            self._awaited_since = now
+        self.awaited = missing.missing
+        if self._told != self.awaited and now >= self._awaited_since + _WORTH_A_WORD:
+            self._told = self.awaited
             left = self._patience.cover_by - now
             self._events.append(
                 LayersAwaited(self.number, self.awaited, left, tuple(missing.reasons))

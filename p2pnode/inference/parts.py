@@ -40,7 +40,8 @@ class Parts:
 
     Fields of its life: ``_credited`` tokens were told of as good conduct; ``_slow`` legs were noted
     as slow; after a repair the next token ``_is_replayed``, and no measure of speed; ``_look`` is
-    the look at the chain that is under way; ``_kept`` are the legs not lost since it last ran.
+    the look at the chain that is under way; ``_kept`` are the legs not lost since it last ran;
+    of the layers awaited since ``_awaited_since``, ``_told`` was told.
 
     Attributes:
         number: Its name on this node.
@@ -90,6 +91,8 @@ class Parts:
         self._is_replayed = False
         self._is_alone = is_alone
         self._kept: frozenset[int] = frozenset()
+        self._told: tuple[range, ...] = ()
+        self._awaited_since = now
 
     def _move(self, evidence: Evidence) -> None:
         following = TRANSITIONS.get((self.phase, evidence))

@@ -219,7 +219,7 @@ class Node:
                 lambda core, now: core.use_model(model, hold=hold, now=now, calibrations=known)
             )
         else:
-            self._reactor.call(lambda core, now: core.say("has no model: it only gossips"))
+            self._reactor.call(lambda core, now: core.say("serves no layers: it has no model"))
 
     # Events of the core
 

@@ -84,6 +84,8 @@ def test_an_answer_that_waits_says_for_which_layers_and_how_long() -> None:
     number = swarm.generate("a", LONG)
     swarm.network.run(0.2)
     swarm.kill("b")
+    swarm.network.run(4)
+    assert not [event for _, _, event in swarm.answers if isinstance(event, LayersAwaited)]
     swarm.network.run(8)
     a = swarm.nodes["a"]
     awaited = [event for _, _, event in swarm.answers if isinstance(event, LayersAwaited)]
