@@ -154,7 +154,7 @@ class Directory(Generic[AdT]):
             return
         self.decoded += 1
         ad = self._decode(member.record.ad)
-        name = "" if old is None else old.name  # whoever says goodbye has no ad, and keeps its name
+        name = "" if old is None else old.name  # whoever leaves has no ad, and keeps its name
         if ad is not None:
             name = self._name_of(ad)
         line = Line(peer, member, ad, name, member.since if old is None else old.met)

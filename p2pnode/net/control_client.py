@@ -146,6 +146,6 @@ def _result(answer: dict[str, Any]) -> object:
 
 def _foreign() -> UserError:
     return UserError(
-        "what listens on the control socket does not speak this version's language",
+        "what listens on the control socket is of another version",
         hint="stop the running node and start it again",
     )

@@ -12,7 +12,7 @@ PERIOD = 1.0
 about 0.5 ms of CPU: four a second were 0.2 % of a core."""
 
 WINDOW = 60.0
-"""Seconds that the figures speak for."""
+"""Seconds that the figures cover."""
 
 
 class Lateness:

@@ -26,7 +26,7 @@ TURNS = 16
 must wait for the timer task, so it cannot starve the loop."""
 
 BRIEF_SECONDS = 0.03
-"""Seconds for which the socket may go unwatched, so that a job begins without a word to the loop.
+"""Seconds for which the socket may go unread, so that a job begins without a word to the loop.
 Waking the loop to take over costs the job more than that is worth: the two fight for the
 interpreter, and a stage of 12 ms took 0.4 ms longer (measured). A long job hardly feels it, and
 its peers should not wait for an acknowledgement: little longer than their ``ack_patience``."""
@@ -55,7 +55,7 @@ class Monitor(Generic[CoreT, EventT]):
                                        are the thread's to fire
     ``_is_asleep``       False         whether it sleeps, and must be  False
                                        woken for a job
-    ``_unwatched_since`` the past      the past                        when it last read the
+    ``_last_read`` the past      the past                        when it last read the
                                                                        socket, within BRIEF of
                                                                        the job's expected end
     ``_armed``           at most the   at most the next timer that the thread does not keep, and
@@ -80,7 +80,7 @@ class Monitor(Generic[CoreT, EventT]):
         self._signals = signals
         self._pace = Pace()
         self._waiter = Waiter.LOOP
-        self._unwatched_since = -math.inf
+        self._last_read = -math.inf
         self._kept_from: float | None = None
         self._armed = math.inf
         self._is_asleep = False
@@ -156,7 +156,7 @@ class Monitor(Generic[CoreT, EventT]):
             return self._pump.fire(self._pump.now())
 
     def next_alarm(self, *, anew: bool = False) -> float | None:
-        """Return when the loop's alarm is to ring; None where it may stay as it is.
+        """Return when the loop's alarm is due; None where it may stay as it is.
 
         It moves only forward, unless it is set ``anew``.
         """
@@ -178,7 +178,7 @@ class Monitor(Generic[CoreT, EventT]):
     def take_over(self) -> None:
         """Let the loop wait where a job that was thought to be brief is none."""
         with self._lock:
-            overdue = self._pump.now() >= self._unwatched_since + STUCK_SECONDS
+            overdue = self._pump.now() >= self._last_read + STUCK_SECONDS
             if self._waiter is Waiter.NOBODY and overdue and self._failure is None:
                 self._move(Turn.OVERDUE)
 
@@ -283,10 +283,10 @@ class Monitor(Generic[CoreT, EventT]):
             return None
         due = pump.core.next_timeout()
         if self._waiter is Waiter.THREAD:
-            self._unwatched_since = now
-        unwatched = now - self._unwatched_since + self._pace.most_seconds(job.units)
+            self._last_read = now
+        unread = now - self._last_read + self._pace.most_seconds(job.units)
         is_due = due is not None and due <= now
-        self._move(Turn.LONG if is_due or unwatched > BRIEF_SECONDS else Turn.BRIEF)
+        self._move(Turn.LONG if is_due or unread > BRIEF_SECONDS else Turn.BRIEF)
         if self._waiter is Waiter.LOOP and due is not None and due < self._armed:
             self._wake_loop()  # its alarm is set for later
         return job

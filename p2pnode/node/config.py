@@ -87,7 +87,7 @@ class DialerConfig:
         backoff_met: The same for an announced node that was met since this start. A guess.
         most_in_flight: Hints called at once, without an outcome yet.
         rate: Hints called a second in the long run, together; above 0. Each costs 0.1 ms.
-        burst: Hints that may be called at one moment; a house that is switched on meets at once.
+        burst: Hints that may be called at one moment; machines switched on together meet at once.
         outcome_seconds: A call without an outcome for so long has none; more than the transport's
             ``dial_timeout``.
         stagger: Between the calls of two addresses of one name that a person gave: both families
@@ -239,7 +239,7 @@ class SpeedConfig:
 
 @dataclass(frozen=True, slots=True)
 class RemarkConfig:
-    """How often the mistakes of members are spoken of, in the log and to them.
+    """How often the mistakes of members are reported, in the log and to them.
 
     Attributes:
         of_each: For one member: a few at once tell what is wrong, and one in ten seconds that it

@@ -145,9 +145,9 @@ class StateDirectory:
         """Return a number greater than at any start before, even if the clock was set back.
 
         It is at least ``wall_seconds``, so that a node whose directory was lost and restored from a
-        backup is not taken for a ghost of itself. A clock that cannot be right is left out of it,
-        and neither a broken file nor a full disk stops the start: should the number be too low
-        then, the swarm shows us our former record, and we go beyond it.
+        backup is not taken for an earlier run of itself. A clock that cannot be right is left out
+        of it, and neither a broken file nor a full disk stops the start: should the number be too
+        low then, the swarm shows us our former record, and we go beyond it.
         """
         last = self._read_or_set_aside(_EPOCH, _epoch_of) or 0
         is_sane = 0 <= wall_seconds < SANE_WALL

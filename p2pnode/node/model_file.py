@@ -20,6 +20,7 @@ from p2pnode.engine.gguf import info_of, read_config
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HASH_BYTES, HashTree, hash_file
 from p2pnode.errors import ModelChangedError, ModelError
+from p2pnode.node.stamp import Stamp
 from p2pnode.text.vocabulary import check_vocabulary
 
 MOST_REMEMBERED: Final = 64
@@ -27,30 +28,6 @@ MOST_REMEMBERED: Final = 64
 
 _MOST_BYTES: Final = 16 * 2**20  # of a remembered tree
 _TRIES: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What the file system says of a file; another stamp may be another content."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path) -> Self:
-        """Look at a file.
-
-        Raises:
-            ModelError: There is none that can be looked at.
-        """
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            raise ModelError(f"there is no file {path}", hint="Check the path.") from None
-        except OSError as error:
-            raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +120,7 @@ def _recall(note: Path, stamp: Stamp, file: GgufFile) -> HashTree | None:
         if note.stat().st_size > _MOST_BYTES:
             return None
         body = json.loads(note.read_bytes())
-        if body["stamp"] != [stamp.size, stamp.mtime_ns, stamp.inode]:
+        if body["stamp"] != stamp.numbers:
             return None
         tensors = {str(name): bytes.fromhex(found) for name, found in body["tensors"].items()}
         tree = HashTree(tensors, bytes.fromhex(body["metadata"]))
@@ -158,7 +135,7 @@ def _recall(note: Path, stamp: Stamp, file: GgufFile) -> HashTree | None:
 def _remember(note: Path, stamp: Stamp, tree: HashTree) -> None:
     """Write it whole or not at all; where that fails, the file is hashed again the next time."""
     body: dict[str, Any] = {
-        "stamp": [stamp.size, stamp.mtime_ns, stamp.inode],
+        "stamp": stamp.numbers,
         "metadata": tree.metadata.hex(),
         "tensors": {name: found.hex() for name, found in tree.tensors.items()},
     }

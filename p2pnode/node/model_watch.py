@@ -11,7 +11,8 @@ import trio
 
 from p2pnode.errors import ModelChangedError, ModelError
 from p2pnode.node.core import NodeCore
-from p2pnode.node.model_file import ModelFile, Stamp
+from p2pnode.node.model_file import ModelFile
+from p2pnode.node.stamp import Stamp
 
 INTERVAL: Final = 3.0
 """Seconds between two looks; a look is one call of the file system. Whatever is loaded meanwhile

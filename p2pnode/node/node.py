@@ -44,6 +44,7 @@ from p2pnode.node.models import open_model, state_calibrations
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.node.stamp import Stamp
 from p2pnode.node.surroundings import Surroundings
 from p2pnode.node.text_worker import TextWorker
 from p2pnode.sansio import Address
@@ -92,6 +93,7 @@ class Node:
         self._file: ModelFile | None = None
         self._model: ModelInfo | None = None
         self._calibrations: CalibrationSet | None = None
+        self._watch: ModelWatch | None = None
         self._texts: TextWorker | None = None
         self._streams: dict[int, AnswerStream] = {}
         self._stopping = trio.Event()
@@ -113,7 +115,7 @@ class Node:
                 )
                 self._model = self._file.info
                 self._texts = TextWorker(
-                    settings.model, self._model.name, self._model.context_length
+                    settings.model, self._model.name, self._model.context_length, self._stamp
                 )
                 self._calibrations = await self._read_calibrations(self._model)
             self._socket = open_udp(settings.host, settings.port)
@@ -183,7 +185,8 @@ class Node:
             self._take_up_model()
             nursery.start_soon(self._surroundings.run)
             if self._file is not None:
-                nursery.start_soon(ModelWatch(self._file, self._reactor.call).run)
+                self._watch = ModelWatch(self._file, self._reactor.call)
+                nursery.start_soon(self._watch.run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
             ours = self._as_local_node()
@@ -211,6 +214,13 @@ class Node:
                 with trio.move_on_after(_GOODBYE, shield=True):
                     self._reactor.call(lambda core, now: core.leave(now, drain=0.0))
                     await self._departed.wait()
+
+    def _stamp(self) -> Stamp:
+        """Return the newest stamp under which the file is the model that was hashed."""
+        known = self._file if self._watch is None else self._watch.file
+        if known is None:
+            raise UserError("this node has no model")
+        return known.stamp
 
     def _take_up_model(self) -> None:
         model, hold, known = self._model, self.settings.hold, self._calibrations

@@ -14,7 +14,7 @@ class Origin:
     Attributes:
         identity: Its key.
         swarm_secret: 32 bytes that admit to the swarm.
-        boot_epoch: Larger at each start, so that no ghost of an earlier run speaks for it.
+        boot_epoch: Larger at each start, so that no message of an earlier run counts as its own.
         addresses: Where others can reach it.
     """
 

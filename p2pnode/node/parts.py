@@ -36,7 +36,7 @@ class NodeParts:
     Attributes:
         silent: Peers that do not acknowledge what we send.
         shared_keys: Keys, our own among them, that two machines use: where both are, and the cure.
-        remarks: Whether a peer's mistake may be spoken of once more.
+        remarks: Whether a peer's mistake may be reported once more.
         counters: What the node itself dropped or refused, by reason.
         log: The newest lines for a person.
         noted_at: When each of them was noted.

@@ -246,7 +246,7 @@ def _member_state(
     core: NodeCore, member: Member, ad: CapabilityAd | None, now: float
 ) -> tuple[str, str]:
     if member.health in _HEALTH_STATES:
-        return _HEALTH_STATES[member.health], member.reason or "it said goodbye"
+        return _HEALTH_STATES[member.health], member.reason or "it left"
     if member.record.node_id in core.silent:
         return "suspect", "does not acknowledge what we send"
     if shared := core.shared_keys.seen(member.record.node_id, now):

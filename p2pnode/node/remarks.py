@@ -33,10 +33,10 @@ class Remarks:
         self._lines = TokenBucket(config.lines)
 
     def may_be_made(self, peer: NodeId, now: float) -> bool:
-        """Whether one more mistake of ``peer`` may be spoken of; it is counted if not."""
+        """Whether one more mistake of ``peer`` may be reported; it is counted if not."""
         if self._of_each.of(peer).take(now):
             return True
-        self._counters["mistake of a peer not spoken of: too many"] += 1
+        self._counters["mistake of a peer not reported: too many"] += 1
         return False
 
     def note(self, line: str, now: float) -> None:

@@ -67,7 +67,7 @@ class PeerView:
         last_heard_s: Seconds since anything authenticated came from it; None for never.
         goodput: Bytes a second that our large messages to it reach; None before enough were sent.
         edges: How hidden states leave for it, where answers allow more than f16.
-        gone_s: Seconds since it was found dead or said goodbye; None while it is there.
+        gone_s: Seconds since it was found dead or left; None while it is there.
     """
 
     node_id: str

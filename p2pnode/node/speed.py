@@ -1,7 +1,7 @@
 """What real work says about this machine's speed, after the calibration at loading time.
 
 Only single-token steps count, and of those the median of the newest: the calibration may have
-run while the whole house was loading, and a median forgets a hiccup.
+run while every machine around was loading, and a median forgets a hiccup.
 
 What work has said in a busy moment must not stick when the moment has passed and nobody asks any
 more. So after some idle seconds the machine is measured anew; and again, ever more rarely, until

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from p2pnode.errors import ModelError, UserError
+from p2pnode.node.stamp import Stamp
 from p2pnode.text.history import Message, fit, room_for_prompt
 from p2pnode.text.tokenizer import Tokenizer
 
@@ -57,7 +58,7 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     path, stamp = Path(sys.argv[-2]), json.loads(sys.argv[-1])
     try:
-        if stamp_of(path) != stamp:
+        if Stamp.of(path).numbers != stamp:
             raise changed(path)
         tokenizer = Tokenizer.from_gguf(path)
     except UserError as error:
@@ -70,23 +71,11 @@ def main() -> None:
             _write(replies, frame)
 
 
-def stamp_of(path: Path) -> list[int]:
-    """Return what tells a file from the one that will replace it.
-
-    Raises:
-        ModelError: The file is gone.
-    """
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
-
-
 def changed(path: Path) -> ModelError:
     """Say that a file is no longer what the node reads from."""
     return ModelError(
-        f"{path.name} changed since this node read it", hint="stop the node and start it again"
+        f"{path.name} changed since this node read it",
+        hint="the node looks at it: ask again in ten seconds",
     )
 
 

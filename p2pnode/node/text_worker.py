@@ -10,7 +10,7 @@ import subprocess
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -19,6 +19,7 @@ import trio
 
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.errors import ModelError, UserError
+from p2pnode.node.stamp import Stamp
 from p2pnode.node.text_process import (
     ENCODE_OVERRUN,
     ENCODE_SECONDS,
@@ -28,7 +29,6 @@ from p2pnode.node.text_process import (
     RENDER_OVERRUN,
     RENDER_SECONDS,
     changed,
-    stamp_of,
 )
 from p2pnode.terminal import whole
 from p2pnode.text.detokenizer import Detokenizer
@@ -87,11 +87,20 @@ class TextWorker:
         model: The model's file, as the node read it just now.
         name: What the model is called in messages.
         context_length: Positions of a session.
+        stamp: Returns the newest stamp under which the file is known to be the node's model; left
+            out, it is the one of now.
     """
 
-    def __init__(self, model: Path, name: str, context_length: int) -> None:
+    def __init__(
+        self,
+        model: Path,
+        name: str,
+        context_length: int,
+        stamp: Callable[[], Stamp] | None = None,
+    ) -> None:
         self._model = model
-        self._stamp = stamp_of(model)
+        found = Stamp.of(model)
+        self._stamp = stamp or (lambda: found)
         self._name = name
         self._context = context_length
         self._turn = trio.Lock()
@@ -141,7 +150,7 @@ class TextWorker:
         return self._words
 
     def _read_words(self) -> _Words:
-        if stamp_of(self._model) != self._stamp:
+        if Stamp.of(self._model) != self._stamp():
             raise changed(self._model)
         with GgufFile(self._model) as file:
             read = Vocabulary.from_file(file)
@@ -186,7 +195,7 @@ class TextWorker:
     async def _start(self) -> trio.Process:
         command = [
             *(sys.executable, "-P", "-c", _START, json.dumps(sys.path)),
-            *(str(self._model), json.dumps(self._stamp)),
+            *(str(self._model), json.dumps(self._stamp().numbers)),
         ]
         try:
             self._process = process = await trio.lowlevel.open_process(

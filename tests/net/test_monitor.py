@@ -358,4 +358,4 @@ def _check(bench: Bench) -> None:
         assert bench.waiter() is Waiter.THREAD
         assert not monitor.has_jobs
     if bench.waiter() is Waiter.NOBODY:
-        assert monitor._unwatched_since <= monitor.now()
+        assert monitor._last_read <= monitor.now()

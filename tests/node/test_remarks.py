@@ -41,7 +41,7 @@ def test_a_member_does_not_empty_the_log_with_its_mistakes(kind: str) -> None:
     said = list(a.log)[len(log) :]
     assert 1 <= len(said) <= 5
     assert list(a.log)[: len(log)] == log
-    assert a.counters["mistake of a peer not spoken of: too many"] == 500 - len(said)
+    assert a.counters["mistake of a peer not reported: too many"] == 500 - len(said)
     answers = b.counters["error from a peer: SPACE_MISMATCH"] - sent
     assert answers == (len(said) if kind == "another space" else 0)
     counters = a.counters + a.inference.counters

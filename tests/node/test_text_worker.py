@@ -12,6 +12,7 @@ import trio
 
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node import text_worker
+from p2pnode.node.stamp import Stamp
 from p2pnode.node.text_worker import TextWorker
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from p2pnode.text.tokenizer import Tokenizer
@@ -163,6 +164,19 @@ async def test_the_oldest_turns_leave_a_conversation_that_outgrew_the_context(st
         await worker.prompt(
             {"messages": [*turns[:-1], {"role": "user", "content": "q" * 280}], "max_tokens": 1}
         )
+
+
+async def test_a_file_that_was_only_touched_is_read_once_that_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "touched.gguf"
+    write_tiny_gguf(path, context_length=CONTEXT)
+    stamps = [Stamp.of(path)]
+    worker = TextWorker(path, "tiny", CONTEXT, lambda: stamps[-1])
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(ModelError, match="changed since"):
+        await worker.prompt(SAID)
+    stamps.append(Stamp.of(path))  # as the watch does once it has hashed the file
+    assert (await worker.prompt(SAID)).ids
+    await worker.close()
 
 
 async def test_a_file_that_changed_is_refused(start: Start, tmp_path: Path) -> None:

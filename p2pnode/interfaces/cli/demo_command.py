@@ -20,7 +20,6 @@ from p2pnode.interfaces.cli.settings import (
 from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
 
 if TYPE_CHECKING:
-    from p2pnode.engine.base import ModelInfo
     from p2pnode.engine.solo import SoloAnswer
     from p2pnode.node.snapshot import NodeSnapshot
 
@@ -60,7 +59,7 @@ def demo(
         run = _ask(swarm, prompt, max_tokens, activations, kill, show)
         peers = [_peer_facts(node) for node in swarm.nodes if node is not run.killed]
     tell("\n\nthe same prompt on one engine that holds every layer:")
-    solo = _answer_alone(path, run.result["prompt_ids"], max_tokens)
+    solo = _answer_alone(path, run.result, max_tokens)
     facts = _facts(run, solo, peers)
     if as_json:
         say_json(facts)
@@ -177,16 +176,17 @@ def _ask(
     return run
 
 
-def _answer_alone(path: Path, prompt_ids: list[int], max_tokens: int) -> SoloAnswer:
+def _answer_alone(path: Path, asked: dict[str, Any], max_tokens: int) -> SoloAnswer:
+    """Answer the very prompt of ``asked``, until one of its stop tokens, in this process."""
     from p2pnode.engine.registry import load_engine
     from p2pnode.engine.solo import answer_alone
     from p2pnode.node.models import open_model
 
     known = open_model(path)
-    model: ModelInfo = known.info
-    engine = load_engine(path, range(model.n_layers), tree=known.tree)
+    engine = load_engine(path, range(known.info.n_layers), tree=known.tree)
     engine.measure()  # warm, as the nodes are
-    return answer_alone(engine, prompt_ids, max_tokens, stop=frozenset(model.eos_ids))
+    stop = frozenset(asked["stop_ids"])
+    return answer_alone(engine, asked["prompt_ids"], max_tokens, stop=stop)
 
 
 def _peer_facts(node: LocalNode) -> dict[str, Any]:

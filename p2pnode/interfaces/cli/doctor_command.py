@@ -43,12 +43,12 @@ def doctor(model: str, port: int, kv_memory: int, state: Path | None, as_json: b
 
     Sends nothing beyond this machine. Exits with 0 when nothing has failed.
     """
-    from p2pnode.interfaces.doctor.checkup import Patient, check_up
+    from p2pnode.interfaces.doctor.checkup import Subject, run_checks
     from p2pnode.interfaces.doctor.findings import is_well
 
-    patient = Patient(state_of(state), model, port, kv_memory << 20)
+    subject = Subject(state_of(state), model, port, kv_memory << 20)
     findings = []
-    for finding in check_up(patient):
+    for finding in run_checks(subject):
         findings.append(finding)
         if not as_json:
             _show(finding)

@@ -1,4 +1,4 @@
-"""How the command line speaks: facts on standard output, everything else on standard error."""
+"""What the command line prints: facts on standard output, everything else on standard error."""
 
 import json
 import sys

@@ -14,7 +14,7 @@ from p2pnode.node.snapshot import NodeSnapshot, from_json
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Subject:
     """What is to be looked at.
 
     Attributes:
@@ -30,10 +30,10 @@ class Patient:
     kv_bytes: int
 
 
-def check_up(patient: Patient) -> Iterator[Finding]:
+def run_checks(subject: Subject) -> Iterator[Finding]:
     """Run every check, yielding what each finds as it finds it."""
-    running = _Running(patient.state)
-    for topic, check in _checks(patient, running):
+    running = _Running(subject.state)
+    for topic, check in _checks(subject, running):
         yield from examine(topic, check)
 
 
@@ -66,21 +66,21 @@ def _unheard(holder: int | None, error: UserError) -> Finding:
     return Finding("running", "fail", what, f"if it stays so: kill {holder}, and start it again")
 
 
-def _checks(patient: Patient, running: _Running) -> Iterator[tuple[str, Check]]:
+def _checks(subject: Subject, running: _Running) -> Iterator[tuple[str, Check]]:
     """Yield each topic with its check, which imports what it needs only when it runs."""
     yield "python", _python
-    yield "state", partial(check_state, patient.state)
-    yield "control", partial(_runtime, patient.state)
+    yield "state", partial(check_state, subject.state)
+    yield "control", partial(_runtime, subject.state)
     yield "running", running.look
-    yield "clock", partial(_clock, patient.state)
+    yield "clock", partial(_clock, subject.state)
     yield "processor", _processor
     yield "timers", _timers
-    yield "udp", partial(_port, patient, running)
+    yield "udp", partial(_port, subject, running)
     yield "buffers", _buffers
     yield "multicast", _multicast
-    yield "model", partial(_model, patient)
-    yield "memory", partial(_memory, patient, running)
-    yield "swarm", partial(_swarm, patient, running)
+    yield "model", partial(_model, subject)
+    yield "memory", partial(_memory, subject, running)
+    yield "swarm", partial(_swarm, subject, running)
 
 
 def _python() -> list[Finding]:
@@ -120,10 +120,10 @@ def _timers() -> Iterator[Finding]:
     return check_timers()
 
 
-def _port(patient: Patient, running: _Running) -> Iterator[Finding]:
+def _port(subject: Subject, running: _Running) -> Iterator[Finding]:
     from p2pnode.interfaces.doctor.network import check_port
 
-    return check_port(patient.port, is_ours=running.listens_on(patient.port))
+    return check_port(subject.port, is_ours=running.listens_on(subject.port))
 
 
 def _buffers() -> Iterator[Finding]:
@@ -138,27 +138,27 @@ def _multicast() -> Iterator[Finding]:
     return check_multicast()
 
 
-def _model(patient: Patient) -> Iterator[Finding]:
+def _model(subject: Subject) -> Iterator[Finding]:
     from p2pnode.interfaces.doctor.model import check_model
 
-    return check_model(patient.model)
+    return check_model(subject.model)
 
 
-def _memory(patient: Patient, running: _Running) -> Iterator[Finding]:
+def _memory(subject: Subject, running: _Running) -> Iterator[Finding]:
     from p2pnode.interfaces.doctor.model import check_memory
 
     picture = running.picture
-    kv_bytes = patient.kv_bytes if picture is None else picture.kv_total_bytes
+    kv_bytes = subject.kv_bytes if picture is None else picture.kv_total_bytes
     is_loaded = picture is not None and picture.state == "serving"
-    return check_memory(patient.model, kv_bytes, is_loaded=is_loaded)
+    return check_memory(subject.model, kv_bytes, is_loaded=is_loaded)
 
 
-def _swarm(patient: Patient, running: _Running) -> Iterator[Finding]:
+def _swarm(subject: Subject, running: _Running) -> Iterator[Finding]:
     from p2pnode.interfaces.doctor.swarm import explain_swarm
 
     if running.picture is None:
         return
-    yield from explain_swarm(running.picture, _kv_cost(patient.model, running.picture))
+    yield from explain_swarm(running.picture, _kv_cost(subject.model, running.picture))
 
 
 def _kv_cost(model: str, picture: NodeSnapshot) -> int:

@@ -61,18 +61,18 @@ def _announce_on_loopback() -> bool:
             heard.set()
 
     wanted = name
-    speaker: Zeroconf | None = None
+    announcer: Zeroconf | None = None
     listener: Zeroconf | None = None
     try:
         listener = Zeroconf(interfaces=["127.0.0.1"])
-        speaker = Zeroconf(interfaces=["127.0.0.1"])
+        announcer = Zeroconf(interfaces=["127.0.0.1"])
         ServiceBrowser(listener, SERVICE, handlers=[changed])
-        speaker.register_service(_info(name), cooperating_responders=True)
+        announcer.register_service(_info(name), cooperating_responders=True)
         return heard.wait(_WAIT)
     except (OSError, Error):
         return False
     finally:
-        for one in (speaker, listener):
+        for one in (announcer, listener):
             if one is not None:
                 one.close()
 

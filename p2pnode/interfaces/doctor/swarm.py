@@ -166,7 +166,7 @@ def _of_seen(peer: PeerView, picture: NodeSnapshot) -> tuple[str, str]:
     where = peer.addresses[0] if peer.addresses else "its address"
     if _UNANSWERED in peer.reason:
         port = where.rpartition(":")[2]
-        advice = f"let UDP port {port} through its firewall; or it stopped without a goodbye"
+        advice = f"let UDP port {port} through its firewall; or it was killed"
         return f"announces itself, but a call to {where} is not answered", advice
     return f"was seen, but no session is up: {peer.reason}", "wait some seconds; then " + _FIREWALL
 

@@ -64,7 +64,7 @@ _SHARES = {
 
 
 def minute(seed: int = 7, *, step: float = 0.5) -> Iterator[NodeSnapshot]:
-    """Yield the snapshots of one minute of a house that answers prompts together."""
+    """Yield the snapshots of one minute of a swarm that answers prompts together."""
     rng = Random(seed)
     totals = {kind: [9000.0, 8700.0] for kind in _SHARES}
     steps = round(62 / step)

@@ -28,7 +28,7 @@ SIGNS = (
     ("idle", "a member without layers; its detail says why"),
     ("suspect", "did not answer a probe, and may be dead"),
     ("dead", "did not refute that in time"),
-    ("left", "said goodbye"),
+    ("left", "said that it leaves"),
     ("seen", "announced itself, but no handshake succeeded"),
 )
 MAP = (
