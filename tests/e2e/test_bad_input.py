@@ -188,7 +188,7 @@ def test_a_prompt_longer_than_the_context(tmp_path: Path, models: Path, start: S
     words = ("generate", "--state", str(tmp_path / "one"))
     said = refused(*words, "-", stdin=b"too long " * 100)
     assert "the context of tiny 0 ends at 256" in said
-    assert "shorten it" in said
+    assert "shorten the prompt" in said
     assert p2pnode(*words, "short", "--max-tokens", "3").returncode == 0
 
 

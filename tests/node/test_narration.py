@@ -104,7 +104,7 @@ def test_who_left_keeps_its_name_is_marked_and_fades() -> None:
     swarm.network.run(30)
     a = swarm.nodes["a"]
     view = {peer.name: peer for peer in snapshot(a, World(), swarm.network.now).peers}["b"]
-    assert (view.state, view.reason) == ("left", "it said goodbye")
+    assert (view.state, view.reason) == ("left", "it left")
     assert view.gone_s is not None
     assert 25 < view.gone_s < 31
     later = swarm.network.now + GONE_SHOWN
