@@ -22,10 +22,11 @@ stores a number makes no difference::
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from queue import SimpleQueue
 from typing import Final
 
 from p2pnode.engine.gguf_file import GgufFile
@@ -37,6 +38,8 @@ HASH_BYTES: Final = 32
 MOST_THREADS: Final = 4
 """Hashing goes on beside the interpreter's lock; a disk feeds no more."""
 
+_ARCHITECTURE: Final = "general.architecture"
+_LAST_PART: Final = 1.0  # seconds for what a thread still reads when nobody wants it any more
 _ROOT: Final = b"p2pnode model 1\0"
 
 
@@ -94,17 +97,66 @@ def hash_file(
     total = max(1, sum(tensor.size for tensor in tensors))
     hashes: dict[str, bytes] = {}
     done = 0
-    with ThreadPoolExecutor(threads, "hashing") as pool:
-        for tensor, found in zip(
-            tensors,
-            pool.map(lambda one: tensor_hash(one, file.tensor_parts(one)), tensors),
-            strict=True,
-        ):
-            hashes[tensor.name] = found
-            done += tensor.size
-            if progress is not None:
-                progress(done / total)
+    for tensor, found in _Hashing(file, tensors).results(threads):
+        hashes[tensor.name] = found
+        done += tensor.size
+        if progress is not None:
+            progress(done / total)
     return HashTree(hashes, metadata_hash(file))
+
+
+class _Hashing:
+    """Hashes tensors in threads of their own, which keep no process from ending.
+
+    A pool's threads would be waited for at the end of the process, with all that was given them.
+    """
+
+    def __init__(self, file: GgufFile, tensors: Sequence[TensorInfo]) -> None:
+        self._file = file
+        self._count = len(tensors)
+        self._left = iter(tensors)
+        self._lock = threading.Lock()
+        self._done: SimpleQueue[tuple[TensorInfo, bytes | ModelError]] = SimpleQueue()
+        self._is_over = False
+
+    def results(self, threads: int) -> Iterator[tuple[TensorInfo, bytes]]:
+        """Yield each tensor and its hash, in no order.
+
+        Raises:
+            ModelError: One cannot be read.
+        """
+        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        try:
+            for worker in workers:
+                worker.start()
+            for _ in range(self._count):
+                tensor, found = self._done.get()
+                if isinstance(found, ModelError):
+                    raise found
+                yield tensor, found
+        finally:
+            self._is_over = True
+            for worker in workers:
+                worker.join(_LAST_PART)
+
+    def _work(self) -> None:
+        while (tensor := self._next()) is not None:
+            found: bytes | ModelError
+            try:
+                found = tensor_hash(tensor, self._parts(tensor))
+            except ModelError as error:
+                found = error
+            self._done.put((tensor, found))
+
+    def _next(self) -> TensorInfo | None:
+        with self._lock:
+            return None if self._is_over else next(self._left, None)
+
+    def _parts(self, tensor: TensorInfo) -> Iterator[bytes]:
+        for part in self._file.tensor_parts(tensor):
+            if self._is_over:
+                return
+            yield part
 
 
 def tensor_hash(tensor: TensorInfo, parts: Iterable[bytes]) -> bytes:
@@ -126,10 +178,19 @@ def metadata_hash(file: GgufFile) -> bytes:
     Raises:
         ModelError: The file does not name its architecture.
     """
-    prefix = file.text("general.architecture") + "."
-    keys = [key for key in file.metadata if key.startswith(prefix)]
+    prefix = file.text(_ARCHITECTURE) + "."
+    return _hash_of(file, [key for key in file.metadata if key.startswith(prefix)], _ARCHITECTURE)
+
+
+def vocabulary_hash(file: GgufFile) -> bytes:
+    """Return the 32 bytes that stand for vocabulary and chat template: no part of a root."""
+    return _hash_of(file, [key for key in file.metadata if key.startswith("tokenizer.")])
+
+
+def _hash_of(file: GgufFile, keys: Iterable[str], *more: str) -> bytes:
+    """Hash these keys, in the order of their bytes, each with its value."""
     found = hashlib.sha256()
-    for key in sorted([*keys, "general.architecture"], key=str.encode):
+    for key in sorted((*keys, *more), key=str.encode):
         found.update(_text(key) + _value(file, file.metadata[key]))
     return found.digest()
 

@@ -75,21 +75,26 @@ class NodeCore(NodeParts):
             self.say(f"holds no layers of {model.name}, as was asked: it puts questions to others")
         self._settle(now)
 
+    @property
+    def model_is_lost(self) -> bool:
+        """Whether the model's file is another than the one that was hashed."""
+        return self.serving.is_model_lost
+
     def model_changed(self, reason: str, now: float) -> None:
-        """The model's file no longer holds what was hashed: leave its layers."""
-        if self.leaving or self.model is None:
+        """The model's file no longer holds what was hashed: leave its layers. Said once."""
+        if self.leaving or self.model is None or self.model_is_lost:
             return
         self.counters["model file changed: its layers left"] += 1
+        self.say(f"no layers are served any more: {reason}")
         self.serving.model_lost(reason, now)
-        self.note(f"no layers are served any more: {reason}")
         self._settle(now)
 
     def model_restored(self, now: float) -> None:
         """The model's file holds again what was hashed: take on layers as at the start."""
-        if self.leaving:
+        if self.leaving or not self.model_is_lost:
             return
-        self.note("the model file is again the one that was hashed")
-        self.holdings.model_restored(now)
+        self.say("the model file is again the one that was hashed")
+        self.serving.model_restored(now)
         self._settle(now)
 
     def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:

@@ -1,8 +1,9 @@
 """A model's file while a node uses it: what it held when it was hashed, and whether it still does.
 
-To hash a file is to read it whole, so its tree of hashes is remembered beside what the file system
-says of it (size, time of change, inode). Nobody is believed on that alone: whoever reads a tensor
-checks it against the tree.
+To hash a file is to read it whole, so its tree of hashes is remembered beside the file's stamp. No
+tensor is believed on that alone: whoever reads one checks it against the tree. Vocabulary and chat
+template are no part of the tree, and are believed while the stamp stays; their own hash tells
+whether another stamp means other words.
 """
 
 import hashlib
@@ -11,14 +12,14 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.gguf import info_of, read_config
 from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.hash_tree import HASH_BYTES, HashTree, hash_file
+from p2pnode.engine.hash_tree import HASH_BYTES, HashTree, hash_file, vocabulary_hash
 from p2pnode.errors import ModelChangedError, ModelError
 from p2pnode.node.stamp import Stamp
 from p2pnode.text.vocabulary import check_vocabulary
@@ -38,12 +39,14 @@ class ModelFile:
         path: Where it is.
         stamp: What the file system said when it was hashed.
         tree: Its hashes.
+        words: The hash of its vocabulary and chat template.
         info: What model it is.
     """
 
     path: Path
     stamp: Stamp
     tree: HashTree
+    words: bytes
     info: ModelInfo
 
     @classmethod
@@ -61,34 +64,36 @@ class ModelFile:
                 config = read_config(file)  # who cannot be run need not be hashed
                 check_vocabulary(file)
                 tree = _hashed(file, stamp, remembered, progress)
-                info = info_of(file, config, tree)
+                known = cls(path, stamp, tree, vocabulary_hash(file), info_of(file, config, tree))
             if Stamp.of(path) == stamp:
-                return cls(path, stamp, tree, info)
+                return known
         raise ModelError(f"{path} changes while it is read", hint="Wait until it is written.")
 
-    def check(self, stamp: Stamp) -> "ModelFile":
-        """Look whether the file still holds what it held, now that it has this ``stamp``.
+    def read_again(self, stamp: Stamp) -> "ModelFile":
+        """Read the whole file, which has this ``stamp`` now; return it with that.
 
-        Reads the whole file where the stamp is another than it was, in one thread, since others
-        compute meanwhile. Returns the file with its new stamp.
+        In one thread, since others compute meanwhile.
 
         Raises:
-            ModelChangedError: It holds something else, or is gone.
+            ModelChangedError: It holds something else, or cannot be read.
         """
-        if stamp == self.stamp:
-            return self
         try:
             with GgufFile(self.path) as file:
-                tree = hash_file(file, threads=1)
+                tree, words = hash_file(file, threads=1), vocabulary_hash(file)
         except ModelError as error:
             raise ModelChangedError(f"the file changed: {error}", hint=error.hint) from error
         if tree.root != self.tree.root:
-            raise ModelChangedError(
-                f"the file changed: {self.path.name} holds another model than the one that was "
-                "hashed",
-                hint="restart the node to serve the new one, or put the old file back",
-            )
-        return type(self)(self.path, stamp, self.tree, self.info)
+            raise _changed(f"{self.path.name} holds another model than the one that was hashed")
+        if words != self.words:
+            raise _changed(f"{self.path.name} has another vocabulary or chat template than before")
+        return replace(self, stamp=stamp)
+
+
+def _changed(what: str) -> ModelChangedError:
+    return ModelChangedError(
+        f"the file changed: {what}",
+        hint="restart the node to serve the new one, or put the old file back",
+    )
 
 
 def hash_tree(path: Path, remembered: Path) -> HashTree:

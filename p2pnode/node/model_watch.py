@@ -5,7 +5,7 @@ is read next would be of another model.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -18,21 +18,26 @@ INTERVAL: Final = 3.0
 """Seconds between two looks; a look is one call of the file system. Whatever is loaded meanwhile
 is checked anyway."""
 
-Call = Callable[[Callable[[NodeCore, float], None]], None]
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Runs a command on a core, under its lock, and returns what it returns."""
+
+    def __call__(self, command: Callable[[NodeCore, float], T]) -> T: ...
 
 
 class ModelWatch:
     """Tells a core when the file changes, and when it is what it was again.
 
     Attributes:
-        file: The file, with its newest stamp.
-        changed: What the file holds now, in words; empty while it is what was hashed.
+        file: The file, with the newest stamp under which it is what was hashed.
     """
 
     def __init__(self, file: ModelFile, call: Call) -> None:
         self.file = file
-        self.changed = ""
         self._seen = file.stamp
+        self._read: Stamp | None = None  # of the content that was read here last
         self._call = call
 
     async def run(self) -> None:
@@ -42,24 +47,31 @@ class ModelWatch:
             await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
 
     def look(self) -> None:
-        """Look once; reads the whole file where its stamp is another, and was so before.
+        """Look once; read the whole file where there is a reason to, and once for each stamp.
 
-        A file that is being written has a new stamp at each look: to read it then is in vain.
+        A reason is another stamp, and that a stage could not be loaded: then a tensor was not what
+        it had been, whatever the stamp says. A file that is being written has a new stamp at each
+        look, and is read when it rests.
         """
         try:
-            before, self._seen = self._seen, Stamp.of(self.file.path)
-            if self._seen == before:
-                self.file = self.file.check(self._seen)
-                self._note("")
-        except ModelError as error:
-            words = (
-                str(error) if isinstance(error, ModelChangedError) else f"the file changed: {error}"
-            )
-            self._note(f"{words}; {error.hint}" if error.hint else words)
+            self._look()
+        except ModelChangedError as error:
+            self._tell(error)
+        except ModelError as error:  # it cannot be looked at: whatever comes is read anew
+            self._read = None
+            self._tell(ModelChangedError(f"the file changed: {error}", hint=error.hint))
 
-    def _note(self, changed: str) -> None:
-        before, self.changed = self.changed, changed
-        if changed and not before:
-            self._call(lambda core, now: core.model_changed(changed, now))
-        elif before and not changed:
-            self._call(lambda core, now: core.model_restored(now))
+    def _look(self) -> None:
+        before, self._seen = self._seen, Stamp.of(self.file.path)
+        if self._seen != before or self._seen == self._read or not self._has_reason():
+            return
+        self._read = self._seen
+        self.file = self.file.read_again(self._seen)
+        self._call(lambda core, now: core.model_restored(now))
+
+    def _has_reason(self) -> bool:
+        return self._seen != self.file.stamp or self._call(lambda core, now: core.model_is_lost)
+
+    def _tell(self, error: ModelChangedError) -> None:
+        changed = f"{error}; {error.hint}" if error.hint else str(error)
+        self._call(lambda core, now: core.model_changed(changed, now))

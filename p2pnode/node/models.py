@@ -1,5 +1,6 @@
 """The models a person can name: finding them, checking them, what is known of them."""
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,13 +33,15 @@ def resolve(name_or_path: str) -> Path:
     return path
 
 
-def open_model(path: Path) -> ModelFile:
+def open_model(path: Path, progress: Callable[[float], None] | None = None) -> ModelFile:
     """Say what a file holds, hashing it only if it changed since the last time.
+
+    ``progress`` hears which part from 0 to 1 is hashed.
 
     Raises:
         ModelError: It cannot be run.
     """
-    return ModelFile.open(path, _hashes())
+    return ModelFile.open(path, _hashes(), progress)
 
 
 def describe_model(path: Path) -> ModelInfo:

@@ -57,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 _GOODBYE = 0.25  # seconds for telling the swarm, when whoever runs the node will not wait
 _INVITED = 4  # addresses in an invite
+_FIRST_NOTE = 2.0  # seconds until it is said that a file is hashed
+_NEXT_NOTE = 10.0  # seconds from then on
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,11 @@ class NodeSettings:
 
 
 class Node:
-    """Composes and runs everything; faces use :meth:`ask`, :meth:`snapshot` and :meth:`stop`."""
+    """Composes and runs everything; faces use :meth:`ask`, :meth:`snapshot` and :meth:`stop`.
+
+    Attributes:
+        is_up: Whether it has started; before, it is ended by cancelling :meth:`run`.
+    """
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
@@ -96,6 +102,7 @@ class Node:
         self._watch: ModelWatch | None = None
         self._texts: TextWorker | None = None
         self._streams: dict[int, AnswerStream] = {}
+        self.is_up = False
         self._stopping = trio.Event()
         self._departed = trio.Event()
 
@@ -111,7 +118,7 @@ class Node:
         with self._state.lock(), logging_to(log_path(settings.state)):
             if settings.model is not None:
                 self._file = await trio.to_thread.run_sync(
-                    open_model, settings.model, abandon_on_cancel=True
+                    open_model, settings.model, _HashingNotes(), abandon_on_cancel=True
                 )
                 self._model = self._file.info
                 self._texts = TextWorker(
@@ -193,6 +200,7 @@ class Node:
             with registered(path, ours):
                 where = format_address(self._socket.address)
                 logger.info("%s, process %d, began on %s", ours.name, ours.pid, where)
+                self.is_up = True
                 task_status.started()
                 await self._depart_when_told()
             nursery.cancel_scope.cancel()
@@ -353,6 +361,18 @@ class Node:
         if self._texts is None:
             raise UserError("this node has no model", hint="start it with --model")
         return self._texts
+
+
+class _HashingNotes:
+    """Says every few seconds how much of a large file is hashed, which is done once for a file."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + _FIRST_NOTE
+
+    def __call__(self, part: float) -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _NEXT_NOTE
+            logger.log(NOTICE, "hashes the model's file, once for each file: %.0f %%", 100 * part)
 
 
 def _time_of_day() -> float:

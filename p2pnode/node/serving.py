@@ -29,6 +29,7 @@ class Serving:
         holdings: Which layers, and why.
         speed: What real work says of this machine's speed.
         layers: What the engine holds; empty before the first load.
+        is_model_lost: Whether the model's file is another than the one that was hashed.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Serving:
         self.holdings = Holdings(config.holdings, node_id, life, rng, is_heard, counters)
         self.speed = SpeedMeter(config.speed)
         self.layers = range(0)
+        self.is_model_lost = False
         self._announce_at: float | None = None
 
     # Commands
@@ -85,10 +87,16 @@ class Serving:
 
         They are computed with what was read before, which is still right.
         """
+        self.is_model_lost = True
         self.layers = range(0)
         self._inference.serve(self.layers, self._config.kv_bytes)
         self.holdings.model_lost(reason)
         self.announce(now)
+
+    def model_restored(self, now: float) -> None:
+        """The model's file is what was hashed: take on layers as at the start."""
+        self.is_model_lost = False
+        self.holdings.model_restored(now)
 
     def finished(self, job: int, result: WorkResult, now: float) -> None:
         """The engine has done a job."""

@@ -15,6 +15,7 @@ import pytest
 from p2pnode.errors import UserError
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
+from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -51,6 +52,39 @@ def answers(state: Path) -> bool:
             return bool(client.call("snapshot")["name"] == "daemon")
     except UserError:
         return False
+
+
+SLOW = """
+import sys, time
+import p2pnode.engine.hash_tree as hashing
+really = hashing.tensor_hash
+def slowly(tensor, parts):
+    time.sleep(1.0)
+    return really(tensor, parts)
+hashing.tensor_hash = slowly
+from p2pnode.interfaces.cli.main import main
+main()
+"""
+
+
+def test_an_interrupt_ends_a_start_that_hashes_a_large_file(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "large.gguf")
+    words = ("up", "--model", str(tmp_path / "large.gguf"), "--state", str(tmp_path / "state"))
+    environment = {**os.environ, "P2PNODE_CACHE": str(tmp_path / "cache")}
+    node = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words, "--no-mdns", "--listen", "127.0.0.1", "--port", "0"],
+        stderr=subprocess.PIPE,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert node.stderr is not None
+    try:
+        assert b"hashes the model's file" in node.stderr.readline()
+        node.send_signal(signal.SIGINT)
+        assert node.wait(10) == 130
+    finally:
+        node.kill()
+        node.communicate()
 
 
 @pytest.mark.parametrize("shell", [">/dev/full", "<&- >&- 2>&-", "2>/dev/full"])

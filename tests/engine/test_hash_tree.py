@@ -2,6 +2,8 @@
 
 import hashlib
 import struct
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import gguf
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from p2pnode.engine import hash_tree
 from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.gguf_header import TensorInfo
 from p2pnode.engine.hash_tree import HashTree, hash_file
 from p2pnode.engine.registry import load_engine
 from p2pnode.errors import ModelChangedError, ModelError
@@ -153,3 +157,25 @@ def test_arrays_count_by_their_bytes(tmp_path: Path) -> None:
     ids = np.arange(5)
     mine = engine.forward(b"x", range(4), [ids], 0)[0]
     np.testing.assert_array_equal(mine, same.forward(b"x", range(4), [ids], 0)[0])
+
+
+def test_who_stops_waiting_stops_the_threads(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends must not hash the rest of a large file first."""
+    hashed: list[str] = []
+    really = hash_tree.tensor_hash
+
+    def counted(tensor: TensorInfo, parts: Iterable[bytes]) -> bytes:
+        hashed.append(tensor.name)
+        return really(tensor, parts)
+
+    monkeypatch.setattr(hash_tree, "tensor_hash", counted)
+
+    def stop(part: float) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with GgufFile(tiny) as file:
+        with pytest.raises(KeyboardInterrupt):
+            hash_file(file, stop, threads=1)
+        assert len(hashed) < len(file.tensors)
+    assert threading.active_count() == before

@@ -1,7 +1,9 @@
 """A model's file is what was hashed, or it is said what became of it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -12,7 +14,10 @@ from p2pnode.node import model_file
 from p2pnode.node.core import NodeCore
 from p2pnode.node.model_file import MOST_REMEMBERED, ModelFile, hash_tree
 from p2pnode.node.model_watch import ModelWatch
+from p2pnode.testing.swarm import Swarm
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -112,33 +117,29 @@ def test_a_file_that_changes_while_it_is_hashed_is_refused(
         ModelFile.open(tiny, tmp_path / "hashes")
 
 
+RESTORED = "the model file is again the one that was hashed"
+
+
 class Watched:
-    """A watch on a file, and what it told the core."""
+    """A watch on a file, and the node that it tells."""
 
     def __init__(self, path: Path, notes: Path) -> None:
-        self.path = path
-        self.told: list[str] = []
+        self.swarm = Swarm(1)
+        self.node = self.swarm.add("b", range(6))
+        assert self.swarm.network.run_until(self.swarm.is_ready, 60)
         self.watch = ModelWatch(ModelFile.open(path, notes), self._call)
 
-    def _call(self, command: object) -> None:
-        watched = self
-
-        class Core:
-            def model_changed(self, reason: str, now: float) -> None:
-                watched.told.append(reason)
-
-            def model_restored(self, now: float) -> None:
-                watched.told.append("restored")
-
-        assert callable(command)
-        command(Core(), 0.0)
+    def _call(self, command: Callable[[NodeCore, float], T]) -> T:
+        found: list[T] = []
+        self.swarm.call("b", lambda core, now: found.append(command(core, now)))
+        return found[0]
 
     def look(self) -> list[str]:
-        """Look until a new stamp is an old one."""
-        self.told.clear()
+        """Look until a new stamp is an old one; return what the node says of it."""
+        self.node.log.clear()
         self.watch.look()
         self.watch.look()
-        return list(self.told)
+        return [line for line in self.node.log if "file" in line]
 
 
 def test_a_file_is_watched(tiny: Path, tmp_path: Path, hashed: list[str]) -> None:
@@ -158,18 +159,18 @@ def test_a_file_is_watched(tiny: Path, tmp_path: Path, hashed: list[str]) -> Non
 
     write_tiny_gguf(tiny, seed=1)
     (told,) = watched.look()
-    assert told.startswith("the file changed: tiny.gguf holds another model")
+    assert "the file changed: tiny.gguf holds another model" in told
     assert "restart the node" in told
     assert watched.look() == []  # said once
 
     tiny.write_bytes(whole)
-    assert watched.look() == ["restored"]
+    assert watched.look() == [RESTORED]
 
     tiny.write_bytes(whole[:-500])
     (told,) = watched.look()
     assert "truncated" in told
     tiny.write_bytes(whole)
-    assert watched.look() == ["restored"]
+    assert watched.look() == [RESTORED]
 
     tiny.unlink()
     (told,) = watched.look()
@@ -178,7 +179,7 @@ def test_a_file_is_watched(tiny: Path, tmp_path: Path, hashed: list[str]) -> Non
     assert watched.look() == []
     tiny.rmdir()
     tiny.write_bytes(whole)
-    assert watched.look() == ["restored"]
+    assert watched.look() == [RESTORED]
 
 
 def test_a_file_that_is_being_written_is_not_read_in_vain(
@@ -195,6 +196,30 @@ def test_a_file_that_is_being_written_is_not_read_in_vain(
     assert len(hashed) == 2
 
 
-def test_the_commands_are_the_core_s() -> None:
-    assert callable(NodeCore.model_changed)
-    assert callable(NodeCore.model_restored)
+def test_another_template_is_another_file(tiny: Path, tmp_path: Path) -> None:
+    """It is no part of the root, and a process that makes prompts would read it anew."""
+    watched = Watched(tiny, tmp_path / "hashes")
+    before = watched.watch.file
+    write_tiny_gguf(tiny, template="{{ messages[0].content }} and more")
+    (told,) = watched.look()
+    assert "another vocabulary or chat template" in told
+    assert watched.watch.file == before
+
+
+def test_a_tensor_that_rotted_under_an_old_stamp_is_looked_for_once(
+    tiny: Path, tmp_path: Path, hashed: list[str]
+) -> None:
+    watched = Watched(tiny, tmp_path / "hashes")
+
+    def load_in_vain() -> None:
+        watched.swarm.call("b", lambda core, now: core.model_changed("a tensor is not", now))
+
+    load_in_vain()
+    assert watched.look() == [RESTORED]  # it was read, and is right: perhaps the disk hiccuped
+    assert watched.swarm.network.run_until(watched.swarm.is_ready, 60)
+    load_in_vain()
+    assert watched.look() == watched.look() == []  # it was read already
+    assert watched.node.model_is_lost
+    assert len(hashed) == 2
+    os.utime(tiny, ns=(1, 1))
+    assert watched.look() == [RESTORED]

@@ -109,6 +109,8 @@ async def _serve(settings: NodeSettings, as_json: bool, with_parent: bool) -> No
         # In a thread: a terminal that is stopped, by Ctrl-S, would stop the loop too.
         lines, hints = _greeting(node, as_json), [] if as_json else [_HINT]
         await trio.to_thread.run_sync(_greet, lines, hints, abandon_on_cancel=True)
+    if not node.is_up:
+        raise KeyboardInterrupt  # it was ended while it started
 
 
 async def _run_node(
@@ -122,13 +124,16 @@ async def _run_node(
 
 
 async def _stop_on_signal(node: Node, scope: trio.CancelScope) -> None:
-    """The first Ctrl-C leaves the swarm properly; the second does not wait for it."""
+    """The first Ctrl-C leaves the swarm properly; the second does not wait for it.
+
+    Before the node is up there is nothing to leave.
+    """
     asked = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup wants it to live on
         asked.append(signal.SIGHUP)
     with trio.open_signal_receiver(*asked) as signals:
         async for _ in signals:
-            if node.stopping:
+            if node.stopping or not node.is_up:
                 scope.cancel()
                 return
             node.stop()

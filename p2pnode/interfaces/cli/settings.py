@@ -216,11 +216,13 @@ def parse_layers(text: str) -> range | None:
 
 
 def _check_layers(model: Path, layers: range) -> None:
-    from p2pnode.node.models import describe_model
+    from p2pnode.engine.gguf import read_config
+    from p2pnode.engine.gguf_file import GgufFile
 
-    info = describe_model(model)
-    if layers.stop > info.n_layers:
+    with GgufFile(model) as file:  # its header alone: to hash the file takes long
+        count = read_config(file).n_layers
+    if layers.stop > count:
         raise UsageError(
-            f"{info.name} has the layers 0:{info.n_layers}, not {layers.start}:{layers.stop}",
-            hint=f"--layers auto, or a run within 0:{info.n_layers}",
+            f"{model.name} has the layers 0:{count}, not {layers.start}:{layers.stop}",
+            hint=f"--layers auto, or a run within 0:{count}",
         )
