@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,14 @@ UP = (
     *(sys.executable, "-m", "p2pnode", "up", "--model", "none", "--no-mdns"),
     *("--listen", "127.0.0.1", "--port", "0", "--name", "daemon"),
 )
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of our own, so that no other node of this machine is known."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
 
 
 @contextmanager
@@ -55,7 +64,8 @@ def answers(state: Path) -> bool:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 import p2pnode.engine.hash_tree as hashing
 really = hashing.tensor_hash
 def slowly(tensor, parts):
@@ -75,7 +85,6 @@ def test_an_interrupt_ends_a_start_that_hashes_a_large_file(tmp_path: Path) -> N
         [sys.executable, "-c", SLOW, *words, "--no-mdns", "--listen", "127.0.0.1", "--port", "0"],
         stderr=subprocess.PIPE,
         env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert node.stderr is not None
     try:
@@ -148,7 +157,9 @@ def test_stop_returns_when_the_node_has_ended_and_says_which(tmp_path: Path) -> 
     assert f"no node runs on {tmp_path}" in again.stderr
 
 
-def test_a_command_for_another_directory_names_the_nodes_that_run(tmp_path: Path) -> None:
+def test_a_command_for_another_directory_names_the_nodes_that_run(
+    tmp_path: Path, runtime: Path
+) -> None:
     here, there = tmp_path / "here", tmp_path / "the re"
     with running(there, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
         for words in ("peers", "invite", "stop"):
