@@ -30,7 +30,8 @@ UP = (
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A runtime directory of our own, so that no other node of this machine is known."""
     with tempfile.TemporaryDirectory(prefix="run-") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
+            monkeypatch.setenv(variable, folder)
         yield Path(folder)
 
 
