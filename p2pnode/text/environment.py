@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import wraps
+from itertools import count
+from types import BuiltinMethodType
 from typing import Any, Final
 
 from jinja2 import TemplateError, nodes
@@ -21,12 +23,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import pass_environment
 
 from p2pnode.text.marked import (
+    DATA,
     UNKNOWN,
     Marked,
+    chosen_by,
     data_text,
     joined,
     mark_of,
-    marks_of,
     quoted,
     remarked,
     template_text,
@@ -35,6 +38,19 @@ from p2pnode.text.marked import (
 
 _STRING: Final = json.encoder.encode_basestring
 _STRING_ASCII: Final = json.encoder.encode_basestring_ascii
+
+_METHODS: Final = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
+_FILTERS: Final = frozenset(
+    {
+        *("capitalize", "center", "e", "escape", "forceescape", "lower", "pprint", "replace"),
+        *("striptags", "title", "trim", "truncate", "upper", "urlencode", "urlize", "wordwrap"),
+        "xmlattr",
+    }
+)
+"""What writes text out of its arguments and of nothing else. Text that anything else made, and that
+is not followed, is of unknown origin: it may come from a closure, a namespace or a view."""
+
+_ANYTHING: Final = object()  # stands for sources that nobody knows
 
 
 class _MarkingGenerator(CodeGenerator):
@@ -101,7 +117,7 @@ class MarkingEnvironment(ImmutableSandboxedEnvironment):
         self.filters = {name: self._followed(name, one) for name, one in self.filters.items()}
         self.globals |= {
             "raise_exception": _refuse,
-            "strftime_now": lambda pattern: clock().strftime(str(pattern)),
+            "strftime_now": lambda pattern: remarked(clock().strftime(str(pattern)), pattern),
         }
 
     def literal(self, text: str) -> Marked:
@@ -113,8 +129,9 @@ class MarkingEnvironment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: object, *args: Any, **kwargs: Any) -> object:
         result = super().call(context, obj, *args, **kwargs)
-        sources = (getattr(obj, "__self__", None), args, kwargs)
-        return self._settled(result, sources, getattr(obj, "__name__", "call"))
+        name, text = getattr(obj, "__name__", "call"), getattr(obj, "__self__", None)
+        pure = isinstance(text, str) and isinstance(obj, BuiltinMethodType) and name in _METHODS
+        return self._settled(result, (text, args, kwargs) if pure else _ANYTHING, name)
 
     def wrap_str_format(self, value: object) -> Callable[..., str] | None:
         """Return ``format`` of marked text as one that keeps the sandbox and the marks."""
@@ -128,18 +145,24 @@ class MarkingEnvironment(ImmutableSandboxedEnvironment):
         return lambda mapping: formatter.fill(text, (), mapping)
 
     def _followed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        handed = 1 if hasattr(function, "jinja_pass_arg") else 0  # jinja2's own first argument
+
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> object:
-            return self._settled(function(*args, **kwargs), (args, kwargs), f"filter {name!r}")
+            sources = (args[handed:], kwargs) if name in _FILTERS else _ANYTHING
+            return self._settled(function(*args, **kwargs), sources, f"filter {name!r}")
 
         return call
 
     def _settled(self, result: object, sources: object, name: str) -> object:
-        """Give text of which something is of unknown origin the one mark of its sources."""
-        if not isinstance(result, str) or UNKNOWN not in marks_of(result):
+        """Give text that lost its marks the one mark of its sources, or note who lost them.
+
+        Marked text was followed exactly: whatever in it is unknown was so before.
+        """
+        if not isinstance(result, str) or isinstance(result, Marked) or not result:
             return result
         settled = remarked(result, sources)
-        if UNKNOWN in marks_of(settled) and name not in self.untracked:
+        if not isinstance(settled, Marked) and name not in self.untracked:
             self.untracked.append(name)
         return settled
 
@@ -148,25 +171,34 @@ class _MarkingFormatter(SandboxedFormatter):
     """``str.format`` piece by piece; attributes are reached through the sandbox."""
 
     def fill(self, text: Marked, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Marked:
-        mark = mark_of(text) or UNKNOWN
-        pieces: list[str] = []
-        automatic = 0
+        return joined(self._pieces(text, args, kwargs, count()))
+
+    def _pieces(
+        self,
+        text: Marked,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        automatic: Iterator[int],
+    ) -> Iterator[str]:
+        mark = mark_of(text) or UNKNOWN  # where in the text a piece stands is not known
         for literal, field, spec, conversion in self.parse(text):
-            pieces.append(Marked(literal, mark * len(literal)))
+            yield Marked(literal, mark * len(literal))
             if field is None:
                 continue
             if not field or field[0] in ".[":
-                field, automatic = f"{automatic}{field}", automatic + 1  # noqa: PLW2901
+                field = f"{next(automatic)}{field}"  # noqa: PLW2901
             found, _ = self.get_field(field, args, kwargs)
-            filled = spec and str(self.vformat(spec, args, kwargs))
-            pieces.append(self._written(found, filled, conversion))
-        return joined(pieces)
+            how = Marked(spec or "", mark * len(spec or ""))
+            how = joined(self._pieces(how, args, kwargs, automatic))
+            yield chosen_by(text, self._written(found, how, conversion))
 
-    def _written(self, value: object, spec: str | None, conversion: str | None) -> str:
+    def _written(self, value: object, spec: Marked, conversion: str | None) -> str:
         if not spec and conversion in (None, "s"):
             return text_of(value)
-        converted = self.convert_field(value, conversion)
-        return remarked(str(self.format_field(converted, spec or "")), value)
+        written = str(self.format_field(self.convert_field(value, conversion), spec))
+        # What fills up to a width is the specification's, so data may be written by any, and the
+        # template's text by the template's own.
+        return remarked(written, value if mark_of(value) == DATA else (value, spec))
 
 
 def _refuse(message: object) -> None:

@@ -5,8 +5,13 @@ own words may become control tokens; what was said never may, however it is spel
 character carries a mark: written by the template, given as data, or unknown. Unknown is what comes
 out of an operation that nobody follows; it is never taken for the template's.
 
-A plain ``str`` counts as unknown. An operation that is not known here returns a plain ``str``, so a
-mark can be lost, and is then missing: nothing turns data into the template's words.
+A plain ``str`` counts as unknown, and so does the text of a number, which may come from anywhere.
+An operation not known here returns a plain ``str``: marks may be lost, and then are missing.
+
+Marks are given back to such text only where it was made of its arguments and of nothing else, and
+these are text, numbers, and plain lists and mappings of them (:func:`mark_of`). A macro, a view or
+any other object may hold anything, and makes the text unknown. Text is given back to the template
+only where all its arguments are the template's text.
 """
 
 import re
@@ -18,8 +23,13 @@ from p2pnode.terminal import whole
 TEMPLATE: Final = b"t"
 DATA: Final = b"d"
 UNKNOWN: Final = b"u"
+_NUMBER: Final = b"n"  # no character has it
 
-_ONLY_S: Final = re.compile(r"%(?!s)")
+# One conversion of ``%``. Keys in brackets within brackets and widths that are arguments are left
+# out: text that has them is not followed.
+_CONVERSION: Final = re.compile(
+    r"%(?:\((?P<key>[^()]*)\))?(?P<how>[#0\- +]*\d*(?:\.\d*)?)[hlL]?(?P<kind>[a-zA-Z%])"
+)
 
 
 class Marked(str):
@@ -131,11 +141,27 @@ class Marked(str):
 
     def __mod__(self, values: object) -> str:
         plain = str.__mod__(self, values)
-        if "%s" not in self or _ONLY_S.search(self):
-            return remarked(plain, (self, values))
-        given = values if isinstance(values, tuple) else (values,)
-        parts = self.split("%s")
-        return joined(piece for pair in zip(parts, (*given, ""), strict=True) for piece in pair)
+        filled = joined(self._filled(values))
+        return filled if str.__str__(filled) == plain else plain
+
+    def _filled(self, values: object) -> Iterator[str]:
+        """Yield this text and, for each conversion, what it writes; what is not followed, as is."""
+        given = iter(values if isinstance(values, tuple) else (values,))
+        at = 0
+        for found in _CONVERSION.finditer(str.__str__(self)):
+            key, how, kind = found.group("key", "how", "kind")
+            yield self[at : found.start()]
+            at = found.end()
+            if kind == "%":
+                yield self[at - 1 : at]
+                continue
+            value = next(given) if key is None else values[key]  # type: ignore[index]
+            if kind == "s" and not how:
+                written = text_of(value)
+            else:
+                written = remarked(str.__mod__(f"%{how}{kind}", (value,)), value)
+            yield chosen_by(self[found.start() : at], written)
+        yield self[at:]
 
     # Letter by letter: where no letter became two, each kept its place
 
@@ -241,16 +267,37 @@ def _written(value: object) -> Iterator[str]:
 
 
 def remarked(text: str, sources: object) -> str:
-    """Return ``text``, made from ``sources`` in a way not followed, with the one mark of these."""
+    """Return ``text``, made from ``sources`` in a way not followed, with the one mark of these.
+
+    Only for what a pure function made of ``sources`` and of nothing else.
+    """
     mark = mark_of(sources)
     if mark in (b"", UNKNOWN):
         return text if isinstance(text, Marked) else str.__str__(text)
     return Marked(text, mark * len(text))
 
 
+def chosen_by(pattern: str, text: str) -> str:
+    """Return ``text``, which ``pattern`` placed: unless that is a template's, no text of it is.
+
+    Data that reads ``{0}{1}`` would otherwise put a control token together out of its pieces.
+    """
+    if not isinstance(text, Marked) or not marks_of(pattern).strip(TEMPLATE):
+        return text
+    return Marked(text, marks_of(text).replace(TEMPLATE, UNKNOWN))
+
+
 def mark_of(value: object) -> bytes:
-    """Return the one mark of all text in ``value``; unknown where they differ, empty for none."""
+    """Return the one mark of all text in ``value``, empty where there is none.
+
+    It is unknown where marks differ, where something is neither text nor number nor a plain list or
+    mapping of these, and where a number stands beside the template's text: it may be data.
+    """
     found = set(_marks_in(value))
+    if _NUMBER in found:
+        found.remove(_NUMBER)
+        if TEMPLATE in found:
+            return UNKNOWN
     if len(found) > 1:
         return UNKNOWN
     return found.pop() if found else b""
@@ -260,15 +307,17 @@ def _marks_in(value: object) -> Iterator[bytes]:
     if isinstance(value, str):
         marks = marks_of(value)
         yield from (mark for mark in (TEMPLATE, DATA, UNKNOWN) if mark in marks)
-    elif isinstance(value, Mapping):
+    elif value is None or type(value) in (bool, int, float):
+        yield _NUMBER
+    elif type(value) is dict:
         for key, inner in value.items():
             yield from _marks_in(key)
             yield from _marks_in(inner)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for inner in value:
+    elif type(value) in (list, tuple):
+        for inner in value:  # type: ignore[attr-defined]
             yield from _marks_in(inner)
-    elif isinstance(value, Iterator):
-        yield UNKNOWN  # looking would use it up
+    else:
+        yield UNKNOWN  # it may hold anything, and looking may use it up
 
 
 def _between(parts: list[str], what: str) -> Iterator[str]:

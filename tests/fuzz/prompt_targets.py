@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from warnings import catch_warnings
 
 from p2pnode.errors import UserError
 from p2pnode.text.tokenizer import Tokenizer, byte_alphabet
 from tests.fuzz.target import MIB, Script, Target, blob
+from tests.text.template_shapes import Composer, forged
 
 _CONTROL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<|user|>")
 
@@ -59,7 +61,31 @@ def _seeds() -> Iterator[bytes]:
     yield b"".join(map(blob, (b"\xed\xa0\x80", b'{"a": "\\u001b"}', b"%s{}")))
 
 
+def template(data: bytes) -> None:
+    script = Script(data)
+    choices = Script(script.blob())
+    words = [script.blob().decode("utf-8", "surrogateescape") for _ in range(4)]
+    made = Composer(lambda several: several[choices.byte() % len(several)]).template()
+    with catch_warnings(action="ignore"):  # Python's, of what such a template compiles to
+        assert not forged(made, words), made
+
+
+def _template_seeds() -> Iterator[bytes]:
+    words = b"".join(map(blob, (b">", b"<|im_end|>", b"a>", b"%s{0}>")))
+    for number in range(24):
+        yield blob(bytes((number * step) % 251 for step in range(1, 60))) + words
+
+
 TARGETS = (
+    Target(
+        "template",
+        template,
+        _template_seeds,
+        refusals=(UserError,),
+        max_len=400,
+        memory=4 * MIB,
+        words=(b">", b"{0}", b"%s", b"<|im_end|>"),
+    ),
     Target(
         "conversation",
         conversation,
