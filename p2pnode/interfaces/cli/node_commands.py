@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from p2pnode.interfaces.cli.settings import (
     json_option,
     node_options,
     settings_of,
-    state_of,
     state_option,
 )
 
@@ -43,7 +43,7 @@ _HINT = "p2pnode top shows it; p2pnode invite lets others in; Ctrl-C leaves the 
 @click.option("--with-parent", is_flag=True, hidden=True, help="Stop when standard input closes.")
 def up(as_json: bool, verbose: bool, with_parent: bool, **chosen: Any) -> None:
     """Start a node: join the swarm, hold some layers, and serve until Ctrl-C."""
-    _run(UpOptions(**chosen), as_json, verbose, with_parent=with_parent)
+    _run(settings_of(UpOptions(**chosen)), as_json, verbose, with_parent=with_parent)
 
 
 @click.command(
@@ -63,18 +63,35 @@ def join(code: tuple[str, ...], as_json: bool, verbose: bool, **chosen: Any) -> 
     """
     from p2pnode.interfaces.cli.invite_code import read_code
     from p2pnode.net.addresses import format_address
-    from p2pnode.node.identity import StateDirectory
     from p2pnode.node.invite import decode_invite
 
     invite = decode_invite(read_code(code))
-    options = UpOptions(**chosen)
-    state = StateDirectory(state_of(options.state))
+    given = UpOptions(**chosen)
+    peers = (*given.peer, *(format_address(address) for address in invite.addresses))
+    settings = settings_of(replace(given, peer=peers))
+    _change_swarm(settings, invite.secret)
+    _run(settings, as_json, verbose)
+
+
+def _change_swarm(settings: NodeSettings, secret: bytes) -> None:
+    """Belong to the swarm of ``secret`` from here on, unless this node could not start at all.
+
+    Raises:
+        UserError: The model, the port or the state cannot be used; the state is as it was.
+    """
+    from p2pnode.net.udp import open_udp
+    from p2pnode.node.identity import StateDirectory
+    from p2pnode.node.models import describe_model
+
+    if settings.model is not None:
+        describe_model(settings.model)
+    open_udp(settings.host, settings.port).close()
+    state = StateDirectory(settings.state)
     with state.lock():
-        if state.swarm_secret() != invite.secret:
+        state.identity_seed()
+        if state.swarm_secret() != secret:
             state.remember_peers(())  # those of another swarm
-        state.set_swarm_secret(invite.secret)
-    peers = (*options.peer, *(format_address(address) for address in invite.addresses))
-    _run(UpOptions(**{**chosen, "peer": peers}), as_json, verbose)
+        state.set_swarm_secret(secret)
 
 
 @click.command(epilog="Examples:\n\n  p2pnode stop\n\n  p2pnode stop --now")
@@ -87,12 +104,12 @@ def stop(state: Path | None, at_once: bool) -> None:
     say(f"{stop_node(state, at_once=at_once)} has ended")
 
 
-def _run(options: UpOptions, as_json: bool, verbose: bool, *, with_parent: bool = False) -> None:
-    from p2pnode.interfaces.cli.voice import hold_standard_streams, speaking
+def _run(
+    settings: NodeSettings, as_json: bool, verbose: bool, *, with_parent: bool = False
+) -> None:
+    from p2pnode.interfaces.cli.voice import speaking
     from p2pnode.node.log_file import log_path
 
-    hold_standard_streams()
-    settings = settings_of(options)
     with speaking(log_path(settings.state), verbose=verbose, quiet=as_json):
         run_trio(_serve, settings, as_json, with_parent)
 

@@ -6,7 +6,6 @@ the node lives on, and its log in the state directory has it all.
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,22 +69,6 @@ def speaking(log: Path, *, verbose: bool, quiet: bool) -> Iterator[None]:
     finally:
         package.removeHandler(voice)
         voice.end()
-
-
-def hold_standard_streams() -> None:
-    """Let 0, 1 and 2 be open, if only to nowhere.
-
-    What is opened next would take the number of one that was closed, and what is meant for people
-    would be written into a socket.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the least number that is free
-    for name, descriptor in (("stdout", STDOUT), ("stderr", STDERR)):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False))
 
 
 def write_line(descriptor: int, line: str) -> str:
