@@ -197,8 +197,8 @@ def request_of(
 ) -> GenerationRequest:
     """Turn a face's question into the core's request.
 
-    ``meant`` resolves the name of a peer. A wish for one that nobody knows is no failure: the plan
-    says that it came to nothing.
+    ``meant`` resolves the name of a peer. To prefer or avoid one that nobody knows is no failure:
+    the plan says that it changes nothing.
 
     Raises:
         UserError: A name could mean several peers.
@@ -218,5 +218,8 @@ def request_of(
         avoid=frozenset(peer for peer in avoid.values() if peer is not None),
         objective=question.objective,
         activations=question.activations,
-        notes=tuple(f"nobody here is called {name!r}: the wish came to nothing" for name in absent),
+        notes=tuple(
+            f"nobody here is called {name!r}: --prefer and --avoid of it change nothing"
+            for name in absent
+        ),
     )

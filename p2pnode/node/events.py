@@ -49,11 +49,11 @@ class PeerReached:
 class Noted:
     """A line for the log: something a person may want to know.
 
-    ``is_aloud``: whoever runs the node hears of it as it happens.
+    ``is_notice``: whoever runs the node hears of it as it happens.
     """
 
     line: str
-    is_aloud: bool = False
+    is_notice: bool = False
 
 
 @dataclass(frozen=True, slots=True)

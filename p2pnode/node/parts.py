@@ -41,7 +41,7 @@ class NodeParts:
         log: The newest lines for a person.
         noted_at: When each of them was noted.
         clock: When the cores last heard each other: a line's time needs to be no better.
-        narration: What is said aloud of answers, of work for others and of missing layers.
+        narration: What is said of answers, of work for others and of missing layers.
         events: What is to be told to the world.
     """
 
@@ -131,19 +131,19 @@ class NodeParts:
     def _called_at(self, peer: NodeId) -> tuple[Address, ...]:
         return self.reach.order(self.planner.addresses_of(peer))
 
-    def note(self, line: str, *, aloud: bool = False) -> None:
-        """Log a line for a person; ``aloud``, whoever runs the node hears of it as it happens.
+    def note(self, line: str, *, is_notice: bool = False) -> None:
+        """Log a line for a person; of a notice, whoever runs the node hears as it happens.
 
         What peers say is in some of these, and faces print them.
         """
         line = label(line)
         self.log.append(line)
         self.noted_at.append(self.clock)
-        self.events.append(Noted(line, aloud))
+        self.events.append(Noted(line, is_notice))
 
     def say(self, line: str) -> None:
-        """Log a line, and say it aloud."""
-        self.note(line, aloud=True)
+        """Log a line as a notice."""
+        self.note(line, is_notice=True)
 
     def key_is_shared(self, peer: NodeId, where: str, now: float) -> None:
         """Note that two machines, at two addresses (``where``), use one key, and the cure."""

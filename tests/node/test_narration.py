@@ -135,10 +135,10 @@ def test_each_line_has_the_time_of_day_at_which_it_was_noted() -> None:
     assert snapshot(a, World(), now).log_times == ()
 
 
-@pytest.mark.parametrize("aloud", [False, True])
-def test_what_is_said_aloud_is_marked(aloud: bool) -> None:
+@pytest.mark.parametrize("is_notice", [False, True])
+def test_a_notice_is_marked(is_notice: bool) -> None:
     swarm = a_swarm("a", "b")
     a = swarm.nodes["a"]
     a.take_events()
-    a.note("a line\x1b[2J", aloud=aloud)
-    assert a.take_events() == [Noted("a line[2J", aloud)]
+    a.note("a line\x1b[2J", is_notice=is_notice)
+    assert a.take_events() == [Noted("a line[2J", is_notice)]

@@ -116,7 +116,7 @@ def test_an_exact_name_wins_over_a_key_and_over_nothing_but_its_namesakes(node: 
     assert node.planner.label_of(namesake) == f"a ({namesake.hex()[:8]})"
 
 
-def test_a_wish_for_somebody_absent_is_no_failure_and_the_plan_says_so(node: NodeCore) -> None:
+def test_to_prefer_somebody_absent_is_no_failure_and_the_plan_says_so(node: NodeCore) -> None:
     add(node, 1, an_ad(node, "b"))
     question = Question((1, 2), 3, Sampling(), prefer=("cellar", "b"), avoid=("attic",))
     assert node.model is not None
@@ -126,8 +126,8 @@ def test_a_wish_for_somebody_absent_is_no_failure_and_the_plan_says_so(node: Nod
     plan = node.planner.view(request, Standing(), 5.0).chain()
     assert isinstance(plan, ChainPlan)
     assert plan.reasons[-2:] == (
-        "nobody here is called 'cellar': the wish came to nothing",
-        "nobody here is called 'attic': the wish came to nothing",
+        "nobody here is called 'cellar': --prefer and --avoid of it change nothing",
+        "nobody here is called 'attic': --prefer and --avoid of it change nothing",
     )
 
 

@@ -266,6 +266,7 @@ def _death(facts: dict[str, Any]) -> str:
     killed = f"{facts['killed']} was killed after {plural(facts['killed_after'], 'token')}"
     if facts["resumed_ms"] is None:
         return f"{killed}; the answer had ended"
-    heirs = [row["name"] for row in facts["served"] if row["tokens"][0] > facts["killed_after"]]
-    taken_over = f", from {' and '.join(dict.fromkeys(heirs))} in its place" if heirs else ""
+    later = [row for row in facts["served"] if row["tokens"][0] > facts["killed_after"]]
+    successors = " and ".join(dict.fromkeys(row["name"] for row in later))
+    taken_over = f", from {successors} in its place" if successors else ""
     return f"{killed}; the next one came {facts['resumed_ms']:.0f} ms later{taken_over}"
