@@ -8,18 +8,25 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from p2pnode.membership.limits import Rate, TokenBucket
 from p2pnode.node.lines import LineWriter
 
 NOTICE = 25
-"""The level of what is said aloud."""
+"""The level of what whoever runs the node hears as it happens."""
 
 MOST_BYTES = 1024 * 1024
 """Of one file; the one before is kept as ``log.1``. Some ten thousand lines."""
 
+_OF_OTHERS = Rate(16, 0.2)
+"""Records of other libraries in the file. trio writes ten a second, each with its traceback, while
+a process has no descriptor left. A guess, as for lines that members cause."""
+
+_PACKAGE = "p2pnode"
 _RETRY = 10.0  # seconds until a file that could not be written is tried again
 _LAST_LINES = 1.0  # seconds for what waits when the node ends
 
@@ -98,21 +105,66 @@ class LogFile:
             self._on_trouble(f"the log {self._path} cannot be written: {why}; the node goes on")
 
 
-class _Handler(logging.Handler):
-    """Formats where something is logged, and leaves the writing to another thread."""
+class LineHandler(logging.Handler, ABC):
+    """Makes lines where something is logged, and leaves the writing to another thread.
 
-    def __init__(self, writer: LineWriter) -> None:
-        super().__init__(logging.INFO)
-        self._writer = writer
+    A record that cannot be written becomes a line that says so: none stops whoever logs it.
+    """
+
+    def __init__(self, level: int, write: Callable[[str], None], name: str) -> None:
+        """``write`` is called in a thread ``name``, and raises nothing."""
+        super().__init__(level)
+        self._writer = LineWriter(write, name)
+
+    @abstractmethod
+    def lines_of(self, record: logging.LogRecord) -> Iterable[str]:
+        """Return what to write of a record."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._writer.put(line_of(record))
+        try:
+            for line in self.lines_of(record):
+                self._writer.put(line)
+        except Exception as error:  # whatever the arguments of a record are
+            kind = type(error).__name__
+            where = f"{record.filename}:{record.lineno}"
+            self._writer.put(f"a record of {where} cannot be written: {kind}")
+
+    def end(self, limit: float) -> None:
+        """Write what waits, for ``limit`` seconds at most."""
+        self._writer.close(limit)
+
+
+class _FileHandler(LineHandler):
+    """Writes all records of this package, and some of other libraries'."""
+
+    def __init__(self, file: LogFile) -> None:
+        super().__init__(logging.INFO, file.write, "log")
+        self._of_others = TokenBucket(_OF_OTHERS)
+        self._left_out = 0
+
+    def lines_of(self, record: logging.LogRecord) -> Iterable[str]:
+        if is_ours(record):
+            return [line_of(record)]
+        if not self._of_others.take(record.created):
+            self._left_out += 1
+            return []
+        lines = [line_of(record)]
+        if self._left_out:
+            lines.insert(0, f"({self._left_out} more records of other libraries were left out)")
+            self._left_out = 0
+        return lines
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """Tell whether a record is of this package, not of a library that it uses."""
+    return record.name == _PACKAGE or record.name.startswith(f"{_PACKAGE}.")
 
 
 def line_of(record: logging.LogRecord) -> str:
     """Return a record as one line, and the traceback of an exception below it."""
     moment = time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(record.created))
-    line = f"{moment} {record.levelname:<7} {plain(record.getMessage())}"
+    source = "" if is_ours(record) else f"{record.name}: "
+    line = f"{moment} {record.levelname:<7} {source}{plain(record.getMessage())}"
     if record.exc_info:
         line += "\n" + logging.Formatter().formatException(record.exc_info)
     return line
@@ -125,17 +177,19 @@ def plain(text: str) -> str:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Log to ``path`` what this package has to say from INFO on, for as long as this lasts."""
-    package = logging.getLogger("p2pnode")
+    """Log to ``path`` what this package has to say from INFO on, for as long as this lasts.
+
+    What the libraries that it uses have to say goes there too, from the root's level on.
+    """
+    root, package = logging.getLogger(), logging.getLogger(_PACKAGE)
     file = LogFile(path, lambda trouble: logger.warning("%s", trouble))
-    writer = LineWriter(file.write, "log")
-    handler, level = _Handler(writer), package.level
-    package.addHandler(handler)
+    handler, level = _FileHandler(file), package.level
+    root.addHandler(handler)
     package.setLevel(logging.INFO if not level else min(level, logging.INFO))
     try:
         yield
     finally:
-        package.removeHandler(handler)
+        root.removeHandler(handler)
         package.setLevel(level)
-        writer.close(_LAST_LINES)
+        handler.end(_LAST_LINES)
         file.close()

@@ -40,12 +40,45 @@ def test_an_exception_leaves_its_traceback_there(tmp_path: Path) -> None:
     assert "ERROR   it failed\nValueError: odd" in text
 
 
+def test_a_record_that_cannot_be_written_is_a_line_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own raises
+
+    class Odd:
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    with logging_to(tmp_path / "log"):
+        logging.getLogger("p2pnode").warning("%d peers", "many")
+        logging.getLogger("p2pnode").warning("%s", Odd())
+        logging.getLogger("p2pnode").warning("all is well")
+    first, second, third = (tmp_path / "log").read_text().splitlines()
+    assert first.startswith("a record of test_log_file.py:")
+    assert first.endswith("cannot be written: TypeError")
+    assert second.endswith("cannot be written: RuntimeError")
+    assert third.endswith("all is well")
+
+
+def test_what_other_libraries_log_is_there_with_its_source_within_bounds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to(tmp_path / "log"):
+        for _ in range(1000):
+            error = OSError(24, "Too many open files")
+            logging.getLogger("trio.serve_listeners").error("accept: EMFILE", exc_info=error)
+    text = (tmp_path / "log").read_text()
+    assert "ERROR   trio.serve_listeners: accept: EMFILE\nOSError: [Errno 24]" in text
+    assert 16 <= text.count("EMFILE") <= 20
+    assert capsys.readouterr().err == ""
+
+
 def test_the_package_logs_as_before_when_the_node_has_ended(tmp_path: Path) -> None:
-    package = logging.getLogger("p2pnode")
-    before = package.level, list(package.handlers)
+    package, root = logging.getLogger("p2pnode"), logging.getLogger()
+    before = package.level, list(root.handlers)
     with logging_to(tmp_path / "log"):
         assert package.isEnabledFor(logging.INFO)
-    assert (package.level, list(package.handlers)) == before
+    assert (package.level, list(root.handlers)) == before
 
 
 def test_it_is_private_and_never_larger_than_two_files(tmp_path: Path) -> None:

@@ -107,10 +107,10 @@ def stop(state: Path | None, at_once: bool) -> None:
 def _run(
     settings: NodeSettings, as_json: bool, verbose: bool, *, with_parent: bool = False
 ) -> None:
-    from p2pnode.interfaces.cli.voice import speaking
+    from p2pnode.interfaces.cli.console_log import logging_to_console
     from p2pnode.node.log_file import log_path
 
-    with speaking(log_path(settings.state), verbose=verbose, quiet=as_json):
+    with logging_to_console(log_path(settings.state), verbose=verbose, quiet=as_json):
         run_trio(_serve, settings, as_json, with_parent)
 
 
@@ -182,7 +182,7 @@ def _greeting(node: Node, as_json: bool) -> list[str]:
 
 def _greet(lines: list[str], hints: list[str]) -> None:
     """Say them; the node lives on where nobody can hear that."""
-    from p2pnode.interfaces.cli.voice import STDERR, STDOUT, write_line
+    from p2pnode.interfaces.cli.console_log import STDERR, STDOUT, write_line
 
     for line in lines:
         if trouble := write_line(STDOUT, line):

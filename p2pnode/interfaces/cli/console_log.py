@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from p2pnode.membership.limits import Rate, TokenBucket
-from p2pnode.node.lines import LineWriter
-from p2pnode.node.log_file import NOTICE, line_of, plain
+from p2pnode.node.log_file import NOTICE, LineHandler, is_ours, line_of, plain
 
 _LINES = Rate(40, 0.5)
 """Lines said: a swarm of forty that starts at once, then one in two seconds. A guess."""
@@ -22,36 +21,43 @@ _LAST_LINES = 0.5  # seconds for what waits when the node ends
 STDOUT, STDERR = 1, 2
 
 
-class Voice(logging.Handler):
-    """Says what is logged, from a level on; with ``verbose`` all of it, as the log has it."""
+class ConsoleLog(LineHandler):
+    """Says what is logged, from a level on; with ``verbose`` all of it, as the log has it.
+
+    Of what other libraries log, one line is said: the rest is for the log.
+    """
 
     def __init__(self, log: Path, level: int, *, verbose: bool = False) -> None:
-        super().__init__(level)
+        super().__init__(level, self._write, "console")
         self._log = log
         self._is_verbose = verbose
         self._bucket = TokenBucket(_LINES)
         self._left_out = 0
         self._is_heard = True
-        self._writer = LineWriter(self._write, "voice")
+        self._has_told_of_others = False
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def lines_of(self, record: logging.LogRecord) -> Iterator[str]:
+        if not is_ours(record):
+            yield from self._of_another(record)
+            return
         if self._is_verbose:
-            self._writer.put(line_of(record))
+            yield line_of(record)
             return
         if not self._bucket.take(record.created):
             self._left_out += 1
             return
         if self._left_out:
-            self._writer.put(f"({self._left_out} more lines are in {self._log})")
+            yield f"({self._left_out} more lines are in {self._log})"
             self._left_out = 0
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        self._writer.put(f"{clock}  {plain(record.getMessage())}")
+        yield f"{_clock(record)}  {plain(record.getMessage())}"
         if record.exc_info:
-            self._writer.put(f"          details in {self._log}")
+            yield f"          details in {self._log}"
 
-    def end(self) -> None:
-        """Say what waits to be said, if somebody still listens."""
-        self._writer.close(_LAST_LINES)
+    def _of_another(self, record: logging.LogRecord) -> Iterator[str]:
+        if not self._has_told_of_others:
+            self._has_told_of_others = True
+            said = f"{record.name}: {plain(record.getMessage())}"
+            yield f"{_clock(record)}  {said} (this and more of its kind in {self._log})"
 
     def _write(self, line: str) -> None:
         if self._is_heard and write_line(STDERR, line):
@@ -59,16 +65,20 @@ class Voice(logging.Handler):
 
 
 @contextmanager
-def speaking(log: Path, *, verbose: bool, quiet: bool) -> Iterator[None]:
+def logging_to_console(log: Path, *, verbose: bool, quiet: bool) -> Iterator[None]:
     """Say what the node logs; ``quiet``, errors alone."""
     level = logging.INFO if verbose else logging.ERROR if quiet else NOTICE
-    voice, package = Voice(log, level, verbose=verbose), logging.getLogger("p2pnode")
-    package.addHandler(voice)
+    console, root = ConsoleLog(log, level, verbose=verbose), logging.getLogger()
+    root.addHandler(console)
     try:
         yield
     finally:
-        package.removeHandler(voice)
-        voice.end()
+        root.removeHandler(console)
+        console.end(_LAST_LINES)
+
+
+def _clock(record: logging.LogRecord) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(record.created))
 
 
 def write_line(descriptor: int, line: str) -> str:

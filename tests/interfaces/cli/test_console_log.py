@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.interfaces.cli import voice
+from p2pnode.interfaces.cli import console_log
 from p2pnode.node.log_file import NOTICE
 
 LOG = Path("/state/log")
@@ -31,14 +31,14 @@ def logged(*records: tuple[int, str], verbose: bool = False, quiet: bool = False
     level = package.level
     package.setLevel(logging.INFO)
     try:
-        with voice.speaking(LOG, verbose=verbose, quiet=quiet):
+        with console_log.logging_to_console(LOG, verbose=verbose, quiet=quiet):
             for rank, line in records:
                 logging.getLogger("p2pnode.node").log(rank, "%s", line)
     finally:
         package.setLevel(level)
 
 
-def test_what_is_said_aloud_is_heard_and_details_are_not(heard: list[str]) -> None:
+def test_notices_are_heard_and_details_are_not(heard: list[str]) -> None:
     logged((logging.INFO, "a session is up"), (NOTICE, "kitchen joined"), (logging.WARNING, "odd"))
     assert [line[8:] for line in heard] == ["  kitchen joined", "  odd"]
 
@@ -71,6 +71,31 @@ def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -
 def test_a_line_that_cannot_be_written_says_why_and_raises_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    assert voice.write_line(writing, "nobody hears this") == "Broken pipe"
+    assert console_log.write_line(writing, "nobody hears this") == "Broken pipe"
     os.close(writing)
-    assert voice.write_line(writing, "nor this") == "Bad file descriptor"
+    assert console_log.write_line(writing, "nor this") == "Bad file descriptor"
+
+
+def test_a_record_that_cannot_be_written_is_a_line_and_ends_nothing(
+    heard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own raises
+    with console_log.logging_to_console(LOG, verbose=False, quiet=False):
+        logging.getLogger("p2pnode.node").warning("%d peers", "many")
+        logging.getLogger("p2pnode.node").warning("all is well")
+    assert len(heard) == 2
+    assert heard[0].startswith("a record of test_console_log.py:")
+    assert heard[0].endswith("cannot be written: TypeError")
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_of_what_other_libraries_log_one_plain_line_is_said(
+    heard: list[str], verbose: bool
+) -> None:
+    with console_log.logging_to_console(LOG, verbose=verbose, quiet=not verbose):
+        for _ in range(100):
+            error = OSError(24, "Too many open files")
+            logging.getLogger("trio.serve_listeners").error("accept: EMFILE", exc_info=error)
+    (line,) = heard
+    said = "trio.serve_listeners: accept: EMFILE (this and more of its kind in /state/log)"
+    assert line[10:] == said
