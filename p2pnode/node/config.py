@@ -246,10 +246,16 @@ class RemarkConfig:
             goes on. A guess.
         lines: Lines for all members together. With one in five seconds the 200 lines of the log
             last a quarter of an hour, whoever would empty it. A guess.
+        about_each: Lines about one member that comes, goes or asks. A life from its session to its
+            death is six lines; then one in ten seconds. A guess.
+        about_all: The same for all members together: a swarm of thirty that starts at once; then
+            one in four seconds, with which the log lasts as long. A guess.
     """
 
     of_each: Rate = field(default_factory=partial(Rate, 4, 0.1))
     lines: Rate = field(default_factory=partial(Rate, 16, 0.2))
+    about_each: Rate = field(default_factory=partial(Rate, 8, 0.1))
+    about_all: Rate = field(default_factory=partial(Rate, 64, 0.25))
 
 
 @dataclass(frozen=True, slots=True)

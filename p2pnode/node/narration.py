@@ -1,12 +1,10 @@
 """Says in plain lines what a node does: answers, repairs, work for others, what is still missing.
 
 What the node's own answers bring is for its owner to bound. What others bring about, sessions that
-end or are refused, layers that come and go, has an allowance together: no member can push
-everything else out of the log. What is not said is counted.
+end or are refused, layers that come and go, has an allowance (:mod:`p2pnode.node.peer_lines`).
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.inference.events import (
@@ -20,9 +18,9 @@ from p2pnode.inference.events import (
     StageEnded,
 )
 from p2pnode.inference.generation import Generation
-from p2pnode.membership.limits import TokenBucket
-from p2pnode.node.config import RemarkConfig
+from p2pnode.node.peer_lines import PeerLines
 from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.phrases import holding, listed, plural, runs_text
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import StageRun
 
@@ -35,20 +33,18 @@ class Narration:
 
     def __init__(
         self,
-        config: RemarkConfig,
         node_id: NodeId,
         planner: DirectoryPlanner,
         generation: Callable[[int], Generation | None],
         say: Callable[[str], None],
-        counters: Counter[str],
+        peer_lines: PeerLines,
     ) -> None:
-        """``say`` takes a line; ``counters`` take what is not said."""
+        """``say`` takes a line about this node's own doings, ``peer_lines`` what others cause."""
         self._node_id = node_id
         self._planner = planner
         self._generation = generation
         self._say = say
-        self._counters = counters
-        self._of_others = TokenBucket(config.lines)
+        self._peer_lines = peer_lines
         self._missing: tuple[range, ...] | None = None  # as it was said last
         self._has_changed = False
         self._look_at = 0.0
@@ -59,11 +55,11 @@ class Narration:
         """Say what happened to an answer of ours, or to a session of another's."""
         match event:
             case ChainBroken(generation=number, reason=reason, seconds=seconds):
-                lost = _listed(map(_held, event.names, event.layers)) or "a stage"
+                lost = listed(map(holding, event.names, event.layers)) or "a stage"
                 others = f"looks for others for {seconds:.0f} s at most"
                 self._say(f"answer {number} lost {lost} ({reason}); {others}")
             case ChainRepaired(generation=number, instead=instead, seconds=seconds):
-                took = f": {_listed(map(_run, instead))} took over" if instead else ""
+                took = f": {listed(map(_run, instead))} took over" if instead else ""
                 self._say(f"answer {number} goes on after {1e3 * seconds:.0f} ms{took}")
             case LayersAwaited(generation=number, layers=awaited, seconds=seconds):
                 named = runs_text(awaited)
@@ -73,10 +69,12 @@ class Narration:
             case GenerationFailed(generation=number, reason=reason):
                 self._say(f"answer {number} failed: {reason}")
             case StageEnded() if event.requester != self._node_id:
-                self._say_of_others(_stage_line(event, self._name(event.requester)), now)
+                line = _stage_line(event, self._name(event.requester))
+                self._peer_lines.say(event.requester, line, now)
             case SessionRefused() if event.requester != self._node_id:
                 name, layers = self._name(event.requester), runs_text((event.layers,))
-                self._say_of_others(f"refused {name} layers {layers}: {event.reason}", now)
+                line = f"refused {name} layers {layers}: {event.reason}"
+                self._peer_lines.say(event.requester, line, now)
             case _:
                 pass
 
@@ -85,21 +83,15 @@ class Narration:
         if one is None:
             return
         if reason == "cancelled":
-            self._say(f"answer {number} was cancelled after {_plural(len(one.tokens), 'token')}")
+            self._say(f"answer {number} was cancelled after {plural(len(one.tokens), 'token')}")
             return
         spent = (one.last_token_at or 0.0) - (one.first_token_at or 0.0)
         speed = f" at {(len(one.tokens) - 1) / spent:.1f} a second" if spent > 0 else ""
-        by = _listed(_run(leg.run) for leg in one.legs)
-        mended = f", {_plural(one.repairs, 'repair')}" if one.repairs else ""
+        by = listed(_run(leg.run) for leg in one.legs)
+        mended = f", {plural(one.repairs, 'repair')}" if one.repairs else ""
         cut = ", cut at its limit" if reason == "length" else ""
-        tokens = _plural(len(one.tokens), "token")
+        tokens = plural(len(one.tokens), "token")
         self._say(f"answer {number}, asked here: {tokens}{speed} by {by}{mended}{cut}")
-
-    def _say_of_others(self, line: str, now: float) -> None:
-        if self._of_others.take(now):
-            self._say(line)
-        else:
-            self._counters["line about work for others left out: too many"] += 1
 
     def _name(self, peer: NodeId) -> str:
         return self._planner.label_of(peer)
@@ -120,6 +112,7 @@ class Narration:
 
     def look(self, model: ModelInfo | None, now: float) -> None:
         """Say if layers came to be served, or are served no longer; seldom, for it costs a walk."""
+        self._peer_lines.tell_left_out(now)
         if not self._has_changed or now < self._look_at or model is None:
             return
         self._has_changed, self._look_at = False, now + _COVERAGE_PAUSE
@@ -131,32 +124,14 @@ class Narration:
             line = f"is complete: {_ASK}"
             if missing:
                 line = f"is not complete; still missing: {runs_text(missing)}"
-            self._say_of_others(f"{model.name} {line}", now)
-
-
-def runs_text(runs: Iterable[range]) -> str:
-    """Return runs of layers as people see them."""
-    return ", ".join(f"[{run.start}, {run.stop})" for run in runs)
+            self._peer_lines.say(None, f"{model.name} {line}", now)
 
 
 def _stage_line(event: StageEnded, name: str) -> str:
-    work = f"{_plural(event.positions, 'position')} of layers {runs_text((event.layers,))}"
+    work = f"{plural(event.positions, 'position')} of layers {runs_text((event.layers,))}"
     ended = f" ({event.reason})" if event.reason else ""
     return f"computed {work} for {name} in {event.seconds:.1f} s{ended}"
 
 
 def _run(run: StageRun) -> str:
-    return _held(run.name, run.layers)
-
-
-def _held(name: str, layers: range) -> str:
-    return f"{name} {runs_text((layers,))}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = [*names] or [""]
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return holding(run.name, run.layers)

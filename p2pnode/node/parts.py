@@ -15,6 +15,7 @@ from p2pnode.node.links import LinkMeter
 from p2pnode.node.narration import Narration
 from p2pnode.node.origin import Origin
 from p2pnode.node.outbox import Outbox
+from p2pnode.node.peer_lines import PeerLines
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.reach import Reach
 from p2pnode.node.remarks import Remarks
@@ -37,6 +38,7 @@ class NodeParts:
         silent: Peers that do not acknowledge what we send.
         shared_keys: Keys, our own among them, that two machines use: where both are, and the cure.
         remarks: Whether a peer's mistake may be reported once more.
+        peer_lines: Lines about peers that come, go or ask, where there are not too many.
         counters: What the node itself dropped or refused, by reason.
         log: The newest lines for a person.
         noted_at: When each of them was noted.
@@ -97,16 +99,12 @@ class NodeParts:
         self.clock = now
         self.model: ModelInfo | None = None
         self.shared_keys = SharedKeys(config.key_shared_shown)
-        self.remarks = Remarks(config.remarks, config.transport.max_peers, self.say, self.counters)
         self.events: list[NodeEvent] = []
-        self.narration = Narration(
-            config.remarks,
-            self.node_id,
-            self.planner,
-            self.inference.generation,
-            self.say,
-            self.counters,
-        )
+        room = config.transport.max_peers
+        self.remarks = Remarks(config.remarks, room, self.say, self.counters)
+        self.peer_lines = PeerLines(config.remarks, room, self.note, self.counters)
+        narrates = (self.node_id, self.planner, self.inference.generation)
+        self.narration = Narration(*narrates, self.say, self.peer_lines)
 
     def _membership(self, rng: Rng, now: float) -> Swim:
         origin = self.origin
@@ -150,5 +148,5 @@ class NodeParts:
         self.counters["one key on two machines"] += 1
         cure = f"two machines use one key, {where}; {CURE}"
         name = "this node" if peer == self.node_id else self.planner.name_of(peer)
-        self.say(f"{name}: {cure}")
+        self.peer_lines.say(peer, f"{name}: {cure}", now)
         self.shared_keys.observed(peer, cure, now)

@@ -22,6 +22,7 @@ from p2pnode.node.snapshot import (
     StageView,
     TrustView,
 )
+from p2pnode.phrases import holding
 from p2pnode.sansio import NodeId, format_address
 from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
@@ -339,19 +340,15 @@ def _generation(one: Generation, now: float) -> GenerationView:
         prompt_tokens=len(one.request.prompt),
         tokens=len(one.tokens),
         epoch=one.epoch,
-        chain=tuple(_held(leg.run.name, leg.run.layers) for leg in one.legs),
+        chain=tuple(holding(leg.run.name, leg.run.layers) for leg in one.legs),
         tokens_per_s=(len(one.tokens) - 1) / spent if spent > 0 else 0.0,
         reason=one.reason,
         activations=one.activations,
         codings=names_of_mask(one.codings),
-        lost=tuple(_held(run.name, run.layers) for run in one.lost),
+        lost=tuple(holding(run.name, run.layers) for run in one.lost),
         awaits=tuple((run.start, run.stop) for run in one.awaited),
         awaits_s=max(0.0, one.cover_by - now) if one.awaited else 0.0,
     )
-
-
-def _held(name: str, layers: range) -> str:
-    return f"{name} [{layers.start}, {layers.stop})"
 
 
 def _trust(core: NodeCore, entry: Entry) -> TrustView:

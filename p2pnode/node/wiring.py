@@ -125,12 +125,14 @@ class Wiring:
                 parts.swim.join(peer, now)
                 self._returned(peer, now)
                 parts.events.append(PeerReached(peer, address))
-                parts.note(f"session with {parts.planner.name_of(peer)} at {address[0]} is up")
+                line = f"session with {parts.planner.name_of(peer)} at {address[0]} is up"
+                parts.peer_lines.say(peer, line, now, is_notice=False)
             case PeerUnresponsive(peer, silent_for):
                 parts.silent.add(peer)
                 parts.swim.report_unresponsive(peer, now)
                 parts.inference.peer_lost(peer, f"silent for {silent_for:.1f} s", now)
-                parts.note(f"{parts.planner.name_of(peer)} has been silent for {silent_for:.1f} s")
+                line = f"{parts.planner.name_of(peer)} has been silent for {silent_for:.1f} s"
+                parts.peer_lines.say(peer, line, now, is_notice=False)
             case PeerResponsive(peer):
                 parts.silent.discard(peer)
                 parts.swim.report_responsive(peer, now)
@@ -140,7 +142,8 @@ class Wiring:
                 parts.links.forget(peer)
                 offence = _offence_of_end(event)
                 parts.inference.peer_lost(peer, f"session closed: {reason}", now, offence)
-                parts.note(f"session with {parts.planner.name_of(peer)} closed: {reason}")
+                line = f"session with {parts.planner.name_of(peer)} closed: {reason}"
+                parts.peer_lines.say(peer, line, now, is_notice=False)
             case KeyUsedTwice(peer, address, other):
                 first = "this one" if address is None else f"the one at {_text((address,))}"
                 where = f"{first} and the one at {_text((other,))}"
@@ -148,15 +151,18 @@ class Wiring:
                 if address is not None:
                     self._warn(peer, where, now)
             case PathTooSmall(peer, address, size):
-                parts.say(
+                parts.peer_lines.say(
+                    peer,
                     f"the path to {parts.planner.name_of(peer)} at {address[0]} does not carry "
-                    f"datagrams of {size} bytes: look at the MTU of VPNs and tunnels on the way"
+                    f"datagrams of {size} bytes: look at the MTU of VPNs and tunnels on the way",
+                    now,
                 )
             case DialFailed(address, peer, reason):
                 parts.counters["dial failed"] += 1
                 parts.outbox.dial_failed(address)
                 if parts.dialer.failed(address, peer, reason, now):
-                    parts.say(f"nobody reached at {format_address(address)}: {reason}")
+                    line = f"nobody reached at {format_address(address)}: {reason}"
+                    parts.peer_lines.say(peer, line, now)
                 if peer is not None and not parts.endpoint.is_connected(peer):
                     parts.outbox.unreachable(peer)
 
@@ -165,12 +171,14 @@ class Wiring:
         parts.narration.changed()
         match event:
             case MemberJoined(record):
-                parts.say(f"{parts.planner.name_of(record.node_id)} joined the swarm")
-                self._returned(record.node_id, now)
+                peer = record.node_id
+                parts.peer_lines.say(peer, f"{parts.planner.name_of(peer)} joined the swarm", now)
+                self._returned(peer, now)
             case MemberUpdated(record):
                 parts.inference.peer_back(record.node_id, now)
             case MemberSuspected(peer, reason):
-                parts.note(f"{parts.planner.name_of(peer)} is suspected: {reason}")
+                line = f"{parts.planner.name_of(peer)} is suspected: {reason}"
+                parts.peer_lines.say(peer, line, now, is_notice=False)
                 if not parts.is_heard(peer, now):
                     parts.inference.peer_lost(peer, f"suspected: {reason}", now)
             case MemberRefuted(peer):
@@ -199,7 +207,7 @@ class Wiring:
 
     def _forget(self, peer: NodeId, reason: str, now: float, offence: Offence | None) -> None:
         parts = self._parts
-        parts.say(f"{parts.planner.name_of(peer)} is gone: {reason}")
+        parts.peer_lines.say(peer, f"{parts.planner.name_of(peer)} is gone: {reason}", now)
         parts.inference.peer_lost(peer, reason, now, offence)
         parts.inference.peer_gone(peer)  # its session ends by itself, or is already a new life's
 

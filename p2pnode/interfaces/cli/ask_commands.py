@@ -9,7 +9,7 @@ import click
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli import repairs
-from p2pnode.interfaces.cli.output import complain, note, plural, say, say_json
+from p2pnode.interfaces.cli.output import complain, note, say, say_json
 from p2pnode.interfaces.cli.own_node import Host, some_node
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
@@ -19,6 +19,7 @@ from p2pnode.interfaces.cli.settings import (
     state_option,
 )
 from p2pnode.net.control_client import ControlClient
+from p2pnode.phrases import plural
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 _FRESH_WAIT = 60.0  # seconds a fresh node may need to meet the others and load

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pnode.errors import UsageError
-from p2pnode.interfaces.cli.output import note, plural, say, say_json
+from p2pnode.interfaces.cli.output import note, say, say_json
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     activations_option,
     json_option,
     model_file,
 )
+from p2pnode.phrases import plural
 from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p2pnode.interfaces.cli.output import plural, say, say_json
+from p2pnode.interfaces.cli.output import say, say_json
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     DEFAULT_PORT,
@@ -18,6 +18,7 @@ from p2pnode.interfaces.cli.settings import (
     state_of,
     state_option,
 )
+from p2pnode.phrases import plural
 
 if TYPE_CHECKING:
     from p2pnode.interfaces.doctor.findings import Finding

@@ -10,9 +10,10 @@ import click
 
 from p2pnode.errors import RemoteProtocolError, UsageError, UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
-from p2pnode.interfaces.cli.output import note, plural, say, say_json, table
+from p2pnode.interfaces.cli.output import note, say, say_json, table
 from p2pnode.interfaces.cli.settings import json_option
 from p2pnode.interfaces.cli.values import HomeFile
+from p2pnode.phrases import plural
 from p2pnode.terminal import to_json
 from p2pnode.wire.frame_json import Field, explain_frame, frame_to_json, json_to_frame
 from p2pnode.wire.meaning import Meaning, frame_meaning

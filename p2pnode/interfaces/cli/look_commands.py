@@ -13,6 +13,7 @@ from p2pnode.interfaces.cli.output import note, say, say_json, table
 from p2pnode.interfaces.cli.settings import json_option, state_option
 from p2pnode.interfaces.spans import span
 from p2pnode.node.snapshot import NodeSnapshot, PeerView, counted, from_json
+from p2pnode.phrases import runs_text
 
 
 def look(state: Path | None, command: str = "peers") -> NodeSnapshot:
@@ -60,7 +61,7 @@ def peers(state: Path | None, as_json: bool) -> None:
         return
     rows = [_own_row(picture), *(_row(peer, pids.get(peer.node_id)) for peer in _sorted(picture))]
     say(table(_HEADINGS, rows, right="  r  rrr"))
-    missing = ", ".join(f"[{first}, {stop})" for first, stop in picture.missing_layers)
+    missing = runs_text(range(*run) for run in picture.missing_layers)
     if missing:
         say(f"\nno live peer serves layers {missing} of {picture.model}")
     if picture.called:

@@ -61,11 +61,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: str 
     return "\n".join(lines)
 
 
-def plural(count: int, noun: str) -> str:
-    """Return ``1 peer`` or ``2 peers``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 @contextmanager
 def progress(what: str, *, show: bool = True) -> Iterator["Bar"]:
     """Show a progress bar on standard error while the work lasts."""

@@ -1,26 +1,28 @@
 """What an asker is told while an answer is mended or waits, and when it was cut short."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from p2pnode.phrases import holding, listed, runs_text
 
 
 def lost(event: Mapping[str, Any]) -> str:
     """Say who was lost, why, and for how long others are looked for."""
     pairs = zip(event["names"], event["layers"], strict=True)
-    who = _listed(_held(name, layers) for name, layers in pairs) or "a stage"
+    who = listed(holding(name, range(*layers)) for name, layers in pairs) or "a stage"
     return f"[lost {who}: {event['reason']}; looking for others, {event['wait']:.0f} s at most]"
 
 
 def mended(event: Mapping[str, Any]) -> str:
     """Say that the answer goes on, and who took over."""
-    took = _listed(_held(stage["name"], stage["layers"]) for stage in event["instead"])
+    took = listed(holding(stage["name"], range(*stage["layers"])) for stage in event["instead"])
     after = f"{event['seconds'] * 1e3:.0f} ms"
     return f"[the answer goes on after {after}{f': {took} took over' if took else ''}]"
 
 
 def waiting(event: Mapping[str, Any]) -> str:
     """Say which layers nobody serves, and how long they are waited for."""
-    runs = ", ".join(_run(run) for run in event["layers"])
+    runs = runs_text(range(*run) for run in event["layers"])
     return f"[nobody serves layers {runs}: waiting for them, {event['wait']:.0f} s at most]"
 
 
@@ -29,16 +31,3 @@ def cut(tokens: int, most: int) -> str:
     if tokens < most:
         return f"[the answer was cut at {tokens} tokens: the model's context is full]"
     return f"[the answer was cut at {tokens} tokens: --max-tokens N for more]"
-
-
-def _held(name: str, layers: Sequence[int]) -> str:
-    return f"{name} {_run(layers)}"
-
-
-def _run(layers: Sequence[int]) -> str:
-    return f"[{layers[0]}, {layers[1]})"
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = [*names] or [""]
-    return f"{', '.join(most)} and {last}" if most else last

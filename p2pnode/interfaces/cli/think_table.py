@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from p2pnode.bench.machine import in_words
-from p2pnode.interfaces.cli.output import plural, table
+from p2pnode.interfaces.cli.output import table
+from p2pnode.phrases import plural
 
 _HEADINGS = ("one Think, us", "encode", "decode", "round trip", "p99", "ours / its", "p99")
 
