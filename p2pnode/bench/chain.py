@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pnode.bench.figures import spread
 from p2pnode.quantiles import quantile
-from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 from p2pnode.transport.parity import CLEAN
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def measure(
     }
 
 
-def start_three(swarm: LocalSwarm, path: Path) -> LocalNode:
+def start_three(swarm: LocalSwarm, path: Path) -> NodeProcess:
     """Start three nodes with a third of the layers each; return the one with the first."""
     from p2pnode.node.models import describe_model
 

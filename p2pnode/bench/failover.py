@@ -10,7 +10,7 @@ from typing import Any
 
 from p2pnode.bench.chain import PROMPT, start_three
 from p2pnode.quantiles import quantile
-from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 
 _PATIENCE = 15.0
 
@@ -93,7 +93,7 @@ def _idle_death(path: Path) -> float:
         return time.monotonic() - struck
 
 
-def _ask(node: LocalNode, tokens: int, hear: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _ask(node: NodeProcess, tokens: int, hear: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     params = {"prompt": PROMPT, "max_tokens": tokens, "ignore_eos": True}
     with node.client(timeout=None) as client:
         result: dict[str, Any] = client.call("generate", params, hear)
@@ -104,7 +104,7 @@ def _place(swarm: LocalSwarm, node_id: str) -> int:
     return next(place for place, node in enumerate(swarm.nodes) if node.node_id == node_id)
 
 
-def _state(node: LocalNode, node_id: str) -> str:
+def _state(node: NodeProcess, node_id: str) -> str:
     return next(
         (peer.state for peer in node.snapshot().peers if peer.node_id == node_id), "unknown"
     )

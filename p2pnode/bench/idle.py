@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from p2pnode.bench.chain import start_three
-from p2pnode.testing.processes import LocalNode, local_swarm
+from p2pnode.testing.processes import NodeProcess, local_swarm
 
 _SETTLING = 5.0  # seconds until discovery and the first push/pull are over
 
@@ -42,7 +42,7 @@ def measure(path: Path, *, seconds: float) -> dict[str, Any]:
     }
 
 
-def _sample(node: LocalNode) -> tuple[float, int, float]:
+def _sample(node: NodeProcess) -> tuple[float, int, float]:
     """CPU seconds so far, UDP payload bytes sent and received so far, and when."""
     used = psutil.Process(node.pid).cpu_times()
     traffic = node.snapshot().traffic

@@ -15,7 +15,7 @@ import psutil
 
 from p2pnode.bench.figures import spread
 from p2pnode.errors import UserError
-from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 
 MOST_GROWTH = 5.0
 """Percent by which the requester's memory may grow once it has settled."""
@@ -141,8 +141,8 @@ class _Soak:
         self._seconds = seconds
         self._tally = Tally()
         self._thirds: tuple[range, ...] = ()
-        self._holders: dict[str, tuple[LocalNode, range]] = {}
-        self._going: dict[str, LocalNode] = {}
+        self._holders: dict[str, tuple[NodeProcess, range]] = {}
+        self._going: dict[str, NodeProcess] = {}
         self._vacant: list[tuple[float, range]] = []
         self._number = 0
         self._serving: set[str] = set()
@@ -314,7 +314,7 @@ class _Soak:
         self._holders[name] = (node, third)
         self._tally.events["joined"] += 1
 
-    def _launch(self, name: str, layers: str, *options: str) -> LocalNode:
+    def _launch(self, name: str, layers: str, *options: str) -> NodeProcess:
         node = self._swarm.start(
             name, "--model", str(self._path), "--layers", layers, "--no-mdns", *options
         )

@@ -28,7 +28,7 @@ _STOPPING = 5.0
 _GLANCE = 0.1
 
 
-class LocalNode:
+class NodeProcess:
     """One node process.
 
     Attributes:
@@ -120,10 +120,10 @@ class LocalSwarm:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._secret = secrets.token_hex(32)
-        self.nodes: list[LocalNode] = []
+        self.nodes: list[NodeProcess] = []
 
-    def start(self, name: str, *options: str, checkout: Path | None = None) -> LocalNode:
-        """Start a node; it is up when :meth:`LocalNode.wait_until_up` returns.
+    def start(self, name: str, *options: str, checkout: Path | None = None) -> NodeProcess:
+        """Start a node; it is up when :meth:`NodeProcess.wait_until_up` returns.
 
         ``checkout`` is that of another revision, with its own ``.venv``, to run the node from.
         """
@@ -132,11 +132,11 @@ class LocalSwarm:
         secret = state / "swarm.secret"
         secret.touch(mode=0o600)
         secret.write_text(self._secret + "\n")
-        node = LocalNode(name, state, options, checkout)
+        node = NodeProcess(name, state, options, checkout)
         self.nodes.append(node)
         return node
 
-    def forget(self, node: LocalNode) -> None:
+    def forget(self, node: NodeProcess) -> None:
         """See to the end of a node that was killed or has left; it is no longer one of ours."""
         node.stop()
         self.nodes.remove(node)

@@ -18,7 +18,7 @@ import pytest
 
 from p2pnode.errors import UserError
 from p2pnode.node.snapshot import NodeSnapshot
-from p2pnode.testing.processes import LocalNode
+from p2pnode.testing.processes import NodeProcess
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
@@ -57,17 +57,17 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path / "cache"))
 
 
-Start = Callable[..., LocalNode]
+Start = Callable[..., NodeProcess]
 
 
 @pytest.fixture(name="start")
 def _start(tmp_path: Path) -> Iterator[Start]:
     """Start nodes, each in a directory of its own called after it; stop them all in the end."""
-    nodes: list[LocalNode] = []
+    nodes: list[NodeProcess] = []
 
-    def start(name: str, model: Path, *options: str) -> LocalNode:
+    def start(name: str, model: Path, *options: str) -> NodeProcess:
         (tmp_path / name).mkdir(mode=0o700, exist_ok=True)
-        node = LocalNode(name, tmp_path / name, ["--no-mdns", "--model", str(model), *options])
+        node = NodeProcess(name, tmp_path / name, ["--no-mdns", "--model", str(model), *options])
         nodes.append(node)
         node.wait_until_up()
         return node
@@ -78,7 +78,7 @@ def _start(tmp_path: Path) -> Iterator[Start]:
         assert "Traceback" not in node_log(tmp_path, node)
 
 
-def node_log(tmp_path: Path, node: LocalNode) -> str:
+def node_log(tmp_path: Path, node: NodeProcess) -> str:
     return (tmp_path / node.name / "stderr").read_text("utf-8", "replace")
 
 
@@ -102,7 +102,7 @@ def up(state: Path, model: Path, *options: str) -> tuple[str, ...]:
     return ("up", "--state", str(state), "--model", str(model), *network, *options)
 
 
-def until(node: LocalNode, wanted: Callable[[NodeSnapshot], bool], limit: float = 20.0) -> None:
+def until(node: NodeProcess, wanted: Callable[[NodeSnapshot], bool], limit: float = 20.0) -> None:
     """Watch a node until its picture is as wanted."""
     end = monotonic() + limit
     while not wanted(picture := node.snapshot()):
@@ -489,7 +489,7 @@ def test_an_empty_prompt_is_refused(tmp_path: Path, stdin: bytes) -> None:
 
 def test_a_node_that_cannot_start_is_no_traceback_for_others(tmp_path: Path, models: Path) -> None:
     (tmp_path / "one").mkdir(mode=0o700)
-    node = LocalNode("one", tmp_path / "one", ["--model", str(models / "cut.gguf")])
+    node = NodeProcess("one", tmp_path / "one", ["--model", str(models / "cut.gguf")])
     with pytest.raises(UserError, match=r"did not start: p2pnode: cut\.gguf is truncated"):
         node.wait_until_up()
     node.stop()

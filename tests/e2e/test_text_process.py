@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from p2pnode.errors import UserError
-from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -30,7 +30,7 @@ def swarm() -> Iterator[LocalSwarm]:
 
 
 @pytest.fixture
-def node(swarm: LocalSwarm, tmp_path: Path) -> LocalNode:
+def node(swarm: LocalSwarm, tmp_path: Path) -> NodeProcess:
     path = tmp_path / "tiny.gguf"
     write_tiny_gguf(path, template=TURNS)
     started = swarm.start("one", "--model", str(path), "--layers", "0:4", "--no-mdns")
@@ -39,18 +39,18 @@ def node(swarm: LocalSwarm, tmp_path: Path) -> LocalNode:
     return started
 
 
-def ask(node: LocalNode, **params: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def ask(node: NodeProcess, **params: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
     with node.client(timeout=60) as client:
         return client.call("generate", {"max_tokens": 12, **params}, events.append), events
 
 
-def children(node: LocalNode) -> list[psutil.Process]:
+def children(node: NodeProcess) -> list[psutil.Process]:
     return psutil.Process(node.pid).children()
 
 
 def test_an_answer_is_streamed_as_it_is_and_ends_where_the_template_ends_turns(
-    node: LocalNode,
+    node: NodeProcess,
 ) -> None:
     result, events = ask(node, prompt="hello<|user|><|end|>", temperature=1.5, seed=3)
     assert [token for token in result["prompt_ids"] if token > 256] == [258, 260]
@@ -64,7 +64,7 @@ def test_an_answer_is_streamed_as_it_is_and_ends_where_the_template_ends_turns(
     assert len(free["token_ids"]) == 12
 
 
-def test_the_oldest_turns_leave_and_it_is_told(node: LocalNode) -> None:
+def test_the_oldest_turns_leave_and_it_is_told(node: NodeProcess) -> None:
     turns = [
         {"role": role, "content": f"{role} {number}" * 4}
         for number in range(9)
@@ -88,13 +88,13 @@ def test_the_oldest_turns_leave_and_it_is_told(node: LocalNode) -> None:
     ],
 )
 def test_what_cannot_be_answered_is_told_in_words(
-    swarm: LocalSwarm, node: LocalNode, params: dict[str, Any], what: str
+    swarm: LocalSwarm, node: NodeProcess, params: dict[str, Any], what: str
 ) -> None:
     with pytest.raises(UserError, match=what):
         ask(node, **params)
 
 
-def test_an_endless_template_holds_up_nobody(node: LocalNode) -> None:
+def test_an_endless_template_holds_up_nobody(node: NodeProcess) -> None:
     problems: list[UserError] = []
 
     def go() -> None:
@@ -114,7 +114,7 @@ def test_an_endless_template_holds_up_nobody(node: LocalNode) -> None:
     assert ask(node, prompt="hello")[0]["text"] is not None
 
 
-def test_the_process_ends_with_its_node_even_at_work(node: LocalNode) -> None:
+def test_the_process_ends_with_its_node_even_at_work(node: NodeProcess) -> None:
     def go() -> None:
         with pytest.raises(UserError):
             ask(node, prompt="endless")
@@ -129,7 +129,7 @@ def test_the_process_ends_with_its_node_even_at_work(node: LocalNode) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_the_process_ends_with_its_node(node: LocalNode, how: signal.Signals) -> None:
+def test_the_process_ends_with_its_node(node: NodeProcess, how: signal.Signals) -> None:
     ask(node, prompt="hello")
     left = children(node)
     assert len(left) == 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 
 OTHER = os.environ.get("P2PNODE_OTHER_REVISION", "")
 TOKENS = 24
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(not OTHER, reason="P2PNODE_OTHER_REVISION names no checkout"),
 ]
 
-Nodes = dict[str, LocalNode]
+Nodes = dict[str, NodeProcess]
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def nodes() -> Iterator[Nodes]:
 
 def start(
     swarm: LocalSwarm, name: str, layers: str, *options: str, checkout: Path | None = None
-) -> LocalNode:
+) -> NodeProcess:
     return swarm.start(name, "--layers", layers, "--no-mdns", *options, checkout=checkout)
 
 
-def sees(node: LocalNode) -> set[str]:
+def sees(node: NodeProcess) -> set[str]:
     """Return who serves, as ``node`` sees it; another revision's picture may have other keys."""
     with node.client() as client:
         peers = client.call("snapshot")["peers"]
@@ -65,7 +65,7 @@ def until(holds: Callable[[], bool], limit: float = 60.0) -> None:
 
 
 def ask(
-    node: LocalNode,
+    node: NodeProcess,
     *prefer: str,
     sampled: bool = False,
     hear: Callable[[dict[str, Any]], None] = lambda event: None,
@@ -83,7 +83,7 @@ def ask(
     return answer["token_ids"], [stage["name"] for stage in answer["plan"]["stages"]]
 
 
-def space(node: LocalNode) -> int:
+def space(node: NodeProcess) -> int:
     with node.client() as client:
         return int(client.call("snapshot")["space_hash32"])
 

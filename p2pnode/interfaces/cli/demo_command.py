@@ -18,7 +18,7 @@ from p2pnode.interfaces.cli.settings import (
     model_file,
 )
 from p2pnode.phrases import plural
-from p2pnode.testing.processes import LocalNode, LocalSwarm, local_swarm
+from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 
 if TYPE_CHECKING:
     from p2pnode.engine.solo import SoloAnswer
@@ -109,7 +109,7 @@ class Run:
     """
 
     result: dict[str, Any] = field(default_factory=dict)
-    killed: LocalNode | None = None
+    killed: NodeProcess | None = None
     killed_after: int = 0
     resumed_ms: float | None = None
     chains: list[tuple[int, list[dict[str, Any]]]] = field(default_factory=list)
@@ -190,7 +190,7 @@ def _answer_alone(path: Path, asked: dict[str, Any], max_tokens: int) -> SoloAns
     return answer_alone(engine, asked["prompt_ids"], max_tokens, stop=stop)
 
 
-def _peer_facts(node: LocalNode) -> dict[str, Any]:
+def _peer_facts(node: NodeProcess) -> dict[str, Any]:
     picture = node.snapshot()
     return {
         "name": node.name,
