@@ -1,7 +1,7 @@
 """Commands that ask the swarm: one prompt, or a conversation."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from p2pnode.interfaces.cli.output import complain, note, say, say_json
 from p2pnode.interfaces.cli.own_node import Host, some_node
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
+    FreshNodeOption,
     UpOptions,
     activations_option,
     json_option,
@@ -54,9 +55,9 @@ def _asking_options(command: CommandT) -> CommandT:
             help="Seconds to wait for missing layers.  [default: 20; 60 for a fresh node]",
         ),
         activations_option("How this answer travels between peers; else as the node is set.", None),
-        click.option("--model", default=DEFAULT_MODEL, show_default=True, help="For a fresh node."),
-        click.option("--peer", multiple=True, metavar="HOST:PORT", help="For a fresh node."),
-        click.option("--listen", default="::", show_default=True, help="For a fresh node."),
+        click.option("--model", cls=FreshNodeOption, default=DEFAULT_MODEL, show_default=True),
+        click.option("--peer", cls=FreshNodeOption, multiple=True, metavar="HOST:PORT"),
+        click.option("--listen", cls=FreshNodeOption, default="::", show_default=True),
         state_option,
     )
     for option in reversed(options):
@@ -168,9 +169,9 @@ def _stream(
             case "plan" if show_plan:
                 _show_plan(event["plan"])
             case "history":
-                left = plural(event["left_out"], "turn")
-                note(f"[the oldest {left} left the conversation: the model's context is full]")
-            case "token" | "text":
+                gone = plural(_turns(params["messages"][: event["left_out"]]), "turn")
+                note(f"[the oldest {gone} left the conversation: the model's context is full]")
+            case "token":
                 say(event["text"], end="")
             case "broken":
                 note(f"\n{repairs.lost(event)}")
@@ -183,6 +184,11 @@ def _stream(
     if not quiet and result["finish"] == "length":
         note(f"\n{repairs.cut(len(result['token_ids']), params['max_tokens'])}")
     return result
+
+
+def _turns(messages: Sequence[Mapping[str, str]]) -> int:
+    """Count the exchanges: what was said, with its answer if there was one."""
+    return sum(message["role"] == "user" for message in messages)
 
 
 def _show_plan(plan: dict[str, Any]) -> None:

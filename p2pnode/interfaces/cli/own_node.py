@@ -15,14 +15,13 @@ from click.core import ParameterSource
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.output import note
-from p2pnode.interfaces.cli.settings import UpOptions, settings_of, state_of
+from p2pnode.interfaces.cli.settings import FreshNodeOption, UpOptions, settings_of, state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
 
 if TYPE_CHECKING:
     from p2pnode.node.node import NodeSettings
 
-_FOR_A_FRESH_NODE = ("model", "listen", "peer")
 _STOPPING = 10.0  # seconds for leaving the swarm; then the process ends anyway
 
 
@@ -72,9 +71,10 @@ def _refuse_ignored(state: Path) -> None:
     if context is None:
         return
     given = [
-        f"--{name}"
-        for name in _FOR_A_FRESH_NODE
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        option.opts[0]
+        for option in context.command.params
+        if isinstance(option, FreshNodeOption)
+        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
     if given:
         raise UsageError(

@@ -47,6 +47,13 @@ state_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 
 
+class FreshNodeOption(click.Option):
+    """An option for the node that a command starts where none runs; one that runs ignores it."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **{**attributes, "help": "For a fresh node."})
+
+
 @dataclass(frozen=True, slots=True)
 class UpOptions:
     """What a person said about the node to start."""

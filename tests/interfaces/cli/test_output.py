@@ -123,7 +123,7 @@ def test_turns_that_left_a_conversation_are_told_once(
     monkeypatch.setattr(ask_commands, "_listen", listen)
     done = CliRunner().invoke(chat, [])
     assert done.exit_code == 0, done.exception
-    assert done.output.count("the oldest 2 turns left the conversation") == 1
+    assert done.output.count("the oldest 1 turn left the conversation") == 1
     contents = [[one["content"] for one in asked["messages"]] for asked in host.asked]
     assert contents == [["first"], ["first", "one", "second"], ["second", "two", "third"]]
 
