@@ -171,7 +171,7 @@ def test_the_tutorial(follower: Follower) -> None:
     follower.type(stop)
     assert follower.node("study").wait(PATIENCE) == 0
     gone = follower.look("attic")["peers"]
-    assert [peer["state"] for peer in gone if peer["name"] == "study"] in (["left"], [])
+    assert [peer["state"] for peer in gone if peer["name"] == "study"] == ["left"]
 
 
 def serves(follower: Follower, name: str) -> bool:
