@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "trouble.md").read_text("utf-8")
 OF_THE_SYSTEM = {"No space left"}
 KNOWN, OWN = 8, 6
-"""Letters by which the beginning of a message is known, and a message with holes: fewer fit many."""
+"""Letters by which the start of a message is known, and a message with holes: fewer fit many."""
 
 HOLE = "\0"
 """What a message puts in when it is said: a name, a number, another text."""
