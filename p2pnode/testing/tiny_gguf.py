@@ -76,6 +76,10 @@ def write_tiny_gguf(
         tensors.matrix("output", vocab_size, d_model)
     if edit is not None:
         edit(writer)
+    _write(writer)
+
+
+def _write(writer: "GGUFWriter") -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -169,7 +169,8 @@ def load(rounds: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("loading both ways", show=not as_json) as bar:
-        _report(measurement.measure(path, rounds=rounds, tell=bar), as_json)
+        figures = _measured(lambda: measurement.measure(path, rounds=rounds, tell=bar))
+    _report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench text --json")
@@ -180,7 +181,20 @@ def text(rounds: int, model: str, as_json: bool) -> None:
     """Render and tokenise an ordinary chat, in the process that does so for a node."""
     from p2pnode.bench import text as measurement
 
-    _report(measurement.measure(model_file(model), rounds=rounds), as_json)
+    path = model_file(model)
+    _report(_measured(lambda: measurement.measure(path, rounds=rounds)), as_json)
+
+
+@bench.command(epilog="Example:\n\n  p2pnode bench start --json")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@json_option
+def start(rounds: int, as_json: bool) -> None:
+    """Start and end commands that do next to nothing: seconds for each, in turns."""
+    from p2pnode.bench import start as measurement
+
+    with progress("starting commands", show=not as_json) as bar:
+        figures = _measured(lambda: measurement.measure(rounds=rounds, tell=bar))
+    _report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench soak --minutes 9 --json")
