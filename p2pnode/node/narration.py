@@ -1,7 +1,8 @@
 """Says in plain lines what a node does: answers, repairs, work for others, what is still missing.
 
-What the node's own answers bring is for its owner to bound. What others bring about, sessions that
-end or are refused, layers that come and go, has an allowance (:mod:`p2pnode.node.peer_lines`).
+Lines about the node's own answers are as many as its owner asks for. Lines about others, whose
+sessions end or are refused and whose layers come and go, have an allowance
+(:mod:`p2pnode.node.peer_lines`).
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -124,6 +125,29 @@ def test_a_node_outlives_the_reader_of_its_greeting(tmp_path: Path) -> None:
         assert node.returncode == 0
         assert b"rror" not in said
     assert "Broken pipe" in (tmp_path / "log").read_text()
+
+
+def test_a_node_that_runs_out_of_descriptors_says_so_in_a_line(tmp_path: Path) -> None:
+    limited = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
+    with running(tmp_path, *limited, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as node:
+        crowd = [socket.socket(socket.AF_UNIX) for _ in range(150)]
+        for one in crowd:
+            one.setblocking(False)
+            with suppress(OSError):  # the queue is full
+                one.connect(str(find_control_path(tmp_path)))
+        until = time.monotonic() + 30
+        while (tmp_path / "log").read_text().count("trio.serve_listeners") < 5:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        for one in crowd:
+            one.close()
+        wait_until_it_answers(node, tmp_path)
+        node.send_signal(signal.SIGTERM)
+        _, said = node.communicate(timeout=20)
+        assert node.returncode == 0
+    assert b"Traceback" not in said
+    assert said.count(b"trio.serve_listeners") == 1
+    assert "Too many open files" in (tmp_path / "log").read_text()
 
 
 def test_a_closed_terminal_ends_a_node_and_under_nohup_it_does_not(tmp_path: Path) -> None:
