@@ -1,8 +1,8 @@
 """Says in plain lines what a node does: answers, repairs, work for others, what is still missing.
 
-Lines about the node's own answers are as many as its owner asks for. Lines about others, whose
-sessions end or are refused and whose layers come and go, have an allowance
-(:mod:`p2pnode.node.peer_lines`).
+Lines about the node's own answers are as many as its owner asks for. Lines about sessions of others
+have an allowance (:mod:`p2pnode.node.peer_lines`), and those about layers that come and go one of
+their own, which others cannot use up.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from p2pnode.inference.events import (
     StageEnded,
 )
 from p2pnode.inference.generation import Generation
+from p2pnode.membership.limits import Rate, TokenBucket
 from p2pnode.node.peer_lines import PeerLines
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.phrases import holding, listed, plural, runs_text
@@ -26,6 +27,9 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import StageRun
 
 _ASK = 'ask with p2pnode generate "..." or p2pnode chat'
+_COVERAGE = Rate(4, 0.1)
+"""Lines on which layers are served: what changes faster is told as it is then. A guess."""
+
 _COVERAGE_PAUSE = 1.0  # seconds between two looks at which layers are served; a guess
 
 
@@ -49,6 +53,7 @@ class Narration:
         self._missing: tuple[range, ...] | None = None  # as it was said last
         self._has_changed = False
         self._look_at = 0.0
+        self._coverage = TokenBucket(_COVERAGE)
 
     # Events
 
@@ -120,12 +125,15 @@ class Narration:
         missing = self._planner.missing(model)
         if missing == self._missing:
             return
-        is_first, self._missing = self._missing is None, missing
-        if not is_first:
+        if self._missing is not None:
+            if not self._coverage.take(now):
+                self._has_changed, self._look_at = True, now + self._coverage.wait(now)
+                return
             line = f"is complete: {_ASK}"
             if missing:
                 line = f"is not complete; still missing: {runs_text(missing)}"
-            self._peer_lines.say(None, f"{model.name} {line}", now)
+            self._say(f"{model.name} {line}")
+        self._missing = missing
 
 
 def _stage_line(event: StageEnded, name: str) -> str:

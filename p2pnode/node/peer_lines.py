@@ -37,7 +37,7 @@ class PeerLines:
         self._left_out = 0
 
     def say(self, peer: NodeId | None, line: str, now: float, *, is_notice: bool = True) -> None:
-        """Log a line about ``peer``, or about the swarm, if there are not too many."""
+        """Log a line about ``peer``, None where it is not known, if there are not too many."""
         if peer is not None and not self._of_each.of(peer).take(now):
             self._leave_out("line about a peer left out: too many of it")
         elif not self._of_all.take(now):

@@ -113,6 +113,25 @@ def test_who_left_keeps_its_name_is_marked_and_fades() -> None:
     assert said(swarm.nodes["b"], "left the swarm")
 
 
+def test_layers_that_come_and_go_leave_the_log_alone_and_the_last_state_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    swarm = a_swarm("a", "b")
+    a, now = swarm.nodes["a"], swarm.network.now
+    lines = len(said(a, "complete"))
+    for second in range(600):
+        missing = () if second % 2 else (range(2, 6),)
+        monkeypatch.setattr(a.planner, "missing", lambda _, found=missing: found)
+        a.narration.changed()
+        a.narration.look(a.model, now + second)
+    assert 4 <= len(said(a, "complete")) - lines <= 4 + 60
+    monkeypatch.setattr(a.planner, "missing", lambda _: (range(3, 5),))
+    a.narration.changed()
+    for second in range(600, 620):
+        a.narration.look(a.model, now + second)
+    assert "still missing: [3, 5)" in said(a, "complete")[-1]
+
+
 def test_each_line_has_the_time_of_day_at_which_it_was_noted() -> None:
     swarm = a_swarm("a", "b")
     a, now = swarm.nodes["a"], swarm.network.now
