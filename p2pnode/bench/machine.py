@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from p2pnode.phrases import plural
+
 PACKAGES = ("p2pnode", "numpy", "trio", "cryptography", "zstandard")
 """Distributions that every figure depends on."""
 
@@ -44,7 +46,7 @@ def describe_machine(packages: Iterable[str] = ()) -> dict[str, Any]:
 def in_words(machine: dict[str, Any]) -> str:
     """Return what :func:`describe_machine` found as one line for people."""
     mhz = f" at {machine['cpu_mhz']} MHz" if machine["cpu_mhz"] else ""
-    cores = "1 core" if machine["cpu_count"] == 1 else f"{machine['cpu_count']} cores"
+    cores = plural(machine["cpu_count"], "core")
     versions = ", ".join(f"{name} {found}" for name, found in machine["versions"].items())
     return (
         f"{machine['cpu']}{mhz}, {cores}, load {machine['load'][0]} before; "

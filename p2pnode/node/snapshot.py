@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
+from p2pnode.phrases import plural
+
 _T = TypeVar("_T")
 _COARSER = ("i8", "q4", "q2")
 
@@ -298,7 +300,7 @@ def counted(peers: Sequence[PeerView]) -> str:
     gone = sum(peer.is_gone for peer in peers)
     seen = sum(peer.state == "seen" for peer in peers)
     here = len(peers) - gone - seen
-    parts = [f"{here} peer" if here == 1 else f"{here} peers"]
+    parts = [plural(here, "peer")]
     parts += [f"{count} {word}" for count, word in ((gone, "gone"), (seen, "only seen")) if count]
     return ", ".join(parts)
 
