@@ -85,9 +85,9 @@ def _change_swarm(settings: NodeSettings, secret: bytes) -> None:
 
     if settings.model is not None:
         describe_model(settings.model)
-    open_udp(settings.host, settings.port).close()
     state = StateDirectory(settings.state)
-    with state.lock():
+    with state.lock():  # first: a node that runs here has the port too
+        open_udp(settings.host, settings.port).close()
         state.identity_seed()
         if state.swarm_secret() != secret:
             state.remember_peers(())  # those of another swarm

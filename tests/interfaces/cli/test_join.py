@@ -86,12 +86,13 @@ def forbidden(*_: object, **__: object) -> None:
 
 
 def test_a_node_that_runs_there_keeps_its_swarm(
-    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+    state: StateDirectory, taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_commands, "_run", forbidden)
     before = contents(state.path)
+    own = ["--port", taken, "--listen", "127.0.0.1"]
     with state.lock():
-        words = [CODE, "--state", str(state.path), "--model", "none", "--port", "0"]
+        words = [CODE, "--state", str(state.path), "--model", "none", *own]
         done = CliRunner().invoke(join, words)
     assert "already runs on" in str(done.exception)
     assert contents(state.path) == before
