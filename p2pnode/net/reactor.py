@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from threading import get_ident
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import trio
@@ -94,6 +95,7 @@ class Reactor(Generic[CoreT, EventT]):
         self._gate = trio.Event()
         self._gate.set()
         self._nursery: trio.Nursery | None = None
+        self._loop: int | None = None  # its thread, once it runs
         self._pool = trio.CapacityLimiter(OFFLOADED)
         self._lateness = Lateness()
 
@@ -103,6 +105,7 @@ class Reactor(Generic[CoreT, EventT]):
         Raises:
             Exception: What the core or a callback raised first, in whichever thread.
         """
+        self._loop = get_ident()
         try:
             if self._thread is None:
                 await self._run([], task_status)
@@ -133,9 +136,12 @@ class Reactor(Generic[CoreT, EventT]):
         """Run ``command(core, now)`` and send at once what it made the core want to send.
 
         Raises:
-            LocalProtocolError: The reactor has failed, and its core with it.
+            LocalProtocolError: The reactor has failed, and its core with it; or this is not the
+                loop's thread, and nothing was run.
             Exception: Whatever the command raised.
         """
+        if self._loop not in (None, get_ident()):
+            raise LocalProtocolError("Reactor.call is for the thread of the loop")
         try:
             return self._monitor.call(command)
         finally:

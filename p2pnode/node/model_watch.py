@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Call(Protocol):
-    """Runs a command on a core, under its lock, and returns what it returns."""
+    """Runs a command on a core, under its lock, and returns what it returns; in the loop alone."""
 
     def __call__(self, command: Callable[[NodeCore, float], T]) -> T: ...
 
@@ -44,29 +44,32 @@ class ModelWatch:
         """Look until cancelled."""
         while True:
             await trio.sleep(INTERVAL)
-            await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
+            await self.look()
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Look once; read the whole file where there is a reason to, and once for each stamp.
 
         A reason is another stamp, and that a stage could not be loaded: then a tensor was not what
         it had been, whatever the stamp says. A file that is being written has a new stamp at each
-        look, and is read when it rests.
+        look, and is read when it rests. The disk is asked in a thread, since it may hang.
         """
         try:
-            self._look()
+            await self._look()
         except ModelChangedError as error:
             self._tell(error)
         except ModelError as error:  # it cannot be looked at: whatever comes is read anew
             self._read = None
             self._tell(ModelChangedError(f"the file changed: {error}", hint=error.hint))
 
-    def _look(self) -> None:
-        before, self._seen = self._seen, Stamp.of(self.file.path)
-        if self._seen != before or self._seen == self._read or not self._has_reason():
+    async def _look(self) -> None:
+        stamp = await trio.to_thread.run_sync(Stamp.of, self.file.path, abandon_on_cancel=True)
+        before, self._seen = self._seen, stamp
+        if stamp != before or stamp == self._read or not self._has_reason():
             return
-        self._read = self._seen
-        self.file = self.file.read_again(self._seen)
+        self._read = stamp
+        self.file = await trio.to_thread.run_sync(
+            self.file.read_again, stamp, abandon_on_cancel=True
+        )
         self._call(lambda core, now: core.model_restored(now))
 
     def _has_reason(self) -> bool:

@@ -342,3 +342,12 @@ class Quiet(ToyCore):
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         self.events.append(data.decode())
+
+
+async def test_a_command_from_another_thread_is_refused_and_harms_nothing() -> None:
+    """It would have set the loop's alarm from outside of the loop, and left the node deaf."""
+    bench = Bench()
+    async with bench.running():
+        with pytest.raises(LocalProtocolError, match="thread of the loop"):
+            await trio.to_thread.run_sync(bench.reactor.call, lambda core, now: None)
+        bench.reactor.call(lambda core, now: None)
