@@ -73,8 +73,3 @@ class IncrementalDecoder:
     def push(self, token: int) -> str:
         """Return the text that this token completes; may be empty."""
         return self._utf8.decode(self._bytes_of(token))
-
-    def finish(self) -> str:
-        """End the text: what is incomplete is left out, so nothing is added."""
-        self._utf8.reset()
-        return ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.terminal import whole
@@ -36,8 +36,11 @@ class Tokenizer:
         eos: Id of the end-of-text token, or None.
         add_bos: Whether every text starts with ``bos``.
         ends: Ids that the file says end an answer.
-        clock: What a template is told when it asks for the date. It is a parameter of the room's
-            only function that would need the time.
+        clock: What a template is told when it asks for the date. The room reads no clock by
+            itself; today's date is the default here, for whoever uses a tokenizer without a node.
+
+    Attributes:
+        longest_token: Bytes of the longest token.
 
     Raises:
         ModelError: The vocabulary is broken, or of an unknown kind.
@@ -58,14 +61,15 @@ class Tokenizer:
         clock: Clock = datetime.now,
     ) -> None:
         self.vocabulary = Vocabulary(tokens, merges, kinds, pre, template, bos, eos, add_bos, ends)
+        self.longest_token: Final = self.vocabulary.longest_token
         self._specials = Specials(tokens, self.vocabulary.kinds)
         self._bpe = Bpe(self.vocabulary, self._specials)
         self._template = ChatTemplate(self.vocabulary, self._specials, clock)
         self._detokenizer = Detokenizer(tokens, self.vocabulary.kinds)
 
     @classmethod
-    def from_gguf(cls, path: Path) -> Self:
-        """Build the tokenizer that a model's file describes.
+    def from_gguf(cls, path: Path, *, clock: Clock = datetime.now) -> Self:
+        """Build the tokenizer that a model's file describes; ``clock`` is for its template.
 
         Raises:
             ModelError: The file is broken, or its vocabulary of an unknown kind.
@@ -82,6 +86,7 @@ class Tokenizer:
             eos=read.eos,
             add_bos=read.add_bos,
             ends=read.ends,
+            clock=clock,
         )
 
     def __len__(self) -> int:
@@ -125,20 +130,11 @@ class Tokenizer:
     def _plain_ids(self, text: str) -> list[int]:
         return self._bpe.encode(whole(text)) if text else []
 
-    def count(self, text: str) -> int:
-        """Return how many positions ``text`` takes in the context."""
-        return len(self.encode(text))
-
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """The tokens that end an answer: those of the file, and the template's end of a turn."""
         end = self._template.end_of_turn if self.vocabulary.template else None
         return frozenset(self.vocabulary.ends) | (frozenset() if end is None else {end})
-
-    @cached_property
-    def longest_token(self) -> int:
-        """Bytes of the longest token: no text has fewer tokens than its bytes divided by it."""
-        return max((len(text.encode()) for text in self.vocabulary.tokens), default=1) or 1
 
     def decode(self, ids: Sequence[int], *, control: bool = False) -> str:
         """Return the text of ``ids``; see :meth:`p2pnode.text.detokenizer.Detokenizer.decode`."""

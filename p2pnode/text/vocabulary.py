@@ -161,6 +161,11 @@ class Vocabulary:
         except ModelError as error:
             raise ModelError(f"{file.path.name}: {error}", hint=error.hint) from error
 
+    @property
+    def longest_token(self) -> int:
+        """Bytes of the longest token: no text has fewer tokens than its bytes divided by it."""
+        return max((len(text.encode()) for text in self.tokens), default=1) or 1
+
     def text(self, token: int | None) -> str:
         """Return how a token is spelled; "" for None."""
         return "" if token is None else self.tokens[token]
