@@ -6,7 +6,8 @@ here, within limits that the operating system keeps even if the node was killed:
 
 - CPU time of a request: an interval timer ends the process, whatever runs in it. Its signal tells
   which part of the work overran.
-- Memory: so much beyond what the loaded tokenizer takes.
+- Memory: so much beyond what the loaded tokenizer takes. Where the system does not say what that is
+  (``/proc``), the node looks from outside.
 - Life: the process ends when its standard input closes.
 
 Frames both ways are a length (4 bytes, big-endian) and so many bytes: JSON, and after the JSON of a
@@ -22,6 +23,7 @@ import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,28 +46,36 @@ MEMORY: Final = 512 << 20
 """Bytes beyond what the loaded tokenizer takes. The text of a request takes a tenth of it; only
 megabytes without a word's end take more, since they cannot be cut."""
 
+NO_TEMPLATE: Final = "no-template"
+
 RENDER_OVERRUN: Final = signal.SIGPROF
 ENCODE_OVERRUN: Final = signal.SIGVTALRM
 
 
 def main() -> None:
-    """Serve until standard input closes; the arguments are the model's file and its stamp."""
+    """Serve until standard input closes; the arguments are the model's file and its stamp.
+
+    A third, ``no-template``, leaves the chat template alone until a prompt asks for it: it was seen
+    not to end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the node's to handle
     for overrun in (RENDER_OVERRUN, ENCODE_OVERRUN):
         signal.signal(overrun, signal.SIG_DFL)
     replies = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing else may write among the frames
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    path, stamp = Path(sys.argv[-2]), json.loads(sys.argv[-1])
+    path, stamp, alone = Path(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4:] == [NO_TEMPLATE]
     try:
         if Stamp.of(path).numbers != stamp:
             raise changed(path)
-        tokenizer = Tokenizer.from_gguf(path)
+        tokenizer = Tokenizer.from_gguf(path, clock=datetime.now)
     except UserError as error:
         _write(replies, _refusal(error))
         return
-    _limit()
-    _write(replies, {"ready": True})
+    bounded = _limit()
+    with _Budget().rendering():
+        stops = tokenizer.vocabulary.ends if alone else tokenizer.stop_ids
+    _write(replies, {"stops": sorted(stops), "bounded": bounded})
     while (request := _read(0)) is not None:
         for frame in _answered(tokenizer, request):
             _write(replies, frame)
@@ -151,10 +161,6 @@ class _Budget:
 def _answered(tokenizer: Tokenizer, request: dict[str, Any]) -> Iterator[object]:
     budget = _Budget()
     try:
-        if request.get("what") == "stops":
-            with budget.rendering():
-                yield {"stops": sorted(tokenizer.stop_ids)}
-            return
         ids, left = prepare(tokenizer, request, budget)
     except UserError as error:
         yield _refusal(error)
@@ -177,8 +183,12 @@ def _refusal(error: UserError) -> dict[str, object]:
     }
 
 
-def _limit() -> None:
-    """Bound memory, where the system says what is taken now, and leave no core behind."""
+def _limit() -> bool:
+    """Leave no core behind, and bound memory where the system says what is taken now.
+
+    Returns:
+        Whether memory is bounded.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     statm = Path("/proc/self/statm")
     if statm.exists():
@@ -187,6 +197,7 @@ def _limit() -> None:
         if allowed != resource.RLIM_INFINITY:
             most = min(most, allowed)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return statm.exists()
 
 
 def _read(source: int) -> dict[str, Any] | None:

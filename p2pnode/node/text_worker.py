@@ -12,9 +12,11 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import psutil
 import trio
 
 from p2pnode.engine.gguf_file import GgufFile
@@ -26,6 +28,7 @@ from p2pnode.node.text_process import (
     LENGTH,
     MAX_REQUEST,
     MEMORY,
+    NO_TEMPLATE,
     RENDER_OVERRUN,
     RENDER_SECONDS,
     changed,
@@ -44,6 +47,9 @@ it may be stopped, or have to share a busy machine. A guess."""
 _MOST_SAID: Final = 1 << 20  # bytes of a reply without its ids
 _ID: Final = array("I").itemsize
 _LAST_MOMENT: Final = 1.0  # seconds: a process that closed its end ends at once
+_LOOK: Final = 0.25  # seconds between looks at memory that the process cannot bound itself
+_LONG: Final = 1 << 16  # characters of a request that a thread writes out: 0.3 ms
+_ITEM: Final = 16  # characters that an item of a request counts as, besides its text
 _RAW: Final = "continue plain text with --raw, or use another file of this model"
 
 # The import path is the node's own, as multiprocessing does it: ``-m`` would look into the current
@@ -106,7 +112,9 @@ class TextWorker:
         self._turn = trio.Lock()
         self._process: trio.Process | None = None  # one that awaits a request, or serves it
         self._words: _Words | None = None
-        self._stop_ids: frozenset[int] | None = None
+        self._stop_ids: frozenset[int] | None = None  # None until a process said
+        self._template_ends = True  # until it was seen not to
+        self._most_memory = inf  # bytes: of a process that cannot bound its own
         self.counters: Counter[str] = Counter()
 
     async def prompt(self, asked: Request) -> Prompt:
@@ -130,15 +138,17 @@ class TextWorker:
         return Prompt(tuple(ids), int(reply["left_out"]), await self.stop_ids())
 
     async def stop_ids(self) -> frozenset[int]:
-        """Return the tokens that end an answer: the file's, and the template's end of a turn."""
+        """Return the tokens that end an answer: the file's, and the template's end of a turn.
+
+        While no process could say what the template writes, the file's alone.
+        """
         words = await self.words()
         if self._stop_ids is None:
             try:
-                reply, _ = await self._exchange({"what": "stops"})
-                self._stop_ids = frozenset(reply["stops"])
-            except ModelError:  # a template that does not end, say: --raw does not need it
-                self._stop_ids = words.ends
-        return self._stop_ids
+                await self._exchange(None)
+            except ModelError:
+                self.counters["end of a turn not known yet: the file's ends used"] += 1
+        return words.ends if self._stop_ids is None else self._stop_ids
 
     async def detokenizer(self) -> Detokenizer:
         """Return what writes tokens; the first call reads it off the file."""
@@ -154,22 +164,26 @@ class TextWorker:
             raise changed(self._model)
         with GgufFile(self._model) as file:
             read = Vocabulary.from_file(file)
-        longest = max((len(text.encode()) for text in read.tokens), default=1) or 1
-        return _Words(Detokenizer(read.tokens, read.kinds), frozenset(read.ends), longest)
+        detokenizer = Detokenizer(read.tokens, read.kinds)
+        return _Words(detokenizer, frozenset(read.ends), read.longest_token)
 
     async def close(self) -> None:
         """End the process; it holds nothing."""
         await self._end()
 
-    async def _exchange(self, request: Request) -> tuple[dict[str, Any], Sequence[int]]:
-        """Ask the process, and end it if it does not answer or nobody waits any more."""
+    async def _exchange(self, request: Request | None) -> tuple[dict[str, Any], Sequence[int]]:
+        """Ask the process, and end it if it does not answer or nobody waits any more.
+
+        Without a request, see that there is one.
+        """
         if self._turn.statistics().tasks_waiting >= WAITING:
             self.counters["prompts refused: too many at once"] += 1
             raise UserError("too many prompts wait to be read here", hint="try again in a moment")
         async with self._turn:
             try:
                 with trio.fail_after(PATIENCE):
-                    return await self._ask(await self._ready(), request)
+                    process = await self._ready()
+                    return ({}, ()) if request is None else await self._ask(process, request)
             except trio.TooSlowError as error:
                 await self._end()
                 what = f"tokenizer process did not answer within {PATIENCE:.0f} s"
@@ -191,11 +205,19 @@ class TextWorker:
         except UserError:  # it said why, and ended
             await self._end()
             raise
+        except _EndedError as error:
+            status = await self._end(patience=_LAST_MOMENT)
+            if status != -RENDER_OVERRUN or not self._template_ends:
+                raise self._overran(status) from error
+        self._template_ends = False  # --raw does not need it
+        self.counters["end of a turn not found: the chat template overran"] += 1
+        return await self._start()
 
     async def _start(self) -> trio.Process:
         command = [
             *(sys.executable, "-P", "-c", _START, json.dumps(sys.path)),
             *(str(self._model), json.dumps(self._stamp().numbers)),
+            *(() if self._template_ends else (NO_TEMPLATE,)),
         ]
         try:
             self._process = process = await trio.lowlevel.open_process(
@@ -211,7 +233,11 @@ class TextWorker:
                 hint="is memory short, or the number of processes or open files limited?",
             ) from error
         self.counters["text processes started"] += 1
-        await self._reply(process)
+        self._most_memory = inf
+        ready = await self._reply(process)
+        self._stop_ids = frozenset(ready["stops"])
+        if not ready["bounded"]:
+            self._most_memory = _memory_of(process) + MEMORY
         return process
 
     async def _ask(
@@ -219,7 +245,8 @@ class TextWorker:
     ) -> tuple[dict[str, Any], Sequence[int]]:
         if process.stdin is None:
             raise _EndedError
-        body = whole(json.dumps(request, ensure_ascii=False)).encode()
+        long = _is_long(request)
+        body = await trio.to_thread.run_sync(_body, request) if long else _body(request)
         await process.stdin.send_all(LENGTH.pack(len(body)) + body)
         reply = await self._reply(process)
         ids = array("I")
@@ -238,10 +265,30 @@ class TextWorker:
         return reply
 
     async def _frame(self, process: trio.Process, most: int) -> bytes:
-        (size,) = LENGTH.unpack(await _exactly(process, LENGTH.size))
+        (size,) = LENGTH.unpack(await self._exactly(process, LENGTH.size))
         if size > most:
             raise _EndedError
-        return await _exactly(process, size)
+        return await self._exactly(process, size)
+
+    async def _exactly(self, process: trio.Process, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            if not (piece := await self._piece(process, size - len(data))):
+                raise _EndedError
+            data += piece
+        return bytes(data)
+
+    async def _piece(self, process: trio.Process, most: int) -> bytes:
+        """Return what the process writes next; end it where its memory outgrows its bound."""
+        if process.stdout is None:
+            return b""
+        while self._most_memory < inf:
+            with trio.move_on_after(_LOOK):
+                return bytes(await process.stdout.receive_some(most))
+            if _memory_of(process) > self._most_memory:
+                process.send_signal(signal.SIGABRT)
+                break
+        return bytes(await process.stdout.receive_some(most))
 
     async def _end(self, *, patience: float = 0.0) -> int | None:
         """Kill and reap the process, if there is one; return what it ended with.
@@ -268,10 +315,10 @@ class TextWorker:
         if status == -ENCODE_OVERRUN:
             what = f"tokenizer took more than {ENCODE_SECONDS:g} s of CPU time for this prompt"
             return self._lost(what, "shorten the prompt")
-        if status == -signal.SIGABRT:  # how the library's allocator ends
+        if status == -signal.SIGABRT:  # how the library's allocator ends, and who outgrew
             return self._lost(
-                f"tokenizer needs more than {MEMORY >> 20} MiB for this prompt",
-                "shorten the prompt, or break its long lines",
+                f"chat template or tokenizer needs more than {MEMORY >> 20} MiB for this prompt",
+                f"shorten the prompt, or break its long lines; or {_RAW}",
             )
         how = f"signal {signal.Signals(-status).name}" if status and status < 0 else f"{status}"
         return self._lost(f"chat template or tokenizer ended its process ({how})", _RAW)
@@ -285,19 +332,38 @@ def _letters_that_stay(asked: Request) -> int:
     """Return how long the text is that no cutting of the history removes."""
     if "text" in asked:
         return len(asked["text"])
-    last = asked["messages"][-1]
+    last = asked["messages"][-1] if asked["messages"] else None
     content = last.get("content") if isinstance(last, dict) else None
-    return len(content) if isinstance(content, str) else 0
+    parts = content if isinstance(content, list) else [content]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return sum(len(text) for text in texts if isinstance(text, str))
+
+
+def _is_long(request: Request) -> bool:
+    """Whether writing ``request`` out takes long; looks at no more of it than that takes."""
+    left, values = _LONG, [*request.values()]
+    while values and left > 0:
+        value = values.pop()
+        if isinstance(value, str):
+            left -= len(value)
+        elif isinstance(value, dict | list):
+            left -= _ITEM * len(value)
+            if left > 0:
+                values += [*value, *value.values()] if isinstance(value, dict) else value
+    return left <= 0
+
+
+def _body(request: Request) -> bytes:
+    return whole(json.dumps(request, ensure_ascii=False)).encode()
+
+
+def _memory_of(process: trio.Process) -> int:
+    """Return what a process takes, in bytes; 0 where it has ended."""
+    try:
+        return int(psutil.Process(process.pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 class _EndedError(Exception):
     """The process closed its end, or said what it never says."""
-
-
-async def _exactly(process: trio.Process, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        if process.stdout is None or not (piece := await process.stdout.receive_some(size)):
-            raise _EndedError
-        data += piece
-    return bytes(data)

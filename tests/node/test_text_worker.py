@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,70 @@ async def test_too_many_at_once_are_refused(start: Start, monkeypatch: pytest.Mo
     assert 1 <= len(refused) <= 4
     assert set(refused) == {"too many prompts wait to be read here"}
     assert worker.counters["prompts refused: too many at once"] == len(refused)
+
+
+async def test_the_file_s_ends_serve_while_a_busy_machine_says_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await start("{% for m in messages %}{{ m.content }}<|user|>{% endfor %}")
+    with monkeypatch.context() as busy:
+        busy.setattr(text_worker, "PATIENCE", 0.0)
+        assert await worker.stop_ids() == {257}
+    assert worker.counters["end of a turn not known yet: the file's ends used"] == 1
+    before = worker.counters["text processes started"]
+    assert await worker.stop_ids() == {257, 258}  # asks again, and knows from then on
+    assert await worker.stop_ids() == {257, 258}
+    assert worker.counters["text processes started"] == before + 1
+    assert worker.counters["end of a turn not known yet: the file's ends used"] == 1
+
+
+async def test_a_template_that_overran_is_asked_for_its_end_once(start: Start) -> None:
+    worker = await start(ENDLESS)
+    assert await worker.stop_ids() == {257}
+    (process,) = children()
+    process.kill()
+    psutil.wait_procs([process])
+    assert (await worker.prompt({"text": "ab"})).stop_ids == {257}
+    assert worker.counters["end of a turn not found: the chat template overran"] == 1
+    assert worker.counters["text processes started"] == 3
+
+
+async def test_memory_is_bounded_from_outside_where_the_process_cannot(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbounded = "from p2pnode.node import text_process; text_process._limit = lambda: False; "
+    monkeypatch.setattr(
+        text_worker, "_START", text_worker._START.replace("; from", "; " + unbounded + "from", 1)
+    )
+    worker = await start(ENDLESS_LATER)
+    said = {**SAID, "messages": 4 * [{"role": "user", "content": "hello"}]}
+    monkeypatch.setattr(text_worker, "MEMORY", -(1 << 20))  # less than it has
+    with pytest.raises(ModelError, match="needs more than"):
+        await worker.prompt(said)
+    assert not children()
+
+
+async def test_a_long_message_in_parts_is_refused_before_it_is_read(start: Start) -> None:
+    worker = await start()
+    parts = [{"type": "text", "text": "word " * 10_000}] * 50
+    with pytest.raises(UserError, match=r"2500000 characters.*tiny ends at 256"):
+        await worker.prompt({**SAID, "messages": [{"role": "user", "content": parts}]})
+    assert not children()
+
+
+@pytest.mark.parametrize(("tool", "by_thread"), [("y" * 70_000, True), (["y"] * 9000, True),
+                                                 ({"y": ["z", 1, None]}, False)])  # fmt: skip
+async def test_a_long_request_is_written_out_by_a_thread(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tool: object, by_thread: bool
+) -> None:
+    worker = await start()
+    writers: list[int] = []
+    body = text_worker._body
+
+    def write(request: text_worker.Request) -> bytes:
+        writers.append(threading.get_ident())
+        return body(request)
+
+    monkeypatch.setattr(text_worker, "_body", write)
+    assert (await worker.prompt({**SAID, "tools": [tool]})).ids
+    assert [writer != threading.get_ident() for writer in writers] == [by_thread]
