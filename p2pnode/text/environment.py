@@ -76,6 +76,16 @@ class _MarkingGenerator(CodeGenerator):
             self.write(", ")
         self.write("))")
 
+    def _output_child_to_const(
+        self,
+        node: nodes.Expr,
+        frame: Frame,
+        finalize: CodeGenerator._FinalizeInfo,
+    ) -> str:
+        if not isinstance(node, nodes.TemplateData | nodes.Const):
+            raise nodes.Impossible  # what an operation gives has its marks when it runs
+        return super()._output_child_to_const(node, frame, finalize)
+
     def _output_const_repr(self, group: Iterable[Any]) -> str:
         return f"environment.literal({''.join(map(str, group))!r})"
 

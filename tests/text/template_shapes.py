@@ -25,7 +25,7 @@ _FILTERS = (
     *("urlencode", "striptags", "reverse", "pprint", "tojson", "tojson(indent=1)", "default(w)"),
     *("replace('a', m.content)", "replace('', w)", "replace(m.name, 'a')", "replace('b', m.n)"),
     *("filesizeformat", "list", "first", "last", "wordcount"),
-    *("default('')", "replace('<', ns.a, 1)", "truncate(m.n)", "int"),
+    *("attr('upper')", "default('')", "replace('<', ns.a, 1)", "truncate(m.n)", "int"),
 )
 _METHODS = (
     *("strip()", "lstrip('a<')", "rstrip(w)", "upper()", "title()", "casefold()", "swapcase()"),

@@ -347,6 +347,11 @@ def test_what_is_made_of_data_alone_is_data(template: str, said: str) -> None:
     assert control(with_template(template), [{"role": "user", "content": said}]) == []
 
 
+def test_what_an_operation_gives_is_no_literal_because_it_is_constant() -> None:
+    with pytest.raises(ModelError, match="cannot follow"):
+        with_template("{{ '<|im_e%cd|>' % 110 }}").chat(M)
+
+
 @pytest.mark.parametrize("name", ["chatml", "gemma"])
 def test_a_list_of_parts_reaches_a_template_that_reads_text(name: str) -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
