@@ -201,10 +201,15 @@ class TextWorker:
             return self._process
         await self._end()
         try:
-            return await self._start()
+            return await self._started()
         except UserError:  # it said why, and ended
             await self._end()
             raise
+
+    async def _started(self) -> trio.Process:
+        """Start a process; where the template does not end, another that leaves it alone."""
+        try:
+            return await self._start()
         except _EndedError as error:
             status = await self._end(patience=_LAST_MOMENT)
             if status != -RENDER_OVERRUN or not self._template_ends:
