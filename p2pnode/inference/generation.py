@@ -303,7 +303,8 @@ class Generation(Parts):
     def _look_at_chain(self, now: float) -> None:
         """The token is late: open the same chain anew, and so learn who has computed what."""
         is_for_slowness = self._pace.is_slow and self._patience.looks == 0
-        self.counters["looked for a slow stage" if is_for_slowness else "stalled"] += 1
+        why = "looked for a slow stage" if is_for_slowness else "asked a late chain how far it is"
+        self.counters[why] += 1
         self._questions.drop()  # for somebody better: the look tells anew whether that is needed
         self._chain.raise_epoch(())
         self._look = Look(self._chain.shown, is_for_slowness)

@@ -11,6 +11,7 @@ from p2pnode.membership.config import MembershipConfig
 from p2pnode.membership.messages import Ack, Message, Nack, Ping, PingRequest
 from p2pnode.membership.probe_round import ProbeRound
 from p2pnode.membership.timers import AttemptOver, RelayOver, Timers
+from p2pnode.phrases import plural
 from p2pnode.sansio import NodeId, Rng
 
 
@@ -267,8 +268,8 @@ class FailureDetector:
         self._end(probe.target)
         missing = probe.helpers - len(probe.nacked)
         self.awareness.change(missing if probe.helpers else 1)
-        helped = f", nor to {probe.helpers} helpers" if probe.helpers else ""
-        return Silent(probe.target, f"no answer to {probe.attempt} pings{helped}")
+        helped = f", nor to {plural(probe.helpers, 'helper')}" if probe.helpers else ""
+        return Silent(probe.target, f"no answer to {plural(probe.attempt, 'ping')}{helped}")
 
     def _remember_pings(self, probe: _Probe) -> None:
         """Take acks of a probe that is about to end unanswered: late is better than dead."""

@@ -17,6 +17,7 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
+from p2pnode.phrases import NOBODY
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan
 from p2pnode.scheduler.route import Objective
@@ -219,7 +220,6 @@ def request_of(
         objective=question.objective,
         activations=question.activations,
         notes=tuple(
-            f"nobody here is called {name!r}: --prefer and --avoid of it change nothing"
-            for name in absent
+            f"{NOBODY} {name!r}: --prefer and --avoid of it change nothing" for name in absent
         ),
     )

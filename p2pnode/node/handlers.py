@@ -100,6 +100,8 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
 
     async def show(event: GenerationEvent) -> None:
         body = _event_body(event)
+        if isinstance(event, GenerationPlanned):
+            body["prompt_tokens"] = len(question.prompt_ids)
         if isinstance(event, TokenProduced):
             # The token that ends an answer is none of its words, even where it has a spelling.
             words = "" if event.token in question.stop else decoder.push(event.token)

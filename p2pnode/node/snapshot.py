@@ -148,7 +148,7 @@ class GenerationView:
         state: ``opening``, ``running``, ``repairing``, ``finished``, ``failed``, ``cancelled``.
         prompt_tokens: Tokens in the prompt.
         tokens: Tokens produced so far.
-        epoch: How often the chain was rebuilt.
+        epoch: How often the chain was opened anew: after a loss, or to ask how far a late one is.
         chain: The stages in order, e.g. ``kitchen [0, 10)``.
         tokens_per_s: Over the tokens so far; 0 before the second.
         reason: Why it failed or is being repaired; empty otherwise.

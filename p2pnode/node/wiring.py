@@ -180,7 +180,7 @@ class Wiring:
                 line = f"{parts.planner.name_of(peer)} is suspected: {reason}"
                 parts.peer_lines.say(peer, line, now, is_notice=False)
                 if not parts.is_heard(peer, now):
-                    parts.inference.peer_lost(peer, f"suspected: {reason}", now)
+                    parts.inference.peer_lost(peer, _suspected(reason), now)
             case MemberRefuted(peer):
                 self._returned(peer, now)
             case MemberDied(peer, reason):
@@ -276,3 +276,7 @@ def _offence_of_end(end: PeerDisconnected) -> Offence | None:
 
 def _text(addresses: Iterable[Address]) -> str:
     return " or ".join(format_address(one) for one in addresses) or "an unknown address"
+
+
+def _suspected(reason: str) -> str:
+    return reason if reason.startswith("suspected") else f"suspected: {reason}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -113,7 +114,8 @@ def test_the_terminal_ui_shows_the_living_node(tmp_path: Path) -> None:
 
 def test_without_a_node_faces_say_how_to_start_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "p2pnode", "peers", "--state", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    apart = {**os.environ, "XDG_RUNTIME_DIR": "", "TMPDIR": str(tmp_path)}  # from other tests
+    done = subprocess.run(command, env=apart, capture_output=True, timeout=30, check=False)
     assert done.returncode == 1
     assert b"p2pnode up" in done.stderr
     assert b"Traceback" not in done.stderr

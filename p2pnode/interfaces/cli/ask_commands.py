@@ -20,10 +20,11 @@ from p2pnode.interfaces.cli.settings import (
     state_option,
 )
 from p2pnode.net.control_client import ControlClient
-from p2pnode.phrases import plural
+from p2pnode.phrases import NOBODY, plural
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 _FRESH_WAIT = 60.0  # seconds a fresh node may need to meet the others and load
+_LONG_PROMPT = 512  # tokens; a machine of the default kind reads some hundreds a second
 _WAIT = 20.0  # seconds for a swarm that is there already: one of its nodes may be loading
 
 
@@ -87,7 +88,7 @@ def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: A
     if as_json:
         say_json(result)
         return
-    _summarise(result)
+    _summarise(result, chosen["activations"])
 
 
 @click.command(epilog="Examples:\n\n  p2pnode chat\n\n  p2pnode chat --temperature 0.7")
@@ -131,9 +132,11 @@ def _listen() -> str | None:
     """Return what is said next, nothing for what is no text, None at the end."""
     try:
         return _checked(input("> "))
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         say()
         return None
+    except KeyboardInterrupt:
+        note("\nnothing to stop here; Ctrl-D ends the conversation")
     except UnicodeDecodeError:
         complain(_not_text())
     except UserError as error:
@@ -168,6 +171,8 @@ def _stream(
         match event.get("event"):
             case "plan" if show_plan:
                 _show_plan(event["plan"])
+            case "plan":
+                _show_remarks(event)
             case "history":
                 gone = plural(_turns(params["messages"][: event["left_out"]]), "turn")
                 note(f"[the oldest {gone} left the conversation: the model's context is full]")
@@ -201,12 +206,23 @@ def _show_plan(plan: dict[str, Any]) -> None:
         note(f"  {reason}")
 
 
-def _summarise(result: dict[str, Any]) -> None:
+def _show_remarks(event: Mapping[str, Any]) -> None:
+    """Say what a person would wonder about: wishes that came to nothing, and a long silence."""
+    for reason in event["plan"]["reasons"]:
+        if reason.startswith(NOBODY):
+            note(f"[{reason}]")
+    if event["prompt_tokens"] >= _LONG_PROMPT:
+        note(f"[reads the prompt first: {event['prompt_tokens']} tokens]")
+
+
+def _summarise(result: dict[str, Any], asked: str | None) -> None:
     say()
     stages = len(result["plan"]["stages"]) if result["plan"] else 0
     speed = f"{result['tokens_per_s']:.1f} tokens/s"
     note(f"{plural(len(result['token_ids']), 'token')}, {speed}, {plural(stages, 'stage')}")
     sent = result["activations"]
+    if sent["codings"] == ["f16"] and asked not in (None, "f16"):
+        note("sent between peers as f16: no link asked for less")
     if sent["codings"] != ["f16"]:
         note(
             f"sent between peers as {', '.join(sent['codings'])}: an estimated "

@@ -59,7 +59,7 @@ def demo(
         show.ask(prompt)
         run = _ask(swarm, prompt, max_tokens, activations, kill, show)
         peers = [_peer_facts(node) for node in swarm.nodes if node is not run.killed]
-    tell("\n\nthe same prompt on one engine that holds every layer:")
+    tell("\n\nnow the same prompt on one engine that holds every layer ...\n")
     solo = _answer_alone(path, run.result, max_tokens)
     facts = _facts(run, solo, peers)
     if as_json:
@@ -82,7 +82,7 @@ class Show:
             peers = sum(peer.connected for peer in picture.peers)
             first, stop = picture.layers
             held = f", holds layers [{first}, {stop})" if stop else ""
-            line = f"{picture.state}, {peers} peers{held}"
+            line = f"{picture.state}, {plural(peers, 'peer')}{held}"
             if self.seen.get(picture.name) != line:
                 self.seen[picture.name] = line
                 self.tell(f"{picture.name:>10}  {line}")

@@ -44,7 +44,7 @@ def invite(state: Path | None, as_json: bool) -> None:
     say(facts["code"])
     click.echo("on the other machine:  p2pnode join CODE", err=True)
     if all(is_loopback((host, port)) for host, port in facts["addresses"]):
-        note("this machine has no network now: the code leads to it from itself alone")
+        note("the node is reachable from this machine alone: so is the code (see --listen)")
 
 
 @click.command(epilog="Examples:\n\n  p2pnode peers\n\n  p2pnode peers --json")

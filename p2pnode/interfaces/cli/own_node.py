@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.output import note
+from p2pnode.interfaces.cli.running_node import others_than
 from p2pnode.interfaces.cli.settings import FreshNodeOption, UpOptions, settings_of, state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
@@ -56,7 +57,9 @@ def some_node(options: UpOptions, *, quiet: bool) -> Iterator[Host]:
         return
     settings = settings_of(options)
     if not quiet:
-        note("no node is running here: starting one for this command")
+        note(f"no node runs on {state}: starting one for this command")
+        if others := others_than(state):
+            note(f"(to ask one that runs, name it with --state: {others})")
     with _running(settings):
         yield Host(find_control_path(state), is_fresh=True)
 

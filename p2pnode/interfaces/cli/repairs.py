@@ -16,8 +16,8 @@ def lost(event: Mapping[str, Any]) -> str:
 def mended(event: Mapping[str, Any]) -> str:
     """Say that the answer goes on, and who took over."""
     took = listed(holding(stage["name"], range(*stage["layers"])) for stage in event["instead"])
-    after = f"{event['seconds'] * 1e3:.0f} ms"
-    return f"[the answer goes on after {after}{f': {took} took over' if took else ''}]"
+    after = f"{event['seconds'] * 1e3:.0f} ms after that was noticed"
+    return f"[the answer goes on, {after}{f': {took} took over' if took else ''}]"
 
 
 def waiting(event: Mapping[str, Any]) -> str:

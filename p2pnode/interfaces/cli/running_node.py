@@ -25,6 +25,13 @@ def connect(state: Path | None, command: str) -> ControlClient:
         raise _nobody(directory, command, is_chosen=state is not None) from error
 
 
+def others_than(directory: Path) -> str:
+    """Name the nodes that run on this machine with other state directories; empty for none."""
+    others = [node for node in local_nodes() if node.state != directory]
+    more = f"; and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    return "; ".join(_named(node) for node in others[:_MOST_NAMED]) + more
+
+
 def _nobody(directory: Path, command: str, *, is_chosen: bool) -> UserError:
     others = [node for node in local_nodes() if node.state != directory]
     problem = f"no node runs on {directory}"

@@ -46,7 +46,7 @@ def _generation(view: GenerationView, palette: Palette, width: int) -> list[Text
     links = [f"{stage} →" for stage in view.chain[:-1]] + list(view.chain[-1:])
     chain = [Text(link, palette.muted) for link in links]
     if view.epoch:
-        chain.insert(0, Text(f"rebuilt {view.epoch}x:", palette.warn))
+        chain.insert(0, Text(f"reopened {view.epoch}x:", palette.warn))
     reason = [Text(word, style) for word in _why(view).split()]
     below = flow(chain, width - INDENT, gap=" ") + flow(reason, width - INDENT, gap=" ")
     return [first, *(Text(" " * INDENT).append_text(row) for row in below)]
@@ -72,5 +72,5 @@ def _stage(view: StageView, palette: Palette) -> Text:
         (f"{view.positions:>6} in KV", palette.plain),
         (f"  {view.tokens_per_s:.1f} tok/s" if view.tokens_per_s else "", palette.plain),
         (f"  {long_bytes(view.kv_bytes)}", palette.muted),
-        (f"  rebuilt {view.epoch}x" if view.epoch else "", palette.warn),
+        (f"  reopened {view.epoch}x" if view.epoch else "", palette.warn),
     )

@@ -13,8 +13,14 @@ def test_a_loss_names_who_why_and_until_when() -> None:
 
 def test_a_repair_names_who_took_over() -> None:
     event = {"seconds": 0.21, "instead": [{"name": "spare", "layers": [2, 4]}]}
-    assert repairs.mended(event) == "[the answer goes on after 210 ms: spare [2, 4) took over]"
-    assert repairs.mended({**event, "instead": []}) == "[the answer goes on after 210 ms]"
+    assert (
+        repairs.mended(event)
+        == "[the answer goes on, 210 ms after that was noticed: spare [2, 4) took over]"
+    )
+    assert (
+        repairs.mended({**event, "instead": []})
+        == "[the answer goes on, 210 ms after that was noticed]"
+    )
 
 
 def test_waiting_names_the_layers_and_the_limit() -> None:
