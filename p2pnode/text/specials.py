@@ -1,7 +1,7 @@
 """The tokens that are recognised by their spelling: control tokens and user-defined ones."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,8 +25,9 @@ class Special:
 class Specials:
     """Finds special tokens in a text: leftmost first, then longest.
 
-    A control token counts only where the template wrote every character of it. A user-defined token
-    is text with a token of its own and counts everywhere, as in llama.cpp.
+    What the template wrote whole goes first, so that nothing said beside it can take a part of a
+    control token away. A control token counts there alone. A user-defined token is text with a
+    token of its own and counts everywhere, as in llama.cpp.
     """
 
     def __init__(self, tokens: Sequence[str], kinds: Sequence[int]) -> None:
@@ -44,28 +45,47 @@ class Specials:
 
     def find(self, text: str) -> Iterator[Special]:
         """Yield the special tokens of ``text`` that count, in order."""
-        return self._search(text, b"")
+        plain, marks = str.__str__(text), marks_of(text)
+
+        def is_written(special: Special) -> bool:
+            return not marks[special.start : special.stop].strip(TEMPLATE)
+
+        def is_text(special: Special) -> bool:
+            return special.token not in self._steering
+
+        at = 0
+        for special in self._search(plain, 0, len(plain), is_written):
+            yield from self._search(plain, at, special.start, is_text)
+            yield special
+            at = special.stop
+        yield from self._search(plain, at, len(plain), is_text)
 
     def find_unsure(self, text: str) -> Iterator[Special]:
-        """Yield also those control tokens of which something is of unknown origin, none data."""
-        return self._search(text, DATA)
+        """Yield the control tokens of ``text`` of which nothing is known to be data."""
+        plain, marks = str.__str__(text), marks_of(text)
+
+        def is_unsure(special: Special) -> bool:
+            written = marks[special.start : special.stop]
+            return special.token in self._steering and DATA not in written
+
+        return self._search(plain, 0, len(plain), is_unsure)
 
     def is_control(self, token: int) -> bool:
         return token in self._steering
 
-    def _search(self, text: str, barred: bytes) -> Iterator[Special]:
-        """Yield what counts; with ``barred``, a control token has nothing of that mark."""
-        plain, marks, at = str.__str__(text), marks_of(text), 0
-        while head := self._head.search(plain, at):
+    def _search(
+        self, plain: str, at: int, end: int, counts: Callable[[Special], bool]
+    ) -> Iterator[Special]:
+        """Yield what counts within ``[at, end)``."""
+        while head := self._head.search(plain, at, end):
             start = head.start()
             at = start + 1
             for length in self._lengths:
                 token = self._ids.get(plain[start : start + length])
-                if token is None:
+                if token is None or start + length > end:
                     continue
-                written = marks[start : start + length]
-                counts = barred not in written if barred else not written.strip(TEMPLATE)
-                if counts or token not in self._steering:
-                    at = start + length
-                    yield Special(start, at, token)
+                special = Special(start, start + length, token)
+                if counts(special):
+                    at = special.stop
+                    yield special
                     break

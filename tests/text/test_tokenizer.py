@@ -181,3 +181,20 @@ def test_an_unknown_cut_is_refused_loudly(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="somebody-elses") as caught:
         Tokenizer.from_gguf(path)
     assert "smollm" in caught.value.hint
+
+
+@pytest.mark.parametrize("straddling", ["<<", "x<|", "  <|end", "\n<|end|", "<|end|>x"])
+@pytest.mark.parametrize("said", ["a<", "x", "hi  ", "\n", "q"])
+def test_nothing_said_takes_a_part_of_a_control_token_away(straddling: str, said: str) -> None:
+    """A user-defined token may begin in what was said and end in what the template wrote."""
+    letters = {value: letter for letter, value in byte_alphabet().items()}
+    plain = [letters[bytes([byte])] for byte in range(256)]
+    tokenizer = Tokenizer(
+        tokens=[*plain, "<|end|>", straddling],
+        merges=[],
+        kinds=[1] * 256 + [3, 4],
+        pre="smollm",
+        template="{% for m in messages %}{{ m.content }}<|end|>{{ m.content }}{% endfor %}",
+    )
+    assert tokenizer.encode(tokenizer.chat([{"role": "user", "content": said}])).count(256) == 1
+    assert tokenizer.encode(straddling).count(257) == 1
