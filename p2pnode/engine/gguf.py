@@ -163,20 +163,28 @@ def _check_vocabulary_size(file: GgufFile, config: LlamaConfig) -> None:
 
 
 def _name(file: GgufFile) -> str:
-    parts = (file.text("general.basename", ""), file.text("general.size_label", ""))
-    if all(parts):
-        return _label("-".join(parts).lower())
-    return _label(file.text("general.name", file.path.stem))
+    """Return what the file calls its model, or the file's own name."""
+    parts = (_word(file, "general.basename"), _word(file, "general.size_label"))
+    named = "-".join(parts).lower() if all(parts) else _word(file, "general.name")
+    return named or _printable(file.path.stem) or "model"
 
 
-def _label(text: str) -> str:
+def _word(file: GgufFile, key: str) -> str:
+    """Return a text that nobody needs; empty where it is none."""
+    value = file.metadata.get(key)
+    return _printable(value) if isinstance(value, str) else ""
+
+
+def _printable(text: str) -> str:
     """Cut a name to what an ad can carry: 64 bytes, printable."""
     printable = "".join(letter for letter in text if letter.isprintable())
-    return printable.encode()[:64].decode("utf-8", "ignore")
+    return printable.encode("utf-8", "replace")[:64].decode("utf-8", "ignore").strip()
 
 
 def _space_id(file: GgufFile, config: LlamaConfig) -> str:
-    return f"{_slug(file.text('general.name', 'llama'))[:64]}-{config.n_layers}x{config.d_model}"
+    name = file.metadata.get("general.name")
+    slug = _slug(name if isinstance(name, str) else "llama")
+    return f"{slug[:64]}-{config.n_layers}x{config.d_model}"
 
 
 def _slug(text: str) -> str:

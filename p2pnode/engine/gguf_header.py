@@ -23,8 +23,9 @@ MAX_DIMS: Final = 4  # GGML_MAX_DIMS
 MAX_KEY: Final = 65_535  # the specification's bound of a key
 MAX_HEADER: Final = 64 * 2**20
 """Bytes; a vocabulary of 256,000 tokens with its merges takes some 15 MB."""
-MAX_NESTING: Final = 8  # lists in lists; nobody ships more than one
+MAX_NESTING: Final = 200  # lists in lists; nobody ships more than one
 
+_ALIGNMENTS: Final = tuple(1 << power for power in range(3, 21))  # bytes; ggml wants powers of 2
 _OTHER: Final = "Fetch another file of this model, or convert it anew."
 BROKEN = "The download may be incomplete: fetch the file again."
 ARRAY: Final = 9
@@ -249,8 +250,10 @@ class Header:
 
     def _place(self, raw: list[tuple[str, tuple[int, ...], int, int]]) -> dict[str, TensorInfo]:
         alignment = self.metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or not 1 <= alignment <= 2**20:
-            raise ModelError(f"{self._name} asks for the impossible alignment {alignment!r}")
+        if not isinstance(alignment, int) or alignment not in _ALIGNMENTS:
+            raise ModelError(
+                f"{self._name} asks for the impossible alignment {alignment!r}", hint=_OTHER
+            )
         base = -(-self._at // alignment) * alignment
         placed = {}
         for name, shape, code, offset in raw:
@@ -268,7 +271,20 @@ class Header:
                     hint=BROKEN,
                 )
             placed[name] = tensor
+        self._refuse_displaced(placed, base, alignment)
         return placed
+
+    def _refuse_displaced(self, placed: dict[str, TensorInfo], base: int, alignment: int) -> None:
+        """Refuse tensors that lie where none can: their numbers would be those of others."""
+        end = base
+        for tensor in sorted(placed.values(), key=lambda one: one.offset):
+            if tensor.offset < end or tensor.offset % alignment:
+                raise ModelError(
+                    f"{self._name}: tensor {tensor.name!r} begins at byte {tensor.offset}, within "
+                    "another one or between two",
+                    hint=_OTHER,
+                )
+            end = tensor.offset + tensor.size
 
     def _type(self, name: str, code: int) -> TensorType:
         if code not in TENSOR_TYPES:

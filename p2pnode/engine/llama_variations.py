@@ -12,6 +12,7 @@ from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue, Value
 from p2pnode.engine.llama import LlamaConfig
 from p2pnode.errors import ModelError
+from p2pnode.terminal import label
 
 _READ: Final = {
     "block_count",
@@ -83,7 +84,8 @@ def refuse_variations(file: GgufFile) -> None:
         neutral = _NEUTRAL.get(name)
         if neutral is None:
             raise ModelError(
-                f"{file.path.name} says {key} = {_shown(value)}, which this engine does not know",
+                f"{file.path.name} says {label(key)} = {_shown(value)}, which this engine does not "
+                "know",
                 hint="Use a file of a plain llama model.",
             )
         if value not in neutral:

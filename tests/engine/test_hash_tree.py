@@ -166,6 +166,7 @@ def test_who_stops_waiting_stops_the_threads(tiny: Path, monkeypatch: pytest.Mon
 
     def counted(tensor: TensorInfo, parts: Iterable[bytes]) -> bytes:
         hashed.append(tensor.name)
+        threading.Event().wait(0.05)  # a large tensor
         return really(tensor, parts)
 
     monkeypatch.setattr(hash_tree, "tensor_hash", counted)

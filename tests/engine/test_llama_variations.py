@@ -91,6 +91,9 @@ def test_a_variation_is_refused_by_name(
         ("llama.attention.head_count_kv", [2, 2, 2, 2]),
         ("llama.vocab_size", 261),
         ("general.tags", ["a", "b"]),
+        ("general.name", 5),
+        ("general.name", "\0"),
+        ("general.basename", ["x"]),
         ("qwen2.something", 7),
         ("split.count", 1),
     ],
@@ -184,7 +187,7 @@ def test_metadata_that_nobody_needs_refuses_no_file(pair: bytes, tmp_path: Path)
     ("pair", "named"),
     [
         (text(b"llama.context_length") + number(4) + number(7), "twice"),
-        (text(b"x") + number(9) + (number(9) + number(1, 8)) * 12, "unknown type 9"),
+        (text(b"x") + number(9) + (number(9) + number(1, 8)) * 300, "unknown type 9"),
         (text(b"x") + number(9) + number(9) + number(2**60, 8), "truncated"),
         (text(b"x") + number(77), "unknown type 77"),
     ],
@@ -228,3 +231,33 @@ def test_what_people_take_for_a_model_is_named(content: bytes, named: str, tmp_p
     with pytest.raises(ModelError, match=named) as caught:
         read_model_info(path)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("index", "by"), [(0, 1), (5, -64), (3, 32), (7, -(2**20))])
+def test_tensors_that_lie_within_each_other_are_refused(
+    index: int, by: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "displaced.gguf"
+    write_tiny_gguf(path)
+    data = bytearray(path.read_bytes())
+    tensor = gguf.GGUFReader(path).tensors[index]
+    at = int(tensor.field.offset) + sum(int(part.nbytes) for part in tensor.field.parts) - 8
+    offset = int.from_bytes(data[at : at + 8], "little") + by
+    data[at : at + 8] = (offset % 2**64).to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"within another one|truncated"):
+        read_model_info(path)
+
+
+@pytest.mark.parametrize("alignment", [0, 3, 24, 2**30, "x"])
+def test_an_impossible_alignment_is_refused(alignment: object, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="alignment"):
+        read_model_info(written(tmp_path / "odd.gguf", put("general.alignment", alignment)))
+
+
+def test_a_key_cannot_break_the_line_that_names_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "odd.gguf", put("llama.a\nb\x1b[31m", 3))
+    with pytest.raises(ModelError) as caught:
+        read_model_info(path)
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
