@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from p2pnode.errors import UserError
 from p2pnode.node.disk import is_full, no_space
 from p2pnode.node.remembered import MAX_PEERS, MAX_SECONDS, RememberedPeer
@@ -45,6 +47,22 @@ _IDENTITY, _SECRET, _PEERS, _EPOCH, _LOCK = (
     "boot-epoch",
     "lock",
 )
+
+
+def lock_holder(state: Path) -> int | None:
+    """Return the process that holds a state directory, as far as can be told without its lock.
+
+    To take the lock, if only for a moment, could keep a node from starting.
+    """
+    try:
+        with os.fdopen(_open_at_once(state / _LOCK), "rb") as file:
+            words = file.read(20).decode("ascii", "replace").strip()
+        if not words.isdecimal() or not 0 < int(words) < 2**31:
+            return None
+        command = psutil.Process(int(words)).cmdline()
+    except (OSError, psutil.Error):
+        return None
+    return int(words) if any("p2pnode" in word for word in command) else None
 
 
 class StateDirectory:

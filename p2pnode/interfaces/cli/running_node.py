@@ -8,6 +8,8 @@ from p2pnode.interfaces.cli.settings import state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
 from p2pnode.net.local_nodes import LocalNode, local_nodes
+from p2pnode.node.identity import lock_holder
+from p2pnode.node.log_file import log_path
 
 _MOST_NAMED = 8
 
@@ -22,6 +24,7 @@ def connect(state: Path | None, command: str) -> ControlClient:
     try:
         return ControlClient(find_control_path(directory))
     except UserError as error:
+        refuse_silent(directory)
         raise _nobody(directory, command, is_chosen=state is not None) from error
 
 
@@ -30,6 +33,20 @@ def others_than(directory: Path) -> str:
     others = [node for node in local_nodes() if node.state != directory]
     more = f"; and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
     return "; ".join(_named(node) for node in others[:_MOST_NAMED]) + more
+
+
+def refuse_silent(directory: Path) -> None:
+    """Say so where a node runs on ``directory`` and cannot be reached.
+
+    Raises:
+        UserError: It does: its control socket was deleted, say, or the process is stopped.
+    """
+    pid = lock_holder(directory)
+    if pid is not None:
+        raise UserError(
+            f"a node runs on {directory} (process {pid}), and does not answer",
+            hint=f"end it with kill {pid}, and start it again; its log is {log_path(directory)}",
+        )
 
 
 def _nobody(directory: Path, command: str, *, is_chosen: bool) -> UserError:

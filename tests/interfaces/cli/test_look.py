@@ -1,5 +1,6 @@
 """What ``peers`` shows, and whom a command without a node names."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -93,3 +94,25 @@ def test_top_refuses_a_terminal_that_it_cannot_draw_on(
     with pytest.raises(UserError, match="TERM is") as caught:
         look_commands.top.main([], standalone_mode=False)
     assert "p2pnode peers" in caught.value.hint
+
+
+def test_a_node_that_cannot_be_reached_is_named_by_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket was cleaned away, say: then it runs, and no command reaches it."""
+    (tmp_path / "lock").write_text(f"{os.getpid()}\n")
+    monkeypatch.setattr("p2pnode.node.identity.psutil.Process", lambda pid: Running("p2pnode up"))
+    with pytest.raises(UserError, match=rf"process {os.getpid()}\), and does not answer") as caught:
+        running_node.connect(tmp_path, "peers")
+    assert f"kill {os.getpid()}" in caught.value.hint
+    monkeypatch.setattr("p2pnode.node.identity.psutil.Process", lambda pid: Running("vim"))
+    with pytest.raises(UserError, match="no node runs on"):
+        running_node.connect(tmp_path, "peers")
+
+
+class Running:
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def cmdline(self) -> list[str]:
+        return self._command.split()
