@@ -7,7 +7,7 @@ DEV := $(VENV)/.dev-installed
 FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
-ALONE := tests/bench tests/e2e tests/interfaces  # they start processes, and time what those do
+ALONE := tests/bench tests/e2e  # they start processes, and time what those do
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test check fuzz format docs clean
