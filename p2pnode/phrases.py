@@ -1,10 +1,6 @@
 """Phrases that the log, the snapshot and the command line share."""
 
 from collections.abc import Iterable
-from typing import Final
-
-NOBODY: Final = "nobody here is called"
-"""How a plan begins to say that a peer was named that nobody knows."""
 
 
 def plural(count: int, noun: str) -> str:

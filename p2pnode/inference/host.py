@@ -13,21 +13,8 @@ from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
-from p2pnode.inference.events import (
-    ComputeRequested,
-    InferenceEvent,
-    SendFrame,
-    SessionRefused,
-)
-from p2pnode.inference.messages import (
-    Close,
-    Control,
-    Open,
-    Opened,
-    Refusal,
-    Refused,
-    Resume,
-)
+from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame, SessionRefused
+from p2pnode.inference.messages import Close, Control, Open, Opened, Refusal, Refused, Resume
 from p2pnode.inference.outflow import Outflow, Queued
 from p2pnode.inference.shares import IsProven, Shares, everybody
 from p2pnode.inference.stage import Stage, size_of

@@ -48,7 +48,7 @@ the longest sleep after which that is worth while.
 
 Going to sleep and waking cost two peers that answer each other 35 us each (measured: a 4 KiB echo
 of blocking sockets takes 69 us). So where the last datagram came within this time, the next may
-too. Stages of a chain, which wait for each other's engines, never poll.
+too. Stages of a chain wait for each other's engines, and never poll.
 """
 
 OFFLOADED = 4
@@ -68,12 +68,10 @@ class Reactor(Generic[CoreT, EventT]):
     raises is handed to its ``done``.
 
     Invariants: its own fields are the loop's alone. ``_gate`` is open while the loop knows of no
-    other who waits at the socket: from when it is woken for that until it is woken for the
-    contrary.
-    ``_dispatching`` holds exactly while turns are taken: a command that an event gives sends, and
-    leaves what follows to them. ``_nursery`` is None before :meth:`run` and after it. ``_alarm``
-    falls no later than the next timer that the loop keeps, by the table in
-    :mod:`~p2pnode.net.monitor`.
+    other who waits at the socket: from one wake-up to the next that says so. ``_dispatching``
+    holds exactly while turns are taken: a command that an event gives sends, and leaves what
+    follows to them. ``_nursery`` is None before :meth:`run` and after it. ``_alarm`` falls no later
+    than the next timer that the loop keeps, by the table in :mod:`~p2pnode.net.monitor`.
     """
 
     def __init__(
@@ -136,8 +134,7 @@ class Reactor(Generic[CoreT, EventT]):
         """Run ``command(core, now)`` and send at once what it made the core want to send.
 
         Raises:
-            LocalProtocolError: The reactor has failed, and its core with it; or this is not the
-                loop's thread, and nothing was run.
+            LocalProtocolError: The reactor has failed, or this is not the loop's thread.
             Exception: Whatever the command raised.
         """
         if self._loop not in (None, get_ident()):

@@ -17,7 +17,6 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.phrases import NOBODY
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan
 from p2pnode.scheduler.route import Objective
@@ -128,7 +127,12 @@ class Answer:
 
 
 class AnswerStream:
-    """The events of one answer, in order, as they come."""
+    """The events of one answer, in order, as they come.
+
+    Attributes:
+        notes: What of the question changes nothing, in words, e.g. a peer that nobody knows.
+        answer: What came of it so far.
+    """
 
     def __init__(self, cancel: Callable[[], None], forget: Callable[[], object]) -> None:
         self._send, self._receive = trio.open_memory_channel[GenerationEvent](_QUEUE)
@@ -137,6 +141,7 @@ class AnswerStream:
         self._forget = forget
         self._is_open = True
         self._is_unread = False
+        self.notes: tuple[str, ...] = ()
         self.answer = Answer()
 
     def put(self, event: GenerationEvent, now: float | None = None) -> None:
@@ -220,6 +225,7 @@ def request_of(
         objective=question.objective,
         activations=question.activations,
         notes=tuple(
-            f"{NOBODY} {name!r}: --prefer and --avoid of it change nothing" for name in absent
+            f"nobody here is called {name!r}: --prefer and --avoid of it change nothing"
+            for name in absent
         ),
     )

@@ -110,6 +110,8 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
         if body:
             await emit(body)
 
+    for line in stream.notes:
+        await emit({"event": "note", "text": line})
     if left_out:
         await emit({"event": "history", "left_out": left_out})
     done = await stream.follow(show)

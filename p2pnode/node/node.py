@@ -315,6 +315,7 @@ class Node:
         def start(core: NodeCore, now: float) -> None:
             nonlocal number
             request = request_of(question, model, core.planner.meant)
+            stream.notes = request.notes
             number = core.generate(request, now)
             self._streams[number] = stream
 

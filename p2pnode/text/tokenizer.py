@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.terminal import whole
@@ -60,12 +60,17 @@ class Tokenizer:
         ends: tuple[int, ...] = (),
         clock: Clock = datetime.now,
     ) -> None:
-        self.vocabulary = Vocabulary(tokens, merges, kinds, pre, template, bos, eos, add_bos, ends)
-        self.longest_token: Final = self.vocabulary.longest_token
-        self._specials = Specials(tokens, self.vocabulary.kinds)
-        self._bpe = Bpe(self.vocabulary, self._specials)
-        self._template = ChatTemplate(self.vocabulary, self._specials, clock)
-        self._detokenizer = Detokenizer(tokens, self.vocabulary.kinds)
+        self._build(
+            Vocabulary(tokens, merges, kinds, pre, template, bos, eos, add_bos, ends), clock
+        )
+
+    def _build(self, vocabulary: Vocabulary, clock: Clock) -> None:
+        self.vocabulary = vocabulary
+        self.longest_token = vocabulary.longest_token
+        self._specials = Specials(vocabulary.tokens, vocabulary.kinds)
+        self._bpe = Bpe(vocabulary, self._specials)
+        self._template = ChatTemplate(vocabulary, self._specials, clock)
+        self._detokenizer = Detokenizer(vocabulary.tokens, vocabulary.kinds)
 
     @classmethod
     def from_gguf(cls, path: Path, *, clock: Clock = datetime.now) -> Self:
@@ -75,19 +80,10 @@ class Tokenizer:
             ModelError: The file is broken, or its vocabulary of an unknown kind.
         """
         with GgufFile(path) as file:
-            read = Vocabulary.from_file(file)
-        return cls(
-            tokens=read.tokens,
-            merges=read.merges,
-            kinds=read.kinds,
-            pre=read.pre,
-            template=read.template,
-            bos=read.bos,
-            eos=read.eos,
-            add_bos=read.add_bos,
-            ends=read.ends,
-            clock=clock,
-        )
+            vocabulary = Vocabulary.from_file(file)
+        made = cls.__new__(cls)
+        cls._build(made, vocabulary, clock)  # it is checked already
+        return made
 
     def __len__(self) -> int:
         return len(self.vocabulary.tokens)

@@ -20,7 +20,7 @@ from p2pnode.interfaces.cli.settings import (
     state_option,
 )
 from p2pnode.net.control_client import ControlClient
-from p2pnode.phrases import NOBODY, plural
+from p2pnode.phrases import plural
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 _FRESH_WAIT = 60.0  # seconds a fresh node may need to meet the others and load
@@ -171,8 +171,10 @@ def _stream(
         match event.get("event"):
             case "plan" if show_plan:
                 _show_plan(event["plan"])
-            case "plan":
-                _show_remarks(event)
+            case "plan" if event["prompt_tokens"] >= _LONG_PROMPT:
+                note(f"[reads the prompt first: {event['prompt_tokens']} tokens]")
+            case "note" if not show_plan:  # a plan has it among its reasons
+                note(f"[{event['text']}]")
             case "history":
                 gone = plural(_turns(params["messages"][: event["left_out"]]), "turn")
                 note(f"[the oldest {gone} left the conversation: the model's context is full]")
@@ -204,15 +206,6 @@ def _show_plan(plan: dict[str, Any]) -> None:
         )
     for reason in plan["reasons"]:
         note(f"  {reason}")
-
-
-def _show_remarks(event: Mapping[str, Any]) -> None:
-    """Say what a person would wonder about: wishes that came to nothing, and a long silence."""
-    for reason in event["plan"]["reasons"]:
-        if reason.startswith(NOBODY):
-            note(f"[{reason}]")
-    if event["prompt_tokens"] >= _LONG_PROMPT:
-        note(f"[reads the prompt first: {event['prompt_tokens']} tokens]")
 
 
 def _summarise(result: dict[str, Any], asked: str | None) -> None:
