@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pnode.errors import UsageError
+from p2pnode.interfaces.cli import repairs
 from p2pnode.interfaces.cli.output import note, say, say_json
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
@@ -59,6 +60,8 @@ def demo(
         show.ask(prompt)
         run = _ask(swarm, prompt, max_tokens, activations, kill, show)
         peers = [_peer_facts(node) for node in swarm.nodes if node is not run.killed]
+    if run.result["finish"] == "length":
+        tell(f"\n{repairs.cut(len(run.result['token_ids']), max_tokens)}")
     tell("\n\nnow the same prompt on one engine that holds every layer ...\n")
     solo = _answer_alone(path, run.result, max_tokens)
     facts = _facts(run, solo, peers)
