@@ -15,8 +15,8 @@ from p2pnode.wire.states import decode_states_untrusted, encode_states, relative
 
 if TYPE_CHECKING:
     from p2pnode.engine.base import Array, Floats
-    from p2pnode.engine.llama import LlamaConfig, LlamaHead
-    from p2pnode.engine.numpy_engine import NumpyEngine
+    from p2pnode.engine.numpy.engine import NumpyEngine
+    from p2pnode.engine.numpy.llama import LlamaConfig, LlamaHead
     from p2pnode.wire.calibration import Calibration, CalibrationSet
     from p2pnode.wire.states import Rung
     from p2pnode.wire.vframe import Slice
@@ -129,7 +129,7 @@ class Evaluator:
         return states
 
     def _log_probabilities(self, states: Floats) -> Floats:
-        from p2pnode.engine.llama import run_head
+        from p2pnode.engine.numpy.llama import run_head
 
         last = self._run(range(self.cuts[1], self._engine.info.n_layers), states)  # [tokens, d]
         logits = run_head(last, self._head, self._config)  # [tokens, vocab]
@@ -146,9 +146,9 @@ def body_bytes(slices: Sequence[Slice]) -> int:
 def _load(path: Path) -> tuple[NumpyEngine, LlamaHead, LlamaConfig]:
     from p2pnode.engine.gguf import read_config
     from p2pnode.engine.gguf_file import GgufFile
-    from p2pnode.engine.numpy_engine import NumpyEngine
-    from p2pnode.engine.threads import limit_blas_threads
-    from p2pnode.engine.weights import read_weights
+    from p2pnode.engine.numpy.blas import limit_blas_threads
+    from p2pnode.engine.numpy.engine import NumpyEngine
+    from p2pnode.engine.numpy.weights import read_weights
     from p2pnode.errors import ModelError
     from p2pnode.node.models import describe_model
 

@@ -15,7 +15,7 @@ from p2pnode.quantiles import quantile
 
 if TYPE_CHECKING:
     from p2pnode.engine.kv_importance import Case
-    from p2pnode.engine.weights import TokenIds
+    from p2pnode.engine.numpy.weights import TokenIds
     from p2pnode.wire.kv_calibration import KvCalibration
     from p2pnode.wire.kv_codec import KvSpan
 

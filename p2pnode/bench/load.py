@@ -9,7 +9,7 @@ from p2pnode.bench.figures import spread
 from p2pnode.engine.gguf import read_config
 from p2pnode.engine.gguf_file import Check, GgufFile
 from p2pnode.engine.hash_tree import hash_file
-from p2pnode.engine.weights import read_weights
+from p2pnode.engine.numpy.weights import read_weights
 from p2pnode.quantiles import quantile
 
 

@@ -14,8 +14,8 @@ from p2pnode.engine.base import Floats, ModelInfo
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue, TensorInfo
 from p2pnode.engine.hash_tree import HashTree, hash_file
-from p2pnode.engine.llama import LlamaConfig
 from p2pnode.engine.llama_variations import check_tensors, refuse_variations
+from p2pnode.engine.numpy.llama import LlamaConfig
 from p2pnode.errors import ModelError
 from p2pnode.wire.capability import space_hash32
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from p2pnode.engine.base import Floats
 from p2pnode.engine.kv_importance import ANSWER, Case, Doubles, forms, slopes
 from p2pnode.engine.kv_probe import KvCache, KvProbe, divergence
-from p2pnode.engine.weights import TokenIds
+from p2pnode.engine.numpy.weights import TokenIds
 from p2pnode.errors import ModelError
 from p2pnode.wire.entropy import best_classes
 from p2pnode.wire.kv_calibration import KvCalibration, KvShape, LayerBasis

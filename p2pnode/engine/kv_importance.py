@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
 from p2pnode.engine.kv_probe import KvCache, KvProbe, Observed, divergence, without_rope
-from p2pnode.engine.llama import Rotation
-from p2pnode.engine.weights import TokenIds
+from p2pnode.engine.numpy.llama import Rotation
+from p2pnode.engine.numpy.weights import TokenIds
 
 Doubles = npt.NDArray[np.float64]
 

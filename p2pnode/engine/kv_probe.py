@@ -14,7 +14,8 @@ import numpy.typing as npt
 from p2pnode.engine.base import Floats
 from p2pnode.engine.gguf import read_config
 from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.llama import (
+from p2pnode.engine.numpy.blas import limit_blas_threads
+from p2pnode.engine.numpy.llama import (
     LlamaConfig,
     LlamaLayer,
     Rotation,
@@ -23,9 +24,8 @@ from p2pnode.engine.llama import (
     run_head,
     run_layer,
 )
-from p2pnode.engine.ops import rms_norm, rotate
-from p2pnode.engine.threads import limit_blas_threads
-from p2pnode.engine.weights import Progress, TokenIds, Weights, read_weights
+from p2pnode.engine.numpy.ops import rms_norm, rotate
+from p2pnode.engine.numpy.weights import Progress, TokenIds, Weights, read_weights
 from p2pnode.errors import ModelError
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue, Value
-from p2pnode.engine.llama import LlamaConfig
+from p2pnode.engine.numpy.llama import LlamaConfig
 from p2pnode.errors import ModelError
 from p2pnode.terminal import label
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from p2pnode.engine.base import Floats
 from p2pnode.engine.gguf import model_info
-from p2pnode.engine.llama import LlamaConfig, LlamaHead, LlamaLayer
-from p2pnode.engine.numpy_engine import NumpyEngine
-from p2pnode.engine.weights import TokenIds, Weights
+from p2pnode.engine.numpy.engine import NumpyEngine
+from p2pnode.engine.numpy.llama import LlamaConfig, LlamaHead, LlamaLayer
+from p2pnode.engine.numpy.weights import TokenIds, Weights
 
 _EMBEDDING, _HEAD, _FIRST_LAYER = 0, 1, 2  # which stream of random numbers a part draws from
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from p2pnode.engine.base import Engine
 from p2pnode.engine.hash_tree import HashTree
-from p2pnode.engine.numpy_engine import DEFAULT_KV_BUDGET, NumpyEngine
-from p2pnode.engine.weights import Progress
+from p2pnode.engine.numpy.engine import DEFAULT_KV_BUDGET, NumpyEngine
+from p2pnode.engine.numpy.weights import Progress
 from p2pnode.errors import ModelError
 
 

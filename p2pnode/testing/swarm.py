@@ -9,7 +9,7 @@ from random import Random
 from typing import TypeAlias
 
 from p2pnode.engine.base import Engine, StageCost
-from p2pnode.engine.numpy_engine import NumpyEngine
+from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.engine.random_model import random_model
 from p2pnode.inference.events import (
     ComputeRequested,

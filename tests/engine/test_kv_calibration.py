@@ -6,8 +6,8 @@ import pytest
 from p2pnode.engine.kv_calibration import calibrate_kv
 from p2pnode.engine.kv_importance import ANSWER, Case
 from p2pnode.engine.kv_probe import KvCache, KvProbe, divergence, without_rope
+from p2pnode.engine.numpy.weights import TokenIds
 from p2pnode.engine.random_model import random_model
-from p2pnode.engine.weights import TokenIds
 from p2pnode.errors import ModelError
 from p2pnode.wire.kv_calibration import KvCalibration
 from p2pnode.wire.kv_codec import KvSpan, decode_span_untrusted, encode_span

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
-from p2pnode.engine.ops import attend, rms_norm, rotate, swiglu
+from p2pnode.engine.numpy.ops import attend, rms_norm, rotate, swiglu
 from p2pnode.errors import ModelError
 
 Rotation = npt.NDArray[np.complex64]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from p2pnode.engine.base import Array, Engine, Sampling
-from p2pnode.engine.numpy_engine import NumpyEngine
+from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.registry import load_engine
 from p2pnode.engine.sampling import sample

@@ -12,7 +12,7 @@ from p2pnode.engine.base import Floats
 from p2pnode.engine.gguf import dequantise, find_tensor, raw_rows, read_tensor
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TensorInfo
-from p2pnode.engine.llama import LlamaConfig, LlamaHead, LlamaLayer
+from p2pnode.engine.numpy.llama import LlamaConfig, LlamaHead, LlamaLayer
 from p2pnode.errors import ModelError
 
 Progress: TypeAlias = Callable[[float], None]

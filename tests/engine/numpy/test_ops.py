@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from p2pnode.engine import ops
 from p2pnode.engine.base import Floats
+from p2pnode.engine.numpy import ops
 
 
 def draw(*shape: int) -> Floats:

@@ -11,10 +11,10 @@ from p2pnode.engine.calibration import calibrate
 from p2pnode.engine.gguf import read_config, read_model_info
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HashTree, hash_file
-from p2pnode.engine.kv_cache import KVCache
-from p2pnode.engine.llama import LlamaConfig, Rotation, rotation_table, run_head, run_layer
-from p2pnode.engine.threads import limit_blas_threads
-from p2pnode.engine.weights import Progress, Weights, read_weights
+from p2pnode.engine.numpy.blas import limit_blas_threads
+from p2pnode.engine.numpy.kv_cache import KVCache
+from p2pnode.engine.numpy.llama import LlamaConfig, Rotation, rotation_table, run_head, run_layer
+from p2pnode.engine.numpy.weights import Progress, Weights, read_weights
 from p2pnode.errors import LocalProtocolError
 
 DEFAULT_KV_BUDGET: Final = 512 * 2**20

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from p2pnode.engine.kv_cache import KVCache
+from p2pnode.engine.numpy.kv_cache import KVCache
 from p2pnode.errors import CapacityError, LocalProtocolError
 
 LAYERS = range(2, 5)
