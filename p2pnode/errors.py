@@ -69,6 +69,10 @@ class ModelError(UserError):
     """A model file is missing, broken, or of a kind this engine cannot run."""
 
 
+class EngineError(UserError):
+    """An engine's library or device failed, or is not there; its sessions are of no more use."""
+
+
 class CapacityError(UserError):
     """There is not enough memory for a session's KV cache; nothing was reserved."""
 

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from p2pnode.errors import ConfigError
+from p2pnode.errors import ConfigError, LocalProtocolError
 
 Array: TypeAlias = npt.NDArray[Any]
 """Either int64 token ids [tokens] or float32 hidden states [tokens, d_model]."""
@@ -17,6 +17,12 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 SessionKey: TypeAlias = bytes
 """Opaque to the engine; two sessions with one key are one session."""
+
+KvBlock: TypeAlias = npt.NDArray[Any]
+"""Keys and values [layers, 2, positions, kv_heads * head_dim] in the type the engine stores."""
+
+MOST_ROWS_TOGETHER: Final = 32
+"""Rows of one session in a step with others: engines compute larger batches by other kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,8 @@ class ModelInfo:
         data_sig: The root over the hashes of its tensors (:mod:`p2pnode.engine.hash_tree`), in hex:
             two models that compute differently differ here.
         space_hash32: Peers whose values differ must not exchange hidden states.
-        kv_bytes_per_token_layer: What one position costs in one layer's KV cache.
+        kv_bytes_per_token_layer: What one position costs in one layer's KV cache at the most, in
+            float32; what it does cost is the engine's to say.
     """
 
     name: str
@@ -96,18 +103,56 @@ class StageCost:
         decode_layer_us: Microseconds of one token in one layer.
         head_us: Microseconds of the final norm and head; 0 where they are not held.
         prefill_layer_ns: Nanoseconds of one prompt token in one layer, in a batch.
+        rows4_layer_us: Microseconds of four tokens of one session in one layer; 0 for unknown.
+        rows8_layer_us: The same of eight.
     """
 
     decode_fixed_us: int
     decode_layer_us: int
     head_us: int
     prefill_layer_ns: int
+    rows4_layer_us: int = 0
+    rows8_layer_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProfile:
+    """What an engine says of itself once its layers are loaded.
+
+    Attributes:
+        numerics: Names the arithmetic; see :attr:`Engine.numerics`.
+        device: What computes, for people, for example ``cpu x2`` or ``cuda:0 RTX 3060``.
+        cost: What a visit costs.
+        kv_bytes_per_token_layer: What one position costs in one layer's KV cache.
+        weight_bytes: Memory that the weights take, beside a mapped file's pages.
+    """
+
+    numerics: str
+    device: str
+    cost: StageCost
+    kv_bytes_per_token_layer: int
+    weight_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionRows:
+    """Rows of one session that are computed beside others'.
+
+    Attributes:
+        session: Whose KV cache to read and extend.
+        rows: int64 [tokens] ids or float32 [tokens, d_model] hidden states.
+        start: Position of the first row; the length of the session's KV cache.
+    """
+
+    session: SessionKey
+    rows: Array
+    start: int
 
 
 class Engine(Protocol):
     """A run of a model's layers, and the KV caches of the sessions that use it.
 
-    Not thread-safe: one thread at a time.
+    A KV cache belongs to (session, first layer). Not thread-safe: one thread at a time.
     """
 
     @property
@@ -117,20 +162,40 @@ class Engine(Protocol):
     def layers(self) -> range:
         """All the layers held."""
 
+    @property
+    def numerics(self) -> str:
+        """Names the arithmetic: engine, version, kernel variant, type of the KV cache.
+
+        Two engines of one name compute the same bits from the same batches, and may take over each
+        other's KV caches. Printable, at most 64 bytes; ``ggml 0.26.0/sapphirerapids/kv-f16``.
+        """
+
+    @property
+    def device(self) -> str:
+        """What computes, for people: ``cpu x2``."""
+
+    @property
+    def kv_bytes_per_token_layer(self) -> int:
+        """What one position costs in one layer's KV cache, in bytes."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the weights take, in bytes, beside the pages of a mapped file."""
+
     def forward(
         self, session: SessionKey, layers: range, batches: Sequence[Array], start: int
-    ) -> list[Array]:
+    ) -> list[Floats]:
         """Run consecutive batches of one session through ``layers``.
 
-        Each batch is computed exactly as if it were a call of its own, bit for bit, but layer
-        by layer rather than batch by batch, so that a layer's weights stay in the cache: a
-        replay after a failover repeats the batching first used, and is still fast.
+        Each batch is computed exactly as if it were a call of its own, bit for bit; an engine may
+        go layer by layer rather than batch by batch, so that a layer's weights stay in the cache:
+        a replay after a failover repeats the batching first used, and is still fast.
 
         Args:
-            session: Whose KV cache to read and extend; one per (session, ``layers.start``).
+            session: Whose KV cache to read and extend.
             layers: Which of the held layers to run.
             batches: int64 [tokens] ids (only where ``layers`` starts at 0) or float32
-                [tokens, d_model] hidden states.
+                [tokens, d_model] hidden states; at least one, none empty.
             start: Position of the first row; must be the length of the session's KV cache.
 
         Returns:
@@ -139,16 +204,77 @@ class Engine(Protocol):
         Raises:
             LocalProtocolError: Layers that are not held, a wrong shape or a wrong ``start``.
             CapacityError: The KV budget or the context is full. Nothing changed.
+            EngineError: The device failed or is gone. The session is of no more use.
+        """
+
+    def forward_many(self, layers: range, parts: Sequence[SessionRows]) -> list[Floats]:
+        """Run rows of several sessions through ``layers`` together.
+
+        No session's results depend on who computes beside it, bit for bit, while each part has at
+        most :data:`MOST_ROWS_TOGETHER` rows.
+
+        Args:
+            layers: As for :meth:`forward`.
+            parts: At most one for a session.
+
+        Returns:
+            float32 [tokens, d_model] for each part.
+
+        Raises:
+            LocalProtocolError: As :meth:`forward`, or a session twice, or too many rows.
+            CapacityError: As :meth:`forward`; no session changed.
+            EngineError: As :meth:`forward`, for all of them.
+        """
+
+    def length(self, session: SessionKey, first_layer: int) -> int:
+        """Return how many positions the session has cached from this first layer on; 0 if none."""
+
+    def truncate(self, session: SessionKey, length: int) -> None:
+        """Forget the session's positions from ``length`` on, in all its caches.
+
+        What follows is computed as if they had never been. A cache that is shorter stays.
+
+        Raises:
+            LocalProtocolError: ``length`` is negative.
         """
 
     def logits(self, hidden: Floats) -> Floats:
-        """Turn one hidden state [d_model] after the last layer into logits [vocab]."""
+        """Turn hidden states [n, d_model] after the last layer into logits [n, vocab].
+
+        Each row is computed as if alone.
+
+        Raises:
+            LocalProtocolError: The last layer is not held, or a wrong shape.
+        """
 
     def reserve(self, session: SessionKey, layers: range, tokens: int) -> None:
         """Set aside KV memory for ``tokens`` positions in all.
 
         Raises:
+            LocalProtocolError: Layers that are not held.
             CapacityError: There is not enough; nothing was reserved.
+        """
+
+    def export_kv(self, session: SessionKey, layers: range, positions: range) -> KvBlock:
+        """Copy cached keys and values out, as they are stored.
+
+        Raises:
+            LocalProtocolError: The cache has no such layers or positions.
+        """
+
+    def import_kv(self, session: SessionKey, layers: range, start: int, block: KvBlock) -> None:
+        """Append keys and values that an engine of the same numerics exported.
+
+        Args:
+            session: Whose cache to extend; made where there is none.
+            layers: The session's layers, all of them.
+            start: Position of the first; must be the length of the session's KV cache.
+            block: What :meth:`export_kv` returned.
+
+        Raises:
+            LocalProtocolError: Layers that are not held, a wrong ``start``, shape or type, or
+                numbers that are not finite.
+            CapacityError: As :meth:`forward`. Nothing changed.
         """
 
     def close(self, session: SessionKey) -> None:
@@ -159,3 +285,25 @@ class Engine(Protocol):
 
     def measure(self) -> StageCost:
         """Run a short warm calibration, under half a second on a small model."""
+
+    def shut(self) -> None:
+        """Free everything; the engine is of no more use."""
+
+
+def profile(engine: Engine) -> EngineProfile:
+    """Measure an engine and say what it is."""
+    return EngineProfile(
+        numerics=engine.numerics,
+        device=engine.device,
+        cost=engine.measure(),
+        kv_bytes_per_token_layer=engine.kv_bytes_per_token_layer,
+        weight_bytes=engine.weight_bytes,
+    )
+
+
+def check_together(parts: Sequence[SessionRows]) -> None:
+    """Refuse what :meth:`Engine.forward_many` cannot compute, whoever is asked."""
+    if not parts or len({part.session for part in parts}) != len(parts):
+        raise LocalProtocolError("a step has at least one session, and each once")
+    if any(len(part.rows) > MOST_ROWS_TOGETHER for part in parts):
+        raise LocalProtocolError(f"a session has more than {MOST_ROWS_TOGETHER} rows in a step")

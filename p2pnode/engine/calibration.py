@@ -10,14 +10,14 @@ import numpy as np
 from p2pnode.engine.base import Engine, Floats, StageCost
 
 _SESSION: Final = b"\0calibration"
-_PREFILL_TOKENS: Final = 32
-_PREFILL_LAYERS: Final = 4
+_PREFILL_TOKENS: Final = 64  # the chunk that chains use
+_FEW_LAYERS: Final = 4
 _SECONDS: Final = 0.3
 _MOST_FIXED: Final = 0.25
 
 
-def calibrate(engine: Engine, *, has_head: bool) -> StageCost:
-    """Time decoding through all and through half of the layers, prefill, and the head.
+def calibrate(engine: Engine) -> StageCost:
+    """Time decoding through all and through half of the layers, several rows, and the head.
 
     Two depths give the line (fixed + slope x layers). The parts take turns, and of each the least
     time counts: what others take of the machine only ever adds. Takes 0.3 s after one warm round.
@@ -27,23 +27,25 @@ def calibrate(engine: Engine, *, has_head: bool) -> StageCost:
     """
     d_model, layers = engine.info.d_model, engine.layers
     half = range(layers.start, layers.start + max(1, len(layers) // 2))
-    few = range(layers.start, min(layers.stop, layers.start + _PREFILL_LAYERS))
-    one = _noise(1, d_model)  # [1, d_model]
-    many = _noise(_PREFILL_TOKENS, d_model)  # [tokens, d_model]
-    parts: list[Callable[[], object]] = [
-        lambda: _visit(engine, layers, one),
-        lambda: _visit(engine, half, one),
-        lambda: _visit(engine, few, many),
-    ]
-    if has_head:
-        parts.append(lambda: engine.logits(one[0]))
-    whole, part, prefill, *head = _least_of_each(parts)
+    few = range(layers.start, min(layers.stop, layers.start + _FEW_LAYERS))
+    visits = ((layers, 1), (half, 1), (few, _PREFILL_TOKENS), (few, 4), (few, 8))
+    parts = [_visit(engine, run, rows) for run, rows in visits]
+    if layers.stop == engine.info.n_layers:
+        one = _noise(1, d_model)  # [1, d_model]
+        parts.append(lambda: engine.logits(one))
+    try:
+        whole, part, prefill, four, eight, *head = _least_of_each(parts)
+    finally:
+        for run, rows in visits:
+            engine.close(_session(run, rows))
     slope = _slope(whole, len(layers), part, len(half))
     return StageCost(
         decode_fixed_us=round((whole - slope * len(layers)) * 1e6),
         decode_layer_us=max(1, round(slope * 1e6)),
         head_us=round(head[0] * 1e6) if head else 0,
         prefill_layer_ns=max(1, round(prefill / len(few) / _PREFILL_TOKENS * 1e9)),
+        rows4_layer_us=max(1, round(four / len(few) * 1e6)),
+        rows8_layer_us=max(1, round(eight / len(few) * 1e6)),
     )
 
 
@@ -63,9 +65,19 @@ def _noise(tokens: int, d_model: int) -> Floats:
     return np.random.default_rng(0).standard_normal((tokens, d_model)).astype(np.float32)
 
 
-def _visit(engine: Engine, layers: range, batch: Floats) -> None:
-    engine.forward(_SESSION, layers, [batch], 0)
-    engine.close(_SESSION)
+def _session(layers: range, rows: int) -> bytes:
+    return _SESSION + bytes((len(layers) % 256, rows))
+
+
+def _visit(engine: Engine, layers: range, rows: int) -> Callable[[], object]:
+    """Return what runs so many rows through ``layers``, each time from the first position on."""
+    session, batch = _session(layers, rows), _noise(rows, engine.info.d_model)
+
+    def visit() -> None:
+        engine.truncate(session, 0)
+        engine.forward(session, layers, [batch], 0)
+
+    return visit
 
 
 def _least_of_each(actions: Sequence[Callable[[], object]]) -> list[float]:

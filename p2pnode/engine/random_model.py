@@ -60,7 +60,9 @@ def random_model(
         embed=_RandomEmbedding(seed, config) if held.start == 0 else None,
         head=_head(seed, config) if held.stop == n_layers else None,
     )
-    return NumpyEngine(info, config, weights, kv_budget_bytes=kv_budget_bytes)
+    return NumpyEngine(
+        info, config, weights, kv_budget_bytes=kv_budget_bytes, numerics="random model"
+    )
 
 
 class _RandomEmbedding:

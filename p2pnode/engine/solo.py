@@ -48,7 +48,7 @@ def answer_alone(
         while True:
             hidden = engine.forward(_SESSION, engine.layers, chunks, position)
             position += sum(map(len, chunks))
-            token = sample(engine.logits(hidden[-1][-1]), drawn, position)
+            token = sample(engine.logits(hidden[-1][-1:])[0], drawn, position)
             tokens.append(token)
             moments.append(clock())
             if token in stop or len(tokens) >= max_tokens:

@@ -59,12 +59,16 @@ class Admission:
         self._coding = coding
         self._layers = range(0)
         self._kv_total = 0
+        self._kv_per_token_layer: int | None = None
         self._draining = ""
         self.model: ModelInfo | None = None
         self.waiting: list[Waiting] = []
 
-    def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
+    def serve(
+        self, model: ModelInfo, layers: range, kv_total: int, kv_per_token_layer: int | None
+    ) -> None:
         self.model, self._layers, self._kv_total = model, layers, kv_total
+        self._kv_per_token_layer = kv_per_token_layer
 
     def drain(self, reason: str) -> None:
         self._draining = reason
@@ -174,7 +178,8 @@ class Admission:
     def _needed(self, order: Open) -> int:
         if self.model is None:
             return 0
-        return stage_bytes(self.model, len(order.layers), order.positions, order.out_dtype)
+        per = self._kv_per_token_layer
+        return stage_bytes(self.model, len(order.layers), order.positions, order.out_dtype, per)
 
 
 def _within(inner: range, outer: range) -> bool:

@@ -84,10 +84,13 @@ class Inference:
         self._calibration = fingerprint(calibrations)
         self._host.coding.use(calibrations)
 
-    def serve(self, layers: range, kv_total: int) -> None:
-        """Run ``layers`` of the model for whoever asks; :meth:`use_model` comes first."""
+    def serve(self, layers: range, kv_total: int, kv_per_token_layer: int | None = None) -> None:
+        """Run ``layers`` of the model for whoever asks; :meth:`use_model` comes first.
+
+        ``kv_per_token_layer``: bytes that the engine's KV cache takes; None for float32.
+        """
         if self._model is not None:
-            self._host.serve(self._model, layers, kv_total)
+            self._host.serve(self._model, layers, kv_total, kv_per_token_layer)
 
     def drain(self, reason: str) -> None:
         self._host.drain(reason)

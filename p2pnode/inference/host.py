@@ -69,9 +69,11 @@ class StageHost:
 
     # Commands
 
-    def serve(self, model: ModelInfo, layers: range, kv_total: int) -> None:
+    def serve(
+        self, model: ModelInfo, layers: range, kv_total: int, kv_per_token_layer: int | None = None
+    ) -> None:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
-        self._admission.serve(model, layers, kv_total)
+        self._admission.serve(model, layers, kv_total, kv_per_token_layer)
         self._outflow.space, self._width = model.space_hash32, model.d_model
         self._change()
         self._refuse_void()

@@ -3,7 +3,13 @@
 from p2pnode.engine.base import ModelInfo
 
 
-def stage_bytes(model: ModelInfo, layers: int, positions: int, out_dtype: str = "f16") -> int:
+def stage_bytes(
+    model: ModelInfo,
+    layers: int,
+    positions: int,
+    out_dtype: str = "f16",
+    kv_per_token_layer: int | None = None,
+) -> int:
     """Return the KV cache, and what is kept of the batches passed on, in bytes.
 
     Args:
@@ -11,6 +17,8 @@ def stage_bytes(model: ModelInfo, layers: int, positions: int, out_dtype: str = 
         layers: How many of them the stage runs.
         positions: Prompt and answer.
         out_dtype: How it sends hidden states: ``f16`` or ``f32``.
+        kv_per_token_layer: Bytes of its engine's KV cache; None for those of float32, the most.
     """
     kept = model.d_model * (2 if out_dtype == "f16" else 4)
-    return positions * (model.kv_bytes_per_token_layer * layers + kept)
+    per = model.kv_bytes_per_token_layer if kv_per_token_layer is None else kv_per_token_layer
+    return positions * (per * layers + kept)

@@ -184,7 +184,7 @@ def _sample(
     if work.sampling is None:
         return None
     return [
-        sample(engine.logits(rows[-1]), work.sampling, batch.end)
+        sample(engine.logits(rows[-1:])[0], work.sampling, batch.end)
         if batch.end >= work.sample_from
         else None
         for batch, rows in zip(work.batches, hidden, strict=True)

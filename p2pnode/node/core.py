@@ -6,7 +6,7 @@ session is up. A reactor runs this core on a socket, a simulation on the virtual
 code. Computing, loading and long planning are events out and commands in.
 """
 
-from p2pnode.engine.base import ModelInfo, StageCost
+from p2pnode.engine.base import EngineProfile, ModelInfo, StageCost
 from p2pnode.errors import GenerationError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.request import GenerationRequest
@@ -97,11 +97,11 @@ class NodeCore(NodeParts):
         self.serving.model_restored(now)
         self._settle(now)
 
-    def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:
-        """The engine holds ``layers``, at the measured ``cost``: serve them."""
+    def layers_loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
+        """The engine holds ``layers``, and ``profile`` is what it is: serve them."""
         if not self._is_loading(layers):
             return
-        self.serving.loaded(layers, cost, now)
+        self.serving.loaded(layers, profile, now)
         if self.model is not None:
             self.narration.serves(self.model, layers, self.holdings.reason)
         self._settle(now)

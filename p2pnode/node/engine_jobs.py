@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import Any
 
-from p2pnode.engine.base import Engine, StageCost
+from p2pnode.engine.base import Engine, EngineProfile, StageCost, profile
 from p2pnode.engine.registry import load_engine
 from p2pnode.errors import ModelChangedError, UserError
 from p2pnode.inference.events import ComputeRequested
@@ -40,10 +40,10 @@ class EngineJobs:
             return Job(self._measure, _measured, math.inf)
         return None
 
-    def _load_job(self, layers: range) -> Job[NodeCore, StageCost]:
+    def _load_job(self, layers: range) -> Job[NodeCore, EngineProfile]:
         """Load in the engine thread: computing waits, the loop does not."""
 
-        def done(core: NodeCore, outcome: Finished[StageCost] | Failed, now: float) -> None:
+        def done(core: NodeCore, outcome: Finished[EngineProfile] | Failed, now: float) -> None:
             if isinstance(outcome, Finished):
                 core.layers_loaded(layers, outcome.value, now)
                 return
@@ -68,19 +68,21 @@ class EngineJobs:
         """Measure where nothing else computes meanwhile."""
         return None if self._engine is None else self._engine.measure()
 
-    def _load(self, layers: range) -> StageCost:
+    def _load(self, layers: range) -> EngineProfile:
         if self._model is None:
             raise UserError("this node has no model")
         try:
             engine = load_engine(
                 self._model.path, layers, kv_budget_bytes=self._kv_bytes, tree=self._model.tree
             )
-            cost = engine.measure()
+            known = profile(engine)
         except Exception:
             logger.exception("loading failed")
             raise
+        if self._engine is not None:
+            self._engine.shut()
         self._engine = engine
-        return cost
+        return known
 
 
 def _computed(job: int, core: NodeCore, outcome: Finished[WorkResult] | Failed, now: float) -> None:

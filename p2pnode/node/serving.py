@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from p2pnode.engine.base import ModelInfo, StageCost
+from p2pnode.engine.base import EngineProfile, ModelInfo, StageCost
 from p2pnode.errors import ConfigError
 from p2pnode.inference.core import Inference
 from p2pnode.inference.work import WorkResult
@@ -73,13 +73,13 @@ class Serving:
         if hold:
             self.holdings.use_model(model, now)
 
-    def loaded(self, layers: range, cost: StageCost, now: float) -> None:
-        """The engine holds ``layers``, at the measured ``cost``: offer them."""
+    def loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
+        """The engine holds ``layers``, and ``profile`` is what it is: offer them."""
         self.layers = layers
-        self._inference.serve(layers, self._config.kv_bytes)
+        self._inference.serve(layers, self._config.kv_bytes, profile.kv_bytes_per_token_layer)
         self.holdings.loaded(now)
-        self.speed.calibrated(cost, now)
-        self._advert.cost = cost
+        self.speed.calibrated(profile.cost, now)
+        self._advert.cost = profile.cost
         self.announce(now)
 
     def model_lost(self, reason: str, now: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeAlias
 
-from p2pnode.engine.base import Engine, StageCost
+from p2pnode.engine.base import Engine, EngineProfile, StageCost
 from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.engine.random_model import random_model
 from p2pnode.inference.events import (
@@ -252,11 +252,16 @@ class Swarm:
     def _load(self, name: str, node: NodeCore, layers: range) -> None:
         model_seed = self._models[node.node_id]
         engine = self._engine(model_seed, layers)
-        cost = self._costs[node.node_id]
+        known = EngineProfile(
+            engine.numerics,
+            engine.device,
+            self._costs[node.node_id],
+            engine.kv_bytes_per_token_layer,
+        )
 
         def loaded(now: float) -> None:
             self._engines[node.node_id] = engine
-            node.layers_loaded(layers, cost, now)
+            node.layers_loaded(layers, known, now)
 
         self._later(name, node, LOADING, loaded)
 

@@ -74,7 +74,7 @@ def test_a_probe_answers_as_the_engine_does() -> None:
     text = some_texts(1)[0]
     (hidden,) = engine.forward(b"s", engine.layers, [text], 0)
     case = Case(probe, text)
-    logits = engine.logits(hidden[-1])
+    logits = engine.logits(hidden[-1:])[0]
     expected = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
     assert case.clean[-1] == pytest.approx(expected, abs=1e-4)
 

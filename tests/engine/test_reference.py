@@ -43,13 +43,13 @@ def test_tokens_are_exactly_those_of_transformers(
 ) -> None:
     expected: list[int] = case["greedy_ids"]
     prompt = np.array(case["prompt_ids"])
-    logits = engine.logits(engine.forward(b"s", ALL, [prompt], 0)[0][-1])
+    logits = engine.logits(engine.forward(b"s", ALL, [prompt], 0)[0][-1:])[0]
     first = case["first_logits"]
     np.testing.assert_allclose(logits[first["ids"]], first["values"], atol=1e-3)
     tokens = [sample(logits, Sampling(), len(prompt))]
     while len(tokens) < len(expected):
         row, position = np.array(tokens[-1:]), len(prompt) + len(tokens) - 1
-        logits = engine.logits(engine.forward(b"s", ALL, [row], position)[0][-1])
+        logits = engine.logits(engine.forward(b"s", ALL, [row], position)[0][-1:])[0]
         tokens.append(sample(logits, Sampling(), position + 1))
     engine.close(b"s")
     assert tokens == expected

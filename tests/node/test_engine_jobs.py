@@ -2,7 +2,7 @@
 
 import math
 
-from p2pnode.engine.base import StageCost
+from p2pnode.engine.base import EngineProfile, StageCost
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Forward, Release, WorkFailed
@@ -42,8 +42,8 @@ class Core:
     def compute_finished(self, job: int, result: object, now: float) -> None:
         self.heard.append((job, result))
 
-    def layers_loaded(self, layers: range, cost: StageCost, now: float) -> None:
-        self.heard.append((layers, cost))
+    def layers_loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
+        self.heard.append((layers, profile.cost))
 
     def load_failed(self, layers: range, reason: str, now: float) -> None:
         self.heard.append((layers, reason))
@@ -68,7 +68,7 @@ def test_a_load_that_fails_is_told_to_the_core() -> None:
     job = EngineJobs(None, 1 << 20).job_of(LoadRequested(range(4), "alone"))
     assert job is not None
     job.done(core, Failed(MemoryError()), 0.0)  # type: ignore[arg-type]
-    job.done(core, Finished(StageCost(1, 2, 3, 4)), 0.0)  # type: ignore[arg-type]
+    job.done(core, Finished(EngineProfile("numpy", "cpu", StageCost(1, 2, 3, 4), 64)), 0.0)  # type: ignore[arg-type]
     assert core.heard == [(range(4), "MemoryError"), (range(4), StageCost(1, 2, 3, 4))]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2pnode.engine.base import Sampling, StageCost
+from p2pnode.engine.base import EngineProfile, Sampling, StageCost
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested
@@ -10,7 +10,7 @@ from p2pnode.node.life import Phase
 from p2pnode.testing.swarm import Swarm
 
 REASON = "the file changed: tiny.gguf holds another model"
-COST = StageCost(1, 1, 1, 1)
+PROFILE = EngineProfile("numpy", "cpu", StageCost(1, 1, 1, 1), 64)
 
 
 def change(swarm: Swarm, name: str) -> None:
@@ -86,7 +86,7 @@ def test_a_load_that_ends_too_late_changes_nothing(is_loaded: bool) -> None:
 
 
 def finish_load(swarm: Swarm) -> None:
-    swarm.call("b", lambda node, now: node.layers_loaded(range(6), COST, now))
+    swarm.call("b", lambda node, now: node.layers_loaded(range(6), PROFILE, now))
 
 
 def fail_load(swarm: Swarm) -> None:

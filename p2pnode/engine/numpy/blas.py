@@ -31,3 +31,16 @@ def limit_blas_threads(count: int) -> int:
     threadpoolctl.threadpool_limits(limits=count, user_api="blas")
     pools = threadpoolctl.threadpool_info()
     return max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=0)
+
+
+def blas_name() -> str:
+    """Return which BLAS numpy uses and for which CPU, which decides the bits of its results.
+
+    For example ``openblas 0.3.31 zen``; ``blas`` where it does not say.
+    """
+    import_module("numpy")
+    for pool in import_module("threadpoolctl").threadpool_info():
+        if pool["user_api"] == "blas":
+            words = (pool.get(key) for key in ("internal_api", "version", "architecture"))
+            return " ".join(str(word).lower() for word in words if word)
+    return "blas"

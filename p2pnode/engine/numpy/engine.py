@@ -6,12 +6,21 @@ from typing import Final, Self
 
 import numpy as np
 
-from p2pnode.engine.base import Array, Floats, ModelInfo, SessionKey, StageCost
+from p2pnode.engine.base import (
+    Array,
+    Floats,
+    KvBlock,
+    ModelInfo,
+    SessionKey,
+    SessionRows,
+    StageCost,
+    check_together,
+)
 from p2pnode.engine.calibration import calibrate
 from p2pnode.engine.gguf import read_config, read_model_info
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HashTree, hash_file
-from p2pnode.engine.numpy.blas import limit_blas_threads
+from p2pnode.engine.numpy.blas import blas_name, limit_blas_threads
 from p2pnode.engine.numpy.kv_cache import KVCache
 from p2pnode.engine.numpy.llama import LlamaConfig, Rotation, rotation_table, run_head, run_layer
 from p2pnode.engine.numpy.weights import Progress, Weights, read_weights
@@ -31,9 +40,15 @@ class NumpyEngine:
         weights: Weights,
         *,
         kv_budget_bytes: int = DEFAULT_KV_BUDGET,
+        numerics: str | None = None,
     ) -> None:
+        """``numerics``: a name of its own, for simulations that tell the same story anywhere."""
         self.info = info
         self.layers = weights.layers
+        self.numerics = numerics or f"numpy {np.__version__}/{blas_name()}/kv-f32"
+        self.device = "cpu"
+        self.kv_bytes_per_token_layer = config.kv_bytes_per_token_layer
+        self.weight_bytes = weights.bytes
         self._config = config
         self._weights = weights
         self._rotation: Rotation = rotation_table(config, range(0))
@@ -74,11 +89,9 @@ class NumpyEngine:
 
     def forward(
         self, session: SessionKey, layers: range, batches: Sequence[Array], start: int
-    ) -> list[Array]:
+    ) -> list[Floats]:
         self._check(layers)
-        cached = self._cache.length(session, layers.start)
-        if start != cached:
-            raise LocalProtocolError(f"rows start at {start}, the session's cache at {cached}")
+        self._check_start(session, layers, start)
         states = [self._enter(batch, layers) for batch in batches]  # [tokens, d_model] each
         starts = [start]
         for state in states:
@@ -95,15 +108,31 @@ class NumpyEngine:
         slot.length = starts[-1]
         return [*states]
 
+    def forward_many(self, layers: range, parts: Sequence[SessionRows]) -> list[Floats]:
+        """Compute one session after the other: BLAS rounds a row by who stands beside it."""
+        self._check(layers)
+        check_together(parts)
+        for part in parts:  # all or none: what can fail fails before the first is computed
+            self._check_start(part.session, layers, part.start)
+            self._enter(part.rows, layers)
+            self._cache.slot(part.session, layers, part.start + len(part.rows))
+        return [self.forward(part.session, layers, [part.rows], part.start)[0] for part in parts]
+
+    def truncate(self, session: SessionKey, length: int) -> None:
+        if length < 0:
+            raise LocalProtocolError(f"no cache has {length} positions")
+        self._cache.truncate(session, length)
+
     def logits(self, hidden: Floats) -> Floats:
         head = self._weights.head
         if head is None:
             raise LocalProtocolError(f"layers {self.layers} do not include the last one")
-        if hidden.shape != (self._config.d_model,):
-            raise LocalProtocolError(f"a hidden state has shape {hidden.shape}")
+        if hidden.ndim != 2 or hidden.shape[1] != self._config.d_model:
+            raise LocalProtocolError(f"hidden states have the shape {hidden.shape}")
+        logits = np.empty((len(hidden), self._config.vocab_size), np.float32)  # [n, vocab]
         with np.errstate(all="ignore"):
-            row = hidden.astype(np.float32)[None]  # [1, d_model]
-            logits: Floats = run_head(row, head, self._config)[0]  # [vocab]
+            for number, row in enumerate(hidden.astype(np.float32)):
+                logits[number] = run_head(row[None], head, self._config)[0]
         return logits
 
     def reserve(self, session: SessionKey, layers: range, tokens: int) -> None:
@@ -111,11 +140,21 @@ class NumpyEngine:
         self._cache.reserve(session, layers, tokens)
 
     def length(self, session: SessionKey, first_layer: int) -> int:
-        """Return how many positions the session has cached from this first layer on."""
         return self._cache.length(session, first_layer)
+
+    def export_kv(self, session: SessionKey, layers: range, positions: range) -> KvBlock:
+        return self._cache.export(session, layers, positions)
+
+    def import_kv(self, session: SessionKey, layers: range, start: int, block: KvBlock) -> None:
+        self._check(layers)
+        self._check_start(session, layers, start)
+        self._cache.append(session, layers, block)
 
     def close(self, session: SessionKey) -> None:
         self._cache.close(session)
+
+    def shut(self) -> None:
+        self._cache.close_all()
 
     def kv_bytes(self) -> int:
         return self._cache.reserved_bytes()
@@ -125,7 +164,7 @@ class NumpyEngine:
         return self._cache.budget_bytes
 
     def measure(self) -> StageCost:
-        return calibrate(self, has_head=self._weights.head is not None)
+        return calibrate(self)
 
     def _check(self, layers: range) -> None:
         held = self.layers
@@ -133,6 +172,11 @@ class NumpyEngine:
             layers and layers.step == 1 and held.start <= layers.start < layers.stop <= held.stop
         ):
             raise LocalProtocolError(f"asked for layers {layers}, holding {held}")
+
+    def _check_start(self, session: SessionKey, layers: range, start: int) -> None:
+        cached = self._cache.length(session, layers.start)
+        if start != cached:
+            raise LocalProtocolError(f"rows start at {start}, the session's cache at {cached}")
 
     def _enter(self, batch: Array, layers: range) -> Floats:
         """Return the batch as hidden states [tokens, d_model] of our own."""

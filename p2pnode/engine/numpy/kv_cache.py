@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from p2pnode.engine.base import Floats, SessionKey
+from p2pnode.engine.base import Floats, KvBlock, SessionKey
 from p2pnode.errors import CapacityError, LocalProtocolError
 
 FIRST_POSITIONS: Final = 64
@@ -50,6 +50,7 @@ class KVCache:
         self.budget_bytes = budget_bytes
         self._n_kv_heads = n_kv_heads
         self._head_dim = head_dim
+        self._width = n_kv_heads * head_dim
         self._max_positions = max_positions
         self._slots: dict[CacheKey, Slot] = {}
         self._reserved = 0
@@ -91,6 +92,44 @@ class KVCache:
         for key in [key for key in self._slots if key[0] == session]:
             slot = self._slots.pop(key)
             self._reserved -= self._cost(len(slot.layers), slot.capacity)
+
+    def close_all(self) -> None:
+        for session in {key[0] for key in self._slots}:
+            self.close(session)
+
+    def truncate(self, session: SessionKey, length: int) -> None:
+        """Forget what lies at ``length`` and beyond, in every slot of ``session``."""
+        for key, slot in self._slots.items():
+            if key[0] == session:
+                slot.length = min(slot.length, length)
+
+    def export(self, session: SessionKey, layers: range, positions: range) -> KvBlock:
+        """Copy [layers, 2, positions, kv_heads * head_dim] out; see ``Engine.export_kv``."""
+        slot = self._slots.get((session, layers.start))
+        if slot is None or slot.layers != layers or not _lies_in(positions, slot.length):
+            raise LocalProtocolError(f"no cache of layers {layers} has positions {positions}")
+        cut = slice(positions.start, positions.stop)
+        block = np.empty((len(layers), 2, len(positions), self._width), np.float32)
+        for number, sides in enumerate(zip(slot.keys, slot.values, strict=True)):
+            for side, array in enumerate(sides):
+                rows = array[:, cut].transpose(1, 0, 2)  # [positions, kv_heads, head_dim]
+                block[number, side] = rows.reshape(len(positions), self._width)
+        return block
+
+    def append(self, session: SessionKey, layers: range, block: KvBlock) -> None:
+        """Take what :meth:`export` returned at the slot's end; raises as :meth:`slot` does."""
+        rows = block.shape[2] if block.ndim == 4 else 0
+        if block.shape != (len(layers), 2, rows, self._width) or block.dtype != np.float32:
+            raise LocalProtocolError(f"a KV block of {block.dtype}{list(block.shape)}")
+        if not np.isfinite(block).all():
+            raise LocalProtocolError("a KV block that is not finite")
+        end = self.length(session, layers.start) + rows
+        slot = self.slot(session, layers, end)
+        for number, sides in enumerate(zip(slot.keys, slot.values, strict=True)):
+            for side, array in enumerate(sides):
+                new = block[number, side].reshape(rows, self._n_kv_heads, self._head_dim)
+                array[:, slot.length : end] = new.transpose(1, 0, 2)
+        slot.length = end
 
     def reserved_bytes(self) -> int:
         return self._reserved
@@ -136,3 +175,7 @@ class KVCache:
 
 def _olds(slot: Slot, arrays: list[Floats]) -> list[Floats | None]:
     return [*arrays] if arrays else [None] * len(slot.layers)
+
+
+def _lies_in(positions: range, length: int) -> bool:
+    return positions.step == 1 and 0 <= positions.start <= positions.stop <= length

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -57,6 +57,13 @@ class Weights:
     blocks: tuple[LlamaLayer, ...]
     embed: Callable[[TokenIds], Floats] | None
     head: LlamaHead | None
+
+    @property
+    def bytes(self) -> int:
+        """Memory that they take, but for the embedding's."""
+        parts = (*self.blocks, *(() if self.head is None else (self.head,)))
+        arrays = (getattr(part, field.name) for part in parts for field in fields(part))
+        return sum(array.nbytes for array in arrays)
 
 
 def read_weights(file: GgufFile, config: LlamaConfig, layers: range, progress: Progress) -> Weights:

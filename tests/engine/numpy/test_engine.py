@@ -24,7 +24,7 @@ def generate(engine: Engine, session: bytes, prompt: Array, count: int) -> list[
     hidden = engine.forward(session, engine.layers, [prompt], 0)[0]
     tokens: list[int] = []
     for position in range(len(prompt), len(prompt) + count):
-        tokens.append(sample(engine.logits(hidden[-1]), Sampling(), position))
+        tokens.append(sample(engine.logits(hidden[-1:])[0], Sampling(), position))
         row = np.array(tokens[-1:], np.int64)
         hidden = engine.forward(session, engine.layers, [row], position)[0]
     return tokens
@@ -71,7 +71,7 @@ def test_sessions_beside_change_nothing(others: list[int]) -> None:
             noise = np.full(size, (7 * step + number) % 256, np.int64)
             if engine.length(key, 0) + size < engine.info.context_length:
                 engine.forward(key, ALL, [noise], engine.length(key, 0))
-        tokens.append(sample(engine.logits(hidden[-1]), Sampling(), 0))
+        tokens.append(sample(engine.logits(hidden[-1:])[0], Sampling(), 0))
         row = np.array(tokens[-1:], np.int64)
         hidden = engine.forward(b"s", ALL, [row], len(PROMPT) + step)[0]
     assert tokens == alone
@@ -152,7 +152,7 @@ def test_tokens_enter_at_layer_0_alone() -> None:
 
 def test_logits_need_the_last_layer() -> None:
     with pytest.raises(LocalProtocolError):
-        random_model(1, layers=range(5)).logits(np.ones(32, np.float32))
+        random_model(1, layers=range(5)).logits(np.ones((1, 32), np.float32))
 
 
 def test_a_full_budget_refuses_and_changes_nothing() -> None:
@@ -199,7 +199,7 @@ def test_parts_of_a_file_agree_with_the_whole(kind: str, tied: bool, tmp_path: P
     expected = whole.forward(b"s", range(4), [PROMPT], 0)[0]
     state = last.forward(b"s", range(1, 4), first.forward(b"s", range(1), [PROMPT], 0), 0)[0]
     np.testing.assert_array_equal(state, expected)
-    np.testing.assert_array_equal(last.logits(state[-1]), whole.logits(expected[-1]))
+    np.testing.assert_array_equal(last.logits(state[-1:]), whole.logits(expected[-1:]))
 
 
 def test_an_engine_agrees_with_llama_written_out_by_hand(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_an_engine_agrees_with_llama_written_out_by_hand(tmp_path: Path) -> None
     engine = NumpyEngine.load(path, range(2))
     hidden = engine.forward(b"s", range(2), [PROMPT], 0)[0]
     expected = llama_by_hand(path, PROMPT)
-    np.testing.assert_allclose(engine.logits(hidden[-1]), expected[-1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(engine.logits(hidden[-1:])[0], expected[-1], rtol=1e-4, atol=1e-4)
 
 
 def llama_by_hand(path: Path, tokens: Array) -> Array:
