@@ -15,8 +15,9 @@ from p2pnode.wire.states import decode_states_untrusted, encode_states, relative
 
 if TYPE_CHECKING:
     from p2pnode.engine.base import Array, Floats
+    from p2pnode.engine.model_config import ModelConfig
     from p2pnode.engine.numpy.engine import NumpyEngine
-    from p2pnode.engine.numpy.llama import LlamaConfig, LlamaHead
+    from p2pnode.engine.numpy.llama import LlamaHead
     from p2pnode.wire.calibration import Calibration, CalibrationSet
     from p2pnode.wire.states import Rung
     from p2pnode.wire.vframe import Slice
@@ -143,7 +144,7 @@ def body_bytes(slices: Sequence[Slice]) -> int:
     return sum(2 + 4 * len(piece.shape) + len(piece.payload) for piece in slices)
 
 
-def _load(path: Path) -> tuple[NumpyEngine, LlamaHead, LlamaConfig]:
+def _load(path: Path) -> tuple[NumpyEngine, LlamaHead, ModelConfig]:
     from p2pnode.engine.gguf import read_config
     from p2pnode.engine.gguf_file import GgufFile
     from p2pnode.engine.numpy.blas import limit_blas_threads

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from p2pnode.engine.base import Floats
 from p2pnode.engine.gguf import read_config
 from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.numpy.blas import limit_blas_threads
 from p2pnode.engine.numpy.llama import (
-    LlamaConfig,
     LlamaLayer,
     Rotation,
     project,
@@ -55,7 +55,7 @@ class KvProbe:
         ModelError: The weights lack a layer.
     """
 
-    def __init__(self, config: LlamaConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
         if weights.embed is None or weights.head is None:
             raise ModelError("looking into a model needs all its layers")
         self.config = config

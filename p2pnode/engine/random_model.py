@@ -11,8 +11,9 @@ import numpy as np
 
 from p2pnode.engine.base import Floats
 from p2pnode.engine.gguf import model_info
+from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.numpy.engine import NumpyEngine
-from p2pnode.engine.numpy.llama import LlamaConfig, LlamaHead, LlamaLayer
+from p2pnode.engine.numpy.llama import LlamaHead, LlamaLayer
 from p2pnode.engine.numpy.weights import TokenIds, Weights
 
 _EMBEDDING, _HEAD, _FIRST_LAYER = 0, 1, 2  # which stream of random numbers a part draws from
@@ -34,7 +35,7 @@ def random_model(
 
     Token 0 is its end of text. The model's space hash depends on seed and shape alone.
     """
-    config = LlamaConfig(
+    config = ModelConfig(
         n_layers=n_layers,
         d_model=d_model,
         n_heads=n_heads,
@@ -66,7 +67,7 @@ def random_model(
 
 
 class _RandomEmbedding:
-    def __init__(self, seed: int, config: LlamaConfig) -> None:
+    def __init__(self, seed: int, config: ModelConfig) -> None:
         self._rows = _embedding(seed, config)  # [vocab, d_model]
 
     def __call__(self, tokens: TokenIds) -> Floats:
@@ -85,7 +86,7 @@ class _Draw:
 
 
 @lru_cache(maxsize=256)
-def _layer(seed: int, config: LlamaConfig, index: int) -> LlamaLayer:
+def _layer(seed: int, config: ModelConfig, index: int) -> LlamaLayer:
     draw = _Draw(seed, _FIRST_LAYER + index)
     queries = config.n_heads * config.head_dim
     kv = config.n_kv_heads * config.head_dim
@@ -100,12 +101,12 @@ def _layer(seed: int, config: LlamaConfig, index: int) -> LlamaLayer:
 
 
 @lru_cache(maxsize=16)
-def _embedding(seed: int, config: LlamaConfig) -> Floats:
+def _embedding(seed: int, config: ModelConfig) -> Floats:
     return _Draw(seed, _EMBEDDING).matrix(config.vocab_size, config.d_model)
 
 
 @lru_cache(maxsize=16)
-def _head(seed: int, config: LlamaConfig) -> LlamaHead:
+def _head(seed: int, config: ModelConfig) -> LlamaHead:
     stored = _Draw(seed, _HEAD).matrix(config.vocab_size, config.d_model)
     return LlamaHead(
         norm=np.ones(config.d_model, np.float32),

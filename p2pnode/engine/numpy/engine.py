@@ -20,9 +20,10 @@ from p2pnode.engine.calibration import calibrate
 from p2pnode.engine.gguf import read_config, read_model_info
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HashTree, hash_file
+from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.numpy.blas import blas_name, limit_blas_threads
 from p2pnode.engine.numpy.kv_cache import KVCache
-from p2pnode.engine.numpy.llama import LlamaConfig, Rotation, rotation_table, run_head, run_layer
+from p2pnode.engine.numpy.llama import Rotation, rotation_table, run_head, run_layer
 from p2pnode.engine.numpy.weights import Progress, Weights, read_weights
 from p2pnode.errors import LocalProtocolError
 
@@ -36,7 +37,7 @@ class NumpyEngine:
     def __init__(
         self,
         info: ModelInfo,
-        config: LlamaConfig,
+        config: ModelConfig,
         weights: Weights,
         *,
         kv_budget_bytes: int = DEFAULT_KV_BUDGET,

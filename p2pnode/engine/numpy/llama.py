@@ -7,55 +7,16 @@ streaming. Only the head lies as [in, out], where it measured faster (8.4 agains
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
+from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.numpy.ops import attend, rms_norm, rotate, swiglu
-from p2pnode.errors import ModelError
 
 Rotation = npt.NDArray[np.complex64]
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaConfig:
-    """The numbers that shape the computation; names as in GGUF's metadata.
-
-    Raises:
-        ModelError: They contradict each other.
-    """
-
-    n_layers: int
-    d_model: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    d_ff: int
-    vocab_size: int
-    context_length: int
-    rope_base: float
-    norm_eps: float
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            size = getattr(self, field.name)
-            if isinstance(size, int) and not 1 <= size < 1 << 31:
-                raise ModelError(f"the model cannot have {field.name} {size}")
-        if self.n_heads % self.n_kv_heads or self.head_dim % 2:
-            raise ModelError(
-                f"the heads do not fit together: {self.n_heads} of {self.head_dim}, "
-                f"{self.n_kv_heads} for keys and values"
-            )
-        if not 0 < self.rope_base < math.inf:
-            raise ModelError(f"the rotary embedding cannot have the base {self.rope_base}")
-        if not 0 < self.norm_eps < 1:
-            raise ModelError(f"the norms cannot have the epsilon {self.norm_eps}")
-
-    @property
-    def kv_bytes_per_token_layer(self) -> int:
-        return 2 * self.n_kv_heads * self.head_dim * 4  # keys and values, float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +46,7 @@ def run_layer(
     values: Floats,
     start: int,
     rotation: Rotation,
-    config: LlamaConfig,
+    config: ModelConfig,
 ) -> Floats:
     """Run one layer over the rows at positions ``start`` and following.
 
@@ -122,7 +83,7 @@ def run_layer(
     return x
 
 
-def run_head(x: Floats, head: LlamaHead, config: LlamaConfig) -> Floats:
+def run_head(x: Floats, head: LlamaHead, config: ModelConfig) -> Floats:
     """Turn x [tokens, d_model] into logits [tokens, vocab]."""
     logits: Floats = rms_norm(x, head.norm, config.norm_eps) @ head.weight  # [tokens, vocab]
     return logits
@@ -133,7 +94,7 @@ def project(x: Floats, weight: Floats) -> Floats:
     return x @ weight.T
 
 
-def rotation_table(config: LlamaConfig, positions: range) -> Rotation:
+def rotation_table(config: ModelConfig, positions: range) -> Rotation:
     """Return the turn of each pair at each position: complex64 [positions, head_dim / 2].
 
     Computed in float64, so that a position's turn does not depend on how the table was cut.

@@ -12,7 +12,8 @@ from p2pnode.engine.base import Floats
 from p2pnode.engine.gguf import dequantise, find_tensor, raw_rows, read_tensor
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TensorInfo
-from p2pnode.engine.numpy.llama import LlamaConfig, LlamaHead, LlamaLayer
+from p2pnode.engine.model_config import ModelConfig, RopeKind
+from p2pnode.engine.numpy.llama import LlamaHead, LlamaLayer
 from p2pnode.errors import ModelError
 
 Progress: TypeAlias = Callable[[float], None]
@@ -66,12 +67,13 @@ class Weights:
         return sum(array.nbytes for array in arrays)
 
 
-def read_weights(file: GgufFile, config: LlamaConfig, layers: range, progress: Progress) -> Weights:
+def read_weights(file: GgufFile, config: ModelConfig, layers: range, progress: Progress) -> Weights:
     """Read ``layers``; ``progress`` hears which part from 0 to 1 is done.
 
     Raises:
         ModelError: The file has no such layers, or they lack a tensor.
     """
+    refuse_others(file, config)
     if not (layers and layers.step == 1 and 0 <= layers.start < layers.stop <= config.n_layers):
         raise ModelError(
             f"{file.path.name} has layers 0:{config.n_layers}, not {layers.start}:{layers.stop}"
@@ -90,6 +92,26 @@ def read_weights(file: GgufFile, config: LlamaConfig, layers: range, progress: P
     embed = _read_embedding(file, config) if layers.start == 0 else None
     progress(1.0)
     return Weights(layers, tuple(blocks), embed, head)
+
+
+def refuse_others(file: GgufFile, config: ModelConfig) -> None:
+    """Refuse what :mod:`p2pnode.engine.numpy.llama` does not compute.
+
+    Raises:
+        ModelError: It is no plain llama.
+    """
+    odd = {
+        f"the architecture {config.arch}": config.arch != "llama",
+        "a stretched rotary embedding": config.rope.kind is not RopeKind.NONE
+        or any(name.startswith("rope_f") for name in file.tensors),
+        "a sliding window of attention": 0 < config.window < config.context_length,
+    }
+    for what, is_there in odd.items():
+        if is_there:
+            raise ModelError(
+                f"{file.path.name} has {what}, which the numpy engine does not compute",
+                hint="Use the ggml engine: p2pnode doctor says what it lacks on this machine.",
+            )
 
 
 class Arena:
@@ -121,7 +143,7 @@ def _matrix_floats(file: GgufFile, index: int) -> int:
     )
 
 
-def _read_layer(file: GgufFile, config: LlamaConfig, index: int, arena: Arena) -> LlamaLayer:
+def _read_layer(file: GgufFile, config: ModelConfig, index: int, arena: Arena) -> LlamaLayer:
     d_model, d_ff = config.d_model, config.d_ff
     queries = config.n_heads * config.head_dim
     kv = config.n_kv_heads * config.head_dim
@@ -143,7 +165,7 @@ def _read_layer(file: GgufFile, config: LlamaConfig, index: int, arena: Arena) -
     )
 
 
-def _read_head(file: GgufFile, config: LlamaConfig) -> LlamaHead:
+def _read_head(file: GgufFile, config: ModelConfig) -> LlamaHead:
     """Read the output matrix, or the embedding where the two are tied."""
     name = _HEAD if _HEAD in file.tensors else _EMBEDDING
     stored = read_tensor(file, name, (config.vocab_size, config.d_model))
@@ -153,7 +175,7 @@ def _read_head(file: GgufFile, config: LlamaConfig) -> LlamaHead:
     )
 
 
-def _read_embedding(file: GgufFile, config: LlamaConfig) -> Embedding:
+def _read_embedding(file: GgufFile, config: ModelConfig) -> Embedding:
     tensor = find_tensor(file, _EMBEDDING)
     if tensor.shape != (config.vocab_size, config.d_model):
         raise ModelError(f"{file.path.name}: {_EMBEDDING} has shape {tensor.shape}")

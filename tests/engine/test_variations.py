@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from p2pnode.engine.gguf import read_model_info
+from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.errors import ModelError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
@@ -40,13 +41,14 @@ def put(key: str, value: object) -> Callable[[Writer], None]:
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("llama.rope.scaling.type", "yarn", "rotary"),
-        ("llama.rope.scaling.type", "linear", "rotary"),
-        ("llama.rope.scaling.factor", 4.0, "rotary"),
-        ("llama.rope.scale_linear", 2.0, "rotary"),
+        ("llama.rope.scaling.type", "fast", "'fast'"),
+        ("llama.rope.scaling.factor", float("inf"), "factor inf"),
+        ("llama.rope.scaling.factor", -2.0, "factor -2"),
         ("llama.rope.scaling.attn_factor", 1.2, "attn_factor"),
         ("llama.rope.scaling.yarn_log_multiplier", 0.1, "yarn_log_multiplier"),
-        ("llama.attention.sliding_window", 4096, "sliding window"),
+        ("llama.attention.sliding_window", True, "sliding_window"),
+        ("llama.attention.sliding_window_pattern", [True, False], "by layer"),
+        ("llama.attention.sliding_window_pattern", 0, "sliding_window_pattern: 0"),
         ("llama.attn_logit_softcapping", 50.0, "capped attention scores"),
         ("llama.final_logit_softcapping", 30.0, "capped logits"),
         ("llama.attention.causal", False, "causal"),
@@ -77,6 +79,24 @@ def test_a_variation_is_refused_by_name(
     path = written(tmp_path / "odd.gguf", put(key, value))
     with pytest.raises(ModelError, match=named.replace("[", r"\[")):
         read_model_info(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("llama.rope.scaling.type", "yarn", "stretched rotary"),
+        ("llama.rope.scaling.factor", 4.0, "stretched rotary"),
+        ("llama.rope.scale_linear", 2.0, "stretched rotary"),
+        ("llama.attention.sliding_window", 128, "sliding window"),
+    ],
+)
+def test_numpy_refuses_by_name_what_others_compute(
+    key: str, value: object, named: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "odd.gguf", put(key, value))
+    assert read_model_info(path).n_layers == 4
+    with pytest.raises(ModelError, match=named):
+        NumpyEngine.load(path, range(4))
 
 
 @pytest.mark.parametrize(
