@@ -1,0 +1,312 @@
+"""The C functions that are bound, each with its signature.
+
+A signature is the result's letter, then the arguments': ``p`` a pointer (an int, or None for
+null), ``s`` a C string (bytes), ``i`` int and every enum, ``u`` uint8_t, ``l`` int64_t, ``z``
+size_t, ``f`` float, ``b`` bool, ``v`` nothing, ``P`` :class:`InitParams` by value. The headers of
+0.13.0, 0.20.2 and 0.21.0 agree on each, and 0.26.0 removed none.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+
+class InitParams(ctypes.Structure):
+    """``ggml_init_params``: what :c:func:`ggml_init` takes by value."""
+
+    _fields_ = (
+        ("mem_size", ctypes.c_size_t),
+        ("mem_buffer", ctypes.c_void_p),
+        ("no_alloc", ctypes.c_bool),
+    )
+
+
+class ThreadpoolParams(ctypes.Structure):
+    """``ggml_threadpool_params``, filled by ``threadpool_params_init``.
+
+    The layout has stood since the structure exists. The spare bytes let a later library, which
+    knows more fields, fill them.
+    """
+
+    _fields_ = (
+        ("cpumask", ctypes.c_bool * 512),
+        ("n_threads", ctypes.c_int),
+        ("prio", ctypes.c_int),
+        ("poll", ctypes.c_uint32),  # 0: idle threads sleep at once; 100: they spin
+        ("strict_cpu", ctypes.c_bool),
+        ("paused", ctypes.c_bool),
+        ("spare", ctypes.c_uint8 * 512),
+    )
+
+
+class TensorHead(ctypes.Structure):
+    """The first fields of ``ggml_tensor``: ``TensorHead.from_address(tensor)``."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+    )
+
+
+LETTERS: Final[Mapping[str, Any]] = {
+    "p": ctypes.c_void_p,
+    "s": ctypes.c_char_p,
+    "i": ctypes.c_int,
+    "u": ctypes.c_uint8,
+    "l": ctypes.c_int64,
+    "z": ctypes.c_size_t,
+    "f": ctypes.c_float,
+    "b": ctypes.c_bool,
+    "v": None,
+    "P": InitParams,
+}
+
+Signatures: TypeAlias = Mapping[str, str]
+"""From a C name without ``ggml_`` to its signature."""
+
+_GRAPHS: Final = {
+    "init": "pP",
+    "free": "vp",
+    "tensor_overhead": "z",
+    "graph_overhead_custom": "zzb",
+    "new_graph_custom": "ppzb",
+    "build_forward_expand": "vpp",
+    "graph_n_nodes": "ip",
+    "graph_node": "ppi",
+    "new_tensor_1d": "ppil",
+    "new_tensor_2d": "ppill",
+    "new_tensor_3d": "ppilll",
+    "new_tensor_4d": "ppillll",
+    "set_name": "pps",
+    "get_name": "sp",
+    "set_input": "vp",
+    "set_output": "vp",
+    "nbytes": "zp",
+    "nelements": "lp",
+    "element_size": "zp",
+    "get_data": "pp",
+    "is_contiguous": "bp",
+    "row_size": "zil",
+    "type_size": "zi",
+    "blck_size": "li",
+    "type_name": "si",
+    "is_quantized": "bi",
+    "op_desc": "sp",
+    "status_to_string": "si",
+    "log_set": "vpp",
+    "set_abort_callback": "pp",
+    "quantize_chunk": "zipplllp",
+    "quantize_init": "vi",
+    "quantize_free": "v",
+    "quantize_requires_imatrix": "bi",
+    "time_init": "v",
+    "threadpool_params_init": "vpi",
+}
+
+_SHAPES: Final = {
+    "view_1d": "ppplz",
+    "view_2d": "ppp" + "ll" + "zz",
+    "view_3d": "ppp" + "lll" + "zzz",
+    "view_4d": "ppp" + "llll" + "zzzz",
+    "reshape_1d": "pppl",
+    "reshape_2d": "pppll",
+    "reshape_3d": "ppplll",
+    "reshape_4d": "pppllll",
+    "permute": "pppiiii",
+    "transpose": "ppp",
+    "cont": "ppp",
+    "cont_1d": "pppl",
+    "cont_2d": "pppll",
+    "cont_3d": "ppplll",
+    "cont_4d": "pppllll",
+    "cpy": "pppp",
+    "cast": "pppi",
+    "dup": "ppp",
+    "get_rows": "pppp",
+    "set_rows": "ppppp",
+    "repeat": "pppp",
+    "repeat_4d": "pppllll",
+    "concat": "ppppi",
+    "pad": "pppiiii",
+}
+
+_ARITHMETIC: Final = {
+    "add": "pppp",
+    "add1": "pppp",
+    "add_id": "ppppp",
+    "sub": "pppp",
+    "mul": "pppp",
+    "div": "pppp",
+    "scale": "pppf",
+    "scale_bias": "pppff",
+    "sqr": "ppp",
+    "sqrt": "ppp",
+    "exp": "ppp",
+    "neg": "ppp",
+    "sum_rows": "ppp",
+    "clamp": "pppff",
+    "rms_norm": "pppf",
+    "norm": "pppf",
+    "mul_mat": "pppp",
+    "mul_mat_id": "ppppp",
+    "flash_attn_ext": "ppppppfff",
+    "soft_max": "ppp",
+    "soft_max_ext": "ppppff",
+    "diag_mask_inf": "pppi",
+    "rope_ext": "ppppp" + "iii" + "ffffff",
+    "silu": "ppp",
+    "gelu": "ppp",
+    "gelu_quick": "ppp",
+    "gelu_erf": "ppp",
+    "relu": "ppp",
+    "sigmoid": "ppp",
+    "tanh": "ppp",
+    "unary": "pppi",
+    "swiglu": "ppp",
+    "swiglu_split": "pppp",
+    "geglu": "ppp",
+    "geglu_split": "pppp",
+    "argsort": "pppi",
+}
+
+_BACKENDS: Final = {
+    "backend_load": "ps",
+    "backend_dev_count": "z",
+    "backend_dev_get": "pz",
+    "backend_dev_by_type": "pi",
+    "backend_dev_by_name": "ps",
+    "backend_dev_name": "sp",
+    "backend_dev_description": "sp",
+    "backend_dev_type": "ip",
+    "backend_dev_memory": "vppp",
+    "backend_dev_init": "pps",
+    "backend_dev_buffer_type": "pp",
+    "backend_dev_host_buffer_type": "pp",
+    "backend_dev_supports_op": "bpp",
+    "backend_dev_supports_buft": "bpp",
+    "backend_dev_offload_op": "bpp",
+    "backend_dev_backend_reg": "pp",
+    "backend_reg_name": "sp",
+    "backend_reg_get_proc_address": "pps",
+    "backend_free": "vp",
+    "backend_name": "sp",
+    "backend_graph_compute": "ipp",
+    "backend_graph_compute_async": "ipp",
+    "backend_synchronize": "vp",
+}
+
+_MEMORY: Final = {
+    "backend_cpu_buffer_from_ptr": "ppz",
+    "backend_cpu_buffer_type": "p",
+    "backend_dev_buffer_from_host_ptr": "pppzz",
+    "backend_buft_alloc_buffer": "ppz",
+    "backend_buft_name": "sp",
+    "backend_buft_get_alignment": "zp",
+    "backend_buft_get_max_size": "zp",
+    "backend_buft_get_alloc_size": "zpp",
+    "backend_buft_is_host": "bp",
+    "backend_buffer_free": "vp",
+    "backend_buffer_get_base": "pp",
+    "backend_buffer_get_size": "zp",
+    "backend_buffer_set_usage": "vpi",
+    "backend_buffer_clear": "vpu",
+    "backend_tensor_alloc": "ippp",
+    "backend_view_init": "ip",
+    "backend_alloc_ctx_tensors": "ppp",
+    "backend_alloc_ctx_tensors_from_buft": "ppp",
+    "backend_tensor_set": "vppzz",
+    "backend_tensor_get": "vppzz",
+    "backend_tensor_set_async": "vpppzz",
+    "backend_tensor_get_async": "vpppzz",
+    "backend_tensor_copy": "vpp",
+    "gallocr_new": "pp",
+    "gallocr_reserve": "bpp",
+    "gallocr_alloc_graph": "bpp",
+    "gallocr_get_buffer_size": "zpi",
+    "gallocr_free": "vp",
+    "backend_sched_new": "pppizbb",
+    "backend_sched_free": "vp",
+    "backend_sched_reserve": "bpp",
+    "backend_sched_alloc_graph": "bpp",
+    "backend_sched_graph_compute": "ipp",
+    "backend_sched_graph_compute_async": "ipp",
+    "backend_sched_synchronize": "vp",
+    "backend_sched_set_tensor_backend": "vppp",
+    "backend_sched_reset": "vp",
+    "backend_sched_get_n_splits": "ip",
+    "backend_sched_get_buffer_size": "zpp",
+}
+
+REQUIRED: Final[Signatures] = {**_GRAPHS, **_SHAPES, **_ARITHMETIC, **_BACKENDS, **_MEMORY}
+
+OPTIONAL: Final[Signatures] = {
+    "argsort_top_k": "pppi",  # the best k, sorted
+    "top_k": "pppi",  # the best k, in no order
+    "soft_max_add_sinks": "vpp",
+    "flash_attn_ext_add_sinks": "vpp",
+    "geglu_quick_split": "pppp",
+    "swiglu_oai": "ppppff",
+    "mul_mat_set_prec": "vpi",  # deprecated in 0.26, where prec_set_acc is new
+    "flash_attn_ext_set_prec": "vpi",
+    "prec_set_acc": "bpi",
+    "backend_tensor_memset": "vpuzz",
+    "graph_clear": "vp",
+}
+"""Absent from some library: the attribute is None there."""
+
+WAITING: Final = frozenset(
+    {
+        "init",
+        "free",
+        "quantize_chunk",
+        "quantize_init",
+        "threadpool_new",
+        "threadpool_free",
+        "backend_load",
+        "backend_dev_init",
+        "backend_dev_memory",
+        "backend_free",
+        "backend_graph_compute",
+        "backend_graph_compute_async",
+        "backend_synchronize",
+        "backend_dev_buffer_from_host_ptr",
+        "backend_buft_alloc_buffer",
+        "backend_buffer_free",
+        "backend_buffer_clear",
+        "backend_alloc_ctx_tensors",
+        "backend_alloc_ctx_tensors_from_buft",
+        "backend_tensor_set",
+        "backend_tensor_get",
+        "backend_tensor_set_async",
+        "backend_tensor_get_async",
+        "backend_tensor_memset",
+        "backend_tensor_copy",
+        "gallocr_reserve",
+        "gallocr_alloc_graph",
+        "gallocr_free",
+        "backend_sched_free",
+        "backend_sched_reserve",
+        "backend_sched_alloc_graph",
+        "backend_sched_graph_compute",
+        "backend_sched_graph_compute_async",
+        "backend_sched_synchronize",
+    }
+)
+"""Functions that may take long: only these let other Python threads run meanwhile.
+
+The others return within a microsecond. If each let go of the interpreter, a thread that computes
+in Python would take it for 5 ms each time, and a graph of 800 nodes would take seconds to build.
+"""
+
+OF_THE_CPU: Final[Signatures] = {
+    "backend_cpu_set_threadpool": "vpp",
+    "backend_set_n_threads": "vpi",
+    "threadpool_new": "pp",
+    "threadpool_free": "vp",
+    "backend_dev_get_extra_bufts": "pp",
+    "backend_get_features": "pp",
+}
+"""Found by ``backend_reg_get_proc_address``: where the CPU back end is itself chosen at run time,
+no library that we open has them."""
