@@ -24,6 +24,9 @@ KvBlock: TypeAlias = npt.NDArray[Any]
 MOST_ROWS_TOGETHER: Final = 32
 """Rows of one session in a step with others: engines compute larger batches by other kernels."""
 
+MOST_NUMERICS_BYTES: Final = 64
+"""Of the name of an engine's arithmetic: an ad carries its hash, people read it in one line."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -305,5 +308,5 @@ def check_together(parts: Sequence[SessionRows]) -> None:
     """Refuse what :meth:`Engine.forward_many` cannot compute, whoever is asked."""
     if not parts or len({part.session for part in parts}) != len(parts):
         raise LocalProtocolError("a step has at least one session, and each once")
-    if any(len(part.rows) > MOST_ROWS_TOGETHER for part in parts):
+    if any(part.rows.shape[:1] > (MOST_ROWS_TOGETHER,) for part in parts):
         raise LocalProtocolError(f"a session has more than {MOST_ROWS_TOGETHER} rows in a step")

@@ -10,6 +10,7 @@ with. The alternative, environment variables, must be set before anybody first i
 """
 
 from importlib import import_module
+from typing import Any
 
 from p2pnode.errors import ConfigError
 
@@ -33,14 +34,26 @@ def limit_blas_threads(count: int) -> int:
     return max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=0)
 
 
-def blas_name() -> str:
-    """Return which BLAS numpy uses and for which CPU, which decides the bits of its results.
+def blas_threads() -> int:
+    """Return how many threads the BLAS that numpy uses may take now; 0 where it does not say."""
+    return int(_pool().get("num_threads", 0))
 
-    For example ``openblas 0.3.31 zen``; ``blas`` where it does not say.
+
+def blas_name() -> str:
+    """Return what decides the bits of BLAS's results: which one, for which CPU, and its threads.
+
+    For example ``x1 openblas 0.3.31 zen``; ``x0 blas`` where it does not say. Two threads share
+    the columns of a product out otherwise than one does: measured on OpenBLAS, the results of
+    products 576 wide differ by 1e-5. Printable ASCII.
     """
+    pool = _pool()
+    words = (pool.get(key) for key in ("internal_api", "version", "architecture"))
+    said = " ".join(str(word).lower() for word in words if word)
+    plain = "".join(letter for letter in said if " " <= letter <= "~" and letter != "/")
+    return f"x{blas_threads()} {plain or 'blas'}"
+
+
+def _pool() -> dict[str, Any]:
     import_module("numpy")
-    for pool in import_module("threadpoolctl").threadpool_info():
-        if pool["user_api"] == "blas":
-            words = (pool.get(key) for key in ("internal_api", "version", "architecture"))
-            return " ".join(str(word).lower() for word in words if word)
-    return "blas"
+    pools = import_module("threadpoolctl").threadpool_info()
+    return next((pool for pool in pools if pool["user_api"] == "blas"), {})

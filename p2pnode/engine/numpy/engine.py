@@ -7,6 +7,7 @@ from typing import Final, Self
 import numpy as np
 
 from p2pnode.engine.base import (
+    MOST_NUMERICS_BYTES,
     Array,
     Floats,
     KvBlock,
@@ -21,8 +22,8 @@ from p2pnode.engine.gguf import read_config, read_model_info
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HashTree, hash_file
 from p2pnode.engine.model_config import ModelConfig
-from p2pnode.engine.numpy.blas import blas_name, limit_blas_threads
-from p2pnode.engine.numpy.kv_cache import KVCache
+from p2pnode.engine.numpy.blas import blas_name, blas_threads as threads_of_blas, limit_blas_threads
+from p2pnode.engine.numpy.kv_cache import KVCache, Slot
 from p2pnode.engine.numpy.llama import Rotation, rotation_table, run_head, run_layer
 from p2pnode.engine.numpy.weights import Progress, Weights, read_weights
 from p2pnode.errors import LocalProtocolError
@@ -46,8 +47,8 @@ class NumpyEngine:
         """``numerics``: a name of its own, for simulations that tell the same story anywhere."""
         self.info = info
         self.layers = weights.layers
-        self.numerics = numerics or f"numpy {np.__version__}/{blas_name()}/kv-f32"
-        self.device = "cpu"
+        self.numerics = numerics or _numerics()
+        self.device = "cpu" if numerics else f"cpu x{max(1, threads_of_blas())}"
         self.kv_bytes_per_token_layer = config.kv_bytes_per_token_layer
         self.weight_bytes = weights.bytes
         self._config = config
@@ -93,11 +94,31 @@ class NumpyEngine:
     ) -> list[Floats]:
         self._check(layers)
         self._check_start(session, layers, start)
+        if not batches:
+            raise LocalProtocolError("a call has at least one batch")
         states = [self._enter(batch, layers) for batch in batches]  # [tokens, d_model] each
-        starts = [start]
+        slot = self._cache.slot(session, layers, start + sum(map(len, states)))
+        return self._run(slot, layers, states)
+
+    def forward_many(self, layers: range, parts: Sequence[SessionRows]) -> list[Floats]:
+        """Compute one session after the other: BLAS rounds a row by who stands beside it."""
+        self._check(layers)
+        check_together(parts)
+        states = []
+        for part in parts:
+            self._check_start(part.session, layers, part.start)
+            states.append(self._enter(part.rows, layers))  # [tokens, d_model]
+        ends = {part.session: part.start + len(part.rows) for part in parts}
+        slots = self._cache.slots(layers, ends)  # for all or for none
+        return [
+            self._run(slot, layers, [state])[0] for slot, state in zip(slots, states, strict=True)
+        ]
+
+    def _run(self, slot: Slot, layers: range, states: list[Floats]) -> list[Floats]:
+        """Run batches [tokens, d_model], which are overwritten, at the end of a slot with room."""
+        starts = [slot.length]
         for state in states:
             starts.append(starts[-1] + len(state))
-        slot = self._cache.slot(session, layers, starts[-1])
         rotation = self._rotations(starts[-1])  # [>= positions, head_dim / 2]
         with np.errstate(all="ignore"):  # a silu of -100 overflows on its way to -0
             for keys, values, index in zip(slot.keys, slot.values, layers, strict=True):
@@ -109,16 +130,6 @@ class NumpyEngine:
         slot.length = starts[-1]
         return [*states]
 
-    def forward_many(self, layers: range, parts: Sequence[SessionRows]) -> list[Floats]:
-        """Compute one session after the other: BLAS rounds a row by who stands beside it."""
-        self._check(layers)
-        check_together(parts)
-        for part in parts:  # all or none: what can fail fails before the first is computed
-            self._check_start(part.session, layers, part.start)
-            self._enter(part.rows, layers)
-            self._cache.slot(part.session, layers, part.start + len(part.rows))
-        return [self.forward(part.session, layers, [part.rows], part.start)[0] for part in parts]
-
     def truncate(self, session: SessionKey, length: int) -> None:
         if length < 0:
             raise LocalProtocolError(f"no cache has {length} positions")
@@ -128,11 +139,11 @@ class NumpyEngine:
         head = self._weights.head
         if head is None:
             raise LocalProtocolError(f"layers {self.layers} do not include the last one")
-        if hidden.ndim != 2 or hidden.shape[1] != self._config.d_model:
-            raise LocalProtocolError(f"hidden states have the shape {hidden.shape}")
+        if not self._is_hidden(hidden):
+            raise LocalProtocolError(f"no hidden states: {hidden.dtype}{list(hidden.shape)}")
         logits = np.empty((len(hidden), self._config.vocab_size), np.float32)  # [n, vocab]
         with np.errstate(all="ignore"):
-            for number, row in enumerate(hidden.astype(np.float32)):
+            for number, row in enumerate(hidden):
                 logits[number] = run_head(row[None], head, self._config)[0]
         return logits
 
@@ -181,20 +192,31 @@ class NumpyEngine:
 
     def _enter(self, batch: Array, layers: range) -> Floats:
         """Return the batch as hidden states [tokens, d_model] of our own."""
-        d_model, embed = self._config.d_model, self._weights.embed
-        if batch.ndim == 2 and batch.shape[1] == d_model and len(batch):
-            return batch.astype(np.float32, order="C")  # astype copies: layers write into it
-        if batch.ndim == 1 and batch.dtype.kind == "i" and len(batch) and embed is not None:
+        embed = self._weights.embed
+        if self._is_hidden(batch) and len(batch):
+            return batch.copy("C")  # layers write into it
+        if batch.ndim == 1 and batch.dtype == np.int64 and len(batch) and layers.start == 0:
             if batch.min() < 0 or batch.max() >= self._config.vocab_size:
                 raise LocalProtocolError(f"token ids must be below {self._config.vocab_size}")
-            if layers.start == 0:
+            if embed is not None:
                 return embed(batch)
         raise LocalProtocolError(
             f"a batch of {batch.dtype}{list(batch.shape)} cannot enter layer {layers.start}"
         )
+
+    def _is_hidden(self, rows: Array) -> bool:
+        width = self._config.d_model
+        return rows.ndim == 2 and rows.shape[1] == width and rows.dtype == np.float32
 
     def _rotations(self, positions: int) -> Rotation:
         if len(self._rotation) < positions:
             ample = range(max(256, 2 * positions))
             self._rotation = rotation_table(self._config, ample)
         return self._rotation
+
+
+def _numerics() -> str:
+    """Name the arithmetic; BLAS's name gives way where an unusual one would make it too long."""
+    ends = f"numpy {np.__version__}/", "/kv-f32"
+    room = MOST_NUMERICS_BYTES - sum(map(len, ends))
+    return blas_name()[:room].join(ends)

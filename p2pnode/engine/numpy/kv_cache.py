@@ -5,6 +5,7 @@ whose length is known can reserve it at once: memory that is reserved but not ye
 address space only. The budget counts what is reserved.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -56,31 +57,38 @@ class KVCache:
         self._reserved = 0
 
     def slot(self, session: SessionKey, layers: range, positions: int) -> Slot:
-        """Return the session's slot with room for ``positions`` in all, growing it if need be.
+        """Return the session's slot with room for ``positions`` in all; as :meth:`slots`."""
+        return self.slots(layers, {session: positions})[0]
+
+    def slots(self, layers: range, ends: Mapping[SessionKey, int]) -> list[Slot]:
+        """Return the sessions' slots with room for so many positions each, growing them if need be.
 
         Raises:
-            LocalProtocolError: The session runs other layers from the same first one.
-            CapacityError: No room; nothing changed.
+            LocalProtocolError: A session runs other layers from the same first one.
+            CapacityError: No room for all of them together; nothing changed for any.
         """
-        key = (session, layers.start)
-        slot = self._slots.get(key) or Slot(layers)
-        if slot.layers != layers:
-            raise LocalProtocolError(f"the session runs layers {slot.layers}, not {layers}")
-        if positions > slot.capacity:
-            self._grow(slot, positions)
-        self._slots[key] = slot
-        return slot
+        found = [self._find(session, layers) for session in ends]
+        needs = [
+            self._need(slot, positions)
+            for slot, positions in zip(found, ends.values(), strict=True)
+        ]
+        promised = sum(needs)
+        self._check_budget(promised)
+        for session, slot, need in zip(ends, found, needs, strict=True):
+            promised -= need
+            if need:
+                self._grow(slot, ends[session], promised)
+            self._slots[session, layers.start] = slot
+        return found
 
     def reserve(self, session: SessionKey, layers: range, positions: int) -> None:
         """Make room for exactly ``positions`` in all; raises as :meth:`slot` does."""
-        key = (session, layers.start)
-        slot = self._slots.get(key) or Slot(layers)
-        if slot.layers != layers:
-            raise LocalProtocolError(f"the session runs layers {slot.layers}, not {layers}")
-        if positions > slot.capacity:
-            self._check_context(positions)
+        slot = self._find(session, layers)
+        need = self._need(slot, positions)
+        self._check_budget(need)
+        if need:
             self._resize(slot, positions)
-        self._slots[key] = slot
+        self._slots[session, layers.start] = slot
 
     def length(self, session: SessionKey, first_layer: int) -> int:
         """Return how many positions are cached; 0 for a session that is not open."""
@@ -134,34 +142,42 @@ class KVCache:
     def reserved_bytes(self) -> int:
         return self._reserved
 
-    def _grow(self, slot: Slot, positions: int) -> None:
-        self._check_context(positions)
-        ample = max(FIRST_POSITIONS, 2 * slot.capacity, positions)
-        try:
-            self._resize(slot, min(ample, self._max_positions))
-        except CapacityError:
-            self._resize(slot, positions)  # no room to be generous
+    def _find(self, session: SessionKey, layers: range) -> Slot:
+        slot = self._slots.get((session, layers.start)) or Slot(layers)
+        if slot.layers != layers:
+            raise LocalProtocolError(f"the session runs layers {slot.layers}, not {layers}")
+        return slot
 
-    def _check_context(self, positions: int) -> None:
+    def _grow(self, slot: Slot, positions: int, promised: int) -> None:
+        """Double the slot, or give it what it needs where ``promised`` bytes leave no more room."""
+        ample = min(max(FIRST_POSITIONS, 2 * slot.capacity, positions), self._max_positions)
+        free = self.budget_bytes - self._reserved - promised
+        fits = self._cost(len(slot.layers), ample - slot.capacity) <= free
+        self._resize(slot, ample if fits else positions)
+
+    def _need(self, slot: Slot, positions: int) -> int:
+        """Return how many bytes more the slot needs for ``positions`` in all."""
         if positions > self._max_positions:
             raise CapacityError(
                 f"the context is full: {positions} positions asked for, the model has "
                 f"{self._max_positions}",
                 hint="Shorten the prompt or ask for fewer tokens.",
             )
+        return self._cost(len(slot.layers), max(0, positions - slot.capacity))
 
-    def _resize(self, slot: Slot, capacity: int) -> None:
-        more = self._cost(len(slot.layers), capacity - slot.capacity)
+    def _check_budget(self, more: int) -> None:
         if self._reserved + more > self.budget_bytes:
             raise CapacityError(
                 f"no memory for the session's KV cache: {more} bytes more are needed, "
                 f"{self.budget_bytes - self._reserved} of {self.budget_bytes} are free",
                 hint="Wait for another session to end, or raise the KV budget.",
             )
+
+    def _resize(self, slot: Slot, capacity: int) -> None:
         slot.keys = [self._moved(old, slot.length, capacity) for old in _olds(slot, slot.keys)]
         slot.values = [self._moved(old, slot.length, capacity) for old in _olds(slot, slot.values)]
+        self._reserved += self._cost(len(slot.layers), capacity - slot.capacity)
         slot.capacity = capacity
-        self._reserved += more
 
     def _moved(self, old: Floats | None, length: int, capacity: int) -> Floats:
         new = np.empty((self._n_kv_heads, capacity, self._head_dim), np.float32)
