@@ -1,6 +1,7 @@
 """The default engine: numpy on float32 weights of the layers held, and of nothing else."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -21,9 +22,10 @@ from p2pnode.engine.calibration import calibrate
 from p2pnode.engine.gguf import read_config, read_model_info
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HashTree, hash_file
+from p2pnode.engine.kv_slots import KvSlots
 from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.numpy.blas import blas_name, blas_threads as threads_of_blas, limit_blas_threads
-from p2pnode.engine.numpy.kv_cache import KVCache, Slot
+from p2pnode.engine.numpy.kv_cache import NumpySlot
 from p2pnode.engine.numpy.llama import Rotation, rotation_table, run_head, run_layer
 from p2pnode.engine.numpy.weights import Progress, Weights, read_weights
 from p2pnode.errors import LocalProtocolError
@@ -54,9 +56,10 @@ class NumpyEngine:
         self._config = config
         self._weights = weights
         self._rotation: Rotation = rotation_table(config, range(0))
-        self._cache = KVCache(
-            n_kv_heads=config.n_kv_heads,
-            head_dim=config.head_dim,
+        self._cache = KvSlots(
+            partial(NumpySlot, n_kv_heads=config.n_kv_heads, head_dim=config.head_dim),
+            width=config.n_kv_heads * config.head_dim,
+            dtype=np.float32,
             max_positions=config.context_length,
             budget_bytes=kv_budget_bytes,
         )
@@ -114,7 +117,7 @@ class NumpyEngine:
             self._run(slot, layers, [state])[0] for slot, state in zip(slots, states, strict=True)
         ]
 
-    def _run(self, slot: Slot, layers: range, states: list[Floats]) -> list[Floats]:
+    def _run(self, slot: NumpySlot, layers: range, states: list[Floats]) -> list[Floats]:
         """Run batches [tokens, d_model], which are overwritten, at the end of a slot with room."""
         starts = [slot.length]
         for state in states:
@@ -131,8 +134,6 @@ class NumpyEngine:
         return [*states]
 
     def truncate(self, session: SessionKey, length: int) -> None:
-        if length < 0:
-            raise LocalProtocolError(f"no cache has {length} positions")
         self._cache.truncate(session, length)
 
     def logits(self, hidden: Floats) -> Floats:

@@ -1,19 +1,26 @@
 """The budget holds whatever the sessions do, and a refusal changes nothing."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from p2pnode.engine.numpy.kv_cache import KVCache
+from p2pnode.engine.kv_slots import KvSlots
+from p2pnode.engine.numpy.kv_cache import NumpySlot
 from p2pnode.errors import CapacityError, LocalProtocolError
 
 LAYERS = range(2, 5)
 POSITION = 3 * 2 * 2 * 8 * 4  # layers x (keys, values) x heads x head_dim x float32
 
 
-def cache(positions: int = 1000, context: int = 1000) -> KVCache:
-    return KVCache(
-        n_kv_heads=2, head_dim=8, max_positions=context, budget_bytes=positions * POSITION
+def cache(positions: int = 1000, context: int = 1000) -> KvSlots[NumpySlot]:
+    return KvSlots(
+        partial(NumpySlot, n_kv_heads=2, head_dim=8),
+        width=2 * 8,
+        dtype=np.float32,
+        max_positions=context,
+        budget_bytes=positions * POSITION,
     )
 
 
