@@ -63,7 +63,7 @@ class HashTree:
             root.update(self.tensors[name])
         return root.hexdigest()
 
-    def check(self, tensor: TensorInfo, data: bytes) -> None:
+    def check(self, tensor: TensorInfo, data: bytes | memoryview) -> None:
         """Take a tensor's bytes as they were read.
 
         Raises:
@@ -159,7 +159,7 @@ class _Hashing:
             yield part
 
 
-def tensor_hash(tensor: TensorInfo, parts: Iterable[bytes]) -> bytes:
+def tensor_hash(tensor: TensorInfo, parts: Iterable[bytes | memoryview]) -> bytes:
     """Return the 32 bytes that stand for a tensor's name, type, shape and stored bytes.
 
     ``parts`` are its bytes, in pieces of any length.

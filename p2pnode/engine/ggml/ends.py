@@ -1,0 +1,106 @@
+"""The two ends of a model: ids to hidden states, and hidden states to logits."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from p2pnode.engine.base import Floats
+from p2pnode.engine.ggml.backend import Backend, Tensors, allocate_graph, read, write
+from p2pnode.engine.ggml.constants import Type
+
+_NODES: Final = 16
+_AT_ONCE: Final = 64  # ids; longer batches are looked up in several runs
+
+
+class _Graph:
+    """A small graph of one input and one output."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.ggml = backend.ggml
+        self._in = Tensors(backend, 1)
+        self._between = Tensors(backend, _NODES, graph_nodes=_NODES)
+        self._allocator: int | None = None
+
+    def take(self, kind: Type, *sizes: int) -> int:
+        """Return the input's tensor."""
+        rows = [*sizes, 1][:2]
+        made: int = self.ggml.new_tensor_2d(self._in.context, kind, *rows)
+        self.input = made
+        self._in.allocate()
+        return made
+
+    @property
+    def context(self) -> int:
+        return self._between.context
+
+    def give(self, output: int) -> None:
+        """Finish the graph."""
+        ggml = self.ggml
+        self.output = output
+        self._graph: int = ggml.new_graph_custom(self.context, _NODES, False)
+        ggml.set_output(output)
+        ggml.build_forward_expand(self._graph, output)
+        self._allocator = allocate_graph(self.backend, self._graph)
+
+    def run(self, x: npt.NDArray[np.generic], out: Floats) -> None:
+        write(self.ggml, self.input, x)
+        self.backend.compute(self._graph)
+        read(self.ggml, self.output, out)
+
+    def close(self) -> None:
+        allocator, self._allocator = self._allocator, None
+        if allocator is not None:
+            self.ggml.gallocr_free(allocator)
+        self._between.close()
+        self._in.close()
+
+
+class Embedding:
+    """Looks up the rows of ids in a tensor [d_model, vocab] that the CPU can reach."""
+
+    def __init__(self, backend: Backend, table: int, d_model: int) -> None:
+        self._backend = backend
+        self._table = table
+        self._d_model = d_model
+        self._graphs: dict[int, _Graph] = {}
+
+    def rows(self, ids: npt.NDArray[np.int64]) -> Floats:
+        """Return the hidden states [tokens, d_model] of ids [tokens]."""
+        rows = np.empty((len(ids), self._d_model), np.float32)
+        for start in range(0, len(ids), _AT_ONCE):
+            some = ids[start : start + _AT_ONCE].astype(np.int32)
+            self._graph(len(some)).run(some, rows[start : start + len(some)])
+        return rows
+
+    def close(self) -> None:
+        for graph in self._graphs.values():
+            graph.close()
+        self._graphs.clear()
+
+    def _graph(self, count: int) -> _Graph:
+        graph = self._graphs.get(count)
+        if graph is None:
+            graph = self._graphs[count] = _Graph(self._backend)
+            ids = graph.ggml.reshape_1d(graph.context, graph.take(Type.I32, count), count)
+            graph.give(graph.ggml.get_rows(graph.context, self._table, ids))
+        return graph
+
+
+class Head:
+    """Norms a hidden state and multiplies it with the output matrix [d_model, vocab]."""
+
+    def __init__(self, backend: Backend, norm: int, matrix: int, d_model: int, eps: float) -> None:
+        graph = self._graph = _Graph(backend)
+        ggml = graph.ggml
+        normed = ggml.rms_norm(graph.context, graph.take(Type.F32, d_model, 1), eps)
+        normed = ggml.mul(graph.context, normed, norm)
+        graph.give(ggml.mul_mat(graph.context, matrix, normed))
+
+    def fill(self, row: Floats, logits: Floats) -> None:
+        """Turn one hidden state [d_model] into logits [vocab]."""
+        self._graph.run(np.ascontiguousarray(row), logits)
+
+    def close(self) -> None:
+        self._graph.close()

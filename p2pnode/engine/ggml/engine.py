@@ -1,0 +1,215 @@
+"""The engine that computes with ggml: weights as a GGUF stores them, on the CPU or a GPU."""
+
+import math
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from p2pnode.engine.base import MOST_NUMERICS_BYTES, Array, Floats, ModelInfo
+from p2pnode.engine.ggml.backend import Backend
+from p2pnode.engine.ggml.ends import Embedding, Head
+from p2pnode.engine.ggml.slot import GgmlSlot
+from p2pnode.engine.ggml.stability import unstable_products
+from p2pnode.engine.ggml.step import Part, StepGraph
+from p2pnode.engine.ggml.weights import Weights
+from p2pnode.engine.kv_slots import KvSlots
+from p2pnode.engine.model_config import ModelConfig
+from p2pnode.engine.slotted import SlottedEngine
+from p2pnode.errors import EngineError, LocalProtocolError
+
+MOST_GRAPHS: Final = 24
+"""Graphs kept on a device: one is some 400 kB and what lies between its layers; building one takes
+2 to 4 ms for 30 layers, and a session needs another every 256 tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Consecutive layers that one device holds."""
+
+    backend: Backend
+    layers: range
+    weights: Weights
+
+
+class GgmlEngine(SlottedEngine[GgmlSlot]):
+    """Runs layers of any architecture that is known; see :class:`p2pnode.engine.base.Engine`.
+
+    Args:
+        info: What the model is.
+        config: Its shape.
+        shares: Which device holds which of the layers, in order.
+        embedding: With the first layer.
+        head: With the last layer.
+        kv_budget_bytes: The most memory that all sessions' KV caches may take.
+        numerics: Names the arithmetic.
+        device: What computes, for people.
+        close: Gives back what the shares, embedding and head are made of.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        config: ModelConfig,
+        shares: Sequence[Share],
+        *,
+        embedding: Embedding | None,
+        head: Head | None,
+        kv_budget_bytes: int,
+        numerics: str,
+        device: str,
+        close: Callable[[], None],
+    ) -> None:
+        kv_dim = config.n_kv_heads * config.head_dim
+        make = partial(
+            GgmlSlot,
+            devices=[(share.backend, share.layers) for share in shares],
+            kv_dim=kv_dim,
+            is_long=config.is_long,
+            moved=self._moved,
+        )
+        slots = KvSlots(
+            make,
+            width=kv_dim,
+            dtype=np.float16,
+            max_positions=config.context_length,
+            budget_bytes=kv_budget_bytes,
+        )
+        super().__init__(
+            info,
+            range(shares[0].layers.start, shares[-1].layers.stop),
+            slots,
+            numerics=short_numerics(numerics),
+            device=device,
+            weight_bytes=sum(share.weights.bytes for share in shares),
+        )
+        self._config = config
+        self._shares = shares
+        self._unstable = [unstable_products(share.backend, share.weights) for share in shares]
+        self._graphs: list[Recent[StepGraph]] = [Recent(MOST_GRAPHS) for _ in shares]
+        self._embedding = embedding
+        self._head = head
+        self._close = close
+        self._scale = np.float32(
+            math.sqrt(config.d_model) if config.architecture.scales_embedding else 1.0
+        )
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads of the CPU from now on."""
+        for backend in {id(share.backend): share.backend for share in self._shares}.values():
+            if backend.is_cpu:
+                backend.use_threads(count)
+
+    def shut(self) -> None:
+        super().shut()
+        for graphs in self._graphs:
+            graphs.clear()
+        self._close()
+
+    def _embed(self, ids: Array) -> Floats:
+        if self._embedding is None:
+            raise LocalProtocolError("the first layer is held without the embedding")
+        rows = self._embedding.rows(ids)  # [tokens, d_model]
+        if self._scale != 1:
+            rows *= self._scale
+        return rows
+
+    def _run(self, slot: GgmlSlot, layers: range, states: list[Floats]) -> list[Floats]:
+        return [self._run_together([slot], layers, [state])[0] for state in states]
+
+    def _run_together(
+        self, slots: Sequence[GgmlSlot], layers: range, states: Sequence[Floats]
+    ) -> list[Floats]:
+        parts = [Part(slot, len(state)) for slot, state in zip(slots, states, strict=True)]
+        x = states[0] if len(states) == 1 else np.concatenate(states)  # [rows, d_model]
+        starts = [slot.length for slot in slots]
+        for share, unstable, graphs in zip(self._shares, self._unstable, self._graphs, strict=True):
+            run = range(max(layers.start, share.layers.start), min(layers.stop, share.layers.stop))
+            if run:
+                x = self._graph(share, unstable, graphs, run, parts).run(x, starts)
+        ends = np.cumsum([part.rows for part in parts])
+        for part in parts:
+            part.slot.length += part.rows
+        found = np.split(x, ends[:-1])  # [rows, d_model] each
+        for part, rows in zip(parts, found, strict=True):
+            part.slot.is_tainted |= not np.isfinite(rows).all()
+        return found
+
+    def _fill_logits(self, hidden: Floats, logits: Floats) -> None:
+        if self._head is None:
+            raise LocalProtocolError("the last layer is held without the head")
+        for number, row in enumerate(hidden):
+            self._head.fill(row, logits[number])
+
+    def _graph(
+        self,
+        share: Share,
+        unstable: frozenset[str],
+        graphs: "Recent[StepGraph]",
+        layers: range,
+        parts: Sequence[Part],
+    ) -> StepGraph:
+        key = (layers, *((part.slot.version, part.rows, part.cells) for part in parts))
+        graph = graphs.find(key)
+        if graph is None:
+            backend = share.backend
+            graph = StepGraph(backend, self._config, share.weights, layers, parts, unstable)
+            graphs.keep(key, graph)
+        return graph
+
+    def _moved(self, version: int) -> None:
+        """Forget the graphs over a session's tensors that are no more."""
+        for graphs in self._graphs:
+            graphs.drop(lambda key: any(part[0] == version for part in key[1:]))
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+ClosesT = TypeVar("ClosesT", bound=_Closes)
+
+
+class Recent(Generic[ClosesT]):
+    """The things used last, so many at the most; what goes is closed."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[Hashable, ...], ClosesT] = OrderedDict()
+
+    def find(self, key: tuple[Hashable, ...]) -> ClosesT | None:
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def keep(self, key: tuple[Hashable, ...], thing: ClosesT) -> None:
+        self._kept[key] = thing
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)[1].close()
+
+    def drop(self, is_gone: Callable[[tuple[Any, ...]], bool]) -> None:
+        for key in [key for key in self._kept if is_gone(key)]:
+            self._kept.pop(key).close()
+
+    def clear(self) -> None:
+        self.drop(lambda _: True)
+
+
+def short_numerics(name: str) -> str:
+    """Cut a name of arithmetic to what it may have, so that two that differ still do.
+
+    Raises:
+        EngineError: It is not printable.
+    """
+    if not name.isprintable():
+        raise EngineError(f"the library names its arithmetic {name!r}")
+    data = name.encode()
+    if len(data) <= MOST_NUMERICS_BYTES:
+        return name
+    mark = f"~{zlib.crc32(data):08x}"
+    return data[: MOST_NUMERICS_BYTES - len(mark)].decode("utf-8", "ignore") + mark

@@ -1,0 +1,187 @@
+"""One graph over rows of one or several sessions, built once and run for token after token."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from p2pnode.engine.base import Floats
+from p2pnode.engine.ggml.backend import Backend, Tensors, allocate_graph, read, write
+from p2pnode.engine.ggml.constants import Type
+from p2pnode.engine.ggml.layers import LayerBuilder, PartInputs
+from p2pnode.engine.ggml.slot import CELLS, GgmlSlot
+from p2pnode.engine.ggml.weights import Weights
+from p2pnode.engine.model_config import ModelConfig
+
+_LAYER_NODES: Final = 48  # of one layer of the largest kind, but for what each session adds
+_PART_NODES: Final = 24  # that a session adds to a layer
+_HIDDEN: Final = np.float16(-np.inf)  # added to the score of what a row does not see
+_SEEN: Final = np.float16(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one session: whose, and how many."""
+
+    slot: GgmlSlot
+    rows: int
+
+    @property
+    def cells(self) -> int:
+        """Positions that attention looks at: whole blocks that hold all up to the last row."""
+        return -(-(self.slot.length + self.rows) // CELLS) * CELLS
+
+
+class StepGraph:
+    """Runs layers over the rows of some sessions, wherever in the same blocks they stand.
+
+    Args:
+        backend: What computes.
+        config: The model.
+        weights: Of the layers.
+        layers: To run; all on this device.
+        parts: The sessions.
+        unstable: See :class:`~p2pnode.engine.ggml.layers.LayerBuilder`.
+
+    Raises:
+        CapacityError: No memory for what lies between the layers.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: ModelConfig,
+        weights: Weights,
+        layers: range,
+        parts: Sequence[Part],
+        unstable: frozenset[str],
+    ) -> None:
+        self._backend = backend
+        self._ggml = ggml = backend.ggml
+        self._d_model = config.d_model
+        self._rows = sum(part.rows for part in parts)
+        self._in = Tensors(backend, 2 + len(parts) * (2 + config.n_layers))
+        nodes = len(layers) * (_LAYER_NODES + _PART_NODES * len(parts) + 2 * config.n_experts_used)
+        self._between = Tensors(backend, nodes, graph_nodes=nodes)
+        self._allocator: int | None = None
+        try:
+            self._x = ggml.new_tensor_2d(self._in.context, Type.F32, config.d_model, self._rows)
+            self._positions = ggml.new_tensor_1d(self._in.context, Type.I32, self._rows)
+            self._masks = [_Masks(self._backend, self._in, config, part, layers) for part in parts]
+            self._in.allocate()
+            self._graph = ggml.new_graph_custom(self._between.context, nodes, False)
+            builder = LayerBuilder(
+                ggml,
+                self._between.context,
+                self._graph,
+                config,
+                weights,
+                self._inputs(parts, layers),
+                self._positions,
+                unstable,
+            )
+            x = self._x
+            for index in layers:
+                x = builder.layer(index, x)
+            self._out = x
+            ggml.set_output(x)
+            ggml.build_forward_expand(self._graph, x)
+            self._allocator = allocate_graph(backend, self._graph)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, x: Floats, starts: Sequence[int]) -> Floats:
+        """Compute x [rows, d_model], each part of which begins at one of ``starts``.
+
+        Raises:
+            EngineError: The device failed.
+        """
+        ggml = self._ggml
+        write(ggml, self._x, x)
+        positions = np.empty(self._rows, np.int32)
+        at = 0
+        for masks, start in zip(self._masks, starts, strict=True):
+            positions[at : at + masks.rows] = np.arange(start, start + masks.rows)
+            masks.move(start)
+            at += masks.rows
+        write(ggml, self._positions, positions)
+        self._backend.compute(self._graph)
+        out = np.empty((self._rows, self._d_model), np.float32)
+        read(ggml, self._out, out)
+        return out
+
+    def close(self) -> None:
+        allocator, self._allocator = self._allocator, None
+        if allocator is not None:
+            self._ggml.gallocr_free(allocator)
+        self._between.close()
+        self._in.close()
+
+    def _inputs(self, parts: Sequence[Part], layers: range) -> list[PartInputs]:
+        found, first = [], 0
+        for part, masks in zip(parts, self._masks, strict=True):
+            found.append(
+                PartInputs(
+                    first,
+                    part.rows,
+                    part.cells,
+                    masks.index,
+                    masks.tensors,
+                    {layer: part.slot.tensors(layer) for layer in layers},
+                    part.slot.is_long,
+                )
+            )
+            first += part.rows
+        return found
+
+
+class _Masks:
+    """Where one session's rows are written, and what each of them sees.
+
+    Attributes:
+        rows: How many rows.
+        index: I64 [rows].
+        tensors: F16 [cells, attended rows], by window.
+    """
+
+    def __init__(
+        self, backend: Backend, tensors: Tensors, config: ModelConfig, part: Part, layers: range
+    ) -> None:
+        ggml = self._ggml = backend.ggml
+        self.rows = part.rows
+        self.index: int = ggml.new_tensor_1d(tensors.context, Type.I64, part.rows)
+        attended = part.rows if part.rows > 1 else max(2, config.n_heads // config.n_kv_heads)
+        windows = sorted({config.window_of(layer) for layer in layers})
+        self.tensors: Mapping[int, int] = {
+            window: ggml.new_tensor_2d(tensors.context, Type.F16, part.cells, attended)
+            for window in windows
+        }
+        self._seen = {
+            window: np.full((attended, part.cells), _HIDDEN, np.float16) for window in windows
+        }
+        self._start: int | None = None
+
+    def move(self, start: int) -> None:
+        """Let the first row stand at position ``start``."""
+        rows, previous = self.rows, self._start
+        self._start = start
+        write(self._ggml, self.index, np.arange(start, start + rows, dtype=np.int64))
+        for window, seen in self._seen.items():
+            if rows == 1 and previous is not None and start == previous + 1:
+                seen[:, start] = _SEEN  # the next token: one position more
+                if window and start >= window:
+                    seen[:, start - window] = _HIDDEN
+            else:
+                _fill(seen, start, rows, window)
+            write(self._ggml, self.tensors[window], seen)
+
+
+def _fill(seen: npt.NDArray[np.float16], start: int, rows: int, window: int) -> None:
+    """Let each row see all up to itself, or the last ``window`` of that; [attended, cells]."""
+    seen[:] = _HIDDEN
+    for row in range(len(seen)):
+        end = start + min(row, rows - 1) + 1
+        seen[row, max(0, end - window) if window else 0 : end] = _SEEN

@@ -1,0 +1,161 @@
+"""The weights that a device computes with: as the file stores them, mapped or rearranged."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from p2pnode.engine.ggml.backend import Backend, Tensors
+from p2pnode.engine.ggml.constants import Type
+from p2pnode.engine.ggml.functions import TensorHead
+from p2pnode.engine.ggml.library import Ggml
+from p2pnode.engine.ggml.mapping import MappedFile
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.gguf_header import TensorInfo
+
+_ALIGNMENT: Final = 32  # bytes; what the CPU's kernels may count on
+_ROWS: Final = 512  # of the product that a kernel is asked about
+
+
+class Weights:
+    """Named tensors on one device, until they are closed.
+
+    On the CPU a tensor lies where the file is mapped, or in a buffer of the library's own that
+    rearranges it for faster products; elsewhere it is copied to the device.
+
+    Attributes:
+        bytes: Memory that they take, beside the pages of the mapped file.
+        products: The tensors that rows are multiplied with, each with its type of buffer; None
+            for the mapped file.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        file: GgufFile,
+        mapped: MappedFile,
+        names: Iterable[str],
+        *,
+        check: Callable[[TensorInfo, memoryview], None],
+        done: Callable[[int], None] = lambda _: None,
+        rearrange: bool = True,
+    ) -> None:
+        """``check`` sees every tensor's bytes first; ``done`` hears how many were taken.
+
+        Raises:
+            ModelChangedError: A tensor is not what was hashed.
+            CapacityError: The device has not enough memory.
+        """
+        self.bytes = 0
+        self.products: dict[str, int | None] = {}
+        self._backend = backend
+        self._ggml = backend.ggml
+        self._tensors: dict[str, int] = {}
+        self._groups: list[Tensors] = []
+        kinds: dict[int | None, list[TensorInfo]] = {}
+        types = backend.ggml.extra_buffer_types() if backend.is_cpu and rearrange else []
+        for name in names:
+            info = file.tensors[name]
+            view = mapped.view(info.offset, info.size)
+            check(info, view)
+            kind = self._kind(info, mapped, types)
+            kinds.setdefault(kind, []).append(info)
+            if is_product(info):
+                self.products[name] = kind
+        try:
+            for kind, infos in kinds.items():
+                self._load(kind, infos, mapped, done)
+        except BaseException:
+            self.close()
+            raise
+
+    def __getitem__(self, name: str) -> int:
+        return self._tensors[name]
+
+    def get(self, name: str) -> int | None:
+        return self._tensors.get(name)
+
+    def close(self) -> None:
+        """Give the memory back; may be called again."""
+        groups, self._groups = self._groups, []
+        for group in groups:
+            group.close()
+
+    def _kind(self, info: TensorInfo, mapped: MappedFile, types: Iterable[int]) -> int | None:
+        """Return the type of buffer that a tensor goes to; None where it stays mapped."""
+        if not self._backend.is_cpu:
+            return self._backend.buffer_type
+        for kind in types:
+            if is_product(info) and multiplies_in(self._backend, kind, info):
+                return kind
+        is_aligned = mapped.address(info.offset, info.size) % _ALIGNMENT == 0
+        return None if is_aligned else self._backend.buffer_type
+
+    def _load(
+        self,
+        kind: int | None,
+        infos: list[TensorInfo],
+        mapped: MappedFile,
+        done: Callable[[int], None],
+    ) -> None:
+        ggml = self._ggml
+        group = Tensors(self._backend, len(infos))
+        self._groups.append(group)
+        for info in infos:
+            self._tensors[info.name] = describe(ggml, group, info)
+        if kind is not None:
+            group.allocate(kind)
+        buffers: dict[int, int] = {}
+        for info in infos:
+            tensor, address = self._tensors[info.name], mapped.address(info.offset, info.size)
+            if kind is not None:
+                ggml.backend_tensor_set(tensor, address, 0, info.size)
+                self.bytes += info.size
+            else:
+                group.place(tensor, _buffer_at(group, buffers, mapped, address), address)
+            done(info.size)
+
+
+def _buffer_at(group: Tensors, buffers: dict[int, int], mapped: MappedFile, address: int) -> int:
+    """Return a buffer over the area that an address lies in."""
+    for start, size in mapped.areas:
+        if start <= address < start + size:
+            if start not in buffers:
+                buffers[start] = group.adopt(start, size)
+            return buffers[start]
+    raise AssertionError("the address lies in no area")
+
+
+def describe(ggml: Ggml, group: Tensors, info: TensorInfo) -> int:
+    """Describe a file's tensor to ggml, without memory."""
+    sizes = [*reversed(info.shape), 1, 1, 1][:4]
+    tensor: int = ggml.new_tensor_4d(group.context, info.type.code, *sizes)
+    ggml.set_name(tensor, info.name.encode()[:63])
+    return tensor
+
+
+def is_product(info: TensorInfo) -> bool:
+    """Whether a tensor is multiplied with, and not a norm, a bias or the embedding."""
+    return len(info.shape) >= 2 and info.name != "token_embd.weight"
+
+
+def multiplies_in(backend: Backend, kind: int, info: TensorInfo) -> bool:
+    """Whether the device multiplies with such a tensor in a buffer of this type."""
+    ggml = backend.ggml
+    with Tensors(backend, 8) as group:
+        weight = describe(ggml, group, info)
+        width = info.shape[-1]
+        if len(info.shape) == 2:
+            x = ggml.new_tensor_2d(group.context, Type.F32, width, _ROWS)
+            product = ggml.mul_mat(group.context, weight, x)
+        else:
+            x = ggml.new_tensor_3d(group.context, Type.F32, width, 1, _ROWS)
+            ids = ggml.new_tensor_2d(group.context, Type.I32, 1, _ROWS)
+            product = ggml.mul_mat_id(group.context, weight, x, ids)
+        empty = ggml.backend_buft_alloc_buffer(kind, 0)
+        if empty is None:
+            return False
+        head = TensorHead.from_address(weight)
+        head.buffer = empty
+        supports: bool = ggml.backend_dev_supports_op(backend.device.handle, product)
+        head.buffer = None
+        ggml.backend_buffer_free(empty)
+    return supports
