@@ -66,6 +66,11 @@ class Ggml:
 
     def __init__(self, provider: Provider, *, gpus: bool = True) -> None:
         self.provider = provider
+        if not provider.libraries:
+            raise EngineError(
+                f"There is no ggml library in {provider.name}",
+                hint="Point P2PNODE_GGML_DIR at a folder that holds libggml-base and libggml.",
+            )
         self.warnings: deque[str] = deque(maxlen=_LOG_LINES)
         self._libraries = [_open(path, provider) for path in provider.libraries]
         self._bind()
@@ -87,7 +92,7 @@ class Ggml:
         if handle is None:
             raise EngineError(
                 f"ggml of {self.provider.name} has no back end for this CPU",
-                hint=f"Last words: {self.warnings[-1]}" if self.warnings else "",
+                hint=f"It logged: {self.warnings[-1]}" if self.warnings else "",
             )
         return handle
 

@@ -1,0 +1,176 @@
+"""Which ggml library this machine computes with, and why not with another.
+
+Trying a library takes half a second, so the answers are kept in a file, for as long as nothing
+changes that they depend on.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from p2pnode.engine.ggml.probe import Candidate, assess, probe, report_from_json
+from p2pnode.engine.ggml.providers import Provider, providers
+
+_FILE_NAME: Final = "ggml.json"
+_FORMAT: Final = 1  # raised whenever what is compared changes
+_MOST_ENTRIES: Final = 16
+_MOST_BYTES: Final = 2**20  # of the file; 16 entries take 60,000
+_FAILURE_KEPT: Final = 24 * 3600.0  # seconds: it may have been the load of the machine
+_CPUINFO: Final = Path("/proc/cpuinfo")
+_CPU_FIELDS: Final = frozenset({"vendor_id", "model name", "flags", "features", "cpu part"})
+_DRIVERS: Final = ("/dev/nvidia*", "/dev/dri/*", "/dev/kfd", "/dev/dxg")
+_VARIABLES: Final = ("GGML_", "VK_", "CUDA_", "HIP_", "ROCR_", "LD_LIBRARY_PATH")
+
+Probe: TypeAlias = Callable[[Provider], Candidate]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What there is on this machine.
+
+    Attributes:
+        candidates: Every library that was found, the one to prefer first.
+    """
+
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The first that has a GPU, else the first that can be used at all; None without one."""
+        usable = [candidate for candidate in self.candidates if candidate.is_usable]
+        return min(usable, key=_without_gpu, default=None)
+
+
+def find_library(
+    cache: Path | None, *, found: Iterable[Provider] | None = None, try_one: Probe = probe
+) -> Search:
+    """Try every ggml library on this machine that was not tried before; takes seconds at most.
+
+    Args:
+        cache: A directory of our own where answers are kept; None tries each anew.
+        found: The libraries; left out, those that :func:`providers` finds.
+        try_one: Tries one in a process of its own.
+    """
+    tried = list(providers() if found is None else found)
+    if cache is None:
+        return Search(tuple(try_one(provider) for provider in tried))
+    kept = _read(cache / _FILE_NAME)
+    used: dict[str, Any] = {}
+    candidates = []
+    for provider in tried:
+        key = _key(provider)
+        candidate = _recall(provider, kept.get(key))
+        if candidate is None:
+            candidate = try_one(provider)
+            used[key] = _entry(candidate)
+        else:
+            used[key] = kept[key]
+        candidates.append(candidate)
+    # What was just asked for comes last: the oldest are dropped.
+    merged = {key: entry for key, entry in kept.items() if key not in used} | used
+    if merged != kept:
+        newest = list(merged.items())[-_MOST_ENTRIES:]
+        _write(cache / _FILE_NAME, dict(newest))
+    return Search(tuple(candidates))
+
+
+def _without_gpu(candidate: Candidate) -> bool:
+    return candidate.report is None or not candidate.report.has_gpu
+
+
+def _entry(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "report": candidate.report.to_json() if candidate.report else None,
+        "reason": candidate.reason,
+        "at": time.time(),
+    }
+
+
+def _recall(provider: Provider, entry: Any) -> Candidate | None:  # noqa: ANN401, from a file
+    """Return what was kept; None where it is malformed, or a failure of long ago."""
+    try:
+        report, reason, at = entry["report"], entry["reason"], entry["at"]
+        if not isinstance(reason, str) or not isinstance(at, (int, float)):
+            return None
+        if report is not None:
+            candidate = assess(provider, report_from_json(report))
+            if candidate.is_usable:
+                return Candidate(provider, candidate.report, reason, is_usable=True)
+        else:
+            candidate = Candidate(provider, None, reason, is_usable=False)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+    return candidate if 0 <= time.time() - at < _FAILURE_KEPT else None
+
+
+def _key(provider: Provider) -> str:
+    """Return a hash of everything that an answer depends on."""
+    files = (*provider.libraries, *provider.cpu_modules, *provider.gpu_modules)
+    drivers = [str(path) for pattern in _DRIVERS for path in Path("/").glob(pattern[1:])]
+    variables = {name: os.environ[name] for name in os.environ if name.startswith(_VARIABLES)}
+    parts = [
+        _FORMAT, _own_version(), sys.platform, platform.machine(), _cpu(), provider.name,
+        [_file(path) for path in files], sorted(drivers), sorted(variables.items()),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _file(path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path), -1, 0
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def _cpu() -> str:
+    """Return what this CPU says of itself: a home directory may be on several machines."""
+    fields: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in _CPUINFO.read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() in _CPU_FIELDS:
+                fields.setdefault(name.strip(), value.strip())
+    return json.dumps(fields) if fields else platform.processor()
+
+
+def _own_version() -> str:
+    try:
+        return version("p2pnode")
+    except PackageNotFoundError:
+        return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the entries, oldest first; none where the file is missing or malformed."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        entries = json.loads(data) if len(data) <= _MOST_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _write(path: Path, entries: dict[str, Any]) -> None:
+    """Replace the file at once; a cache that cannot be written is done without."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(entries, file)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise

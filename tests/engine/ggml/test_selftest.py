@@ -1,0 +1,75 @@
+"""The self-test takes a right library and refuses one that computes something else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from p2pnode.engine.ggml.constants import DeviceType
+from p2pnode.engine.ggml.library import Device, Ggml, load
+from p2pnode.engine.ggml.providers import providers
+from p2pnode.engine.ggml.selftest import TYPES, Comparison, compare
+
+
+@pytest.fixture(scope="module")
+def ggml() -> Ggml:
+    found = providers()
+    if not found:
+        pytest.skip("no package here holds ggml: pip install libggml-python")
+    return load(found[0])
+
+
+def _cpu(ggml: Ggml) -> Device:
+    return next(device for device in ggml.devices() if device.type == DeviceType.CPU)
+
+
+def test_this_machines_library_computes_what_numpy_does(ggml: Ggml) -> None:
+    results = list(compare(ggml, _cpu(ggml)))
+    assert [result for result in results if not result.is_right] == []
+    assert not any(result.unsupported for result in results)
+    names = {result.name for result in results}
+    assert {f"mul_mat {kind.name}" for kind in TYPES} < names
+    assert len(names) == len(results) == len(TYPES) + 9
+
+
+# A library of another interface: an argument more or less, another order, another meaning.
+CHANGES: dict[str, tuple[str, Callable[..., Any]]] = {
+    "rms_norm": ("rms_norm", lambda real, ctx, a, _eps: real(ctx, a, 1.0)),
+    "rope_ext": (
+        "rope neox",
+        lambda real, ctx, a, b, c, n, mode, *rest: real(ctx, a, b, c, n, 2 - mode, *rest),
+    ),
+    "soft_max_ext": (
+        "soft_max_ext",
+        lambda real, ctx, a, mask, scale, bias: real(ctx, a, mask, bias, scale),
+    ),
+    "flash_attn_ext": (
+        "flash_attn_ext",
+        lambda real, ctx, q, k, v, mask, *rest: real(ctx, q, v, k, mask, *rest),
+    ),
+    "swiglu_split": ("swiglu_split", lambda real, ctx, a, b: real(ctx, b, a)),
+    "quantize_chunk": (
+        "mul_mat Q6_K",
+        lambda real, kind, source, target, start, rows, width, _m: real(
+            kind, source, target, start, rows - 1, width, None
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("function", CHANGES)
+def test_another_interface_is_found_out(
+    ggml: Ggml, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    operation, change = CHANGES[function]
+    real = getattr(ggml, function)
+    monkeypatch.setattr(ggml, function, lambda *arguments: change(real, *arguments))
+    wrong = {result.name for result in compare(ggml, _cpu(ggml)) if not result.is_right}
+    assert operation in wrong
+    assert "get_rows" not in wrong
+
+
+def test_a_result_that_is_no_number_is_wrong() -> None:
+    assert not Comparison("x", float("nan"), 1.0).is_right
+    assert Comparison("x", 0.1, 0.1).is_right
+    assert Comparison("x", float("nan"), 0.0, unsupported=True).is_right
