@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
+ENGINES := $(VENV)/.engines-installed
 FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
 ALONE := tests/bench tests/e2e  # they start processes, and time what those do
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check fuzz format docs clean
+HEAVY := tests/engines  # torch, transformers and llama.cpp: some 1.2 GB
+
+.PHONY: demo test test-engines check fuzz format docs clean
 
 demo: $(CORE)  ## three real nodes answer a prompt together
 	$(BIN)/p2pnode demo
@@ -18,8 +21,12 @@ demo: $(CORE)  ## three real nodes answer a prompt together
 test: $(DEV)  ## lint, types, contracts and every test
 	$(MAKE) --no-print-directory check
 	$(BIN)/p2pnode models pull smollm2-135m
-	$(BIN)/python -m pytest -n 2 $(foreach room,$(ALONE),--ignore $(room))
+	$(BIN)/python -m pytest -n 2 $(foreach room,$(ALONE) $(HEAVY),--ignore $(room))
 	$(BIN)/python -m pytest $(ALONE)
+	@echo "Not run: tests/engines (against transformers and llama.cpp): make test-engines"
+
+test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp on tiny random models
+	$(BIN)/python -m pytest $(HEAVY)
 
 check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .
@@ -53,6 +60,10 @@ $(CORE): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
 $(DEV): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c .ci/constraints.txt -e '.[dev]'
 	touch $@ $(CORE)
+
+$(ENGINES): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet -c .ci/constraints.txt -e '.[dev,engines]'
+	touch $@ $(CORE) $(DEV)
 
 $(FUZZ): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet -c .ci/constraints.txt -e '.[dev,fuzz]' || \
