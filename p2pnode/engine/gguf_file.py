@@ -1,4 +1,6 @@
-"""An open GGUF file: typed access to its metadata, and its tensors as stored.
+"""An open GGUF model: typed access to its metadata, and its tensors as stored.
+
+A model that is split into several files is opened as one, on any of them.
 
 Nothing is mapped: where a file is cut short while it is mapped, the next look at it ends the
 process (SIGBUS), and nobody can be told why.
@@ -8,6 +10,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -24,6 +27,7 @@ from p2pnode.engine.gguf_header import (
     TensorInfo,
     Value,
 )
+from p2pnode.engine.gguf_split import Joined, paths_of, whole_name
 from p2pnode.errors import ModelError
 
 _FIRST_READ: Final = 4 * 2**20
@@ -35,27 +39,56 @@ Check: TypeAlias = Callable[[TensorInfo, bytes], None]
 
 
 class GgufFile:
-    """An open GGUF file, to be used in a ``with`` block.
+    """An open GGUF model, to be used in a ``with`` block.
 
     ``check`` sees every tensor's bytes before anybody else does.
 
+    Attributes:
+        path: The first of its files.
+        paths: All of its files, in order; one, unless the model is split.
+        metadata: What the first of them says of the model.
+        tensors: Those of all the files, by name; ``part`` and ``offset`` say where one lies.
+
     Raises:
-        ModelError: The file is missing, truncated, not GGUF, or stores tensors in a way that
-            cannot be read.
+        ModelError: A file is missing, truncated, not GGUF, of another model than the first, or
+            stores tensors in a way that cannot be read.
     """
 
     def __init__(self, path: Path, check: Check | None = None) -> None:
-        self.path = path
         self._check = check
-        self._descriptor = _open(path)
-        try:
-            header = _read_header(self._descriptor, path)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-        self._data = header.data
-        self.metadata: Mapping[str, Value] = header.metadata
-        self.tensors: Mapping[str, TensorInfo] = header.tensors
+        with ExitStack() as opening:
+            descriptor = _open(path, opening)
+            header = _read_header(descriptor, path)
+            self.paths = paths_of(header, path)
+            self.path = self.paths[0]
+            self._descriptors = {self.paths.index(path): descriptor}
+            if path != self.path:
+                header = self._open_part(0, opening)
+            self._data = header.data
+            self.metadata: Mapping[str, Value] = header.metadata
+            self.tensors: Mapping[str, TensorInfo] = self._join(header, opening)
+            self._opened = opening.pop_all()
+
+    def _join(self, first: Header, opening: ExitStack) -> Mapping[str, TensorInfo]:
+        """Open what is not open yet; of the other parts' headers the tensors alone are kept."""
+        joined = Joined(first, self.paths)
+        joined.add(0, first)
+        for part in range(1, len(self.paths)):
+            joined.add(part, self._open_part(part, opening))
+        joined.check_complete()
+        return joined.tensors
+
+    def _open_part(self, part: int, opening: ExitStack) -> Header:
+        path = self.paths[part]
+        if part not in self._descriptors:
+            if not path.exists():
+                raise ModelError(
+                    f"part {part + 1} of {len(self.paths)} of {whole_name(path.name)} is missing: "
+                    f"there is no file {path}",
+                    hint="Fetch it, and put it beside the others.",
+                )
+            self._descriptors[part] = _open(path, opening)
+        return _read_header(self._descriptors[part], path)
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +99,7 @@ class GgufFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._descriptor)
+        self._opened.close()
 
     def tensor_bytes(self, tensor: TensorInfo) -> bytes:
         """Read a tensor as it is stored.
@@ -85,9 +118,9 @@ class GgufFile:
         Raises:
             ModelError: As :meth:`tensor_bytes`.
         """
-        end = tensor.offset + tensor.size
+        descriptor, end = self._descriptors[tensor.part], tensor.offset + tensor.size
         for start in range(tensor.offset, end, size):
-            yield _read(self._descriptor, self.path, start, min(size, end - start))
+            yield _read(descriptor, self.paths[tensor.part], start, min(size, end - start))
 
     def array_bytes(self, array: ArrayValue) -> bytes:
         """Return an array's elements as they are stored."""
@@ -145,17 +178,20 @@ class GgufFile:
         return value
 
 
-def _open(path: Path) -> int:
-    """Open a file for reading; without waiting, for a named pipe would be waited for for ever."""
+def _open(path: Path, opening: ExitStack) -> int:
+    """Open a file for reading; without waiting, for a named pipe would be waited for for ever.
+
+    ``opening`` closes it.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ModelError(f"there is no file {path}", hint="Check the path.") from None
     except OSError as error:
         raise _unreadable(path, error) from error
+    opening.callback(os.close, descriptor)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
-    os.close(descriptor)
     raise ModelError(f"{path} is no ordinary file", hint="Give the path of a .gguf file.")
 
 

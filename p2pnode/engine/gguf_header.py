@@ -12,7 +12,7 @@ takes some 30 ms, because strings are skipped until somebody asks for them.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from p2pnode.errors import ModelError
@@ -57,8 +57,8 @@ class TensorType:
     size: int
 
 
-# Copied from ggml's type table so that opening a header need not import gguf (0.18 s); a test
-# holds it to gguf.GGML_QUANT_SIZES. Types that gguf cannot dequantise are left out.
+# Copied from ggml's type table so that opening a header need not import gguf (0.18 s). A test holds
+# it to gguf: every type of which that knows the size and that it can dequantise, and no other.
 TENSOR_TYPES: Final = {
     kind.code: kind
     for kind in (
@@ -74,9 +74,20 @@ TENSOR_TYPES: Final = {
         TensorType(12, "Q4_K", 256, 144),
         TensorType(13, "Q5_K", 256, 176),
         TensorType(14, "Q6_K", 256, 210),
+        TensorType(16, "IQ2_XXS", 256, 66),
+        TensorType(17, "IQ2_XS", 256, 74),
+        TensorType(18, "IQ3_XXS", 256, 98),
+        TensorType(19, "IQ1_S", 256, 50),
         TensorType(20, "IQ4_NL", 32, 18),
+        TensorType(21, "IQ3_S", 256, 110),
+        TensorType(22, "IQ2_S", 256, 82),
         TensorType(23, "IQ4_XS", 256, 136),
+        TensorType(29, "IQ1_M", 256, 56),
         TensorType(30, "BF16", 1, 2),
+        TensorType(34, "TQ1_0", 256, 54),
+        TensorType(35, "TQ2_0", 256, 66),
+        TensorType(39, "MXFP4", 32, 17),
+        TensorType(40, "NVFP4", 64, 36),
     )
 }
 
@@ -114,13 +125,19 @@ class TensorInfo:
         name: For example ``blk.0.attn_q.weight``.
         shape: Row-major, the longest-striding axis first: the reverse of the file's order.
         type: How its numbers are stored.
-        offset: From the start of the file.
+        offset: From the start of the file that it lies in.
+        part: Which of the model's files that is: a place in ``GgufFile.paths``.
     """
 
     name: str
     shape: tuple[int, ...]
     type: TensorType
     offset: int
+    part: int = 0
+
+    def in_part(self, part: int) -> "TensorInfo":
+        """Return it as a tensor of another of the model's files."""
+        return replace(self, part=part)
 
     @property
     def row_bytes(self) -> int:
@@ -166,7 +183,6 @@ class Header:
         n_tensors = self._bounded(MAX_TENSORS, "tensors")
         n_pairs = self._bounded(MAX_PAIRS, "metadata entries")
         self.metadata = self._pairs(n_pairs)
-        self._refuse_split()
         self.tensors = self._place([self._tensor() for _ in range(n_tensors)])
 
     def _check_version(self, version: int) -> None:
@@ -181,16 +197,6 @@ class Header:
             f"{self._name} is GGUF version {version}; only 2 and 3 can be read",
             hint="Convert the model anew, or fetch a newer file of it.",
         )
-
-    def _refuse_split(self) -> None:
-        parts = self.metadata.get("split.count", 0)
-        if isinstance(parts, int) and parts > 1:
-            number = self.metadata.get("split.no")
-            which = f"part {number + 1}" if isinstance(number, int) else "a part"
-            raise ModelError(
-                f"{self._name} is {which} of {parts} of a split model",
-                hint="Merge the parts into one file with llama.cpp's gguf-split --merge.",
-            )
 
     def _pairs(self, count: int) -> dict[str, Value]:
         pairs: dict[str, Value] = {}

@@ -11,8 +11,9 @@ All numbers are little-endian; a text is its length (u32) and its UTF-8::
                        the hash of each tensor, in the order of their names' bytes)
 
 The keys are ``general.architecture`` and those of the architecture, such as
-``llama.rope.freq_base``: they change what is computed, the others do not. A dimension stands as in
-the file, innermost first. A value is a letter and its content, so that the width in which a file
+``llama.rope.freq_base``: they change what is computed, the others do not. How a model is split into
+files stands in others: the root of a split model is that of the merged file. A dimension stands as
+in the file, innermost first. A value is a letter and its content, so that the width in which a file
 stores a number makes no difference::
 
     b and u8 0 or 1 | i and text of the decimal number | f and f64 | s and text
@@ -93,7 +94,7 @@ def hash_file(
     Raises:
         ModelError: The file cannot be read to its end.
     """
-    tensors = sorted(file.tensors.values(), key=lambda tensor: tensor.offset)  # as the disk has it
+    tensors = sorted(file.tensors.values(), key=lambda one: (one.part, one.offset))  # as on disk
     total = max(1, sum(tensor.size for tensor in tensors))
     hashes: dict[str, bytes] = {}
     done = 0

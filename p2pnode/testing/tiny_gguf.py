@@ -34,6 +34,7 @@ def write_tiny_gguf(
     pre: str = "smollm",
     edit: "Callable[[GGUFWriter], object] | None" = None,
     template: str | None = None,
+    split: int = 0,
 ) -> None:
     """Write a llama of random weights whose tokens are the bytes, " t" and four control tokens.
 
@@ -51,10 +52,12 @@ def write_tiny_gguf(
         pre: The pre-tokenizer it claims.
         edit: Changes the metadata, or adds tensors, before anything is written.
         template: Its chat template; None for one that writes roles and contents, "" for none.
+        split: Tensors of one file; 0 for one file with all. ``x.gguf`` stands for
+            ``x-00001-of-00003.gguf`` and so on then.
     """
     from gguf import GGUFWriter
 
-    writer = GGUFWriter(path, arch)
+    writer = GGUFWriter(path, arch, split_max_tensors=split)
     writer.add_name(f"tiny {seed}")
     writer.add_block_count(n_layers)
     writer.add_context_length(context_length)

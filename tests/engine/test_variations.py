@@ -69,7 +69,7 @@ def put(key: str, value: object) -> Callable[[Writer], None]:
         ("llama.block_count", 3, "beyond its 3 layers"),
         ("llama.block_count", 60_000, "no tensor blk.4"),
         ("llama.feed_forward_length", 64, "expected"),
-        ("split.count", 3, "of 3 of a split model"),
+        ("split.count", 3, "one of 3 parts"),
         ("tokenizer.ggml.tokens", ["a", "b"], "names 2 tokens"),
     ],
 )

@@ -226,3 +226,31 @@ def test_a_tensor_that_rotted_under_an_old_stamp_is_looked_for_once(
     assert len(hashed) == 2
     os.utime(tiny, ns=(1, 1))
     assert watched.look() == [RESTORED]
+
+
+def test_every_part_of_a_split_model_is_watched(tmp_path: Path, hashed: list[str]) -> None:
+    write_tiny_gguf(tmp_path / "tiny.gguf", split=20)
+    first, last = sorted(tmp_path.glob("tiny-*.gguf"))
+    watched = Watched(first, tmp_path / "hashes")
+    assert ModelFile.open(last, tmp_path / "hashes").info == watched.watch.file.info
+    assert len(hashed) == 1  # remembered, whichever part it is opened by
+    assert watched.look() == []
+    whole = last.read_bytes()
+
+    last.write_bytes(whole[:-500])
+    (told,) = watched.look()
+    assert f"{last.name} is truncated" in told
+    last.write_bytes(whole)
+    assert watched.look() == [RESTORED]
+
+    last.unlink()
+    (told,) = watched.look()
+    assert "part 2 of 2 of tiny is missing" in told
+    last.write_bytes(whole)
+    assert watched.look() == [RESTORED]
+
+    with GgufFile(last) as file:
+        at = min(one.offset for one in file.tensors.values() if one.part == 1)
+    last.write_bytes(whole[:at] + bytes(4) + whole[at + 4 :])
+    (told,) = watched.look()
+    assert "another model" in told
