@@ -27,6 +27,8 @@ MAX_NESTING: Final = 200  # lists in lists; nobody ships more than one
 
 _ALIGNMENTS: Final = tuple(1 << power for power in range(3, 21))  # bytes; ggml wants powers of 2
 _OTHER: Final = "Fetch another file of this model, or convert it anew."
+_AS_GGUF: Final = "Fetch the model as a GGUF file: most are published as one (p2pnode models list)."
+_PICKLES: Final = frozenset({b"\x02", b"\x03", b"\x04", b"\x05"})  # protocols, after b"\x80"
 BROKEN = "The download may be incomplete: fetch the file again."
 ARRAY: Final = 9
 STRING: Final = 8
@@ -177,7 +179,7 @@ class Header:
         self._size = size
         self._name = name
         if data[:4] != b"GGUF":
-            raise _foreign(data, name)
+            raise foreign(data, name)
         self._at = 4
         self._check_version(self._number(U32))
         n_tensors = self._bounded(MAX_TENSORS, "tensors")
@@ -347,8 +349,11 @@ class Header:
         return ModelError(f"{self._name} is truncated within its header", hint=BROKEN)
 
 
-def _foreign(data: bytes, name: str) -> ModelError:
-    """Say what a file is that is none of GGUF, where it is one of those that people come upon."""
+def foreign(data: bytes, name: str) -> ModelError:
+    """Say what a file is that is none of GGUF, where it is one of those that people come upon.
+
+    ``data`` is its beginning; some 64 bytes tell.
+    """
     start = data[:64].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return ModelError(
@@ -363,4 +368,19 @@ def _foreign(data: bytes, name: str) -> ModelError:
         return ModelError(
             f"{name} is of the format before GGUF, which nobody reads any more", hint=_OTHER
         )
+    if data[:2] == b"PK" or (data[:1] == b"\x80" and data[1:2] in _PICKLES):
+        return pickled(name)
+    if data[8:9] == b"{" and data[4:8] == bytes(4):  # the length of its header, and the header
+        return ModelError(
+            f"{name} holds safetensors, which this engine does not read", hint=_AS_GGUF
+        )
     return ModelError(f"{name} is not a GGUF file", hint="Give the path of a .gguf file.")
+
+
+def pickled(name: str) -> ModelError:
+    """Refuse a checkpoint that would run code of its author's when it is opened."""
+    return ModelError(
+        f"{name} is a checkpoint of pickled Python: to read it is to run what it says, so it is "
+        "never opened",
+        hint=_AS_GGUF,
+    )

@@ -9,11 +9,13 @@ The first part alone holds the metadata of the model; a tensor lies whole in one
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePath
+from typing import Final, TypeVar
 
 from p2pnode.engine.gguf_header import MAX_TENSORS, ArrayValue, Header, TensorInfo
 from p2pnode.errors import ModelError
+
+PathT = TypeVar("PathT", bound=PurePath)
 
 MAX_PARTS: Final = 100
 """Each is held open, and a process may open 256 files on some systems; the largest models
@@ -29,7 +31,7 @@ _NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.
 _FETCH_ALL: Final = "Fetch all the parts again, into one folder, under their own names."
 
 
-def part_paths(path: Path) -> tuple[Path, ...]:
+def part_paths(path: PathT) -> tuple[PathT, ...]:
     """Return the files that belong to ``path`` by its name alone, in order; often just itself."""
     found = _NAME.fullmatch(path.name)
     if found is None or not 1 <= int(found["number"]) <= int(found["count"]) <= MAX_PARTS:

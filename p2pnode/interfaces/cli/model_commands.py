@@ -13,6 +13,7 @@ from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.node import model_cache as cache
+from p2pnode.node.catalogue import KNOWN_MODELS
 
 TEXT_PER_TOKEN: Final = 64
 """Characters read of a text for each position of the context: what goes beyond is not measured,
@@ -43,7 +44,7 @@ def pull(name: str, as_json: bool) -> None:
 def list_models(as_json: bool) -> None:
     """List the models known and those in the cache."""
     installed = cache.installed()
-    missing = sorted({*cache.KNOWN_MODELS} - {one.name for one in installed})
+    missing = sorted({*KNOWN_MODELS} - {one.name for one in installed})
     rows = [
         {"name": one.name, "installed": True, "path": str(one.path), "problem": one.problem or None}
         for one in installed

@@ -1,0 +1,133 @@
+"""What the cache notes of each model that was pulled or linked: where it came from, what it is.
+
+A note is written when the files are whole and in place, and read as something anybody may have
+written: one that says nothing usable is none.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from p2pnode.errors import UserError
+from p2pnode.node.sources import checked_name
+
+FOLDER: Final = ".entries"
+PARTS: Final = ".parts"
+"""Folder of what has come so far; a pull that was interrupted goes on with it."""
+
+MOST_ENTRIES: Final = 10_000
+_MOST_BYTES: Final = 65_536
+_MOST_FILES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model of the cache.
+
+    Attributes:
+        name: What it is called here.
+        files: Names of its files in the cache; absolute paths where it is linked.
+        sizes: Bytes of each.
+        sha256: Of each, in hex; empty where it is linked.
+        source: What to pull to have it again.
+        hash_from: Who said the hash: ``catalogue``, ``hub``, ``given``, ``server`` or ``none``.
+        linked: Whether its files are a person's own, outside the cache.
+        licence: What the file or the catalogue says; may be empty.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    sizes: tuple[int, ...]
+    sha256: tuple[str, ...]
+    source: str
+    hash_from: str = "none"
+    linked: bool = False
+    licence: str = ""
+
+    def paths(self, folder: Path) -> tuple[Path, ...]:
+        """Return where its files are, if ``folder`` is where the cache keeps models."""
+        return tuple(folder / file for file in self.files)
+
+
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """Return the notes of a cache's folder of models, by lower-case name."""
+    found: dict[str, Entry] = {}
+    for path in _notes(folder):
+        entry = _read(path)
+        if entry is not None:
+            found[entry.name.casefold()] = entry
+    return found
+
+
+def write_entry(folder: Path, entry: Entry) -> None:
+    """Note a model, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = _path(folder, entry.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".entry-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(asdict(entry), file)
+        Path(name).chmod(0o644)  # readable for whoever shares the cache, as the models are
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def forget_entry(folder: Path, name: str) -> None:
+    """Remove a note.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    _path(folder, name).unlink(missing_ok=True)
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / FOLDER / f"{checked_name(name).casefold()}.json"
+
+
+def _notes(folder: Path) -> Iterable[Path]:
+    try:
+        return sorted((folder / FOLDER).glob("*.json"))[:MOST_ENTRIES]
+    except OSError:
+        return ()
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        body: Any = json.loads(path.read_bytes())
+        entry = Entry(
+            name=checked_name(body["name"]),
+            files=tuple(str(one) for one in body["files"]),
+            sizes=tuple(int(one) for one in body["sizes"]),
+            sha256=tuple(str(one) for one in body["sha256"]),
+            source=str(body["source"]),
+            hash_from=str(body["hash_from"]),
+            linked=bool(body["linked"]),
+            licence=str(body["licence"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, UserError):
+        return None
+    return entry if _is_sound(entry, path) else None
+
+
+def _is_sound(entry: Entry, path: Path) -> bool:
+    """Tell whether a note names files that may be its: those of the cache by a bare name."""
+    if path.stem != entry.name.casefold() or not 1 <= len(entry.files) <= _MOST_FILES:
+        return False
+    if len(entry.sizes) != len(entry.files) or len(entry.sha256) not in (0, len(entry.files)):
+        return False
+    if entry.linked:
+        return all(Path(file).is_absolute() for file in entry.files)
+    return all(Path(file).name == file and file.endswith(".gguf") for file in entry.files)

@@ -1,0 +1,184 @@
+"""What a folder of the cache has: models that are known, pulled, linked, and whatever else."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from p2pnode.engine.gguf_split import part_paths, whole_name
+from p2pnode.errors import ModelError, UserError
+from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel
+from p2pnode.node.entries import Entry, read_entries
+from p2pnode.node.model_use import is_in_use
+from p2pnode.node.places import expanded
+from p2pnode.node.pull_order import ELSEWHERE
+
+_MAGIC: Final = b"GGUF"
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A model of the cache.
+
+    Attributes:
+        name: What it is called.
+        path: Its file; the first one of a split model.
+        size: Bytes of all its files.
+        problem: Why it cannot be used, or empty.
+        paths: All its files.
+        source: Where it came from; empty where nobody noted it.
+        licence: Of the weights, as its file or the catalogue says; may be empty.
+        hash_from: Who said its hash: as :class:`~p2pnode.node.entries.Entry` has it.
+        linked: Whether it is a person's own file, elsewhere.
+    """
+
+    name: str
+    path: Path
+    size: int
+    problem: str
+    paths: tuple[Path, ...] = ()
+    source: str = ""
+    licence: str = ""
+    hash_from: str = "none"
+    linked: bool = False
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a node on this machine works with it now."""
+        return any(is_in_use(path) for path in self.paths)
+
+
+def listed(folder: Path) -> list[InstalledModel]:
+    """Return the models in a folder, by name; each with what is wrong with it, if anything.
+
+    Raises:
+        UserError: The folder cannot be read.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".gguf")
+    except FileNotFoundError:
+        paths = []
+    except OSError as error:
+        raise UserError(
+            f"cannot read {folder}: {error.strerror or error}", hint=ELSEWHERE
+        ) from error
+    entries = read_entries(folder)
+    found = [_noted(entry, folder) for entry in entries.values()]
+    taken = {path for one in found for path in one.paths}
+    known = {model.file: model for model in KNOWN_MODELS.values()}
+    for path in paths:
+        if path not in taken:
+            one = _unnoted(path, known.get(path.name))
+            taken.update(one.paths)
+            found.append(one)
+    return sorted(found, key=lambda one: one.name.casefold())
+
+
+def find_file(given: str) -> Path:
+    """Return the model file of a path that a person gave.
+
+    Raises:
+        ModelError: There is none, or it cannot be read.
+    """
+    path = expanded(Path(given or "."))
+    problem = problem_of(path)
+    if not problem:
+        return path
+    if os.path.lexists(path):
+        hint = "give the path of a .gguf file in it" if path.is_dir() else "give another file"
+        raise ModelError(f"{path} is {problem}", hint=hint)
+    raise ModelError(
+        f"there is no model and no file called {given!r}",
+        hint=f"known models: {', '.join(KNOWN_MODELS)}; or give the path of a GGUF file",
+    )
+
+
+def problem_of(path: Path) -> str:
+    """Say why no model can be read from ``path``, as what it is; empty if nothing speaks against.
+
+    A fuller look is for whoever loads it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            return f"a link to {path.readlink()}, which is not there"
+        return "not there"
+    except OSError as error:
+        return f"not to be looked at: {error.strerror or error}"
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    if not stat.S_ISREG(mode):
+        return "no ordinary file"
+    return "" if os.access(path, os.R_OK) else "not readable: permission denied"
+
+
+# Inside
+
+
+def _noted(entry: Entry, folder: Path) -> InstalledModel:
+    """Look at the files of an entry, each of which must have the size that was noted."""
+    paths = entry.paths(folder)
+    problem, total = "", 0
+    for path, expected in zip(paths, entry.sizes, strict=True):
+        wrong, size = _look(path)
+        total += size
+        if not wrong and size != expected:
+            wrong = "changed since it was linked" if entry.linked else "truncated"
+        if wrong and not problem:
+            what = path if entry.linked or len(paths) > 1 else ""
+            problem = f"{what} is {wrong}" if what else wrong
+            problem += _cure(entry)
+    return InstalledModel(
+        entry.name,
+        paths[0],
+        total,
+        problem,
+        paths,
+        entry.source,
+        entry.licence,
+        entry.hash_from,
+        entry.linked,
+    )
+
+
+def _cure(entry: Entry) -> str:
+    return f"; p2pnode models {'rm' if entry.linked else 'pull'} {entry.name}"
+
+
+def _unnoted(path: Path, model: KnownModel | None) -> InstalledModel:
+    """Look at a file of which nothing is noted; whatever it is, this does not fail."""
+    paths = tuple(one for one in part_paths(path) if os.path.lexists(one)) or (path,)
+    problem, size = _look(path)
+    if model is None:
+        size += sum(_look(one)[1] for one in paths if one != path)
+        return InstalledModel(whole_name(path.name), path, size, problem, paths)
+    if problem in ("", _NOT_GGUF) and model.verified and size != model.size:
+        problem = f"truncated; pull it again: p2pnode models pull {model.name}"
+    return InstalledModel(
+        model.name,
+        path,
+        size,
+        problem,
+        paths,
+        model.name,
+        model.licence,
+        "catalogue" if model.verified else "none",
+    )
+
+
+_NOT_GGUF: Final = "no GGUF file"
+
+
+def _look(path: Path) -> tuple[str, int]:
+    """Return what speaks against a file, or nothing, and its size."""
+    problem, size, begin = problem_of(path), 0, b""
+    try:
+        size = 0 if problem else path.stat().st_size
+        if not problem:
+            with path.open("rb") as file:
+                begin = file.read(len(_MAGIC))
+    except OSError as error:
+        problem = f"not readable: {error.strerror or error}"
+    return problem or ("" if begin == _MAGIC else _NOT_GGUF), size

@@ -1,0 +1,52 @@
+"""Whether a node on this machine works with a model's files just now.
+
+A node holds a shared lock on them for as long as it runs; the system drops it when the process
+ends, however it ends. Nobody is kept from reading or writing by it.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def held(paths: Iterable[Path]) -> Iterator[None]:
+    """Let others see that these files are in use, as far as the file system has locks."""
+    with ExitStack() as stack:
+        for path in paths:
+            descriptor = _open(path)
+            if descriptor is not None:
+                stack.callback(os.close, descriptor)
+                _lock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+def is_in_use(path: Path) -> bool:
+    """Tell whether somebody holds this file."""
+    descriptor = _open(path)
+    if descriptor is None:
+        return False
+    try:
+        return not _lock(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    """Lock; tell whether nobody was in the way. Where there are no locks, nobody is."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
