@@ -193,8 +193,8 @@ def _of_python(path: Path) -> Iterator[TokenIds]:
 
 
 def _of_the_model(path: Path) -> Iterator[TokenIds]:
-    from p2pnode.engine.base import Sampling
     from p2pnode.engine.registry import load_engine
+    from p2pnode.engine.sampling.options import Sampling
     from p2pnode.engine.solo import answer_alone
     from p2pnode.node.models import open_model
     from p2pnode.text.tokenizer import Tokenizer

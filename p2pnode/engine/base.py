@@ -1,6 +1,5 @@
 """What every engine promises, whatever it computes with."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
@@ -8,7 +7,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from p2pnode.errors import ConfigError, LocalProtocolError
+from p2pnode.errors import LocalProtocolError
 
 Array: TypeAlias = npt.NDArray[Any]
 """Either int64 token ids [tokens] or float32 hidden states [tokens, d_model]."""
@@ -65,36 +64,6 @@ class ModelInfo:
     data_sig: str
     space_hash32: int
     kv_bytes_per_token_layer: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is drawn from the logits.
-
-    Attributes:
-        temperature: 0 takes the likeliest token; 1 draws from the model's own distribution.
-        top_k: Draw among the k likeliest only; 0 means all.
-        top_p: Draw among the fewest likeliest that together reach this probability.
-        seed: The same seed draws the same token at the same position, wherever it runs.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
-            raise ConfigError(f"temperature must be between 0 and 100, not {self.temperature}")
-        if self.top_k < 0:
-            raise ConfigError(f"top-k must be 0 (all) or more, not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top-p must be above 0 and at most 1, not {self.top_p}")
-        if not 0 <= self.seed < 2**64:
-            raise ConfigError(f"the seed must be between 0 and 2**64 - 1, not {self.seed}")
 
 
 @dataclass(frozen=True, slots=True)

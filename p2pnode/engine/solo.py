@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2pnode.engine.base import Engine, Sampling
-from p2pnode.engine.sampling import sample
+from p2pnode.engine.base import Engine
+from p2pnode.engine.sampling.draw import sample
+from p2pnode.engine.sampling.options import Sampling
 
 _SESSION = b"solo"
 

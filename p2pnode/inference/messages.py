@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from p2pnode.inference.terms import LADDER, Terms
 from p2pnode.sansio import NodeId

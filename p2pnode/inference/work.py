@@ -11,8 +11,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from p2pnode.engine.base import Engine, Sampling, SessionKey
-from p2pnode.engine.sampling import sample
+from p2pnode.engine.base import Engine, SessionKey
+from p2pnode.engine.sampling.draw import sample
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import CapacityError, GenerationError, RemoteProtocolError
 from p2pnode.inference.activations import Batch, Piece, token_batch
 from p2pnode.inference.coding import decode_pieces_untrusted, encode_within

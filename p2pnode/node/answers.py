@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2pnode.engine.base import ModelInfo, Sampling
+from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import GenerationError
 from p2pnode.inference.events import (
     ChainBroken,

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from p2pnode.engine.base import Sampling
 from p2pnode.engine.random_model import random_model
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.solo import answer_alone
 from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.events import (

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from p2pnode.engine.base import Sampling
-from p2pnode.engine.sampling import sample
+from p2pnode.engine.sampling.draw import sample
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference import messages as control
 from p2pnode.inference.activations import to_frames, token_batch
 from p2pnode.inference.terms import CODING_BITS, DTYPES, PLAIN

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from p2pnode.engine.base import Array, Sampling
+from p2pnode.engine.base import Array
 from p2pnode.engine.numpy.blas import limit_blas_threads
 from p2pnode.engine.numpy.engine import NumpyEngine
-from p2pnode.engine.sampling import sample
+from p2pnode.engine.sampling.draw import sample
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.node.model_cache import pull
 from p2pnode.text.tokenizer import Tokenizer
 

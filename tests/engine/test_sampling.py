@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from p2pnode.engine.base import Floats, Sampling
-from p2pnode.engine.sampling import sample
+from p2pnode.engine.base import Floats
+from p2pnode.engine.sampling.draw import sample
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import ConfigError, GenerationError
 
 LOGITS = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))

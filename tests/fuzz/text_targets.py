@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError, UserError
 from p2pnode.inference.messages import (
     Close,

@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from p2pnode.engine.base import Sampling
 from p2pnode.engine.random_model import random_model
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.activations import Batch, to_frames
 from p2pnode.inference.config import InferenceConfig

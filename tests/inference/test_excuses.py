@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.events import ComputeRequested, GenerationFinished
 from p2pnode.inference.messages import Control, Failed, Open, Refusal, Refused
 from p2pnode.inference.request import GenerationRequest

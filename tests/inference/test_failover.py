@@ -2,8 +2,8 @@
 
 import pytest
 
-from p2pnode.engine.base import Sampling
 from p2pnode.engine.random_model import random_model
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import (

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from p2pnode.engine.base import Sampling
 from p2pnode.engine.random_model import random_model
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.activations import Batch, token_batch
 from p2pnode.inference.config import InferenceConfig

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from p2pnode.engine.base import Sampling
 from p2pnode.engine.random_model import random_model
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Covered, CoverTask
 from p2pnode.inference.phase import Phase

@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import given, settings, strategies as st
 
-from p2pnode.engine.base import Sampling
 from p2pnode.engine.random_model import random_model
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.activations import Batch, to_frames, token_batch
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, strategies as st
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.tensor_policy import Link as Known
 from p2pnode.node.links import LARGE, LinkMeter

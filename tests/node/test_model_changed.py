@@ -2,7 +2,8 @@
 
 import pytest
 
-from p2pnode.engine.base import EngineProfile, Sampling, StageCost
+from p2pnode.engine.base import EngineProfile, StageCost
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested

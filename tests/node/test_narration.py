@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.events import ChainBroken, ChainRepaired, LayersAwaited
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import UserError
 from p2pnode.inference.cover import Covered, CoverTask, Leg
 from p2pnode.inference.memory import stage_bytes

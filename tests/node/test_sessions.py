@@ -1,6 +1,6 @@
 """What is told and kept of sessions that end, or never came up."""
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
 from p2pnode.sansio import NodeId

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from hypothesis import given, strategies as st
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.events import ChainBroken, GenerationFinished
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.membership.health import Health

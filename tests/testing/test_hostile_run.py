@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from p2pnode.engine.base import Sampling
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import ConfigError, UserError
 from p2pnode.inference.events import (
     ChainBroken,

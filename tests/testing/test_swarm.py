@@ -2,7 +2,8 @@
 
 import ipaddress
 
-from p2pnode.engine.base import Sampling, StageCost
+from p2pnode.engine.base import StageCost
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import Release, WorkFailed

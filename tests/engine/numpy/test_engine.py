@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from p2pnode.engine.base import Array, Engine, Sampling
+from p2pnode.engine.base import Array, Engine
 from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.registry import load_engine
-from p2pnode.engine.sampling import sample
+from p2pnode.engine.sampling.draw import sample
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import CapacityError, LocalProtocolError, ModelError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 

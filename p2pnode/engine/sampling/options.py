@@ -1,0 +1,91 @@
+"""How a person wants tokens drawn."""
+
+import math
+from dataclasses import dataclass, fields
+
+from p2pnode.errors import ConfigError
+
+MOST_TOP_LOGPROBS = 20
+"""As OpenAI's API has it."""
+
+MOST_PAST = 8192
+"""Tokens that a draw may depend on, of prompt and answer: they must fit one control message, at 4
+characters each (:mod:`p2pnode.inference.messages`)."""
+
+_PLAIN = ("temperature", "top_k", "top_p", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn from the logits; the order is in :mod:`.draw`.
+
+    Attributes:
+        temperature: 0 takes the likeliest token; 1 draws from the model's own distribution.
+        top_k: Draw among the k likeliest only; 0 means all.
+        top_p: Draw among the fewest likeliest that together reach this probability.
+        seed: The same seed draws the same token at the same position, wherever it runs.
+        min_p: Draw among those at least so likely, as a share of the likeliest's probability.
+        repetition_penalty: Logits of tokens among the last ``penalty_last_n`` of prompt and answer
+            are divided by this where positive, else multiplied (Keskar et al., "CTRL", 2019,
+            section 4.1). 1 changes nothing, more discourages.
+        presence_penalty: Taken off the logit of each token that the answer has (OpenAI).
+        frequency_penalty: Taken off it once more for each time that the answer has it (OpenAI).
+        penalty_last_n: How far back ``repetition_penalty`` looks; 64 is llama.cpp's.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_last_n: int = 64
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
+            raise ConfigError(f"temperature must be between 0 and 100, not {self.temperature}")
+        if self.top_k < 0:
+            raise ConfigError(f"top-k must be 0 (all) or more, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top-p must be above 0 and at most 1, not {self.top_p}")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"the seed must be between 0 and 2**64 - 1, not {self.seed}")
+        if not 0 <= self.min_p <= 1:
+            raise ConfigError(f"min-p must be between 0 and 1, not {self.min_p}")
+        if not 0.1 <= self.repetition_penalty <= 10:
+            raise ConfigError(
+                f"the repetition penalty must be between 0.1 and 10, not {self.repetition_penalty}"
+            )
+        for name in ("presence", "frequency"):
+            penalty = getattr(self, f"{name}_penalty")
+            if not -2 <= penalty <= 2:
+                raise ConfigError(f"the {name} penalty must be between -2 and 2, not {penalty}")
+        if not 1 <= self.penalty_last_n <= MOST_PAST:
+            raise ConfigError(
+                f"penalty-last-n must be between 1 and {MOST_PAST}, not {self.penalty_last_n}"
+            )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it asks for nothing that stages did not know at first."""
+        return all(
+            getattr(self, field.name) == field.default
+            for field in fields(self)
+            if field.name not in _PLAIN
+        )
+
+    @property
+    def looks_back(self) -> int:
+        """How many of the last tokens of the prompt a draw depends on."""
+        return self.penalty_last_n if self.repetition_penalty != 1 else 0
+
+    @property
+    def needs_past(self) -> bool:
+        """Whether a draw depends on the tokens before it."""
+        penalties = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty - 1)
+        return any(penalties)

@@ -1,0 +1,30 @@
+"""The tokens before a draw, as far as it depends on them."""
+
+from dataclasses import replace
+from typing import Self
+
+from p2pnode.values import value
+
+
+@value
+class Past:
+    """The tokens that stand right before position ``end``.
+
+    Attributes:
+        begins: Position of the answer's first token: what stands before is of the prompt.
+        end: The position that follows the last of ``tokens``.
+        tokens: Token ids; as many as somebody asks for, at most ``end``.
+    """
+
+    begins: int
+    end: int
+    tokens: tuple[int, ...]
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """Those that belong to the answer."""
+        return self.tokens[max(0, len(self.tokens) - max(0, self.end - self.begins)) :]
+
+    def then(self, token: int) -> Self:
+        """Return what it is once ``token`` was drawn."""
+        return replace(self, end=self.end + 1, tokens=(*self.tokens, token))
