@@ -81,5 +81,9 @@ class GenerationError(UserError):
     """A generation could not start or could not go on; its peers' memory was freed."""
 
 
+class DrawError(GenerationError):
+    """What was asked for cannot be drawn: no engine is to blame, and another would do no better."""
+
+
 class ModelChangedError(ModelError):
     """A model's file no longer holds what was hashed; what was loaded before is still right."""

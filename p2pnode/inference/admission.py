@@ -86,6 +86,8 @@ class Admission:
             return Refusal.DRAINING, self._draining
         if order.sampling is not None and order.layers.stop != model.n_layers:
             return Refusal.LAYERS, "only the last layer's holder can draw tokens"
+        if (why := _undrawable(order, model)) is not None:
+            return Refusal.SAMPLING, why
         if self._coding.lacks(order.terms):
             return Refusal.CALIBRATION, "it has no calibration of the model, or another one"
         if order.positions > model.context_length:
@@ -180,6 +182,20 @@ class Admission:
             return 0
         per = self._kv_per_token_layer
         return stage_bytes(self.model, len(order.layers), order.positions, order.out_dtype, per)
+
+
+def _undrawable(order: Open, model: ModelInfo) -> str | None:
+    """Return why no token can be drawn as ``order`` says."""
+    if order.unknown:
+        return f"this version does not know {order.unknown!r}"
+    if order.sampling is None or not order.sampling.needs_past:
+        return None
+    past = order.past
+    if past is None or not past.suffices(order.sampling):
+        return "tokens that the draw depends on were not told"
+    if any(token >= model.vocab_size for token in past.tokens):
+        return f"told of a token beyond the vocabulary of {model.vocab_size}"
+    return None
 
 
 def _within(inner: range, outer: range) -> bool:

@@ -107,6 +107,7 @@ class Chain:
                 sample_from=session.wanted if last else 0,
                 terms=self.cover.terms(leg),
                 root=self._root,
+                past=session.past if last else None,
             )
             self._say(leg.run.peer, order)
 

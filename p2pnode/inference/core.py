@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.sampling.options import MOST_PAST
 from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Covered
@@ -285,6 +286,12 @@ def _check_fits(request: GenerationRequest, model: ModelInfo) -> None:
         raise GenerationError("an answer needs a prompt and at least one token of room")
     if any(not 0 <= token < model.vocab_size for token in request.prompt):
         raise GenerationError(f"the prompt has tokens beyond {model.name}'s vocabulary")
+    if request.sampling.needs_past and request.max_tokens > MOST_PAST:
+        raise GenerationError(
+            f"an answer whose tokens depend on those before has at most {MOST_PAST}, not "
+            f"{request.max_tokens}",
+            hint=f"lower --max-tokens to {MOST_PAST}, or leave the penalties out",
+        )
     if request.positions > model.context_length:
         raise GenerationError(
             f"the prompt has {len(request.prompt)} tokens and the answer may have "

@@ -24,7 +24,6 @@ from p2pnode.inference.events import (
     GenerationFinished,
     GenerationPlanned,
     InferenceEvent,
-    LayersAwaited,
     TokenProduced,
 )
 from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
@@ -34,8 +33,6 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
 from p2pnode.wire.vframe import Frame
-
-_WORTH_A_WORD = 5.0  # seconds of waiting for layers; a node that starts has loaded its own by then
 
 
 class Generation(Parts):
@@ -83,6 +80,9 @@ class Generation(Parts):
             case Refused(epoch=epoch, leg=leg, code=code, reason=reason):
                 if self._expects(leg, epoch, source):
                     self._refused(leg, code, reason, now)
+            case Failed(epoch=epoch, leg=leg, code=Refusal.SAMPLING, reason=reason):
+                if self._expects(leg, epoch, source):
+                    self._cannot_draw(leg, reason, now, self._unable.failed())
             case Failed(epoch=epoch, leg=leg, culprit=culprit, reason=reason):
                 if self._expects(leg, epoch, source):
                     lost = self._faults.failed(self._chain.legs, leg, culprit, reason, now)
@@ -169,26 +169,11 @@ class Generation(Parts):
         first = missing.missing[0]
         self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}", now)
 
-    def _tell_what_is_awaited(self, missing: NoCover, now: float) -> None:
-        """Tell it once for each set of layers, and not where a node is only about to serve them."""
-        if not self.awaited:
-            self._awaited_since = now
-        self.awaited = missing.missing
-        if self._told != self.awaited and now >= self._awaited_since + _WORTH_A_WORD:
-            self._told = self.awaited
-            left = self._patience.cover_by - now
-            self._events.append(
-                LayersAwaited(self.number, self.awaited, left, tuple(missing.reasons))
-            )
-
     # Opening
 
     def _open(self, now: float) -> None:
         self._chain.open()
         self._patience.opening(now)
-
-    def _can_do_without_calibration(self) -> bool:
-        return bool(self._chain.cover.calibration) and not self._chain.is_fed
 
     def _do_without_calibration(self, now: float) -> None:
         """Somebody has another calibration, or none: open the same chain anew, without."""
@@ -208,6 +193,9 @@ class Generation(Parts):
         if code == Refusal.CALIBRATION and self._can_do_without_calibration():
             self._do_without_calibration(now)
             return
+        if (why := self._unable.why(code, reason)) is not None:
+            self._cannot_draw(number, why, now)
+            return
         self.counters["stage refused"] += 1
         if code == Refusal.UNUSED and self._may_be_unused(number, now):
             # It waited for a stage before it: that is no new beginning.
@@ -218,6 +206,16 @@ class Generation(Parts):
             return
         self._blame({number}, Offence.REFUSED, reason, now)
         self._lose({number}, f"refused: {reason}", now)
+
+    def _cannot_draw(self, number: int, why: str, now: float, is_final: bool | None = None) -> None:
+        clause = f"cannot draw as asked: {why}"
+        self.counters["stage cannot draw as asked"] += 1
+        [run] = (leg.run for leg in self._chain.legs if leg.number == number)
+        if self._unable.refused(run.peer) if is_final is None else is_final:
+            self._fail(f"{run.name} {clause}", "ask with fewer options, or update its node", now)
+            return
+        self._faults.release(run, clause)
+        self._lose({number}, clause, now)
 
     def _may_be_unused(self, number: int, now: float) -> bool:
         """Whether a leg may truly have waited in vain; each peer is believed once an answer."""

@@ -363,22 +363,24 @@ class StageHost:
                 order.positions,
                 self.coding.recipe(order, batches, self._width, stage.codings),
                 self.coding.calibration(order.terms, order.layers.start),
+                stage.past,
             ),
             stage.key,
         )
         self._turns.began(stage.job)
 
     def _take_result(self, stage: Stage, result: WorkResult, now: float) -> None:
-        stage.job = None
         if not isinstance(result, Computed):
             sender = stage.order.upstream.peer
-            self._give_up(stage, result.reason, sender if result.is_input_bad else self._node_id)
+            culprit = sender if result.is_input_bad else self._node_id
+            code = Refusal.SAMPLING if result.is_undrawable else ""
+            stage.job = None
+            self._give_up(stage, result.reason, culprit, code)
             return
-        stage.computed = stage.job_end
+        stage.computed_until(result.batches)
         stage.used_at = now
         if result.coded:
             stage.codings |= self.coding.note(stage.order, result)
-        stage.sent += result.batches
         self._outflow.send(stage, self._events, is_new=True)
         if stage.queue:
             self._compute(stage)
@@ -389,9 +391,9 @@ class StageHost:
         self._events.append(ComputeRequested(job, work))
         return job
 
-    def _give_up(self, stage: Stage, reason: str, culprit: NodeId) -> None:
-        self.counters["compute failed"] += 1
-        self._say(stage.requester, stage.failed(culprit, reason))
+    def _give_up(self, stage: Stage, reason: str, culprit: NodeId, code: str = "") -> None:
+        self.counters["cannot draw as asked" if code else "compute failed"] += 1
+        self._say(stage.requester, stage.failed(culprit, reason, code))
         self._free(stage, reason)
 
     def _say(self, peer: NodeId, message: Control) -> None:

@@ -11,10 +11,19 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from p2pnode.engine.sampling.options import Sampling
-from p2pnode.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from p2pnode.engine.sampling.past import Past
+from p2pnode.errors import LocalProtocolError, RemoteProtocolError
+from p2pnode.inference.draw_body import (
+    NOBODYS_LAYER,
+    Draw,
+    draw_body,
+    draw_untrusted,
+    plain_body,
+    plain_untrusted,
+)
+from p2pnode.inference.fields import Fields, hex_bytes, whole_number
 from p2pnode.inference.terms import LADDER, Terms
 from p2pnode.sansio import NodeId
-from p2pnode.terminal import label
 
 _MOST_RUNGS = 16
 
@@ -56,6 +65,8 @@ class Open:
             terms sends f16.
         root: Of the model that the requester means, 32 bytes: the 32 bits of the space in every
             frame may be those of two models. None where it does not say.
+        past: The tokens before ``sample_from``, where the sampling depends on them; else None.
+        unknown: What of the sampling this node cannot read: nobody may pass over it in silence.
     """
 
     session: int
@@ -70,6 +81,8 @@ class Open:
     sample_from: int
     terms: Terms | None = None
     root: bytes | None = None
+    past: Past | None = None
+    unknown: str = ""
 
     @property
     def weighed(self) -> tuple[range, int, str, Sampling | None, bytes | None]:
@@ -107,6 +120,7 @@ class Refusal(StrEnum):
     CALIBRATION = "calibration"
     SHARE = "share"
     MODEL = "model"
+    SAMPLING = "sampling"
     UNUSED = "unused"
 
 
@@ -133,13 +147,17 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An admitted stage cannot go on, or sees that ``culprit`` cannot; sent to the requester."""
+    """An admitted stage cannot go on, or sees that ``culprit`` cannot; sent to the requester.
+
+    ``code`` is ``sampling`` where what was asked for cannot be drawn, by anybody perhaps; else "".
+    """
 
     session: int
     epoch: int
     leg: int
     culprit: NodeId
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +188,11 @@ def to_body(message: Control) -> dict[str, object]:
                 "up": [message.upstream.peer.hex(), message.upstream.stream],
                 "down": [message.downstream.peer.hex(), message.downstream.stream],
                 "out": message.out_dtype,
-                "sampling": _sampling_body(message.sampling),
+                "sampling": None,
                 "sample_from": message.sample_from,
             }
+            if message.sampling is not None:
+                body |= _sampling_body(message.sampling, message)
             if message.terms is not None:
                 body["coding"] = _terms_body(message.terms)
             if message.root is not None:
@@ -185,8 +205,10 @@ def to_body(message: Control) -> dict[str, object]:
             body["position"] = position
         case Refused(code=code, reason=reason):
             body |= {"code": code, "reason": reason[:500]}
-        case Failed(culprit=culprit, reason=reason):
+        case Failed(culprit=culprit, reason=reason, code=code):
             body |= {"culprit": culprit.hex(), "reason": reason[:500]}
+            if code:
+                body["code"] = code
     return {"method": _METHODS[type(message)], **body}
 
 
@@ -197,116 +219,72 @@ def from_body_untrusted(body: Mapping[str, object]) -> Control | None:
         RemoteProtocolError: The method is a session's, the rest is not.
     """
     parse = _PARSERS.get(str(body.get("method")))
-    return None if parse is None else parse(_Fields(body))
+    return None if parse is None else parse(Fields(body))
 
 
-class _Fields:
-    """Typed, bounded access to a JSON object from the network."""
-
-    def __init__(self, body: Mapping[str, object]) -> None:
-        self._body = body
-
-    def number(self, key: str, below: int) -> int:
-        return _number(self._body.get(key), key, below)
-
-    def optional_number(self, key: str, below: int) -> int | None:
-        return self.number(key, below) if key in self._body else None
-
-    def text(self, key: str) -> str:
-        value = self._body.get(key)
-        if not isinstance(value, str) or len(value) > 500:
-            raise RemoteProtocolError(f"{key} is no short text")
-        return value
-
-    def reason(self) -> str:
-        """Return words for people, who read them in a terminal: nothing in them moves a cursor."""
-        return label(self.text("reason"))
-
-    def session(self) -> int:
-        return int.from_bytes(_hex(self._body.get("session"), 8, "session"), "big")
-
-    def node(self, key: str) -> NodeId:
-        return NodeId(_hex(self._body.get(key), 32, key))
-
-    def pair(self, key: str) -> tuple[object, object]:
-        value = self._body.get(key)
-        if not isinstance(value, list) or len(value) != 2:
-            raise RemoteProtocolError(f"{key} is no pair")
-        return value[0], value[1]
-
-    def layers(self) -> range:
-        first, stop = self.pair("layers")
-        layers = range(_number(first, "layers", 1 << 16), _number(stop, "layers", 1 << 16))
-        if not layers:
-            raise RemoteProtocolError("a stage runs at least one layer")
-        return layers
-
-    def root(self) -> bytes | None:
-        value = self._body.get("root")
-        return None if value is None else _hex(value, 32, "root")
-
-    def edge(self, key: str) -> Edge:
-        peer, stream = self.pair(key)
-        return Edge(NodeId(_hex(peer, 32, key)), _number(stream, key, 1 << 32))
-
-    def sampling(self) -> Sampling | None:
-        value = self._body.get("sampling")
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise RemoteProtocolError("sampling is no object")
-        inner = _Fields(value)
-        try:
-            return Sampling(
-                temperature=_real(value.get("temperature"), "temperature"),
-                top_k=inner.number("top_k", 1 << 31),
-                top_p=_real(value.get("top_p"), "top_p"),
-                seed=inner.number("seed", 1 << 64),
-            )
-        except ConfigError as error:
-            raise RemoteProtocolError(f"impossible sampling: {error}") from error
-
-    def terms(self) -> Terms | None:
-        value = self._body.get("coding")
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise RemoteProtocolError("coding is no object")
-        inner = _Fields(value)
-        names = value.get("rungs")
-        if not isinstance(names, list) or len(names) > _MOST_RUNGS:
-            raise RemoteProtocolError("rungs are no short list")
-        try:
-            return Terms(
-                mode=inner.text("mode"),
-                rungs=frozenset(rung for rung in LADDER if rung in names),  # others are news
-                kl=_real(value.get("kl"), "kl"),
-                calibration=int.from_bytes(_hex(value.get("calibration"), 4, "calibration"), "big"),
-            )
-        except LocalProtocolError as error:
-            raise RemoteProtocolError(f"impossible terms: {error}") from error
-
-
-def _parse_open(fields: _Fields) -> Open:
+def _parse_open(fields: Fields) -> Open:
     dtype = fields.text("out")
     if dtype not in {"f16", "f32"}:
         raise RemoteProtocolError(f"unknown activation type {dtype!r}")
     positions = fields.number("positions", MAX_CONTEXT + 1)
+    sample_from = fields.number("sample_from", MAX_CONTEXT + 1)
+    layers, draw = _draw_untrusted(fields, sample_from)
     return Open(
         *_identity(fields),
-        layers=fields.layers(),
+        layers=layers,
         positions=positions,
-        upstream=fields.edge("up"),
-        downstream=fields.edge("down"),
+        upstream=_edge(fields, "up"),
+        downstream=_edge(fields, "down"),
         out_dtype=dtype,
-        sampling=fields.sampling(),
-        sample_from=fields.number("sample_from", MAX_CONTEXT + 1),
-        terms=fields.terms(),
-        root=fields.root(),
+        sampling=None if draw is None else draw.sampling,
+        sample_from=sample_from,
+        terms=_terms(fields),
+        root=None if fields.value("root") is None else hex_bytes(fields.value("root"), 32, "root"),
+        past=None if draw is None else draw.past,
+        unknown="" if draw is None else draw.unknown,
     )
 
 
-def _identity(fields: _Fields) -> tuple[int, int, int]:
+def _draw_untrusted(fields: Fields, sample_from: int) -> tuple[range, Draw | None]:
+    """Return the layers to run, and how to draw after them."""
+    first, stop = (whole_number(end, "layers", 1 << 16) for end in fields.pair("layers"))
+    plain = fields.inner("sampling")
+    draw = None if plain is None else Draw(plain_untrusted(plain))
+    more = fields.inner("draw")
+    if more is not None:
+        stop, draw = draw_untrusted(more, sample_from)
+    layers = range(first, stop)
+    if not layers:
+        raise RemoteProtocolError("a stage runs at least one layer")
+    return layers, draw
+
+
+def _edge(fields: Fields, key: str) -> Edge:
+    peer, stream = fields.pair(key)
+    return Edge(NodeId(hex_bytes(peer, 32, key)), whole_number(stream, key, 1 << 32))
+
+
+def _terms(fields: Fields) -> Terms | None:
+    inner = fields.inner("coding")
+    if inner is None:
+        return None
+    names = inner.value("rungs")
+    if not isinstance(names, list) or len(names) > _MOST_RUNGS:
+        raise RemoteProtocolError("rungs are no short list")
+    try:
+        return Terms(
+            mode=inner.text("mode"),
+            rungs=frozenset(rung for rung in LADDER if rung in names),  # others are news
+            kl=inner.real("kl"),
+            calibration=int.from_bytes(
+                hex_bytes(inner.value("calibration"), 4, "calibration"), "big"
+            ),
+        )
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(f"impossible terms: {error}") from error
+
+
+def _identity(fields: Fields) -> tuple[int, int, int]:
     return fields.session(), fields.number("epoch", 1 << 32), fields.number("leg", 1 << 32)
 
 
@@ -319,7 +297,7 @@ _METHODS: dict[type[Control], str] = {
     Close: "x-close",
 }
 
-_PARSERS: dict[str, Callable[[_Fields], Control]] = {
+_PARSERS: dict[str, Callable[[Fields], Control]] = {
     "x-open": _parse_open,
     "x-opened": lambda fields: Opened(
         *_identity(fields),
@@ -330,7 +308,12 @@ _PARSERS: dict[str, Callable[[_Fields], Control]] = {
     "x-resume": lambda fields: Resume(
         *_identity(fields), fields.number("position", MAX_CONTEXT + 1)
     ),
-    "x-failed": lambda fields: Failed(*_identity(fields), fields.node("culprit"), fields.reason()),
+    "x-failed": lambda fields: Failed(
+        *_identity(fields),
+        fields.node("culprit"),
+        fields.reason(),
+        fields.text("code") if "code" in fields else "",
+    ),
     "x-close": lambda fields: Close(fields.session(), fields.number("epoch", 1 << 32)),
 }
 
@@ -344,39 +327,9 @@ def _terms_body(terms: Terms) -> dict[str, object]:
     }
 
 
-def _sampling_body(sampling: Sampling | None) -> dict[str, object] | None:
-    if sampling is None:
-        return None
-    return {
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
-    }
-
-
-def _number(value: object, key: str, below: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
-        raise RemoteProtocolError(f"{key} is not a whole number below {below}")
-    return value
-
-
-def _real(value: object, key: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise RemoteProtocolError(f"{key} is no number")
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise RemoteProtocolError(f"{key} is too large") from error
-
-
-def _hex(value: object, size: int, key: str) -> bytes:
-    if not isinstance(value, str) or len(value) != 2 * size:
-        raise RemoteProtocolError(f"{key} is not {size} bytes in hex")
-    try:
-        data = bytes.fromhex(value)
-    except ValueError as error:
-        raise RemoteProtocolError(f"{key} is not hex") from error
-    if len(data) != size:  # fromhex passes over spaces: a node of 31 bytes is nobody
-        raise RemoteProtocolError(f"{key} is not {size} bytes in hex")
-    return data
+def _sampling_body(sampling: Sampling, order: Open) -> dict[str, object]:
+    """Return how to draw; where that is news to older stages, so that those refuse the order."""
+    if sampling.is_plain:
+        return {"sampling": plain_body(sampling)}
+    draw = draw_body(Draw(sampling, order.past), order.layers.stop)
+    return {"layers": [order.layers.start, NOBODYS_LAYER], "draw": draw}

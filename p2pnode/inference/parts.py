@@ -9,7 +9,7 @@ from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.chain import Chain
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Cover, Leg
-from p2pnode.inference.events import InferenceEvent
+from p2pnode.inference.events import InferenceEvent, LayersAwaited
 from p2pnode.inference.faults import Faults
 from p2pnode.inference.pace import Pace
 from p2pnode.inference.patience import Patience
@@ -17,11 +17,14 @@ from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
 from p2pnode.inference.questions import Answered, Questions
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.session import Session
+from p2pnode.inference.unable import Unable
 from p2pnode.sansio import NodeId, Rng
-from p2pnode.scheduler.chain import StageRun
+from p2pnode.scheduler.chain import NoCover, StageRun
 from p2pnode.scheduler.offences import Offence
 from p2pnode.scheduler.standing import Standing
 from p2pnode.values import value
+
+_WORTH_A_WORD = 5.0  # seconds of waiting for layers; a node that starts has loaded its own by then
 
 Legs: TypeAlias = AbstractSet[int]
 """Some legs of the chain, by number."""
@@ -83,6 +86,7 @@ class Parts:
         self._patience = Patience(config, request.wait, now)
         self._pace = Pace(config)
         self._faults = Faults(config, trust, node_id)
+        self._unable = Unable()
         self._questions = Questions(number, request, planner, self._chain)
         self._events: list[InferenceEvent] = []
         self._credited = 0
@@ -131,6 +135,21 @@ class Parts:
         runs = tuple(leg.run for leg in chain.legs if leg.number not in chain.lost)
         self._faults.served(runs, tokens - self._credited, now)
         self._credited = tokens
+
+    def _can_do_without_calibration(self) -> bool:
+        return bool(self._chain.cover.calibration) and not self._chain.is_fed
+
+    def _tell_what_is_awaited(self, missing: NoCover, now: float) -> None:
+        """Tell it once for each set of layers, and not where a node is only about to serve them."""
+        if not self.awaited:
+            self._awaited_since = now
+        self.awaited = missing.missing
+        if self._told != self.awaited and now >= self._awaited_since + _WORTH_A_WORD:
+            self._told = self.awaited
+            left = self._patience.cover_by - now
+            self._events.append(
+                LayersAwaited(self.number, self.awaited, left, tuple(missing.reasons))
+            )
 
     def _hand_over(self, events: list[InferenceEvent]) -> None:
         """Put what the chain has to say behind ``events``."""

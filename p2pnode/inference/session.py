@@ -8,6 +8,7 @@ out no position below it; ``first_token_at`` is None exactly while ``tokens`` is
 """
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.activations import Batch, Inbox, token_batch, token_of_untrusted
 from p2pnode.inference.request import GenerationRequest
@@ -57,6 +58,15 @@ class Session:
     def end(self) -> int:
         """Everything below this position has been sent, or is about to be."""
         return self.sent[-1].end
+
+    @property
+    def past(self) -> Past | None:
+        """The tokens that the next draw depends on; None where it depends on none."""
+        sampling, prompt = self.request.sampling, self.request.prompt
+        if not sampling.needs_past:
+            return None
+        asked = min(len(prompt), max(0, sampling.looks_back - len(self.tokens)))
+        return Past(len(prompt), self.wanted, (*prompt[len(prompt) - asked :], *self.tokens))
 
     def batches_from(self, position: int) -> list[Batch]:
         """Return what a first stage lacks that holds all below ``position``."""

@@ -10,7 +10,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from p2pnode.engine.base import ModelInfo, SessionKey
-from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox
+from p2pnode.engine.sampling.past import Past
+from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox, token_of_untrusted
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import StageEnded
 from p2pnode.inference.messages import Failed, Open
@@ -48,6 +49,8 @@ class Stage:
         computed: The KV cache holds positions below.
         sent: Every batch passed on so far, oldest first.
         codings: Mask of the codings they were sent in, where the session keeps count.
+        past: The tokens that the next draw depends on: what the first order told, and what was
+            drawn here since. No other stage draws for this leg, so later orders tell nothing new.
         began: When it was admitted first.
     """
 
@@ -68,6 +71,7 @@ class Stage:
     computed: int = 0
     sent: list[Batch] = field(default_factory=list)
     codings: int = 0
+    past: Past | None = None
     began: float = 0.0
 
     @property
@@ -92,6 +96,14 @@ class Stage:
             return self.used_at + config.session_idle
         return self.admitted_at + config.unused_after
 
+    def computed_until(self, batches: tuple[Batch, ...]) -> None:
+        """The job is done, and gave ``batches``."""
+        self.job, self.computed = None, self.job_end
+        self.sent += batches
+        if self.past is not None:
+            for batch in batches:
+                self.past = self.past.at(batch.start).then(token_of_untrusted(batch))
+
     def resume(self, position: int) -> int:
         """Send what is kept from ``position`` on, and go on; return how many batches that is.
 
@@ -101,10 +113,10 @@ class Stage:
         self.cursor = bisect_left(self.sent, position, key=_start)
         return len(self.sent) - self.cursor
 
-    def failed(self, culprit: NodeId, reason: str) -> Failed:
+    def failed(self, culprit: NodeId, reason: str, code: str = "") -> Failed:
         """Return what its requester is told when ``culprit`` broke it."""
         order = self.order
-        return Failed(order.session, order.epoch, order.leg, culprit, reason)
+        return Failed(order.session, order.epoch, order.leg, culprit, reason, code)
 
     def ended(self, reason: str) -> StageEnded:
         """Return what the node is told when it is over."""
@@ -134,7 +146,7 @@ def admitted(key: StageKey, order: Open, model: ModelInfo, kv_bytes: int, now: f
         inbox = Inbox(4, _TOKENS, order.positions)
     else:
         inbox = Inbox(model.d_model, _HIDDEN, order.positions, MOST_SCALES)
-    return Stage(key, order, inbox, kv_bytes, now, now, began=now)
+    return Stage(key, order, inbox, kv_bytes, now, now, past=order.past, began=now)
 
 
 def _start(batch: Batch) -> int:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from p2pnode.engine.base import Engine, SessionKey
 from p2pnode.engine.sampling.draw import sample
 from p2pnode.engine.sampling.options import Sampling
-from p2pnode.errors import CapacityError, GenerationError, RemoteProtocolError
+from p2pnode.engine.sampling.past import Past
+from p2pnode.errors import CapacityError, DrawError, GenerationError, RemoteProtocolError
 from p2pnode.inference.activations import Batch, Piece, token_batch
 from p2pnode.inference.coding import decode_pieces_untrusted, encode_within
 from p2pnode.inference.tensor_policy import Coded
@@ -56,6 +57,7 @@ class Forward:
         positions: What was admitted; reserved in the KV cache with the first batch. 0 for none.
         recipe: How to code hidden states where more than ``out_dtype`` is allowed.
         calibration: What both ends know of the states that come in; None for nothing.
+        past: The tokens that the draws depend on, before the first of them; None for none.
     """
 
     session: SessionKey
@@ -67,6 +69,7 @@ class Forward:
     positions: int = 0
     recipe: Recipe | None = None
     calibration: Calibration | None = None
+    past: Past | None = None
 
 
 @value
@@ -101,10 +104,12 @@ class WorkFailed:
     Attributes:
         reason: Why, for a person.
         is_input_bad: Whether what came in was no use, and its sender is to blame.
+        is_undrawable: Whether no token can be drawn as asked, and nobody here is to blame.
     """
 
     reason: str
     is_input_bad: bool = False
+    is_undrawable: bool = False
 
 
 WorkResult: TypeAlias = Computed | WorkFailed
@@ -119,6 +124,8 @@ def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResu
         return _forward(engine, work, clock)
     except RemoteProtocolError as error:
         return WorkFailed(str(error), is_input_bad=True)
+    except DrawError as error:
+        return WorkFailed(str(error), is_undrawable=True)
     except (CapacityError, GenerationError) as error:
         return WorkFailed(str(error))
 
@@ -184,12 +191,17 @@ def _sample(
 ) -> list[int | None] | None:
     if work.sampling is None:
         return None
-    return [
-        sample(engine.logits(rows[-1:])[0], work.sampling, batch.end)
-        if batch.end >= work.sample_from
-        else None
-        for batch, rows in zip(work.batches, hidden, strict=True)
-    ]
+    drawn: list[int | None] = []
+    past = work.past
+    for batch, rows in zip(work.batches, hidden, strict=True):
+        if batch.end < work.sample_from:
+            drawn.append(None)
+            continue
+        past = past and past.at(batch.end)
+        token = sample(engine.logits(rows[-1:])[0], work.sampling, batch.end, past)
+        past = past and past.then(token)
+        drawn.append(token)
+    return drawn
 
 
 def _decode_untrusted(

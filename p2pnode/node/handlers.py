@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import UserError
 from p2pnode.inference.events import (
     ChainBroken,
@@ -24,6 +23,7 @@ from p2pnode.net.control import Emit, Handler
 from p2pnode.net.control_lines import Rendered, render
 from p2pnode.node.answers import Answer, Question
 from p2pnode.node.invite import encode_invite
+from p2pnode.node.sampling_params import sampling_of
 from p2pnode.node.snapshot import NodeSnapshot, to_json
 from p2pnode.quantiles import quantile
 from p2pnode.scheduler.chain import ChainPlan, StageRun
@@ -83,8 +83,8 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
 
     ``params``: ``prompt`` (text) or ``messages`` (a chat) or ``prompt_ids``; ``raw`` for a prompt
     to be continued rather than answered; ``tools`` and ``documents`` for the chat template;
-    ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``seed``, ``prefer``, ``avoid``,
-    ``objective``, ``wait``, ``ignore_eos``, ``activations``, ``details``.
+    ``max_tokens``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``ignore_eos``,
+    ``activations``, ``details``; and what :mod:`p2pnode.node.sampling_params` reads.
 
     The result names among others ``prompt_ids``, ``stop_ids`` (tokens that end the answer),
     ``token_ids``, and ``left_out``: how many of the oldest messages left so that the rest fits.
@@ -258,12 +258,7 @@ def _without_prompt(params: Params) -> Question:
         return Question(
             prompt_ids=(),
             max_tokens=_max_tokens(params),
-            sampling=Sampling(
-                temperature=float(params.get("temperature", 0.0)),
-                top_k=int(params.get("top_k", 0)),
-                top_p=float(params.get("top_p", 1.0)),
-                seed=int(params.get("seed", 0)),
-            ),
+            sampling=sampling_of(params),
             wait=float(params.get("wait", 10.0)),
             prefer=_names(params, "prefer"),
             avoid=_names(params, "avoid"),

@@ -14,6 +14,7 @@ import pytest
 
 from p2pnode.engine.sampling.draw import sample
 from p2pnode.engine.sampling.options import Sampling
+from p2pnode.engine.sampling.past import Past
 from p2pnode.inference import messages as control
 from p2pnode.inference.activations import to_frames, token_batch
 from p2pnode.inference.terms import CODING_BITS, DTYPES, PLAIN
@@ -176,6 +177,25 @@ def test_the_control_messages() -> None:
         body = json.loads(SESSION_CONTROL.example(method))
         assert control.to_body(message) == body
         assert control.from_body_untrusted(body) == message
+
+
+def test_an_order_with_more_options() -> None:
+    sampling = Sampling(0.7, 40, 0.9, 7, 0.05, 1.1, 0.5, 0.25, 3)
+    order = control.Open(
+        *(0xFF, 1, 3),
+        layers=range(20, 30),
+        positions=300,
+        upstream=control.Edge(NODE, 17),
+        downstream=control.Edge(OTHER, 18),
+        out_dtype="f16",
+        sampling=sampling,
+        sample_from=44,
+        past=Past(42, 44, (5, 6, 7)),
+    )
+    body = control.to_body(order)
+    assert body["draw"] == json.loads(SESSION_CONTROL.example("draw"))
+    assert (body["layers"], body["sampling"]) == ([20, 65535], None)
+    assert control.from_body_untrusted(body) == order
 
 
 def test_an_activation_is_read_by_the_page_alone() -> None:

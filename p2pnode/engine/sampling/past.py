@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Self
 
+from p2pnode.engine.sampling.options import Sampling
+from p2pnode.errors import DrawError
 from p2pnode.values import value
 
 
@@ -28,3 +30,19 @@ class Past:
     def then(self, token: int) -> Self:
         """Return what it is once ``token`` was drawn."""
         return replace(self, end=self.end + 1, tokens=(*self.tokens, token))
+
+    def at(self, position: int) -> Self:
+        """Return what stands before ``position``.
+
+        Raises:
+            DrawError: A token before it is not known.
+        """
+        if position > self.end:
+            raise DrawError(f"the token of position {self.end} was never drawn nor told")
+        kept = len(self.tokens) - (self.end - position)
+        return replace(self, end=position, tokens=self.tokens[: max(0, kept)])
+
+    def suffices(self, sampling: Sampling) -> bool:
+        """Whether it has all tokens that a draw at ``end`` depends on."""
+        needed = max(self.end - self.begins, min(sampling.looks_back, self.end))
+        return len(self.tokens) >= needed

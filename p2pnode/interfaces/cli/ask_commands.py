@@ -11,6 +11,7 @@ from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli import repairs
 from p2pnode.interfaces.cli.output import complain, note, say, say_json
 from p2pnode.interfaces.cli.own_node import Host, some_node
+from p2pnode.interfaces.cli.sampling_options import sampling_options, sampling_params
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
     FreshNodeOption,
@@ -31,23 +32,6 @@ _WAIT = 20.0  # seconds for a swarm that is there already: one of its nodes may 
 def _asking_options(command: CommandT) -> CommandT:
     options = (
         click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True),
-        click.option(
-            "--temperature",
-            type=click.FloatRange(0, 100),
-            default=0.0,
-            show_default=True,
-            help="0 is greedy.",
-        ),
-        click.option(
-            "--top-k", type=click.IntRange(0), default=0, help="Draw among the k likeliest; 0: all."
-        ),
-        click.option(
-            "--top-p",
-            type=click.FloatRange(0, 1, min_open=True),
-            default=1.0,
-            help="Draw among this share; 1: all.",
-        ),
-        click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True),
         click.option("--prefer", multiple=True, metavar="PEER", help="Use this peer if possible."),
         click.option("--avoid", multiple=True, metavar="PEER", help="Spare this peer if possible."),
         click.option(
@@ -63,7 +47,7 @@ def _asking_options(command: CommandT) -> CommandT:
     )
     for option in reversed(options):
         command = option(command)
-    return command
+    return sampling_options(command)
 
 
 @click.command(
@@ -224,10 +208,10 @@ def _summarise(result: dict[str, Any], asked: str | None) -> None:
 
 
 def _params(chosen: dict[str, Any], host: Host) -> dict[str, Any]:
-    keys = ("max_tokens", "temperature", "top_k", "top_p", "seed")
     usual = _FRESH_WAIT if host.is_fresh else _WAIT
     return {
-        **{key: chosen[key] for key in keys},
+        "max_tokens": chosen["max_tokens"],
+        **sampling_params(chosen),
         "prefer": list(chosen["prefer"]),
         "avoid": list(chosen["avoid"]),
         "activations": chosen["activations"],

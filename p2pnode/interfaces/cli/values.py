@@ -1,5 +1,6 @@
 """Kinds of values that options take, and what is looked at before they are used."""
 
+import math
 import os
 import re
 import socket
@@ -44,6 +45,16 @@ class HomeFile(click.File):
         if isinstance(value, str) and value.startswith("~"):
             value = _expanded(self, value, param, ctx)
         return super().convert(value, param, ctx)
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers, and no other: NaN is neither below nor above any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 -- as click has it
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail("not a number", param, ctx)
+        return number
 
 
 def node_name(given: str | None) -> str:

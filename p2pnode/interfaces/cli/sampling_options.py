@@ -1,0 +1,79 @@
+"""The options of ``generate`` and ``chat`` that say how tokens are drawn."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from p2pnode.engine.sampling.options import MOST_PAST
+from p2pnode.interfaces.cli.values import NumberRange
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+_NAMES = (
+    *("temperature", "top_k", "top_p", "min_p", "seed", "repetition_penalty", "penalty_last_n"),
+    *("presence_penalty", "frequency_penalty"),
+)
+
+
+def sampling_options(command: CommandT) -> CommandT:
+    """Give ``command`` the options that :func:`sampling_params` reads."""
+    penalty = NumberRange(-2, 2)
+    options = (
+        click.option(
+            "--temperature",
+            type=NumberRange(0, 100),
+            default=0.0,
+            show_default=True,
+            help="0 is greedy.",
+        ),
+        click.option(
+            "--top-k", type=click.IntRange(0), default=0, help="Draw among the k likeliest; 0: all."
+        ),
+        click.option(
+            "--top-p",
+            type=NumberRange(0, 1, min_open=True),
+            default=1.0,
+            help="Draw among this share; 1: all.",
+        ),
+        click.option(
+            "--min-p",
+            type=NumberRange(0, 1),
+            default=0.0,
+            help="Draw among those at least so likely as this share of the likeliest; 0: all.",
+        ),
+        click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True),
+        click.option(
+            "--repetition-penalty",
+            type=NumberRange(0.1, 10),
+            default=1.0,
+            help="Above 1 discourages recent tokens of prompt and answer; 1.1 is usual.",
+        ),
+        click.option(
+            "--penalty-last-n",
+            type=click.IntRange(1, MOST_PAST),
+            default=64,
+            show_default=True,
+            help="How many tokens back --repetition-penalty looks.",
+        ),
+        click.option(
+            "--presence-penalty",
+            type=penalty,
+            default=0.0,
+            help="Taken off the logit of each token that the answer has.",
+        ),
+        click.option(
+            "--frequency-penalty",
+            type=penalty,
+            default=0.0,
+            help="Taken off it for each time that the answer has it.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def sampling_params(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was chosen, as a node takes it."""
+    return {name: chosen[name] for name in _NAMES}
