@@ -73,22 +73,29 @@ def token_batch(
     compute_us: int = 0,
     micronats: int = 0,
     codings: int = 0,
+    beside: Piece = (),
 ) -> Batch:
+    """Return token ids, with slices ``beside`` them of as many rows."""
     payload = struct.pack(f"<{len(tokens)}I", *tokens)
     ids = Slice(DType.I8, (len(tokens), _TOKEN.size), payload)
-    return Batch(start, len(tokens), ((ids,),), compute_us, micronats, codings)
+    return Batch(start, len(tokens), ((ids, *beside),), compute_us, micronats, codings)
 
 
-def token_of_untrusted(batch: Batch) -> int:
-    """Return the one token of ``batch``.
+def token_of_untrusted(batch: Batch, beside: int = 0) -> int:
+    """Return the one token of ``batch``, which has so many slices ``beside`` it.
 
     Raises:
         RemoteProtocolError: It holds something else.
     """
     (ids, *rest), *more = batch.pieces
-    if rest or more or ids.dtype != DType.I8 or ids.shape != (1, _TOKEN.size):
+    if len(rest) != beside or more or ids.dtype != DType.I8 or ids.shape != (1, _TOKEN.size):
         raise RemoteProtocolError("a last stage answers with one token a batch")
     return int(_TOKEN.unpack(ids.payload)[0])
+
+
+def token_of(batch: Batch) -> int:
+    """Return the token of a batch that was drawn here."""
+    return int(_TOKEN.unpack(batch.pieces[0][0].payload)[0])
 
 
 def to_frames(batch: Batch, stream: int, space_hash32: int) -> Iterator[Frame]:

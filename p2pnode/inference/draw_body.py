@@ -10,7 +10,7 @@ import base64
 import binascii
 from typing import Final
 
-from p2pnode.engine.sampling.options import MOST_PAST, Sampling
+from p2pnode.engine.sampling.options import MOST_PAST, MOST_TOP_LOGPROBS, Sampling
 from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import ConfigError, RemoteProtocolError
 from p2pnode.inference.fields import Fields
@@ -73,6 +73,8 @@ def draw_body(draw: Draw, end: int) -> dict[str, object]:
         "frequency": sampling.frequency_penalty,
         "last_n": sampling.penalty_last_n,
     }
+    if sampling.logprobs is not None:
+        body["logprobs"] = sampling.logprobs
     if draw.past is not None:
         packed = b"".join(token.to_bytes(_ID_BYTES, "little") for token in draw.past.tokens)
         body |= {"begins": draw.past.begins, "past": base64.b64encode(packed).decode()}
@@ -82,7 +84,7 @@ def draw_body(draw: Draw, end: int) -> dict[str, object]:
 _KEYS: Final = frozenset(
     {
         *("temperature", "top_k", "top_p", "seed", "end", "min_p", "repetition", "presence"),
-        *("frequency", "last_n", "begins", "past"),
+        *("frequency", "last_n", "logprobs", "begins", "past"),
     }
 )
 
@@ -108,6 +110,7 @@ def draw_untrusted(fields: Fields, sample_from: int) -> tuple[int, Draw]:
             presence_penalty=fields.real("presence"),
             frequency_penalty=fields.real("frequency"),
             penalty_last_n=fields.number("last_n", MOST_PAST + 1),
+            logprobs=fields.optional_number("logprobs", MOST_TOP_LOGPROBS + 1),
         )
     except ConfigError as error:
         raise RemoteProtocolError(f"impossible sampling: {error}") from error

@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+from p2pnode.engine.sampling.logprobs import Logprobs
 from p2pnode.inference.cover import CoverTask
 from p2pnode.inference.work import Work
 from p2pnode.sansio import NodeId
@@ -62,6 +63,7 @@ class TokenProduced:
         hops: Edges between different nodes it went over.
         kl: Nats that the codings of hidden states cost it, by their senders' estimates.
         codings: Mask of the codings the answer's states were sent as so far; 0 where all was f16.
+        logprobs: How likely it was, by the model; None where nobody asked.
     """
 
     generation: int
@@ -72,6 +74,7 @@ class TokenProduced:
     hops: int
     kl: float = 0.0
     codings: int = 0
+    logprobs: Logprobs | None = None
 
 
 @value

@@ -284,6 +284,7 @@ class Generation(Parts):
                 self._chain.hops,
                 batch.micronats / 1e6,
                 session.codings,
+                session.logprobs_untrusted(batch),
             )
         )
         over = session.over

@@ -8,9 +8,11 @@ out no position below it; ``first_token_at`` is None exactly while ``tokens`` is
 """
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.sampling.logprobs import Logprobs
 from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import RemoteProtocolError
-from p2pnode.inference.activations import Batch, Inbox, token_batch, token_of_untrusted
+from p2pnode.inference.activations import Batch, Inbox, token_batch, token_of, token_of_untrusted
+from p2pnode.inference.logprob_slice import logprobs_untrusted
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.wire.dtypes import DType
 
@@ -27,6 +29,7 @@ class Session:
         sent: Every batch of tokens that goes into the first stage, oldest first.
         sent_at: When the newest of them left.
         inbox: What the last stage answers.
+        beside: Slices that come with each token.
         first_token_at: When the answer began.
         last_token_at: When its newest token came.
     """
@@ -42,7 +45,10 @@ class Session:
         self.codings = 0
         self.sent: list[Batch] = []
         self.sent_at = now
-        self.inbox = Inbox(_TOKEN_WIDTH, frozenset({int(DType.I8)}), request.positions + 1)
+        self.beside = int(request.sampling.logprobs is not None)
+        self.inbox = Inbox(
+            _TOKEN_WIDTH, frozenset({int(DType.I8)}), request.positions + 1, self.beside
+        )
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
         prompt = request.prompt
@@ -80,14 +86,26 @@ class Session:
         """
         batch = self.inbox.take_batch()
         if batch is not None:
-            token = token_of_untrusted(batch)
+            token = token_of_untrusted(batch, self.beside)
             if token >= self.vocab_size:
                 raise RemoteProtocolError(f"token {token} of {self.vocab_size}")
+            self.logprobs_untrusted(batch)
         return batch
+
+    def logprobs_untrusted(self, batch: Batch) -> Logprobs | None:
+        """Return how likely the token was; None where nobody asked.
+
+        Raises:
+            RemoteProtocolError: They are none, or others than were asked for.
+        """
+        asked = self.request.sampling.logprobs
+        if asked is None:
+            return None
+        return logprobs_untrusted(batch.pieces[0][1], asked, self.vocab_size)
 
     def accept(self, batch: Batch, now: float) -> int:
         """Take the token that was wanted, out of :meth:`take_untrusted`; return it."""
-        token = token_of_untrusted(batch)
+        token = token_of(batch)
         self.tokens.append(token)
         self.codings |= batch.codings
         self.last_token_at = now

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from p2pnode.engine.base import ModelInfo, SessionKey
 from p2pnode.engine.sampling.past import Past
-from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox, token_of_untrusted
+from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox, token_of
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import StageEnded
 from p2pnode.inference.messages import Failed, Open
@@ -102,7 +102,7 @@ class Stage:
         self.sent += batches
         if self.past is not None:
             for batch in batches:
-                self.past = self.past.at(batch.start).then(token_of_untrusted(batch))
+                self.past = self.past.at(batch.start).then(token_of(batch))
 
     def resume(self, position: int) -> int:
         """Send what is kept from ``position`` on, and go on; return how many batches that is.

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from p2pnode.engine.base import Engine, SessionKey
 from p2pnode.engine.sampling.draw import sample
+from p2pnode.engine.sampling.logprobs import logprobs_of
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import CapacityError, DrawError, GenerationError, RemoteProtocolError
 from p2pnode.inference.activations import Batch, Piece, token_batch
 from p2pnode.inference.coding import decode_pieces_untrusted, encode_within
+from p2pnode.inference.logprob_slice import logprob_slice
 from p2pnode.inference.tensor_policy import Coded
 from p2pnode.inference.terms import mask_of
 from p2pnode.values import value
@@ -136,16 +138,21 @@ def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Compu
         engine.reserve(work.session, work.layers, work.positions)  # as it was admitted, exactly
     began = clock()
     hidden = engine.forward(work.session, work.layers, inputs, work.batches[0].start)
-    tokens = _sample(engine, work, hidden)
+    tokens = draw_tokens(engine, work, hidden)
     spent = max(0, round((clock() - began) * 1e6))
     share = spent // len(work.batches)  # a batch's part of the job; jobs of one are the rule
     if tokens is not None:
         done = tuple(
             token_batch(
-                (token,), batch.end, batch.compute_us + share, batch.micronats, batch.codings
+                (drawn.token,),
+                batch.end,
+                batch.compute_us + share,
+                batch.micronats,
+                batch.codings,
+                drawn.beside,
             )
-            for batch, token in zip(work.batches, tokens, strict=True)
-            if token is not None
+            for batch, drawn in zip(work.batches, tokens, strict=True)
+            if drawn is not None
         )
         return Computed(done, spent)
     if work.recipe is not None:
@@ -186,21 +193,33 @@ def _coded(
     return Computed(tuple(batches), spent, tuple(outcomes))
 
 
-def _sample(
+@value
+class Drawn:
+    """A token, and the slices that travel ``beside`` it."""
+
+    token: int
+    beside: Piece = ()
+
+
+def draw_tokens(
     engine: Engine, work: Forward, hidden: list[NDArray[np.float32]]
-) -> list[int | None] | None:
+) -> list[Drawn | None] | None:
+    """Draw after each batch whose token is wanted; None for a stage that draws none."""
     if work.sampling is None:
         return None
-    drawn: list[int | None] = []
+    drawn: list[Drawn | None] = []
     past = work.past
     for batch, rows in zip(work.batches, hidden, strict=True):
         if batch.end < work.sample_from:
             drawn.append(None)
             continue
         past = past and past.at(batch.end)
-        token = sample(engine.logits(rows[-1:])[0], work.sampling, batch.end, past)
+        logits = engine.logits(rows[-1:])[0]
+        token = sample(logits, work.sampling, batch.end, past)
         past = past and past.then(token)
-        drawn.append(token)
+        count = work.sampling.logprobs
+        told = () if count is None else (logprob_slice(logprobs_of(logits, token, count)),)
+        drawn.append(Drawn(token, told))
     return drawn
 
 

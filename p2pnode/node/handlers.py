@@ -23,6 +23,7 @@ from p2pnode.net.control import Emit, Handler
 from p2pnode.net.control_lines import Rendered, render
 from p2pnode.node.answers import Answer, Question
 from p2pnode.node.invite import encode_invite
+from p2pnode.node.logprobs import logprobs_body
 from p2pnode.node.sampling_params import sampling_of
 from p2pnode.node.snapshot import NodeSnapshot, to_json
 from p2pnode.quantiles import quantile
@@ -87,7 +88,8 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
     ``activations``, ``details``; and what :mod:`p2pnode.node.sampling_params` reads.
 
     The result names among others ``prompt_ids``, ``stop_ids`` (tokens that end the answer),
-    ``token_ids``, and ``left_out``: how many of the oldest messages left so that the rest fits.
+    ``token_ids``, and ``left_out``: how many of the oldest messages left so that the rest fits;
+    and ``logprobs`` of each token, where they were asked for.
 
     Raises:
         UserError: A parameter is impossible, or the answer failed.
@@ -97,6 +99,7 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
     stream = node.ask(question)
     decoder = detokenizer.decoder()
     text: list[str] = []
+    told: list[object] = []
 
     async def show(event: GenerationEvent) -> None:
         body = _event_body(event)
@@ -107,6 +110,9 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
             words = "" if event.token in question.stop else decoder.push(event.token)
             body["text"] = words
             text.append(words)
+            if event.logprobs is not None:
+                body["logprobs"] = logprobs_body(event.token, event.logprobs, detokenizer)
+                told.append(body["logprobs"])
         if body:
             await emit(body)
 
@@ -116,6 +122,8 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
         await emit({"event": "history", "left_out": left_out})
     done = await stream.follow(show)
     result = _result(done, question, "".join(text)) | {"left_out": left_out}
+    if question.sampling.logprobs is not None:
+        result["logprobs"] = told
     return result | _details(done) if params.get("details") else result
 
 

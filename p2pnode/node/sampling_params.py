@@ -25,4 +25,5 @@ def sampling_of(params: Mapping[str, Any]) -> Sampling:
         presence_penalty=float(params.get("presence_penalty", 0.0)),
         frequency_penalty=float(params.get("frequency_penalty", 0.0)),
         penalty_last_n=int(params.get("penalty_last_n", 64)),
+        logprobs=None if (asked := params.get("logprobs")) is None else int(asked),
     )

@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 
+from p2pnode.engine.sampling.logprobs import Logprobs
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.logprob_lines import logprob_lines
 from p2pnode.node.handlers import _without_prompt
+from p2pnode.node.logprobs import logprobs_body
 from p2pnode.node.sampling_params import sampling_of
+from p2pnode.text.detokenizer import Detokenizer
 
 
 def test_everything_is_read() -> None:
@@ -21,8 +25,9 @@ def test_everything_is_read() -> None:
         "presence_penalty": 1,
         "frequency_penalty": -1,
         "penalty_last_n": 32,
+        "logprobs": 0,
     }
-    assert sampling_of(params) == Sampling(0.5, 40, 0.9, 3, 0.1, 1.1, 1, -1, 32)
+    assert sampling_of(params) == Sampling(0.5, 40, 0.9, 3, 0.1, 1.1, 1, -1, 32, 0)
     assert sampling_of({}) == Sampling()
 
 
@@ -42,3 +47,26 @@ def test_everything_is_read() -> None:
 def test_what_cannot_be_is_refused_in_words(params: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         _without_prompt(params)
+
+
+def test_logprobs_are_told_with_spelling_and_bytes() -> None:
+    detokenizer = Detokenizer(["a", "\u00c3", "<|end|>"], [1, 1, 3])
+    told = logprobs_body(1, Logprobs(-1.5, ((0, -0.25), (2, -3.0))), detokenizer)
+    assert told == {
+        "token": 1,
+        "text": "\ufffd",
+        "bytes": [0xC3],
+        "logprob": -1.5,
+        "top": [
+            {"token": 0, "text": "a", "bytes": [97], "logprob": -0.25},
+            {"token": 2, "text": "<|end|>", "bytes": list(b"<|end|>"), "logprob": -3.0},
+        ],
+    }
+    [line] = logprob_lines([told])
+    assert line.split() == ["22.31", "%", "'\ufffd'", "'a'", "77.88", "%", "'<|end|>'", "4.98", "%"]
+
+
+@pytest.mark.parametrize("asked", [-1, 21, "few", []])
+def test_logprobs_out_of_range_are_refused_in_words(asked: object) -> None:
+    with pytest.raises(UserError):
+        _without_prompt({"logprobs": asked})

@@ -78,14 +78,14 @@ def _choose(logits: Floats, sampling: Sampling, position: int) -> int:
         return best
     number = _uniform(sampling.seed, position)
     if sampling.top_k:
-        head = _head(logits, sampling.top_k)
+        head = head_of(logits, sampling.top_k)
         weights = _weights(logits[head], sampling.temperature)
         drawn = _draw(weights, float(weights.sum()), sampling, number, is_all=True)
         return int(head[-1 if drawn is None else drawn])
     weights = _weights(logits, sampling.temperature)
     total, size = float(weights.sum()), _HEAD
     while True:
-        head = _head(logits, size)
+        head = head_of(logits, size)
         drawn = _draw(weights[head], total, sampling, number, is_all=len(head) == len(logits))
         if drawn is not None:
             return int(head[drawn])
@@ -135,7 +135,7 @@ def _draw(
     return kept - 1 if is_all else None
 
 
-def _head(logits: Floats, size: int) -> Ids:
+def head_of(logits: Floats, size: int) -> Ids:
     """Return [at most size], the likeliest tokens in order, equal ones by id.
 
     So equal logits choose equally everywhere.

@@ -31,6 +31,8 @@ class Sampling:
         presence_penalty: Taken off the logit of each token that the answer has (OpenAI).
         frequency_penalty: Taken off it once more for each time that the answer has it (OpenAI).
         penalty_last_n: How far back ``repetition_penalty`` looks; 64 is llama.cpp's.
+        logprobs: Tell how likely each token was, and the likeliest: so many, 0 to 20. None tells
+            nothing.
 
     Raises:
         ConfigError: A value is out of range.
@@ -45,6 +47,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     penalty_last_n: int = 64
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
@@ -68,6 +71,11 @@ class Sampling:
         if not 1 <= self.penalty_last_n <= MOST_PAST:
             raise ConfigError(
                 f"penalty-last-n must be between 1 and {MOST_PAST}, not {self.penalty_last_n}"
+            )
+
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_TOP_LOGPROBS:
+            raise ConfigError(
+                f"logprobs of 0 to {MOST_TOP_LOGPROBS} tokens can be had, not of {self.logprobs}"
             )
 
     @property

@@ -9,6 +9,7 @@ import click
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli import repairs
+from p2pnode.interfaces.cli.logprob_lines import logprob_lines
 from p2pnode.interfaces.cli.output import complain, note, say, say_json
 from p2pnode.interfaces.cli.own_node import Host, some_node
 from p2pnode.interfaces.cli.sampling_options import sampling_options, sampling_params
@@ -174,6 +175,8 @@ def _stream(
     result: dict[str, Any] = client.call("generate", params, None if quiet else show)
     if not quiet and result["finish"] == "length":
         note(f"\n{repairs.cut(len(result['token_ids']), params['max_tokens'])}")
+    if not quiet and "logprobs" in result:
+        note("\n" + "\n".join(logprob_lines(result["logprobs"])))
     return result
 
 

@@ -5,14 +5,14 @@ from typing import Any, TypeVar
 
 import click
 
-from p2pnode.engine.sampling.options import MOST_PAST
+from p2pnode.engine.sampling.options import MOST_PAST, MOST_TOP_LOGPROBS
 from p2pnode.interfaces.cli.values import NumberRange
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 _NAMES = (
     *("temperature", "top_k", "top_p", "min_p", "seed", "repetition_penalty", "penalty_last_n"),
-    *("presence_penalty", "frequency_penalty"),
+    *("presence_penalty", "frequency_penalty", "logprobs"),
 )
 
 
@@ -67,6 +67,11 @@ def sampling_options(command: CommandT) -> CommandT:
             type=penalty,
             default=0.0,
             help="Taken off it for each time that the answer has it.",
+        ),
+        click.option(
+            "--logprobs",
+            type=click.IntRange(0, MOST_TOP_LOGPROBS),
+            help="Show how likely each token was, and so many of the likeliest.",
         ),
     )
     for option in reversed(options):

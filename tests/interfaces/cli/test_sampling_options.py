@@ -28,8 +28,8 @@ def chosen(*words: str) -> dict[str, Any]:
 def test_what_is_chosen_reaches_the_sampler() -> None:
     assert sampling_of(chosen()) == Sampling()
     words = "--temperature 0.5 --top-k 40 --top-p 0.9 --min-p 0.1 --seed 3 --repetition-penalty 1.1"
-    more = "--presence-penalty 1 --frequency-penalty -1 --penalty-last-n 32"
-    expected = Sampling(0.5, 40, 0.9, 3, 0.1, 1.1, 1, -1, 32)
+    more = "--presence-penalty 1 --frequency-penalty -1 --penalty-last-n 32 --logprobs 4"
+    expected = Sampling(0.5, 40, 0.9, 3, 0.1, 1.1, 1, -1, 32, 4)
     assert sampling_of(chosen(*words.split(), *more.split())) == expected
 
 
@@ -47,6 +47,8 @@ def test_what_is_chosen_reaches_the_sampler() -> None:
         ("--frequency-penalty", "-3"),
         ("--penalty-last-n", "0"),
         ("--penalty-last-n", "9000"),
+        ("--logprobs", "-1"),
+        ("--logprobs", "21"),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_anything_starts(
