@@ -17,7 +17,7 @@ from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue, TensorInfo
 from p2pnode.engine.hash_tree import HashTree, hash_file
 from p2pnode.engine.model_config import ModelConfig, RopeKind, RopeScaling
-from p2pnode.engine.variations import check_tensors, refuse_variations
+from p2pnode.engine.variations import ROPE_FACTORS_LONG, check_tensors, refuse_variations
 from p2pnode.errors import ModelError
 from p2pnode.terminal import label
 from p2pnode.wire.capability import space_hash32
@@ -187,6 +187,8 @@ def _rope_scaling(file: GgufFile, arch: str) -> RopeScaling:
     old = file.number(f"{arch}.rope.scale_linear", 0.0)
     factor = file.number(f"{prefix}.factor", old) or 1.0  # 0 says that there is none
     kind = RopeKind(said) if said else RopeKind.LINEAR
+    if ROPE_FACTORS_LONG in file.tensors:  # older files do not say it in words
+        kind = RopeKind.LONGROPE
     attn_factor = file.number(f"{prefix}.attn_factor", 1.0) or 1.0
     if attn_factor != 1 and kind is not RopeKind.LONGROPE:
         raise ModelError(
