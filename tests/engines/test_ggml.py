@@ -1,4 +1,4 @@
-"""The ggml engine computes what transformers computes, whole and as stages, for every architecture."""
+"""The ggml engine computes what transformers does, whole and in stages, on every architecture."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from p2pnode.engine.ggml.engine import GgmlEngine
-from p2pnode.engine.ggml.library import Ggml, load
+from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.load import load_ggml
-from p2pnode.engine.ggml.providers import providers
+from p2pnode.engine.ggml.probe import Candidate
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import hash_file
 from tests.engines.needs import require_references
@@ -30,9 +30,12 @@ CHUNK = 64
 
 
 @lru_cache(maxsize=1)
-def library() -> Ggml:
-    (provider, *_) = [one for one in providers() if "libggml" in one.name]
-    return load(provider)
+def library() -> Candidate:
+    """Return the library that comes with p2pnode: llama.cpp's own runs in another process."""
+    (candidate,) = [
+        one for one in find_library(None).candidates if one.provider.name.startswith("libggml")
+    ]
+    return candidate
 
 
 def engine(path: Path, layers: range | None = None) -> GgmlEngine:

@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,13 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from p2pnode.engine.ggml.kept import keep_entries, read_entries
 from p2pnode.engine.ggml.probe import Candidate, assess, probe, report_from_json
 from p2pnode.engine.ggml.providers import Provider, providers
 
 _FILE_NAME: Final = "ggml.json"
 _FORMAT: Final = 1  # raised whenever what is compared changes
-_MOST_ENTRIES: Final = 16
-_MOST_BYTES: Final = 2**20  # of the file; 16 entries take 60,000
 _FAILURE_KEPT: Final = 24 * 3600.0  # seconds: it may have been the load of the machine
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _CPU_FIELDS: Final = frozenset({"vendor_id", "model name", "flags", "features", "cpu part"})
@@ -64,7 +62,7 @@ def find_library(
     tried = list(providers() if found is None else found)
     if cache is None:
         return Search(tuple(try_one(provider) for provider in tried))
-    kept = _read(cache / _FILE_NAME)
+    kept = read_entries(cache / _FILE_NAME)
     used: dict[str, Any] = {}
     candidates = []
     for provider in tried:
@@ -76,11 +74,7 @@ def find_library(
         else:
             used[key] = kept[key]
         candidates.append(candidate)
-    # What was just asked for comes last: the oldest are dropped.
-    merged = {key: entry for key, entry in kept.items() if key not in used} | used
-    if merged != kept:
-        newest = list(merged.items())[-_MOST_ENTRIES:]
-        _write(cache / _FILE_NAME, dict(newest))
+    keep_entries(cache / _FILE_NAME, used)
     return Search(tuple(candidates))
 
 
@@ -119,7 +113,7 @@ def _key(provider: Provider) -> str:
     drivers = [str(path) for pattern in _DRIVERS for path in Path("/").glob(pattern[1:])]
     variables = {name: os.environ[name] for name in os.environ if name.startswith(_VARIABLES)}
     parts = [
-        _FORMAT, _own_version(), sys.platform, platform.machine(), _cpu(), provider.name,
+        _FORMAT, _own_version(), sys.platform, platform.machine(), cpu_name(), provider.name,
         [_file(path) for path in files], sorted(drivers), sorted(variables.items()),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -133,7 +127,7 @@ def _file(path: Path) -> tuple[str, int, int]:
     return str(path), status.st_size, status.st_mtime_ns
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """Return what this CPU says of itself: a home directory may be on several machines."""
     fields: dict[str, str] = {}
     with contextlib.suppress(OSError):
@@ -149,28 +143,3 @@ def _own_version() -> str:
         return version("p2pnode")
     except PackageNotFoundError:
         return ""
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the entries, oldest first; none where the file is missing or malformed."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        entries = json.loads(data) if len(data) <= _MOST_BYTES else None
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
-
-
-def _write(path: Path, entries: dict[str, Any]) -> None:
-    """Replace the file at once; a cache that cannot be written is done without."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(entries, file)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise

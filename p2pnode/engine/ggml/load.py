@@ -8,8 +8,11 @@ from typing import Final
 from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.engine import ClosesT, GgmlEngine, Share
-from p2pnode.engine.ggml.library import Device, Ggml
+from p2pnode.engine.ggml.library import Device, Ggml, load
 from p2pnode.engine.ggml.mapping import MappedFile
+from p2pnode.engine.ggml.placing import choose_device, share_out
+from p2pnode.engine.ggml.probe import Candidate
+from p2pnode.engine.ggml.threads import use_fastest
 from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.gguf import info_of, read_config
 from p2pnode.engine.gguf_file import GgufFile
@@ -30,16 +33,21 @@ HEAD: Final = "output.weight"
 
 
 def load_ggml(
-    ggml: Ggml,
+    library: Candidate,
     path: Path,
     layers: range,
     tree: HashTree,
     *,
+    device: str = "auto",
+    threads: int | None = 1,
+    cache: Path | None = None,
     kv_budget_bytes: int,
-    threads: int = 1,
     progress: Callable[[float], None] | None = None,
 ) -> GgmlEngine:
-    """Load ``layers``; see :func:`p2pnode.engine.registry.load_engine`.
+    """Load ``layers``; see :func:`p2pnode.engine.registry.load_engine` for the arguments.
+
+    ``library`` is one that was tried; ``threads`` None measures what is fastest, once, and keeps
+    it in ``cache``.
 
     Raises:
         ModelError: The file cannot be run, or has no such layers.
@@ -51,13 +59,17 @@ def load_ggml(
         file = stack.enter_context(GgufFile(path))
         tree.check_metadata(file)
         config = read_config(file)
+        ggml = load(library.provider, gpus=library.report is None or library.report.gpus)
         loader = _Loader(ggml, file, config, tree, stack, progress or (lambda _: None))
         if not (layers and layers.step == 1 and 0 <= layers.start < layers.stop <= config.n_layers):
             raise ModelError(
                 f"{path.name} has layers 0:{config.n_layers}, not {layers.start}:{layers.stop}"
             )
-        (cpu,) = (device for device in ggml.devices() if device.handle == ggml.cpu())
-        return loader.engine(layers, [(cpu, layers)], threads, kv_budget_bytes)
+        shares = loader.shares(layers, choose_device(device, ggml.devices()), kv_budget_bytes)
+        engine = loader.engine(layers, shares, threads or 1, kv_budget_bytes)
+    if threads is None:
+        use_fastest(engine, cache, f"{ggml.provider.name}/{ggml.numerics()}", tree.root)
+    return engine
 
 
 class _Loader:
@@ -88,27 +100,20 @@ class _Loader:
         kv_budget_bytes: int,
     ) -> GgmlEngine:
         config, file = self._config, self._file
+        cpu = self._cpu()
         is_first, is_last = layers.start == 0, layers.stop == config.n_layers
         self._names = [name for _, run in shares for name in self._of_layers(run)]
         ends = {EMBEDDING} if is_first else set()
         ends |= {NORM, EMBEDDING if config.is_tied else HEAD} if is_last else set()
         self._total = sum(file.tensors[name].size for name in (*self._names, *ends)) or 1
         self._mapped = self._closing(self._map([*self._names, *ends]))
-        (cpu,) = (device for device in self._ggml.devices() if device.handle == self._ggml.cpu())
         home = self._closing(Backend(self._ggml, cpu, threads))
         made = []
         for device, run in shares:
             backend = home if device.handle == cpu.handle else self._backend(device)
             made.append(Share(backend, run, self._weights(backend, self._of_layers(run))))
-        last = self._weights(home, sorted(ends))
-        embedding = None
-        if is_first:
-            embedding = self._closing(Embedding(home, last[EMBEDDING], config.d_model))
-        head = None
-        if is_last:
-            matrix = last[EMBEDDING if config.is_tied else HEAD]
-            head = Head(home, last[NORM], matrix, config.d_model, config.norm_eps)
-            self._closing(head)
+        embedding = self._embedding(home) if is_first else None
+        head = self._head(made[-1].backend) if is_last else None
         everything = self._made.pop_all()
         self._progress(1.0)
         return GgmlEngine(
@@ -118,10 +123,54 @@ class _Loader:
             embedding=embedding,
             head=head,
             kv_budget_bytes=kv_budget_bytes,
-            numerics=f"{self._ggml.numerics()}/kv-f16",
-            device=f"cpu x{threads}",
+            numerics=f"{self._numerics(made)}/kv-f16",
+            device=" and ".join(dict.fromkeys(self._device(share, threads) for share in made)),
             close=everything.close,
         )
+
+    def shares(
+        self, layers: range, device: Device, kv_budget_bytes: int
+    ) -> list[tuple[Device, range]]:
+        """Share the layers out among a device and the CPU."""
+        of_kv = kv_budget_bytes // len(layers)
+        sizes = [
+            of_kv + sum(self._file.tensors[name].size for name in self._of_layer(index))
+            for index in layers
+        ]
+        is_last = layers.stop == self._config.n_layers
+        matrix = EMBEDDING if self._config.is_tied else HEAD
+        end = self._file.tensors[matrix].size if is_last else 0
+        return share_out(layers, device, self._cpu(), sizes, end)
+
+    def _cpu(self) -> Device:
+        handle = self._ggml.cpu()
+        return next(device for device in self._ggml.devices() if device.handle == handle)
+
+    def _embedding(self, home: Backend) -> Embedding:
+        table = self._weights(home, [EMBEDDING])[EMBEDDING]
+        return self._closing(Embedding(home, table, self._config.d_model))
+
+    def _head(self, backend: Backend) -> Head:
+        config = self._config
+        matrix = EMBEDDING if config.is_tied else HEAD
+        weights = self._weights(backend, [NORM, matrix])
+        return self._closing(
+            Head(backend, weights[NORM], weights[matrix], config.d_model, config.norm_eps)
+        )
+
+    def _numerics(self, shares: Sequence[Share]) -> str:
+        """Name the arithmetic: of the CPU, and of each other device that computes."""
+        names = [self._ggml.numerics()] if any(share.backend.is_cpu for share in shares) else []
+        names += [
+            f"ggml {self._ggml.version}/{share.backend.device.description}"
+            for share in shares
+            if not share.backend.is_cpu
+        ]
+        return "+".join(names)
+
+    def _device(self, share: Share, threads: int) -> str:
+        device = share.backend.device
+        return f"cpu x{threads}" if share.backend.is_cpu else f"{device.name} {device.description}"
 
     def _backend(self, device: Device) -> Backend:
         return self._closing(Backend(self._ggml, device))
@@ -144,10 +193,12 @@ class _Loader:
 
     def _of_layers(self, layers: range) -> list[str]:
         """Return the names of all that the layers compute with."""
-        shapes = layer_shapes(self._config)
-        names = [f"blk.{index}.{name}" for index in layers for name in shapes]
+        names = [name for index in layers for name in self._of_layer(index)]
         divisors = (ROPE_FACTORS, ROPE_FACTORS_SHORT, ROPE_FACTORS_LONG)
         return [*names, *(name for name in divisors if name in self._file.tensors)]
+
+    def _of_layer(self, index: int) -> list[str]:
+        return [f"blk.{index}.{name}" for name in layer_shapes(self._config)]
 
     def _closing(self, thing: ClosesT) -> ClosesT:
         self._made.callback(thing.close)

@@ -73,7 +73,11 @@ def read_weights(file: GgufFile, config: ModelConfig, layers: range, progress: P
     Raises:
         ModelError: The file has no such layers, or they lack a tensor.
     """
-    refuse_others(file, config)
+    if lacking := what_numpy_lacks(file, config):
+        raise ModelError(
+            f"{file.path.name} has {lacking}, which the numpy engine does not compute",
+            hint="Use the ggml engine: p2pnode doctor says what it lacks on this machine.",
+        )
     if not (layers and layers.step == 1 and 0 <= layers.start < layers.stop <= config.n_layers):
         raise ModelError(
             f"{file.path.name} has layers 0:{config.n_layers}, not {layers.start}:{layers.stop}"
@@ -94,24 +98,15 @@ def read_weights(file: GgufFile, config: ModelConfig, layers: range, progress: P
     return Weights(layers, tuple(blocks), embed, head)
 
 
-def refuse_others(file: GgufFile, config: ModelConfig) -> None:
-    """Refuse what :mod:`p2pnode.engine.numpy.llama` does not compute.
-
-    Raises:
-        ModelError: It is no plain llama.
-    """
+def what_numpy_lacks(file: GgufFile, config: ModelConfig) -> str:
+    """Say what of a model :mod:`p2pnode.engine.numpy.llama` does not compute; empty for nothing."""
     odd = {
         f"the architecture {config.arch}": config.arch != "llama",
         "a stretched rotary embedding": config.rope.kind is not RopeKind.NONE
         or any(name.startswith("rope_f") for name in file.tensors),
         "a sliding window of attention": 0 < config.window < config.context_length,
     }
-    for what, is_there in odd.items():
-        if is_there:
-            raise ModelError(
-                f"{file.path.name} has {what}, which the numpy engine does not compute",
-                hint="Use the ggml engine: p2pnode doctor says what it lacks on this machine.",
-            )
+    return next((what for what, is_there in odd.items() if is_there), "")
 
 
 class Arena:

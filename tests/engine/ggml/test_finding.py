@@ -72,7 +72,7 @@ def test_a_changed_file_is_tried_anew(tmp_path: Path, library: Provider) -> None
     assert len(tries.names) == 3
 
 
-@pytest.mark.parametrize("what", ["_cpu", "_own_version"])
+@pytest.mark.parametrize("what", ["cpu_name", "_own_version"])
 def test_another_machine_or_version_is_tried_anew(
     tmp_path: Path, library: Provider, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
