@@ -44,27 +44,35 @@ class Tally:
 
 
 def measure(
-    path: Path, *, rounds: int, tokens: int, tell: Callable[[float], None]
+    path: Path,
+    *,
+    rounds: int,
+    tokens: int,
+    tell: Callable[[float], None],
+    engine: str = "auto",
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Run ``rounds`` of both in turns; ``tell`` hears which part is done.
 
-    Chain and engine compute with the same code on one BLAS thread each; the order within a round
+    Chain and engine compute with the same code on so many threads each; the order within a round
     alternates, so that neither always finds the warmer cache.
     """
     tally = Tally()
     with local_swarm() as swarm:
-        asker = start_three(swarm, path)
-        engine = _load(path)
+        asker = start_three(swarm, path, engine=engine, threads=threads)
+        alone = _load(path, engine, threads)
         with asker.client(timeout=None) as client:
             prompt_ids = _chain(client, WARM_UP)["prompt_ids"]
-            _solo(engine, prompt_ids, 4)
+            _solo(alone, prompt_ids, 4)
             for number in range(rounds):
-                _round(client, engine, prompt_ids, tokens, tally, chain_first=number % 2 == 0)
+                _round(client, alone, prompt_ids, tokens, tally, chain_first=number % 2 == 0)
                 tell((number + 1) / rounds)
         late = [node.snapshot().loop_late_ms[1] for node in swarm.nodes]
     return {
         "rounds": rounds,
         "tokens": tokens,
+        "engine": alone.numerics,
+        "threads": threads,
         "solo_tokens_per_s": round(1 / quantile(tally.solo, 0.5), 3),
         "chain_tokens_per_s": round(1 / quantile(tally.chain, 0.5), 3),
         "ratio": round(median(tally.ratios), 4),
@@ -79,14 +87,17 @@ def measure(
     }
 
 
-def start_three(swarm: LocalSwarm, path: Path) -> NodeProcess:
+def start_three(
+    swarm: LocalSwarm, path: Path, *, engine: str = "auto", threads: int = 1
+) -> NodeProcess:
     """Start three nodes with a third of the layers each; return the one with the first."""
+    computing = ("--engine", engine, "--threads", str(threads))
     from p2pnode.node.models import describe_model
 
     total = describe_model(path).n_layers
     cuts = [0, -(-total // 3), -(-2 * total // 3), total]
     for name, first, stop in zip(("one", "two", "three"), cuts, cuts[1:], strict=False):
-        swarm.start(name, "--model", str(path), "--layers", f"{first}:{stop}")
+        swarm.start(name, "--model", str(path), "--layers", f"{first}:{stop}", *computing)
     for node in swarm.nodes:
         node.wait_until_up()
     swarm.wait_until_serving()
@@ -129,11 +140,14 @@ def _solo(engine: Engine, prompt_ids: list[int], tokens: int) -> tuple[list[int]
     return list(answer.token_ids), list(answer.steps)
 
 
-def _load(path: Path) -> Engine:
-    from p2pnode.engine.registry import load_engine
+def _load(path: Path, name: str, threads: int) -> Engine:
+    from p2pnode.engine.registry import EngineOptions, load_engine
+    from p2pnode.node.model_cache import cache_dir
     from p2pnode.node.models import open_model
 
+    options = EngineOptions(name, threads=threads, cache=cache_dir())
+
     known = open_model(path)
-    engine = load_engine(path, range(known.info.n_layers), tree=known.tree)
+    engine = load_engine(path, range(known.info.n_layers), options, tree=known.tree)
     engine.measure()
     return engine

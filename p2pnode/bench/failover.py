@@ -49,7 +49,9 @@ def _fall(path: Path, tokens: int, strike_at: int) -> Fall:
     with local_swarm() as swarm:
         asker = start_three(swarm, path)
         first, stop = swarm.nodes[1].snapshot().layers
-        swarm.start("spare", "--model", str(path), "--layers", f"{first}:{stop}").wait_until_up()
+        swarm.start(
+            "spare", "--model", str(path), "--layers", f"{first}:{stop}", "--threads", "1"
+        ).wait_until_up()
         swarm.wait_until_serving()
         undisturbed = _ask(asker, tokens, lambda event: None)["token_ids"]
         moments: dict[str, float] = {}

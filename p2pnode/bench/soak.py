@@ -316,7 +316,15 @@ class _Soak:
 
     def _launch(self, name: str, layers: str, *options: str) -> NodeProcess:
         node = self._swarm.start(
-            name, "--model", str(self._path), "--layers", layers, "--no-mdns", *options
+            name,
+            "--model",
+            str(self._path),
+            "--layers",
+            layers,
+            "--no-mdns",
+            "--threads",
+            "1",
+            *options,
         )
         self.pids.append(node.pid)
         return node

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from p2pnode.engine.base import Engine, EngineProfile, StageCost, profile
-from p2pnode.engine.registry import load_engine
+from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions, load_engine
 from p2pnode.errors import ModelChangedError, UserError
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Forward, Work, WorkFailed, WorkResult, run_work
@@ -22,8 +22,14 @@ logger = logging.getLogger(__name__)
 class EngineJobs:
     """Turns a core's requests into jobs; the engine is touched in the engine thread alone."""
 
-    def __init__(self, model: ModelFile | None, kv_bytes: int) -> None:
+    def __init__(
+        self,
+        model: ModelFile | None,
+        kv_bytes: int,
+        options: EngineOptions = DEFAULT_OPTIONS,
+    ) -> None:
         self._model = model
+        self._options = options
         self._kv_bytes = kv_bytes
         self._engine: Engine | None = None
 
@@ -73,7 +79,11 @@ class EngineJobs:
             raise UserError("this node has no model")
         try:
             engine = load_engine(
-                self._model.path, layers, kv_budget_bytes=self._kv_bytes, tree=self._model.tree
+                self._model.path,
+                layers,
+                self._options,
+                kv_budget_bytes=self._kv_bytes,
+                tree=self._model.tree,
             )
             known = profile(engine)
         except Exception:

@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
 from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
@@ -74,6 +75,7 @@ class NodeSettings:
         port: UDP port; 0 lets the system choose.
         peers: Addresses to call, beside those remembered.
         mdns: Whether to announce and to look around on the local network.
+        engine: What computes.
     """
 
     config: NodeConfig
@@ -84,6 +86,7 @@ class NodeSettings:
     port: int = 0
     peers: tuple[Address, ...] = ()
     mdns: bool = True
+    engine: EngineOptions = DEFAULT_OPTIONS
 
 
 class Node:
@@ -172,7 +175,7 @@ class Node:
         )
         self._origin = origin
         core = NodeCore(self.settings.config, origin, random.SystemRandom(), trio.current_time())
-        engine = EngineJobs(self._file, self.settings.config.kv_bytes)
+        engine = EngineJobs(self._file, self.settings.config.kv_bytes, self.settings.engine)
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
             core, socket, self._on_event, job_of=engine.job_of
         )

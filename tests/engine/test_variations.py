@@ -242,7 +242,7 @@ def test_other_things_than_files_are_named(tmp_path: Path) -> None:
         (b"<!DOCTYPE html><html>404</html>", "web page"),
         (b"  <html>", "web page"),
         (b"tjgg" + bytes(60), "before GGUF"),
-        (b"PK\x03\x04" + bytes(60), "not a GGUF file"),
+        (b"PK\x03\x04" + bytes(60), "pickle"),
     ],
 )
 def test_what_people_take_for_a_model_is_named(content: bytes, named: str, tmp_path: Path) -> None:

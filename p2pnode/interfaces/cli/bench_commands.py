@@ -11,7 +11,7 @@ import click
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
+from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, ENGINES, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
 
 _model_option = click.option(
@@ -27,16 +27,20 @@ def bench() -> None:
 @bench.command(epilog="Example:\n\n  p2pnode bench chain --rounds 10 --json")
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True)
 @click.option("--tokens", type=click.IntRange(2), default=48, show_default=True)
+@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @_model_option
 @json_option
-def chain(rounds: int, tokens: int, model: str, as_json: bool) -> None:
+def chain(rounds: int, tokens: int, engine: str, threads: int, model: str, as_json: bool) -> None:
     """Decode over three processes against one engine alone, in turns."""
     from p2pnode.bench import chain as measurement
 
     path = model_file(model)
     with progress("chain and solo in turns", show=not as_json) as bar:
         figures = _measured(
-            lambda: measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar)
+            lambda: measurement.measure(
+                path, rounds=rounds, tokens=tokens, tell=bar, engine=engine, threads=threads
+            )
         )
     _report(figures, as_json)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _NAMES = ("attic", "kitchen", "study")
 _SPARE = "garage"
+_ONE_THREAD = ("--threads", "1")  # the nodes share one machine
 _PROMPT = "Why is the sky blue? Answer in three sentences."
 _KILL_AT = 12  # tokens shown before a peer is killed, or half the answer where that is less
 
@@ -123,7 +124,7 @@ def _gather(swarm: LocalSwarm, path: Path, show: Show) -> bool:
 
     third = -(-describe_model(path).n_layers // len(_NAMES))
     for name in _NAMES:
-        swarm.start(name, "--model", str(path), "--max-layers", str(third))
+        swarm.start(name, "--model", str(path), "--max-layers", str(third), *_ONE_THREAD)
     for node in swarm.nodes:
         node.wait_until_up()
     return swarm.wait_until_serving(show=show.progress)
@@ -134,7 +135,7 @@ def _add_spare(swarm: LocalSwarm, path: Path, show: Show) -> None:
     held = sorted(node.snapshot().layers for node in swarm.nodes)
     first, stop = held[1]
     show.tell(f"{_SPARE:>10}  a spare for layers [{first}, {stop})")
-    spare = swarm.start(_SPARE, "--model", str(path), "--layers", f"{first}:{stop}")
+    spare = swarm.start(_SPARE, "--model", str(path), "--layers", f"{first}:{stop}", *_ONE_THREAD)
     spare.wait_until_up()
     swarm.wait_until_serving(show=show.progress)
 
@@ -182,12 +183,14 @@ def _ask(
 
 def _answer_alone(path: Path, asked: dict[str, Any], max_tokens: int) -> SoloAnswer:
     """Answer the very prompt of ``asked``, until one of its stop tokens, in this process."""
-    from p2pnode.engine.registry import load_engine
+    from p2pnode.engine.registry import EngineOptions, load_engine
     from p2pnode.engine.solo import answer_alone
+    from p2pnode.node.model_cache import cache_dir
     from p2pnode.node.models import open_model
 
     known = open_model(path)
-    engine = load_engine(path, range(known.info.n_layers), tree=known.tree)
+    options = EngineOptions(threads=1, cache=cache_dir())
+    engine = load_engine(path, range(known.info.n_layers), options, tree=known.tree)
     engine.measure()  # warm, as the nodes are
     stop = frozenset(asked["stop_ids"])
     return answer_alone(engine, asked["prompt_ids"], max_tokens, stop=stop)

