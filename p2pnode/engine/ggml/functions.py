@@ -256,50 +256,6 @@ OPTIONAL: Final[Signatures] = {
 }
 """Absent from some library: the attribute is None there."""
 
-WAITING: Final = frozenset(
-    {
-        "init",
-        "free",
-        "quantize_chunk",
-        "quantize_init",
-        "threadpool_new",
-        "threadpool_free",
-        "backend_load",
-        "backend_dev_init",
-        "backend_dev_memory",
-        "backend_free",
-        "backend_graph_compute",
-        "backend_graph_compute_async",
-        "backend_synchronize",
-        "backend_dev_buffer_from_host_ptr",
-        "backend_buft_alloc_buffer",
-        "backend_buffer_free",
-        "backend_buffer_clear",
-        "backend_alloc_ctx_tensors",
-        "backend_alloc_ctx_tensors_from_buft",
-        "backend_tensor_set",
-        "backend_tensor_get",
-        "backend_tensor_set_async",
-        "backend_tensor_get_async",
-        "backend_tensor_memset",
-        "backend_tensor_copy",
-        "gallocr_reserve",
-        "gallocr_alloc_graph",
-        "gallocr_free",
-        "backend_sched_free",
-        "backend_sched_reserve",
-        "backend_sched_alloc_graph",
-        "backend_sched_graph_compute",
-        "backend_sched_graph_compute_async",
-        "backend_sched_synchronize",
-    }
-)
-"""Functions that may take long: only these let other Python threads run meanwhile.
-
-The others return within a microsecond. If each let go of the interpreter, a thread that computes
-in Python would take it for 5 ms each time, and a graph of 800 nodes would take seconds to build.
-"""
-
 OF_THE_CPU: Final[Signatures] = {
     "backend_cpu_set_threadpool": "vpp",
     "backend_set_n_threads": "vpi",

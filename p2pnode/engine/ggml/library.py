@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from p2pnode.engine.ggml.constants import LOG_WARNING, DeviceType
-from p2pnode.engine.ggml.functions import LETTERS, OF_THE_CPU, OPTIONAL, REQUIRED, WAITING
+from p2pnode.engine.ggml.functions import LETTERS, OF_THE_CPU, OPTIONAL, REQUIRED
 from p2pnode.engine.ggml.providers import Provider
 from p2pnode.errors import EngineError
 
@@ -49,7 +49,8 @@ class Ggml:
     """The functions of one library, under their C names without ``ggml_``.
 
     ``ggml.mul_mat(ctx, a, b)`` is the C function itself: pointers are ints, null is None, strings
-    are bytes. Functions of ``functions.OPTIONAL`` are None where the library lacks them.
+    are bytes; other Python threads run meanwhile. Functions of ``functions.OPTIONAL`` are None
+    where the library lacks them.
 
     Attributes:
         provider: Where it came from.
@@ -163,8 +164,7 @@ class Ggml:
         return "" if function is None else _text(function())
 
     def _find(self, name: str, signature: str) -> Callable[..., Any] | None:
-        for waits, holds in self._libraries:
-            library = waits if name in WAITING else holds
+        for library in self._libraries:
             try:
                 function = library[f"ggml_{name}"]
             except AttributeError:
@@ -181,9 +181,8 @@ class Ggml:
             address = self.backend_reg_get_proc_address(registry, f"ggml_{name}".encode())
             if address is None:
                 raise EngineError(f"The CPU back end of {self.provider.name} lacks ggml_{name}")
-            prototype = ctypes.CFUNCTYPE if name in WAITING else ctypes.PYFUNCTYPE
             types = [LETTERS[letter] for letter in signature]
-            setattr(self, name, prototype(*types)(address))
+            setattr(self, name, ctypes.CFUNCTYPE(*types)(address))
 
     def _load_modules(self, *, gpus: bool) -> str:
         """Load the back ends that the library finds at run time; return the CPU's variant."""
@@ -241,10 +240,9 @@ def load(provider: Provider, *, gpus: bool = True) -> Ggml:
     return ggml
 
 
-def _open(path: Path, provider: Provider) -> tuple[ctypes.CDLL, ctypes.PyDLL]:
-    """Return the library as one whose calls let other threads run, and one whose do not."""
+def _open(path: Path, provider: Provider) -> ctypes.CDLL:
     try:
-        return ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+        return ctypes.CDLL(str(path))
     except OSError as error:
         raise EngineError(
             f"{path.name} of {provider.name} cannot be loaded: {error}",

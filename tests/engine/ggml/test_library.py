@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from p2pnode.engine.ggml import library
 from p2pnode.engine.ggml.constants import STATUS_SUCCESS, DeviceType, Type
 from p2pnode.engine.ggml.functions import (
     LETTERS,
     OF_THE_CPU,
     OPTIONAL,
     REQUIRED,
-    WAITING,
     InitParams,
     TensorHead,
     ThreadpoolParams,
@@ -35,7 +35,6 @@ def test_every_signature_is_known_and_bound_once() -> None:
     tables = (REQUIRED, OPTIONAL, OF_THE_CPU)
     names = [name for table in tables for name in table]
     assert len(names) == len(set(names))
-    assert set(names) >= WAITING
     for table in tables:
         assert all(set(signature) <= set(LETTERS) for signature in table.values())
 
@@ -134,3 +133,33 @@ def test_a_file_that_is_no_library_is_refused(tmp_path: Path) -> None:
 )
 def test_versions(version: str, parsed: tuple[int, int]) -> None:
     assert parse_version(version) == parsed
+
+
+def test_a_library_older_than_any_that_was_tried_is_refused(
+    ggml: Ggml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "LEAST_VERSION", (99, 1))
+    with pytest.raises(EngineError, match=r"holds ggml 0\.\d+.*p2pnode needs 99\.1 or newer"):
+        Ggml(ggml.provider)
+
+
+def test_what_the_library_logs_is_kept_and_bounded(ggml: Ggml) -> None:
+    kept = list(ggml.warnings)
+    log = ggml._log_callback
+    log(1, b"not a warning", None)
+    for index in range(100):
+        log(3, f"line {index}\n".encode() + b"\xff" * 10_000, None)
+    assert len(ggml.warnings) == 20
+    assert ggml.warnings[-1].startswith("line 99")
+    assert all(len(line) <= 500 for line in ggml.warnings)
+    ggml.warnings.clear()
+    ggml.warnings.extend(kept)
+
+
+def test_a_cpu_back_end_is_the_one_that_rates_itself_highest(ggml: Ggml) -> None:
+    modules = ggml.provider.cpu_modules
+    if len(modules) < 2:
+        assert ggml.variant == ""
+        return
+    assert f"ggml-cpu-{ggml.variant}" in {path.stem.removeprefix("lib") for path in modules}
+    assert ggml.numerics() == f"ggml {ggml.version}/{ggml.variant}"

@@ -56,6 +56,14 @@ def test_a_folder_without_a_library_is_told() -> None:
     assert probe(Provider("the folder x", ())).reason == "There is no ggml library in the folder x"
 
 
+def test_a_library_without_a_back_end_for_this_cpu_is_told() -> None:
+    found = [one for one in providers() if len(one.cpu_modules) > 1]
+    if not found:
+        pytest.skip("no package here has several CPU back ends: pip install transcribe-cpp-native")
+    candidate = probe(replace(found[0], cpu_modules=(), gpu_modules=()))
+    assert candidate.reason == f"ggml of {found[0].name} has no back end for this CPU"
+
+
 def _child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """Let this be what a child process does."""
     script = tmp_path / "python"
