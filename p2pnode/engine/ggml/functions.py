@@ -192,6 +192,7 @@ _BACKENDS: Final = {
     "backend_reg_get_proc_address": "pps",
     "backend_free": "vp",
     "backend_name": "sp",
+    "backend_get_device": "pp",
     "backend_graph_compute": "ipp",
     "backend_graph_compute_async": "ipp",
     "backend_synchronize": "vp",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from p2pnode.engine.ggml.constants import LOG_WARNING, DeviceType
-from p2pnode.engine.ggml.functions import LETTERS, OF_THE_CPU, OPTIONAL, REQUIRED
+from p2pnode.engine.ggml.functions import LETTERS, OF_THE_CPU, OPTIONAL, REQUIRED, TensorHead
 from p2pnode.engine.ggml.providers import Provider
 from p2pnode.errors import EngineError
 
@@ -21,6 +21,7 @@ _LOG_LINE_BYTES: Final = 500
 _MOST_FEATURES: Final = 64
 _MOST_BUFFER_TYPES: Final = 16
 
+_callbacks: Final[list[object]] = []
 _LOG_CALLBACK: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -124,8 +125,22 @@ class Ggml:
             found.append(value)
         return found
 
+    def takes(self, device: int, operation: int, weights: int, buffer_type: int) -> bool:
+        """Tell whether ``device`` can compute ``operation`` with ``weights`` in ``buffer_type``.
+
+        ``weights`` must be a tensor that has no memory yet.
+        """
+        head = TensorHead.from_address(weights)
+        buffer = self.backend_buft_alloc_buffer(buffer_type, 0)  # it takes no memory
+        head.buffer = buffer
+        try:
+            return bool(self.backend_dev_supports_op(device, operation))
+        finally:
+            head.buffer = None
+            self.backend_buffer_free(buffer)
+
     def numerics(self) -> str:
-        """Return what decides the CPU's bits: two libraries of one name compute the same ones."""
+        """Return which kernels the CPU computes with: ``ggml 0.26.0/haswell``."""
         kind = self.variant or "+".join(
             name.lower() if value == "1" else f"{name.lower()}={value}"
             for name, value in self.features().items()
@@ -207,6 +222,8 @@ class Ggml:
                     self.warnings.append(text)
 
         self._log_callback = _LOG_CALLBACK(keep)
+        # Also where this object is given up, because the library is too old, say: C still has it.
+        _callbacks.append(self._log_callback)
         self.log_set(ctypes.cast(self._log_callback, ctypes.c_void_p), None)
         # A back end that logs while the process ends must find no Python to call. Null would make
         # it print; this function reads a clock's frequency, whatever its arguments.

@@ -16,7 +16,7 @@ from typing import Any, Final
 from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.library import TESTED_VERSION, Ggml, load, parse_version
 from p2pnode.engine.ggml.providers import Provider
-from p2pnode.engine.ggml.selftest import Comparison, compare
+from p2pnode.engine.ggml.selftest import Comparison, compare, digest
 from p2pnode.errors import EngineError
 
 TIMEOUT: Final = 120.0  # seconds: a GPU's programs may have to be compiled first; a CPU takes one
@@ -55,7 +55,8 @@ class Report:
     Attributes:
         version: Of ggml.
         commit: Of its source; may be empty.
-        numerics: What decides the CPU's bits.
+        numerics: What decides the CPU's bits, such as ``ggml 0.26.0/haswell#1f2e3d4c``: the last
+            part is of bits that were computed. Two machines of the same string compute the same.
         devices: In the library's order.
         buffer_types: The CPU's ways to rearrange weights, such as ``CPU_REPACK`` or ``AMX``.
         warnings: What the library logged, say, why it found no GPU.
@@ -242,10 +243,12 @@ def _number(value: object) -> int:
 
 
 def _report(ggml: Ggml, *, gpus: bool) -> Report:
-    devices = []
+    devices, bits = [], ""
     for device in ggml.devices():
         # An accelerator such as BLAS is never used by itself.
         tests = [] if device.type == DeviceType.ACCELERATOR else list(compare(ggml, device))
+        if device.handle == ggml.cpu():
+            bits = digest(tests)
         devices.append(
             ProbedDevice(
                 device.name,
@@ -261,7 +264,7 @@ def _report(ggml: Ggml, *, gpus: bool) -> Report:
     return Report(
         ggml.version,
         ggml.commit,
-        ggml.numerics(),
+        f"{ggml.numerics()}#{bits}",
         tuple(devices),
         tuple(name.decode("utf-8", "replace") for name in names),
         tuple(ggml.warnings),

@@ -5,8 +5,10 @@ process of its own before a library is trusted.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -50,12 +52,14 @@ class Comparison:
         name: The operation.
         error: Norm of the difference over the norm of numpy's result; NaN where there is one.
         tolerance: The greatest error that is right.
+        result: The bytes that were computed; empty where nothing was.
         unsupported: The device does not have it; nothing was computed.
     """
 
     name: str
     error: float
     tolerance: float
+    result: bytes = b""
     unsupported: bool = False
 
     @property
@@ -75,24 +79,75 @@ def compare(ggml: Ggml, device: Device) -> Iterator[Comparison]:
     try:
         for name, (build, tolerance) in _tests().items():
             allowed = tolerance if on_cpu else max(tolerance, _ON_A_GPU)
-            error = _run(ggml, device.handle, backend, build)
-            if error is None:
-                yield Comparison(name, 0.0, allowed, unsupported=True)
-            else:
-                yield Comparison(name, error, allowed)
+            yield _run(_Case(ggml), device.handle, backend, build, name, allowed)
+        for kind in ggml.extra_buffer_types() if on_cpu else ():
+            for weights in TYPES:
+                name = f"{_rearranged(ggml, kind)} mul_mat {weights.name}"
+                case = _Case(ggml, buffer_type=kind)
+                compared = _run(case, device.handle, backend, _product(weights), name, _INT8)
+                if not compared.unsupported:
+                    yield compared
     finally:
         ggml.backend_free(backend)
     if on_cpu:
         yield Comparison("threadpool_params_init", _threadpool_error(ggml), 0.0)
 
 
-@dataclass(slots=True)
-class _Case:
-    """A graph of one result, with its inputs' bytes."""
+def digest(comparisons: Iterable[Comparison]) -> str:
+    """Return eight digits that are the same where the same bits were computed."""
+    hashed = hashlib.sha256()
+    for compared in comparisons:
+        hashed.update(f"{compared.name} {len(compared.result)} ".encode() + compared.result)
+    return hashed.hexdigest()[:8]
 
-    ggml: Ggml
-    ctx: int
-    inputs: list[tuple[int, npt.NDArray[Any]]] = field(default_factory=list)
+
+class _Case:
+    """A graph of one result, with its inputs' bytes; to be closed.
+
+    Args:
+        ggml: The library.
+        buffer_type: Where weights lie; None where everything else does.
+    """
+
+    def __init__(self, ggml: Ggml, *, buffer_type: int | None = None) -> None:
+        self.ggml = ggml
+        self.buffer_type = buffer_type
+        self.inputs: list[tuple[int, npt.NDArray[Any]]] = []
+        self.stored: list[int] = []
+        size = _TENSORS * ggml.tensor_overhead() + ggml.graph_overhead_custom(_NODES, False)
+        self.ctx = ggml.init(InitParams(size, None, True))
+        self._of_weights = ggml.init(InitParams(size, None, True))
+        self._buffers: list[int] = []
+
+    def close(self) -> None:
+        for buffer in self._buffers:
+            self.ggml.backend_buffer_free(buffer)
+        self.ggml.free(self._of_weights)
+        self.ggml.free(self.ctx)
+
+    def allocate(self, backend: int) -> bool:
+        """Give every tensor its memory, and the inputs their bytes; False where that fails."""
+        ggml = self.ggml
+        self._buffers = [ggml.backend_alloc_ctx_tensors(self.ctx, backend)]
+        if self.stored:
+            default = ggml.backend_dev_buffer_type(ggml.backend_get_device(backend))
+            kind = self.buffer_type or default
+            self._buffers += [ggml.backend_alloc_ctx_tensors_from_buft(self._of_weights, kind)]
+        self._buffers = [buffer for buffer in self._buffers if buffer]
+        if len(self._buffers) != 1 + bool(self.stored):
+            return False
+        if any(ggml.nbytes(tensor) != values.nbytes for tensor, values in self.inputs):
+            return False
+        for tensor, values in self.inputs:
+            ggml.backend_tensor_set(tensor, values.ctypes.data, 0, values.nbytes)
+        return True
+
+    def weights(self, values: npt.NDArray[Any], type_: int, rows: int, width: int) -> int:
+        """Return an input that may lie where its numbers are rearranged."""
+        tensor: int = self.ggml.new_tensor_2d(self._of_weights, type_, width, rows)
+        self.inputs.append((tensor, np.ascontiguousarray(values)))
+        self.stored.append(tensor)
+        return tensor
 
     def tensor(self, values: npt.NDArray[Any], type_: int, *shape: int) -> int:
         """Return an input; ``shape`` as numpy's is, its last the fastest."""
@@ -132,43 +187,55 @@ def _of_type(kind: Type) -> float:
     return {Type.F32: _EXACT, Type.F16: _HALF}.get(kind, _INT8)
 
 
-def _run(ggml: Ggml, device: int, backend: int, build: _Build) -> float | None:
-    """Return the relative error; None where the device lacks an operation."""
-    size = _TENSORS * ggml.tensor_overhead() + ggml.graph_overhead_custom(_NODES, False)
-    case = _Case(ggml, ggml.init(InitParams(size, None, True)))
-    buffer = None
+def _run(
+    case: _Case, device: int, backend: int, build: _Build, name: str, tolerance: float
+) -> Comparison:
+    ggml = case.ggml
     try:
         result, expected = build(case)
         graph = ggml.new_graph_custom(case.ctx, _NODES, False)
         ggml.build_forward_expand(graph, result)
         nodes = [ggml.graph_node(graph, index) for index in range(ggml.graph_n_nodes(graph))]
-        if not all(ggml.backend_dev_supports_op(device, node) for node in nodes):
-            return None
-        buffer = ggml.backend_alloc_ctx_tensors(case.ctx, backend)
-        if buffer is None:
-            return float("nan")
-        for tensor, values in case.inputs:
-            if ggml.nbytes(tensor) != values.nbytes:
-                return float("nan")
-            ggml.backend_tensor_set(tensor, values.ctypes.data, 0, values.nbytes)
+        if not all(_supports(case, device, node) for node in nodes):
+            return Comparison(name, 0.0, tolerance, unsupported=True)
+        if not case.allocate(backend):
+            return Comparison(name, float("nan"), tolerance)
         if ggml.backend_graph_compute(backend, graph) != STATUS_SUCCESS:
-            return float("nan")
-        return _error_of(ggml, result, expected)
+            return Comparison(name, float("nan"), tolerance)
+        found = _read(ggml, result, expected)
+        if found is None:
+            return Comparison(name, float("nan"), tolerance)
+        return Comparison(name, _error(found, expected), tolerance, found.tobytes())
     finally:
-        if buffer is not None:
-            ggml.backend_buffer_free(buffer)
-        ggml.free(case.ctx)
+        case.close()
 
 
-def _error_of(ggml: Ggml, result: int, expected: Floats) -> float:
-    head = TensorHead.from_address(result)
+def _supports(case: _Case, device: int, node: int) -> bool:
+    if case.buffer_type is not None and case.stored:
+        return case.ggml.takes(device, node, case.stored[0], case.buffer_type)
+    return bool(case.ggml.backend_dev_supports_op(device, node))
+
+
+def _read(ggml: Ggml, result: int, expected: Floats) -> Floats | None:
+    """Return the result; None where it has another shape than numpy's."""
     shape = [1] * (4 - expected.ndim) + list(expected.shape)
-    if list(head.ne) != shape[::-1] or ggml.nbytes(result) != expected.nbytes:
-        return float("nan")
+    if list(TensorHead.from_address(result).ne) != shape[::-1]:
+        return None
     found = np.empty_like(expected)
+    if ggml.nbytes(result) != found.nbytes:
+        return None
     ggml.backend_tensor_get(result, found.ctypes.data, 0, found.nbytes)
+    return found
+
+
+def _error(found: Floats, expected: Floats) -> float:
     difference = np.linalg.norm((found - expected).astype(np.float64).ravel())
     return float(difference / np.linalg.norm(expected.astype(np.float64).ravel()))
+
+
+def _rearranged(ggml: Ggml, kind: int) -> str:
+    name: bytes = ggml.backend_buft_name(kind)
+    return name.decode("utf-8", "replace")
 
 
 def _threadpool_error(ggml: Ggml) -> float:
@@ -180,7 +247,12 @@ def _threadpool_error(ggml: Ggml) -> float:
 
 
 def _random(*shape: int) -> Floats:
-    return np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
+    """Return numbers from -1 to 1: the same ones on every machine, others for more dimensions."""
+    first = len(shape) << 32
+    index = np.arange(first, first + math.prod(shape), dtype=np.uint64)
+    mixed = index * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return ((mixed >> np.uint64(40)).astype(np.float32) / np.float32(2**23) - 1).reshape(shape)
 
 
 def _product(kind: Type) -> _Build:
@@ -198,7 +270,7 @@ def _product(kind: Type) -> _Build:
             original, weights = weights, dequantize(stored, GGMLQuantizationType(int(kind)))
             if np.linalg.norm(weights - original) > _FOUR_BITS * np.linalg.norm(original):
                 weights = np.full_like(original, np.nan)
-        a = case.tensor(stored, kind, 16, _WIDTH)
+        a = case.weights(stored, kind, 16, _WIDTH)
         product = case.ggml.mul_mat(case.ctx, a, case.floats(rows))
         return product, rows @ weights.T  # [tokens, out]
 

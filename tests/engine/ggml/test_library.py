@@ -2,6 +2,7 @@
 
 import ctypes
 import ctypes.util
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,17 @@ def test_a_threadpool_is_made_from_the_layout_that_is_known(ggml: Ggml) -> None:
     ggml.threadpool_free(pool)
 
 
+def test_what_rearranges_weights_is_asked_before_they_are_put_there(ggml: Ggml) -> None:
+    ctx = ggml.init(InitParams(16 * ggml.tensor_overhead(), None, True))
+    a = ggml.new_tensor_2d(ctx, Type.F32, 256, 16)
+    product = ggml.mul_mat(ctx, a, ggml.new_tensor_2d(ctx, Type.F32, 256, 2))
+    for kind in ggml.extra_buffer_types():
+        assert not ggml.takes(ggml.cpu(), product, a, kind)
+        assert TensorHead.from_address(a).buffer is None
+    assert ggml.takes(ggml.cpu(), product, a, ggml.backend_cpu_buffer_type())
+    ggml.free(ctx)
+
+
 def test_types_have_the_names_and_sizes_that_files_count_on(ggml: Ggml) -> None:
     sizes = {Type.F16: (1, 2), Type.Q4_0: (32, 18), Type.Q4_1: (32, 20), Type.Q8_0: (32, 34)}
     sizes |= {Type.Q4_K: (256, 144), Type.Q6_K: (256, 210), Type.IQ4_XS: (256, 136)}
@@ -141,6 +153,8 @@ def test_a_library_older_than_any_that_was_tried_is_refused(
     monkeypatch.setattr(library, "LEAST_VERSION", (99, 1))
     with pytest.raises(EngineError, match=r"holds ggml 0\.\d+.*p2pnode needs 99\.1 or newer"):
         Ggml(ggml.provider)
+    gc.collect()
+    assert ggml.backend_load(b"/nowhere/libggml-cpu.so") is None  # logs to what was given up
 
 
 def test_what_the_library_logs_is_kept_and_bounded(ggml: Ggml) -> None:

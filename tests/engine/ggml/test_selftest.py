@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from p2pnode.engine.ggml import selftest
 from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.library import Device, Ggml, load
 from p2pnode.engine.ggml.providers import providers
-from p2pnode.engine.ggml.selftest import TYPES, Comparison, compare
+from p2pnode.engine.ggml.selftest import TYPES, Comparison, compare, digest
+
+INPUTS = "9c393ebfb679213ff0d05a3f98a67a3f0ed15ebf22f6203f"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,33 @@ def test_this_machines_library_computes_what_numpy_does(ggml: Ggml) -> None:
     assert not any(result.unsupported for result in results)
     names = {result.name for result in results}
     assert {f"mul_mat {kind.name}" for kind in TYPES} < names
-    assert len(names) == len(results) == len(TYPES) + 9
+    assert len(names) == len(results) >= len(TYPES) + 9
+
+
+def test_rearranged_weights_are_compared_too(ggml: Ggml) -> None:
+    kinds = [ggml.backend_buft_name(kind).decode() for kind in ggml.extra_buffer_types()]
+    names = [result.name for result in compare(ggml, _cpu(ggml))]
+    if "CPU_REPACK" in kinds and ggml.features().get("AVX2") == "1":
+        assert "CPU_REPACK mul_mat Q4_0" in names
+    assert not any(name.startswith("CPU_REPACK mul_mat F") for name in names)
+
+
+def test_the_digest_is_of_the_bits(ggml: Ggml, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = digest(compare(ggml, _cpu(ggml)))
+    assert digest(compare(ggml, _cpu(ggml))) == first
+    real = ggml.rms_norm
+    monkeypatch.setattr(ggml, "rms_norm", lambda ctx, a, _eps: real(ctx, a, 1.1e-5))
+    results = list(compare(ggml, _cpu(ggml)))
+    assert all(result.is_right for result in results)
+    differs = digest(results) != first
+    assert differs
+    assert digest([]) != digest([Comparison("x", 0.0, 0.0)])
+
+
+def test_the_inputs_are_the_same_everywhere() -> None:
+    values = selftest._random(2, 3)
+    assert values.tobytes().hex() == INPUTS
+    assert -1 <= selftest._random(9999).min() < -0.99 < 0.99 < selftest._random(9999).max() < 1
 
 
 # A library of another interface: an argument more or less, another order, another meaning.
