@@ -41,23 +41,22 @@ _LOCAL: Final = frozenset(
 
 
 class Lease:
-    """A read lease on an open file.
+    """A read lease on an open file."""
 
-    Attributes:
-        seconds: How long the kernel lets a writer wait once it has asked.
-    """
-
-    def __init__(self, descriptor: int, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def wanted_back(self) -> bool:
         """Tell whether somebody waits to write, or no longer has to."""
         return fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK
 
-    def release(self) -> None:
-        with contextlib.suppress(OSError):  # the kernel took it
+    def release(self) -> bool:
+        """Let writers go on; False where the kernel had let them already."""
+        try:
             fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError:
+            return False
+        return True
 
 
 def take(descriptor: int) -> Lease | None:
@@ -69,8 +68,7 @@ def take(descriptor: int) -> Lease | None:
     if _file_system(descriptor) not in _LOCAL:
         return None
     try:
-        seconds = int(_BREAK_TIME.read_text())
-        if seconds < _LEAST_BREAK_SECONDS:
+        if int(_BREAK_TIME.read_text()) < _LEAST_BREAK_SECONDS:
             return None
         owner = struct.pack("ii", _F_OWNER_TID, _watcher().thread_id)
         fcntl.fcntl(descriptor, _F_SETOWN_EX, owner)
@@ -78,7 +76,7 @@ def take(descriptor: int) -> Lease | None:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except (OSError, ValueError):
         return None
-    return Lease(descriptor, seconds)
+    return Lease(descriptor)
 
 
 def watch(lease: Lease, give_back: Callable[[], None]) -> None:

@@ -14,7 +14,6 @@ import io
 import os
 import stat
 import threading
-import time
 from bisect import bisect_right
 from collections.abc import Iterable
 from functools import partial
@@ -75,8 +74,8 @@ class MappedFile:
         """Whether every byte is still the one that was first seen.
 
         False once somebody wrote to the file and there was no memory for a copy (what is missing
-        reads as zeros), or copying took longer than the system lets a writer wait: nobody may
-        compute with these bytes any more.
+        reads as zeros), or it did not come within the time that the system lets a writer wait, 45 s
+        as a rule: nobody may compute with these bytes any more.
         """
         return self._intact
 
@@ -169,22 +168,22 @@ class MappedFile:
         with self._lock:
             if self._lease is None:
                 return  # closed just now
-            deadline = time.monotonic() + self._lease.seconds
             try:
                 for start, area in self._areas:
                     if isinstance(area, FileArea):
                         area.exchange(partial(self._read, start))
             except (UserError, MemoryError, OSError):
                 self._intact = False
-            if time.monotonic() >= deadline:
-                self._intact = False  # the kernel may have let somebody write before the end
-            self._release()
+            if not self._release():
+                self._intact = False  # somebody may have written before all was copied
 
-    def _release(self) -> None:
+    def _release(self) -> bool:
+        """Let writers go on; False where they went on before."""
         lease, self._lease = self._lease, None  # before the writer goes on
-        if lease is not None:
-            _leases().forget(lease)
-            lease.release()
+        if lease is None:
+            return True
+        _leases().forget(lease)
+        return bool(lease.release())
 
 
 def _leases() -> ModuleType:
