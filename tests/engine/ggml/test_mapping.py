@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from p2pnode.engine.ggml import memory
+from p2pnode.engine.ggml import lease, memory
 from p2pnode.engine.ggml.mapping import MappedFile
 from p2pnode.errors import CapacityError, ModelChangedError, ModelError
 
@@ -102,8 +102,8 @@ def _mapped(path: Path) -> MappedFile:
 
 def test_bytes_are_where_they_are_said_to_be(path: Path) -> None:
     expected = path.read_bytes()
-    for lease in (True, False):
-        with MappedFile(path, lease=lease) as mapped:
+    for leased in (True, False):
+        with MappedFile(path, lease=leased) as mapped:
             assert mapped.view(0, SIZE) == expected
             assert mapped.view(5000, 300) == expected[5000:5300]
             assert mapped.address(5000, 1) - mapped.address(0, 1) == 5000
@@ -115,8 +115,8 @@ def test_bytes_are_where_they_are_said_to_be(path: Path) -> None:
 def test_only_the_parts_that_were_named_are_there(path: Path) -> None:
     expected = path.read_bytes()
     parts = [(2 * 2**20, 100), (10, 50), (2 * 2**20 + 5000, 2**20)]
-    for lease in (True, False):
-        with MappedFile(path, parts, lease=lease) as mapped:
+    for leased in (True, False):
+        with MappedFile(path, parts, lease=leased) as mapped:
             assert len(mapped.areas) == 2
             for offset, size in parts:
                 assert mapped.view(offset, size) == expected[offset : offset + size]
@@ -126,10 +126,10 @@ def test_only_the_parts_that_were_named_are_there(path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["truncate", "overwrite", "rewrite", "rename", "remove", "map"])
-@pytest.mark.parametrize("lease", [True, False])
-def test_another_process_changes_nothing(path: Path, other: Other, verb: str, lease: bool) -> None:
+@pytest.mark.parametrize("leased", [True, False])
+def test_another_process_changes_nothing(path: Path, other: Other, verb: str, leased: bool) -> None:
     expected = path.read_bytes()
-    with MappedFile(path, lease=lease) as mapped:
+    with MappedFile(path, lease=leased) as mapped:
         address = mapped.address(0, SIZE)
         other(path, verb, 5000)
         assert mapped.view(0, SIZE) == expected
@@ -191,6 +191,24 @@ def test_a_file_that_is_open_for_writing_is_copied(path: Path) -> None:
         assert mapped.is_copied
         file.truncate(0)
         assert mapped.view(0, SIZE) == expected
+
+
+def test_without_a_trustworthy_lease_it_is_copied(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _mapped(path).close()
+    short = tmp_path / "lease-break-time"
+    for setting, value in (
+        ("_LOCAL", frozenset[int]()),  # as on a network file system
+        ("_BREAK_TIME", tmp_path / "nothing"),
+        ("_BREAK_TIME", short),
+    ):
+        for text in ("9", "", "many"):
+            short.write_text(text)
+            with monkeypatch.context() as patch:
+                patch.setattr(lease, setting, value)
+                with MappedFile(path) as mapped:
+                    assert mapped.is_copied
 
 
 def test_our_own_thread_may_write_to_it_too(path: Path) -> None:
@@ -259,21 +277,21 @@ def _eventually(condition: Callable[[], bool]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("lease", [True, False])
-def test_no_such_file(tmp_path: Path, lease: bool) -> None:
+@pytest.mark.parametrize("leased", [True, False])
+def test_no_such_file(tmp_path: Path, leased: bool) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for wrong in (tmp_path / "nothing", tmp_path, pipe):
         with pytest.raises(ModelError):
-            MappedFile(wrong, lease=lease)
+            MappedFile(wrong, lease=leased)
 
 
-@pytest.mark.parametrize("lease", [True, False])
-def test_a_part_past_the_end_is_refused(path: Path, lease: bool) -> None:
+@pytest.mark.parametrize("leased", [True, False])
+def test_a_part_past_the_end_is_refused(path: Path, leased: bool) -> None:
     for part in ((0, SIZE + 1), (SIZE, 1), (-5000, 10), (2**62, 1)):
         with pytest.raises(ModelError, match="ends before"):
-            MappedFile(path, [part], lease=lease)
-    with MappedFile(path, [(SIZE, 0)], lease=lease) as mapped:
+            MappedFile(path, [part], lease=leased)
+    with MappedFile(path, [(SIZE, 0)], lease=leased) as mapped:
         assert len(mapped.areas) <= 1
 
 
