@@ -118,7 +118,7 @@ class NumpyEngine(SlottedEngine[NumpySlot]):
         if head is None:
             raise LocalProtocolError("the last layer is held without the head")
         with np.errstate(all="ignore"):
-            for number, row in enumerate(hidden):
+            for number, row in enumerate(np.ascontiguousarray(hidden)):
                 logits[number] = run_head(row[None], head, self._config)[0]
 
     def _rotations(self, positions: int) -> Rotation:
