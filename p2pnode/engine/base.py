@@ -124,7 +124,9 @@ class SessionRows:
 class Engine(Protocol):
     """A run of a model's layers, and the KV caches of the sessions that use it.
 
-    A KV cache belongs to (session, first layer). Not thread-safe: one thread at a time.
+    A KV cache belongs to (session, first layer) and keeps its layers until it is closed: others
+    from that first one on are refused as not held. Not thread-safe: one thread at a time. Every
+    sentence here is a test in ``tests/engine/conformance``, which every engine passes.
     """
 
     @property
@@ -174,7 +176,8 @@ class Engine(Protocol):
             float32 [tokens, d_model] for each batch.
 
         Raises:
-            LocalProtocolError: Layers that are not held, a wrong shape or a wrong ``start``.
+            LocalProtocolError: Layers that are not held, a wrong shape, type, id or ``start``.
+                Nothing changed.
             CapacityError: The KV budget or the context is full. Nothing changed.
             EngineError: The device failed or is gone. The session is of no more use.
         """
@@ -216,7 +219,7 @@ class Engine(Protocol):
         Each row is computed as if alone.
 
         Raises:
-            LocalProtocolError: The last layer is not held, or a wrong shape.
+            LocalProtocolError: The last layer is not held, or a wrong shape or type.
         """
 
     def reserve(self, session: SessionKey, layers: range, tokens: int) -> None:

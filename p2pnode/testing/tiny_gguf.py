@@ -28,6 +28,7 @@ def write_tiny_gguf(
     d_model: int = 64,
     n_heads: int = 4,
     n_kv_heads: int = 2,
+    head_dim: int | None = None,
     context_length: int = 256,
     tied: bool = False,
     arch: str = "llama",
@@ -46,6 +47,7 @@ def write_tiny_gguf(
         d_model: Width; a multiple of 32, the block of the quantised types.
         n_heads: Query heads.
         n_kv_heads: Key and value heads.
+        head_dim: Width of a head; None for a share of ``d_model``.
         context_length: Most positions of a session.
         tied: Leave the output matrix out: the embedding serves for it.
         arch: What the file claims to be.
@@ -65,15 +67,18 @@ def write_tiny_gguf(
     writer.add_feed_forward_length(2 * d_model)
     writer.add_head_count(n_heads)
     writer.add_head_count_kv(n_kv_heads)
-    writer.add_rope_dimension_count(d_model // n_heads)
+    width = d_model // n_heads if head_dim is None else head_dim
+    writer.add_rope_dimension_count(width)
+    if head_dim is not None:
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
     writer.add_rope_freq_base(10_000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     vocab_size = _add_vocabulary(writer, pre, _TEMPLATE if template is None else template)
-    kv = n_kv_heads * d_model // n_heads
     tensors = _Tensors(writer, tensor_type, seed)
     tensors.matrix("token_embd", vocab_size, d_model)
     for index in range(n_layers):
-        tensors.layer(f"blk.{index}", d_model, kv)
+        tensors.layer(f"blk.{index}", d_model, n_heads * width, n_kv_heads * width)
     tensors.norm("output_norm", d_model)
     if not tied:
         tensors.matrix("output", vocab_size, d_model)
@@ -95,12 +100,12 @@ class _Tensors:
         self._type = tensor_type
         self._rng = np.random.default_rng(seed)
 
-    def layer(self, name: str, d_model: int, kv: int) -> None:
+    def layer(self, name: str, d_model: int, queries: int, kv: int) -> None:
         self.norm(f"{name}.attn_norm", d_model)
-        self.matrix(f"{name}.attn_q", d_model, d_model)
+        self.matrix(f"{name}.attn_q", queries, d_model)
         self.matrix(f"{name}.attn_k", kv, d_model)
         self.matrix(f"{name}.attn_v", kv, d_model)
-        self.matrix(f"{name}.attn_output", d_model, d_model)
+        self.matrix(f"{name}.attn_output", d_model, queries)
         self.norm(f"{name}.ffn_norm", d_model)
         self.matrix(f"{name}.ffn_gate", 2 * d_model, d_model)
         self.matrix(f"{name}.ffn_up", 2 * d_model, d_model)
