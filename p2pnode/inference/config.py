@@ -80,9 +80,9 @@ class InferenceConfig:
             holds 500 KiB.
         replay_total: The same for all peers together that a stage replays to.
         activations: How the stages of an answer asked here send each other hidden states, unless
-            the answer says otherwise: ``f16``, ``i8``, ``q4``, ``q2``, or ``auto`` for as fine as
-            each link carries. f16 gives the tokens of one engine; anything else need not
-            (docs/decisions/0010).
+            the answer says otherwise: ``f32``, ``f16``, ``i8``, ``q4``, ``q2``, or ``auto`` for as
+            fine as each link carries. f32 gives the tokens of one engine; anything else need not
+            (docs/decisions/0028).
         kl_budget: Nats of KL divergence that ``auto`` may cost a token, all cuts of the chain
             together; each gets an equal share, since the costs add up. Measured on SmolLM2-135M:
             0.02 raises the perplexity by 2 %, 0.06 by 5 %.
@@ -120,7 +120,7 @@ class InferenceConfig:
     waiting_bytes: int = 64 << 20
     replay_window: int = 1 << 20
     replay_total: int = 16 << 20
-    activations: str = "f16"
+    activations: str = "f32"
     kl_budget: float = 0.04
     policy: PolicyConfig = field(default_factory=PolicyConfig)
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.request import GenerationRequest, PlanView
-from p2pnode.inference.terms import PLAIN, Terms, wanted
+from p2pnode.inference.terms import PLAIN, Terms, out_dtype, wanted
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.wire.states import Rung
 
 _F16 = frozenset({Rung.F16})
+_UNCODED = frozenset({str(Rung.F32), str(Rung.F16)})  # each batch alike, whatever it holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Leg:
     Attributes:
         number: Names it to its peer through all epochs.
         run: Who it is, and its layers.
-        out_dtype: ``f32`` at a cut that a repair added, else ``f16``.
+        out_dtype: ``f32``, or ``f16`` at a cut of the first chain where the session rounds.
         rungs: The codings that it and the next both read, and the answer may use.
     """
 
@@ -164,7 +165,7 @@ class Cover:
 
     def terms(self, leg: Leg) -> Terms | None:
         """Return what ``leg`` may send; None where all is f16, or its peer knows nothing else."""
-        if self.activations == Rung.F16 or len(self._rungs(leg.run.peer)) < 2:
+        if self.activations in _UNCODED or len(self._rungs(leg.run.peer)) < 2:
             return None
         share = self._kl_budget / self._cuts  # costs of cuts add up
         return Terms(self.activations, leg.rungs, share, self.calibration)
@@ -177,16 +178,16 @@ class Cover:
             self._next_leg += 1
             granted = self._granted(nodes[index], nodes[index + 1])
             if lost is None:
-                legs.append(Leg(self._next_leg, run, "f16", granted))
+                legs.append(Leg(self._next_leg, run, out_dtype(self.activations), granted))
             elif index == len(runs) - 1:
                 legs.append(Leg(self._next_leg, run, lost.out_dtype, lost.rungs))
             else:
-                # A cut the first chain did not have carries f32: rounding there would show.
+                # A cut the first chain did not have carries f32 always: rounding would show.
                 legs.append(Leg(self._next_leg, run, "f32", granted))
         return tuple(legs)
 
     def _granted(self, peer: NodeId, following: NodeId) -> frozenset[Rung]:
         """Return the codings that the answer may use between two nodes: those that both read."""
-        if self.activations == Rung.F16:
+        if self.activations in _UNCODED:
             return _F16
         return self._rungs(peer) & self._rungs(following) & wanted(self.activations)

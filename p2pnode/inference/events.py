@@ -44,10 +44,11 @@ class PlanRequested:
 
 @value
 class GenerationPlanned:
-    """The chain is open and the prompt is on its way."""
+    """The chain is open and the prompt is on its way; states travel as ``activations``."""
 
     generation: int
     plan: ChainPlan
+    activations: str = "f32"
 
 
 @value
@@ -62,7 +63,8 @@ class TokenProduced:
         compute: Seconds of that the stages' engines took, together.
         hops: Edges between different nodes it went over.
         kl: Nats that the codings of hidden states cost it, by their senders' estimates.
-        codings: Mask of the codings the answer's states were sent as so far; 0 where all was f16.
+        codings: Mask of the codings the answer's states were sent as so far; 0 where nothing was
+            coded.
         logprobs: How likely it was, by the model; None where nobody asked.
     """
 

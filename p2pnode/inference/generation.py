@@ -256,7 +256,7 @@ class Generation(Parts):
         chain.resume()
         self._hand_over(self._events)
         if plan is not None:
-            self._events.append(GenerationPlanned(self.number, plan))
+            self._events.append(GenerationPlanned(self.number, plan, chain.cover.activations))
         seconds = self._patience.opened(now)
         if seconds is not None:
             runs = tuple(leg.run for leg in chain.legs)

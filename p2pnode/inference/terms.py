@@ -10,8 +10,8 @@ from p2pnode.wire.dtypes import DType, dtype_mask
 from p2pnode.wire.states import Rung
 
 LADDER: Final = (Rung.F16, Rung.I8, Rung.Q5, Rung.Q4, Rung.Q3, Rung.Q2)
-"""From the finest to the coarsest. f32 is no rung of it: only cuts that a repair adds, and values
-beyond half precision, are sent so."""
+"""From the finest to the coarsest. f32, the default, is no rung of it: a session sends f32 and
+nothing else, or what is here, with f32 for values beyond half precision."""
 
 DTYPES: Final[Mapping[Rung, DType]] = {
     Rung.F16: DType.F16,
@@ -28,7 +28,7 @@ PLAIN: Final = frozenset(rung for rung in LADDER if DTYPES[rung] is not DType.CE
 """The rungs that exist without a calibration."""
 
 AUTO: Final = "auto"
-ACTIVATIONS: Final = (*(str(rung) for rung in LADDER if rung in PLAIN), AUTO)
+ACTIVATIONS: Final = (str(Rung.F32), *(str(rung) for rung in LADDER if rung in PLAIN), AUTO)
 """What a person may ask for."""
 
 CODING_BITS: Final[Mapping[Rung, int]] = {
@@ -68,7 +68,7 @@ class Terms:
     calibration: int = 0
 
     def __post_init__(self) -> None:
-        if self.mode not in ACTIVATIONS:
+        if self.mode not in ACTIVATIONS or self.mode == Rung.F32:
             raise LocalProtocolError(f"no way to code hidden states: {self.mode!r}")
         if Rung.F16 not in self.rungs or not self.rungs <= set(LADDER):
             raise LocalProtocolError("f16 and coarser are the codings of a session")
@@ -78,6 +78,11 @@ class Terms:
     @property
     def pinned(self) -> Rung | None:
         return None if self.mode == AUTO else Rung(self.mode)
+
+
+def out_dtype(activations: str) -> str:
+    """Return how a cut of the first chain is sent where nothing coarser is: ``f32`` or ``f16``."""
+    return str(Rung.F32 if activations == Rung.F32 else Rung.F16)
 
 
 def rungs_of_mask(mask: int) -> frozenset[Rung]:

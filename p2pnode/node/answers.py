@@ -18,6 +18,7 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
+from p2pnode.inference.terms import out_dtype
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan
 from p2pnode.scheduler.route import Objective
@@ -75,7 +76,8 @@ class Answer:
         repaired: Repairs, in order: epoch, stages, seconds.
         finish: Why it ended.
         kl: Nats a token that the codings of hidden states cost it, by their senders' estimates.
-        codings: Mask of the codings that its states were sent as; 0 where all was f16.
+        codings: Mask of the codings that its states were sent as; 0 where nothing was coded.
+        uncoded: What they were sent as where nothing was coded: ``f32`` or ``f16``.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -88,6 +90,7 @@ class Answer:
     finish: str = ""
     kl: list[float] = field(default_factory=list)
     codings: int = 0
+    uncoded: str = "f32"
 
     def take(self, event: GenerationEvent) -> None:
         """Note one event.
@@ -96,8 +99,8 @@ class Answer:
             GenerationError: The generation failed.
         """
         match event:
-            case GenerationPlanned(plan=plan):
-                self.plan = plan
+            case GenerationPlanned(plan=plan, activations=activations):
+                self.plan, self.uncoded = plan, out_dtype(activations)
             case TokenProduced():
                 self._take_token(event)
             case ChainBroken():

@@ -203,7 +203,7 @@ def _activations(done: Answer) -> dict[str, object]:
     """What was sent between stages, and the nats a token that this cost by estimate."""
     mean = sum(done.kl) / len(done.kl) if done.kl else 0.0
     return {
-        "codings": list(names_of_mask(done.codings)) or ["f16"],
+        "codings": list(names_of_mask(done.codings)) or [done.uncoded],
         "kl_per_token": round(mean, 6),
     }
 

@@ -7,7 +7,7 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
 from p2pnode.inference.memory import stage_bytes
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.terms import rungs_of_mask
+from p2pnode.inference.terms import out_dtype, rungs_of_mask
 from p2pnode.membership.coordinates import Coordinate
 from p2pnode.membership.directory import Directory, Line, head_of
 from p2pnode.membership.health import Health
@@ -78,6 +78,7 @@ class DirectoryPlanner:
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
         """Return a picture of ``now`` to plan an answer from."""
         model, positions = self._model(), request.positions
+        sent = out_dtype(request.activations or "f32")
         offers = tuple(self.offers())
         if standing.places:
             address_of = self._endpoint.address_of
@@ -90,7 +91,7 @@ class DirectoryPlanner:
                 space_hash32=model.space_hash32,
                 n_layers=model.n_layers,
                 d_model=model.d_model,
-                kv_bytes_needed=lambda layers: stage_bytes(model, layers, positions),
+                kv_bytes_needed=lambda layers: stage_bytes(model, layers, positions, sent),
                 kv_bytes_at_cut=lambda layers: stage_bytes(model, layers, positions, "f32"),
                 objective=request.objective,
                 prefer=request.prefer,

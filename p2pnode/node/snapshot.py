@@ -152,8 +152,8 @@ class GenerationView:
         chain: The stages in order, e.g. ``kitchen [0, 10)``.
         tokens_per_s: Over the tokens so far; 0 before the second.
         reason: Why it failed or is being repaired; empty otherwise.
-        activations: How its hidden states may travel: ``f16``, another coding, or ``auto``.
-        codings: Those in which they did so far; empty where all was f16.
+        activations: How its hidden states may travel: ``f32``, another coding, or ``auto``.
+        codings: Those in which they did so far, beside f32 and f16.
         lost: Whose place is not taken yet, e.g. ``kitchen [10, 20)``.
         awaits: Runs of layers that it waits for, since nobody serves them.
         awaits_s: Seconds until it fails for want of them.
@@ -167,7 +167,7 @@ class GenerationView:
     chain: tuple[str, ...]
     tokens_per_s: float
     reason: str
-    activations: str = "f16"
+    activations: str = "f32"
     codings: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     awaits: tuple[tuple[int, int], ...] = ()

@@ -20,7 +20,7 @@ from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.kv_slots import KvSlots
 from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.slotted import SlottedEngine
-from p2pnode.errors import EngineError, LocalProtocolError
+from p2pnode.errors import EngineError, LocalProtocolError, ModelChangedError
 
 MOST_GRAPHS: Final = 24
 """Graphs kept on a device: one is some 400 kB and what lies between its layers; building one takes
@@ -48,6 +48,8 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         kv_budget_bytes: The most memory that all sessions' KV caches may take.
         numerics: Names the arithmetic.
         device: What computes, for people.
+        is_intact: Whether the weights are still what was loaded: a mapped file may have changed
+            faster than it could be copied.
         close: Gives back what the shares, embedding and head are made of.
     """
 
@@ -62,6 +64,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         kv_budget_bytes: int,
         numerics: str,
         device: str,
+        is_intact: Callable[[], bool],
         close: Callable[[], None],
     ) -> None:
         kv_dim = config.n_kv_heads * config.head_dim
@@ -93,6 +96,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         self._graphs: list[Recent[StepGraph]] = [Recent(MOST_GRAPHS) for _ in shares]
         self._embedding = embedding
         self._head = head
+        self._is_intact = is_intact
         self._close = close
         self._scale = np.float32(
             math.sqrt(config.d_model) if config.architecture.scales_embedding else 1.0
@@ -131,6 +135,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
             run = range(max(layers.start, share.layers.start), min(layers.stop, share.layers.stop))
             if run:
                 x = self._graph(share, unstable, graphs, run, parts).run(x, starts)
+        self._check_intact()
         ends = np.cumsum([part.rows for part in parts])
         for part in parts:
             part.slot.length += part.rows
@@ -144,6 +149,12 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
             raise LocalProtocolError("the last layer is held without the head")
         for number, row in enumerate(hidden):
             self._head.fill(row, logits[number])
+        self._check_intact()
+
+    def _check_intact(self) -> None:
+        """Refuse what was computed with other weights than those that were loaded."""
+        if not self._is_intact():
+            raise ModelChangedError("the model's file changed while it was computed with")
 
     def _graph(
         self,

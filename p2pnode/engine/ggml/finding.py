@@ -22,7 +22,7 @@ from p2pnode.engine.ggml.probe import Candidate, assess, probe, report_from_json
 from p2pnode.engine.ggml.providers import Provider, providers
 
 _FILE_NAME: Final = "ggml.json"
-_FORMAT: Final = 1  # raised whenever what is compared changes
+_FORMAT: Final = 2  # raised whenever what is compared changes
 _FAILURE_KEPT: Final = 24 * 3600.0  # seconds: it may have been the load of the machine
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _CPU_FIELDS: Final = frozenset({"vendor_id", "model name", "flags", "features", "cpu part"})

@@ -16,6 +16,9 @@ from p2pnode.errors import EngineError
 
 LEAST_VERSION: Final = (0, 13)  # the oldest whose headers were compared, and that was run
 TESTED_VERSION: Final = (0, 26)  # the newest that was run; a newer one must pass the self-test
+_IMPLIED: Final = frozenset({"SSE3", "SSSE3", "AVX", "F16C", "FMA", "BMI2"})
+"""Instructions that every build with AVX2 has as well."""
+
 _LOG_LINES: Final = 20
 _LOG_LINE_BYTES: Final = 500
 _MOST_FEATURES: Final = 64
@@ -140,11 +143,13 @@ class Ggml:
             self.backend_buffer_free(buffer)
 
     def numerics(self) -> str:
-        """Return which kernels the CPU computes with: ``ggml 0.26.0/haswell``."""
+        """Return which kernels the CPU computes with: ``ggml 0.26.0/haswell``, or ``avx2``."""
+        features = self.features()
+        implied = _IMPLIED if "AVX2" in features else frozenset[str]()
         kind = self.variant or "+".join(
             name.lower() if value == "1" else f"{name.lower()}={value}"
-            for name, value in self.features().items()
-            if value != "0"
+            for name, value in features.items()
+            if value != "0" and name not in implied
         )
         return f"ggml {self.version}/{kind}"
 

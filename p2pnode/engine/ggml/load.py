@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +61,8 @@ def load_ggml(
         tree.check_metadata(file)
         config = read_config(file)
         ggml = load(library.provider, gpus=library.report is None or library.report.gpus)
-        loader = _Loader(ggml, file, config, tree, stack, progress or (lambda _: None))
+        kernels = library.report.numerics if library.report else ggml.numerics()
+        loader = _Loader(ggml, kernels, file, config, tree, stack, progress or (lambda _: None))
         if not (layers and layers.step == 1 and 0 <= layers.start < layers.stop <= config.n_layers):
             raise ModelError(
                 f"{path.name} has layers 0:{config.n_layers}, not {layers.start}:{layers.stop}"
@@ -68,7 +70,7 @@ def load_ggml(
         shares = loader.shares(layers, choose_device(device, ggml.devices()), kv_budget_bytes)
         engine = loader.engine(layers, shares, threads or 1, kv_budget_bytes)
     if threads is None:
-        use_fastest(engine, cache, f"{ggml.provider.name}/{ggml.numerics()}", tree.root)
+        use_fastest(engine, cache, f"{ggml.provider.name}/{kernels}", tree.root)
     return engine
 
 
@@ -78,6 +80,7 @@ class _Loader:
     def __init__(
         self,
         ggml: Ggml,
+        kernels: str,
         file: GgufFile,
         config: ModelConfig,
         tree: HashTree,
@@ -85,6 +88,7 @@ class _Loader:
         progress: Callable[[float], None],
     ) -> None:
         self._ggml = ggml
+        self._kernels = kernels
         self._file = file
         self._config = config
         self._tree = tree
@@ -125,6 +129,7 @@ class _Loader:
             kv_budget_bytes=kv_budget_bytes,
             numerics=f"{self._numerics(made)}/kv-f16",
             device=" and ".join(dict.fromkeys(self._device(share, threads) for share in made)),
+            is_intact=partial(getattr, self._mapped, "is_intact"),
             close=everything.close,
         )
 
@@ -160,7 +165,7 @@ class _Loader:
 
     def _numerics(self, shares: Sequence[Share]) -> str:
         """Name the arithmetic: of the CPU, and of each other device that computes."""
-        names = [self._ggml.numerics()] if any(share.backend.is_cpu for share in shares) else []
+        names = [self._kernels] if any(share.backend.is_cpu for share in shares) else []
         names += [
             f"ggml {self._ggml.version}/{share.backend.device.description}"
             for share in shares

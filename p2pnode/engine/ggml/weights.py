@@ -5,7 +5,6 @@ from typing import Final
 
 from p2pnode.engine.ggml.backend import Backend, Tensors
 from p2pnode.engine.ggml.constants import Type
-from p2pnode.engine.ggml.functions import TensorHead
 from p2pnode.engine.ggml.library import Ggml
 from p2pnode.engine.ggml.mapping import MappedFile
 from p2pnode.engine.gguf_file import GgufFile
@@ -150,12 +149,4 @@ def multiplies_in(backend: Backend, kind: int, info: TensorInfo) -> bool:
             x = ggml.new_tensor_3d(group.context, Type.F32, width, 1, _ROWS)
             ids = ggml.new_tensor_2d(group.context, Type.I32, 1, _ROWS)
             product = ggml.mul_mat_id(group.context, weight, x, ids)
-        empty = ggml.backend_buft_alloc_buffer(kind, 0)
-        if empty is None:
-            return False
-        head = TensorHead.from_address(weight)
-        head.buffer = empty
-        supports: bool = ggml.backend_dev_supports_op(backend.device.handle, product)
-        head.buffer = None
-        ggml.backend_buffer_free(empty)
-    return supports
+        return ggml.takes(backend.device.handle, product, weight, kind)

@@ -203,7 +203,7 @@ def _summarise(result: dict[str, Any], asked: str | None) -> None:
     sent = result["activations"]
     if sent["codings"] == ["f16"] and asked not in (None, "f16"):
         note("sent between peers as f16: no link asked for less")
-    if sent["codings"] != ["f16"]:
+    if sent["codings"] not in (["f32"], ["f16"]):
         note(
             f"sent between peers as {', '.join(sent['codings'])}: an estimated "
             f"{sent['kl_per_token']:.4f} nats a token from the exact answer's probabilities"

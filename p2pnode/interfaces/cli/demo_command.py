@@ -251,7 +251,7 @@ def _summarise(facts: dict[str, Any], *, kill: bool) -> None:
         say(_death(facts))
     same = "the very same tokens" if facts["identical"] else "DIFFERENT tokens"
     sent = facts["activations"]["codings"]
-    why = "" if sent == ["f16"] else f" (sent between peers as {', '.join(sent)}, so it may)"
+    why = "" if sent == ["f32"] else f" (sent between peers as {', '.join(sent)}, so it may)"
     say(f"one engine alone says {same}{why}")
 
 

@@ -6,7 +6,7 @@ machine, :mod:`test_presence` is skipped under its name, with the reason.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from p2pnode.engine.base import Array, Engine, Floats, SessionKey
+from p2pnode.engine.base import MOST_ROWS_TOGETHER, Array, Engine, Floats, SessionKey
 from p2pnode.engine.numpy.engine import NumpyEngine
+from p2pnode.engine.registry import EngineOptions, load_engine
 from p2pnode.errors import EngineError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
@@ -112,6 +113,22 @@ def _numpy(path: Path, layers: range, kv_budget_bytes: int) -> Engine:
     return NumpyEngine.load(path, layers, kv_budget_bytes=kv_budget_bytes)
 
 
+def _ggml(path: Path, layers: range, kv_budget_bytes: int, *, threads: int) -> Engine:
+    options = EngineOptions("ggml", "cpu", threads, _libraries())
+    return load_engine(path, layers, options, kv_budget_bytes=kv_budget_bytes)
+
+
+@cache
+def _libraries() -> Path:
+    """Return where what was found out about libraries is kept, so that one trial does for all."""
+    return Path(_kept().name)
+
+
+@cache
+def _kept() -> "TemporaryDirectory[str]":
+    return TemporaryDirectory()
+
+
 def _of_class(module: str, name: str) -> Callable[[Path, range, int], Engine]:
     """Return what loads an engine of a room that may not be there."""
 
@@ -125,13 +142,17 @@ def _of_class(module: str, name: str) -> Callable[[Path, range, int], Engine]:
 
 ENGINES: Final = (
     EngineCase("numpy", _numpy, error_plain=0.0, error_quantised=0.0, rounding=1e-5),
-    EngineCase(
-        "ggml",
-        _of_class("p2pnode.engine.ggml.engine", "GgmlEngine"),
-        error_plain=5e-3,  # keys and values in float16
-        error_quantised=0.1,  # inputs of each product in 8 bits; the weights are random
-        rounding=1e-2,
-        needs=("p2pnode.engine.ggml.engine",),
+    *(
+        EngineCase(
+            f"ggml, {threads}",
+            partial(_ggml, threads=threads),
+            error_plain=5e-3,  # keys and values in float16
+            error_quantised=0.1,  # inputs of each product in 8 bits; the weights are random
+            rounding=1e-2,
+            exact_rows=MOST_ROWS_TOGETHER,
+            needs=("libggml",),
+        )
+        for threads in (1, 2)
     ),
     EngineCase(
         "torch",
