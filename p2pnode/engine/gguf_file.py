@@ -31,6 +31,7 @@ from p2pnode.engine.gguf_split import Joined, paths_of, whole_name
 from p2pnode.errors import ModelError
 
 _FIRST_READ: Final = 4 * 2**20
+_FIRST_READ_OF_PART: Final = 2**18  # of a part after the first, which has no vocabulary
 _LARGEST_READ: Final = 2**30  # a system call reads no more than 2 GiB
 _PART: Final = 4 * 2**20
 
@@ -88,7 +89,7 @@ class GgufFile:
                     hint="Fetch it, and put it beside the others.",
                 )
             self._descriptors[part] = _open(path, opening)
-        return _read_header(self._descriptors[part], path)
+        return _read_header(self._descriptors[part], path, _FIRST_READ_OF_PART if part else None)
 
     def __enter__(self) -> Self:
         return self
@@ -195,12 +196,12 @@ def _open(path: Path, opening: ExitStack) -> int:
     raise ModelError(f"{path} is no ordinary file", hint="Give the path of a .gguf file.")
 
 
-def _read_header(descriptor: int, path: Path) -> Header:
+def _read_header(descriptor: int, path: Path, first: int | None = None) -> Header:
     """Read as much of the file as its header takes."""
     size = os.fstat(descriptor).st_size
     if size == 0:
         raise ModelError(f"{path.name} is empty", hint=BROKEN)
-    read = _FIRST_READ
+    read = first or _FIRST_READ
     while True:
         data = _read(descriptor, path, 0, min(read, size, MAX_HEADER))
         try:

@@ -8,7 +8,7 @@ such an entry is not ``verified``.
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-_USUAL_CONTEXT: Final = 4096
+USUAL_CONTEXT: Final = 4096
 """Positions for which an entry's memory is stated: what chats take, and many programs' default."""
 
 _KV_NUMBER: Final = 2  # bytes, as f16
@@ -91,7 +91,7 @@ class KnownModel:
     @property
     def memory(self) -> int:
         """Bytes that the whole model takes: the file, and keys and values of a usual context."""
-        positions = min(self.context, _USUAL_CONTEXT)
+        positions = min(self.context, USUAL_CONTEXT)
         return self.size + 2 * _KV_NUMBER * self.kv_width * self.layers * positions
 
 

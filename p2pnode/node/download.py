@@ -8,11 +8,12 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from http.client import responses
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
 
@@ -32,7 +33,6 @@ _SPARE: Final = 2**30
 """Bytes of the disk that a file of unknown length may not take."""
 
 _MAGIC_BYTES: Final = 4
-_LATER: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOST_NOTE: Final = 4096
 
 Heard: TypeAlias = Callable[[int, int], None]
@@ -185,16 +185,8 @@ class Download:
 
     def _refuse_failed(self, answer: Answer) -> None:
         """Take an answer's status; go on only where a body of the file follows."""
+        answer.refuse_busy(self._web.limits.longest_wait)
         status = answer.status
-        if status in _LATER:
-            wait = answer.number("Retry-After")
-            limit = self._web.limits.longest_wait
-            if wait is not None and wait > limit:
-                raise UserError(
-                    f"{answer.host} asks to wait {wait} seconds ({_status(status)})",
-                    hint="run the same command again later: it goes on where it stopped",
-                )
-            raise InterruptedTransferError(f"{answer.host} is busy ({_status(status)})", wait)
         if status == 416 and self._done:
             self._restart()
             raise InterruptedTransferError(f"{answer.host} has less of it than is here", 0.0)
@@ -220,13 +212,10 @@ class Download:
                 raise InterruptedTransferError(f"{answer.host} goes on at another place", 0.0)
         else:
             total = None if is_coded else length
-            self._restart()
-        self._etag = _strong(answer.header("ETag"))
         if not self.wanted.sha256 and answer.linked_sha256:
             self.wanted = replace(self.wanted, sha256=answer.linked_sha256, said_by=answer.host)
         expected = self.wanted.size if self.wanted.size is not None else answer.linked_size
         if expected is not None and total is not None and total != expected:
-            self.forget()
             raise UserError(
                 f"{answer.host} announces {total} bytes of {self.wanted.name}, not {expected}",
                 hint="the file changed while it was asked for, or a page came in its place: "
@@ -235,14 +224,29 @@ class Download:
         found = expected if expected is not None else total
         if found is not None and found > MOST_BYTES:
             raise UserError(f"{self.wanted.name} has {found} bytes: more than any model")
-        self._write_note()
         return found
 
     def _receive(self, answer: Answer, total: int | None) -> None:
+        pieces = _decoded(answer)
+        if answer.status == 200:  # from its start; what is here goes when a model comes indeed
+            first = next(pieces, b"")
+            self._refuse_foreign(first)
+            self._restart()
+            pieces = chain((first,), pieces)
+        self._etag = _strong(answer.header("ETag"))
+        self._write_note()
+        self._append(answer, pieces, total)
+        if total is not None and self._done < total:
+            raise InterruptedTransferError(
+                f"{answer.host} broke off after {size_in_words(self._done)} "
+                f"of {size_in_words(total)}"
+            )
+
+    def _append(self, answer: Answer, pieces: Iterable[bytes], total: int | None) -> None:
         most = self._most() if total is None else total
         window, at = self._clock(), self._done
         with self._part.open("ab") as file:
-            for piece in _decoded(answer):
+            for piece in pieces:
                 if self._done + len(piece) > most:
                     self.forget()
                     raise UserError(
@@ -250,8 +254,6 @@ class Download:
                         + (f"its {total} bytes" if total is not None else "this disk holds"),
                         hint="what came was removed; fetch the file from another place",
                     )
-                if self._done < _MAGIC_BYTES:
-                    self._refuse_foreign(piece)
                 self._keep(file, piece)
                 self._heard(self._done, total or 0)
                 if self._clock() - window >= self._web.limits.window:
@@ -260,11 +262,6 @@ class Download:
                     window, at = self._clock(), self._done
             file.flush()
             os.fsync(file.fileno())
-        if total is not None and self._done < total:
-            raise InterruptedTransferError(
-                f"{answer.host} broke off after {size_in_words(self._done)} "
-                f"of {size_in_words(total)}"
-            )
 
     def _keep(self, file: BinaryIO, piece: bytes) -> None:
         try:
@@ -280,11 +277,9 @@ class Download:
         self._digest.update(piece)
         self._done += len(piece)
 
-    def _refuse_foreign(self, piece: bytes) -> None:
+    def _refuse_foreign(self, begin: bytes) -> None:
         """Refuse what begins as no model does, before gigabytes of it come."""
-        begin = (self._part.read_bytes() if self._done else b"") + piece
-        if len(begin) >= _MAGIC_BYTES and begin[:_MAGIC_BYTES] != b"GGUF":
-            self.forget()
+        if begin and begin[:_MAGIC_BYTES] != b"GGUF"[: len(begin)]:
             raise foreign(begin, self.wanted.name)
 
     def _checked(self) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from p2pnode.engine.gguf_split import part_paths, whole_name
 from p2pnode.errors import UserError
 from p2pnode.node.catalogue import HubFile
 from p2pnode.node.download import MOST_BYTES, RefusedError, Wanted
-from p2pnode.node.web import InterruptedTransferError, Limits, Token, Web, split_url
+from p2pnode.node.url import split_url
+from p2pnode.node.web import InterruptedTransferError, Limits, Token, Web
 
 ENDPOINT: Final = "https://huggingface.co"
 ENDPOINT_VARIABLE: Final = "HF_ENDPOINT"
@@ -22,6 +23,8 @@ DEFAULT_QUANTISATION: Final = "Q4_K_M"
 
 _MOST_LISTING: Final = 8 * 2**20  # bytes; a repository of a thousand files takes 0.5 MB
 _MOST_SHOWN: Final = 20
+_MOST_PAGES: Final = 10  # of a thousand files each
+_NEXT: Final = re.compile(r'<([^<>]{1,2000})>\s*;\s*rel="next"')
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,13 +69,18 @@ class Hub:
 
     def explained(self, error: RefusedError, source: HubFile) -> UserError:
         """Say in a person's words why the hub refuses, and what to do."""
-        page = f"{self.endpoint}/{source.repo}"
-        if error.status == 401 and self._web.has_token:
+        page, sent = f"{self.endpoint}/{source.repo}", self._web.sends_token(self.endpoint)
+        if error.status in (401, 403) and self._web.has_token and not sent:
+            return UserError(
+                f"{self.endpoint} asks for a token, which is not sent over plain HTTP",
+                hint=f"set {ENDPOINT_VARIABLE} to an address that begins with https://",
+            )
+        if error.status == 401 and sent:
             return UserError(
                 f"the hub does not accept your token for {source.repo} (401)",
                 hint=f"make another one in your settings there, and set {TOKEN_VARIABLE} to it",
             )
-        if error.status == 403 and self._web.has_token:
+        if error.status == 403 and sent:
             return UserError(
                 f"your account may not fetch {source.repo} yet (403)",
                 hint=f"open {page}, accept the licence, wait until it is granted, and try again",
@@ -85,24 +93,47 @@ class Hub:
                 f"and set {TOKEN_VARIABLE} to it",
             )
         if error.status == 404:
+            what = f"{source.file} in {source.repo}" if source.file else source.repo
             return UserError(
-                f"the hub has no {source.repo} at {source.revision} (404)",
-                hint=f"check the name on {self.endpoint}",
+                f"the hub has no {what} at {source.revision} (404)", hint=self._offer(source)
             )
         return error
+
+    def _offer(self, source: HubFile) -> str:
+        """Say what a repository has, where one file of it is not there."""
+        try:
+            return _listing(source.repo, self._files(source))
+        except (UserError, InterruptedTransferError):
+            return f"check the name on {self.endpoint}"
 
     def _files(self, wanted: HubFile) -> list[HubEntry]:
         """List a repository, with its folders."""
         revision = quote(wanted.revision, safe="")
         address = f"{self.endpoint}/api/models/{wanted.repo}/tree/{revision}"
-        entries = list[HubEntry]()
-        for query in ("?recursive=true", ""):  # a mirror may know the plain address alone
-            with self._web.get(address + query) as answer:
-                if answer.status == 404 and query:
-                    continue
-                _refuse(answer.status, answer.host, answer.header("X-Error-Code"), wanted)
-                entries = _read_listing(answer.read_all(_MOST_LISTING), answer.host)
-            break
+        try:
+            return self._pages(f"{address}?recursive=true", wanted)
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+        return self._pages(address, wanted)  # a mirror may know the plain address alone
+
+    def _pages(self, address: str, wanted: HubFile) -> list[HubEntry]:
+        """Read a listing, which a hub gives in pages where it is long."""
+        entries, following = list[HubEntry](), address
+        for _ in range(_MOST_PAGES):
+            with self._web.get(following) as answer:
+                answer.refuse_busy(self._web.limits.longest_wait)
+                if answer.status != 200:
+                    raise RefusedError(
+                        f"{answer.host} does not list {wanted.repo} ({answer.status})",
+                        answer.status,
+                        answer.header("X-Error-Code"),
+                    )
+                entries += _read_listing(answer.read_all(_MOST_LISTING), answer.host)
+                found = _NEXT.search(answer.header("Link"))
+            if found is None:
+                break
+            following = urljoin(following, found[1])
         return entries
 
     def _headers_of(self, wanted: HubFile) -> HubEntry:
@@ -125,20 +156,18 @@ def hub_from(environ: Mapping[str, str], limits: Limits | None = None) -> tuple[
         UserError: The environment names no address of the web.
     """
     endpoint = environ.get(ENDPOINT_VARIABLE, "").strip() or ENDPOINT
-    split_url(endpoint)
+    try:
+        split_url(endpoint)
+    except UserError as error:
+        raise UserError(
+            f"{ENDPOINT_VARIABLE} is no address of the web: {endpoint[:200]!r}",
+            hint=f"set it to one that begins with https://, or unset it: {ENDPOINT} is used then",
+        ) from error
     secret = environ.get(TOKEN_VARIABLE, "").strip()
     if not (secret.isascii() and secret.isprintable()):
         raise UserError(f"{TOKEN_VARIABLE} is no token", hint="set it to one of the hub's")
     web = Web(limits, Token(secret, endpoint) if secret else None)
     return Hub(web, endpoint), web
-
-
-def _refuse(status: int, host: str, reason: str, wanted: HubFile) -> None:
-    if status == 200:
-        return
-    if status == 429 or status >= 500:
-        raise InterruptedTransferError(f"{host} is busy ({status})")
-    raise RefusedError(f"{host} does not list {wanted.repo} ({status})", status, reason)
 
 
 def _read_listing(body: bytes, host: str) -> list[HubEntry]:
@@ -159,7 +188,11 @@ def _entry(row: object) -> HubEntry | None:
         return None
     lfs = row.get("lfs")
     lfs = lfs if isinstance(lfs, dict) else {}
-    path, size, digest = row.get("path"), lfs.get("size", row.get("size")), lfs.get("oid", "")
+    path, size, digest = (
+        row.get("path"),
+        lfs.get("size", row.get("size")),
+        lfs.get("oid") or lfs.get("sha256"),
+    )
     if not isinstance(path, str) or not path.isprintable() or ".." in path.split("/"):
         return None
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_BYTES:

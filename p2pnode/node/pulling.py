@@ -94,11 +94,12 @@ class Pull:
             )
             for index, (one, file) in enumerate(zip(wanted, files, strict=True))
         ]
+        self.report(0.0)
         digests = [download.run() for download in downloads]
-        if hash_from == "none" and all(one.wanted.sha256 for one in downloads):
-            hash_from = "server"
-        if hash_from == "hub" and not all(one.wanted.sha256 for one in downloads):
+        if not all(one.wanted.sha256 for one in downloads):
             hash_from = "none"
+        elif hash_from == "none":  # the server said one, though nobody had asked
+            hash_from = "server"
         licence = self._check(files, downloads)
         targets = [self.folder / file for file in files]
         for file, target in zip(files, targets, strict=True):
@@ -171,10 +172,11 @@ class Pull:
             try:
                 return ask()
             except InterruptedTransferError as error:
-                why = str(error)
+                why, wait = str(error), error.wait
             if attempt + 1 < web.limits.idle_tries:
-                self.tell(f"{why}: going on in {2**attempt} s")
-                self.sleep(float(2**attempt))
+                seconds = float(2**attempt) if wait is None else wait
+                self.tell(f"{why}: going on in {seconds:g} s")
+                self.sleep(seconds)
         raise UserError(
             f"{self.name} cannot be fetched: {why}",
             hint=f"get online (or set {ENDPOINT_VARIABLE} to a mirror), or name a GGUF file that "

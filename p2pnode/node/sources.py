@@ -11,7 +11,7 @@ from p2pnode.engine.gguf_split import whole_name
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import HubFile, KnownModel, known_model
 from p2pnode.node.places import expanded
-from p2pnode.node.web import split_url
+from p2pnode.node.url import split_url
 
 PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 """Endings of checkpoints that are Python's pickles."""
@@ -117,7 +117,7 @@ def checked_name(name: str) -> str:
     Raises:
         UserError: It cannot be one.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name.lower().endswith(".gguf"):
         raise UserError(
             f"not a name for a model: {name[:200]!r}",
             hint="choose one of letters, digits, dots and dashes with --name",

@@ -12,6 +12,8 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
@@ -19,11 +21,11 @@ from urllib.request import getproxies, proxy_bypass
 
 from p2pnode import __version__
 from p2pnode.errors import UserError
+from p2pnode.node.url import PORTS, split_url
 
 _CHUNK: Final = 2**18
 _SAFE: Final = "/%:@!$&'()*+,;=~-._?"  # of a path and query that may be quoted already
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_PORTS: Final = {"http": 80, "https": 443}
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -75,6 +77,10 @@ class Token:
     endpoint: str
 
 
+BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may succeed."""
+
+
 class Answer:
     """An answer whose body has not been read; to be used in a ``with`` block.
 
@@ -122,6 +128,19 @@ class Answer:
         text = self.header(name)
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
+    def wait(self) -> float | None:
+        """Return the seconds that the server asks to wait, by a number or a date; None for none."""
+        seconds = self.number("Retry-After")
+        if seconds is not None:
+            return float(seconds)
+        try:
+            when = parsedate_to_datetime(self.header("Retry-After"))
+        except ValueError:
+            return None
+        if when.tzinfo is None:
+            return None
+        return max(0.0, round((when - datetime.now(UTC)).total_seconds(), 1))
+
     def read(self) -> bytes:
         """Return what came next of the body; nothing at its end.
 
@@ -134,6 +153,24 @@ class Answer:
             raise InterruptedTransferError(f"{self.host} has fallen silent") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise InterruptedTransferError(f"{self.host} broke off: {_reason(error)}") from error
+
+    def refuse_busy(self, longest: float) -> None:
+        """Take the status of a server that has no time, and how long it asks to wait.
+
+        Raises:
+            InterruptedTransferError: It may be asked again, after a wait of at most ``longest``.
+            UserError: It asks to wait for longer.
+        """
+        if self.status not in BUSY:
+            return
+        status = f"{self.status} {http.client.responses.get(self.status, '')}".strip()
+        wait = self.wait()
+        if wait is not None and wait > longest:
+            raise UserError(
+                f"{self.host} asks to wait {wait:g} seconds ({status})",
+                hint="run the same command again later: it goes on where it stopped",
+            )
+        raise InterruptedTransferError(f"{self.host} is busy ({status})", wait)
 
     def read_all(self, most: int) -> bytes:
         """Return the rest of a short body.
@@ -159,7 +196,11 @@ class Web:
 
     @property
     def has_token(self) -> bool:
+        """Whether there is a token; :meth:`sends_token` says whether it goes anywhere."""
         return self._token is not None
+
+    def sends_token(self, url: str) -> bool:
+        return bool(self._authorisation(split_url(url)))
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, how: str = "GET") -> Answer:
         """Ask for ``url``; return the first answer that is no redirect, whatever its status.
@@ -235,7 +276,7 @@ def _broken_after(connection: http.client.HTTPConnection, seconds: float) -> Ite
     def break_it() -> None:
         over.set()
         with suppress(OSError):  # it is closed already
-            opened.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)  # TLS's own would upset the reader
 
     timer = threading.Timer(seconds, break_it)
     timer.daemon = True
@@ -248,30 +289,6 @@ def _broken_after(connection: http.client.HTTPConnection, seconds: float) -> Ite
         raise
     finally:
         timer.cancel()
-
-
-def split_url(url: str) -> SplitResult:
-    """Take an address apart.
-
-    Raises:
-        UserError: It is none of http or https, or cannot be one.
-    """
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in _PORTS and bool(parts.hostname)
-        _ = parts.port  # which raises where it is no number
-    except ValueError:
-        is_usable = False
-    if not is_usable or any(ord(letter) < 33 or ord(letter) == 127 for letter in url):
-        raise UserError(
-            f"not an address of the web: {url[:200]!r}",
-            hint="give one that begins with https:// or http://",
-        )
-    return parts
-
-
-def is_loopback(url: str) -> bool:
-    return split_url(url).hostname in _LOOPBACK
 
 
 def _redirected(url: str, target: str) -> str:
@@ -295,7 +312,7 @@ def _redirected(url: str, target: str) -> str:
 
 def _connection(parts: SplitResult, timeout: float) -> tuple[http.client.HTTPConnection, str]:
     """Return a connection to ask on, by way of the proxy of this machine, and what to ask for."""
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
     target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_SAFE)
     proxy = _proxy(parts)
     try:
@@ -341,7 +358,7 @@ def _proxy_headers(parts: SplitResult) -> dict[str, str]:
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int]:
-    return parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    return parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme]
 
 
 def _sha256_of(etag: str) -> str:

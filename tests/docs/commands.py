@@ -42,6 +42,7 @@ PARSED_ONLY = {
     r"p2pnode join CODE": "the tutorial joins with a real code",
     r"p2pnode simulate .*/(peer-death|hostile-members)\.toml": "takes minutes; see tests/testing",
     r"p2pnode simulate .* --baseline .*": "takes half a minute; see tests/testing",
+    r"p2pnode (models|up --model) .*": "needs a hub; see tests/interfaces/cli/test_models.py",
     r"p2pnode bench .*": "measures for minutes; see tests/bench",
 }
 """Commands in blocks that no test runs as they stand, and why."""

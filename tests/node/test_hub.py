@@ -1,20 +1,30 @@
 """Pulling from a hub: resumed, bounded, checked, and refused in words. The hub is on loopback."""
 
+import fcntl
 import json
 import os
 import shutil
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, strategies as st
 
 from p2pnode.errors import UserError
-from p2pnode.node import catalogue, download, model_cache, models, pulling, web
+from p2pnode.node import catalogue, download, hub as hubs, model_cache, models, pulling, web
 from p2pnode.node.catalogue import HubFile, KnownModel
+from p2pnode.node.url import split_url
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from tests.node.local_hub import (
     Behaviour,
@@ -144,6 +154,13 @@ def test_a_repository_that_is_not_there(hub: Hub) -> None:
     assert hub.url in caught.value.hint
 
 
+def test_a_file_that_went_since_it_was_listed(hub: Hub) -> None:
+    hub.behaviours = [on("resolve", saying(404, b"", {"X-Error-Code": "EntryNotFound"}))]
+    with pytest.raises(UserError, match=r"the hub has no .* \(404\)") as caught:
+        pull()
+    assert FILE in caught.value.hint
+
+
 def test_a_split_model_comes_with_all_its_parts(hub: Hub, tmp_path: Path) -> None:
     write_tiny_gguf(tmp_path / "big.gguf", n_layers=2, split=9)
     names = [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
@@ -194,8 +211,25 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(
             pull()
     assert parts(tmp_path) == ["Tiny.gguf", "Tiny.gguf.json"]
     assert model_cache.installed() == []
+    left = model_cache.find_unfinished("TINY")
+    assert left is not None
+    assert (left.name, left.size) == ("Tiny", 7000)
     assert pull().read_bytes() == whole
     assert hub.asked_for("cdn")[-1]["Range"] == "bytes=7000-"
+    assert parts(tmp_path) == []
+
+
+def test_what_an_interrupted_pull_left_can_be_removed(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "cache/models"
+    (folder / ".parts").mkdir(parents=True)
+    (folder / ".parts" / "Tiny.gguf").write_bytes(b"GGUF")
+    left = model_cache.find_unfinished("tiny")
+    assert left is not None
+    with (folder / ".tiny.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # as a pull that runs
+        with pytest.raises(UserError, match="another process fetches Tiny"):
+            model_cache.remove_unfinished(left)
+    model_cache.remove_unfinished(left)
     assert parts(tmp_path) == []
 
 
@@ -229,6 +263,19 @@ def test_a_server_that_does_not_go_on_is_asked_from_the_start(
     whole = content(hub)
     hub.behaviours = [on("cdn", cutting(whole, 1000)), on("cdn", then)]
     assert pull().read_bytes() == whole
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": ""}])
+def test_a_login_page_costs_nothing_of_what_is_here(
+    hub: Hub, slept: list[float], tmp_path: Path, headers: dict[str, str]
+) -> None:
+    page = saying(200, b"<html>Please log in</html>", headers)
+    hub.behaviours = [on("cdn", cutting(content(hub), 5000)), on("cdn", page)]
+    with pytest.raises(UserError, match=r"announces 26 bytes|is a web page"):
+        pull()
+    assert (tmp_path / "cache/models/.parts/Tiny.gguf").stat().st_size == 5000
+    assert pull().read_bytes() == content(hub)
+    assert hub.asked_for("cdn")[-1]["Range"] == "bytes=5000-"
 
 
 def test_a_file_that_changed_meanwhile_is_fetched_anew(hub: Hub, slept: list[float]) -> None:
@@ -345,6 +392,57 @@ def test_a_busy_listing_is_asked_for_again(hub: Hub, slept: list[float]) -> None
     assert slept == [1, 2]
 
 
+def test_a_wait_may_be_a_date(hub: Hub, slept: list[float]) -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True)
+    late = format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
+    hub.behaviours = [
+        on("/api/", saying(429, b"", {"Retry-After": soon})),
+        on("cdn", saying(503, b"", {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"})),
+        on("cdn", saying(503, b"", {"Retry-After": "whenever"})),
+    ]
+    pull()
+    assert 40 <= slept[0] <= 50
+    assert len(slept) == 2  # none for what is past
+    hub.behaviours = [on("/api/", saying(429, b"", {"Retry-After": late}))]
+    with pytest.raises(UserError, match="asks to wait"):
+        pull(called="again")
+
+
+def in_chunks(request: Request) -> None:
+    request.send(200, b"", {"Content-Length": "", "Transfer-Encoding": "chunked"})
+    body = content(request.hub)
+    for start in range(0, len(body), 10_000):
+        piece = body[start : start + 10_000]
+        request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+    request.wfile.write(b"0\r\n\r\n")
+
+
+def cut_chunks(request: Request) -> None:
+    request.send(200, b"", {"Content-Length": "", "Transfer-Encoding": "chunked"})
+    request.wfile.write(b"3e8\r\n" + content(request.hub)[:900])
+
+
+def test_a_body_in_chunks_is_taken_and_one_that_breaks_off_too(
+    hub: Hub, slept: list[float]
+) -> None:
+    hub.behaviours = [on("cdn", cut_chunks), on("cdn", in_chunks)]
+    assert pull().read_bytes() == content(hub)
+    assert len(hub.asked_for("cdn")) == 2
+
+
+def test_a_proxy_of_the_environment_is_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("http_proxy", hub.url.replace("//", "//me:pass@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert pull().read_bytes() == content(hub)
+    path, headers = hub.asked[0]
+    assert path.startswith("http://hub.example/api/models/")
+    assert headers["Host"] == "hub.example"
+    assert headers["Proxy-Authorization"] == "Basic bWU6cGFzcw=="
+    assert not any("Authorization" in one for _, one in hub.asked)
+
+
 @pytest.mark.parametrize("where", ["/api/", "resolve"])
 @pytest.mark.parametrize(
     ("status", "token", "told", "advice"),
@@ -386,11 +484,11 @@ def test_the_token_goes_to_the_hub_alone(hub: Hub, monkeypatch: pytest.MonkeyPat
 
 def test_the_token_crosses_no_network_in_the_open(monkeypatch: pytest.MonkeyPatch) -> None:
     asking = web.Web(token=web.Token("hf_secret", "http://hub.example"))
-    assert asking._authorisation(web.split_url("http://hub.example/x")) == {}
+    assert asking._authorisation(split_url("http://hub.example/x")) == {}
     asking = web.Web(token=web.Token("hf_secret", "https://hub.example"))
-    assert asking._authorisation(web.split_url("https://hub.example:443/x"))
+    assert asking._authorisation(split_url("https://hub.example:443/x"))
     for other in ("http://hub.example/x", "https://hub.example:444/x", "https://cdn.example/x"):
-        assert asking._authorisation(web.split_url(other)) == {}
+        assert asking._authorisation(split_url(other)) == {}
 
 
 def test_redirects_are_bounded_and_stay_in_https(hub: Hub) -> None:
@@ -410,6 +508,103 @@ def test_a_hub_that_lists_nothing_is_asked_for_the_file(hub: Hub) -> None:
     assert pull(f"hf:{REPO}:{FILE}").read_bytes() == content(hub)
     assert model_cache.installed()[0].hash_from == "hub"
     assert len(hub.asked_for("resolve")) == 2  # for its headers, and for itself
+
+
+@pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "http://", "http://a b"])
+def test_an_endpoint_that_is_none_is_named(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(UserError, match="HF_ENDPOINT is no address") as caught:
+        pull()
+    assert "https://huggingface.co" in caught.value.hint
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda one: (
+        st.lists(one, max_size=3)
+        | st.dictionaries(st.sampled_from(["path", "size", "lfs", "oid", "type"]), one, max_size=5)
+    ),
+    max_leaves=12,
+)
+
+
+@given(ANYTHING)
+def test_whatever_a_hub_lists_is_taken_or_refused(listed: object) -> None:
+    try:
+        found = hubs._read_listing(json.dumps(listed).encode(), "hub.example")
+    except UserError:
+        return
+    for entry in found:
+        assert entry.size is None or entry.size >= 0
+        assert len(entry.sha256) in (0, 64)
+
+
+def certified(folder: Path) -> Path:
+    """Write a certificate for this machine, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "hub")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "hub.pem"
+    form = serialization.Encoding.PEM
+    secret = key.private_bytes(
+        form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(made.public_bytes(form) + secret)
+    return path
+
+
+def test_a_hub_behind_tls(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    certificate = certified(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    plain = hub.url
+    hub.socket = context.wrap_socket(hub.socket, server_side=True)
+    monkeypatch.setenv("HF_ENDPOINT", plain.replace("http:", "https:"))
+    with pytest.raises(UserError, match=r"certificate of 127\.0\.0\.1 cannot be trusted") as caught:
+        pull()
+    assert "SSL_CERT_FILE" in caught.value.hint
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert pull().read_bytes() == content(hub)
+    hub.behaviours = [on("resolve", saying(302, b"", {"Location": f"{plain}/cdn/x"}))]
+    with pytest.raises(UserError, match="redirects from https to http"):
+        pull(called="again")
+
+
+def test_a_long_listing_comes_in_pages_up_to_a_bound(hub: Hub) -> None:
+    link = {"Link": f'<{hub.url}/api/models/{REPO}/tree/main?cursor=2>; rel="next"'}
+    hub.behaviours = [on("/api/", saying(200, b"[]", link))]
+    assert pull(f"hf:{REPO}:{FILE}").read_bytes() == content(hub)
+    assert len(hub.asked_for("/api/")) == 2
+    hub.asked.clear()
+    hub.behaviours = Always([on("/api/", saying(200, b"[]", link))])
+    with pytest.raises(UserError, match="has no file"):
+        pull(f"hf:{REPO}:{FILE}", called="again")
+    assert len(hub.asked_for("/api/")) == 10
+
+
+def test_a_token_that_may_not_be_sent_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("http_proxy", hub.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    hub.behaviours = [on("/api/", saying(401))]
+    with pytest.raises(UserError, match="not sent over plain HTTP") as caught:
+        pull()
+    assert "https://" in caught.value.hint
 
 
 @pytest.mark.parametrize("body", [b"<html>login</html>", b"[" * 100_000, b"\xff", b"{}", b"[3]"])
@@ -513,6 +708,10 @@ def test_two_models_do_not_share_a_name(hub: Hub, tmp_path: Path) -> None:
     assert {one.name for one in model_cache.installed()} == {"Tiny", "second"}
     with pytest.raises(UserError, match="is the name of a known model"):
         pull("hf:other/Tiny-GGUF", called="qwen3")
+    with pytest.raises(UserError, match="qwen3-4b keeps its name"):
+        pull("qwen3", called="mine")
+    with pytest.raises(UserError, match="--copy is for a file of this machine"):
+        pull("hf:other/Tiny-GGUF", copy=True)
 
 
 def test_an_address_is_fetched_with_the_hash_that_is_given(hub: Hub, slept: list[float]) -> None:

@@ -17,6 +17,7 @@ from p2pnode.net.reactor import Reactor
 from p2pnode.node import handlers as handlers_module, node as node_module
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.handlers import handlers
+from p2pnode.node.model_use import is_in_use
 from p2pnode.node.node import Node, NodeSettings
 from p2pnode.node.snapshot import NodeSnapshot, to_json
 from p2pnode.sansio import Address
@@ -76,6 +77,12 @@ async def running(*nodes: Node) -> AsyncIterator[None]:
         yield
         for node in nodes:
             node.stop()
+
+
+async def test_a_model_is_seen_to_be_in_use_while_a_node_runs(model: Path, tmp_path: Path) -> None:
+    async with running(Node(settings(tmp_path / "a", model, range(1)))):
+        assert is_in_use(model)
+    assert not is_in_use(model)
 
 
 async def until_covered(node: Node) -> None:

@@ -1,19 +1,23 @@
 """Commands about model files."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
+from p2pnode.interfaces.cli.pull_display import pulling, remark
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.node import model_cache as cache
-from p2pnode.node.catalogue import KNOWN_MODELS
+from p2pnode.node.catalogue import KNOWN_MODELS, HubFile, KnownModel, known_model
+from p2pnode.node.disk import size_in_words
+from p2pnode.node.model_list import InstalledModel, unfinished
 
 TEXT_PER_TOKEN: Final = 64
 """Characters read of a text for each position of the context: what goes beyond is not measured,
@@ -22,21 +26,33 @@ and nobody can interrupt a tokenizer. Ordinary text has 2 to 5; long runs of spa
 
 @click.group(cls=PlainGroup, epilog="Example:\n\n  p2pnode models pull smollm2-135m")
 def models() -> None:
-    """Fetch and list models."""
+    """Fetch, list, look at and remove models."""
 
 
-@models.command(epilog="Example:\n\n  p2pnode models pull smollm2-135m")
-@click.argument("name", default="smollm2-135m")
+@models.command(
+    epilog="Examples:\n\n  p2pnode models pull qwen3-4b\n\n"
+    "  p2pnode models pull hf:OWNER/REPO:FILE.gguf\n\n"
+    "  p2pnode models pull https://example.org/model.gguf#sha256=...\n\n"
+    "  p2pnode models pull ./mine.gguf --name mine"
+)
+@click.argument("name", default=DEFAULT_MODEL, metavar="NAME|hf:OWNER/REPO[:FILE]|URL|PATH")
+@click.option("--name", "called", default="", help="What to call it here.")
+@click.option("--copy", is_flag=True, help="Copy a PATH into the cache; without, it is linked.")
 @json_option
-def pull(name: str, as_json: bool) -> None:
-    """Fetch a known model into the cache and check it; a second time does nothing."""
-    is_shown = not as_json and cache.is_missing(name)
-    with progress(f"pulling {name}", show=is_shown) as bar:
-        path = cache.pull(name, bar, tell=note)
+def pull(name: str, called: str, copy: bool, as_json: bool) -> None:
+    """Fetch a model into the cache and check it; a second time does nothing."""
+    with pulling(name, show=not as_json) as report:
+        path = cache.pull(name, report, tell=note, called=called, copy=copy)
+    found = next((one for one in cache.installed() if path in one.paths), None)
     if as_json:
-        say_json({"name": name, "path": str(path), "bytes": path.stat().st_size})
+        say_json({"name": name, **_as_json(found), "path": str(path), "bytes": _size(found, path)})
+        return
+    if found is not None and found.linked:
+        say(f"{found.name} is linked to {path}, which stays where it is")
     else:
-        say(f"{name} is at {path}")
+        say(f"{found.name if found else name} is at {path}")
+    if said := remark(path):
+        note(said)
 
 
 @models.command(name="list", epilog="Example:\n\n  p2pnode models list --json")
@@ -44,16 +60,63 @@ def pull(name: str, as_json: bool) -> None:
 def list_models(as_json: bool) -> None:
     """List the models known and those in the cache."""
     installed = cache.installed()
-    missing = sorted({*KNOWN_MODELS} - {one.name for one in installed})
-    rows = [
-        {"name": one.name, "installed": True, "path": str(one.path), "problem": one.problem or None}
-        for one in installed
-    ] + [{"name": name, "installed": False, "path": None, "problem": None} for name in missing]
-    rows.sort(key=lambda row: str(row["name"]))
+    here = {one.name for one in installed}
+    rows = [_as_json(one) for one in installed]
+    rows += [_missing(model) for model in KNOWN_MODELS.values() if model.name not in here]
+    parts = {one.name: one.size for one in unfinished(cache.models_dir())}
+    rows += [_begun(name) for name in parts if name not in {str(row["name"]) for row in rows}]
+    rows = [{**row, "part_bytes": parts.get(str(row["name"]), 0)} for row in rows]
+    rows.sort(key=lambda row: str(row["name"]).casefold())
     if as_json:
         say_json({"models": rows})
         return
-    say(table(("MODEL", "FILE"), [(str(row["name"]), _whereabouts(row)) for row in rows]))
+    headings = ("MODEL", "SIZE", "MEMORY", "LICENCE", "HASH", "FILE")
+    say(table(headings, [_row(row) for row in rows], right=" rr"))
+
+
+@models.command(epilog="Example:\n\n  p2pnode models show smollm2-135m")
+@click.argument("model", default=DEFAULT_MODEL, metavar="NAME|PATH")
+@json_option
+def show(model: str, as_json: bool) -> None:
+    """Say what a model is and what it takes of this machine."""
+    from p2pnode.interfaces.cli.model_card import card_of, lines_of
+
+    known = known_model(model)
+    if known is not None and cache.is_missing(model):
+        card = _missing(known)
+    else:
+        with progress(f"hashing {model}", show=not as_json and sys.stderr.isatty()) as bar:
+            card = card_of(model, bar)
+    if as_json:
+        say_json(card)
+    else:
+        for line in lines_of(card):
+            say(line)
+
+
+@models.command(epilog="Example:\n\n  p2pnode models rm qwen3-4b")
+@click.argument("name", metavar="NAME")
+@click.option("--yes", is_flag=True, help="Ask nothing.")
+@json_option
+def rm(name: str, yes: bool, as_json: bool) -> None:
+    """Remove a model from the cache; of a linked one, only what is noted of it."""
+    left = cache.find_unfinished(name)
+    if left is not None and cache.find_installed(name) is None:
+        _agree(f"remove the part of {left.name} that is here?", left.name, yes)
+        cache.remove_unfinished(left)
+        gone, linked, paths = left.name, False, left.paths
+        end = "is gone, as far as it was here"
+    else:
+        one = cache.find_removable(name)
+        what = f"{one.name} ({size_in_words(max(1, one.size))}, {one.path})"
+        _agree(f"forget {what}?" if one.linked else f"remove {what}?", one.name, yes)
+        cache.remove(name)
+        gone, linked, paths = one.name, one.linked, () if one.linked else one.paths
+        end = f"is forgotten; {one.path} stays" if linked else "is gone"
+    if as_json:
+        say_json({"name": gone, "linked": linked, "removed": [str(path) for path in paths]})
+    else:
+        say(f"{gone} {end}")
 
 
 @models.command(
@@ -112,11 +175,124 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
         say(f"{len(measured.cuts)} cuts of {info.name}, measured on {len(tokens)} tokens: {target}")
 
 
-def _whereabouts(row: Mapping[str, object]) -> str:
+def _as_json(one: InstalledModel | None) -> dict[str, object]:
+    """Return what is known of a model in the cache."""
+    if one is None:
+        return {}
+    known = known_model(one.name)
+    return {
+        "name": one.name,
+        "installed": True,
+        "path": str(one.path),
+        "files": [str(path) for path in one.paths],
+        "size": one.size,
+        "licence": one.licence or (known.licence if known else "") or None,
+        "source": one.source or None,
+        "hash_from": one.hash_from,
+        "verified": one.hash_from != "none",
+        "linked": one.linked,
+        "whole": not one.problem,
+        "problem": one.problem or None,
+        "in_use": one.in_use,
+        **_known_facts(known),
+    }
+
+
+def _missing(model: KnownModel) -> dict[str, object]:
+    """Return what is known of a model that is not here."""
+    return {
+        "name": model.name,
+        "installed": False,
+        "path": None,
+        "files": [],
+        "size": model.size,
+        "licence": model.licence,
+        "source": str(model.source) if isinstance(model.source, HubFile) else "pip",
+        "hash_from": "catalogue" if model.verified else "hub",
+        "verified": model.verified,
+        "linked": False,
+        "whole": False,
+        "problem": None,
+        "in_use": False,
+        **_known_facts(model),
+    }
+
+
+def _begun(name: str) -> dict[str, object]:
+    """Return what is known of a model of which only a part is here."""
+    nothing = ("path", "size", "licence", "source", "problem")
+    return {
+        "name": name,
+        "installed": False,
+        "files": [],
+        **dict.fromkeys(nothing),
+        "hash_from": "none",
+        **dict.fromkeys(("verified", "linked", "whole", "in_use"), False),
+        **_known_facts(None),
+    }
+
+
+def _known_facts(model: KnownModel | None) -> dict[str, object]:
+    return {
+        "aliases": list(model.aliases) if model else [],
+        "layers": model.layers if model else None,
+        "context": model.context if model else None,
+        "memory": model.memory if model else None,
+        "remark": (model.remark if model else "") or None,
+    }
+
+
+_HASHES: Final = {
+    "catalogue": "checked",
+    "hub": "checked by the hub's",
+    "given": "checked by yours",
+    "server": "checked by the server's",
+    "none": "not checked",
+}
+_UNVERIFIED: Final = "hash from the hub, not verified here"
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    memory = row["memory"]
+    about = "" if row["verified"] or row["installed"] else "~"
+    hashed = _HASHES[row["hash_from"]]
+    if row["size"] is None:
+        return (row["name"], "", "", "", "", _whereabouts(row))
+    if not row["installed"]:
+        hashed = "known" if row["verified"] else _UNVERIFIED
+    elif row["linked"]:
+        hashed = "your own file"
+    return (
+        row["name"],
+        about + size_in_words(max(1, row["size"])),
+        size_in_words(memory) if memory else "",
+        row["licence"] or "",
+        hashed,
+        _whereabouts(row),
+    )
+
+
+def _whereabouts(row: Mapping[str, Any]) -> str:
+    if row["part_bytes"] and not row["installed"]:
+        return f"{size_in_words(row['part_bytes'])} of it are here: pull it again, or rm it"
     if not row["installed"]:
         return f"not here: p2pnode models pull {row['name']}"
     problem = f"   ({row['problem']})" if row["problem"] else ""
-    return f"{row['path']}{problem}"
+    return f"{row['path']}{'   (in use)' if row['in_use'] else ''}{problem}"
+
+
+def _size(found: InstalledModel | None, path: Path) -> int:
+    return found.size if found else path.stat().st_size
+
+
+def _agree(question: str, name: str, yes: bool) -> None:
+    """Ask; nobody who cannot be asked has agreed.
+
+    Raises:
+        UserError: Nobody agreed.
+    """
+    if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
+        raise UserError(f"{name} was not removed", hint="say --yes to remove it unasked")
 
 
 def _prepare(target: Path) -> None:

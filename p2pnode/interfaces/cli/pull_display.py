@@ -1,0 +1,73 @@
+"""How far a pull is: a bar on a terminal, a line for each tenth elsewhere."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from p2pnode.errors import ModelError
+from p2pnode.interfaces.cli.output import note, progress
+from p2pnode.node.disk import size_in_words
+
+_STEPS = 10
+
+
+@contextmanager
+def pulling(name: str, *, show: bool = True) -> Iterator[Callable[[float], None]]:
+    """Show how far a pull is, from its first news on: one that finds the model here is quiet."""
+    if not show:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with ExitStack() as display:
+            yield _Bar(name, display)
+    else:
+        yield _Lines(name)
+
+
+class _Bar:
+    """A bar that appears when there is something to show, and goes with ``display``."""
+
+    def __init__(self, name: str, display: ExitStack) -> None:
+        self._name = name
+        self._display = display
+        self._bar: Callable[[float], None] | None = None
+
+    def __call__(self, part: float) -> None:
+        if self._bar is None and part >= 1:
+            return
+        if self._bar is None:
+            self._bar = self._display.enter_context(progress(f"pulling {self._name}"))
+        self._bar(part)
+
+
+class _Lines:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told = -1
+
+    def __call__(self, part: float) -> None:
+        step = int(part * _STEPS)
+        if step <= self._told or (self._told < 0 and part >= 1):
+            return
+        self._told = step
+        note(f"pulling {self._name}: {step * 100 // _STEPS} %")
+
+
+def remark(path: Path) -> str:
+    """Say what keeps a model that is here from being run by this machine, or nothing."""
+    from p2pnode.interfaces.cli.model_card import fit
+    from p2pnode.interfaces.memory import free_memory
+    from p2pnode.node.model_facts import facts_of
+
+    try:
+        facts = facts_of(path)
+    except ModelError as error:
+        return f"it cannot be run here: {error}"
+    if facts.problem:
+        return f"it cannot be run here: {facts.problem}"
+    free = free_memory()
+    peers = facts.peers_needed(free)
+    if peers == 1:
+        return ""
+    takes = size_in_words(facts.memory)
+    return f"it takes {takes} of memory: {fit(facts.layers_that_fit(free), facts.layers, peers)}"

@@ -1,0 +1,197 @@
+"""Files of one's own in the cache, what is noted of models, and taking them away."""
+
+import json
+import struct
+from pathlib import Path
+
+import gguf
+import pytest
+
+from p2pnode.errors import ModelError, UserError
+from p2pnode.node import model_cache, models
+from p2pnode.node.entries import FOLDER, Entry, read_entries, write_entry
+from p2pnode.node.model_facts import facts_of
+from p2pnode.node.model_use import held, is_in_use
+from p2pnode.testing.tiny_gguf import write_tiny_gguf
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of the person's own."""
+    monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "own" / "mine.gguf"
+    path.parent.mkdir()
+    write_tiny_gguf(path)
+    return path
+
+
+def test_a_file_of_ones_own_is_linked_and_never_touched(own: Path) -> None:
+    before = own.stat()
+    assert model_cache.pull(str(own)) == own
+    assert models.resolve("mine") == models.resolve("MINE") == own
+    (one,) = model_cache.installed()
+    assert (one.name, one.path, one.linked, one.problem) == ("mine", own, True, "")
+    assert model_cache.pull(str(own)) == model_cache.pull("mine") == own  # again, and nothing new
+    assert model_cache.remove("mine").linked
+    assert own.stat() == before
+    assert model_cache.installed() == []
+
+
+def test_a_copy_is_the_caches_own(own: Path, tmp_path: Path) -> None:
+    heard: list[float] = []
+    path = model_cache.pull(str(own), heard.append, called="second", copy=True)
+    assert path == tmp_path / "cache/models/second.gguf"
+    assert path.read_bytes() == own.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert heard[-1] == 1.0
+    own.unlink()
+    assert models.resolve("second") == path
+    model_cache.remove("second")
+    assert not path.exists()
+
+
+def test_a_split_model_is_linked_and_copied_whole(own: Path, tmp_path: Path) -> None:
+    write_tiny_gguf(own.parent / "big.gguf", split=20)
+    first, last = sorted(own.parent.glob("big-*"))
+    assert model_cache.pull(str(last)) == first
+    assert [path.name for path in model_cache.installed()[0].paths] == [first.name, last.name]
+    path = model_cache.pull(str(first), called="copy", copy=True)
+    assert path.name == "copy-00001-of-00002.gguf"
+    assert models.describe_model(path) == models.describe_model(first)
+    last.unlink()
+    with pytest.raises(ModelError, match="not there"):
+        models.resolve("big")
+    model_cache.remove("copy")
+    assert [*(tmp_path / "cache/models").glob("*.gguf")] == []
+
+
+def test_a_linked_file_that_changed_or_went_is_told(own: Path) -> None:
+    model_cache.pull(str(own))
+    with own.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ModelError, match="changed since it was linked"):
+        models.resolve("mine")
+    own.unlink()
+    assert "is not there; p2pnode models rm mine" in model_cache.installed()[0].problem
+
+
+def test_what_cannot_be_run_is_not_linked(own: Path, tmp_path: Path) -> None:
+    write_tiny_gguf(own.parent / "other.gguf", arch="mamba")
+    with pytest.raises(ModelError, match="'mamba'"):
+        model_cache.pull(str(own.parent / "other.gguf"))
+    for name, begin in (
+        ("model.bin", b"\x80\x02}q"),
+        ("model.pt", b"PK\x03\x04"),
+        ("disguised.gguf", b"PK\x03\x04checkpoint"),
+        ("pickled.gguf", b"\x80\x04\x95"),
+    ):
+        (tmp_path / name).write_bytes(begin + bytes(100))
+        with pytest.raises(ModelError, match="checkpoint of pickled Python") as caught:
+            model_cache.pull(str(tmp_path / name))
+        assert name in str(caught.value)
+        assert "GGUF" in caught.value.hint
+    (tmp_path / "weights.gguf").write_bytes(struct.pack("<Q", 99) + b'{"x":' + bytes(100))
+    with pytest.raises(ModelError, match="safetensors"):
+        model_cache.pull(str(tmp_path / "weights.gguf"))
+    for missing in ("none.gguf", "."):
+        with pytest.raises(ModelError):
+            model_cache.pull(str(tmp_path / missing))
+    assert model_cache.installed() == []
+
+
+def test_names_in_the_cache_are_taken_once(own: Path, tmp_path: Path) -> None:
+    model_cache.pull(str(own))
+    other = tmp_path / "mine.gguf"
+    write_tiny_gguf(other, seed=1)
+    with pytest.raises(UserError, match="another model called mine") as caught:
+        model_cache.pull(str(other))
+    assert "--name" in caught.value.hint
+    assert model_cache.pull(str(other), called="Mine-2") == other
+    with pytest.raises(UserError, match="not a name"):
+        model_cache.pull(str(other), called="a/b")
+
+
+def test_a_model_in_use_is_not_removed(own: Path) -> None:
+    path = model_cache.pull(str(own), called="used", copy=True)
+    with held([path]), held([path]):
+        assert is_in_use(path)
+        assert model_cache.installed()[0].in_use
+        with pytest.raises(UserError, match="in use by a node") as caught:
+            model_cache.remove("used")
+        assert "p2pnode stop" in caught.value.hint
+    assert not is_in_use(path)
+    model_cache.remove("used")
+    assert not is_in_use(path)
+
+
+def test_only_models_of_the_cache_are_removed(own: Path) -> None:
+    with pytest.raises(UserError, match="a file of your own"):
+        model_cache.remove(str(own))
+    with pytest.raises(UserError, match="no model called 'gpt-9'"):
+        model_cache.remove("gpt-9")
+    assert own.exists()
+
+
+def test_a_note_cannot_lead_out_of_the_cache(own: Path) -> None:
+    folder = model_cache.models_dir()
+    for files, linked in (
+        (["../../own/mine.gguf"], False),
+        ([str(own)], False),
+        (["x.gguf"], True),
+    ):
+        entry = Entry("bad", tuple(files), (1,), ("",), "x", linked=linked)
+        write_entry(folder, entry)
+        assert read_entries(folder) == {}
+    with pytest.raises(UserError, match="no model called"):
+        model_cache.remove("bad")
+    assert own.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "[" * 90_000, '{"name": 3}', "\x00", "x" * 70_000]
+)
+def test_a_broken_note_is_none(own: Path, text: str) -> None:
+    model_cache.pull(str(own))
+    (note,) = (model_cache.models_dir() / FOLDER).iterdir()
+    note.write_text(text)
+    assert model_cache.installed() == []
+    assert model_cache.pull(str(own)) == own
+    assert json.loads(note.read_text())["name"] == "mine"
+
+
+def test_facts_of_a_header(own: Path) -> None:
+    facts = facts_of(own)
+    assert (facts.architecture, facts.layers, facts.d_model, facts.context) == ("llama", 4, 64, 256)
+    assert (facts.vocabulary, facts.pre_tokenizer, facts.tokens) == ("gpt2", "smollm", 261)
+    assert facts.has_template
+    assert facts.problem == ""
+    assert len(facts.layer_bytes) == 4
+    assert facts.weights == sum(facts.quantisation.values())
+    assert facts.weights == sum(tensor.n_bytes for tensor in gguf.GGUFReader(own).tensors)
+    assert facts.kv_bytes_per_token == 4 * 2 * 2 * 16 * 2  # layers, K and V, heads, width, f16
+    assert facts.memory == facts.weights + 256 * facts.kv_bytes_per_token
+    assert facts.memory_as_floats > facts.memory
+
+
+def test_how_many_machines_a_model_takes(own: Path) -> None:
+    facts = facts_of(own)
+    spare = 256 << 20
+    assert facts.peers_needed(spare + facts.memory) == 1
+    assert facts.peers_needed(spare + facts.memory - 1) == 2
+    layer = max(facts.layer_bytes) + facts.kv_bytes // 4
+    assert facts.peers_needed(spare + max(layer, facts.other_bytes)) in (3, 4, 5)
+    assert facts.peers_needed(spare + layer - 1) is None
+    assert facts.peers_needed(0) is None
+
+
+def test_facts_of_what_cannot_be_run_say_why(own: Path, tmp_path: Path) -> None:
+    path = tmp_path / "odd.gguf"
+    write_tiny_gguf(path, arch="mamba")
+    facts = facts_of(path)
+    assert "'mamba'" in facts.problem
+    assert facts.layers == 4
+    write_tiny_gguf(path, edit=lambda writer: writer.kv_data[0].pop("llama.block_count"))
+    facts = facts_of(path)
+    assert facts.layers is None
+    assert facts.kv_bytes_per_token is None
+    assert "llama.block_count" in facts.problem
