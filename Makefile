@@ -26,7 +26,7 @@ test: $(DEV)  ## lint, types, contracts and every test
 	@echo "Not run: tests/engines (against transformers and llama.cpp): make test-engines"
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp on tiny random models
-	$(BIN)/python -m pytest $(HEAVY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(HEAVY)
 
 check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .

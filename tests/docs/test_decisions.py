@@ -27,7 +27,7 @@ def test_every_dependency_has_its_reason_and_no_reason_is_left_over() -> None:
     assert sorted(reasons) == sorted(map(package, PROJECT["project"]["dependencies"]))
 
 
-@pytest.mark.parametrize("extra", ["dev", "bench"])
+@pytest.mark.parametrize("extra", ["dev", "bench", "engines", "torch", "jax"])
 def test_the_tools_are_listed(extra: str) -> None:
     text = (ROOT / "docs/decisions/0001-dependencies.md").read_text("utf-8")
     for requirement in PROJECT["project"]["optional-dependencies"][extra]:

@@ -43,15 +43,16 @@ def _draw(
     name: str, shape: tuple[int, ...], recipe: Recipe, rng: np.random.Generator
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     noise = rng.standard_normal(shape, dtype=np.float32)
-    gemma = recipe.architecture == "gemma3"
+    gemma, tied = recipe.architecture == "gemma3", recipe.tied
     if name.endswith("norm.weight"):
         centre = 0.0 if gemma else 1.0  # gemma's norms add one
-        if gemma and name == "model.norm.weight":
-            centre = 4.0  # makes up for the small embedding, which is the head as well
+        if tied and name == "model.norm.weight":
+            centre += 4.0 if gemma else 2.0  # makes up for the small embedding
         return centre + 0.2 * noise
-    if gemma and "embed_tokens" in name:
-        # The model multiplies it by 16; larger, a token's own logit would drown all others.
-        return np.float32(0.6 / math.sqrt(shape[-1])) * noise
+    if tied and "embed_tokens" in name:
+        # The head as well: larger, a token's own logit would drown all others. gemma's is
+        # multiplied by 16 on its way in.
+        return np.float32((0.6 if gemma else 1.0) / math.sqrt(shape[-1])) * noise
     if name.endswith(".bias"):
         return 0.3 * noise
     return np.float32(_gain(name) / math.sqrt(shape[-1])) * noise

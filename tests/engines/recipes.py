@@ -54,6 +54,11 @@ class Recipe:
         """Seed of the weights: the name's bytes, so that a new recipe changes no other."""
         return int.from_bytes(self.name.encode(), "big") % 2**31
 
+    @property
+    def tied(self) -> bool:
+        """Whether the embedding is the head as well."""
+        return bool(self.options.get("tie_word_embeddings", self.architecture == "gemma3"))
+
 
 def _llama(name: str, **options: Any) -> Recipe:
     return Recipe(name, "llama", "LlamaConfig", {"tie_word_embeddings": False, **options})
@@ -122,7 +127,7 @@ _MOE = {
     "tie_word_embeddings": False,
 }
 _GEMMA_LINEAR = {
-    "full_attention": {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0},
+    "full_attention": {"rope_type": "linear", "rope_theta": 20_000.0, "factor": 8.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
 }
 
@@ -158,7 +163,7 @@ RECIPES: Final = (
         query_pre_attn_scalar=64,
     ),
     _gemma3("gemma3-pattern", 64, pattern=3),
-    _gemma3("gemma3-linear", 512, rope_parameters=_GEMMA_LINEAR),
+    _gemma3("gemma3-linear", 512, pattern=2, rope_parameters=_GEMMA_LINEAR),
     _phi3("phi3-longrope", 1.0, 4),
     _phi3("phi4-mini", 0.75, 2, tie_word_embeddings=True),
     Recipe(

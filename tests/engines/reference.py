@@ -62,6 +62,16 @@ class Case:
             write_gguf(path, self.recipe, *self._checkpoint())
         return path
 
+    def folder(self, directory: Path) -> Path:
+        """Return a folder in ``directory`` with the same model as transformers keeps it.
+
+        It has ``config.json`` and ``model.safetensors``, and no tokenizer.
+        """
+        folder = directory / str(self)
+        if not folder.exists():
+            self.model().save_pretrained(folder)
+        return folder
+
     def ids(self, length: int) -> list[int]:
         """Return ``length`` tokens, no control token among them; a prefix of any longer ones."""
         rng = np.random.default_rng(self.recipe.seed)
