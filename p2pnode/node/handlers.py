@@ -97,7 +97,7 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
     question, left_out = await _question(node, params)
     detokenizer = await node.texts.detokenizer()
     stream = node.ask(question)
-    decoder = detokenizer.decoder()
+    decoder = detokenizer.decoder(after=next(reversed(question.prompt_ids), None))
     text: list[str] = []
     told: list[object] = []
 

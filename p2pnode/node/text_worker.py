@@ -164,8 +164,7 @@ class TextWorker:
             raise changed(self._model)
         with GgufFile(self._model) as file:
             read = Vocabulary.from_file(file)
-        detokenizer = Detokenizer(read.tokens, read.kinds)
-        return _Words(detokenizer, frozenset(read.ends), read.longest_token)
+        return _Words(Detokenizer.of(read), frozenset(read.ends), read.longest_token)
 
     async def close(self) -> None:
         """End the process; it holds nothing."""

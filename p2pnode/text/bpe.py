@@ -1,16 +1,13 @@
 """Plain text to tokens: byte-level BPE, merged by the ``tokenizers`` library."""
 
 import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from p2pnode.errors import ModelError
+from p2pnode.text.pre_tokenizers import PRE_TOKENIZERS
 from p2pnode.text.specials import Specials
 from p2pnode.text.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from tokenizers.pre_tokenizers import PreTokenizer
-
 
 PIECE: Final = 65_536
 """Characters given to the library at once: it takes some 300 bytes for each."""
@@ -28,6 +25,7 @@ class Bpe:
     def __init__(self, vocabulary: Vocabulary, specials: Specials) -> None:
         from tokenizers import Tokenizer
         from tokenizers.models import BPE
+        from tokenizers.normalizers import NFC
 
         plain = {
             text: token
@@ -39,11 +37,14 @@ class Bpe:
             for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)
             if left in plain and right in plain and left + right in plain
         ]
+        known = PRE_TOKENIZERS[vocabulary.pre]
         try:
-            self._bpe: Final = Tokenizer(BPE(plain, merges))
+            self._bpe: Final = Tokenizer(BPE(plain, merges, ignore_merges=known.words_whole))
         except Exception as error:  # the library raises bare Exception for a broken vocabulary
             raise ModelError(f"the model's vocabulary is broken: {error}") from error
-        self._bpe.pre_tokenizer = pre_tokenizer(vocabulary.pre)
+        self._bpe.pre_tokenizer = known.cutter()
+        if known.composed:
+            self._bpe.normalizer = NFC()
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``; characters that the vocabulary lacks are left out."""
@@ -63,16 +64,3 @@ def pieces(text: str, size: int = PIECE) -> Iterator[str]:
         yield text[at : cut.start()]
         at = cut.start()
     yield text[at:]
-
-
-def pre_tokenizer(name: str) -> "PreTokenizer":
-    """Return how text is cut before merging; a wrong cut gives wrong tokens silently."""
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence as Chain
-
-    known: dict[str, Callable[[], PreTokenizer]] = {
-        "smollm": lambda: Chain(
-            [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
-        ),
-        "gpt-2": lambda: ByteLevel(add_prefix_space=False),
-    }
-    return known[name]()

@@ -1,10 +1,12 @@
 """Tokens to text."""
 
 import codecs
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Self
 
-from p2pnode.text.specials import CONTROL, USER_DEFINED
+from p2pnode.text.sentence_pieces import SPACE, byte_of
+from p2pnode.text.specials import BYTE, SPELLED, STEERING, USER_DEFINED
+from p2pnode.text.vocabulary import SENTENCE_PIECES, Vocabulary
 
 
 def byte_alphabet() -> dict[str, bytes]:
@@ -28,11 +30,32 @@ class Detokenizer:
     Args:
         tokens: Each token's text, by id.
         kinds: Each token's type, likewise.
+        kind: Of the vocabulary.
+        space_prefix: Whether a space was put before every text.
     """
 
-    def __init__(self, tokens: Sequence[str], kinds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        kinds: Sequence[int],
+        kind: str,
+        *,
+        space_prefix: bool,
+    ) -> None:
         self._tokens = tokens
         self._kinds = kinds
+        self._is_of_pieces = kind == SENTENCE_PIECES
+        self._space_prefix = space_prefix
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> Self:
+        """Return what writes a vocabulary's tokens; it keeps no more of it than that takes."""
+        return cls(
+            vocabulary.tokens,
+            vocabulary.kinds,
+            vocabulary.kind,
+            space_prefix=vocabulary.space_prefix,
+        )
 
     def decode(self, ids: Sequence[int], *, control: bool = False) -> str:
         """Return the text of ``ids``: what :meth:`decoder` gives piece by piece.
@@ -43,18 +66,37 @@ class Detokenizer:
         decoder = self.decoder(control=control)
         return "".join(decoder.push(token) for token in ids)
 
-    def decoder(self, *, control: bool = False) -> "IncrementalDecoder":
-        """Return a decoder for tokens that come one by one."""
-        return IncrementalDecoder(lambda token: self.bytes_of(token, control=control))
+    def decoder(self, *, control: bool = False, after: int | None = None) -> "IncrementalDecoder":
+        """Return a decoder for tokens that come one by one.
+
+        Args:
+            control: Whether to show control tokens.
+            after: The token before the first, such as a prompt's last. Where it ends a text, or is
+                None, the space that the vocabulary puts before a text is not shown.
+        """
+        return IncrementalDecoder(self, control=control, after=after)
+
+    def ends_text(self, token: int | None) -> bool:
+        """Whether a text that comes after ``token`` begins with a space that nobody wrote."""
+        return self._space_prefix and (token is None or self._is_spelled(token))
+
+    def in_text(self, token: int) -> bool:
+        """Whether ``token`` was made of text, and did not stand for its own spelling."""
+        return not self._is_spelled(token)
+
+    def _is_spelled(self, token: int) -> bool:
+        return 0 <= token < len(self._kinds) and self._kinds[token] in SPELLED
 
     def bytes_of(self, token: int, *, control: bool = False) -> bytes:
         """Return the bytes that a token stands for, which may be part of a character."""
         if not 0 <= token < len(self._tokens):
             return "\ufffd".encode()
-        text = self._tokens[token]
-        if self._kinds[token] == CONTROL:
+        text, kind = self._tokens[token], self._kinds[token]
+        if kind in STEERING:
             return text.encode() if control else b""
-        if self._kinds[token] == USER_DEFINED:
+        if self._is_of_pieces:
+            return bytes([byte_of(text)]) if kind == BYTE else text.replace(SPACE, " ").encode()
+        if kind == USER_DEFINED:
             return text.encode()
         return b"".join(_BYTE_OF.get(letter) or letter.encode() for letter in text)
 
@@ -66,10 +108,16 @@ class IncrementalDecoder:
     ends before that character.
     """
 
-    def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
-        self._bytes_of = bytes_of
+    def __init__(self, detokenizer: Detokenizer, *, control: bool, after: int | None) -> None:
+        self._detokenizer = detokenizer
+        self._control = control
+        self._starts = detokenizer.ends_text(after)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """Return the text that this token completes; may be empty."""
-        return self._utf8.decode(self._bytes_of(token))
+        data = self._detokenizer.bytes_of(token, control=self._control)
+        if self._starts and self._detokenizer.in_text(token):
+            data = data.removeprefix(b" ")
+        self._starts = self._detokenizer.ends_text(token)
+        return self._utf8.decode(data)

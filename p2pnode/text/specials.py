@@ -10,7 +10,16 @@ from p2pnode.text.marked import DATA, TEMPLATE, marks_of
 UNKNOWN_KIND: Final = 2
 CONTROL: Final = 3
 USER_DEFINED: Final = 4
-_STEERING: Final = frozenset({UNKNOWN_KIND, CONTROL})
+BYTE: Final = 6
+STEERING: Final = frozenset({UNKNOWN_KIND, CONTROL})
+"""Kinds of tokens that text never becomes, and that answers do not show."""
+
+SPELLED: Final = STEERING | {USER_DEFINED}
+"""Kinds of tokens that are looked for by their spelling, before anything is cut or merged."""
+
+_WRITTEN: Final = re.compile(TEMPLATE + b"+")
+_KEEPING: Final = frozenset({"<unk>", "<s>", "<|endoftext|>"})
+"""What keeps the white space behind it where others take it, as in Phi-3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +42,34 @@ class Specials:
     def __init__(self, tokens: Sequence[str], kinds: Sequence[int]) -> None:
         self._ids: dict[str, int] = {}
         self._steering: set[int] = set()
+        self._keeping = {token for token, text in enumerate(tokens) if text in _KEEPING}
         for token, (text, kind) in enumerate(zip(tokens, kinds, strict=True)):
-            if text and kind in _STEERING | {USER_DEFINED}:
+            if text and kind in SPELLED:
                 self._ids[text] = token
-                if kind in _STEERING:
+                if kind in STEERING:
                     self._steering.add(token)
-        self._lengths = sorted({len(text) for text in self._ids}, reverse=True)
-        heads = sorted({text[:2] for text in self._ids}, key=len, reverse=True)
+        lengths: dict[str, set[int]] = {}
+        for text in self._ids:
+            lengths.setdefault(text[:2], set()).add(len(text))
+        for head in lengths:  # one of two letters is found before the one of its first letter
+            lengths[head] |= lengths.get(head[:1], set())
+        self._lengths = {head: sorted(many, reverse=True) for head, many in lengths.items()}
+        heads = sorted(lengths, key=len, reverse=True)
         # The first two characters tell most other text apart: a pattern of all is slower.
         self._head = re.compile("|".join(map(re.escape, heads)) or r"(?!)")
 
     def find(self, text: str) -> Iterator[Special]:
         """Yield the special tokens of ``text`` that count, in order."""
-        plain, marks = str.__str__(text), marks_of(text)
-
-        def is_written(special: Special) -> bool:
-            return not marks[special.start : special.stop].strip(TEMPLATE)
+        plain, at = str.__str__(text), 0
 
         def is_text(special: Special) -> bool:
             return special.token not in self._steering
 
-        at = 0
-        for special in self._search(plain, 0, len(plain), is_written):
-            yield from self._search(plain, at, special.start, is_text)
-            yield special
-            at = special.stop
+        for written in _WRITTEN.finditer(marks_of(text)):
+            for special in self._search(plain, *written.span(), lambda _: True):
+                yield from self._search(plain, at, special.start, is_text)
+                yield special
+                at = special.stop
         yield from self._search(plain, at, len(plain), is_text)
 
     def find_unsure(self, text: str) -> Iterator[Special]:
@@ -70,6 +82,10 @@ class Specials:
 
         return self._search(plain, 0, len(plain), is_unsure)
 
+    def strips(self, token: int) -> bool:
+        """Whether a token takes the white space behind it with it, where any of these does."""
+        return token not in self._keeping
+
     def is_control(self, token: int) -> bool:
         return token in self._steering
 
@@ -80,7 +96,7 @@ class Specials:
         while head := self._head.search(plain, at, end):
             start = head.start()
             at = start + 1
-            for length in self._lengths:
+            for length in self._lengths[head.group()]:
                 token = self._ids.get(plain[start : start + length])
                 if token is None or start + length > end:
                     continue

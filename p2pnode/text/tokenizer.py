@@ -1,7 +1,7 @@
 """Text to tokens and back, as the model's own file says.
 
-Byte-level BPE by the ``tokenizers`` library, chat templates by jinja2. Both are imported when a
-tokenizer is built or used: a node that only lends layers needs neither.
+Byte-level BPE by the ``tokenizers`` library, SentencePiece's by us, chat templates by jinja2.
+Libraries are imported when a tokenizer is built or used: a node that only lends layers needs none.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ from p2pnode.text.bpe import Bpe
 from p2pnode.text.detokenizer import Detokenizer, IncrementalDecoder, byte_alphabet
 from p2pnode.text.history import Message
 from p2pnode.text.marked import Marked
+from p2pnode.text.sentence_pieces import SentencePieces
 from p2pnode.text.specials import Specials
 from p2pnode.text.template import ChatTemplate, Clock
-from p2pnode.text.vocabulary import Vocabulary
+from p2pnode.text.vocabulary import BYTE_LEVEL, Vocabulary
 
 __all__ = ["IncrementalDecoder", "Message", "Tokenizer", "byte_alphabet"]
 
@@ -27,17 +28,9 @@ class Tokenizer:
     """One model's tokens; the arguments are those of :class:`~p2pnode.text.vocabulary.Vocabulary`.
 
     Args:
-        tokens: Each token's text in GPT-2's byte alphabet, by id.
-        merges: Pairs to merge, best first, each two texts with a space between.
-        kinds: Each token's type as GGUF has it: 3 is control, 4 user-defined.
-        pre: Name of the pre-tokenizer.
-        template: The chat template, or "" where the model has none.
-        bos: Id of the begin-of-text token, or None.
-        eos: Id of the end-of-text token, or None.
-        add_bos: Whether every text starts with ``bos``.
-        ends: Ids that the file says end an answer.
         clock: What a template is told when it asks for the date. The room reads no clock by
             itself; today's date is the default here, for whoever uses a tokenizer without a node.
+        given: The fields of a vocabulary.
 
     Attributes:
         longest_token: Bytes of the longest token.
@@ -46,31 +39,17 @@ class Tokenizer:
         ModelError: The vocabulary is broken, or of an unknown kind.
     """
 
-    def __init__(
-        self,
-        *,
-        tokens: Sequence[str],
-        merges: Sequence[str],
-        kinds: Sequence[int],
-        pre: str,
-        template: str = "",
-        bos: int | None = None,
-        eos: int | None = None,
-        add_bos: bool = False,
-        ends: tuple[int, ...] = (),
-        clock: Clock = datetime.now,
-    ) -> None:
-        self._build(
-            Vocabulary(tokens, merges, kinds, pre, template, bos, eos, add_bos, ends), clock
-        )
+    def __init__(self, *, clock: Clock = datetime.now, **given: Any) -> None:
+        self._build(Vocabulary(**given), clock)
 
     def _build(self, vocabulary: Vocabulary, clock: Clock) -> None:
         self.vocabulary = vocabulary
         self.longest_token = vocabulary.longest_token
         self._specials = Specials(vocabulary.tokens, vocabulary.kinds)
-        self._bpe = Bpe(vocabulary, self._specials)
+        kind = Bpe if vocabulary.kind == BYTE_LEVEL else SentencePieces
+        self._plain: Bpe | SentencePieces = kind(vocabulary, self._specials)
         self._template = ChatTemplate(vocabulary, self._specials, clock)
-        self._detokenizer = Detokenizer(vocabulary.tokens, vocabulary.kinds)
+        self._detokenizer = Detokenizer.of(vocabulary)
 
     @classmethod
     def from_gguf(cls, path: Path, *, clock: Clock = datetime.now) -> Self:
@@ -114,17 +93,23 @@ class Tokenizer:
         ids: list[int] = []
         at = 0
         for special in self._specials.find(text):
-            ids += self._plain_ids(plain[at : special.start])
+            ids += self._plain_ids(plain[at : special.start], ids)
             ids.append(special.token)
             at = special.stop
-        ids += self._plain_ids(plain[at:])
+        ids += self._plain_ids(plain[at:], ids)
         bos = self.vocabulary.bos
         if self.vocabulary.add_bos and bos is not None and ids[:1] != [bos]:
             return [bos, *ids]
         return ids
 
-    def _plain_ids(self, text: str) -> list[int]:
-        return self._bpe.encode(whole(text)) if text else []
+    def _plain_ids(self, text: str, before: Sequence[int]) -> list[int]:
+        """Return the ids of text that stands at the beginning, or behind a special token."""
+        if self.vocabulary.strips and before and self._specials.strips(before[-1]):
+            text = text.lstrip(" \t\n\v\f\r")
+        if not text:
+            return []
+        prefix = " " if self.vocabulary.space_prefix else ""
+        return self._plain.encode(prefix + whole(text))
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -136,6 +121,6 @@ class Tokenizer:
         """Return the text of ``ids``; see :meth:`p2pnode.text.detokenizer.Detokenizer.decode`."""
         return self._detokenizer.decode(ids, control=control)
 
-    def decoder(self) -> IncrementalDecoder:
-        """Return a decoder for tokens that come one by one."""
-        return self._detokenizer.decoder()
+    def decoder(self, after: int | None = None) -> IncrementalDecoder:
+        """Return a decoder for tokens that come one by one, ``after`` a prompt's last."""
+        return self._detokenizer.decoder(after=after)

@@ -1,16 +1,22 @@
 """Text comes back whole, however it is cut, and plain text holds no control tokens."""
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, strategies as st
 
 from p2pnode.errors import ModelError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
-from p2pnode.text.bpe import pieces, pre_tokenizer
+from p2pnode.text.bpe import pieces
 from p2pnode.text.marked import template_text
+from p2pnode.text.pre_tokenizers import PRE_TOKENIZERS
 from p2pnode.text.tokenizer import Tokenizer, byte_alphabet
-from p2pnode.text.vocabulary import PRE_TOKENIZERS
+
+if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer as Cutter
 
 LETTERS = [*byte_alphabet()]
 
@@ -68,18 +74,43 @@ def test_control_tokens_are_not_shown(tokenizer: Tokenizer) -> None:
 
 
 words = st.sampled_from(
-    [*"aZ9 \n\t'_-,.!|<`^\u3002\u6f22\u00e9\u0301\u00a0\u3000", " a", "'s", "  b", " 9", ".a"]
+    [
+        *"aZ9 \n\t\r/'_-,.!|<`^\u3002\u6f22\u00e9\u0301\u00a0\u3000\x1c\u200d\u0661",
+        *(
+            " a",
+            "'s",
+            "'S",
+            "'ll",
+            "'LL",
+            "  b",
+            " 9",
+            ".a",
+            "aB",
+            "123",
+            "\r\n",
+            "e\u0301",
+            "\u1112",
+        ),
+    ]
 )
+DISTINCT = {one.patterns: name for name, one in PRE_TOKENIZERS.items()}
 
 
-@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+@pytest.mark.parametrize("pre", DISTINCT.values())
 @given(text=st.lists(words, max_size=40).map("".join), size=st.integers(1, 5))
 def test_pieces_are_cut_where_the_whole_is(pre: str, text: str, size: int) -> None:
     def cut(text: str) -> list[str]:
-        return [piece for piece, _ in pre_tokenizer(pre).pre_tokenize_str(text)]
+        return [piece for piece, _ in cutter(pre).pre_tokenize_str(text)]
 
     assert "".join(pieces(text, size)) == text
     assert [one for piece in pieces(text, size) for one in cut(piece)] == cut(text)
+    composed = [normalize("NFC", piece) for piece in pieces(text, size)]
+    assert "".join(composed) == normalize("NFC", text)
+
+
+@cache
+def cutter(pre: str) -> "Cutter":
+    return PRE_TOKENIZERS[pre].cutter()
 
 
 def test_a_long_text_is_cut_into_pieces() -> None:
@@ -166,6 +197,33 @@ def test_digits_are_cut_one_by_one() -> None:
     apart = Tokenizer(tokens=[*LETTERS, "12"], merges=["1 2"], kinds=[1] * 257, pre="smollm")
     assert merged.encode("12") == [256]
     assert apart.encode("12") == [LETTERS.index("1"), LETTERS.index("2")]
+
+
+def test_a_word_that_is_a_token_is_taken_whole_where_the_family_does_so() -> None:
+    tokens = [*LETTERS, "ab", "abc"]  # no merge comes to the last
+    given: dict[str, Any] = {"tokens": tokens, "merges": ["a b"], "kinds": [1] * 258}
+    a_b, whole, c = 256, 257, LETTERS.index("c")
+    assert Tokenizer(**given, pre="llama-bpe").encode("abc") == [whole]
+    assert Tokenizer(**given, pre="tekken").encode("abc") == [whole]
+    assert Tokenizer(**given, pre="qwen2").encode("abc") == [a_b, c]
+    assert Tokenizer(**given, pre="gpt-4o").encode("abc") == [a_b, c]
+
+
+def test_no_word_taken_whole_is_control() -> None:
+    given: dict[str, Any] = {"tokens": [*LETTERS, "<s>"], "merges": [], "kinds": [1] * 256 + [3]}
+    for pre in PRE_TOKENIZERS:
+        made = Tokenizer(**given, pre=pre)
+        for text in ("<s>", "a <s> b", "\n<s>\n"):
+            assert 256 not in made.encode(text)
+
+
+def test_text_is_composed_where_the_family_does_so() -> None:
+    given: dict[str, Any] = {"tokens": LETTERS, "merges": [], "kinds": [1] * 256}
+    assert Tokenizer(**given, pre="qwen2").decode(
+        Tokenizer(**given, pre="qwen2").encode("e\u0301")
+    ) == ("\u00e9")
+    plain = Tokenizer(**given, pre="llama-bpe")
+    assert plain.decode(plain.encode("e\u0301")) == "e\u0301"
 
 
 def test_a_broken_vocabulary_is_refused() -> None:

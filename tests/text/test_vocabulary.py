@@ -9,7 +9,10 @@ from gguf import GGUFWriter
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.errors import ModelError
 from p2pnode.text.detokenizer import byte_alphabet
+from p2pnode.text.pre_tokenizers import PRE_TOKENIZERS
+from p2pnode.text.tokenizer import Tokenizer
 from p2pnode.text.vocabulary import MAX_TEMPLATE, Vocabulary, check_vocabulary
+from tests.text import small_pieces
 
 LETTERS = [*byte_alphabet()]
 TOKENS = [*LETTERS, "ab", "<|end|>", ""]
@@ -34,6 +37,8 @@ def written(path: Path, **changed: Any) -> Path:
             writer.add_string(name, value)
         elif isinstance(value, list):
             writer.add_array(name, value)
+        elif isinstance(value, bool) and key.startswith("add_"):
+            writer.add_bool(name, value)
         elif isinstance(value, float):
             writer.add_float32(name, value)
         elif value is not None:
@@ -47,7 +52,8 @@ def written(path: Path, **changed: Any) -> Path:
 @pytest.mark.parametrize(
     ("changed", "what"),
     [
-        ({"model": "llama"}, "unknown kind 'llama'"),
+        ({"model": "t5"}, "unknown kind 't5'"),
+        ({"model": 7}, "unknown kind '7'"),
         ({"model": None}, "no vocabulary"),
         ({"tokens": None}, "no tokens"),
         ({"tokens": 7}, "no tokens"),
@@ -69,6 +75,65 @@ def test_what_is_missing_or_contradicts_is_named(
 ) -> None:
     with (
         GgufFile(written(tmp_path / "odd.gguf", **changed)) as file,
+        pytest.raises(ModelError, match=what) as caught,
+    ):
+        check_vocabulary(file)
+    assert str(caught.value).startswith("odd.gguf")
+
+
+PIECES: dict[str, Any] = {
+    "model": "llama",
+    "pre": "default",
+    "tokens": small_pieces.TOKENS,
+    "token_type": small_pieces.KINDS,
+    "scores": small_pieces.SCORES,
+    "merges": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+
+def test_a_vocabulary_of_pieces_has_its_usual_numbers(tmp_path: Path) -> None:
+    with GgufFile(written(tmp_path / "pieces.gguf", **PIECES)) as file:
+        check_vocabulary(file)
+        read = Vocabulary.from_file(file)
+    assert (read.bos, read.eos, read.ends) == (1, 2, (2,))
+    assert (read.add_bos, read.space_prefix, read.strips) == (True, True, False)
+    assert [*read.scores] == small_pieces.SCORES
+    assert Tokenizer.from_gguf(tmp_path / "pieces.gguf").encode("the") == [
+        1,
+        small_pieces.TOKENS.index("\u2581the"),
+    ]
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_what_the_file_says_goes_before_what_is_usual(tmp_path: Path, value: bool) -> None:
+    said = {"add_bos_token": value, "add_space_prefix": value, "bos_token_id": 5}
+    with GgufFile(written(tmp_path / "pieces.gguf", **PIECES | said)) as file:
+        read = Vocabulary.from_file(file)
+    assert (read.bos, read.add_bos, read.space_prefix) == (5, value, value)
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_every_known_cut_passes(tmp_path: Path, pre: str) -> None:
+    with GgufFile(written(tmp_path / "known.gguf", pre=pre)) as file:
+        check_vocabulary(file)
+        assert Vocabulary.from_file(file).add_bos is PRE_TOKENIZERS[pre].adds_bos
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"scores": None}, "no scores"),
+        ({"scores": small_pieces.SCORES[1:]}, "scores"),
+        ({"token_type": None}, "no types"),
+        ({"tokens": small_pieces.TOKENS[9:], "token_type": small_pieces.KINDS[9:],
+          "scores": small_pieces.SCORES[9:]}, "no token <0x00>"),
+    ],
+)  # fmt: skip
+def test_what_pieces_lack_is_named(tmp_path: Path, changed: dict[str, Any], what: str) -> None:
+    with (
+        GgufFile(written(tmp_path / "odd.gguf", **PIECES | changed)) as file,
         pytest.raises(ModelError, match=what) as caught,
     ):
         check_vocabulary(file)
