@@ -40,7 +40,8 @@ RENDER_SECONDS: Final = 2.0
 """CPU time of the chat template in one request. Ordinary ones take a millisecond."""
 
 ENCODE_SECONDS: Final = 5.0
-"""CPU time of the tokenizer in one request: it does 2 MB/s, and a request has 4 MB."""
+"""CPU time of the tokenizer in one request: it does 2 MB/s, SentencePiece's 0.8, and a request
+has 4 MB."""
 
 MEMORY: Final = 512 << 20
 """Bytes beyond what the loaded tokenizer takes. The text of a request takes a tenth of it; only

@@ -29,10 +29,17 @@ MAX_TEMPLATE: Final = 256 * 1024
 _TURN_MARKS: Final = frozenset(
     {
         *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|end_of_text|>"),
-        *("<|endoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"),
+        *(
+            "<|im_sep|>",
+            "<|endoftext|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eot_id|>",
+            "<|eom_id|>",
+        ),
         *("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>"),
         *("<|assistant|>", "<|end|>", "<|end_of_turn|>", "<|start|>", "<|message|>", "<|return|>"),
-        *("<|channel|>", "<|call|>", "[INST]", "[/INST]", "<EOT>", "[TOOL_CALLS]"),
+        *("<|im_sep|>", "<|channel|>", "<|call|>", "[INST]", "[/INST]", "<EOT>", "[TOOL_CALLS]"),
         *(f"[{end}{tag}]" for end in ("", "/") for tag in ("SYSTEM_PROMPT", "TOOL_RESULTS")),
         *("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
         *("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 from warnings import catch_warnings
 
 from p2pnode.errors import UserError
@@ -22,23 +23,37 @@ _TEMPLATE = """{{ bos_token }}{% for t in tools or [] %}{{ t | tojson(indent=1) 
 
 
 @lru_cache(maxsize=1)
-def _tokenizer() -> Tokenizer:
-    tokens = [*byte_alphabet(), *_CONTROL]
-    kinds = [1] * 256 + [3] * len(_CONTROL)
-    return Tokenizer(
-        tokens=tokens, merges=[], kinds=kinds, pre="gpt-2", template=_TEMPLATE, bos=256, eos=257
+def _tokenizers() -> tuple[Tokenizer, ...]:
+    """Return one of each kind; in both, control tokens come last."""
+    ends: dict[str, Any] = {"template": _TEMPLATE, "bos": 256, "eos": 257}
+    letters = 256 * [1] + [3] * len(_CONTROL)
+    tokens = [*(f"<0x{byte:02X}>" for byte in range(256)), *_CONTROL, "</", "s>", "\u2581<", "[I"]
+    return (
+        Tokenizer(
+            tokens=[*byte_alphabet(), *_CONTROL], merges=[], kinds=letters, pre="llama-bpe", **ends
+        ),
+        Tokenizer(
+            tokens=tokens,
+            merges=[],
+            kinds=[6] * 256 + letters[256:] + [1] * 4,
+            pre="",
+            kind="llama",
+            scores=[0.0] * len(tokens),
+            space_prefix=True,
+            **ends,
+        ),
     )
 
 
-def _control(words: list[str]) -> list[int]:
+def _control(words: list[str], tokenizer: Tokenizer) -> list[int]:
     """Return the control tokens of a conversation in which these words are said."""
     messages = [
         {"role": role, "content": content, "name": name}
         for role, content, name in zip(words[::3], words[1::3], words[2::3], strict=False)
     ]
-    tokenizer = _tokenizer()
     text = tokenizer.chat(messages, tools=[{words[0]: words[1]}])
-    return [token for token in tokenizer.encode(text) if token >= 256]
+    control = range(256, 256 + len(_CONTROL))
+    return [token for token in tokenizer.encode(text) if token in control]
 
 
 def conversation(data: bytes) -> None:
@@ -50,7 +65,8 @@ def conversation(data: bytes) -> None:
     harmless = ["x"] * len(words)
     # A role that templates know is a choice, and may make a token of its own.
     harmless[::3] = [role if role in _ROLES else "x" for role in words[::3]]
-    assert _control(words) == _control(harmless)
+    for tokenizer in _tokenizers():
+        assert _control(words, tokenizer) == _control(harmless, tokenizer)
 
 
 def _seeds() -> Iterator[bytes]:

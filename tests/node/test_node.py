@@ -24,6 +24,7 @@ from p2pnode.sansio import Address
 from p2pnode.scheduler.moving import Choosing, Settling
 from p2pnode.scheduler.placement import Placement
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from p2pnode.text.detokenizer import Detokenizer, IncrementalDecoder
 from tests.net.toys import Guard
 
 pytestmark = pytest.mark.timeout(120)
@@ -121,6 +122,30 @@ async def test_the_core_of_a_node_is_never_touched_without_the_lock(
     assert [event["event"] for event in events].count("token") == 8
     assert picture is not None
     assert guards.faults == []
+
+
+async def test_an_answer_is_written_as_what_follows_its_prompt(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vocabulary may put a space before a text, which an answer must lose and a sequel keep."""
+    after: list[int | None] = []
+
+    def noted(self: Detokenizer, **given: Any) -> IncrementalDecoder:
+        after.append(given["after"])
+        return decoder(self, **given)
+
+    decoder = Detokenizer.decoder
+    monkeypatch.setattr(Detokenizer, "decoder", noted)
+
+    async def emit(event: Any) -> None:
+        pass
+
+    node = Node(settings(tmp_path / "one", model, range(4)))
+    async with running(node):
+        await until_covered(node)
+        asked = {"prompt": "hi", "raw": True, "max_tokens": 1}
+        answer: Any = await handlers(node)["generate"](asked, emit)
+    assert after == [answer["prompt_ids"][-1]] == [ord("i")]
 
 
 async def test_a_large_picture_is_rendered_off_the_loop(
