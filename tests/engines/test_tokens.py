@@ -116,6 +116,21 @@ def test_gemmas_tokens(gemma: Path) -> None:
         assert ours.decode(ids) == text.replace("\u2581", " ")
 
 
+def test_gemmas_tokens_of_any_text(gemma: Path) -> None:
+    """Many at once: llama.cpp's process reads the file each time."""
+    collected: list[str] = []
+
+    @settings(max_examples=1_500, deadline=None, database=None)
+    @given(texts)
+    def collect(text: str) -> None:
+        collected.append(text.encode("utf-8", "replace").decode())
+
+    collect()
+    ours = Tokenizer.from_gguf(gemma)
+    for text, ids in zip(collected, libllama_tokens(gemma, collected), strict=True):
+        assert ours.encode(text) == [2, *ids], ascii(text)
+
+
 def test_gemma_continues_plain_text(gemma: Path) -> None:
     ours = Tokenizer.from_gguf(gemma)
     ids = ours.encode("Paris is the capital of")
