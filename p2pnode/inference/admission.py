@@ -193,7 +193,9 @@ def _undrawable(order: Open, model: ModelInfo) -> str | None:
     past = order.past
     if past is None or not past.suffices(order.sampling):
         return "tokens that the draw depends on were not told"
-    if any(token >= model.vocab_size for token in past.tokens):
+    if order.sampling.schema and not order.sampling.ends:
+        return "an answer that follows a schema needs tokens that end it"
+    if any(token >= model.vocab_size for token in (*past.tokens, *order.sampling.ends)):
         return f"told of a token beyond the vocabulary of {model.vocab_size}"
     return None
 

@@ -290,7 +290,12 @@ def _check_fits(request: GenerationRequest, model: ModelInfo) -> None:
         raise GenerationError(
             f"an answer whose tokens depend on those before has at most {MOST_PAST}, not "
             f"{request.max_tokens}",
-            hint=f"lower --max-tokens to {MOST_PAST}, or leave the penalties out",
+            hint=f"lower --max-tokens to {MOST_PAST}, or leave penalties and schema out",
+        )
+    if request.sampling.schema and not request.sampling.ends:
+        raise GenerationError(
+            "an answer that follows a schema ends by itself, so something must end it",
+            hint="leave ignore_eos out",
         )
     if request.positions > model.context_length:
         raise GenerationError(

@@ -10,10 +10,11 @@ import base64
 import binascii
 from typing import Final
 
-from p2pnode.engine.sampling.options import MOST_PAST, MOST_TOP_LOGPROBS, Sampling
+from p2pnode.engine.sampling.options import MOST_ENDS, MOST_PAST, MOST_TOP_LOGPROBS, Sampling
 from p2pnode.engine.sampling.past import Past
+from p2pnode.engine.sampling.schema_text import MOST_SCHEMA
 from p2pnode.errors import ConfigError, RemoteProtocolError
-from p2pnode.inference.fields import Fields
+from p2pnode.inference.fields import Fields, whole_number
 from p2pnode.terminal import label
 from p2pnode.values import value
 
@@ -75,6 +76,8 @@ def draw_body(draw: Draw, end: int) -> dict[str, object]:
     }
     if sampling.logprobs is not None:
         body["logprobs"] = sampling.logprobs
+    if sampling.schema:
+        body |= {"schema": sampling.schema, "ends": list(sampling.ends)}
     if draw.past is not None:
         packed = b"".join(token.to_bytes(_ID_BYTES, "little") for token in draw.past.tokens)
         body |= {"begins": draw.past.begins, "past": base64.b64encode(packed).decode()}
@@ -84,7 +87,7 @@ def draw_body(draw: Draw, end: int) -> dict[str, object]:
 _KEYS: Final = frozenset(
     {
         *("temperature", "top_k", "top_p", "seed", "end", "min_p", "repetition", "presence"),
-        *("frequency", "last_n", "logprobs", "begins", "past"),
+        *("frequency", "last_n", "logprobs", "schema", "ends", "begins", "past"),
     }
 )
 
@@ -111,12 +114,28 @@ def draw_untrusted(fields: Fields, sample_from: int) -> tuple[int, Draw]:
             frequency_penalty=fields.real("frequency"),
             penalty_last_n=fields.number("last_n", MOST_PAST + 1),
             logprobs=fields.optional_number("logprobs", MOST_TOP_LOGPROBS + 1),
+            schema=_schema_untrusted(fields),
+            ends=_ends_untrusted(fields),
         )
     except ConfigError as error:
         raise RemoteProtocolError(f"impossible sampling: {error}") from error
     if "past" not in fields:
         return end, Draw(sampling)
     return end, Draw(sampling, _past_untrusted(fields, sample_from))
+
+
+def _schema_untrusted(fields: Fields) -> str:
+    schema = fields.value("schema") if "schema" in fields else ""
+    if not isinstance(schema, str) or len(schema) > MOST_SCHEMA:
+        raise RemoteProtocolError("the schema is no text, or too long")
+    return schema
+
+
+def _ends_untrusted(fields: Fields) -> tuple[int, ...]:
+    ends = fields.value("ends") if "ends" in fields else []
+    if not isinstance(ends, list) or len(ends) > MOST_ENDS:
+        raise RemoteProtocolError("the ends are no short list")
+    return tuple(whole_number(end, "ends", 1 << 8 * _ID_BYTES) for end in ends)
 
 
 def _past_untrusted(fields: Fields, sample_from: int) -> Past:

@@ -135,7 +135,7 @@ class ChainRepaired:
 
 @value
 class GenerationFinished:
-    """The answer is complete: ``reason`` is ``eos`` or ``length``; or ``cancelled``."""
+    """The answer is complete: ``reason`` is ``eos``, ``stop`` or ``length``; or ``cancelled``."""
 
     generation: int
     reason: str

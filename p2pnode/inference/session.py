@@ -121,7 +121,10 @@ class Session:
 
     @property
     def over(self) -> str:
-        """Why it is complete: ``eos`` or ``length``; empty while it is not."""
+        """Why it is complete; empty while it is not.
+
+        ``eos``, ``length``, or ``stop`` where the schema that it follows is complete as well.
+        """
         if self.tokens and self.tokens[-1] in self.request.stop:
-            return "eos"
+            return "stop" if self.request.sampling.schema else "eos"
         return "length" if len(self.tokens) >= self.request.max_tokens else ""

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pnode.engine.base import Engine, SessionKey
-from p2pnode.engine.sampling.draw import sample
-from p2pnode.engine.sampling.logprobs import logprobs_of
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import CapacityError, DrawError, GenerationError, RemoteProtocolError
 from p2pnode.inference.activations import Batch, Piece, token_batch
 from p2pnode.inference.coding import decode_pieces_untrusted, encode_within
-from p2pnode.inference.logprob_slice import logprob_slice
+from p2pnode.inference.draws import Draws
 from p2pnode.inference.tensor_policy import Coded
 from p2pnode.inference.terms import mask_of
 from p2pnode.values import value
@@ -117,13 +115,21 @@ class WorkFailed:
 WorkResult: TypeAlias = Computed | WorkFailed
 
 
-def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResult:
-    """Carry out ``work``; ``clock`` gives seconds and is read around the engine's part alone."""
+def run_work(
+    engine: Engine, work: Work, clock: Callable[[], float], draws: Draws | None = None
+) -> WorkResult:
+    """Carry out ``work``; ``clock`` gives seconds and is read around the engine's part alone.
+
+    ``draws`` keeps what is worth keeping between two draws of a session; without it no answer
+    follows a schema.
+    """
+    draws = draws or Draws()
     if isinstance(work, Release):
         engine.close(work.session)
+        draws.close(work.session)
         return Computed((), 0)
     try:
-        return _forward(engine, work, clock)
+        return _forward(engine, work, clock, draws)
     except RemoteProtocolError as error:
         return WorkFailed(str(error), is_input_bad=True)
     except DrawError as error:
@@ -132,13 +138,24 @@ def run_work(engine: Engine, work: Work, clock: Callable[[], float]) -> WorkResu
         return WorkFailed(str(error))
 
 
-def _forward(engine: Engine, work: Forward, clock: Callable[[], float]) -> Computed:
+def _forward(engine: Engine, work: Forward, clock: Callable[[], float], draws: Draws) -> Computed:
     inputs = [_decode_untrusted(batch, work, engine.info.vocab_size) for batch in work.batches]
     if work.positions and work.batches[0].start == 0:
         engine.reserve(work.session, work.layers, work.positions)  # as it was admitted, exactly
+        draws.prepare(work.sampling)
     began = clock()
     hidden = engine.forward(work.session, work.layers, inputs, work.batches[0].start)
-    tokens = draw_tokens(engine, work, hidden)
+    tokens = None
+    if work.sampling is not None:
+        tokens = draws.tokens(
+            engine,
+            work.session,
+            work.sampling,
+            work.sample_from,
+            work.past,
+            work.batches,
+            hidden,
+        )
     spent = max(0, round((clock() - began) * 1e6))
     share = spent // len(work.batches)  # a batch's part of the job; jobs of one are the rule
     if tokens is not None:
@@ -191,36 +208,6 @@ def _coded(
         )
         outcomes.append(coded)
     return Computed(tuple(batches), spent, tuple(outcomes))
-
-
-@value
-class Drawn:
-    """A token, and the slices that travel ``beside`` it."""
-
-    token: int
-    beside: Piece = ()
-
-
-def draw_tokens(
-    engine: Engine, work: Forward, hidden: list[NDArray[np.float32]]
-) -> list[Drawn | None] | None:
-    """Draw after each batch whose token is wanted; None for a stage that draws none."""
-    if work.sampling is None:
-        return None
-    drawn: list[Drawn | None] = []
-    past = work.past
-    for batch, rows in zip(work.batches, hidden, strict=True):
-        if batch.end < work.sample_from:
-            drawn.append(None)
-            continue
-        past = past and past.at(batch.end)
-        logits = engine.logits(rows[-1:])[0]
-        token = sample(logits, work.sampling, batch.end, past)
-        past = past and past.then(token)
-        count = work.sampling.logprobs
-        told = () if count is None else (logprob_slice(logprobs_of(logits, token, count)),)
-        drawn.append(Drawn(token, told))
-    return drawn
 
 
 def _decode_untrusted(

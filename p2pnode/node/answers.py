@@ -1,12 +1,12 @@
 """Answers for faces: text in, tokens and text out as they come, and the facts at the end."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.sampling.options import Sampling
+from p2pnode.engine.sampling.options import MOST_ENDS, Sampling
 from p2pnode.errors import GenerationError
 from p2pnode.inference.events import (
     ChainBroken,
@@ -215,14 +215,18 @@ def request_of(
     """
     prefer = {name: meant(name) for name in question.prefer}
     avoid = {name: meant(name) for name in question.avoid}
+    stop = frozenset() if question.ignore_eos else question.stop | frozenset(model.eos_ids)
+    sampling = question.sampling
+    if sampling.schema:
+        sampling = replace(sampling, ends=tuple(sorted(stop))[:MOST_ENDS])
     absent = [name for name, peer in (prefer | avoid).items() if peer is None]
     return GenerationRequest(
         prompt=question.prompt_ids,
         max_tokens=min(
             question.max_tokens, max(1, model.context_length - len(question.prompt_ids))
         ),
-        sampling=question.sampling,
-        stop=frozenset() if question.ignore_eos else question.stop | frozenset(model.eos_ids),
+        sampling=sampling,
+        stop=stop,
         wait=question.wait,
         prefer=frozenset(peer for peer in prefer.values() if peer is not None),
         avoid=frozenset(peer for peer in avoid.values() if peer is not None),

@@ -9,11 +9,13 @@ from typing import Any
 from p2pnode.engine.base import Engine, EngineProfile, StageCost, profile
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions, load_engine
 from p2pnode.errors import ModelChangedError, UserError
+from p2pnode.inference.draws import Draws
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Forward, Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.jobs import Failed, Finished, Job
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent
+from p2pnode.node.grammars import ModelGrammars
 from p2pnode.node.model_file import ModelFile
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class EngineJobs:
         self._options = options
         self._kv_bytes = kv_bytes
         self._engine: Engine | None = None
+        self._draws = Draws(ModelGrammars(model))
 
     def job_of(self, event: NodeEvent) -> Job[NodeCore, Any] | None:
         """Return what the engine thread is to do about ``event``, if anything."""
@@ -65,7 +68,7 @@ class EngineJobs:
         if self._engine is None:
             return WorkFailed("no layers are loaded here")
         try:
-            return run_work(self._engine, work, time.perf_counter)
+            return run_work(self._engine, work, time.perf_counter, self._draws)
         except Exception as error:
             logger.exception("the engine failed")
             return WorkFailed(f"the engine failed: {error}")

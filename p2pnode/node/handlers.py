@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pnode.engine.sampling.schema import check_schema
 from p2pnode.errors import UserError
 from p2pnode.inference.events import (
     ChainBroken,
@@ -220,6 +221,8 @@ def _details(done: Answer) -> dict[str, object]:
 async def _question(node: Node, params: Params) -> tuple[Question, int]:
     """Return what is asked, and how many messages left the conversation so that it fits."""
     question, asked = _without_prompt(params), _asked(params)
+    if question.sampling.schema:
+        await trio.to_thread.run_sync(check_schema, question.sampling.schema)
     if isinstance(asked, dict):
         prompt = await node.texts.prompt(asked)
         return replace(question, prompt_ids=prompt.ids, stop=prompt.stop_ids), prompt.left_out
@@ -274,7 +277,7 @@ def _without_prompt(params: Params) -> Question:
             ignore_eos=bool(params.get("ignore_eos", False)),
             activations=_activations_asked(params),
         )
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"impossible parameter: {error}") from error
 
 

@@ -328,9 +328,12 @@ def _link(core: NodeCore, link: ConnectionView | None) -> _LinkFacts:
 def _generation(one: Generation, now: float) -> GenerationView:
     state = _GENERATION_STATES[one.phase]
     if one.phase is GenerationPhase.ENDED:
-        state = {"eos": "finished", "length": "finished", "cancelled": "cancelled"}.get(
-            one.reason, "failed"
-        )
+        state = {
+            "eos": "finished",
+            "stop": "finished",
+            "length": "finished",
+            "cancelled": "cancelled",
+        }.get(one.reason, "failed")
     elif one.epoch and one.phase is not GenerationPhase.RUNNING:
         state = "repairing"
     spent = (one.last_token_at or 0.0) - (one.first_token_at or 0.0)

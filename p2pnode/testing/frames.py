@@ -14,6 +14,7 @@ from p2pnode.engine.base import Engine
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.core import Inference
+from p2pnode.inference.draws import Draws, Grammars
 from p2pnode.inference.events import (
     ComputeRequested,
     GenerationEvent,
@@ -159,8 +160,11 @@ class FrameNetwork:
         *,
         calibrations: Mapping[NodeId, CalibrationSet] | None = None,
         trust: Callable[[], TrustBook] | None = None,
+        grammars: Grammars | None = None,
     ) -> None:
         """``calibrations`` are of the nodes that have any; ``trust`` makes a book for each node.
+
+        ``grammars`` compiles schemas for all of them, if any answer follows one.
 
         Every way is known and fast, unless :attr:`ways` says otherwise.
         """
@@ -175,6 +179,7 @@ class FrameNetwork:
         self.behaviours: dict[NodeId, Behaviour] = {}
         self._rng = random.Random(seed)
         self._engines = dict(engines)
+        self._draws = {peer: Draws(grammars) for peer in engines}
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         for peer, engine in engines.items():
@@ -293,7 +298,7 @@ class FrameNetwork:
         def compute() -> None:
             if peer in self.roster.dead:
                 return
-            result = run_work(self._engines[peer], event.work, lambda: self.now)
+            result = run_work(self._engines[peer], event.work, lambda: self.now, self._draws[peer])
             behaviour = self.behaviours.get(peer)
             if behaviour is None:
                 finish(result)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from p2pnode.text.sentence_pieces import SPACE, byte_of
-from p2pnode.text.specials import BYTE, SPELLED, STEERING, USER_DEFINED
+from p2pnode.text.specials import BYTE, SPELLED, STEERING, UNUSED, USER_DEFINED
 from p2pnode.text.vocabulary import SENTENCE_PIECES, Vocabulary
 
 
@@ -22,6 +22,7 @@ def byte_alphabet() -> dict[str, bytes]:
 
 
 _BYTE_OF: Final = byte_alphabet()
+_NO_TEXT: Final = STEERING | {UNUSED}
 
 
 class Detokenizer:
@@ -121,3 +122,12 @@ class IncrementalDecoder:
             data = data.removeprefix(b" ")
         self._starts = self._detokenizer.ends_text(token)
         return self._utf8.decode(data)
+
+
+def token_bytes(vocabulary: Vocabulary) -> list[bytes]:
+    """Return the bytes of each token, by id; none for those that no text is made of."""
+    detokenizer = Detokenizer.of(vocabulary)
+    return [
+        b"" if kind in _NO_TEXT else detokenizer.bytes_of(token)
+        for token, kind in enumerate(vocabulary.kinds)
+    ]

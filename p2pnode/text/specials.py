@@ -10,6 +10,7 @@ from p2pnode.text.marked import DATA, TEMPLATE, marks_of
 UNKNOWN_KIND: Final = 2
 CONTROL: Final = 3
 USER_DEFINED: Final = 4
+UNUSED: Final = 5
 BYTE: Final = 6
 STEERING: Final = frozenset({UNKNOWN_KIND, CONTROL})
 """Kinds of tokens that text never becomes, and that answers do not show."""

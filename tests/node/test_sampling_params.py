@@ -50,7 +50,7 @@ def test_what_cannot_be_is_refused_in_words(params: dict[str, Any]) -> None:
 
 
 def test_logprobs_are_told_with_spelling_and_bytes() -> None:
-    detokenizer = Detokenizer(["a", "\u00c3", "<|end|>"], [1, 1, 3])
+    detokenizer = Detokenizer(["a", "\u00c3", "<|end|>"], [1, 1, 3], "gpt2", space_prefix=False)
     told = logprobs_body(1, Logprobs(-1.5, ((0, -0.25), (2, -3.0))), detokenizer)
     assert told == {
         "token": 1,

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from p2pnode.engine.sampling.schema_text import check_schema_text
 from p2pnode.errors import ConfigError
 
 MOST_TOP_LOGPROBS = 20
@@ -11,6 +12,9 @@ MOST_TOP_LOGPROBS = 20
 MOST_PAST = 8192
 """Tokens that a draw may depend on, of prompt and answer: they must fit one control message, at 4
 characters each (:mod:`p2pnode.inference.messages`)."""
+
+MOST_ENDS = 32
+"""Of one model: those of its file, and the template's end of a turn."""
 
 _PLAIN = ("temperature", "top_k", "top_p", "seed")
 
@@ -33,6 +37,8 @@ class Sampling:
         penalty_last_n: How far back ``repetition_penalty`` looks; 64 is llama.cpp's.
         logprobs: Tell how likely each token was, and the likeliest: so many, 0 to 20. None tells
             nothing.
+        schema: A JSON schema that the answer follows; "" for none.
+        ends: Tokens that may end an answer that follows a schema, once it is complete.
 
     Raises:
         ConfigError: A value is out of range.
@@ -48,6 +54,8 @@ class Sampling:
     frequency_penalty: float = 0.0
     penalty_last_n: int = 64
     logprobs: int | None = None
+    schema: str = ""
+    ends: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
@@ -78,6 +86,11 @@ class Sampling:
                 f"logprobs of 0 to {MOST_TOP_LOGPROBS} tokens can be had, not of {self.logprobs}"
             )
 
+        if self.schema:
+            check_schema_text(self.schema)
+        if len(self.ends) > MOST_ENDS:
+            raise ConfigError(f"{len(self.ends)} tokens end an answer; {MOST_ENDS} are the most")
+
     @property
     def is_plain(self) -> bool:
         """Whether it asks for nothing that stages did not know at first."""
@@ -96,4 +109,4 @@ class Sampling:
     def needs_past(self) -> bool:
         """Whether a draw depends on the tokens before it."""
         penalties = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty - 1)
-        return any(penalties)
+        return any(penalties) or bool(self.schema)

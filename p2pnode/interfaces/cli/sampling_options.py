@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 import click
 
 from p2pnode.engine.sampling.options import MOST_PAST, MOST_TOP_LOGPROBS
-from p2pnode.interfaces.cli.values import NumberRange
+from p2pnode.interfaces.cli.values import NumberRange, Schema
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 _NAMES = (
     *("temperature", "top_k", "top_p", "min_p", "seed", "repetition_penalty", "penalty_last_n"),
-    *("presence_penalty", "frequency_penalty", "logprobs"),
+    *("presence_penalty", "frequency_penalty", "logprobs", "schema", "json_mode"),
 )
 
 
@@ -73,6 +73,13 @@ def sampling_options(command: CommandT) -> CommandT:
             type=click.IntRange(0, MOST_TOP_LOGPROBS),
             help="Show how likely each token was, and so many of the likeliest.",
         ),
+        click.option(
+            "--schema",
+            type=Schema(),
+            metavar="FILE|JSON",
+            help="The answer is JSON that follows this JSON schema.",
+        ),
+        click.option("--json-mode", is_flag=True, help="The answer is a JSON object."),
     )
     for option in reversed(options):
         command = option(command)

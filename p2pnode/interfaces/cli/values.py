@@ -10,12 +10,14 @@ from typing import IO, Any
 
 import click
 
+from p2pnode.engine.sampling.schema_text import MOST_SCHEMA, compact_schema
 from p2pnode.errors import UsageError, UserError
 from p2pnode.node.places import expanded
 from p2pnode.sansio import Address
 
 _LOOKUP_SECONDS = 2.0  # for a name server's answer; without one a name is taken as it is
 _SHOWN = 60  # letters of what was typed
+_MOST_FILE = 64 * MOST_SCHEMA  # bytes read of a schema's file; space may be left out
 
 MOST_NAME = 32
 """Bytes of a node's name that an ad has room for."""
@@ -55,6 +57,30 @@ class NumberRange(click.FloatRange):
         if math.isnan(number):
             self.fail("not a number", param, ctx)
         return number
+
+
+class Schema(click.ParamType[str]):
+    """A JSON schema, or the file that has it."""
+
+    name = "schema"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = value
+        if value.lstrip()[:1] not in {"{", "["}:
+            path = Path(_expanded(self, value, param, ctx))
+            try:
+                with path.open("rb") as file:
+                    text = file.read(_MOST_FILE).decode("utf-8-sig")
+            except OSError as error:
+                self.fail(
+                    f"{value[:_SHOWN]!r}: {error.strerror}; or write it out: {{...}}", param, ctx
+                )
+            except UnicodeDecodeError:
+                self.fail(f"{value[:_SHOWN]!r} is not text in UTF-8", param, ctx)
+        try:
+            return compact_schema(text)
+        except UserError as error:
+            self.fail(f"{error} ({error.hint})" if error.hint else str(error), param, ctx)
 
 
 def node_name(given: str | None) -> str:
@@ -118,7 +144,7 @@ def check_listen(host: str) -> None:
 
 
 def _expanded(
-    kind: click.Path | click.File,
+    kind: click.ParamType[Any],
     value: str | os.PathLike[str],
     param: click.Parameter | None,
     ctx: click.Context | None,

@@ -1,5 +1,6 @@
 """The options of sampling: one meaning in ``generate`` and ``chat``, and ranges that are held."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -7,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from p2pnode.engine.sampling.options import Sampling
+from p2pnode.engine.sampling.schema_text import MOST_SCHEMA
 from p2pnode.interfaces.cli.ask_commands import chat, generate
 from p2pnode.interfaces.cli.sampling_options import sampling_options, sampling_params
 from p2pnode.node.sampling_params import sampling_of
@@ -31,6 +33,39 @@ def test_what_is_chosen_reaches_the_sampler() -> None:
     more = "--presence-penalty 1 --frequency-penalty -1 --penalty-last-n 32 --logprobs 4"
     expected = Sampling(0.5, 40, 0.9, 3, 0.1, 1.1, 1, -1, 32, 4)
     assert sampling_of(chosen(*words.split(), *more.split())) == expected
+
+
+def test_a_schema_is_written_out_or_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('\ufeff{ "type":\n "object" }', "utf-8")
+    for given in (str(file), '{"type": "object"}', ' {"type":"object"}'):
+        assert sampling_of(chosen("--schema", given)) == Sampling(schema='{"type":"object"}')
+    assert sampling_of(chosen("--json-mode")) == Sampling(schema='{"type":"object"}')
+
+
+@pytest.mark.parametrize("command", [generate, chat])
+@pytest.mark.parametrize(
+    ("schema", "word"),
+    [
+        ("/no/such/file", "No such file"),
+        (".", "directory"),
+        ("", "empty path"),
+        ("[1]", "not an object"),
+        ('{"a":', "not JSON"),
+        ('{"a": NaN}', "not JSON"),
+        ('{"a": "' + "x" * MOST_SCHEMA + '"}', "bytes"),
+        ('{"a":' * 70 + "1" + "}" * 70, "deeper"),
+        ('{"multipleOf": 999983}', "multipleOf"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_schema_that_cannot_be_is_refused_in_one_line(
+    command: click.Command, schema: str, word: str
+) -> None:
+    words = ["--schema", schema] + (["hello"] if command is generate else [])
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 2
+    assert word in result.output
 
 
 @pytest.mark.parametrize("command", [generate, chat])

@@ -1,0 +1,105 @@
+"""Schemas for the engine thread, compiled in a thread of their own.
+
+Reading the vocabulary takes half a second, once for a node, and compiling a schema a few
+milliseconds; a hundred for the worst that were found. A session's prompt is computed meanwhile.
+What is not ready by its first token is waited for a moment, since other sessions wait as well.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.sampling.schema import Constraints, Matcher
+from p2pnode.errors import DrawError, UserError
+from p2pnode.node.model_file import ModelFile
+from p2pnode.node.stamp import Stamp
+from p2pnode.text.detokenizer import token_bytes
+from p2pnode.text.vocabulary import Vocabulary
+
+COMPILED: Final = 8
+"""Compiled schemas that are kept, for sessions to come and for another try."""
+
+VOCABULARY_PATIENCE: Final = 10.0
+"""Seconds that the engine thread waits for the vocabulary, once for a node."""
+
+SCHEMA_PATIENCE: Final = 0.25
+"""Seconds that it waits for a schema, once for a session. It goes on being compiled: whoever asks
+again may find it done."""
+
+_T = TypeVar("_T")
+
+
+class ModelGrammars:
+    """Compiles schemas for the vocabulary of a model's file."""
+
+    def __init__(
+        self, model: ModelFile | None, read: Callable[[], Constraints] | None = None
+    ) -> None:
+        """``read`` reads the vocabulary; by default off the model's file."""
+        self._model = model
+        self._read = read or self._read_file
+        self._threads: ThreadPoolExecutor | None = None
+        self._vocabulary: Future[Constraints] | None = None
+        self._compiled: OrderedDict[str, Future[Matcher]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def prepare(self, schema: str) -> None:
+        """Begin to compile ``schema``, unless that was begun; returns at once."""
+        self._begun(schema)
+
+    def matcher(self, schema: str) -> Matcher:
+        """Return a schema's beginning.
+
+        Raises:
+            DrawError: It cannot be followed, or takes too long.
+        """
+        vocabulary, compiled = self._begun(schema)
+        self._wait(vocabulary, VOCABULARY_PATIENCE, "the vocabulary takes too long to be read")
+        made = self._wait(compiled, SCHEMA_PATIENCE, "the schema takes too long to be compiled")
+        return made.copy()
+
+    def _begun(self, schema: str) -> "tuple[Future[Constraints], Future[Matcher]]":
+        with self._lock:
+            threads = self._threads
+            if threads is None:
+                # One: whatever takes long holds up other schemas, and nothing else.
+                threads = self._threads = ThreadPoolExecutor(1, thread_name_prefix="schemas")
+            vocabulary = self._vocabulary
+            if vocabulary is None or (vocabulary.done() and vocabulary.exception() is not None):
+                vocabulary = self._vocabulary = threads.submit(self._read)
+                self._compiled.clear()
+            compiled = self._compiled.pop(schema, None)
+            if compiled is None:
+                known = vocabulary
+                compiled = threads.submit(lambda: known.result().matcher(schema))
+            self._compiled[schema] = compiled
+            if len(self._compiled) > COMPILED:
+                self._compiled.popitem(last=False)[1].cancel()
+        return vocabulary, compiled
+
+    @staticmethod
+    def _wait(future: "Future[_T]", seconds: float, late: str) -> "_T":
+        try:
+            return future.result(seconds)
+        except DrawError:
+            raise
+        except (TimeoutError, CancelledError) as error:
+            raise DrawError(late) from error
+        except UserError as error:
+            raise DrawError(f"no schema can be followed here: {error}") from error
+
+    def _read_file(self) -> Constraints:
+        model = self._model
+        if model is None:
+            raise DrawError("this node has no model")
+        if Stamp.of(model.path) != model.stamp:
+            raise DrawError("the model's file was written to since it was read here")
+        with GgufFile(model.path) as file:
+            vocabulary = Vocabulary.from_file(file)
+        end = next((one for one in model.info.eos_ids), None)
+        if end is None:
+            raise DrawError("the model's file names no token that ends an answer")
+        return Constraints(token_bytes(vocabulary), end)

@@ -1,0 +1,98 @@
+"""Schemas are compiled beside the engine thread, once, and waited for no longer than a moment."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from p2pnode.engine.sampling.schema import Constraints, check_schema
+from p2pnode.engine.sampling.schema_text import ANY_OBJECT
+from p2pnode.errors import DrawError, ModelError, UserError
+from p2pnode.node import grammars
+from p2pnode.node.grammars import ModelGrammars
+from p2pnode.text.detokenizer import token_bytes
+from p2pnode.text.vocabulary import Vocabulary
+
+TOKENS = [b"", *(bytes([byte]) for byte in range(32, 127))]
+
+
+def made(read: Callable[[], Constraints] | None = None) -> ModelGrammars:
+    return ModelGrammars(None, read or (lambda: Constraints(TOKENS, 0)))
+
+
+def test_a_schema_is_compiled_once_and_each_answer_goes_its_own_way() -> None:
+    reads: list[int] = []
+
+    def read() -> Constraints:
+        reads.append(1)
+        return Constraints(TOKENS, 0)
+
+    some = made(read)
+    some.prepare(ANY_OBJECT)
+    one, other = some.matcher(ANY_OBJECT), some.matcher(ANY_OBJECT)
+    one.take((TOKENS.index(b"{"),))
+    assert TOKENS.index(b"}") in one.allowed((0,))
+    assert TOKENS.index(b"}") not in other.allowed((0,))
+    assert len(reads) == 1
+
+
+def test_what_cannot_be_compiled_is_told_each_time() -> None:
+    some = made()
+    for _ in range(2):
+        with pytest.raises(DrawError, match="Invalid type"):
+            some.matcher('{"type":"banana"}')
+    assert len(some.matcher(ANY_OBJECT).allowed((0,)))
+
+
+def test_a_vocabulary_that_cannot_be_read_is_tried_again() -> None:
+    tries: list[int] = []
+
+    def read() -> Constraints:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ModelError("the file is gone")
+        return Constraints(TOKENS, 0)
+
+    some = made(read)
+    with pytest.raises(DrawError, match="the file is gone"):
+        some.matcher(ANY_OBJECT)
+    assert len(some.matcher(ANY_OBJECT).allowed((0,)))
+    with pytest.raises(DrawError, match="no model"):
+        ModelGrammars(None).matcher(ANY_OBJECT)
+
+
+def test_nobody_waits_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "VOCABULARY_PATIENCE", 0.0)
+    go_on = threading.Event()
+
+    def read() -> Constraints:
+        go_on.wait(10)
+        return Constraints(TOKENS, 0)
+
+    some = made(read)
+    with pytest.raises(DrawError, match="vocabulary takes too long"):
+        some.matcher(ANY_OBJECT)
+    go_on.set()
+    monkeypatch.undo()
+    assert len(some.matcher(ANY_OBJECT).allowed((0,)))  # what was begun is not lost
+
+
+def test_no_more_schemas_are_kept_than_there_may_be() -> None:
+    some = made()
+    for number in range(2 * grammars.COMPILED):
+        some.matcher(f'{{"const":{number}}}')
+    assert len(some._compiled) == grammars.COMPILED
+
+
+def test_a_schema_is_looked_at_before_anybody_is_asked() -> None:
+    check_schema(ANY_OBJECT)
+    foreign, broken = '{"$ref":"file:///etc/passwd"}', '{"pattern":"(","type":"string"}'
+    for schema in ('{"type":"banana"}', foreign, broken):
+        with pytest.raises(UserError, match="cannot be followed"):
+            check_schema(schema)
+
+
+def test_tokens_that_are_no_text_have_no_bytes() -> None:
+    tokens = ["a", "\u0120b", "<|end|>", "<unk>", "<user>", "gone"]
+    vocabulary = Vocabulary(tokens, [], [1, 1, 3, 2, 4, 5], "gpt-2")
+    assert token_bytes(vocabulary) == [b"a", b" b", b"", b"", b"<user>", b""]
