@@ -95,6 +95,26 @@ def test_sampling_with_a_seed_is_the_same_wherever_it_is_asked(pair: Sequence[Ma
     assert answers[0] == answers[1]
 
 
+def test_answers_follow_a_schema_and_tell_their_logprobs(pair: Sequence[Machine]) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}},
+        "required": ["city"],
+        "additionalProperties": False,
+        "x-guidance": {"whitespace_flexible": False},
+    }
+    options = ("--schema", json.dumps(schema), "--logprobs", "2", "--presence-penalty", "0.5")
+    answers = [one.json("generate", "Name a city.", *options) for one in pair]
+    assert answers[0]["token_ids"] == answers[1]["token_ids"]
+    assert list(json.loads(answers[0]["text"])) == ["city"]
+    assert answers[0]["finish"] == "stop"
+    told = answers[0]["logprobs"]
+    assert [one["token"] for one in told] == answers[0]["token_ids"]
+    assert all(one["logprob"] <= 0 and len(one["top"]) == 2 for one in told)
+    refused = pair[0].run("generate", "Hi", "--schema", '{"type": "banana"}', code=1)
+    assert not refused
+
+
 def test_the_terminal_ui_shows_the_living_node(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "solo")
 

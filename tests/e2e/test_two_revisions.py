@@ -7,12 +7,14 @@ Where the two name models otherwise, they meet all the same, say so, and each an
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from p2pnode.errors import UserError
 from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 
 OTHER = os.environ.get("P2PNODE_OTHER_REVISION", "")
@@ -68,6 +70,7 @@ def ask(
     node: NodeProcess,
     *prefer: str,
     sampled: bool = False,
+    more: Mapping[str, object] = MappingProxyType({}),
     hear: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> tuple[list[int], list[str]]:
     """Return the tokens, and who was in the first chain."""
@@ -77,10 +80,18 @@ def ask(
         "ignore_eos": True,
         "prefer": list(prefer),
         **({"temperature": 0.8, "seed": 3} if sampled else {}),
+        **more,
     }
     with node.client(timeout=60) as client:
         answer = client.call("generate", params, hear)
     return answer["token_ids"], [stage["name"] for stage in answer["plan"]["stages"]]
+
+
+def answer_or_reason(node: NodeProcess, more: Mapping[str, object]) -> list[int] | str:
+    try:
+        return ask(node, more=more)[0]
+    except UserError as error:
+        return str(error)
 
 
 def space(node: NodeProcess) -> int:
@@ -114,6 +125,35 @@ def test_two_revisions_answer_as_one_and_mend_each_other(nodes: Nodes) -> None:
 
     nodes["ours-low"].kill()
     assert ask(nodes["theirs-low"], "ours-high", sampled=True)[0] == expected[True]
+
+
+OLDER = "theirs-high cannot draw as asked: its version is older"
+NEWER: dict[str, dict[str, object]] = {
+    "penalties": {"repetition_penalty": 1.4, "frequency_penalty": 1.0},
+    "min-p": {"temperature": 1.0, "seed": 3, "min_p": 0.3},
+    "logprobs": {"logprobs": 2},
+    "schema": {"schema": {"type": "integer"}, "ignore_eos": False},
+}
+
+
+def test_a_revision_that_cannot_draw_so_is_passed_over_and_never_ignores_it(nodes: Nodes) -> None:
+    """For a revision that reads no ``draw``; one that does answers as ours."""
+    if space(nodes["ours-low"]) != space(nodes["theirs-low"]):
+        pytest.skip("the two name models otherwise")
+    expected: dict[str, list[int]] = {}
+    for name, more in NEWER.items():
+        expected[name], used = ask(nodes["ours-low"], "ours-low", "ours-high", more=more)
+        assert used == ["ours-low", "ours-high"]
+        for chain in (("ours-low", "theirs-high"), ("theirs-low", "theirs-high")):
+            assert ask(nodes["ours-low"], *chain, more=more)[0] == expected[name]
+    plain = ask(nodes["ours-low"], "ours-low", "ours-high")[0]
+    assert expected["penalties"] != plain
+    assert expected["logprobs"] == plain
+
+    nodes["ours-high"].kill()
+    for name, more in NEWER.items():
+        assert answer_or_reason(nodes["ours-low"], more) in (expected[name], OLDER)
+    assert ask(nodes["ours-low"], "theirs-high")[0] == plain
 
 
 def test_two_revisions_that_name_models_otherwise_say_so(nodes: Nodes) -> None:
