@@ -1,6 +1,7 @@
 """What a draw depends on travels: no loss of a stage shows in an answer under penalties."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.activations import token_batch, token_of_untrusted
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
+from p2pnode.inference.distrust import BriefDistrust
 from p2pnode.inference.draw_body import NOBODYS_LAYER
 from p2pnode.inference.events import GenerationFailed, GenerationFinished, TokenProduced
 from p2pnode.inference.messages import Edge, Open, Refusal, Refused, from_body_untrusted, to_body
@@ -22,6 +24,7 @@ from p2pnode.inference.phase import Phase
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import Computed, Forward, WorkFailed, run_work
 from p2pnode.sansio import NodeId
+from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.frames import FrameNetwork, node_id
 from p2pnode.wire.messages import parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import Frame, MessageType
@@ -36,6 +39,19 @@ WARM = replace(HARSH, temperature=0.9, top_p=0.95, min_p=0.02, seed=7)
 ANSWER_ALONE = Sampling(presence_penalty=2, frequency_penalty=1)
 
 
+NOTED: list[Offence] = []
+
+
+class Book(BriefDistrust):
+    """Keeps what peers are blamed for."""
+
+    def note(
+        self, peer: NodeId, offence: Offence, evidence: str, now: float, *, share: float = 1.0
+    ) -> None:
+        NOTED.append(offence)
+        super().note(peer, offence, evidence, now, share=share)
+
+
 def three(seed: int, **more: range) -> FrameNetwork:
     holders = {A: range(2), B: range(2, 4), C: range(4, 6)}
     holders |= {node_id(name): held for name, held in more.items()}
@@ -43,7 +59,8 @@ def three(seed: int, **more: range) -> FrameNetwork:
         peer: random_model(5, n_layers=6, vocab_size=64, layers=held)
         for peer, held in holders.items()
     }
-    return FrameNetwork(seed, engines, InferenceConfig(prefill_chunk=16))
+    config = InferenceConfig(prefill_chunk=16)
+    return FrameNetwork(seed, engines, config, trust=lambda: Book(config.distrust))
 
 
 def request(sampling: Sampling, max_tokens: int = TOKENS) -> GenerationRequest:
@@ -209,6 +226,25 @@ def test_a_past_or_an_option_that_cannot_be_is_refused(change: Mapping[str, Any]
         from_body_untrusted({**body, "draw": draw})
 
 
+scraps = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda one: st.lists(one, max_size=3) | st.dictionaries(st.text(max_size=4), one, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_whatever_a_draw_says_it_is_read_or_refused(data: st.DataObject) -> None:
+    body = to_body(replace(ORDER, past=PAST, sampling=replace(HARSH, logprobs=3)))
+    draw = body["draw"]
+    assert isinstance(draw, dict)
+    keys = st.sampled_from([*draw, "schema", "ends", "mirostat"])
+    draw |= data.draw(st.dictionaries(keys, scraps, min_size=1, max_size=2))
+    with suppress(RemoteProtocolError):
+        assert isinstance(from_body_untrusted(body), Open)
+
+
 def answer_to(order: Open, **changes: object) -> Refused | None:
     """Return how a stage that holds layers 4 and 5 refuses ``order``; None where it serves."""
     network = three(seed=1)
@@ -292,6 +328,7 @@ def as_older(network: FrameNetwork, monkeypatch: pytest.MonkeyPatch, *peers: Nod
 def test_a_stage_of_an_older_version_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     network = three(seed=1, tail=range(4, 6))
     as_older(network, monkeypatch, C)
+    NOTED.clear()
     number = network.generate(A, request(HARSH))
     network.run(seconds=30)
     assert network.tokens(A, number) == undisturbed(HARSH)
@@ -299,6 +336,7 @@ def test_a_stage_of_an_older_version_is_passed_over(monkeypatch: pytest.MonkeyPa
     generation = network.cores[A].generations()[0]
     assert generation.counters["stage cannot draw as asked"] == 1
     assert generation.counters["stage refused"] == 0
+    assert not NOTED  # to be of another version is no offence
 
 
 def test_where_all_are_older_the_answer_fails_soon_and_says_why(
