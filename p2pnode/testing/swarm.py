@@ -11,6 +11,7 @@ from typing import TypeAlias
 from p2pnode.engine.base import Engine, EngineProfile, StageCost
 from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.engine.random_model import random_model
+from p2pnode.inference.draws import Draws, Grammars
 from p2pnode.inference.events import (
     ComputeRequested,
     GenerationEvent,
@@ -61,6 +62,7 @@ class Swarm:
         n_layers: Layers of the random model.
         answers: Every event of every answer: (moment, who asked, event).
         on_token: Called with each token as it is shown, and the name of the node that asked.
+        grammars: Compiles schemas for all of them; None where no answer follows one.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class Swarm:
         self.n_layers = n_layers
         self.on_token: Callable[[str, TokenProduced], None] = lambda name, token: None
         self.answers: list[tuple[float, str, GenerationEvent]] = []
+        self.grammars: Grammars | None = None
+        self._draws: dict[NodeId, Draws] = {}
         self._ended: set[tuple[str, int]] = set()
         self._seed = seed
         self._shape = (n_layers, d_model, n_heads, n_kv_heads)
@@ -210,7 +214,9 @@ class Swarm:
             rows = sum(batch.rows for batch in work.batches)
             seconds = rows * len(work.layers) * self._layer_seconds
         clock = iter((0.0, seconds))  # read once before the engine's part and once after it
-        result = run_work(self._engines[self.nodes[name].node_id], work, lambda: next(clock))
+        node_id = self.nodes[name].node_id
+        draws = self._draws.setdefault(node_id, Draws(self.grammars))
+        result = run_work(self._engines[node_id], work, lambda: next(clock), draws)
         self.finish(name, request.job, result, delay=delay + seconds)
 
     def finish(self, name: str, job: int, result: WorkResult, *, delay: float = 0.0) -> None:

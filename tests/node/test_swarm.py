@@ -3,6 +3,7 @@
 import pytest
 
 from p2pnode.engine.sampling.options import Sampling
+from p2pnode.engine.sampling.schema import Constraints
 from p2pnode.inference.events import GenerationFailed
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.testing.links import Bernoulli, Link
@@ -61,6 +62,46 @@ def test_a_kill_after_any_token_changes_no_token(victim: str, token: int) -> Non
 
     swarm.on_token = strike
     assert answer(swarm) == undisturbed()
+    assert killed
+
+
+SCHEMA = (
+    '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],'
+    '"additionalProperties":false,"x-guidance":{"whitespace_flexible":false}}'
+)
+LETTERS = [bytes([byte]) if 32 <= byte < 127 else b"" for byte in range(256)]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(0.9, seed=3, min_p=0.01, repetition_penalty=1.5, frequency_penalty=1),
+        Sampling(presence_penalty=1, schema=SCHEMA, ends=(1,)),
+    ],
+    ids=["penalties", "schema"],
+)
+@pytest.mark.parametrize("token", [0, 3, 5])
+def test_a_kill_of_who_draws_changes_no_token(token: int, sampling: Sampling) -> None:
+    asked = GenerationRequest(PROMPT, 12, sampling, frozenset(sampling.ends), wait=20.0)
+
+    def answered(swarm: Swarm) -> list[int]:
+        swarm.grammars = Constraints(LETTERS, 1)
+        assert swarm.network.run_until(swarm.is_ready, 10)
+        number = swarm.generate("a", asked)
+        assert swarm.network.run_until(lambda: swarm.ended("a", number), 60)
+        return swarm.tokens("a", number)
+
+    swarm = three(token, spare=range(4, 6))
+    killed: list[str] = []
+
+    def strike(name: str, event: object) -> None:
+        if len(swarm.tokens(name, 1)) == token + 1 and not killed:
+            legs = swarm.nodes["a"].inference.generations()[0].legs
+            killed.append(legs[-1].run.name)
+            swarm.kill(killed[0])
+
+    swarm.on_token = strike
+    assert answered(swarm) == answered(three(seed=0))
     assert killed
 
 
