@@ -181,6 +181,17 @@ def test_once_it_is_complete_only_an_end_is_allowed() -> None:
     assert list(matcher.allowed((OTHER_END,))) == [OTHER_END]
 
 
+def test_an_end_with_a_spelling_ends_nothing_half_way() -> None:
+    """Some templates end a turn by what is text elsewhere."""
+    matcher = constraints().matcher('{"type":"string","maxLength":8}')
+    quote, end = (TOKENS.index(text) for text in (b'"', b"true"))
+    matcher.take((quote,))
+    assert end in matcher.allowed((END,))
+    assert end not in matcher.allowed((end, VOCAB + 5))
+    matcher.take((quote,))
+    assert list(matcher.allowed((end, VOCAB + 5))) == [end]
+
+
 # What cannot be done
 
 REFUSED = {

@@ -100,7 +100,7 @@ class Matcher:
             raise self._failure("the answer so far does not follow the schema")
 
     def allowed(self, ends: Sequence[int]) -> Ids:
-        """Return what may come next, ascending: tokens, and ``ends`` where it may be over.
+        """Return what may come next, ascending: tokens, and ``ends`` only where it may be over.
 
         Raises:
             DrawError: Nothing may, or it takes too much to see.
@@ -110,8 +110,8 @@ class Matcher:
             raise self._failure("the schema cannot be followed any further")
         bits = np.unpackbits(packed, count=self._size, bitorder="little")  # [vocab]
         bits[self._end] = 0
-        if self._matcher.is_accepting():
-            bits[list(ends)] = 1
+        # One that ends an answer may have a spelling: within a text it would end that half-way.
+        bits[[end for end in ends if end < self._size]] = self._matcher.is_accepting()
         ids = np.flatnonzero(bits)
         if not len(ids):
             raise DrawError("the schema allows no token here")
