@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.random_model import random_model
+from p2pnode.engine.sampling.options import Sampling
+from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.activations import Batch, Inbox, to_frames, token_batch
 from p2pnode.inference.coding import encode_pieces
@@ -97,6 +99,14 @@ def _inference_seeds() -> Iterator[bytes]:
     yield story(first, *tokens, again, resume, control_frame(Close(1, 1), space))
     yield story(second, *states)
     yield from (story(second, frame) for frame in coarse)
+    for asked in (
+        Sampling(0.8, 0, 0.9, 1, 0.1, 1.2, 0.5, 0.5, 64, 2),
+        Sampling(schema='{"type":"object"}', ends=(2,)),
+    ):
+        order = replace(
+            _order(2, range(1, 2)), sampling=asked, sample_from=3, past=Past(2, 3, (1, 2, 3))
+        )
+        yield story(control_frame(order, space), *states)
     terms = Terms("auto", frozenset(LADDER), 1.0)
     yield story(control_frame(replace(_order(1, range(1)), terms=terms), space), *tokens)
 

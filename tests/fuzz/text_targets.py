@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 from p2pnode.engine.sampling.options import Sampling
+from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError, UserError
 from p2pnode.inference.messages import (
     Close,
@@ -139,6 +141,13 @@ def _control_seeds() -> Iterator[bytes]:
     messages: tuple[Control, ...] = (
         Open(1, 0, 2, range(3), 200, edge, edge, "f16", None, 0),
         Open(1, 0, 2, range(3), 200, edge, edge, "f32", sampling, 9),
+        replace(
+            Open(1, 0, 2, range(3), 200, edge, edge, "f16", None, 9),
+            sampling=replace(
+                sampling, min_p=0.1, repetition_penalty=1.1, logprobs=2, schema="{}", ends=(2,)
+            ),
+            past=Past(7, 9, (1, 2, 3)),
+        ),
         Opened(1, 0, 2, 17),
         Refused(1, 0, 2, "memory", "no room"),
         Resume(1, 0, 2, 17),
