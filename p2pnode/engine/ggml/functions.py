@@ -253,6 +253,7 @@ OPTIONAL: Final[Signatures] = {
     "flash_attn_ext_set_prec": "vpi",
     "prec_set_acc": "bpi",
     "backend_tensor_memset": "vpuzz",
+    "custom_4d": "pp" + "illll" + "pi" + "pip",  # an operation of the caller's own
     "graph_clear": "vp",
 }
 """Absent from some library: the attribute is None there."""

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from p2pnode.engine.base import MOST_ROWS_TOGETHER
 from p2pnode.engine.ggml.constants import ROPE_NEOX, ROPE_NORMAL, SORT_DESCENDING
 from p2pnode.engine.ggml.library import Ggml
+from p2pnode.engine.ggml.split import add_product
 from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.model_config import ModelConfig, RopeKind
 from p2pnode.engine.variations import ROPE_FACTORS, ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT
@@ -28,15 +30,18 @@ class PartInputs:
     Attributes:
         first: Its first row.
         rows: How many.
-        cells: Positions that attention looks at, whole blocks.
+        attended: Rows that attention is given: more than there are where that is faster, or where
+            one row would be summed in another way.
+        cells: Positions that they look at.
         index: I64 [rows]: where in the cache they are written.
-        masks: F16 [cells, attended rows]: what each sees, by the layer's window.
+        masks: F16 [cells, attended]: what each sees, by the layer's window.
         tensors: The cache's keys and values of each layer.
         is_long: Whether its rotary embedding takes the divisors for long sessions.
     """
 
     first: int
     rows: int
+    attended: int
     cells: int
     index: int
     masks: Mapping[int, int]
@@ -57,6 +62,9 @@ class LayerBuilder:
         positions: I32 [rows].
         unstable: Tensors whose products depend on how many rows stand together: they are
             multiplied for one session at a time.
+
+    Attributes:
+        operations: What must live as long as the graph.
     """
 
     def __init__(
@@ -79,6 +87,8 @@ class LayerBuilder:
         self._positions = positions
         self._unstable = unstable
         self._rows = sum(part.rows for part in parts)
+        self._is_long = len(parts) == 1 and self._rows > MOST_ROWS_TOGETHER
+        self.operations: list[object] = []
 
     def layer(self, index: int, x: int) -> int:
         """Add one layer to x [d_model, rows]; return [d_model, rows]."""
@@ -107,7 +117,7 @@ class LayerBuilder:
             keys = self._norm(keys, f"{prefix}.attn_k_norm.weight")
         queries, keys = self._turn(index, queries), self._turn(index, keys)
         keys = ggml.reshape_2d(context, keys, kv_dim, self._rows)  # [kv_dim, rows]
-        mixed = []
+        mixed: list[int] = []
         for part in self._parts:
             self._store(part, index, keys, values)
             mixed.append(self._attend(part, index, queries))  # [heads * head_dim, rows of it]
@@ -199,6 +209,8 @@ class LayerBuilder:
         group = heads // kv_heads
         if part.rows > 1:
             rows = ggml.permute(context, own, 0, 2, 1, 3)  # [head_dim, rows, heads]
+            if lacking := max(0, part.attended - part.rows):
+                rows = ggml.pad(context, ggml.cont(context, rows), 0, lacking, 0, 0)
         elif group > 1:
             own = ggml.cont(context, own) if config.architecture.is_fused else own
             rows = ggml.reshape_3d(context, own, head_dim, group, kv_heads)
@@ -211,10 +223,10 @@ class LayerBuilder:
         )  # [head_dim, heads or kv_heads, rows]
         if part.rows == 1 and group > 1:
             mixed = ggml.cont(context, ggml.permute(context, mixed, 0, 2, 1, 3))
-        elif part.rows == 1:
+        elif part.attended > part.rows:  # those of the rows that are ours come first
             mixed = ggml.view_3d(
-                context, mixed, head_dim, heads, 1, head_dim * _FLOAT, step, 0
-            )  # the first of the two
+                context, mixed, head_dim, heads, part.rows, head_dim * _FLOAT, step, 0
+            )
         joined: int = ggml.reshape_2d(context, mixed, heads * head_dim, part.rows)
         return joined
 
@@ -281,6 +293,11 @@ class LayerBuilder:
 
     def _product(self, name: str, x: int) -> int:
         """Return the weight [in, out] times x [in, rows]: [out, rows]."""
+        split = self._weights.splits.get(name)
+        if split is not None and self._is_long:
+            product, operation = add_product(self._ggml, self._context, split, x, self._rows)
+            self.operations.append(operation)
+            return product
         weight = self._weights[name]
         parts = [self._ggml.mul_mat(self._context, weight, own) for own in self._split(name, x)]
         return self._join(parts)

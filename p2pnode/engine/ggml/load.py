@@ -20,6 +20,7 @@ from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TensorInfo
 from p2pnode.engine.hash_tree import HashTree
 from p2pnode.engine.model_config import ModelConfig
+from p2pnode.engine.numpy.blas import limit_blas_threads
 from p2pnode.engine.variations import (
     ROPE_FACTORS,
     ROPE_FACTORS_LONG,
@@ -56,6 +57,7 @@ def load_ggml(
         CapacityError: There is not enough memory.
         EngineError: The library fails.
     """
+    limit_blas_threads(1)  # it finishes the products of :mod:`.split`, and rounds by its threads
     with ExitStack() as stack:
         file = stack.enter_context(GgufFile(path))
         tree.check_metadata(file)

@@ -1,16 +1,19 @@
 """The weights that a device computes with: as the file stores them, mapped or rearranged."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
-from p2pnode.engine.ggml.backend import Backend, Tensors
+from p2pnode.engine.ggml.backend import Backend, Tensors, write
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.library import Ggml
 from p2pnode.engine.ggml.mapping import MappedFile
+from p2pnode.engine.ggml.split import Split, split_blocks
 from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.gguf_header import TensorInfo
+from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
 
 _ALIGNMENT: Final = 32  # bytes; what the CPU's kernels may count on
+_Q4_0: Final = TENSOR_TYPES[Type.Q4_0]
 _ROWS: Final = 512  # of the product that a kernel is asked about
 
 
@@ -22,6 +25,7 @@ class Weights:
 
     Attributes:
         bytes: Memory that they take, beside the pages of the mapped file.
+        splits: Matrices in a second form, for long batches (:mod:`.split`).
         products: The tensors that rows are multiplied with, each with its type of buffer; None
             for the mapped file.
     """
@@ -44,6 +48,7 @@ class Weights:
             CapacityError: The device has not enough memory.
         """
         self.bytes = 0
+        self.splits: dict[str, Split] = {}
         self.products: dict[str, int | None] = {}
         self._backend = backend
         self._ggml = backend.ggml
@@ -62,6 +67,8 @@ class Weights:
         try:
             for kind, infos in kinds.items():
                 self._load(kind, infos, mapped, done)
+            if types and backend.ggml.custom_4d is not None:
+                self._split(types[0], kinds.get(None, ()), mapped)
         except BaseException:
             self.close()
             raise
@@ -111,6 +118,28 @@ class Weights:
             else:
                 group.place(tensor, _buffer_at(group, buffers, mapped, address), address)
             done(info.size)
+
+    def _split(self, kind: int, infos: Iterable[TensorInfo], mapped: MappedFile) -> None:
+        """Make a second form of the Q4_1 matrices that no buffer takes as they are."""
+        ggml = self._ggml
+        fitting = [
+            (info, plain)
+            for info in infos
+            if info.type.code == Type.Q4_1 and is_product(info) and len(info.shape) == 2
+            if multiplies_in(self._backend, kind, plain := replace(info, type=_Q4_0))
+        ]
+        if not fitting:
+            return
+        group = Tensors(self._backend, len(fitting))
+        self._groups.append(group)
+        tensors = [describe(ggml, group, plain) for _, plain in fitting]
+        group.allocate(kind)
+        for (info, _), tensor in zip(fitting, tensors, strict=True):
+            stored = mapped.view(info.offset, info.size)
+            blocks, rest = split_blocks(stored, info.shape[-1])
+            write(ggml, tensor, blocks)
+            self.splits[info.name] = Split(tensor, rest)
+            self.bytes += blocks.nbytes + rest.nbytes
 
 
 def _buffer_at(group: Tensors, buffers: dict[int, int], mapped: MappedFile, address: int) -> int:
