@@ -20,7 +20,7 @@ from p2pnode.scheduler.distances import Distances
 from p2pnode.scheduler.placement import settle_claims
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.testing.offers import D_MODEL, SPACE, an_offer, peer_id
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 _KV_BYTES = 1 << 20  # a layer
 

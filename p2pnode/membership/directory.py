@@ -1,13 +1,13 @@
 """Who offers what, kept: each ad decoded once, found by peer, by name, by what it belongs to.
 
 What an ad says is not membership's business. It is given a function that reads one, and two that
-tell what it is called and which *space* it belongs to (any number; here: who can work together).
+tell what it is called and which *spaces* it is of (any numbers; here: who can work together).
 
 The directory follows the table of members by what changed since it last looked, and looks whenever
 it is asked. So a question costs what has changed, not what there is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -66,12 +66,12 @@ class Directory(Generic[AdT]):
         table: Table,
         decode: Callable[[bytes], AdT | None],
         name_of: Callable[[AdT], str],
-        space_of: Callable[[AdT], int],
+        spaces_of: Callable[[AdT], Iterable[int]],
     ) -> None:
         self._table = table
         self._decode = decode
         self._name_of = name_of
-        self._space_of = space_of
+        self._spaces_of = spaces_of
         self._lines: dict[NodeId, Line[AdT]] = {}
         self._by_name: dict[str, dict[NodeId, None]] = {}
         self._by_space: dict[int, dict[NodeId, None]] = {}
@@ -92,7 +92,7 @@ class Directory(Generic[AdT]):
         return self._lines.get(peer)
 
     def of_space(self, space: int) -> list[Line[AdT]]:
-        """Return whoever has an ad of this space."""
+        """Return whoever has an ad of this space, among others."""
         self._follow()
         return [self._lines[peer] for peer in self._by_space.get(space, ())]
 
@@ -164,12 +164,14 @@ class Directory(Generic[AdT]):
         if name and ad is not None:
             self._by_name.setdefault(name, {})[peer] = None
         if ad is not None:
-            self._by_space.setdefault(self._space_of(ad), {})[peer] = None
+            for space in self._spaces_of(ad):
+                self._by_space.setdefault(space, {})[peer] = None
 
     def _unlist(self, line: Line[AdT]) -> None:
         _remove(self._by_name, line.name, line.peer)
         if line.ad is not None:
-            _remove(self._by_space, self._space_of(line.ad), line.peer)
+            for space in self._spaces_of(line.ad):
+                _remove(self._by_space, space, line.peer)
 
 
 def head_of(peer: NodeId) -> str:

@@ -5,14 +5,17 @@ Figures are rounded before they are published, so that small changes cost no gos
 
 from dataclasses import dataclass
 
-from p2pnode.engine.base import ModelInfo, StageCost
+from p2pnode.engine.base import EngineProfile, ModelInfo, StageCost
 from p2pnode.inference.terms import DTYPES as RUNG_DTYPES
-from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.terminal import label
+from p2pnode.wire.ad import NEWEST, Ability, AdState, CapabilityAd, numerics_hash32
 from p2pnode.wire.dtypes import DType, dtype_mask
 
 _KV_STEPS = 16  # free KV memory is published in sixteenths of the whole
 DTYPES = dtype_mask((DType.F32, DType.CENTRED, *RUNG_DTYPES.values()))
 """What this node reads."""
+ABILITIES = Ability(0)
+_LONGEST_DEVICE = 48  # bytes, in an ad
 
 
 @dataclass(slots=True)
@@ -21,14 +24,16 @@ class Advert:
 
     Attributes:
         name: The node's name.
-        device: What it computes on.
+        device: What it computes on, for as long as no engine says it better.
         kv_total: Bytes offered for KV caches.
         kv_used: Bytes of those reserved.
         model: The model; None without one.
         cost: Measured cost of the layers served; None until measured.
+        engine: What computes them; None until they are loaded.
         claimed: Layers being claimed or loaded; None when none are.
         served: Layers the engine holds.
         draining: Whether no session is admitted any more.
+        version: Of the ad, so that all in the swarm can read it.
         published: The bytes the swarm has.
     """
 
@@ -38,17 +43,20 @@ class Advert:
     kv_used: int = 0
     model: ModelInfo | None = None
     cost: StageCost | None = None
+    engine: EngineProfile | None = None
     claimed: range | None = None
     served: range = range(0)
     draining: bool = False
+    version: int = NEWEST
     published: bytes = b""
 
     def encode(self) -> bytes:
-        return self.compose().encode()
+        return self.compose().encode(self.version)
 
     def compose(self) -> CapabilityAd:
         model, cost = self.model, self.cost or StageCost(0, 0, 0, 0)
         layers = self.served or self.claimed or range(0)
+        engine = self.engine
         return CapabilityAd(
             name=self.name,
             model="" if model is None else model.name,
@@ -62,10 +70,16 @@ class Advert:
             decode_layer_us=cost.decode_layer_us,
             head_us=cost.head_us,
             prefill_layer_ns=cost.prefill_layer_ns,
+            rows4_layer_us=cost.rows4_layer_us,
+            rows8_layer_us=cost.rows8_layer_us,
+            numerics=0 if engine is None else numerics_hash32(engine.numerics),
+            numerics_names=() if engine is None else (engine.numerics,),
+            kv_bytes_per_token_layer=0 if engine is None else engine.kv_bytes_per_token_layer,
             kv_free_bytes=self._kv_free(),
             kv_total_bytes=self.kv_total,
-            device=self.device,
+            device=self.device if engine is None else _fitting(engine.device),
             dtypes=DTYPES,
+            abilities=ABILITIES,
         )
 
     def stale(self) -> bool:
@@ -88,3 +102,8 @@ class Advert:
     def _kv_free(self) -> int:
         step = max(1, self.kv_total // _KV_STEPS)
         return max(0, self.kv_total - self.kv_used) // step * step
+
+
+def _fitting(device: str) -> str:
+    """Return as much of what a driver calls its device as an ad may say."""
+    return label(device).encode()[:_LONGEST_DEVICE].decode(errors="ignore")

@@ -268,6 +268,8 @@ class NodeConfig:
         kv_bytes: Memory offered for KV caches and retained activations.
         announce_every: Seconds between two re-advertisements of changed speed or memory at the
             most, so that ads do not flood the gossip.
+        old_ads: Seconds for which ads stay of version 1 once nobody is left who reads no other.
+            Well above a restart; also bounds how often a member can make all say theirs anew.
         drain: Seconds that a leaving node lets the sessions of others go on; those that remain
             are failed by name, so that their requesters repair at once. 0 ends them at once. A
             guess: what a person who pressed Ctrl-C will wait.
@@ -284,6 +286,7 @@ class NodeConfig:
     device: str = "cpu"
     kv_bytes: int = 512 << 20
     announce_every: float = 2.0
+    old_ads: float = 120.0
     drain: float = 10.0
     farewell: float = 1.0
     farewells: int = 32
@@ -309,6 +312,7 @@ class NodeConfig:
                 )
                 >= 0,
                 "announce_every is positive": self.announce_every > 0,
+                "old_ads is at least announce_every": self.old_ads >= self.announce_every,
                 "farewell is at least a round trip and ack_patience": self.farewell >= round_trip,
                 "redial is at least three round trips": dialer.redial >= 3 * transport.initial_rtt,
                 "outcome_seconds is more than dial_timeout": dialer.outcome_seconds

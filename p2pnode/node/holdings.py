@@ -20,7 +20,7 @@ from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.moving import Choosing, Moving, PlacementTask, Settling
 from p2pnode.scheduler.placement import Placement
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 _ON = {Phase.LISTENING: Evidence.CHOSEN, Phase.SERVING: Evidence.NEEDED_ELSEWHERE}
 """What a claim means to a node that had none."""

@@ -26,7 +26,7 @@ from p2pnode.phrases import holding
 from p2pnode.sansio import NodeId, format_address
 from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
-from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.wire.ad import AdState, CapabilityAd
 
 _AD_STATES = {
     AdState.JOINING: "joining",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Set as AbstractSet
 from dataclasses import replace
+from typing import NamedTuple
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
@@ -20,8 +21,19 @@ from p2pnode.scheduler.distances import Distances
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.transport.endpoint import Endpoint
-from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.wire.ad import NEWEST, AdState, CapabilityAd
 from p2pnode.wire.states import Rung
+
+_THERE = frozenset({Health.ALIVE, Health.SUSPECT})
+
+
+class _Drawn(NamedTuple):
+    """An offer, and all that it was drawn from."""
+
+    line: Line[CapabilityAd]
+    trouble: str
+    space: int
+    offer: Offer
 
 
 class DirectoryPlanner:
@@ -41,12 +53,15 @@ class DirectoryPlanner:
         self._endpoint = endpoint
         self._silent = silent
         self.directory = Directory[CapabilityAd](
-            swim, _ad_untrusted, lambda ad: ad.name, lambda ad: ad.space_hash32
+            swim, _ad_untrusted, lambda ad: ad.name, lambda ad: ad.spaces
         )
-        self._drawn: dict[NodeId, tuple[Line[CapabilityAd], str, Offer]] = {}
+        self._drawn: dict[NodeId, _Drawn] = {}
 
     def offers(self) -> list[Offer]:
-        """Return what every known node offers, ourselves included."""
+        """Return what every known node offers, ourselves included.
+
+        Of a node that offers several models, the offer of ours is taken, or its first.
+        """
         self._forget_gone()
         return [
             self._ours(),
@@ -57,7 +72,7 @@ class DirectoryPlanner:
         """Return what every node offers of one space, ourselves included."""
         self._forget_gone()
         lines = self.directory.of_space(space)
-        others = [self._offer(line, line.ad) for line in lines if line.ad is not None]
+        others = [self._offer(line, line.ad, space) for line in lines if line.ad is not None]
         ours = self._ours()
         return [ours, *others] if ours.space_hash32 == space else others
 
@@ -70,6 +85,13 @@ class DirectoryPlanner:
             for layer in offer.layers
         }
         return tuple(runs_of(layer for layer in range(model.n_layers) if layer not in held))
+
+    def has_old_reader(self) -> bool:
+        """Whether a member reads ads of version 1 alone, and is there."""
+        return any(
+            line.ad is not None and line.ad.reads < NEWEST and line.member.health in _THERE
+            for line in self.directory
+        )
 
     def members(self) -> list[tuple[Member, CapabilityAd | None]]:
         """Return every other node that membership knows, with its ad where it can be read."""
@@ -190,8 +212,10 @@ class DirectoryPlanner:
             kept = {peer: of for peer, of in self._drawn.items() if line(peer) is not None}
             self._drawn = kept
 
-    def _offer(self, line: Line[CapabilityAd], ad: CapabilityAd) -> Offer:
+    def _offer(self, line: Line[CapabilityAd], ad: CapabilityAd, space: int | None = None) -> Offer:
         """Draw the offer of a line, or take the one drawn before if nothing has changed."""
+        if space is None:
+            space = 0 if self._advert.model is None else self._advert.model.space_hash32
         peer, health = line.peer, line.member.health
         trouble = "" if health is Health.ALIVE else health.name.lower()
         if health is Health.SUSPECT and self._is_only_accused(line.member):
@@ -199,10 +223,11 @@ class DirectoryPlanner:
         if peer in self._silent:
             trouble = "silent"
         known = self._drawn.get(peer)
-        if known is None or known[0] is not line or known[1] != trouble:
+        if known is None or known[:3] != (line, trouble, space):
+            ad = ad.of_space(space)
             offer = Offer(peer, ad, alive=not trouble, trouble=trouble, met=line.met)
-            known = self._drawn[peer] = (line, trouble, offer)
-        return known[2]
+            known = self._drawn[peer] = _Drawn(line, trouble, space, offer)
+        return known.offer
 
     def _is_only_accused(self, member: Member) -> bool:
         """Whether nothing but the word of others is against a member whose session is up."""

@@ -18,6 +18,7 @@ from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.speed import SpeedMeter
 from p2pnode.sansio import NodeId, Rng, earliest
 from p2pnode.scheduler.placement import Placement
+from p2pnode.wire.ad import NEWEST
 
 Asked: TypeAlias = LoadRequested | MeasureRequested | PlacementRequested
 
@@ -57,6 +58,8 @@ class Serving:
         self.layers = range(0)
         self.is_model_lost = False
         self._announce_at: float | None = None
+        self._are_members_others = False
+        self._old_until = 0.0  # until when ads are of version 1, though none reads that alone
 
     # Commands
 
@@ -80,6 +83,7 @@ class Serving:
         self.holdings.loaded(now)
         self.speed.calibrated(profile.cost, now)
         self._advert.cost = profile.cost
+        self._advert.engine = profile
         self.announce(now)
 
     def model_lost(self, reason: str, now: float) -> None:
@@ -89,6 +93,7 @@ class Serving:
         """
         self.is_model_lost = True
         self.layers = range(0)
+        self._advert.engine = None
         self._inference.serve(self.layers, self._config.kv_bytes)
         self.holdings.model_lost(reason)
         self.announce(now)
@@ -150,13 +155,24 @@ class Serving:
         self._advert.served = self.layers
         self._advert.kv_used = self._inference.kv_spoken_for
         self._advert.draining = self._life.is_leaving
+        self._choose_version(now)
         ad = self._advert.encode()
         if self._advert.published != ad:
             self._advert.published = ad
             self._swim.update_ad(ad, now)
 
+    def members_changed(self) -> None:
+        """Somebody came, went or says something else."""
+        self._are_members_others = True
+
     def plan_announcement(self, now: float) -> None:
-        """See to it that the swarm hears of changed memory, before long and not too often."""
+        """See to it that the swarm hears of changed memory, before long and not too often.
+
+        Whoever came or went may read another version of ads.
+        """
+        if self._are_members_others:
+            self._are_members_others = False
+            self._announce_at = self._announce_at or now + self._config.announce_every
         used = self._inference.kv_spoken_for
         if used == self._advert.kv_used:
             return  # composing an ad at every datagram would cost more than the datagram
@@ -174,9 +190,20 @@ class Serving:
             self._announce_at = None
             self.announce(now)
 
+    def _choose_version(self, now: float) -> None:
+        """Say what all can read: version 1 while somebody reads no other, and for a while after."""
+        if self._planner.has_old_reader():
+            self._old_until = now + self._config.old_ads
+            if self._advert.version != 1:
+                self._counters["ads of version 1, for an older node"] += 1
+        is_old = now < self._old_until
+        self._advert.version = 1 if is_old else NEWEST
+        if is_old:
+            self._announce_at = self._announce_at or self._old_until
+
     def _announce_soon(self, now: float) -> None:
-        if self._announce_at is None and self._advert.stale():
-            self._announce_at = now + self._config.announce_every
+        if self._advert.stale():
+            self._announce_at = earliest(self._announce_at, now + self._config.announce_every)
 
     def _decided(self, layers: range | None, now: float) -> LoadRequested | None:
         """Tell the swarm what was decided; return it where layers are to be loaded."""

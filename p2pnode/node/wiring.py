@@ -169,6 +169,7 @@ class Wiring:
     def _on_membership(self, event: MembershipEvent, now: float) -> None:
         parts = self._parts
         parts.narration.changed()
+        parts.serving.members_changed()
         match event:
             case MemberJoined(record):
                 peer = record.node_id

@@ -17,7 +17,7 @@ from p2pnode.errors import ConfigError
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.terrain import Floats
-from p2pnode.wire.capability import CapabilityAd
+from p2pnode.wire.ad import CapabilityAd
 
 RttUs: TypeAlias = Callable[[NodeId, NodeId], float | None]
 """Round trip between two peers in microseconds, or None if nobody has measured it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from p2pnode.sansio import Address, NodeId
-from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.wire.ad import AdState, CapabilityAd
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.placement import Placement, choose_layers, settle_claims, should_move
 from p2pnode.scheduler.view import BRIEF
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 _BRIEF_CHOICE = 20 * BRIEF
 """Layers times offers up to which a newcomer chooses within 5 ms: it looks at each but once."""

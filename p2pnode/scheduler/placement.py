@@ -21,7 +21,7 @@ from p2pnode.errors import ConfigError
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.cost import CostConfig, price_offers
 from p2pnode.scheduler.directory import Offer, interval, runs_of
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from p2pnode.membership.messages import Digest, DigestEntry, Gossip
 from p2pnode.membership.records import Accusation, Claim, Version, sign_claim
 from p2pnode.sansio import NodeId
 from p2pnode.testing.hostile_member import Conduct, HostileMember
-from p2pnode.wire.capability import CapabilityAd
+from p2pnode.wire.ad import CapabilityAd
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.vframe import Slice
 

@@ -23,7 +23,7 @@ from p2pnode.sansio import Address, NodeId
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.events import Delivery
 from p2pnode.transport.identity import Identity
-from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.wire.ad import AdState, CapabilityAd
 from p2pnode.wire.vframe import Frame
 
 FASTEST = StageCost(1, 1, 1, 1)

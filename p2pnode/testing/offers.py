@@ -5,7 +5,7 @@ from typing import Any
 
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
-from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.wire.ad import AdState, CapabilityAd
 
 SPACE = 0xFEED
 N_LAYERS = 30

@@ -1,15 +1,13 @@
-"""What a peer can do: the Sync handshake between two, and the ad that gossip spreads to all."""
+"""What two peers can do together: the Sync handshake.
+
+What gossip tells all is :mod:`p2pnode.wire.ad`.
+"""
 
 import hashlib
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
-from operator import attrgetter
-from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
-from p2pnode.wire.dtypes import dtypes_of_mask
 from p2pnode.wire.messages import SyncError
 
 PROTOCOL = 1
@@ -17,8 +15,6 @@ PROTOCOL = 1
 SPACE_MISMATCH = "SPACE_MISMATCH"
 KEY_SHARED = "KEY_SHARED"
 """An error: another machine uses the key of whoever is told."""
-MAX_AD = 320
-"""The most bytes an ad may have, so that several fit beside a SWIM message in one datagram."""
 
 
 def space_hash32(space_id: str, arch: str, data_sig: str) -> int:
@@ -161,157 +157,6 @@ def negotiate(ours: Capability, theirs: Capability) -> Capability | SyncError:
         extra=_equal_items(ours.extra, theirs.extra),
         extra_supports=_equal_items(ours.extra_supports, theirs.extra_supports),
     )
-
-
-class AdState(IntEnum):
-    """How far a peer is with its offer."""
-
-    JOINING = 0
-    """Loading weights; not to be asked yet."""
-    SERVING = 1
-    DRAINING = 2
-    """Finishes what it has; not to be given more."""
-
-
-class _Number(NamedTuple):
-    """A number of an ad: its :mod:`struct` code, and the byte where it begins."""
-
-    code: str
-    at: int
-
-
-class _Text(NamedTuple):
-    """A text of an ad; texts follow the numbers, in the order of their declaration."""
-
-    most_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class CapabilityAd:
-    """A peer's offer to run some layers of one model, as gossip carries it.
-
-    Attributes:
-        name: What its owner calls the machine; at most 32 bytes of UTF-8, printable.
-        model: The model's name; at most 64 bytes, printable; empty without a model.
-        space_hash32: The embedding space; 0 for no model. Peers whose hashes differ must not
-            exchange hidden states.
-        n_layers: Layers of the whole model.
-        d_model: Width of its hidden states.
-        first_layer: Index of the first layer held, from 0.
-        layer_count: Number of consecutive layers held; 0 for none.
-        state: How far it is.
-        decode_fixed_us: Measured microseconds a decode step costs beside its layers.
-        decode_layer_us: Microseconds a layer costs in a decode step.
-        head_us: Microseconds of the final norm and the output head.
-        prefill_layer_ns: Nanoseconds a prompt token costs a layer.
-        kv_free_bytes: Free room for KV caches.
-        kv_total_bytes: All the room for KV caches.
-        device: What computes, such as ``cpu x2``; at most 48 bytes, printable.
-        dtypes: The element types understood, as
-            :func:`~p2pnode.wire.dtypes.dtype_mask` makes them.
-
-    Raises:
-        LocalProtocolError: A field is too wide, or breaks one of these bounds.
-    """
-
-    name: Annotated[str, _Text(32)]
-    model: Annotated[str, _Text(64)]
-    space_hash32: Annotated[int, _Number("I", at=2)]
-    n_layers: Annotated[int, _Number("H", at=6)]
-    d_model: Annotated[int, _Number("I", at=8)]
-    first_layer: Annotated[int, _Number("H", at=12)]
-    layer_count: Annotated[int, _Number("H", at=14)]
-    state: Annotated[AdState, _Number("B", at=1)]
-    decode_fixed_us: Annotated[int, _Number("I", at=16)]
-    decode_layer_us: Annotated[int, _Number("I", at=20)]
-    head_us: Annotated[int, _Number("I", at=24)]
-    prefill_layer_ns: Annotated[int, _Number("I", at=28)]
-    kv_free_bytes: Annotated[int, _Number("Q", at=32)]
-    kv_total_bytes: Annotated[int, _Number("Q", at=40)]
-    device: Annotated[str, _Text(48)]
-    dtypes: Annotated[int, _Number("I", at=48)]
-
-    def __post_init__(self) -> None:
-        for name, limit in _TEXTS:
-            _refuse_text(getattr(self, name), limit)
-        if self.first_layer + self.layer_count > self.n_layers:
-            raise LocalProtocolError(f"layers beyond the model's {self.n_layers}")
-        if self.layer_count and not self.space_hash32:
-            raise LocalProtocolError("layers of no model")
-        if self.kv_free_bytes > self.kv_total_bytes:
-            raise LocalProtocolError("more KV memory free than there is")
-        try:
-            self._pack()
-        except struct.error as error:
-            raise LocalProtocolError(f"a field is too wide for an ad: {error}") from error
-
-    @property
-    def layers(self) -> range:
-        return range(self.first_layer, self.first_layer + self.layer_count)
-
-    def understands(self, dtype: int) -> bool:
-        return dtype in dtypes_of_mask(self.dtypes)
-
-    def encode(self) -> bytes:
-        """Return the ad's bytes, at most 199: fixed fields, then three texts with lengths."""
-        texts = (getattr(self, name).encode() for name, _ in _TEXTS)
-        return self._pack() + b"".join(bytes((len(raw),)) + raw for raw in texts)
-
-    @classmethod
-    def decode_untrusted(cls, data: bytes | memoryview) -> "CapabilityAd":
-        """Parse bytes from the network.
-
-        Raises:
-            RemoteProtocolError: For any malformed input, and nothing else ever.
-        """
-        if len(data) > MAX_AD:
-            raise RemoteProtocolError(f"an ad of {len(data)} bytes")
-        try:
-            version, *numbers = _AD.unpack_from(data)
-            if version != _AD_VERSION:
-                raise RemoteProtocolError(f"an ad of version {version}")
-            said: dict[str, Any] = dict(zip(_NUMBERS, numbers, strict=True))
-            texts = _texts_untrusted(bytes(data[_AD.size :]))
-            said |= {name: text for (name, _), text in zip(_TEXTS, texts, strict=True)}
-            return cls(**said | {"state": AdState(said["state"])})
-        except (struct.error, ValueError, LocalProtocolError) as error:
-            raise RemoteProtocolError(f"malformed capability ad: {error}") from error
-
-    def _pack(self) -> bytes:
-        return _AD.pack(_AD_VERSION, *_numbers_of(self))
-
-
-_AD_VERSION = 1
-_WIRE_FORM = {
-    name: hint.__metadata__[0]
-    for name, hint in get_type_hints(CapabilityAd, include_extras=True).items()
-}
-_TEXTS = tuple((name, of.most_bytes) for name, of in _WIRE_FORM.items() if isinstance(of, _Text))
-_ON_WIRE = sorted(
-    (of.at, name, of.code) for name, of in _WIRE_FORM.items() if isinstance(of, _Number)
-)
-_NUMBERS = tuple(name for _, name, _ in _ON_WIRE)
-_AD = struct.Struct("<B" + "".join(code for _, _, code in _ON_WIRE))
-_numbers_of = attrgetter(*_NUMBERS)
-
-
-def _texts_untrusted(data: bytes) -> list[str]:
-    texts, at = [], 0
-    for _ in _TEXTS:
-        if at >= len(data) or at + 1 + data[at] > len(data):
-            raise RemoteProtocolError("an ad that ends inside a text")
-        stop = at + 1 + data[at]
-        texts.append(data[at + 1 : stop].decode())  # UnicodeDecodeError is a ValueError
-        at = stop
-    if at != len(data):
-        raise RemoteProtocolError("an ad with bytes after its end")
-    return texts
-
-
-def _refuse_text(text: str, limit: int) -> None:
-    # Faces print these: a control character would let a peer write on our terminals.
-    if not text.isprintable() or len(text.encode()) > limit:
-        raise LocalProtocolError(f"not printable, or longer than {limit} bytes: {text!r}")
 
 
 def _number_untrusted(body: Mapping[str, object], key: str) -> int:

@@ -266,4 +266,4 @@ _F16, _I8 = int(DType.F16), int(DType.I8)
 _ZSTD_BYTE = 0x28  # zstd's first magic byte: how a raw body under a ZSTD flag is told
 _NAME = re.compile(r"[a-z0-9._-]{1,32}")
 _MAX_BITS = 1024  # a guess, so that a slip of the pen is seen
-_MASK_BITS = 32
+_MASK_BITS = 24  # in an ad of version 1, those above say other things

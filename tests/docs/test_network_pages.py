@@ -3,10 +3,12 @@
 A byte table is checked by reading real bytes with nothing but the table.
 """
 
+import hashlib
 import ipaddress
 import random
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reedsolo
@@ -35,7 +37,7 @@ from p2pnode.transport.events import Delivery
 from p2pnode.transport.identity import Identity
 from p2pnode.transport.packets import CookieReply, Hello, Kind
 from p2pnode.transport.session import Session
-from p2pnode.wire.capability import AdState, CapabilityAd
+from p2pnode.wire.ad import AdState, CapabilityAd, numerics_hash32
 
 TRANSPORT, MEMBERSHIP, DISCOVERY = (
     Page(Path(__file__).parents[2] / "docs/protocol" / f"{name}.md")
@@ -197,17 +199,75 @@ def test_a_claim_is_read_by_the_page_alone() -> None:
     assert fields.size == len(data)
 
 
-def test_an_ad_is_read_by_the_page_alone() -> None:
-    costs = (101, 102, 103, 104, 105, 106)
-    ad = CapabilityAd("den", "m", 3, 30, 576, 10, 5, AdState.DRAINING, *costs, "cpu", 9)
-    data = ad.encode()
+COSTS: dict[str, Any] = {
+    "decode_fixed_us": 101,
+    "decode_layer_us": 102,
+    "head_us": 103,
+    "prefill_layer_ns": 104,
+    "kv_free_bytes": 105,
+    "kv_total_bytes": 106,
+}
+AD = CapabilityAd(
+    name="den",
+    model="m",
+    space_hash32=3,
+    n_layers=30,
+    d_model=576,
+    first_layer=10,
+    layer_count=5,
+    state=AdState.DRAINING,
+    **COSTS,
+    device="cpu",
+    dtypes=9,
+    abilities=2,
+    rows4_layer_us=300,
+    rows8_layer_us=301,
+    numerics=numerics_hash32("numpy 2"),
+    numerics_names=("numpy 2",),
+    kv_bytes_per_token_layer=1536,
+)
+
+
+def test_an_ad_of_version_1_is_read_by_the_page_alone() -> None:
+    data = AD.encode(1)
     fields = MEMBERSHIP.layout("ad", data)
     assert fields.numbers(*(row["field"] for row in MEMBERSHIP.table("ad"))) == [
         *(1, 2, 3, 30, 576, 10, 5),
-        *costs,
-        9,
+        *COSTS.values(),
+        9 | 2 << 24 | 1 << 31,
     ]
     assert data[fields.size :] == b"\3den\1m\3cpu"
+
+
+def read_by_the_page(data: bytes, table: str) -> dict[str, int | str | bytes]:
+    """Read the fields of an ad or an offer, each once."""
+    rows = {int(row["field"]): row for row in MEMBERSHIP.table(table)}
+    said: dict[str, int | str | bytes] = {}
+    while data:
+        value, row = data[2 : 2 + data[1]], rows[data[0]]
+        width, unit = row["at most"].split()
+        assert len(value) <= int(width) // (8 if unit == "bits" else 1)
+        if unit == "bits":
+            said[row["name"]] = int.from_bytes(value, "little")
+        else:
+            said[row["name"]] = value.decode() if row["value"].startswith("text") else value
+        data = data[2 + len(value) :]
+    return said
+
+
+def test_an_ad_is_read_by_the_page_alone() -> None:
+    data = AD.encode()
+    assert data[0] == 2
+    said = read_by_the_page(data[1:], "ad-fields")
+    inner = said.pop("offers")
+    assert isinstance(inner, bytes)
+    said |= read_by_the_page(inner, "offer-fields")
+    names = {row["name"] for kind in ("ad", "offer") for row in MEMBERSHIP.table(f"{kind}-fields")}
+    assert said.keys() == names - {"offers"}
+    assert said.pop("numerics_names") == "numpy 2"
+    assert said == {name: getattr(AD, name) for name in said}
+    hashed = hashlib.sha256(b"numerics numpy 2").digest()
+    assert said["numerics"] == int.from_bytes(hashed[:4], "little")
 
 
 # Discovery

@@ -23,15 +23,11 @@ from p2pnode.net.announcement import Announcement, parse_announcement_untrusted
 from p2pnode.net.control_lines import LineBuffer, encode_line, parse_request_untrusted
 from p2pnode.node.invite import Invite, decode_invite, encode_invite
 from p2pnode.sansio import NodeId
+from p2pnode.testing.offers import an_offer
+from p2pnode.wire.ad import CapabilityAd, numerics_hash32
 from p2pnode.wire.agreement import answer_proposal_untrusted, proposal_frame
 from p2pnode.wire.bounded_json import dump_json, load_json_untrusted
-from p2pnode.wire.capability import (
-    AdState,
-    Capability,
-    CapabilityAd,
-    negotiate,
-    space_mismatch,
-)
+from p2pnode.wire.capability import Capability, negotiate, space_mismatch
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted
 from p2pnode.wire.vframe import decode_frame_untrusted, encode_frame
 from tests.fuzz.target import Script, Target, blob, surely, with_crc
@@ -78,7 +74,12 @@ def control(data: bytes) -> None:
 
 
 def ad(data: bytes) -> None:
-    assert CapabilityAd.decode_untrusted(data).encode() == data
+    read = CapabilityAd.decode_untrusted(data)
+    assert read.encode(data[0]) == data
+    again = surely(CapabilityAd.decode_untrusted, read.encode(1))
+    assert (again.first_offer.layers, again.reads) == (read.layers, read.reads)
+    for space in read.spaces:
+        assert read.of_space(space).space_hash32 == space
 
 
 def announcement(data: bytes) -> None:
@@ -158,11 +159,17 @@ def _control_seeds() -> Iterator[bytes]:
 
 
 def _ad_seeds() -> Iterator[bytes]:
-    some = CapabilityAd(
-        "n", "smol", 7, 30, 576, 0, 10, AdState.SERVING, 1, 2, 3, 4, 5, 6, "cpu x2", 9
+    some = an_offer(1, 0, 10, rows4_layer_us=7, kv_bytes_per_token_layer=768, abilities=1).ad
+    several = replace(
+        some,
+        numerics=numerics_hash32("numpy"),
+        numerics_names=("numpy", "ggml"),
+        others=(an_offer(2, 3, 5, space_hash32=8).ad.first_offer,),
+        extra=((90, b"later"),),
+        offer_extra=((99, b"x"),),
     )
-    none = CapabilityAd("", "", 0, 0, 0, 0, 0, AdState.JOINING, 0, 0, 0, 0, 0, 0, "", 0)
-    yield from (some.encode(), none.encode())
+    for ad in (some, several):
+        yield from (ad.encode(), ad.encode(1))
 
 
 def _announcement_seeds() -> Iterator[bytes]:

@@ -57,7 +57,7 @@ def decode(ad: bytes) -> tuple[str, int] | None:
 
 
 def directory(table: ToyTable) -> Directory[tuple[str, int]]:
-    return Directory(table, decode, lambda ad: ad[0], lambda ad: ad[1])
+    return Directory(table, decode, lambda ad: ad[0], lambda ad: (ad[1],))
 
 
 def node_id(number: int) -> NodeId:

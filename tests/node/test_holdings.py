@@ -19,7 +19,7 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.placement import Placement
 from p2pnode.testing.offers import N_LAYERS, SPACE, an_offer, peer_id
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 MODEL = cast(ModelInfo, SimpleNamespace(n_layers=N_LAYERS, space_hash32=SPACE))
 CONFIG = HoldingsConfig(max_layers=10)

@@ -6,7 +6,7 @@ from p2pnode.membership.records import Record, sign_record
 from p2pnode.node.core import NodeCore
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.identity import Identity
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 
 def test_a_newcomer_with_room_for_all_takes_what_is_missing() -> None:

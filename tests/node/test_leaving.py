@@ -11,7 +11,7 @@ from p2pnode.node.core import NodeCore
 from p2pnode.node.life import Phase
 from p2pnode.testing.links import Link
 from p2pnode.testing.swarm import Swarm
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 REQUEST = GenerationRequest((3, 1, 4, 1, 5, 9, 2, 6), 24, Sampling(), frozenset())
 LONG = GenerationRequest((3, 1, 4, 1, 5, 9, 2, 6), 200, Sampling(), frozenset())

@@ -17,7 +17,7 @@ from p2pnode.scheduler.chain import ChainPlan, StageRun
 from p2pnode.scheduler.standing import Standing
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.identity import Identity
-from p2pnode.wire.capability import CapabilityAd
+from p2pnode.wire.ad import CapabilityAd
 from p2pnode.wire.states import Rung
 
 

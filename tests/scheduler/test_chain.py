@@ -17,7 +17,7 @@ from p2pnode.scheduler.directory import Offer, runs_of
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.testing.offers import D_MODEL, SPACE, an_offer, changed, peer_id as node_id
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 WIDTH = D_MODEL
 KIB = 1024

@@ -14,7 +14,7 @@ from p2pnode.scheduler.cost import CostConfig, price_offers
 from p2pnode.scheduler.directory import Offer, runs_of
 from p2pnode.scheduler.placement import choose_layers, settle_claims
 from p2pnode.testing.offers import N_LAYERS as N, an_offer, peer_id
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 Rates = dict[NodeId, float]
 

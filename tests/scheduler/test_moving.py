@@ -3,7 +3,7 @@
 from p2pnode.scheduler.moving import Choosing, Moving, PlacementTask, Settling
 from p2pnode.scheduler.placement import Placement, choose_layers, should_move
 from p2pnode.testing.offers import N_LAYERS as N, an_offer, peer_id as node_id
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 US = node_id(1)
 JOINING = AdState.JOINING

@@ -15,7 +15,7 @@ from p2pnode.scheduler.placement import (
     should_move,
 )
 from p2pnode.testing.offers import N_LAYERS as N, an_offer, peer_id as node_id
-from p2pnode.wire.capability import AdState
+from p2pnode.wire.ad import AdState
 
 
 def a_claim(number: int, start: int, stop: int) -> Offer:

@@ -9,7 +9,7 @@ from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import Release, WorkFailed
 from p2pnode.testing.links import Link
 from p2pnode.testing.swarm import Swarm
-from p2pnode.wire.capability import CapabilityAd
+from p2pnode.wire.ad import CapabilityAd
 
 LAN = Link(latency=(0.0002, 0.0008))
 

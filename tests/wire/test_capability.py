@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from p2pnode.errors import LocalProtocolError, RemoteProtocolError
-from p2pnode.wire.capability import (
-    MAX_AD,
-    AdState,
-    Capability,
-    CapabilityAd,
-    negotiate,
-    space_hash32,
-    space_mismatch,
-)
+from p2pnode.errors import RemoteProtocolError
+from p2pnode.wire.capability import Capability, negotiate, space_hash32, space_mismatch
 from p2pnode.wire.dtypes import DType, dtype_mask, dtypes_of_mask
 from p2pnode.wire.messages import SyncError, parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import decode_frame_untrusted, encode_frame
@@ -27,28 +19,6 @@ VECTORS = json.loads(
     Path(__file__).parent.parent.joinpath("vectors", "vframe.json").read_text("utf-8")
 )
 OURS = Capability(576, "smollm2-135m", 0x9219C84A)
-
-
-def some_ad(**changes: Any) -> CapabilityAd:
-    ad = CapabilityAd(
-        name="büro",
-        model="smollm2-135m",
-        space_hash32=7,
-        n_layers=30,
-        d_model=576,
-        first_layer=10,
-        layer_count=20,
-        state=AdState.SERVING,
-        decode_fixed_us=100,
-        decode_layer_us=400,
-        head_us=900,
-        prefill_layer_ns=80_000,
-        kv_free_bytes=1 << 30,
-        kv_total_bytes=1 << 33,
-        device="cpu x2",
-        dtypes=dtype_mask([DType.F16, DType.I8, DType.F32]),
-    )
-    return replace(ad, **changes)
 
 
 @pytest.mark.parametrize("entry", VECTORS["space_hash32"], ids=lambda entry: entry["space_id"])
@@ -157,81 +127,6 @@ json_values = st.recursive(
 def test_any_body_is_a_capability_or_refused(body: dict[str, object]) -> None:
     with contextlib.suppress(RemoteProtocolError):
         Capability.from_body_untrusted({**body, "method": "capability"})
-
-
-# The ad
-
-
-def test_an_ad_survives_and_is_small() -> None:
-    ad = some_ad()
-    assert CapabilityAd.decode_untrusted(ad.encode()) == ad
-    assert CapabilityAd.decode_untrusted(memoryview(ad.encode())) == ad
-    assert ad.layers == range(10, 30)
-    assert ad.understands(DType.F32)
-    assert not ad.understands(DType.Q4)
-    widest = some_ad(name="é" * 16, model="m" * 64, device="d" * 48)
-    assert len(widest.encode()) == 199 <= MAX_AD
-
-
-@pytest.mark.parametrize(
-    ("name", "at", "size"),
-    [("state", 1, 1), ("space_hash32", 2, 4), ("n_layers", 6, 2), ("kv_total_bytes", 40, 8)],
-)
-def test_a_number_lies_where_its_declaration_says(name: str, at: int, size: int) -> None:
-    before, after = some_ad(), some_ad(**{name: getattr(some_ad(), name) + 1})
-    differing = [
-        index
-        for index, (one, other) in enumerate(zip(before.encode(), after.encode(), strict=True))
-        if one != other
-    ]
-    assert differing
-    assert set(differing) <= set(range(at, at + size))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": "é" * 17},
-        {"name": "a\x1b[2J"},
-        {"model": "line\nbreak"},
-        {"device": "x" * 49},
-        {"name": "\ud800"},
-        {"layer_count": 21},
-        {"space_hash32": 0},
-        {"kv_free_bytes": 1 << 34},
-        {"d_model": 1 << 32},
-        {"n_layers": 1 << 16},
-        {"dtypes": -1},
-    ],
-)
-def test_an_impossible_ad_cannot_be_made(change: dict[str, Any]) -> None:
-    with pytest.raises(LocalProtocolError):
-        some_ad(**change)
-
-
-def test_an_ad_cut_extended_or_of_another_version_is_refused() -> None:
-    data = some_ad().encode()
-    for size in range(len(data)):
-        with pytest.raises(RemoteProtocolError):
-            CapabilityAd.decode_untrusted(data[:size])
-    for changed in (data + b"\0", b"\2" + data[1:], data[:1] + b"\3" + data[2:], data * 5):
-        with pytest.raises(RemoteProtocolError):
-            CapabilityAd.decode_untrusted(changed)
-
-
-@given(st.binary(max_size=330))
-def test_any_bytes_are_an_ad_or_refused(data: bytes) -> None:
-    with contextlib.suppress(RemoteProtocolError):
-        CapabilityAd.decode_untrusted(data)
-
-
-@given(st.lists(st.tuples(st.integers(0, 62), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_mutated_ad_says_what_it_says_or_is_refused(changes: list[tuple[int, int]]) -> None:
-    data = bytearray(some_ad().encode())
-    for at, value in changes:
-        data[at] = value
-    with contextlib.suppress(RemoteProtocolError):
-        assert CapabilityAd.decode_untrusted(bytes(data)).encode() == data
 
 
 @given(st.sets(st.sampled_from(DType)))

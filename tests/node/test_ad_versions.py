@@ -1,0 +1,76 @@
+"""Nodes that read ads of version 1 alone, and nodes that write version 2, in one swarm."""
+
+from dataclasses import replace
+
+import pytest
+
+from p2pnode.node.advert import Advert
+from p2pnode.node.picture import World, snapshot
+from p2pnode.testing.swarm import Swarm
+
+
+@pytest.fixture
+def old(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of nodes that say, as nodes before version 2 do, that they read no other."""
+    names = {"old"}
+    encode = Advert.encode
+
+    def written(self: Advert) -> bytes:
+        if self.name not in names:
+            return encode(self)
+        return replace(self.compose(), reads=1, abilities=0).encode(1)
+
+    monkeypatch.setattr(Advert, "encode", written)
+    return names
+
+
+@pytest.fixture
+def swarm() -> Swarm:
+    swarm = Swarm(1)
+    for name in ("a", "b"):
+        swarm.add(name, range(6))
+    swarm.introduce("a", "b")
+    swarm.network.run(10)
+    return swarm
+
+
+def versions(swarm: Swarm) -> list[int]:
+    return [swarm.nodes[name].swim.record.ad[0] for name in "ab"]
+
+
+@pytest.mark.usefixtures("old")
+def test_all_say_version_1_while_somebody_reads_no_other(swarm: Swarm) -> None:
+    assert versions(swarm) == [2, 2]
+    swarm.add("old", range(6))
+    swarm.introduce("a", "old")
+    swarm.network.run(10)
+    assert versions(swarm) == [1, 1]
+    for name in "ab":
+        node = swarm.nodes[name]
+        assert node.counters["ads of version 1, for an older node"] == 1
+        peers = snapshot(node, World(), swarm.network.now).peers
+        assert {peer.name: peer.state for peer in peers}["old"] == "serving"
+    line = swarm.nodes["a"].planner.directory.line(swarm.nodes["b"].node_id)
+    assert line is not None
+    assert line.ad is not None
+    assert line.ad.reads == 2  # or both would wait for each other for ever
+    swarm.call("old", lambda node, now: node.leave(now))
+    swarm.network.run(100)
+    assert versions(swarm) == [1, 1]
+    swarm.network.run(60)
+    assert versions(swarm) == [2, 2]
+
+
+def test_whoever_changes_its_mind_makes_nobody_sign_at_each_word(
+    swarm: Swarm, old: set[str]
+) -> None:
+    swarm.add("old", range(6))
+    swarm.introduce("a", "old")
+    swarm.network.run(10)
+    signed = swarm.nodes["b"].swim.record.incarnation
+    for _ in range(30):
+        old ^= {"old"}
+        swarm.call("old", lambda node, now: node.serving.announce(now))
+        swarm.network.run(2)
+    assert swarm.nodes["old"].swim.record.incarnation > 25
+    assert swarm.nodes["b"].swim.record.incarnation == signed
