@@ -70,7 +70,7 @@ def _view(rng: Random, count: int, layers: int, shape: str) -> PlanView:
     places = {peer: _place(rng) for peer in (us, *(offer.peer for offer in offers))}
     measured = {offer.peer: rng.uniform(0.0005, 0.2) for offer in offers[::3]}
     distances = Distances(us, places, measured)
-    wanted = Wanted(us, SPACE, layers, D_MODEL, lambda held: held * _KV_BYTES)
+    wanted = Wanted(us, SPACE, layers, D_MODEL, lambda held, _: held * _KV_BYTES)
     return PlanView(wanted, offers, distances.rtt_us, rtts_us=distances.rtts_us)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Set as AbstractSet
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from p2pnode.engine.base import ModelInfo
@@ -113,8 +114,8 @@ class DirectoryPlanner:
                 space_hash32=model.space_hash32,
                 n_layers=model.n_layers,
                 d_model=model.d_model,
-                kv_bytes_needed=lambda layers: stage_bytes(model, layers, positions, sent),
-                kv_bytes_at_cut=lambda layers: stage_bytes(model, layers, positions, "f32"),
+                kv_bytes_needed=partial(_kv_bytes, model, positions, sent),
+                kv_bytes_at_cut=partial(_kv_bytes, model, positions, "f32"),
                 objective=request.objective,
                 prefer=request.prefer,
                 avoid=request.avoid,
@@ -238,6 +239,10 @@ class DirectoryPlanner:
         if self._advert.model is None:
             raise GenerationError("this node has no model")
         return self._advert.model
+
+
+def _kv_bytes(model: ModelInfo, positions: int, out_dtype: str, layers: int, kv: int) -> int:
+    return stage_bytes(model, layers, positions, out_dtype, kv or None)
 
 
 def _ad_untrusted(data: bytes) -> CapabilityAd | None:

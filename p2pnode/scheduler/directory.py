@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from p2pnode.sansio import Address, NodeId
 from p2pnode.wire.ad import AdState, CapabilityAd
@@ -62,6 +63,11 @@ class Offer:
         return replace(self, ad=ad)
 
 
+KvBytes: TypeAlias = Callable[[int, int], int]
+"""``needed(layers, kv)``: KV memory that a run of so many layers takes for a session, where a
+position takes ``kv`` bytes in a layer; 0 for unknown, which is reckoned as the most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a session asks of the peers that serve it.
@@ -70,7 +76,7 @@ class Demand:
         space_hash32: The embedding space of its model.
         n_layers: Layers of that model.
         d_model: Width of its hidden states.
-        kv_bytes_needed: Memory that a run of so many layers takes; grows with the number.
+        kv_bytes_needed: Memory that a run of layers takes; grows with their number.
         exclude: Peers that may not be used, each with the reason: those that have just refused
             the session, or failed it.
     """
@@ -78,7 +84,7 @@ class Demand:
     space_hash32: int
     n_layers: int
     d_model: int
-    kv_bytes_needed: Callable[[int], int]
+    kv_bytes_needed: KvBytes
     exclude: Mapping[NodeId, str]
 
 
@@ -129,10 +135,8 @@ def sift(
     labels = label_peers(in_order)
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
-    needs = [demand.kv_bytes_needed(count) for count in range(1, demand.n_layers + 1)]
     for offer in in_order:
-        # What is needed grows with the number of layers.
-        room = min(len(offer.layers), bisect_right(needs, offer.ad.kv_free_bytes))
+        room = room_of(offer, demand.kv_bytes_needed)
         reason = _why_not(offer, demand, room)
         label = labels[offer.peer]
         if reason:
@@ -144,6 +148,15 @@ def sift(
         else:
             candidates.append(Candidate(offer, label, room))
     return tuple(candidates), tuple(refusals)
+
+
+def room_of(offer: Offer, needed: KvBytes) -> int:
+    """Return for how many of its layers an offer has memory."""
+    held, free, kv = len(offer.layers), offer.ad.kv_free_bytes, offer.ad.kv_bytes_per_token_layer
+    if not held or needed(held, kv) <= free:
+        return held
+    counts = range(1, held + 1)  # what is needed grows with the number of layers
+    return bisect_right(counts, free, key=lambda count: needed(count, kv))
 
 
 def label_peers(offers: Iterable[Offer]) -> dict[NodeId, str]:
@@ -193,7 +206,7 @@ def _why_not(offer: Offer, demand: Demand, room: int) -> str:
     if not room:
         return (
             f"has too little memory: {_mib(offer.ad.kv_free_bytes)} free,"
-            f" one layer needs {_mib(demand.kv_bytes_needed(1))}"
+            f" one layer needs {_mib(demand.kv_bytes_needed(1, offer.ad.kv_bytes_per_token_layer))}"
         )
     return ""
 

@@ -5,7 +5,6 @@ holds one may answer at once or hand it to a thread, as :attr:`PlanView.is_brief
 whole cover is computed from one picture of the swarm.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -13,7 +12,7 @@ from types import MappingProxyType
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, chain_along, stages_along
 from p2pnode.scheduler.cost import CostConfig, Goodput, Hops, RttsUs, RttUs
-from p2pnode.scheduler.directory import Demand, Offer, Refusal, sift
+from p2pnode.scheduler.directory import Demand, KvBytes, Offer, Refusal, room_of, sift
 from p2pnode.scheduler.pricing import price_in_trust
 from p2pnode.scheduler.route import Objective, Route
 from p2pnode.scheduler.standing import Standing
@@ -41,7 +40,7 @@ class Wanted:
         space_hash32: The embedding space of the model.
         n_layers: Its layers.
         d_model: The width of its hidden states.
-        kv_bytes_needed: KV memory that a run of so many layers takes for this session.
+        kv_bytes_needed: KV memory that a run of layers takes for this session.
         objective: What to make small: the time of a token, or that of the slowest stage.
         prefer: Peers to use for as many layers as they can do.
         avoid: Peers to use only for layers that nobody else can do.
@@ -54,15 +53,15 @@ class Wanted:
     space_hash32: int
     n_layers: int
     d_model: int
-    kv_bytes_needed: Callable[[int], int]
+    kv_bytes_needed: KvBytes
     objective: Objective = "latency"
     prefer: frozenset[NodeId] = frozenset()
     avoid: frozenset[NodeId] = frozenset()
     notes: tuple[str, ...] = ()
-    kv_bytes_at_cut: Callable[[int], int] | None = None
+    kv_bytes_at_cut: KvBytes | None = None
 
     @property
-    def most_kv_bytes(self) -> Callable[[int], int]:
+    def most_kv_bytes(self) -> KvBytes:
         """The memory that a run takes at the most, whatever it passes on."""
         return self.kv_bytes_at_cut or self.kv_bytes_needed
 
@@ -147,39 +146,39 @@ class PlanView:
         Where memory is short, or no peer may be visited twice, the search may take far longer.
         """
         wanted = self.wanted
-        ours = [offer.ad for offer in self.offers if offer.space_hash32 == wanted.space_hash32]
+        ours = [offer for offer in self.offers if offer.space_hash32 == wanted.space_hash32]
         places, boundaries = len(ours), wanted.n_layers
         if wanted.objective != "latency":
             return places <= _FEW_TWICE
         if searches * places * boundaries > BRIEF or searches * len(self.offers) > _MANY:
             return False
-        needs = {count: wanted.most_kv_bytes(count) for count in {ad.layer_count for ad in ours}}
-        return places <= _FEW_TWICE or all(ad.kv_free_bytes >= needs[ad.layer_count] for ad in ours)
+        most = wanted.most_kv_bytes
+        return places <= _FEW_TWICE or all(room_of(o, most) == len(o.layers) for o in ours)
 
     def _repair(
         self,
         lost: range,
         ends: tuple[NodeId, NodeId],
         excluded: Mapping[NodeId, str],
-        kv_bytes_needed: Callable[[int], int],
+        kv_bytes_needed: KvBytes,
     ) -> tuple[StageRun, ...] | NoCover:
         demand = self._demand(kv_bytes_needed, excluded)
         return stages_along(*self._route(ends, lost, demand, "latency", few_stages=True))
 
     def _can_pass_f32_on(self, runs: tuple[StageRun, ...]) -> bool:
         """Whether there is room for that where these run."""
-        needed = Counter[NodeId]()
+        counts: dict[NodeId, list[int]] = {}
         for run in runs:
-            needed[run.peer] += self.wanted.most_kv_bytes(len(run.layers))
+            counts.setdefault(run.peer, []).append(len(run.layers))
+        most = self.wanted.most_kv_bytes
         return all(
-            offer.ad.kv_free_bytes >= needed[offer.peer]
+            offer.ad.kv_free_bytes
+            >= sum(most(count, offer.ad.kv_bytes_per_token_layer) for count in counts[offer.peer])
             for offer in self.offers
-            if offer.peer in needed
+            if offer.peer in counts
         )
 
-    def _demand(
-        self, kv_bytes_needed: Callable[[int], int], excluded: Mapping[NodeId, str] = _NOBODY
-    ) -> Demand:
+    def _demand(self, kv_bytes_needed: KvBytes, excluded: Mapping[NodeId, str] = _NOBODY) -> Demand:
         return Demand(
             self.wanted.space_hash32,
             self.wanted.n_layers,

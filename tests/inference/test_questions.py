@@ -94,7 +94,7 @@ def test_a_question_takes_one_picture_however_many_standings_it_goes_through(
 
 
 def test_a_task_is_brief_only_if_all_its_searches_are_together() -> None:
-    wanted = Wanted(peer_id(0), SPACE, 30, 576, lambda layers: layers * 1024)
+    wanted = Wanted(peer_id(0), SPACE, 30, 576, lambda layers, _: layers * 1024)
     offers = tuple(an_offer(number, 0, 30) for number in range(1, 5))
     view = PlanView(wanted, offers, lambda one, other: 1_000.0)
 
@@ -105,7 +105,7 @@ def test_a_task_is_brief_only_if_all_its_searches_are_together() -> None:
 
 
 def test_another_standing_is_another_cover_of_the_same_picture() -> None:
-    wanted = Wanted(peer_id(0), SPACE, 30, 576, lambda layers: layers * 1024)
+    wanted = Wanted(peer_id(0), SPACE, 30, 576, lambda layers, _: layers * 1024)
     view = PlanView(wanted, (an_offer(1, 0, 30),), lambda one, other: 1_000.0)
     assert isinstance(view.chain(), ChainPlan)
     barred = view.under(Standing(excluded={peer_id(1): "failed"}))

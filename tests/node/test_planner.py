@@ -1,6 +1,7 @@
 """What a node's planner sees: the directory, whatever it is asked, and names as people use them."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from p2pnode.scheduler.chain import ChainPlan, StageRun
 from p2pnode.scheduler.standing import Standing
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.identity import Identity
-from p2pnode.wire.ad import CapabilityAd
+from p2pnode.wire.ad import CapabilityAd, ModelOffer
 from p2pnode.wire.states import Rung
 
 
@@ -150,4 +151,44 @@ def test_a_repair_reckons_memory_as_the_stage_that_is_asked_does(node: NodeCore)
     assert instead_of("f16") == [peer]
     assert instead_of("f32") == [node.node_id, peer]  # it has no room for all six
     room = stage_bytes(model, 6, request.positions, "f32")
-    assert view.wanted.most_kv_bytes(6) == room > needed
+    assert view.wanted.most_kv_bytes(6, 0) == room > needed
+
+
+def test_a_node_of_several_models_is_planned_with_the_wanted_one(node: NodeCore) -> None:
+    wanted = an_ad(node, "several")
+    other = replace(wanted.first_offer, space_hash32=9, layer_count=2, model="other")
+    peer = add(node, 1, replace(wanted, **fields_of(other), others=(wanted.first_offer,)))
+    line = node.planner.directory.line(peer)
+    assert line is not None
+    assert line.ad is not None
+    assert line.ad.model == "other"
+    for offers in (node.planner.offers(), node.planner.offers_of(wanted.space_hash32)):
+        [offer] = [offer for offer in offers if offer.peer == peer]
+        assert (offer.space_hash32, offer.layers) == (wanted.space_hash32, range(6))
+    [offer] = node.planner.offers_of(9)
+    assert (offer.peer, offer.layers) == (peer, range(2))
+    changed = add_again(node, 1, wanted)
+    assert changed == peer
+    assert node.planner.offers_of(9) == []
+
+
+def fields_of(offer: ModelOffer) -> dict[str, Any]:
+    return {each.name: getattr(offer, each.name) for each in fields(offer)}
+
+
+def test_a_plan_reckons_with_what_the_engine_of_each_stores(node: NodeCore) -> None:
+    model = node.model
+    assert model is not None
+    request = request_of(Question((1, 2), 30, Sampling()), model, node.planner.meant)
+    half = model.kv_bytes_per_token_layer // 2
+    free = stage_bytes(model, 6, request.positions, kv_per_token_layer=half)
+    ad = replace(an_ad(node, "half"), kv_free_bytes=free, decode_layer_us=1)
+    peers = [
+        add(node, number, replace(ad, kv_bytes_per_token_layer=kv))
+        for number, kv in ((1, half), (2, 0))
+    ]
+    found = node.planner.view(request, Standing(), 5.0).repair(
+        range(6), (node.node_id, node.node_id), {node.node_id: "is not asked"}
+    )
+    assert isinstance(found, tuple)
+    assert [run.peer for run in found] == peers[:1]

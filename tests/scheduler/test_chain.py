@@ -46,7 +46,7 @@ def a_view(
         "space_hash32": SPACE,
         "n_layers": 30,
         "d_model": WIDTH,
-        "kv_bytes_needed": lambda layers: layers * KIB,
+        "kv_bytes_needed": lambda layers, _: layers * KIB,
         **changes,
     }
     view: dict[str, Any] = {"rtt_us": rtt, "costs": PLAIN, **of_view}

@@ -31,7 +31,7 @@ def a_liar(number: int, met: float = 100.0) -> Offer:
 
 
 def plan(standing: Standing, *offers: Offer) -> ChainPlan:
-    wanted = Wanted(US, SPACE, 30, D_MODEL, lambda layers: layers * 1024)
+    wanted = Wanted(US, SPACE, 30, D_MODEL, lambda layers, _: layers * 1024)
     found = PlanView(wanted, offers, lambda one, other: 1_000.0, standing).chain()
     assert isinstance(found, ChainPlan), found
     return found

@@ -7,7 +7,7 @@ import pytest
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler import view as view_module
 from p2pnode.scheduler.chain import ChainPlan, NoCover, stages_along
-from p2pnode.scheduler.directory import Offer
+from p2pnode.scheduler.directory import Offer, room_of
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.testing.offers import SPACE, an_offer, peer_id as node_id
@@ -17,7 +17,7 @@ US = node_id(0)
 
 
 def a_view(*offers: Offer, **changes: Any) -> PlanView:
-    wanted = Wanted(US, SPACE, 30, 576, lambda layers: layers * 1024)
+    wanted = Wanted(US, SPACE, 30, 576, lambda layers, _: layers * 1024)
     return PlanView(wanted, offers, lambda one, other: 1_000.0, **changes)
 
 
@@ -62,8 +62,8 @@ def a_tight_view(*offers: Offer) -> PlanView:
         SPACE,
         30,
         576,
-        lambda layers: layers * 1_000 + F16,
-        kv_bytes_at_cut=lambda layers: layers * 1_000 + F32,
+        lambda layers, _: layers * 1_000 + F16,
+        kv_bytes_at_cut=lambda layers, _: layers * 1_000 + F32,
     )
     return PlanView(wanted, offers, lambda one, other: 1_000.0)
 
@@ -105,3 +105,25 @@ def test_a_repair_is_searched_once_where_there_is_room_enough(
     monkeypatch.setattr(view_module, "stages_along", counted)
     repaired(a_tight_view(an_offer(1, 10, 15), an_offer(2, 15, 20)))
     assert len(searches) == 1
+
+
+def test_memory_is_reckoned_by_what_each_engine_stores() -> None:
+    def needed(layers: int, kv: int) -> int:
+        return 10 * layers * (kv or 400)  # ten positions
+
+    def room(kv: int, free: int) -> int:
+        return room_of(an_offer(1, 0, 30, kv_free_bytes=free, kv_bytes_per_token_layer=kv), needed)
+
+    free = 30 * 10 * 100
+    assert room(100, free) == 30
+    assert room(100, free - 1) == 29
+    assert room(200, free) == 15
+    assert room(0, free) == 7  # of the most that the model takes
+    assert room(0, 0) == 0
+    assert room_of(an_offer(1, 3, 3, kv_free_bytes=free), needed) == 0
+    wanted = Wanted(US, SPACE, 30, 576, needed)
+    f16 = an_offer(1, 0, 30, kv_free_bytes=free, kv_bytes_per_token_layer=100)
+    f32 = an_offer(2, 0, 30, kv_free_bytes=free, decode_layer_us=1)
+    found = PlanView(wanted, (f16, f32), lambda one, other: 1.0).repair(range(30), (US, US))
+    assert isinstance(found, tuple)
+    assert [run.peer for run in found] == [f16.peer]
