@@ -23,6 +23,7 @@ from p2pnode.testing.offers import D_MODEL, SPACE, an_offer, peer_id
 from p2pnode.wire.ad import AdState
 
 _KV_BYTES = 1 << 20  # a layer
+_NUMERICS = 4
 
 
 def measure(*, offers: int, layers: int, rounds: int) -> dict[str, Any]:
@@ -31,12 +32,14 @@ def measure(*, offers: int, layers: int, rounds: int) -> dict[str, Any]:
     ``cpu`` is the median of this process's own time: what a machine without other work would take.
     """
     rng = Random(1)
-    views = {shape: _view(rng, offers, layers, shape) for shape in ("all", "scattered")}
+    views = {shape: _view(rng, offers, layers, shape) for shape in ("all", "scattered", "mixed")}
     claims = _claims(rng, offers, layers)
     work: dict[str, Callable[[], object]] = {
         "chain_ms, everyone holds all layers": views["all"].chain,
         "chain_ms, windows of all sizes": views["scattered"].chain,
         "repair_ms, windows of all sizes": lambda: _repair(views["scattered"]),
+        "chain_ms, and several numerics": views["mixed"].chain,
+        "repair_ms, and several numerics": lambda: _repair(views["mixed"], like=1),
         "settle_ms": lambda: settle_claims(claims, n_layers=layers),
     }
     took: dict[str, list[float]] = {name: [] for name in work}
@@ -77,6 +80,8 @@ def _view(rng: Random, count: int, layers: int, shape: str) -> PlanView:
 def _offer(rng: Random, number: int, layers: int, shape: str) -> Offer:
     start = 0 if shape == "all" else rng.randrange(layers)
     stop = layers if shape == "all" else rng.randint(start + 1, layers)
+    if shape == "mixed":  # so that no one can do all, and a second search is worth while
+        stop = min(stop, start + layers // 2)
     return an_offer(
         number,
         start,
@@ -85,6 +90,7 @@ def _offer(rng: Random, number: int, layers: int, shape: str) -> Offer:
         decode_fixed_us=rng.randint(100, 2_000),
         decode_layer_us=rng.randint(100, 5_000),
         head_us=rng.randint(500, 5_000),
+        numerics=number % _NUMERICS + 1 if shape == "mixed" else 0,
     )
 
 
@@ -108,6 +114,6 @@ def _place(rng: Random) -> Coordinate:
     return Coordinate(vector, 0.1, 0.0, rng.uniform(1e-4, 1e-2))
 
 
-def _repair(view: PlanView) -> object:
+def _repair(view: PlanView, like: int = 0) -> object:
     ends: tuple[NodeId, NodeId] = (view.wanted.requester, view.offers[0].peer)
-    return view.repair(range(5, view.wanted.n_layers - 5), ends)
+    return view.repair(range(5, view.wanted.n_layers - 5), ends, like=like)

@@ -25,6 +25,8 @@ class StageRun:
         layers: The layers it runs.
         cost_us: What its visit costs a token, microseconds; with the head if it is the last.
         reason: Why this peer, in plain words.
+        numerics: How it says that it computes; 0 if it does not say.
+        numerics_name: The same for people.
     """
 
     peer: NodeId
@@ -32,6 +34,8 @@ class StageRun:
     layers: range
     cost_us: float
     reason: str
+    numerics: int = 0
+    numerics_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +98,18 @@ def stages_along(route: Route, refusals: tuple[Refusal, ...]) -> tuple[StageRun,
 
 
 def _stages(route: Route, visits: tuple[Visit, ...]) -> tuple[StageRun, ...]:
-    return tuple(
-        StageRun(
-            peer=route.peer(visit.place),
-            name=route.candidates[visit.place].label,
-            layers=visit.layers,
-            cost_us=route.expected_us(visit),
-            reason=reasons.of_stage(route, visit),
-        )
-        for visit in visits
+    return tuple(_stage(route, visit, route.candidates[visit.place]) for visit in visits)
+
+
+def _stage(route: Route, visit: Visit, candidate: Candidate) -> StageRun:
+    return StageRun(
+        peer=candidate.offer.peer,
+        name=candidate.label,
+        layers=visit.layers,
+        cost_us=route.expected_us(visit),
+        reason=reasons.of_stage(route, visit),
+        numerics=candidate.offer.ad.numerics,
+        numerics_name=candidate.offer.ad.numerics_name,
     )
 
 

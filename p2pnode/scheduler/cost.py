@@ -51,6 +51,13 @@ class CostConfig:
         handover_us: What a hop between two peers costs beside the wire: coding, sealing, and waking
             a process on either side. ``p2pnode bench chain`` measured 1 ms on two cores; without
             it a plan would cut a run in two wherever measurement noise makes that look cheaper.
+        one_numerics: A chain whose stages all compute alike is taken where it costs at most so many
+            times what the cheapest chain does, at least 1: whichever stage is lost then, others
+            can go on with the same bits. A guess: what a person would not notice.
+        same_numerics: Who takes over from a lost stage computes as that did, where it costs at most
+            so many times what the cheapest does, at least 1. An answer that stays the same is
+            worth more than one that might have; but whoever claims an arithmetic must not be
+            taken at any price. A guess.
         unmeasured_rtt_us: Round trip assumed between peers that have not met, microseconds. The
             default is that between two continents; far more would amount to exclusion.
     """
@@ -59,11 +66,15 @@ class CostConfig:
     unmeasured_fixed_us: float = 2_000.0
     unmeasured_layer_us: float = 3_000.0
     handover_us: float = 1_000.0
+    one_numerics: float = 1.25
+    same_numerics: float = 2.0
     unmeasured_rtt_us: float = 150_000.0
 
     def __post_init__(self) -> None:
         if self.pessimism < 1:
             raise ConfigError(f"pessimism is at least 1, not {self.pessimism}")
+        if min(self.one_numerics, self.same_numerics) < 1:
+            raise ConfigError("no chain costs less than the cheapest")
         if self.handover_us < 0:
             raise ConfigError(f"a handover is not worth {self.handover_us} us")
         if min(self.unmeasured_fixed_us, self.unmeasured_layer_us, self.unmeasured_rtt_us) <= 0:

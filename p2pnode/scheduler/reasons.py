@@ -22,14 +22,14 @@ _NO_CHAIN: Cost = (1 << 62, math.inf)
 def of_chain(route: Route, visits: tuple[Visit, ...]) -> tuple[str, ...]:
     """Say what the chain costs, and for each peer that could serve but does not, why."""
     used = {visit.place for visit in visits}
-    said = [_summary(route, visits)]
+    said = [_summary(route, visits), *_of_numerics(route, visits)]
     said += [
         f"uses {route.candidates[place].label} though it was to be avoided: nobody else can do"
         " all of these layers"
         for place in sorted(used)
         if route.peer(place) in route.avoid
     ]
-    said += _of_unused(route, used)
+    said += _of_unused(route, visits)
     return tuple(said)
 
 
@@ -105,22 +105,46 @@ def _summary(route: Route, visits: tuple[Visit, ...]) -> str:
     return f"most throughput: the slowest stage, {slowest}, takes {_ms(max(stages))}; {total}"
 
 
-def _of_unused(route: Route, used: set[int]) -> list[str]:
+def _of_numerics(route: Route, visits: tuple[Visit, ...]) -> list[str]:
+    """Say how the stages compute, where any says so itself."""
+    names: dict[str, list[str]] = {}
+    for visit in visits:
+        candidate = route.candidates[visit.place]
+        peers = names.setdefault(candidate.offer.ad.numerics_name, [])
+        if candidate.label not in peers:
+            peers.append(candidate.label)
+    if set(names) == {""}:
+        return []
+    if len(names) == 1:
+        return [f"all compute as {name}" for name in names]
+    ways = "; ".join(
+        f"{', '.join(peers)} {f'as {name}' if name else 'without saying how'}"
+        for name, peers in names.items()
+    )
+    said = f"computes in {len(names)} ways: {ways}"
+    return [f"{said}; it is bit-reproducible while whoever takes over computes as who was lost"]
+
+
+def _of_unused(route: Route, visits: tuple[Visit, ...]) -> list[str]:
     """Say why not the others: all of a few, the nearest of many and how many more there are."""
+    used = {visit.place for visit in visits}
     unused = [place for place in range(len(route.candidates)) if place not in used]
     if not unused:
         return []
     terrain = route.latency_terrain() if route.objective == "latency" else route.pace_terrain()
     through = cheapest_through(terrain)
-    best = min(cost for cost in through if cost is not None)  # every chain leads through somebody
+    best = terrain.cost_of(visits)
+    kinds = set(route.kinds(visits))
     nearest = unused
     if len(route.candidates) > MANY:
         nearest = sorted(unused, key=lambda place: through[place] or _NO_CHAIN)[:NAMED]
-    said = [_of_one_unused(route, place, through[place], best) for place in nearest]
+    said = [_of_one_unused(route, place, through[place], best, kinds) for place in nearest]
     return said + _and_more(len(unused) - len(nearest), "could serve, and would be dearer")
 
 
-def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -> str:
+def _of_one_unused(
+    route: Route, place: int, through: Cost | None, best: Cost, kinds: set[int]
+) -> str:
     candidate = route.candidates[place]
     if through is None:
         return f"avoids {candidate.label}: no chain leads through its layers"
@@ -131,10 +155,17 @@ def _of_one_unused(route: Route, place: int, through: Cost | None, best: Cost) -
         price += " (not measured yet, so priced as slow)"
     if route.prices[candidate.offer.peer].why:
         price += f" ({route.prices[candidate.offer.peer].why})"
+    if candidate.offer.ad.numerics not in kinds:
+        price += f" (computes {_as_named(candidate)})"
     asked = ", as asked" if route.peer(place) in route.avoid else ""
     if through[0] > best[0] and not asked:
         asked = " for a preferred peer"
     return f"avoids {candidate.label}{asked}: {price}"
+
+
+def _as_named(candidate: Candidate) -> str:
+    name = candidate.offer.ad.numerics_name
+    return f"as {name}" if name else "without saying how"
 
 
 def _worth_naming(refusals: tuple[Refusal, ...]) -> tuple[Refusal, ...]:

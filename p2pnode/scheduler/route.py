@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.budgets import cheapest_within_budgets, overspends
 from p2pnode.scheduler.cost import TOKEN_BYTES, Hops, Peers, Price, hidden_bytes
@@ -40,6 +42,7 @@ class Route:
         prefer: Peers to use for as many layers as they can do.
         avoid: Peers to use only where nobody else can.
         few_stages: Whether fewer stages count for more than time.
+        like: The numerics to compute as, where it costs little; 0 for none in particular.
         memo: Terrains drawn already.
     """
 
@@ -54,10 +57,19 @@ class Route:
     prefer: frozenset[NodeId] = frozenset()
     avoid: frozenset[NodeId] = frozenset()
     few_stages: bool = False
+    like: int = 0
     memo: dict[object, Terrain] = field(default_factory=dict, init=False)
 
     def peer(self, place: int) -> NodeId:
         return self.candidates[place].offer.peer
+
+    def kinds(self, visits: tuple[Visit, ...]) -> tuple[int, ...]:
+        """Return the numerics of each visit."""
+        return tuple(self.candidates[visit.place].offer.ad.numerics for visit in visits)
+
+    def is_mixed(self, visits: tuple[Visit, ...]) -> bool:
+        """Whether they compute in different ways; those that do not say are taken for one."""
+        return len(set(self.kinds(visits))) > 1
 
     def expected_us(self, visit: Visit) -> float:
         """Return the time that a visit is expected to take."""
@@ -135,24 +147,82 @@ class Route:
 def find(route: Route) -> tuple[Visit, ...] | None:
     """Return the best chain for the route's objective, or None if there is none.
 
-    For throughput, the quickest of the chains with the best pace.
+    For throughput, the quickest of the chains with the best pace. Of chains that cost about the
+    same, one whose stages compute alike, or as :attr:`Route.like`; so there are two searches at
+    the most, however many numerics there are.
     """
-    if route.objective == "latency":
-        return _best(route.latency_terrain())[1]
-    pace, paced = _best(route.pace_terrain())
+    if route.objective == "throughput":
+        return _of_best_pace(route)
+    terrain = route.latency_terrain()
+    found = _best(terrain)
+    if found is None:
+        return None
+    if route.like:
+        return _alike(route, terrain, found)
+    return found if route.few_stages else _unmixed(route, terrain, found)
+
+
+def _of_best_pace(route: Route) -> tuple[Visit, ...] | None:
+    terrain = route.pace_terrain()
+    paced = _best(terrain)
     if paced is None:
         return None
-    _, quickest = _best(route.latency_terrain(limit_us=pace, once=True))
-    return quickest or paced
+    _, pace = terrain.cost_of(paced)
+    quick = route.latency_terrain(limit_us=pace, once=True)
+    found = _best(quick) or paced
+    if not route.is_mixed(found):
+        return found
+    slower_us = pace * route.hops.config.one_numerics
+    other = _unmixed(route, route.latency_terrain(limit_us=slower_us, once=True), found)
+    return found if route.is_mixed(other) else other
 
 
-def _best(terrain: Terrain) -> tuple[float, tuple[Visit, ...] | None]:
+def _unmixed(route: Route, terrain: Terrain, found: tuple[Visit, ...]) -> tuple[Visit, ...]:
+    """Return a chain that mixes less than ``found``, the cheapest, if it costs little more.
+
+    A hop between two numerics is priced at all that a chain of one may cost beyond the cheapest. So
+    such a chain is found if there is one, and else maybe one that mixes less.
+    """
+    if not route.is_mixed(found):
+        return found
+    most, (_, us) = route.hops.config.one_numerics, terrain.cost_of(found)
+    kinds = np.array([candidate.offer.ad.numerics for candidate in route.candidates])
+    other = _best(terrain.mixing_for(kinds, (most - 1) * us))
+    return found if other is None or terrain.cost_of(other)[1] > most * us else other
+
+
+def _alike(route: Route, terrain: Terrain, found: tuple[Visit, ...]) -> tuple[Visit, ...]:
+    """Return the cheapest cover of the wanted numerics, if it costs little more than ``found``.
+
+    No peer that is to be spared is used for it, and no preferred one passed over.
+    """
+    if set(route.kinds(found)) == {route.like}:
+        return found
+    places = [
+        place
+        for place, candidate in enumerate(route.candidates)
+        if candidate.offer.ad.numerics == route.like
+    ]
+    alike = _best(terrain.of(places)) if places else None
+    if alike is None:
+        return found
+    alike = tuple(Visit(places[visit.place], visit.layers) for visit in alike)
+    rank, us = terrain.cost_of(found)
+    other_rank, other_us = terrain.cost_of(alike)
+    is_dearer = other_us > route.hops.config.same_numerics * us
+    return found if is_dearer or _asked(other_rank) > _asked(rank) else alike
+
+
+def _asked(rank: int) -> tuple[int, int]:
+    """Return what a person asked for of a rank: the number of stages is no matter here."""
+    return rank // _SPARED_LAYER, rank % _STAGE
+
+
+def _best(terrain: Terrain) -> tuple[Visit, ...] | None:
     found = cheapest(terrain)
     if found is not None and overspends(terrain, found[1]):
         found = cheapest_within_budgets(terrain)
-    if found is None or found[0][1] == float("inf"):
-        return float("inf"), None
-    return found[0][1], found[1]
+    return None if found is None or found[0][1] == float("inf") else found[1]
 
 
 def _overlap(one: range, other: range) -> range:

@@ -100,6 +100,22 @@ class Terrain:
         furthest_stop = start + self.budgets[place] - spent
         return range(start + 1, min(self.windows[place].stop, furthest_stop) + 1)
 
+    def cost_of(self, visits: tuple[Visit, ...]) -> Cost:
+        """Return what a cover costs."""
+        join = self.join()
+        rank, us, before = 0, 0.0, -1
+        for visit in visits:
+            place = visit.place
+            hop = self.enter[place] if before < 0 else self.cross[before, place]
+            more, took = self.tariff.cost(place, visit.layers.start, visit.layers.stop)
+            rank, us, before = rank + more, join(join(us, float(hop)), took), place
+        return rank, join(us, float(self.leave[before]))
+
+    def mixing_for(self, kinds: Ints, us: float) -> "Terrain":
+        """Return the same terrain where each hop between two kinds of places costs more."""
+        differ = kinds[:, None] != kinds[None, :]  # [from, to]
+        return replace(self, cross=self.cross + us * differ)
+
     def reversed(self) -> "Terrain":
         """Return the same terrain, walked from its end: the mirror image of every edge."""
         total = self.layers.start + self.layers.stop

@@ -106,6 +106,7 @@ class PlanView:
         ends: tuple[NodeId, NodeId],
         excluded: Mapping[NodeId, str] = _NOBODY,
         out_dtype: str = "f16",
+        like: int = 0,
     ) -> tuple[StageRun, ...] | NoCover:
         """Return peers for exactly the ``lost`` layers, which a running session has lost.
 
@@ -119,16 +120,17 @@ class PlanView:
                 belongs there, since membership may learn of its death later.
             out_dtype: What the last of the found passes on, as the lost one did; each before it
                 passes on f32.
+            like: The numerics that the lost ones computed with, preferred; 0 if that is unknown.
         """
         most = self.wanted.most_kv_bytes
         if out_dtype != "f16":
-            return self._repair(lost, ends, excluded, most)
-        found = self._repair(lost, ends, excluded, self.wanted.kv_bytes_needed)
+            return self._repair(lost, ends, excluded, most, like)
+        found = self._repair(lost, ends, excluded, self.wanted.kv_bytes_needed, like)
         if isinstance(found, NoCover) or self._can_pass_f32_on(found[:-1]):
             return found
         # Who comes last is not known before a search, so now each has room for f32. If that leaves
         # nobody, the last may be who has not, and needs less.
-        roomy = self._repair(lost, ends, excluded, most)
+        roomy = self._repair(lost, ends, excluded, most, like)
         return found if isinstance(roomy, NoCover) else roomy
 
     def under(self, standing: Standing) -> "PlanView":
@@ -148,6 +150,8 @@ class PlanView:
         wanted = self.wanted
         ours = [offer for offer in self.offers if offer.space_hash32 == wanted.space_hash32]
         places, boundaries = len(ours), wanted.n_layers
+        if len({offer.ad.numerics for offer in ours}) > 1:
+            searches *= 2  # a second looks for a chain that computes alike
         if wanted.objective != "latency":
             return places <= _FEW_TWICE
         if searches * places * boundaries > BRIEF or searches * len(self.offers) > _MANY:
@@ -161,9 +165,10 @@ class PlanView:
         ends: tuple[NodeId, NodeId],
         excluded: Mapping[NodeId, str],
         kv_bytes_needed: KvBytes,
+        like: int,
     ) -> tuple[StageRun, ...] | NoCover:
         demand = self._demand(kv_bytes_needed, excluded)
-        return stages_along(*self._route(ends, lost, demand, "latency", few_stages=True))
+        return stages_along(*self._route(ends, lost, demand, "latency", few_stages=True, like=like))
 
     def _can_pass_f32_on(self, runs: tuple[StageRun, ...]) -> bool:
         """Whether there is room for that where these run."""
@@ -195,6 +200,7 @@ class PlanView:
         objective: Objective,
         *,
         few_stages: bool = False,
+        like: int = 0,
     ) -> tuple[Route, tuple[Refusal, ...]]:
         """Return what to search, and who cannot serve there."""
         wanted = self.wanted
@@ -214,5 +220,6 @@ class PlanView:
             prefer=wanted.prefer,
             avoid=wanted.avoid,
             few_stages=few_stages,
+            like=like,
         )
         return route, refusals

@@ -8,5 +8,5 @@ def test_it_measures_chains_repairs_and_claims() -> None:
     assert figures["offers"] == 60
     assert figures["reasons"] == 10  # the summary, the eight nearest, and how many more
     measured = [value for value in figures.values() if isinstance(value, dict)]
-    assert len(measured) == 4
+    assert len(measured) == 6
     assert all(value["worst"] >= value["p50"] > 0 for value in measured)
