@@ -18,6 +18,7 @@ from p2pnode.inference.control import control_frame
 from p2pnode.inference.cover import Cover, Leg
 from p2pnode.inference.events import SendFrame
 from p2pnode.inference.messages import Close, Control, Edge, Open, Resume
+from p2pnode.inference.numerics import LayerNumerics
 from p2pnode.inference.session import Session
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.chain import ChainPlan
@@ -35,6 +36,7 @@ class Chain:
         answer_edge: Where tokens come from.
         is_fed: Whether anything was ever sent into it.
         plan: What the first chain was planned as, until it runs.
+        numerics: How each layer was computed.
         outbox: Frames to send.
     """
 
@@ -51,6 +53,7 @@ class Chain:
         self.answer_edge: Edge | None = None
         self.is_fed = False
         self.plan: ChainPlan | None = None
+        self.numerics = LayerNumerics()
         self.outbox: list[SendFrame] = []
         self.cover = cover
         self._session = session

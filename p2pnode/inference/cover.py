@@ -68,6 +68,7 @@ class CoverTask:
         calibrated: Whether codings were used that exist only with a calibration.
         is_wanted: Whether anybody waits for the answer still; asked in the thread too, before each
             search, and the one thing here that changes.
+        numerics: How the layers of each lost leg were computed, by its number.
     """
 
     views: tuple[PlanView, ...]
@@ -76,6 +77,7 @@ class CoverTask:
     path: tuple[NodeId, ...]
     calibrated: bool
     is_wanted: Callable[[], bool] = lambda: True
+    numerics: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def is_brief(self) -> bool:
@@ -118,7 +120,8 @@ class CoverTask:
             sent, codes = sent & PLAIN, codes & PLAIN
         excluded: dict[NodeId, str] = {}
         while True:
-            runs = view.repair(lost.run.layers, ends, excluded, lost.out_dtype)
+            like = self.numerics.get(lost.number, 0)
+            runs = view.repair(lost.run.layers, ends, excluded, lost.out_dtype, like)
             if isinstance(runs, NoCover):
                 return runs
             asked = ((runs[0].peer, sent), (runs[-1].peer, codes))

@@ -123,7 +123,13 @@ class LayersAwaited:
 class ChainRepaired:
     """The answer goes on over ``stages``, ``seconds`` after the loss was noticed.
 
-    ``instead``: those of them that took over what was lost.
+    Attributes:
+        generation: Whose.
+        epoch: The chain that goes on.
+        stages: All of it.
+        seconds: How long it took.
+        instead: Those that took over what was lost.
+        changed: Why the answer is no longer bit-reproducible; empty while it is.
     """
 
     generation: int
@@ -131,6 +137,7 @@ class ChainRepaired:
     stages: tuple[StageRun, ...]
     seconds: float
     instead: tuple[StageRun, ...] = ()
+    changed: str = ""
 
 
 @value

@@ -19,7 +19,6 @@ from p2pnode.inference.activations import Batch
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import (
     ChainBroken,
-    ChainRepaired,
     GenerationFailed,
     GenerationFinished,
     GenerationPlanned,
@@ -257,11 +256,7 @@ class Generation(Parts):
         self._hand_over(self._events)
         if plan is not None:
             self._events.append(GenerationPlanned(self.number, plan, chain.cover.activations))
-        seconds = self._patience.opened(now)
-        if seconds is not None:
-            runs = tuple(leg.run for leg in chain.legs)
-            instead = tuple(leg.run for leg in chain.legs if leg.number not in self._kept)
-            self._events.append(ChainRepaired(self.number, chain.epoch, runs, seconds, instead))
+        self._opened(self._patience.opened(now))
         self.reason = ""
         if is_new:
             self._session.sent_at = now

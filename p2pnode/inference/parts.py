@@ -9,7 +9,7 @@ from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.chain import Chain
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Cover, Leg
-from p2pnode.inference.events import InferenceEvent, LayersAwaited
+from p2pnode.inference.events import ChainRepaired, InferenceEvent, LayersAwaited
 from p2pnode.inference.faults import Faults
 from p2pnode.inference.pace import Pace
 from p2pnode.inference.patience import Patience
@@ -151,6 +151,21 @@ class Parts:
                 LayersAwaited(self.number, self.awaited, left, tuple(missing.reasons))
             )
 
+    def _opened(self, seconds: float | None) -> None:
+        """All stages compute; after a loss, ``seconds`` ago, tell who took over."""
+        chain, was_changed = self._chain, self.numerics_changed
+        chain.numerics.opened(chain.legs, is_shown=bool(self.tokens))
+        if self.numerics_changed and not was_changed:
+            self.counters["no longer bit-reproducible"] += 1
+        if seconds is None:
+            return
+        runs = tuple(leg.run for leg in chain.legs)
+        instead = tuple(leg.run for leg in chain.legs if leg.number not in self._kept)
+        changed = self.numerics_changed
+        self._events.append(
+            ChainRepaired(self.number, chain.epoch, runs, seconds, instead, changed)
+        )
+
     def _hand_over(self, events: list[InferenceEvent]) -> None:
         """Put what the chain has to say behind ``events``."""
         events += self._chain.outbox
@@ -183,6 +198,11 @@ class Parts:
     def repairs(self) -> int:
         """How often its chain had to be mended."""
         return self._faults.repairs
+
+    @property
+    def numerics_changed(self) -> str:
+        """Why the answer is no longer bit-reproducible; empty while it is."""
+        return self._chain.numerics.changed
 
     @property
     def lost(self) -> tuple[StageRun, ...]:

@@ -64,6 +64,7 @@ class Questions:
             tuple(self._chain.path),
             bool(self._chain.cover.calibration),
             lambda: self._open == ticket,
+            self._chain.numerics.of(self._chain.legs, lost),
         )
         if task.is_brief:
             self._open = ticket

@@ -68,10 +68,12 @@ class PlanView(Protocol):
         ends: tuple[NodeId, NodeId],
         excluded: Mapping[NodeId, str],
         out_dtype: str,
+        like: int,
     ) -> tuple[StageRun, ...] | NoCover:
         """Cover ``lost``, between the nodes at its two ``ends``, without the ``excluded``.
 
-        The last of the cover sends ``out_dtype``, each before it f32.
+        The last of the cover sends ``out_dtype``, each before it f32. Preferred is who computes
+        ``like`` the lost one.
         """
 
 

@@ -124,6 +124,11 @@ class Answer:
         self.codings |= event.codings
 
     @property
+    def changed(self) -> str:
+        """Why it is no longer bit-reproducible; empty while it is."""
+        return next((event.changed for event in self.repaired if event.changed), "")
+
+    @property
     def tokens_per_s(self) -> float:
         """Decoding speed: the median step's inverse would flatter; this is tokens over time."""
         spent = sum(self.steps)

@@ -149,6 +149,7 @@ def _stage_body(run: StageRun) -> dict[str, object]:
         "name": run.name,
         "layers": [run.layers.start, run.layers.stop],
         "cost_ms": round(run.cost_us / 1e3, 3),
+        "numerics": run.numerics_name,
         "reason": run.reason,
     }
 
@@ -167,7 +168,9 @@ def _event_body(event: GenerationEvent) -> dict[str, object]:
         case ChainRepaired(epoch=epoch, stages=stages, seconds=seconds):
             repaired = {"event": "repaired", "epoch": epoch, "seconds": seconds}
             new = [_stage_body(stage) for stage in event.instead]
-            return {**repaired, "stages": [_stage_body(stage) for stage in stages], "instead": new}
+            stages_now = [_stage_body(stage) for stage in stages]
+            same = {"bit_reproducible": not event.changed, "bit_reproducible_why": event.changed}
+            return {**repaired, "stages": stages_now, "instead": new, **same}
         case LayersAwaited(layers=layers, seconds=seconds):
             why = list(event.reasons)
             return {"event": "waiting", "layers": _runs(layers), "wait": seconds, "reasons": why}
@@ -186,6 +189,8 @@ def _result(done: Answer, question: Question, text: str) -> dict[str, object]:
         "token_ids": done.token_ids,
         "text": text,
         "finish": done.finish,
+        "bit_reproducible": not done.changed,
+        "bit_reproducible_why": done.changed,
         "plan": None if done.plan is None else plan_body(done.plan),
         "tokens_per_s": round(done.tokens_per_s, 3),
         "first_token_ms": round(done.first_token_ms, 3),

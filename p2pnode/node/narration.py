@@ -67,6 +67,8 @@ class Narration:
             case ChainRepaired(generation=number, instead=instead, seconds=seconds):
                 took = f": {listed(map(_run, instead))} took over" if instead else ""
                 self._say(f"answer {number} goes on after {1e3 * seconds:.0f} ms{took}")
+                if event.changed:
+                    self._say(f"answer {number} is no longer bit-reproducible: {event.changed}")
             case LayersAwaited(generation=number, layers=awaited, seconds=seconds):
                 named = runs_text(awaited)
                 self._say(f"answer {number} waits {seconds:.0f} s at most for layers {named}")

@@ -351,6 +351,7 @@ def _generation(one: Generation, now: float) -> GenerationView:
         lost=tuple(holding(run.name, run.layers) for run in one.lost),
         awaits=tuple((run.start, run.stop) for run in one.awaited),
         awaits_s=max(0.0, one.cover_by - now) if one.awaited else 0.0,
+        numerics_changed=one.numerics_changed,
     )
 
 

@@ -157,6 +157,8 @@ class GenerationView:
         lost: Whose place is not taken yet, e.g. ``kitchen [10, 20)``.
         awaits: Runs of layers that it waits for, since nobody serves them.
         awaits_s: Seconds until it fails for want of them.
+        numerics_changed: Why it is no longer bit-reproducible, since whoever took over from a lost
+            stage computes otherwise; empty while it is.
     """
 
     generation: int
@@ -172,6 +174,7 @@ class GenerationView:
     lost: tuple[str, ...] = ()
     awaits: tuple[tuple[int, int], ...] = ()
     awaits_s: float = 0.0
+    numerics_changed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

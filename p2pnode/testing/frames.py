@@ -111,9 +111,10 @@ class RosterView:
         ends: tuple[NodeId, NodeId],
         excluded: Mapping[NodeId, str],
         out_dtype: str,
+        like: int,
     ) -> tuple[StageRun, ...] | NoCover:
         """Cover ``lost``."""
-        del ends, out_dtype
+        del ends, out_dtype, like
         return self._cover(lost, self.barred | set(excluded))
 
     def rungs(self, peer: NodeId) -> frozenset[Rung]:

@@ -96,6 +96,7 @@ class Swarm:
         self._models: dict[NodeId, int] = {}
         self._computers: dict[NodeId, Computer] = {}
         self._costs: dict[NodeId, StageCost] = {}
+        self._numerics: dict[NodeId, str | None] = {}
         self._places: dict[str, int] = {}
         self._starts = 0
 
@@ -113,6 +114,7 @@ class Swarm:
         key: str | None = None,
         cost: StageCost | None = None,
         computer: Computer | None = None,
+        numerics: str | None = None,
     ) -> NodeCore:
         """Start a node that knows nobody yet; adding a name again is the machine started anew.
 
@@ -126,6 +128,8 @@ class Swarm:
             key: What its identity is made of, and what it is called; its name unless told.
             cost: What it says its layers cost; the truth unless told.
             computer: Takes its work in place of its engine; :meth:`compute` does it all the same.
+            numerics: How it says that it computes, though all compute alike; that of the random
+                model unless told.
         """
         self._starts += 1
         key = key or name
@@ -148,6 +152,7 @@ class Swarm:
         if computer is not None:
             self._computers[node.node_id] = computer
         self._costs[node.node_id] = cost or self._true_cost()
+        self._numerics[node.node_id] = numerics
         self.network.attach(address, node, on_event=self._hearer(name, node))
         model = self._engine(model_seed, range(1)).info
         self.network.call(address, lambda now: node.use_model(model, hold=holds, now=now))
@@ -259,7 +264,7 @@ class Swarm:
         model_seed = self._models[node.node_id]
         engine = self._engine(model_seed, layers)
         known = EngineProfile(
-            engine.numerics,
+            self._numerics[node.node_id] or engine.numerics,
             engine.device,
             self._costs[node.node_id],
             engine.kv_bytes_per_token_layer,

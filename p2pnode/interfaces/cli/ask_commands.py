@@ -200,6 +200,8 @@ def _summarise(result: dict[str, Any], asked: str | None) -> None:
     stages = len(result["plan"]["stages"]) if result["plan"] else 0
     speed = f"{result['tokens_per_s']:.1f} tokens/s"
     note(f"{plural(len(result['token_ids']), 'token')}, {speed}, {plural(stages, 'stage')}")
+    if not result.get("bit_reproducible", True):
+        note(repairs.changed(result))
     sent = result["activations"]
     if sent["codings"] == ["f16"] and asked not in (None, "f16"):
         note("sent between peers as f16: no link asked for less")

@@ -17,7 +17,13 @@ def mended(event: Mapping[str, Any]) -> str:
     """Say that the answer goes on, and who took over."""
     took = listed(holding(stage["name"], range(*stage["layers"])) for stage in event["instead"])
     after = f"{event['seconds'] * 1e3:.0f} ms after that was noticed"
-    return f"[the answer goes on, {after}{f': {took} took over' if took else ''}]"
+    said = f"[the answer goes on, {after}{f': {took} took over' if took else ''}]"
+    return said if event.get("bit_reproducible", True) else f"{said}\n{changed(event)}"
+
+
+def changed(facts: Mapping[str, Any]) -> str:
+    """Say why an answer is no longer bit-reproducible."""
+    return f"[no longer bit-reproducible: {facts['bit_reproducible_why']}]"
 
 
 def waiting(event: Mapping[str, Any]) -> str:

@@ -23,6 +23,15 @@ def test_a_repair_names_who_took_over() -> None:
     )
 
 
+def test_a_repair_says_that_the_answer_is_no_longer_bit_reproducible() -> None:
+    facts = {"bit_reproducible": False, "bit_reproducible_why": "spare computes as numpy"}
+    event = {"seconds": 0.21, "instead": [{"name": "spare", "layers": [2, 4]}], **facts}
+    said = "[no longer bit-reproducible: spare computes as numpy]"
+    assert repairs.mended(event).splitlines()[1:] == [said]
+    assert repairs.changed(facts) == said
+    assert "\n" not in repairs.mended({**event, "bit_reproducible": True})
+
+
 def test_waiting_names_the_layers_and_the_limit() -> None:
     assert repairs.waiting({"layers": [[0, 2], [4, 6]], "wait": 3.0}) == (
         "[nobody serves layers [0, 2), [4, 6): waiting for them, 3 s at most]"
