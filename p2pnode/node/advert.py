@@ -77,10 +77,15 @@ class Advert:
             kv_bytes_per_token_layer=0 if engine is None else engine.kv_bytes_per_token_layer,
             kv_free_bytes=self._kv_free(),
             kv_total_bytes=self.kv_total,
-            device=self.device if engine is None else _fitting(engine.device),
+            device=self.shown_device,
             dtypes=DTYPES,
             abilities=ABILITIES,
         )
+
+    @property
+    def shown_device(self) -> str:
+        """What it computes on, by its engine's word once there is one."""
+        return self.device if self.engine is None else _fitting(self.engine.device)
 
     def stale(self) -> bool:
         """Whether the swarm was told something else."""

@@ -26,7 +26,7 @@ from p2pnode.phrases import holding
 from p2pnode.sansio import NodeId, format_address
 from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
-from p2pnode.wire.ad import AdState, CapabilityAd
+from p2pnode.wire.ad import NEWEST, AdState, CapabilityAd
 
 _AD_STATES = {
     AdState.JOINING: "joining",
@@ -89,7 +89,8 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         space_hash32=0 if model is None else model.space_hash32,
         n_layers=0 if model is None else model.n_layers,
         layers=(served.start, served.stop),
-        device=core.config.device,
+        device=core.advert.shown_device,
+        numerics="" if core.advert.engine is None else core.advert.engine.numerics,
         decode_us=core.advert.decode_us,
         kv_used_bytes=core.inference.kv_used,
         kv_total_bytes=core.config.kv_bytes,
@@ -206,8 +207,10 @@ def _member(
     avoided: str,
     now: float,
 ) -> PeerView:
-    record = line.member.record
-    state, reason = _member_state(core, line.member, line.ad, now)
+    record, ad = line.member.record, line.ad
+    if ad is not None and core.model is not None:
+        ad = ad.of_space(core.model.space_hash32)
+    state, reason = _member_state(core, line.member, ad, now)
     if avoided and not reason:
         reason = f"avoided: {avoided}"
     return PeerView(
@@ -217,7 +220,7 @@ def _member(
         reason=reason,
         addresses=tuple(format_address(address) for address in record.addresses),
         connected=link is not None,
-        **_facts(line.ad),
+        **_facts(ad),
         **_link(core, link),
         goodput=core.links.goodput(record.node_id),
         edges=edges,
@@ -287,12 +290,23 @@ class _AdFacts(TypedDict):
     decode_us: int
     kv_free_bytes: int
     device: str
+    numerics: str
+    kv_bytes_per_token_layer: int
+    is_older: bool
 
 
 def _facts(ad: CapabilityAd | None) -> _AdFacts:
     if ad is None:
         return _AdFacts(
-            model="", space_hash32=0, layers=(0, 0), decode_us=0, kv_free_bytes=0, device=""
+            model="",
+            space_hash32=0,
+            layers=(0, 0),
+            decode_us=0,
+            kv_free_bytes=0,
+            device="",
+            numerics="",
+            kv_bytes_per_token_layer=0,
+            is_older=False,
         )
     return _AdFacts(
         model=ad.model,
@@ -301,6 +315,9 @@ def _facts(ad: CapabilityAd | None) -> _AdFacts:
         decode_us=ad.decode_fixed_us + ad.decode_layer_us * ad.layer_count,
         kv_free_bytes=ad.kv_free_bytes,
         device=ad.device,
+        numerics=ad.numerics_name,
+        kv_bytes_per_token_layer=ad.kv_bytes_per_token_layer,
+        is_older=ad.reads < NEWEST,
     )
 
 

@@ -70,6 +70,10 @@ class PeerView:
         goodput: Bytes a second that our large messages to it reach; None before enough were sent.
         edges: How hidden states leave for it, where answers allow more than f16.
         gone_s: Seconds since it was found dead or left; None while it is there.
+        numerics: How it computes: engine, version, kernels, type of the KV cache; empty if it does
+            not say.
+        kv_bytes_per_token_layer: What a position takes there in a layer; 0 if it does not say.
+        is_older: Whether its p2pnode reads no ads but those of version 1, so that all write those.
     """
 
     node_id: str
@@ -92,6 +96,9 @@ class PeerView:
     goodput: float | None = None
     edges: tuple[EdgeView, ...] = ()
     gone_s: float | None = None
+    numerics: str = ""
+    kv_bytes_per_token_layer: int = 0
+    is_older: bool = False
 
     @property
     def is_gone(self) -> bool:
@@ -263,6 +270,8 @@ class NodeSnapshot:
         trust: The ledger: whom we distrust, for what, how long; the most distrusted first.
         strangers_believed_in_s: Seconds until the promises of strangers count again; 0 if they do.
         pid: Its process on its machine; 0 if that is unknown.
+        numerics: How it computes: engine, version, kernels, type of the KV cache; empty while it
+            holds no layers.
     """
 
     node_id: str
@@ -296,6 +305,19 @@ class NodeSnapshot:
     strangers_believed_in_s: float = 0.0
     pid: int = 0
     log_times: tuple[str, ...] = ()
+    numerics: str = ""
+
+
+def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:
+    """Return the names of those who serve the node's model, by how they compute."""
+    found: dict[str, tuple[str, ...]] = {}
+    if picture.numerics and picture.layers[1]:
+        found[picture.numerics] = (picture.name,)
+    for peer in picture.peers:
+        serves = peer.state == "serving" and peer.layers[1] > peer.layers[0]
+        if serves and peer.space_hash32 == picture.space_hash32:
+            found[peer.numerics] = (*found.get(peer.numerics, ()), peer.name)
+    return found
 
 
 def counted(peers: Sequence[PeerView]) -> str:

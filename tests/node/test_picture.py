@@ -5,11 +5,14 @@ from dataclasses import asdict
 
 import pytest
 
+from p2pnode.engine.base import EngineProfile, StageCost
+from p2pnode.node.advert import Advert
 from p2pnode.node.core import NodeCore
 from p2pnode.node.picture import World, snapshot
-from p2pnode.node.snapshot import from_json, to_json
+from p2pnode.node.snapshot import from_json, to_json, ways
 from p2pnode.scheduler.trust import Offence
 from p2pnode.testing.swarm import Swarm
+from p2pnode.wire.ad import CapabilityAd
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +57,28 @@ def test_a_picture_survives_json_and_one_of_an_older_node_is_read(node: NodeCore
 def test_nothing_that_faces_read_has_gone(node: NodeCore) -> None:
     names = set(asdict(snapshot(node, World(), 5.0)))
     assert {"peers", "missing_layers", "counters", "generations", "stages", "log"} <= names
+
+
+def test_the_picture_says_how_everybody_computes() -> None:
+    swarm = Swarm(1)
+    swarm.add("a", range(3), numerics="ggml")
+    swarm.add("b", range(3, 6), numerics="numpy")
+    swarm.introduce("a", "b")
+    swarm.network.run(10)
+    shown = snapshot(swarm.nodes["a"], World(), swarm.network.now)
+    [peer] = shown.peers
+    assert (shown.numerics, peer.numerics) == ("ggml", "numpy")
+    assert peer.kv_bytes_per_token_layer > 0
+    assert not peer.is_older
+    engine = swarm.nodes["a"].advert.engine
+    assert engine is not None
+    assert shown.device == engine.device
+    assert ways(shown) == {"ggml": ("a",), "numpy": ("b",)}
+
+
+def test_what_a_driver_calls_its_device_fits_an_ad() -> None:
+    advert = Advert("n", "cpu", 1)
+    advert.engine = EngineProfile("x", "cuda:0 " + "\x1bé" * 60, StageCost(1, 1, 1, 1), 4)
+    ad = CapabilityAd.decode_untrusted(advert.encode())
+    assert ad.device.startswith("cuda:0 é")
+    assert len(ad.device.encode()) <= 48

@@ -12,7 +12,7 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.output import note, say, say_json, table
 from p2pnode.interfaces.cli.settings import json_option, state_option
 from p2pnode.interfaces.spans import span
-from p2pnode.node.snapshot import NodeSnapshot, PeerView, counted, from_json
+from p2pnode.node.snapshot import NodeSnapshot, PeerView, counted, from_json, ways
 from p2pnode.phrases import runs_text
 
 
@@ -64,6 +64,8 @@ def peers(state: Path | None, as_json: bool) -> None:
     missing = runs_text(range(*run) for run in picture.missing_layers)
     if missing:
         say(f"\nno live peer serves layers {missing} of {picture.model}")
+    if said := _ways(picture):
+        say(said)
     if picture.called:
         say("\ncalled, and nobody reached:")
         say("\n".join(f"  {one.address}  {one.reason}" for one in picture.called))
@@ -154,9 +156,19 @@ def _sorted(picture: NodeSnapshot) -> list[PeerView]:
 def _facts(picture: NodeSnapshot, pids: Mapping[str, int]) -> dict[str, object]:
     facts = asdict(picture)
     wanted = ("node_id", "name", "pid", "state", "model", "n_layers", "layers", "missing_layers")
+    own = ("device", "numerics")
     peers = [{**peer, "pid": pids.get(peer["node_id"])} for peer in facts["peers"]]
-    chosen = {key: facts[key] for key in (*wanted, "called", "mdns_problem")}
+    chosen = {key: facts[key] for key in (*wanted, *own, "called", "mdns_problem")}
     return {**chosen, "peers": peers}
+
+
+def _ways(picture: NodeSnapshot) -> str:
+    """Say who computes how; nothing where nobody says so."""
+    known = ways(picture)
+    if not any(known):
+        return ""
+    rows = (f"  {name or 'not said'}: {', '.join(who)}" for name, who in known.items())
+    return "\n".join(("\ncompute as:", *rows))
 
 
 def _layers(layers: tuple[int, int]) -> str:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from p2pnode.interfaces.doctor.findings import Finding, mib
 from p2pnode.interfaces.doctor.model import LEAST_CONTEXT
 from p2pnode.interfaces.doctor.processor import LATE_MS
-from p2pnode.node.snapshot import NodeSnapshot, PeerView
+from p2pnode.node.snapshot import NodeSnapshot, PeerView, ways
 
 STUCK = 60.0
 """Seconds of uptime after which a node that still joins or loads is worth a word: a guess."""
@@ -35,6 +35,7 @@ def explain_swarm(picture: NodeSnapshot, kv_bytes_per_token_layer: int = 0) -> I
     yield from _calls(picture)
     yield from explain_network(picture)
     yield from explain_layers(picture)
+    yield from explain_numerics(picture)
     if picture.loop_late_ms[1] > LATE_MS:
         what = f"the node's event loop was {picture.loop_late_ms[1]:.0f} ms late (p99)"
         yield Finding("node", "warn", what, "other programs keep its processor busy")
@@ -60,7 +61,7 @@ def explain_peer(
     """Say why a peer does no work and what to do; None for one that works."""
     name = peer.name or peer.node_id[:8]
     if peer.state == "serving" and not _is_other_space(peer, picture):
-        return _of_memory(name, peer, kv_bytes_per_token_layer)
+        return _of_memory(name, peer, peer.kv_bytes_per_token_layer or kv_bytes_per_token_layer)
     explain = _EXPLANATIONS.get(peer.state)
     if _is_other_space(peer, picture):
         explain = _of_space
@@ -94,6 +95,26 @@ def explain_layers(picture: NodeSnapshot) -> Iterator[Finding]:
         start = f"start another node: p2pnode up --layers {first}:{stop}"
         advice = f"{'; '.join(near)}; or {start}" if near else start
         yield Finding("layers", "warn", what, advice)
+
+
+def explain_numerics(picture: NodeSnapshot) -> Iterator[Finding]:
+    """Say who computes how: where a swarm mixes, a failover may change an answer's bits."""
+    older = [peer.name or peer.node_id[:8] for peer in picture.peers if _keeps_ads_old(peer)]
+    if older:
+        what = f"an older p2pnode runs on {', '.join(older)}: meanwhile nobody says how it computes"
+        yield Finding("numerics", "warn", what, "run the same version on all")
+    known = ways(picture)
+    if len(known) == 1 and any(known):
+        yield Finding("numerics", "ok", f"all compute as {next(iter(known))}")
+    elif any(known):
+        who = "; ".join(f"{', '.join(names)} as {said or '?'}" for said, names in known.items())
+        what = f"this swarm computes in {len(known)} ways: {who}"
+        advice = "two of each kind keep answers bit-reproducible when one of them is lost"
+        yield Finding("numerics", "ok", what, advice)
+
+
+def _keeps_ads_old(peer: PeerView) -> bool:
+    return peer.is_older and not peer.is_gone
 
 
 def _who_could_fill(picture: NodeSnapshot, first: int, stop: int) -> list[str]:

@@ -1,5 +1,6 @@
 """What ``peers`` shows, and whom a command without a node names."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -116,3 +117,30 @@ class Running:
 
     def cmdline(self) -> list[str]:
         return self._command.split()
+
+
+def test_who_computes_how_stands_below_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (picture,) = list(minute())[-1:]
+    serving = replace(picture.peers[0], state="serving", layers=(10, 20), gone_s=None)
+    peers = (
+        replace(serving, name="attic", numerics="numpy 2.4/openblas/kv-f32"),
+        replace(serving, name="cellar", numerics="ggml 0.26/avx2/kv-f16"),
+        replace(serving, name="shed", numerics=""),
+        replace(serving, name="far", numerics="jax", space_hash32=picture.space_hash32 ^ 1),
+    )
+    shown = replace(picture, name="here", peers=peers, numerics="numpy 2.4/openblas/kv-f32")
+    monkeypatch.setattr(look_commands, "look", lambda state: shown)
+    look_commands.peers.main(["--state", "/srv/here"], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "\n  numpy 2.4/openblas/kv-f32: here, attic\n" in out
+    assert "\n  ggml 0.26/avx2/kv-f16: cellar\n" in out
+    assert "\n  not said: shed\n" in out
+    assert "jax" not in out
+    look_commands.peers.main(["--state", "/srv/here", "--json"], standalone_mode=False)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["numerics"] == "numpy 2.4/openblas/kv-f32"
+    assert [peer["numerics"] for peer in facts["peers"]][:2] == [
+        each.numerics for each in peers[:2]
+    ]

@@ -168,3 +168,29 @@ def test_what_mdns_cannot_do_and_who_was_not_reached_is_said() -> None:
     found = {finding.topic: finding.what for finding in swarm(WORKER, node=node)}
     assert "IPv4 alone" in found["mdns"]
     assert "kitchen.lan:4747: unknown host" in found["calls"]
+
+
+def test_doctor_says_who_computes_how() -> None:
+    node = replace(HERE, numerics="numpy", missing_layers=())
+    same, other = replace(WORKER, numerics="numpy"), replace(WORKER, name="shed", numerics="ggml")
+
+    def said(*peers: PeerView) -> dict[str, str]:
+        found = swarm(*peers, node=node)
+        return {one.what: one.verdict for one in found if one.topic == "numerics"}
+
+    assert said(same) == {"all compute as numpy": "ok"}
+    [(mixed, verdict)] = said(same, other).items()
+    assert verdict == "ok"
+    assert mixed.endswith(f"2 ways: {node.name}, attic as numpy; shed as ggml")
+    older = said(replace(WORKER, is_older=True))
+    assert any("older p2pnode runs on attic" in what for what in older)
+    assert "warn" in older.values()
+    assert not any("older" in what for what in said(replace(WORKER, is_older=True, state="left")))
+    plain = swarm(WORKER, node=replace(HERE, missing_layers=()))
+    assert not [one for one in plain if one.topic == "numerics"]
+
+
+def test_the_memory_of_a_peer_is_reckoned_as_its_engine_does() -> None:
+    tight = replace(WORKER, kv_free_bytes=100 * 20 * 1536)
+    assert explain_peer(tight, HERE, 1536) is not None
+    assert explain_peer(replace(tight, kv_bytes_per_token_layer=64), HERE, 1536) is None
