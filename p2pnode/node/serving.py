@@ -172,7 +172,7 @@ class Serving:
         """
         if self._are_members_others:
             self._are_members_others = False
-            self._announce_at = self._announce_at or now + self._config.announce_every
+            self._announce_at = earliest(self._announce_at, now + self._config.announce_every)
         used = self._inference.kv_spoken_for
         if used == self._advert.kv_used:
             return  # composing an ad at every datagram would cost more than the datagram
@@ -199,7 +199,7 @@ class Serving:
         is_old = now < self._old_until
         self._advert.version = 1 if is_old else NEWEST
         if is_old:
-            self._announce_at = self._announce_at or self._old_until
+            self._announce_at = earliest(self._announce_at, self._old_until)
 
     def _announce_soon(self, now: float) -> None:
         if self._advert.stale():

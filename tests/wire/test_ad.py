@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.membership import records
+from p2pnode.node.advert import DTYPES
 from p2pnode.wire.ad import (
     MAX_AD,
     MAX_AD_V1,
@@ -98,6 +99,34 @@ def test_the_widest_ad_of_one_model_fits_a_record_and_a_datagram() -> None:
     )
     assert len(widest.encode()) < MAX_AD == records.MAX_AD
     assert len(widest.encode(1)) == 199 <= MAX_AD_V1
+
+
+def test_a_usual_ad_takes_what_the_figures_say() -> None:
+    usual = replace(
+        full_ad(others=()),
+        name="kitchen",
+        model="SmolLM2-135M-Instruct Q4_K_M",
+        space_hash32=0x9219C84A,
+        first_layer=0,
+        layer_count=15,
+        decode_fixed_us=180,
+        decode_layer_us=812,
+        head_us=5_210,
+        prefill_layer_ns=190_000,
+        rows4_layer_us=1_490,
+        rows8_layer_us=2_210,
+        device="cuda:0 RTX 3060",
+        kv_total_bytes=512 << 20,
+        kv_free_bytes=512 << 20,
+        dtypes=DTYPES,
+        abilities=0,
+    )
+    assert (len(usual.encode(1)), len(usual.encode())) == (105, 162)
+    assert len(replace(usual, numerics_names=()).encode()) == 127
+    others = tuple(replace(usual.first_offer, space_hash32=1 << 31 | n) for n in range(5))
+    assert len(replace(usual, others=others[:4]).encode()) == 502
+    with pytest.raises(LocalProtocolError):
+        replace(usual, others=others).encode()
 
 
 def test_the_offer_of_a_wanted_space_is_found_among_several() -> None:
