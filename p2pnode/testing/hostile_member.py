@@ -192,6 +192,7 @@ class HostileMember:
             decode_layer_us=FASTEST.decode_layer_us,
             head_us=FASTEST.head_us,
             prefill_layer_ns=FASTEST.prefill_layer_ns,
+            numerics=self.node.advert.compose().numerics,  # whatever the honest ones say
             kv_free_bytes=1 << 40,
             kv_total_bytes=1 << 40,
             device="cpu",

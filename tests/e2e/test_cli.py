@@ -83,7 +83,13 @@ def test_an_invited_machine_shares_the_work(pair: Sequence[Machine]) -> None:
     assert answer["prompt_ids"] == case["prompt_ids"]
     assert answer["token_ids"] == case["greedy_ids"][:16]
     assert [stage["name"] for stage in answer["plan"]["stages"]] == ["one", "two"]
-    peers = one.json("peers")["peers"]
+    assert (answer["bit_reproducible"], answer["bit_reproducible_why"]) == (True, "")
+    shown = one.json("peers")
+    peers = shown["peers"]
+    ways = {shown["numerics"], *(stage["numerics"] for stage in answer["plan"]["stages"])}
+    assert ways == {peers[0]["numerics"]}
+    assert f"all compute as {peers[0]['numerics']}" in answer["plan"]["reasons"]
+    assert peers[0]["kv_bytes_per_token_layer"] > 0
     assert [(peer["name"], peer["state"], peer["layers"]) for peer in peers] == [
         ("two", "serving", [15, 30])
     ]

@@ -216,7 +216,7 @@ TARGETS = (
         words=_JSON_WORDS,
     ),
     Target("control", control, _control_seeds, words=(*_JSON_WORDS, b" ", b"0x")),
-    Target("ad", ad, _ad_seeds, max_len=400),
+    Target("ad", ad, _ad_seeds, max_len=560),
     Target("announcement", announcement, _announcement_seeds, max_len=1200),
     Target(
         "control-lines",

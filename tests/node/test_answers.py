@@ -5,8 +5,8 @@ import trio
 from trio.testing import MockClock
 
 from p2pnode.errors import GenerationError
-from p2pnode.inference.events import ChainBroken, GenerationEvent, GenerationFinished
-from p2pnode.node.answers import _QUEUE, READER_PATIENCE, AnswerStream
+from p2pnode.inference.events import ChainBroken, ChainRepaired, GenerationEvent, GenerationFinished
+from p2pnode.node.answers import _QUEUE, READER_PATIENCE, Answer, AnswerStream
 
 
 def broken(epoch: int) -> ChainBroken:
@@ -100,3 +100,12 @@ async def test_a_slow_reader_that_takes_what_waits_is_borne(autojump_clock: Mock
             await trio.sleep(1)
         assert not stream.is_unread
         nursery.cancel_scope.cancel()
+
+
+def test_the_first_change_of_numerics_stays_with_the_answer() -> None:
+    answer = Answer()
+    for epoch, why in enumerate(("", "b computes as numpy", "c computes as jax")):
+        answer.take(ChainRepaired(1, epoch, (), 0.1, (), why))
+        if not epoch:
+            assert answer.changed == ""
+    assert answer.changed == "b computes as numpy"
