@@ -10,6 +10,7 @@ from p2pnode.inference.terms import names_of_mask
 from p2pnode.membership.directory import Line, head_of
 from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
+from p2pnode.node.ad_facts import facts_of
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
 from p2pnode.node.life import Phase
@@ -26,7 +27,7 @@ from p2pnode.phrases import holding
 from p2pnode.sansio import NodeId, format_address
 from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
-from p2pnode.wire.ad import NEWEST, AdState, CapabilityAd
+from p2pnode.wire.ad import AdState, CapabilityAd
 
 _AD_STATES = {
     AdState.JOINING: "joining",
@@ -220,7 +221,7 @@ def _member(
         reason=reason,
         addresses=tuple(format_address(address) for address in record.addresses),
         connected=link is not None,
-        **_facts(ad),
+        **facts_of(ad),
         **_link(core, link),
         goodput=core.links.goodput(record.node_id),
         edges=edges,
@@ -278,46 +279,8 @@ def _sighted(
         reason=reason,
         addresses=tuple(format_address(address) for address in sighting.addresses),
         connected=link is not None,
-        **_facts(None),
+        **facts_of(None),
         **_link(core, link),
-    )
-
-
-class _AdFacts(TypedDict):
-    model: str
-    space_hash32: int
-    layers: tuple[int, int]
-    decode_us: int
-    kv_free_bytes: int
-    device: str
-    numerics: str
-    kv_bytes_per_token_layer: int
-    is_older: bool
-
-
-def _facts(ad: CapabilityAd | None) -> _AdFacts:
-    if ad is None:
-        return _AdFacts(
-            model="",
-            space_hash32=0,
-            layers=(0, 0),
-            decode_us=0,
-            kv_free_bytes=0,
-            device="",
-            numerics="",
-            kv_bytes_per_token_layer=0,
-            is_older=False,
-        )
-    return _AdFacts(
-        model=ad.model,
-        space_hash32=ad.space_hash32,
-        layers=(ad.layers.start, ad.layers.stop) if ad.layers else (0, 0),
-        decode_us=ad.decode_fixed_us + ad.decode_layer_us * ad.layer_count,
-        kv_free_bytes=ad.kv_free_bytes,
-        device=ad.device,
-        numerics=ad.numerics_name,
-        kv_bytes_per_token_layer=ad.kv_bytes_per_token_layer,
-        is_older=ad.reads < NEWEST,
     )
 
 
