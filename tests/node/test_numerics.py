@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from p2pnode.engine.sampling.options import Sampling, StageCost
+from p2pnode.engine.base import StageCost
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.events import (
     ChainRepaired,
     GenerationFinished,
