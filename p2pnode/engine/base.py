@@ -1,5 +1,6 @@
 """What every engine promises, whatever it computes with."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
@@ -7,7 +8,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from p2pnode.errors import LocalProtocolError
+from p2pnode.errors import EngineError, LocalProtocolError
 
 Array: TypeAlias = npt.NDArray[Any]
 """Either int64 token ids [tokens] or float32 hidden states [tokens, d_model]."""
@@ -282,3 +283,18 @@ def check_together(parts: Sequence[SessionRows]) -> None:
         raise LocalProtocolError("a step has at least one session, and each once")
     if any(part.rows.shape[:1] > (MOST_ROWS_TOGETHER,) for part in parts):
         raise LocalProtocolError(f"a session has more than {MOST_ROWS_TOGETHER} rows in a step")
+
+
+def short_numerics(name: str) -> str:
+    """Cut a name of arithmetic to what it may have, so that two that differ still do.
+
+    Raises:
+        EngineError: It is not printable.
+    """
+    if not name.isprintable():
+        raise EngineError(f"the library names its arithmetic {name!r}")
+    data = name.encode()
+    if len(data) <= MOST_NUMERICS_BYTES:
+        return name
+    mark = f"~{zlib.crc32(data):08x}"
+    return data[: MOST_NUMERICS_BYTES - len(mark)].decode("utf-8", "ignore") + mark

@@ -1,7 +1,6 @@
 """The engine that computes with ggml: weights as a GGUF stores them, on the CPU or a GPU."""
 
 import math
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from p2pnode.engine.base import MOST_NUMERICS_BYTES, Array, Floats, ModelInfo
+from p2pnode.engine.base import Array, Floats, ModelInfo, short_numerics
 from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.slot import GgmlSlot
@@ -20,7 +19,7 @@ from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.kv_slots import KvSlots
 from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.slotted import SlottedEngine
-from p2pnode.errors import EngineError, LocalProtocolError, ModelChangedError
+from p2pnode.errors import LocalProtocolError, ModelChangedError
 
 MOST_GRAPHS: Final = 24
 """Graphs kept on a device: one is some 400 kB and what lies between its layers; building one takes
@@ -220,18 +219,3 @@ class Recent(Generic[ClosesT]):
 
     def clear(self) -> None:
         self.drop(lambda _: True)
-
-
-def short_numerics(name: str) -> str:
-    """Cut a name of arithmetic to what it may have, so that two that differ still do.
-
-    Raises:
-        EngineError: It is not printable.
-    """
-    if not name.isprintable():
-        raise EngineError(f"the library names its arithmetic {name!r}")
-    data = name.encode()
-    if len(data) <= MOST_NUMERICS_BYTES:
-        return name
-    mark = f"~{zlib.crc32(data):08x}"
-    return data[: MOST_NUMERICS_BYTES - len(mark)].decode("utf-8", "ignore") + mark
