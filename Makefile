@@ -11,7 +11,7 @@ FUZZ_TARGETS ?=
 ALONE := tests/bench tests/e2e  # they start processes, and time what those do
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-HEAVY := tests/engines  # torch, transformers and llama.cpp: some 1.2 GB
+HEAVY := tests/engines  # torch, transformers, llama.cpp and jax: some 1.7 GB
 
 .PHONY: demo test test-engines check fuzz format docs clean
 
@@ -27,6 +27,7 @@ test: $(DEV)  ## lint, types, contracts and every test
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp on tiny random models
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(HEAVY)
+	$(BIN)/python -m pytest tests/engine/conformance -k jax
 
 check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from p2pnode.engine.base import Engine
 from p2pnode.engine.ggml.engine import GgmlEngine
 from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.load import load_ggml
@@ -46,7 +47,7 @@ def engine(path: Path, layers: range | None = None) -> GgmlEngine:
     return load_ggml(library(), path, run, tree, kv_budget_bytes=1 << 28)
 
 
-def answer(stages: Sequence[GgmlEngine], ids: Sequence[int], chunk: int = CHUNK) -> Any:
+def answer(stages: Sequence[Engine], ids: Sequence[int], chunk: int = CHUNK) -> Any:
     """Return logits [tokens, vocab] of a chain of stages, fed in chunks."""
     for stage in stages:
         stage.reserve(b"s", stage.layers, len(ids))

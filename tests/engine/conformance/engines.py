@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from p2pnode.engine.base import MOST_ROWS_TOGETHER, Array, Engine, Floats, SessionKey
+from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.hash_tree import hash_file
 from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.engine.registry import EngineOptions, load_engine
 from p2pnode.errors import EngineError
@@ -129,6 +131,14 @@ def _kept() -> "TemporaryDirectory[str]":
     return TemporaryDirectory()
 
 
+def _jax(path: Path, layers: range, kv_budget_bytes: int) -> Engine:
+    from p2pnode.engine.jax.load import load_jax
+
+    with GgufFile(path) as file:
+        tree = hash_file(file)
+    return load_jax(path, layers, tree, device="cpu", kv_budget_bytes=kv_budget_bytes)
+
+
 def _of_class(module: str, name: str) -> Callable[[Path, range, int], Engine]:
     """Return what loads an engine of a room that may not be there."""
 
@@ -164,11 +174,11 @@ ENGINES: Final = (
     ),
     EngineCase(
         "jax",
-        _of_class("p2pnode.engine.jax.engine", "JaxEngine"),
-        error_plain=1e-3,
-        error_quantised=1e-3,
-        rounding=1e-4,
-        needs=("p2pnode.engine.jax.engine", "jax"),
+        _jax,
+        error_plain=1e-5,
+        error_quantised=1e-5,  # the same float32 weights, whatever the file stores
+        rounding=1e-5,
+        needs=("jax",),
     ),
 )
 
