@@ -68,7 +68,8 @@ class KvSlots(Generic[SlotT]):
     Args:
         make: Makes an empty slot of a run of layers.
         width: Numbers that a position has for keys, and for values: kv_heads * head_dim.
-        dtype: What they are stored as.
+        dtype: What they are handed out as, and stored as.
+        stored_bytes: Bytes of a number as stored, where numpy has no such type.
         max_positions: The context length: no slot grows beyond it.
         budget_bytes: All slots together stay within it.
     """
@@ -81,9 +82,11 @@ class KvSlots(Generic[SlotT]):
         dtype: npt.DTypeLike,
         max_positions: int,
         budget_bytes: int,
+        stored_bytes: int | None = None,
     ) -> None:
         self.budget_bytes = budget_bytes
-        self.bytes_per_token_layer = 2 * width * np.dtype(dtype).itemsize  # keys and values
+        size = np.dtype(dtype).itemsize if stored_bytes is None else stored_bytes
+        self.bytes_per_token_layer = 2 * width * size  # keys and values
         self._make = make
         self._width = width
         self._dtype = np.dtype(dtype)

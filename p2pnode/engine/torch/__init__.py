@@ -1,0 +1,1 @@
+"""The engine that computes with PyTorch, through transformers' own modelling classes."""
