@@ -73,15 +73,31 @@ def empty_modules(
     settings: transformers.PreTrainedConfig, layers: range, dtype: torch.dtype
 ) -> Empty:
     """Make the modules of ``layers``, numbered from 0, and of the last norm."""
+    model = _empty_model(settings, layers, dtype)
+    return Empty(list(model.layers), model.norm)
+
+
+def rotary_of(settings: transformers.PreTrainedConfig) -> torch.nn.Module:
+    """Make transformers' rotary embedding of the whole model, with its numbers, on the host."""
+    model = _empty_model(settings, range(1), torch.float32)
+    made: torch.nn.Module = type(model.rotary_emb)(settings)
+    return made
+
+
+def _empty_model(
+    settings: transformers.PreTrainedConfig, layers: range, dtype: torch.dtype
+) -> torch.nn.Module:
     part = copy.deepcopy(settings)
     part.num_hidden_layers = len(layers)
     if getattr(part, "layer_types", None) is not None:
         part.layer_types = settings.layer_types[layers.start : layers.stop]
     with torch.device("meta"):
-        model = transformers.AutoModel.from_config(part, dtype=dtype, attn_implementation="sdpa")
+        model = transformers.AutoModel.from_config(
+            part, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+        )
     model.eval()
-    model.requires_grad_(requires_grad=False)
-    return Empty(list(model.layers), model.norm)
+    made: torch.nn.Module = model.requires_grad_(requires_grad=False)
+    return made
 
 
 def fill(

@@ -10,7 +10,7 @@ import torch
 
 from p2pnode.engine.base import Array, Floats, ModelInfo, short_numerics
 from p2pnode.engine.kv_slots import KvSlots
-from p2pnode.engine.model_config import ModelConfig
+from p2pnode.engine.model_config import ModelConfig, RopeKind
 from p2pnode.engine.slotted import SlottedEngine
 from p2pnode.engine.torch.attention import StepCache, mask_of, seen_by
 from p2pnode.engine.torch.finding import DTYPES, Place
@@ -96,7 +96,7 @@ class TorchEngine(SlottedEngine[TorchSlot]):
             head_dim=config.head_dim,
             dtype=dtype,
             device=place.device,
-            is_long=config.is_long,
+            is_long=config.is_long if config.rope.kind is RopeKind.LONGROPE else lambda _: False,
         )
         slots = KvSlots(
             make,
