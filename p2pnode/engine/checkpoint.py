@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint in a folder: its configuration, its shards, its tensors as stored."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -168,16 +168,22 @@ def shard_names(path: Path) -> tuple[list[str], Mapping[str, str]]:
         return _from_index(_json(path / INDEX, _MOST_INDEX), label(path.name))
     if (path / SINGLE).exists():
         return [SINGLE], {}
-    pickles = sorted(one.name for one in path.iterdir() if one.suffix in _PICKLES)[:1]
-    pickles += sorted(one.name for one in path.iterdir() if one.name.endswith(".bin.index.json"))[
-        :1
-    ]
+    refuse_pickles([one.name for one in path.iterdir()], str(path))
+    raise ModelError(f"{path} holds no {SINGLE}, nor {INDEX}", hint="Fetch the whole checkpoint.")
+
+
+def refuse_pickles(names: Iterable[str], holder: str) -> None:
+    """Refuse a model whose weights are pickles; ``names`` are of its files.
+
+    Raises:
+        ModelError: One of them is.
+    """
+    pickles = [one for one in names if one.endswith((*_PICKLES, ".bin.index.json"))]
     if pickles:
         raise ModelError(
-            f"{path} holds {label(pickles[0])}: {_ONLY}",
+            f"{holder} holds {label(min(pickles))}: {_ONLY}",
             hint="Convert it to safetensors, or use another copy of the model.",
         )
-    raise ModelError(f"{path} holds no {SINGLE}, nor {INDEX}", hint="Fetch the whole checkpoint.")
 
 
 def _from_index(body: object, folder: str) -> tuple[list[str], Mapping[str, str]]:
