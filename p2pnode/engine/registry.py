@@ -15,7 +15,9 @@ from p2pnode.errors import ConfigError, EngineError, ModelError
 if TYPE_CHECKING:
     from p2pnode.engine.ggml.probe import Candidate
 
-ENGINES: Final = ("auto", "ggml", "numpy")
+ENGINES: Final = ("auto", "ggml", "numpy", "torch", "jax")
+
+_EXTRAS: Final = frozenset({"torch", "jax"})
 
 MOST_THREADS: Final = 1024
 
@@ -86,6 +88,8 @@ def load_engine(
         lacking = what_numpy_lacks(file, read_config(file))
         if tree is None:
             tree = hash_file(file)
+    if options.engine in _EXTRAS:
+        return _load_extra(path, layers, tree, options, kv_budget_bytes, progress)
     library = None if options.engine == "numpy" else _library(options, lacking)
     if library is None:
         _refuse_device(options)
@@ -112,6 +116,39 @@ def load_engine(
     )
 
 
+def _load_extra(
+    path: Path,
+    layers: range,
+    tree: HashTree,
+    options: EngineOptions,
+    kv_budget_bytes: int,
+    progress: Progress | None,
+) -> Engine:
+    """Load into an engine that comes as an extra; each says what to install where it is not."""
+    if options.engine == "jax":
+        from p2pnode.engine.jax.load import load_jax
+
+        return load_jax(
+            path,
+            layers,
+            tree,
+            device=options.device,
+            kv_budget_bytes=kv_budget_bytes,
+            progress=progress,
+        )
+    from p2pnode.engine.torch.load import load_torch
+
+    return load_torch(
+        path,
+        layers,
+        tree,
+        device=options.device,
+        threads=options.threads,
+        kv_budget_bytes=kv_budget_bytes,
+        progress=progress,
+    )
+
+
 def engine_for(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> str:
     """Return the name of the engine that would run a file.
 
@@ -119,6 +156,8 @@ def engine_for(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> str:
         ModelError: No engine here can run it.
         EngineError: The one that was asked for is not there.
     """
+    if options.engine in _EXTRAS:
+        return options.engine
     with GgufFile(path) as file:
         lacking = what_numpy_lacks(file, read_config(file))
     return "numpy" if options.engine == "numpy" or not _library(options, lacking) else "ggml"

