@@ -141,6 +141,15 @@ def test_caches_are_written_in_place(engine: JaxEngine) -> None:
     assert places() == before
 
 
+def test_padding_leaves_no_trace(engine: JaxEngine) -> None:
+    run(engine, b"s", (2, 100))  # padded to 8 and 128 rows
+    slot = engine._slots.slot(b"s", ALL, 102)
+    for segments in (*slot.keys, *slot.values):
+        array = np.asarray(segments[0])
+        assert array[:, :102].any(axis=-1).all()
+        assert not array[:, 102:].any()
+
+
 @pytest.mark.parametrize("count", [1, 2, 8, 100, 128])
 def test_hidden_states_are_handed_over_without_a_copy(
     engine: JaxEngine, count: int, monkeypatch: pytest.MonkeyPatch
