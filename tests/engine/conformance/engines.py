@@ -7,11 +7,10 @@ machine, :mod:`test_presence` is skipped under its name, with the reason.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -139,15 +138,12 @@ def _jax(path: Path, layers: range, kv_budget_bytes: int) -> Engine:
     return load_jax(path, layers, tree, device="cpu", kv_budget_bytes=kv_budget_bytes)
 
 
-def _of_class(module: str, name: str) -> Callable[[Path, range, int], Engine]:
-    """Return what loads an engine of a room that may not be there."""
+def _torch(path: Path, layers: range, kv_budget_bytes: int) -> Engine:
+    from p2pnode.engine.torch.load import load_torch
 
-    def load(path: Path, layers: range, kv_budget_bytes: int) -> Engine:
-        kind: Any = getattr(import_module(module), name)
-        engine: Engine = kind.load(path, layers, kv_budget_bytes=kv_budget_bytes)
-        return engine
-
-    return load
+    with GgufFile(path) as file:
+        tree = hash_file(file)
+    return load_torch(path, layers, tree, device="cpu", threads=1, kv_budget_bytes=kv_budget_bytes)
 
 
 ENGINES: Final = (
@@ -166,11 +162,11 @@ ENGINES: Final = (
     ),
     EngineCase(
         "torch",
-        _of_class("p2pnode.engine.torch.engine", "TorchEngine"),
+        _torch,
         error_plain=1e-3,
         error_quantised=1e-3,
         rounding=1e-4,
-        needs=("p2pnode.engine.torch.engine", "torch"),
+        needs=("torch", "transformers"),
     ),
     EngineCase(
         "jax",
