@@ -73,7 +73,7 @@ class Sighting:
         name: What it says it is called.
         ours: Whether it says it belongs to our swarm.
         reason: Why no session with it is up, for a person.
-        heard: Bytes of its announcements; as many may go to its addresses before it is met.
+        heard: Bytes of the announcements of these addresses; as many may go there before it is met.
         sent: Bytes that went there.
         failures: Calls since it was met last.
         due: It is not called before.
@@ -368,12 +368,12 @@ class Dialer:
     def _renew(self, known: Sighting, said: Sighting, now: float) -> None:
         """Take what a known node announces now.
 
-        Anyone may speak in its name: what was proven of its old addresses is not of new ones.
+        Anyone may speak in its name: what was proven of its old addresses is not of new ones, and
+        what was paid for calls of the old ones pays for none of the new.
         """
         if known.addresses != said.addresses:
             known.addresses, known.near, known.due = said.addresses, None, now
-            if known.met:
-                known.met, known.heard, known.sent = False, 0, 0
+            known.met, known.heard, known.sent = False, 0, 0
         elif known.met:
             known.due = now
         known.heard = min(known.heard + said.heard, self.config.most_credit + known.sent)

@@ -188,6 +188,18 @@ def test_whoever_speaks_in_a_friend_s_name_gets_no_more_calls_than_a_stranger() 
     assert caller.called().count(at(66)) * INIT_BYTES <= LEAST_ANNOUNCEMENT
 
 
+def test_announcements_of_one_address_pay_for_no_call_of_another() -> None:
+    caller = Caller()
+    for _ in range(2):
+        caller.sighted(1, [at(1)], heard=INIT_BYTES // 2)
+    caller.sighted(1, [at(2)], heard=INIT_BYTES // 2)
+    caller.run(3600)
+    assert not caller.made
+    caller.sighted(1, [at(2)], heard=INIT_BYTES // 2)
+    caller.run(3600)
+    assert caller.called() == [at(2)]
+
+
 def test_a_thousand_names_at_one_address_are_one_reason_to_call_it() -> None:
     caller = Caller()
     for number in range(250):
