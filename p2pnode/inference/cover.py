@@ -167,7 +167,7 @@ class Cover:
         return tuple(made)
 
     def terms(self, leg: Leg) -> Terms | None:
-        """Return what ``leg`` may send; None where all is f16, or its peer knows nothing else."""
+        """Return what ``leg`` may send; None where that is nothing coarser than f16."""
         if self.activations in _UNCODED or len(self._rungs(leg.run.peer)) < 2:
             return None
         share = self._kl_budget / self._cuts  # costs of cuts add up

@@ -7,7 +7,7 @@ def stage_bytes(
     model: ModelInfo,
     layers: int,
     positions: int,
-    out_dtype: str = "f16",
+    out_dtype: str,
     kv_per_token_layer: int | None = None,
 ) -> int:
     """Return the KV cache, and what is kept of the batches passed on, in bytes.
@@ -19,6 +19,11 @@ def stage_bytes(
         out_dtype: How it sends hidden states: ``f16`` or ``f32``.
         kv_per_token_layer: Bytes of its engine's KV cache; None for those of float32, the most.
     """
-    kept = model.d_model * (2 if out_dtype == "f16" else 4)
+    kept = model.d_model * value_bytes(out_dtype)
     per = model.kv_bytes_per_token_layer if kv_per_token_layer is None else kv_per_token_layer
     return positions * (per * layers + kept)
+
+
+def value_bytes(out_dtype: str) -> int:
+    """Return what a hidden value takes that is sent as ``f16`` or ``f32``, coarser ones at most."""
+    return 2 if out_dtype == "f16" else 4

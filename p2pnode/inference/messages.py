@@ -57,12 +57,12 @@ class Open:
         positions: Positions to reserve KV memory for.
         upstream: Where activations come from.
         downstream: Where the result goes.
-        out_dtype: ``f16``, or ``f32`` at a cut that the undisturbed chain did not have, where
-            rounding would change the answer.
+        out_dtype: ``f32``; or ``f16`` where the requester chose to round, but not at a cut that the
+            undisturbed chain did not have, where rounding would change the answer.
         sampling: How to draw tokens; only for the last stage, None for the others.
         sample_from: First position whose token is wanted; only for the last stage.
         terms: What it may send coarser than f16; None for nothing. A stage that does not know of
-            terms sends f16.
+            terms sends ``out_dtype``.
         root: Of the model that the requester means, 32 bytes: the 32 bits of the space in every
             frame may be those of two models. None where it does not say.
         past: The tokens before ``sample_from``, where the sampling depends on them; else None.

@@ -6,6 +6,7 @@ while RUNNING for somebody better than a slow one; in the other phases none is o
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 from p2pnode.inference.chain import Chain
@@ -56,7 +57,8 @@ class Questions:
         self.drop()
         self._ticket += 1
         ticket = self._ticket
-        view = self._planner.view(self._request, standings[0], now)
+        request = replace(self._request, activations=self._chain.cover.activations)
+        view = self._planner.view(request, standings[0], now)
         task = CoverTask(
             (view, *(view.under(standing) for standing in standings[1:])),
             self._chain.legs,

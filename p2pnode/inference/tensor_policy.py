@@ -1,11 +1,12 @@
 """Which coding the hidden states on an edge get: the finest that does not hold the answer up.
 
-An edge begins at f16. Where its link is the bottleneck, that is, where a payload spends longer on
-the wire than everything else of the step takes, it goes down the ladder a rung at a time, and up
-again where the finer rung would fit as well. Two things keep it from flapping: a margin (what
-makes it go down and what makes it go up are apart), and patience (the same evidence several times
-in a row). What the sender measures on the real tensor has the last word: a rung that cost more
-of the answer than allowed is left at once and not tried again for long.
+An edge of an answer that allows coarser than f16 begins there. Where its link is the bottleneck,
+that is, where a payload spends longer on the wire than everything else of the step takes, it goes
+down the ladder a rung at a time, and up again where the finer rung would fit as well. Two things
+keep it from flapping: a margin (what makes it go down and what makes it go up are apart), and
+patience (the same evidence several times in a row). What the sender measures on the real tensor
+has the last word: a rung that cost more of the answer than allowed is left at once and not tried
+again for long.
 """
 
 from collections import Counter

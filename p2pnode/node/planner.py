@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
-from p2pnode.inference.memory import stage_bytes
+from p2pnode.inference.memory import stage_bytes, value_bytes
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.terms import out_dtype, rungs_of_mask
 from p2pnode.membership.coordinates import Coordinate
@@ -99,7 +99,7 @@ class DirectoryPlanner:
         return [(line.member, line.ad) for line in self.directory]
 
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
-        """Return a picture of ``now`` to plan an answer from."""
+        """Return a picture of ``now`` to plan an answer from; hidden states go as it says."""
         model, positions = self._model(), request.positions
         sent = out_dtype(request.activations or "f32")
         offers = tuple(self.offers())
@@ -120,6 +120,7 @@ class DirectoryPlanner:
                 prefer=request.prefer,
                 avoid=request.avoid,
                 notes=request.notes,
+                value_bytes=value_bytes(sent),
             ),
             offers=offers,
             rtt_us=distances.rtt_us,

@@ -68,7 +68,7 @@ class PeerView:
         bytes_out: Bytes sent to it.
         last_heard_s: Seconds since anything authenticated came from it; None for never.
         goodput: Bytes a second that our large messages to it reach; None before enough were sent.
-        edges: How hidden states leave for it, where answers allow more than f16.
+        edges: How hidden states leave for it, where answers allow coarser than f16.
         gone_s: Seconds since it was found dead or left; None while it is there.
         numerics: How it computes: engine, version, kernels, type of the KV cache; empty if it does
             not say.
@@ -107,7 +107,7 @@ class PeerView:
 
     @property
     def sends(self) -> str:
-        """The coarsest coding that hidden states leave for it in now; empty where all is f16."""
+        """The coarsest coding that hidden states leave for it in now; empty for f16 and f32."""
         coarse = [edge.coding for edge in self.edges if edge.coding in _COARSER]
         return max(coarse, key=_COARSER.index, default="")
 
@@ -160,7 +160,7 @@ class GenerationView:
         tokens_per_s: Over the tokens so far; 0 before the second.
         reason: Why it failed or is being repaired; empty otherwise.
         activations: How its hidden states may travel: ``f32``, another coding, or ``auto``.
-        codings: Those in which they did so far, beside f32 and f16.
+        codings: Those in which they did so far, where they may be coded; else empty.
         lost: Whose place is not taken yet, e.g. ``kitchen [10, 20)``.
         awaits: Runs of layers that it waits for, since nobody serves them.
         awaits_s: Seconds until it fails for want of them.

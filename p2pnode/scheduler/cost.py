@@ -33,8 +33,8 @@ Goodput: TypeAlias = Callable[[NodeId, NodeId], float | None]
 TOKEN_BYTES = 64
 """A frame that carries a token instead of hidden values: its header, nearly."""
 
-HIDDEN_VALUE_BYTES = 2
-"""Hidden values travel as F16 by default."""
+HIDDEN_VALUE_BYTES = 4
+"""Hidden values travel as F32 by default, and at cuts that a repair adds always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +212,9 @@ class Hops:
         return us
 
 
-def hidden_bytes(d_model: int) -> int:
+def hidden_bytes(d_model: int, value_bytes: int = HIDDEN_VALUE_BYTES) -> int:
     """Return the size of a frame that carries one token's hidden values."""
-    return TOKEN_BYTES + HIDDEN_VALUE_BYTES * d_model
+    return TOKEN_BYTES + value_bytes * d_model
 
 
 def _as_promised(ad: CapabilityAd) -> Price:

@@ -9,7 +9,7 @@ import numpy as np
 
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.budgets import cheapest_within_budgets, overspends
-from p2pnode.scheduler.cost import TOKEN_BYTES, Hops, Peers, Price, hidden_bytes
+from p2pnode.scheduler.cost import HIDDEN_VALUE_BYTES, TOKEN_BYTES, Hops, Peers, Price, hidden_bytes
 from p2pnode.scheduler.directory import Candidate, Demand
 from p2pnode.scheduler.search import cheapest
 from p2pnode.scheduler.terrain import Floats, Tariff, Terrain, Visit
@@ -43,6 +43,8 @@ class Route:
         avoid: Peers to use only where nobody else can.
         few_stages: Whether fewer stages count for more than time.
         like: The numerics to compute as, where it costs little; 0 for none in particular.
+        end_value_bytes: Bytes of a hidden value that enters the first stage, or leaves the last.
+        cut_value_bytes: Bytes of one that travels between the stages.
         memo: Terrains drawn already.
     """
 
@@ -58,6 +60,8 @@ class Route:
     avoid: frozenset[NodeId] = frozenset()
     few_stages: bool = False
     like: int = 0
+    end_value_bytes: int = HIDDEN_VALUE_BYTES
+    cut_value_bytes: int = HIDDEN_VALUE_BYTES
     memo: dict[object, Terrain] = field(default_factory=dict, init=False)
 
     def peer(self, place: int) -> NodeId:
@@ -88,7 +92,10 @@ class Route:
         """Return the size of what travels on a hop: a token at the model's ends."""
         token_in = number == 0 and self.layers.start == 0
         token_out = number == stages and self.layers.stop == self.demand.n_layers
-        return TOKEN_BYTES if token_in or token_out else hidden_bytes(self.demand.d_model)
+        if token_in or token_out:
+            return TOKEN_BYTES
+        value_bytes = self.cut_value_bytes if 0 < number < stages else self.end_value_bytes
+        return hidden_bytes(self.demand.d_model, value_bytes)
 
     def latency_terrain(self, *, limit_us: float = float("inf"), once: bool = False) -> Terrain:
         """Return the terrain where times add up, and nothing may be slower than the limit."""
@@ -119,7 +126,7 @@ class Route:
             budgets=tuple(candidate.room for candidate in self.candidates),
             once=once,
             enter=hop((self.source,), peers, first_bytes)[0],
-            cross=hop(peers, peers, hidden_bytes(self.demand.d_model)),
+            cross=hop(peers, peers, self.hop_bytes(1, 2)),
             leave=hop(peers, (self.sink,), last_bytes)[:, 0],
             tariff=self._tariff(peers, limit_us),
             paced=paced,

@@ -11,7 +11,14 @@ from types import MappingProxyType
 
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun, chain_along, stages_along
-from p2pnode.scheduler.cost import CostConfig, Goodput, Hops, RttsUs, RttUs
+from p2pnode.scheduler.cost import (
+    HIDDEN_VALUE_BYTES,
+    CostConfig,
+    Goodput,
+    Hops,
+    RttsUs,
+    RttUs,
+)
 from p2pnode.scheduler.directory import Demand, KvBytes, Offer, Refusal, room_of, sift
 from p2pnode.scheduler.pricing import price_in_trust
 from p2pnode.scheduler.route import Objective, Route
@@ -47,6 +54,8 @@ class Wanted:
         notes: What the plan should say besides, in plain words.
         kv_bytes_at_cut: The same memory for a run that passes f32 on, as those before a cut that a
             repair adds do; None if that takes no more.
+        value_bytes: Bytes that a hidden value takes on the wire, at the most, at the cuts of the
+            first chain: 4 for f32, 2 for f16 and what is coarser.
     """
 
     requester: NodeId
@@ -59,6 +68,7 @@ class Wanted:
     avoid: frozenset[NodeId] = frozenset()
     notes: tuple[str, ...] = ()
     kv_bytes_at_cut: KvBytes | None = None
+    value_bytes: int = HIDDEN_VALUE_BYTES
 
     @property
     def most_kv_bytes(self) -> KvBytes:
@@ -105,7 +115,7 @@ class PlanView:
         lost: range,
         ends: tuple[NodeId, NodeId],
         excluded: Mapping[NodeId, str] = _NOBODY,
-        out_dtype: str = "f16",
+        out_dtype: str = "f32",
         like: int = 0,
     ) -> tuple[StageRun, ...] | NoCover:
         """Return peers for exactly the ``lost`` layers, which a running session has lost.
@@ -202,7 +212,7 @@ class PlanView:
         few_stages: bool = False,
         like: int = 0,
     ) -> tuple[Route, tuple[Refusal, ...]]:
-        """Return what to search, and who cannot serve there."""
+        """Return what to search, and who cannot serve there; ``few_stages`` for a repair."""
         wanted = self.wanted
         candidates, refusals = sift(self.offers, demand)
         # A peer that cannot serve now still tells how long this model takes.
@@ -221,5 +231,7 @@ class PlanView:
             avoid=wanted.avoid,
             few_stages=few_stages,
             like=like,
+            end_value_bytes=wanted.value_bytes,
+            cut_value_bytes=HIDDEN_VALUE_BYTES if few_stages else wanted.value_bytes,
         )
         return route, refusals

@@ -42,7 +42,7 @@ _QUESTIONS = 4
 _CLEAR = 0.02
 """Least distance between the best logit of a token and the next one.
 
-Chains round to f16 at their cuts, each its own; a token this clear is the same in all of them.
+A chain may round to f16 at its cuts, each its own; a token this clear is the same in all of them.
 The logits' standard deviation is 1, what rounding does to them about 0.002.
 """
 

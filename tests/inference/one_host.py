@@ -50,7 +50,7 @@ class Host:
             is_proven=lambda peer: peer != US and peer not in strangers,
         )
         self.core.use_model(self.engine.info)
-        needed = stage_bytes(self.engine.info, 1, POSITIONS)
+        needed = stage_bytes(self.engine.info, 1, POSITIONS, "f16")
         self.core.serve(self.engine.layers, int(kv_sessions * needed))
         self.said: list[tuple[NodeId, Control]] = []
         self.jobs: list[ComputeRequested] = []

@@ -39,7 +39,7 @@ from p2pnode.wire.vframe import MessageType, Slice, encode_frame
 US, HOG, OTHER, NEXT = (node_id(name) for name in ("us", "hog", "other", "next"))
 MODEL = random_model(5, n_layers=2).info
 POSITIONS = 60
-KV_TOTAL = 2 * stage_bytes(MODEL, 2, POSITIONS)
+KV_TOTAL = 2 * stage_bytes(MODEL, 2, POSITIONS, "f16")
 CODED = Terms("auto", frozenset({Rung.F16, Rung.I8, Rung.Q4}), 0.1, 0)
 CONFIG = replace(
     InferenceConfig(),

@@ -1,5 +1,6 @@
 """Asking for peers: one picture of the swarm a question, and no search for what nobody asks."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ A, B, C, SPARE = (node_id(name) for name in ("a", "b", "c", "spare"))
 REQUEST = GenerationRequest(tuple(range(3, 23)), 60, Sampling(), frozenset())
 
 
-def three(**config: float) -> FrameNetwork:
+def three(**config: float | str) -> FrameNetwork:
     held = {A: range(2), B: range(2, 4), C: range(4, 6)}
     engines = {peer: random_model(5, n_layers=6, layers=layers) for peer, layers in held.items()}
     made = InferenceConfig(prefill_chunk=16, **config)  # type: ignore[arg-type]
@@ -91,6 +92,23 @@ def test_a_question_takes_one_picture_however_many_standings_it_goes_through(
     assert [B in barred for barred in searches] == [True, True, False]
     network.run(10)
     assert len(network.tokens(A, number)) == 60
+
+
+@pytest.mark.parametrize(("asked", "planned"), [(None, "f16"), ("f32", "f32"), ("q4", "q4")])
+def test_a_plan_is_told_how_states_travel_where_the_node_decides(
+    asked: str | None, planned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str | None] = []
+    view = Roster.view
+
+    def note(roster: Roster, request: GenerationRequest, standing: Standing, now: float) -> Any:
+        told.append(request.activations)
+        return view(roster, request, standing, now)
+
+    monkeypatch.setattr(Roster, "view", note)
+    network = three(activations="f16")
+    network.generate(A, replace(REQUEST, activations=asked))
+    assert told == [planned]
 
 
 def test_a_task_is_brief_only_if_all_its_searches_are_together() -> None:

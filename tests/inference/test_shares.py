@@ -514,7 +514,7 @@ def edge(stage: Stage) -> tuple[NodeId, int]:
 
 
 def table_room(host: Host) -> int:
-    return 2 * stage_bytes(host.engine.info, 1, POSITIONS)
+    return 2 * stage_bytes(host.engine.info, 1, POSITIONS, "f16")
 
 
 def test_an_order_that_waits_finds_its_stream_taken() -> None:

@@ -35,7 +35,7 @@ def summary(
         "killed_after": 12 if kill else 0,
         "resumed_ms": 900.0 if kill else None,
         "identical": True,
-        "activations": {"codings": ["f16"]},
+        "activations": {"codings": ["f32"]},
     }
     _summarise({**usual, **facts}, kill=kill)
     return capsys.readouterr().out.splitlines()
@@ -81,3 +81,9 @@ def test_an_answer_that_ends_early_says_so(capsys: pytest.CaptureFixture[str]) -
     assert lines[4] == "kitchen was killed after 12 tokens; the answer had ended"
     lines = summary(capsys, [(0, BEFORE)], tokens=1, hop_ms={"p50": None, "p99": None})
     assert "hop" not in lines[3]
+
+
+@pytest.mark.parametrize("coding", ["f16", "q4"])
+def test_what_rounds_may_say_other_tokens(capsys: pytest.CaptureFixture[str], coding: str) -> None:
+    lines = summary(capsys, [(0, BEFORE)], kill=False, activations={"codings": [coding]})
+    assert lines[-1].endswith(f"(sent between peers as {coding}, so it may)")

@@ -113,6 +113,7 @@ def test_a_new_session_begins_without_a_past() -> None:
 
 LAN = Link(latency=(0.0002, 0.0008))
 SLOW = Link(latency=(0.004, 0.006), rate=30e3)
+SLOW_FOR_F32 = Link(latency=(0.004, 0.006), rate=60e3)
 
 
 def three() -> Swarm:
@@ -166,26 +167,28 @@ def test_a_slow_link_makes_its_sender_step_down_and_a_fast_one_up_again() -> Non
     assert "the next finer coding would not be" in fast["prompt"].steps_up
 
 
-def test_unasked_a_slow_link_stays_at_f16() -> None:
+def test_unasked_a_slow_link_stays_at_f32() -> None:
     swarm = three()
-    swarm.network.set_links(swarm.address("b"), swarm.address("c"), SLOW)
+    swarm.network.set_links(swarm.address("b"), swarm.address("c"), SLOW_FOR_F32)
     expected = swarm.nodes["a"].config.inference.activations
-    assert expected == "f16"
+    assert expected == "f32"
     for _ in range(3):
         ask(swarm, activations=None)
     assert edges(swarm, "b") == {}
     goodput = swarm.nodes["b"].links.goodput(swarm.nodes["c"].node_id)
-    assert goodput == pytest.approx(SLOW.rate, rel=0.4)  # it is measured all the same
+    assert goodput == pytest.approx(SLOW_FOR_F32.rate, rel=0.4)  # it is measured all the same
 
 
 def test_faces_show_how_an_answer_travelled() -> None:
     swarm = three()
     ask(swarm, "i8")
+    ask(swarm, "f16")
     ask(swarm, None)
     picture = from_json(to_json(snapshot(swarm.nodes["a"], World(), swarm.network.now)))
-    coded, plain = picture.generations
+    coded, rounded, plain = picture.generations
     assert (coded.activations, coded.codings) == ("i8", ("i8",))
-    assert (plain.activations, plain.codings) == ("f16", ())
+    assert (rounded.activations, rounded.codings) == ("f16", ())
+    assert (plain.activations, plain.codings) == ("f32", ())
     (peer,) = [peer for peer in picture.peers if peer.edges]
     assert (peer.name, peer.sends) == ("b", "i8")
     assert {edge.reason for edge in peer.edges} == {"an answer asked for it"}

@@ -135,8 +135,9 @@ def test_to_prefer_somebody_absent_is_no_failure_and_the_plan_says_so(node: Node
 def test_a_repair_reckons_memory_as_the_stage_that_is_asked_does(node: NodeCore) -> None:
     model = node.model
     assert model is not None
-    request = request_of(Question((1, 2), 30, Sampling()), model, node.planner.meant)
-    needed = stage_bytes(model, 6, request.positions)
+    question = Question((1, 2), 30, Sampling(), activations="f16")
+    request = request_of(question, model, node.planner.meant)
+    needed = stage_bytes(model, 6, request.positions, "f16")
     peer = add(node, 1, replace(an_ad(node, "b"), kv_free_bytes=needed))
     view = node.planner.view(request, Standing(), 5.0)
 
@@ -181,7 +182,7 @@ def test_a_plan_reckons_with_what_the_engine_of_each_stores(node: NodeCore) -> N
     assert model is not None
     request = request_of(Question((1, 2), 30, Sampling()), model, node.planner.meant)
     half = model.kv_bytes_per_token_layer // 2
-    free = stage_bytes(model, 6, request.positions, kv_per_token_layer=half)
+    free = stage_bytes(model, 6, request.positions, "f32", half)
     ad = replace(an_ad(node, "half"), kv_free_bytes=free, decode_layer_us=1)
     peers = [
         add(node, number, replace(ad, kv_bytes_per_token_layer=kv))
@@ -192,3 +193,19 @@ def test_a_plan_reckons_with_what_the_engine_of_each_stores(node: NodeCore) -> N
     )
     assert isinstance(found, tuple)
     assert [run.peer for run in found] == peers[:1]
+
+
+@pytest.mark.parametrize(
+    ("activations", "sent", "value_bytes"),
+    [(None, "f32", 4), ("f32", "f32", 4), ("f16", "f16", 2), ("auto", "f16", 2), ("q4", "f16", 2)],
+)
+def test_a_plan_reckons_with_what_is_sent(
+    node: NodeCore, activations: str | None, sent: str, value_bytes: int
+) -> None:
+    model = node.model
+    assert model is not None
+    question = Question((1, 2), 30, Sampling(), activations=activations)
+    request = request_of(question, model, node.planner.meant)
+    wanted = node.planner.view(request, Standing(), 5.0).wanted
+    assert wanted.kv_bytes_needed(6, 0) == stage_bytes(model, 6, request.positions, sent)
+    assert wanted.value_bytes == value_bytes

@@ -116,13 +116,14 @@ def test_distance_counts_as_much_as_speed() -> None:
     assert runs(chain(an_offer(1, 0, 30), fast_but_far, rtt_us=distances)) == [("peer1", 0, 30)]
 
 
-def test_a_thin_link_counts_by_what_it_carries() -> None:
+@pytest.mark.parametrize(("value_bytes", "hop_us"), [(4, 24_180), (2, 12_660)])
+def test_a_thin_link_counts_by_what_it_carries(value_bytes: int, hop_us: float) -> None:
     def rates(one: NodeId, other: NodeId) -> float | None:
         return 100_000.0 if node_id(2) in (one, other) else None
 
     offers = [an_offer(1, 0, 10), an_offer(2, 10, 20), an_offer(3, 20, 30)]
-    found = chain(*offers, goodput=rates)
-    assert found.hop_us == pytest.approx((500, 12_660, 12_660, 500))
+    found = chain(*offers, goodput=rates, value_bytes=value_bytes)
+    assert found.hop_us == pytest.approx((500, hop_us, hop_us, 500))
 
 
 def test_a_missing_rtt_is_dear_but_not_infinite() -> None:

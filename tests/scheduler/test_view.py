@@ -7,7 +7,9 @@ import pytest
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler import view as view_module
 from p2pnode.scheduler.chain import ChainPlan, NoCover, stages_along
+from p2pnode.scheduler.cost import TOKEN_BYTES, hidden_bytes
 from p2pnode.scheduler.directory import Offer, room_of
+from p2pnode.scheduler.route import Route
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.testing.offers import SPACE, an_offer, peer_id as node_id
@@ -127,3 +129,23 @@ def test_memory_is_reckoned_by_what_each_engine_stores() -> None:
     found = PlanView(wanted, (f16, f32), lambda one, other: 1.0).repair(range(30), (US, US))
     assert isinstance(found, tuple)
     assert [run.peer for run in found] == [f16.peer]
+
+
+def test_hops_are_priced_by_what_is_sent_over_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes(route: Route, refusals: Any) -> NoCover:
+        priced.append([route.hop_bytes(number, 2) for number in range(3)])
+        return NoCover((), (), ())
+
+    priced: list[list[int]] = []
+    monkeypatch.setattr(view_module, "chain_along", sizes)
+    monkeypatch.setattr(view_module, "stages_along", sizes)
+    f16, f32 = hidden_bytes(576, 2), hidden_bytes(576, 4)
+    for value_bytes, sent in ((4, f32), (2, f16)):
+        wanted = Wanted(
+            US, SPACE, 30, 576, lambda layers, kv: layers * 1024, value_bytes=value_bytes
+        )
+        view = PlanView(wanted, (an_offer(1, 0, 30),), lambda one, other: 1_000.0)
+        view.chain()
+        view.repair(range(10, 20), (US, US))
+        assert priced == [[TOKEN_BYTES, sent, TOKEN_BYTES], [sent, f32, sent]]
+        priced.clear()

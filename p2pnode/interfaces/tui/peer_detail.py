@@ -58,7 +58,7 @@ def _facts(peer: PeerView) -> list[tuple[str, str]]:
 
 
 def _sends(peer: PeerView) -> list[str]:
-    """How hidden states leave for it, where that is not f16 all along."""
+    """How hidden states leave for it, where they are coded, or were."""
     return [
         f"{edge.coding} for each {edge.kind} into layer {edge.layer}, "
         f"{long_bytes(edge.bytes_saved)} saved: {edge.reason}"

@@ -11,8 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
+from p2pnode.engine import registry
+from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli import commands, failures
+from p2pnode.interfaces.cli import commands, failures, settings
 from p2pnode.interfaces.cli.commands import COMMANDS, cli, run
 
 Told = Callable[..., tuple[int, list[str]]]
@@ -197,3 +199,8 @@ def test_what_only_looks_imports_nothing_heavy(words: list[str], tmp_path: Path)
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_the_command_line_offers_the_engines_that_the_registry_has() -> None:
+    assert settings.ENGINES == registry.ENGINES
+    assert EngineOptions().engine in settings.ENGINES

@@ -44,7 +44,7 @@ def test_a_cell_is_one_line() -> None:
 
 
 def answered(text: str, left_out: int = 0) -> dict[str, Any]:
-    activations = {"codings": ["f16"], "kl_per_token": 0.0}
+    activations = {"codings": ["f32"], "kl_per_token": 0.0}
     body = {"text": text, "token_ids": [1], "plan": None, "tokens_per_s": 1.0, "finish": "stop"}
     return {**body, "activations": activations, "left_out": left_out}
 
