@@ -70,7 +70,8 @@ def find_library(
         candidate = _recall(provider, kept.get(key))
         if candidate is None:
             candidate = try_one(provider)
-            used[key] = _entry(candidate)
+            if not candidate.is_cut_short:
+                used[key] = _entry(candidate)
         else:
             used[key] = kept[key]
         candidates.append(candidate)

@@ -23,6 +23,8 @@ TIMEOUT: Final = 120.0  # seconds: a GPU's programs may have to be compiled firs
 _MOST_OUTPUT: Final = 2**18  # bytes of an answer; a usual one has 2,000
 _MOST_DEVICES: Final = 64
 _MOST_TEXT: Final = 500
+_FROM_OUTSIDE: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGKILL})
+"""Signals that no library gives itself: the machine shuts down, or has no memory left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,14 @@ class Candidate:
         report: What it is; None where it did not get that far.
         reason: Why it cannot be used, or, where it can, what it does without; may be empty.
         is_usable: Its CPU computes what numpy does.
+        is_cut_short: It was ended from outside before it could say: nothing to remember.
     """
 
     provider: Provider
     report: Report | None
     reason: str
     is_usable: bool
+    is_cut_short: bool = False
 
 
 def probe(provider: Provider, *, timeout: float = TIMEOUT) -> Candidate:
@@ -170,13 +174,15 @@ def _try(provider: Provider, *, gpus: bool, timeout: float) -> Candidate:
             capture_output=True,
             timeout=timeout,
             check=False,
+            start_new_session=True,  # a Ctrl-C is for whoever asked, and no fault of the library's
         )
     except subprocess.TimeoutExpired:
         return _unusable(provider, f"it did not answer within {timeout:.0f} s")
     except OSError as error:
         return _unusable(provider, f"no process could be started to try it: {error.strerror}")
     if done.returncode:
-        return _unusable(provider, _ending(done.returncode, done.stderr))
+        failed = _unusable(provider, _ending(done.returncode, done.stderr))
+        return replace(failed, is_cut_short=-done.returncode in _FROM_OUTSIDE)
     try:
         answer = json.loads(done.stdout[-_MOST_OUTPUT:])
         if "error" in answer:

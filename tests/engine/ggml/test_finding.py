@@ -62,6 +62,14 @@ def test_without_a_cache_it_is_tried_each_time(library: Provider) -> None:
     assert tries.names == ["a", "a"]
 
 
+def test_a_try_that_was_ended_from_outside_is_made_again(tmp_path: Path, library: Provider) -> None:
+    cut = Candidate(library, None, "it crashed (SIGTERM)", is_usable=False, is_cut_short=True)
+    assert find_library(tmp_path, found=[library], try_one=lambda _: cut).chosen is None
+    tries = Tries()
+    assert find_library(tmp_path, found=[library], try_one=tries).chosen is not None
+    assert tries.names == ["a"]
+
+
 def test_a_changed_file_is_tried_anew(tmp_path: Path, library: Provider) -> None:
     tries = Tries()
     find_library(tmp_path, found=[library], try_one=tries)

@@ -189,3 +189,19 @@ def test_a_device_with_anything_in_one_place(field: str, value: Any) -> None:
     data["devices"][0][field] = value
     with contextlib.suppress(ValueError):
         assert isinstance(report_from_json(data), Report)
+
+
+def test_a_child_ended_from_outside_says_nothing_of_its_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _child(tmp_path, monkeypatch, "os.kill(os.getpid(), signal.SIGTERM)")
+    assert probe(PROVIDER).is_cut_short
+    _child(tmp_path, monkeypatch, "os.kill(os.getpid(), signal.SIGILL)")
+    assert not probe(PROVIDER).is_cut_short
+
+
+def test_a_ctrl_c_of_whoever_asks_does_not_reach_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _child(tmp_path, monkeypatch, 'print(json.dumps({"error": f"{os.getpgrp() == os.getpid()}"}))')
+    assert probe(PROVIDER).reason == "True"
