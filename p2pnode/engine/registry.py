@@ -1,6 +1,9 @@
 """Which engine runs which file."""
 
+import logging
+import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,13 +16,18 @@ from p2pnode.engine.numpy.weights import Progress, what_numpy_lacks
 from p2pnode.errors import ConfigError, EngineError, ModelError
 
 if TYPE_CHECKING:
+    from p2pnode.engine.ggml.finding import Search
     from p2pnode.engine.ggml.probe import Candidate
+
+logger = logging.getLogger(__name__)
 
 ENGINES: Final = ("auto", "ggml", "numpy", "torch", "jax")
 
 _EXTRAS: Final = frozenset({"torch", "jax"})
 
 MOST_THREADS: Final = 1024
+
+_OF_ANY: Final = frozenset({"auto", "cpu"})  # devices that every engine has
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,7 @@ def load_engine(
             tree = hash_file(file)
     if options.engine in _EXTRAS:
         return _load_extra(path, layers, tree, options, kv_budget_bytes, progress)
-    library = None if options.engine == "numpy" else _library(options, lacking)
+    library = _library(options, lacking)
     if library is None:
         _refuse_device(options)
         return NumpyEngine.load(
@@ -149,41 +157,81 @@ def _load_extra(
     )
 
 
-def engine_for(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> str:
-    """Return the name of the engine that would run a file.
+def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
+    """Refuse what cannot be computed as it was asked, without loading any of it.
+
+    Tries ggml's libraries only where the answer depends on them.
 
     Raises:
-        ModelError: No engine here can run it.
-        EngineError: The one that was asked for is not there.
+        ModelError: No engine here can run the file, or not the one that was asked for.
+        ConfigError: There is no such device anywhere.
+        EngineError: The engine or the device that was asked for is not there.
     """
     if options.engine in _EXTRAS:
-        return options.engine
+        if find_spec(options.engine) is None:
+            raise EngineError(
+                f"{options.engine} is not installed",
+                hint=f"pip install 'p2pnode[{options.engine}]'",
+            )
+        return
     with GgufFile(path) as file:
         lacking = what_numpy_lacks(file, read_config(file))
-    return "numpy" if options.engine == "numpy" or not _library(options, lacking) else "ggml"
+    if options.engine == "numpy" and lacking:
+        raise ModelError(
+            f"{path.name} has {lacking}, which the numpy engine does not compute",
+            hint="Leave --engine out: ggml computes it; or only ask: --layers none.",
+        )
+    from p2pnode.engine.ggml.placing import check_device_name, choose_device
+
+    check_device_name(options.device)
+    if options.engine != "ggml" and options.device in _OF_ANY and not lacking:
+        return
+    library = _library(options, lacking)
+    if library is None:
+        _refuse_device(options)
+    elif library.report is not None:
+        choose_device(options.device, library.report.devices)
 
 
 def _library(options: EngineOptions, lacking: str) -> "Candidate | None":
-    """Return the ggml library to compute with; None where there is none and numpy serves as well.
+    """Return the ggml library to compute with; None where numpy is wanted, or serves as well.
 
     ``lacking``: what of the model numpy does not compute; empty where it computes all.
     """
+    if options.engine == "numpy":
+        return None
     from p2pnode.engine.ggml.finding import find_library
 
     search = find_library(options.cache)
-    if search.chosen is not None or (options.engine == "auto" and not lacking):
+    if search.chosen is not None:
         return search.chosen
-    tried = "; ".join(f"{one.provider.name}: {one.reason}" for one in search.candidates)
-    why = f"no ggml library can be used here ({tried or 'none is installed'})"
+    why = _why_none(search)
+    if options.engine == "auto" and not lacking:
+        logger.warning("computes with numpy: %s", why)
+        return None
     what = f"the model has {lacking}, which only ggml computes, and " if lacking else ""
-    raise EngineError(
-        what + why,
-        hint="pip install libggml-python, or point P2PNODE_GGML_DIR at a folder of llama.cpp's.",
+    raise EngineError(what + why, hint=_remedy())
+
+
+def _why_none(search: "Search") -> str:
+    """Say why no library can be used."""
+    tried = "; ".join(
+        one.reason if one.provider.name in one.reason else f"{one.provider.name}: {one.reason}"
+        for one in search.candidates
     )
+    return f"no ggml library can be used here ({tried or 'none is installed'})"
+
+
+def _remedy() -> str:
+    from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE
+
+    if os.environ.get(DIRECTORY_VARIABLE):
+        return f"Unset {DIRECTORY_VARIABLE}, or point it at a folder of llama.cpp's libraries."
+    return f"pip install libggml-python, or point {DIRECTORY_VARIABLE} at a folder of llama.cpp's."
 
 
 def _refuse_device(options: EngineOptions) -> None:
-    if options.device not in {"auto", "cpu"}:
+    if options.device not in _OF_ANY:
         raise EngineError(
             f"the numpy engine computes on the CPU alone, not on {options.device}",
             hint="Use --engine ggml, or leave --device out.",

@@ -103,7 +103,7 @@ class NodeCore(NodeParts):
             return
         self.serving.loaded(layers, profile, now)
         if self.model is not None:
-            self.narration.serves(self.model, layers, self.holdings.reason)
+            self.narration.serves(self.model, layers, profile, self.holdings.reason)
         self._settle(now)
 
     def load_failed(self, layers: range, reason: str, now: float) -> None:

@@ -56,7 +56,7 @@ class EngineJobs:
             if isinstance(outcome, Finished):
                 core.layers_loaded(layers, outcome.value, now)
                 return
-            reason = str(outcome.error) or type(outcome.error).__name__
+            reason = _reason(outcome.error)
             if isinstance(outcome.error, ModelChangedError):
                 core.model_changed(f"the file changed: {reason}", now)
             else:
@@ -89,6 +89,8 @@ class EngineJobs:
                 tree=self._model.tree,
             )
             known = profile(engine)
+        except UserError:
+            raise  # it says itself what is wrong, and is told
         except Exception:
             logger.exception("loading failed")
             raise
@@ -96,6 +98,13 @@ class EngineJobs:
             self._engine.shut()
         self._engine = engine
         return known
+
+
+def _reason(error: BaseException) -> str:
+    """Return what is wrong, and what a person can do about it where that is known."""
+    if isinstance(error, UserError) and error.hint:
+        return f"{error}; try: {error.hint.rstrip('.')}"
+    return str(error) or type(error).__name__
 
 
 def _computed(job: int, core: NodeCore, outcome: Finished[WorkResult] | Failed, now: float) -> None:

@@ -7,7 +7,7 @@ their own, which others cannot use up.
 
 from collections.abc import Callable
 
-from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.base import EngineProfile, ModelInfo
 from p2pnode.inference.events import (
     ChainBroken,
     ChainRepaired,
@@ -25,6 +25,7 @@ from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.phrases import holding, listed, plural, runs_text
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import StageRun
+from p2pnode.terminal import label
 
 _ASK = 'ask with p2pnode generate "..." or p2pnode chat'
 _COVERAGE = Rate(4, 0.1)
@@ -106,11 +107,12 @@ class Narration:
 
     # Layers
 
-    def serves(self, model: ModelInfo, layers: range, why: str) -> None:
-        """Say what this node serves from now on, and what the swarm still lacks."""
+    def serves(self, model: ModelInfo, layers: range, engine: EngineProfile, why: str) -> None:
+        """Say what this node serves from now on, what computes it, and what the swarm lacks."""
         self._missing = missing = self._planner.missing(model)
         self._has_changed = False
-        held = f"serves layers {runs_text((layers,))} of {model.name} ({why})"
+        by = f"with {label(engine.numerics.split('/')[0])} on {label(engine.device)}"
+        held = f"serves layers {runs_text((layers,))} of {model.name} {by} ({why})"
         rest = f"still missing: {runs_text(missing)}" if missing else f"complete: {_ASK}"
         self._say(f"{held}; {rest}")
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 Clock: TypeAlias = Callable[[], datetime]
 """What ``strftime_now`` reads."""
 
-_RAW: Final = "Give it plain text to continue instead (--raw), or use another file of this model."
+_RAW: Final = (
+    'Give it plain text to go on with, p2pnode generate --raw "Once upon a time", '
+    "or use another file of this model."
+)
 _ROLES: Final = frozenset(
     {"system", "developer", "user", "assistant", "tool", "function", "ipython", "model"}
 )

@@ -1,14 +1,21 @@
 """What the engine thread is told of a node's work."""
 
 import math
+from pathlib import Path
+
+import pytest
 
 from p2pnode.engine.base import EngineProfile, StageCost
+from p2pnode.engine.registry import EngineOptions
+from p2pnode.errors import EngineError
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Forward, Release, WorkFailed
 from p2pnode.net.jobs import Failed, Finished
 from p2pnode.node.engine_jobs import EngineJobs, units_of
 from p2pnode.node.events import LoadRequested, MeasureRequested, Noted
+from p2pnode.node.model_file import ModelFile
+from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 DECODE = Forward(b"s", range(10, 20), (token_batch((1,), 7),), "f16", None, 0)
 PREFILL = Forward(
@@ -70,6 +77,26 @@ def test_a_load_that_fails_is_told_to_the_core() -> None:
     job.done(core, Failed(MemoryError()), 0.0)  # type: ignore[arg-type]
     job.done(core, Finished(EngineProfile("numpy", "cpu", StageCost(1, 2, 3, 4), 64)), 0.0)  # type: ignore[arg-type]
     assert core.heard == [(range(4), "MemoryError"), (range(4), StageCost(1, 2, 3, 4))]
+
+
+def test_a_load_that_a_person_can_mend_is_told_with_how(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model.gguf"
+    write_tiny_gguf(path)
+    model = ModelFile.open(path, tmp_path / "hashes")
+    core = Core()
+    job = EngineJobs(model, 1 << 20, EngineOptions("numpy", "cuda:0")).job_of(
+        LoadRequested(range(4), "alone")
+    )
+    assert job is not None
+    with pytest.raises(EngineError) as caught:
+        job.run()
+    job.done(core, Failed(caught.value), 0.0)  # type: ignore[arg-type]
+    said = "the numpy engine computes on the CPU alone, not on cuda:0"
+    how = "Use --engine ggml, or leave --device out"
+    assert core.heard == [(range(4), f"{said}; try: {how}")]
+    assert not caplog.messages  # no traceback for what is no fault of ours
 
 
 def test_a_measurement_that_comes_to_nothing_is_told_to_the_core() -> None:

@@ -35,7 +35,7 @@ def test_what_is_served_missing_and_complete_is_said() -> None:
     swarm = a_swarm("a", "b")
     a = swarm.nodes["a"]
     assert said(a, "loads layers [0, 2)")
-    assert said(a, "serves layers [0, 2) of", "still missing: [2, 6)")
+    assert said(a, "serves layers [0, 2) of", " on cpu (", "still missing: [2, 6)")
     assert said(a, "b joined the swarm")
     swarm.add("c", range(4, 6))
     swarm.introduce("a", "b", "c")

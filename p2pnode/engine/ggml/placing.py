@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.library import Device
+from p2pnode.engine.ggml.probe import ProbedDevice
 from p2pnode.errors import ConfigError, EngineError
 
 SPARED: Final = 512 * 2**20
@@ -23,7 +24,24 @@ _NAME: Final = re.compile(r"([a-z]+)(?::(\d{1,3}))?")
 _GPUS: Final = frozenset({DeviceType.GPU, DeviceType.INTEGRATED_GPU})
 
 
-def choose_device(wanted: str, devices: Sequence[Device]) -> Device:
+DeviceT = TypeVar("DeviceT", Device, ProbedDevice)
+
+
+def check_device_name(wanted: str) -> None:
+    """Refuse what names no device on any machine.
+
+    Raises:
+        ConfigError: It is neither ``auto`` nor ``cpu`` nor a GPU's name.
+    """
+    match = _NAME.fullmatch(wanted)
+    if wanted not in {"auto", "cpu"} and (match is None or match[1] not in _KINDS):
+        raise ConfigError(
+            f"there is no device {wanted!r}",
+            hint=f"One of: auto, cpu, {', '.join(f'{kind}:0' for kind in _KINDS)}.",
+        )
+
+
+def choose_device(wanted: str, devices: Sequence[DeviceT]) -> DeviceT:
     """Return the device that a person asked for by ``auto``, ``cpu``, ``cuda:0`` or the like.
 
     Raises:
@@ -36,14 +54,10 @@ def choose_device(wanted: str, devices: Sequence[Device]) -> Device:
         return cpu
     if wanted == "auto":  # a GPU in the processor shares its memory, and is no faster for sure
         return next((one for one in gpus if one.type == DeviceType.GPU), cpu)
-    match = _NAME.fullmatch(wanted)
-    if match is None or match[1] not in _KINDS:
-        raise ConfigError(
-            f"there is no device {wanted!r}",
-            hint=f"One of: auto, cpu, {', '.join(f'{kind}:0' for kind in _KINDS)}.",
-        )
-    fitting = [one for one in gpus if one.name.startswith(_KINDS[match[1]])]
-    number = int(match[2] or 0)
+    check_device_name(wanted)
+    kind, _, number_text = wanted.partition(":")
+    fitting = [one for one in gpus if one.name.startswith(_KINDS[kind])]
+    number = int(number_text or 0)
     if number < len(fitting):
         return fitting[number]
     there = ", ".join(f"{one.name} ({one.description})" for one in gpus) or "no GPU"

@@ -206,6 +206,10 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     if model is not None and layers is not None:
         _check_layers(model, layers)
     engine = engine_of(options)
+    if model is not None and options.layers != "none":
+        from p2pnode.engine.registry import check_engine
+
+        check_engine(model, engine)
     holdings = HoldingsConfig(layers=layers, max_layers=options.max_layers)
     config = NodeConfig(
         name=name,
