@@ -21,11 +21,13 @@ demo: $(CORE)  ## three real nodes answer a prompt together
 test: $(DEV)  ## lint, types, contracts and every test
 	$(MAKE) --no-print-directory check
 	$(BIN)/p2pnode models pull smollm2-135m
+	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/python -m pytest -n 2 $(foreach room,$(ALONE) $(HEAVY),--ignore $(room))
 	$(BIN)/python -m pytest $(ALONE)
 	@echo "Not run: tests/engines (against transformers and llama.cpp): make test-engines"
 
-test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp on tiny random models
+test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one
+	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(HEAVY)
 	$(BIN)/python -m pytest tests/engine/conformance -k jax
 
