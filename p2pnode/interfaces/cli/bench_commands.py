@@ -182,6 +182,64 @@ def codec(tokens: int, model: str, as_json: bool) -> None:
     say(in_words(figures["conditions"]))
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench engine --threads 1 --threads 2 --json")
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    metavar="NAME",
+    help="numpy, ggml, llama.cpp, or part of a library's name; repeatable.  [default: all]",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), multiple=True, default=[1], show_default=True
+)
+@click.option("--device", default="cpu", show_default=True, help="What computes: cpu, cuda:0.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--tokens", type=click.IntRange(1, 512), default=32, show_default=True)
+@click.option(
+    "--quality/--no-quality",
+    default=True,
+    show_default=True,
+    help="Compare the logits of an English text with numpy's in float32.",
+)
+@_model_option
+@json_option
+def engine(
+    engines: tuple[str, ...],
+    threads: tuple[int, ...],
+    device: str,
+    rounds: int,
+    tokens: int,
+    quality: bool,
+    model: str,
+    as_json: bool,
+) -> None:
+    """Run one model on every engine and library here, in turns.
+
+    Speed, memory, and how far the answers lie from float32; llama.cpp takes part where xllamacpp is
+    installed. A library that fails is a row with the reason; exits with 1 if nobody was measured.
+    """
+    from p2pnode.bench.engine import measure as measurement
+    from p2pnode.bench.engine.contestants import choose
+    from p2pnode.interfaces.cli.engine_table import as_table
+    from p2pnode.node.model_cache import cache_dir
+
+    path = model_file(model)
+    contestants = choose(engines, threads, device, cache_dir())
+    with progress("every engine in turns", show=not as_json) as bar:
+        figures = _measured(
+            lambda: measurement.measure(
+                path, contestants, rounds=rounds, tokens=tokens, quality=quality, tell=bar
+            )
+        )
+    if as_json:
+        say_json(figures)
+    else:
+        say(as_table(figures))
+    if all("failed" in row for row in figures["rows"]):
+        raise UserError("no engine could be measured", hint="the reason stands beside each name")
+
+
 @bench.command(epilog="Example:\n\n  p2pnode bench load --rounds 9 --json")
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @_model_option

@@ -1,0 +1,1 @@
+"""Every engine on this machine with one model: speed, memory and exactness, in turns."""
