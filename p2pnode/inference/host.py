@@ -375,6 +375,10 @@ class StageHost:
             culprit = sender if result.is_input_bad else self._node_id
             code = Refusal.SAMPLING if result.is_undrawable else ""
             stage.job = None
+            if result.is_memory_short:
+                self.counters["compute failed: no memory"] += 1
+            elif result.is_engine_gone:
+                self.counters["compute failed: the engine"] += 1
             self._give_up(stage, result.reason, culprit, code)
             return
         stage.computed_until(result.batches)

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from p2pnode.engine.base import Engine, SessionKey
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.past import Past
-from p2pnode.errors import CapacityError, DrawError, GenerationError, RemoteProtocolError
+from p2pnode.errors import (
+    CapacityError,
+    DrawError,
+    EngineError,
+    GenerationError,
+    RemoteProtocolError,
+)
 from p2pnode.inference.activations import Batch, Piece, token_batch
 from p2pnode.inference.coding import decode_pieces_untrusted, encode_within
 from p2pnode.inference.draws import Draws
@@ -105,11 +111,15 @@ class WorkFailed:
         reason: Why, for a person.
         is_input_bad: Whether what came in was no use, and its sender is to blame.
         is_undrawable: Whether no token can be drawn as asked, and nobody here is to blame.
+        is_memory_short: Whether there was no memory for it; the engine goes on.
+        is_engine_gone: Whether the engine is of no more use to any session.
     """
 
     reason: str
     is_input_bad: bool = False
     is_undrawable: bool = False
+    is_memory_short: bool = False
+    is_engine_gone: bool = False
 
 
 WorkResult: TypeAlias = Computed | WorkFailed
@@ -134,7 +144,13 @@ def run_work(
         return WorkFailed(str(error), is_input_bad=True)
     except DrawError as error:
         return WorkFailed(str(error), is_undrawable=True)
-    except (CapacityError, GenerationError) as error:
+    except CapacityError as error:
+        return WorkFailed(str(error), is_memory_short=True)
+    except MemoryError as error:  # numpy's, or Python's own, which says nothing
+        return WorkFailed(f"out of memory: {error}".rstrip(": "), is_memory_short=True)
+    except EngineError as error:
+        return WorkFailed(str(error), is_engine_gone=True)
+    except GenerationError as error:
         return WorkFailed(str(error))
 
 

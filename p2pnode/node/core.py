@@ -10,7 +10,7 @@ from p2pnode.engine.base import EngineProfile, ModelInfo, StageCost
 from p2pnode.errors import GenerationError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.work import WorkResult
+from p2pnode.inference.work import WorkFailed, WorkResult
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Sighting
 from p2pnode.node.events import Departed, LoadRequested, NodeEvent
@@ -109,8 +109,9 @@ class NodeCore(NodeParts):
     def load_failed(self, layers: range, reason: str, now: float) -> None:
         if not self._is_loading(layers):
             return
-        self.holdings.failed(reason)
-        self.say(f"cannot serve: {reason}")
+        again = self.serving.load_failed(reason, now)
+        later = "" if again is None else f"; tries again in {again:.0f} s"
+        self.say(f"cannot serve: {reason}{later}")
         self._settle(now)
 
     def _is_loading(self, layers: range) -> bool:
@@ -197,7 +198,25 @@ class NodeCore(NodeParts):
         """Take the result of a :class:`ComputeRequested`."""
         self.serving.finished(job, result, now)
         self.inference.compute_finished(job, result, now)
+        if isinstance(result, WorkFailed):
+            self._heed(result, now)
         self._hear(now)
+
+    def _heed(self, failure: WorkFailed, now: float) -> None:
+        """Offer less where memory ran out, and nothing where the engine is gone."""
+        if self.leaving or not self.served:
+            return
+        if failure.is_memory_short:
+            self.note(f"memory ran out, less of it is offered for a while: {failure.reason}")
+            self.serving.memory_ran_out(now)
+        elif failure.is_engine_gone:
+            self.counters["the engine failed: its layers left"] += 1
+            again = self.serving.engine_lost(failure.reason, now)
+            self.inference.give_up("its engine failed")
+            self.say(
+                f"no layers are served now, the engine failed: {failure.reason}; "
+                f"tries again in {again:.0f} s"
+            )
 
     def measured(self, cost: StageCost, now: float) -> None:
         """Take the result of a :class:`~p2pnode.node.events.MeasureRequested`."""

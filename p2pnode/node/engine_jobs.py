@@ -68,10 +68,22 @@ class EngineJobs:
         if self._engine is None:
             return WorkFailed("no layers are loaded here")
         try:
-            return run_work(self._engine, work, time.perf_counter, self._draws)
+            result = run_work(self._engine, work, time.perf_counter, self._draws)
         except Exception as error:
             logger.exception("the engine failed")
             return WorkFailed(f"the engine failed: {error}")
+        if isinstance(result, WorkFailed) and result.is_engine_gone:
+            self._give_up(self._engine, result.reason)
+        return result
+
+    def _give_up(self, engine: Engine, reason: str) -> None:
+        """Free what a failed engine held: the next must not be short of it."""
+        logger.error("the engine failed: %s", reason)
+        self._engine, self._draws = None, Draws(ModelGrammars(self._model))
+        try:
+            engine.shut()
+        except Exception:  # its device may be gone
+            logger.exception("the engine could not be shut")
 
     def _measure(self) -> StageCost | None:
         """Measure where nothing else computes meanwhile."""

@@ -72,14 +72,21 @@ class Holdings:
 
     def model_lost(self, reason: str) -> None:
         """Hold nothing any more, whatever was under way."""
+        self._lose(Evidence.MODEL_LOST, reason)
+
+    def engine_lost(self, reason: str) -> None:
+        """Hold nothing any more, whatever was under way: nothing computes here."""
+        self._lose(Evidence.ENGINE_LOST, reason)
+
+    def _lose(self, evidence: Evidence, reason: str) -> None:
         if self._model is None:
             return
         if self._life.phase is not Phase.IDLE:
-            self._life.move(Evidence.MODEL_LOST)
+            self._life.move(evidence)
         self.layers, self.reason, self.due = range(0), reason, None
         self._is_asking = False
 
-    def model_restored(self, now: float) -> None:
+    def restart(self, now: float) -> None:
         """Start as at first, unless nothing was lost or nothing is to be held."""
         if self._model is not None and self._life.phase is Phase.IDLE:
             self.use_model(self._model, now)

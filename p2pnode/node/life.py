@@ -39,6 +39,7 @@ class Evidence(Enum):
     LOADED = auto()
     FAILED = auto()
     MODEL_LOST = auto()
+    ENGINE_LOST = auto()
     NEEDED_ELSEWHERE = auto()
     LEAVE_ASKED = auto()
     DRAINED = auto()
@@ -55,7 +56,8 @@ TRANSITIONS: Final = {
     (Phase.LOADING, Evidence.FAILED): Phase.IDLE,
     (Phase.SERVING, Evidence.NEEDED_ELSEWHERE): Phase.CLAIMING,
     **{
-        (phase, Evidence.MODEL_LOST): Phase.IDLE
+        (phase, evidence): Phase.IDLE
+        for evidence in (Evidence.MODEL_LOST, Evidence.ENGINE_LOST)
         for phase in (Phase.LISTENING, Phase.CLAIMING, Phase.LOADING, Phase.SERVING)
     },
     **{

@@ -94,7 +94,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         numerics="" if core.advert.engine is None else core.advert.engine.numerics,
         decode_us=core.advert.decode_us,
         kv_used_bytes=core.inference.kv_used,
-        kv_total_bytes=core.config.kv_bytes,
+        kv_total_bytes=core.advert.kv_total,
         missing_layers=missing_layers(core),
         peers=_peers(core, transport, now),
         traffic=core.traffic.views(),

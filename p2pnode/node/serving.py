@@ -13,8 +13,10 @@ from p2pnode.node.advert import Advert
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.events import LoadRequested, MeasureRequested, PlacementRequested
 from p2pnode.node.holdings import Holdings
+from p2pnode.node.kv_offer import KvOffer
 from p2pnode.node.life import Life, Phase
 from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.node.retries import Retries
 from p2pnode.node.speed import SpeedMeter
 from p2pnode.sansio import NodeId, Rng, earliest
 from p2pnode.scheduler.placement import Placement
@@ -60,6 +62,9 @@ class Serving:
         self._announce_at: float | None = None
         self._are_members_others = False
         self._old_until = 0.0  # until when ads are of version 1, though none reads that alone
+        self._kv = KvOffer(config.kv_bytes)
+        self._kv_per_token_layer: int | None = None
+        self._retries = Retries()
 
     # Commands
 
@@ -79,7 +84,9 @@ class Serving:
     def loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
         """The engine holds ``layers``, and ``profile`` is what it is: offer them."""
         self.layers = layers
-        self._inference.serve(layers, self._config.kv_bytes, profile.kv_bytes_per_token_layer)
+        self._kv_per_token_layer = profile.kv_bytes_per_token_layer
+        self._offer_kv()
+        self._retries.loaded(now)
         self.holdings.loaded(now)
         self.speed.calibrated(profile.cost, now)
         self._advert.cost = profile.cost
@@ -94,14 +101,43 @@ class Serving:
         self.is_model_lost = True
         self.layers = range(0)
         self._advert.engine = None
-        self._inference.serve(self.layers, self._config.kv_bytes)
+        self._offer_kv()
+        self._retries.forget()
         self.holdings.model_lost(reason)
         self.announce(now)
+
+    def memory_ran_out(self, now: float) -> None:
+        """There was no memory for a session: offer less for a while."""
+        self._counters["memory ran out: less is offered"] += 1
+        self._kv.ran_out(self._inference.kv_spoken_for, now)
+        self._offer_kv()
+        self.announce(now)
+
+    def engine_lost(self, reason: str, now: float) -> float:
+        """Nothing computes here any more: leave the layers; return the seconds until another try.
+
+        Sessions end by their requesters, who are told.
+        """
+        self.layers = range(0)
+        self._advert.engine = None
+        self._offer_kv()
+        self.holdings.engine_lost(reason)
+        self.announce(now)
+        return self._retries.failed(now)
+
+    def load_failed(self, reason: str, now: float) -> float | None:
+        """The layers cannot be loaded; return the seconds until another try, None for never.
+
+        They are tried again where they were loaded before: then it is the machine.
+        """
+        self.holdings.failed(reason)
+        self.announce(now)
+        return self._retries.failed(now) if self._retries.has_failed else None
 
     def model_restored(self, now: float) -> None:
         """The model's file is what was hashed: take on layers as at the start."""
         self.is_model_lost = False
-        self.holdings.model_restored(now)
+        self.holdings.restart(now)
 
     def finished(self, job: int, result: WorkResult, now: float) -> None:
         """The engine has done a job."""
@@ -183,12 +219,24 @@ class Serving:
 
     def next_timeout(self) -> float | None:
         measure_at = self.speed.due if self.layers else None
-        return earliest(self.holdings.due, self._announce_at, measure_at)
+        return earliest(
+            self.holdings.due, self._announce_at, measure_at, self._kv.due, self._retries.due
+        )
 
     def handle_timeout(self, now: float) -> None:
         if self._announce_at is not None and now >= self._announce_at:
             self._announce_at = None
             self.announce(now)
+        if self._kv.recover(now):
+            self._offer_kv()
+            self.announce(now)
+        if self._retries.is_due(now):
+            self.holdings.restart(now)
+
+    def _offer_kv(self) -> None:
+        """Offer as much memory as there is now for the layers held."""
+        self._advert.kv_total = self._kv.total
+        self._inference.serve(self.layers, self._kv.total, self._kv_per_token_layer)
 
     def _choose_version(self, now: float) -> None:
         """Say what all can read: version 1 while somebody reads no other, and for a while after."""
