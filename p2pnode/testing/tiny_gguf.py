@@ -10,7 +10,9 @@ import numpy.typing as npt
 from p2pnode.text.tokenizer import byte_alphabet
 
 if TYPE_CHECKING:
-    from gguf import GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    Quantize = Callable[[npt.NDArray[np.float32], GGMLQuantizationType], npt.NDArray[np.uint8]]
 
 _TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
@@ -36,6 +38,7 @@ def write_tiny_gguf(
     edit: "Callable[[GGUFWriter], object] | None" = None,
     template: str | None = None,
     split: int = 0,
+    quantize: "Quantize | None" = None,
 ) -> None:
     """Write a llama of random weights whose tokens are the bytes, " t" and four control tokens.
 
@@ -56,6 +59,7 @@ def write_tiny_gguf(
         template: Its chat template; None for one that writes roles and contents, "" for none.
         split: Tensors of one file; 0 for one file with all. ``x.gguf`` stands for
             ``x-00001-of-00003.gguf`` and so on then.
+        quantize: What makes bytes of weights, for a type that gguf does not quantise to.
     """
     from gguf import GGUFWriter
 
@@ -75,7 +79,7 @@ def write_tiny_gguf(
     writer.add_rope_freq_base(10_000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     vocab_size = _add_vocabulary(writer, pre, _TEMPLATE if template is None else template)
-    tensors = _Tensors(writer, tensor_type, seed)
+    tensors = _Tensors(writer, tensor_type, seed, quantize)
     tensors.matrix("token_embd", vocab_size, d_model)
     for index in range(n_layers):
         tensors.layer(f"blk.{index}", d_model, n_heads * width, n_kv_heads * width)
@@ -95,8 +99,11 @@ def _write(writer: "GGUFWriter") -> None:
 
 
 class _Tensors:
-    def __init__(self, writer: "GGUFWriter", tensor_type: str, seed: int) -> None:
+    def __init__(
+        self, writer: "GGUFWriter", tensor_type: str, seed: int, quantize: "Quantize | None"
+    ) -> None:
         self._writer = writer
+        self._quantize = quantize
         self._type = tensor_type
         self._rng = np.random.default_rng(seed)
 
@@ -124,7 +131,8 @@ class _Tensors:
         from gguf.quants import quantize
 
         kind = GGMLQuantizationType[self._type]
-        self._writer.add_tensor(name, quantize(weight, kind), raw_dtype=kind)
+        stored = (self._quantize or quantize)(weight, kind)
+        self._writer.add_tensor(name, stored, raw_dtype=kind)
 
 
 def _add_vocabulary(writer: "GGUFWriter", pre: str, template: str) -> int:

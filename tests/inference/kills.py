@@ -13,10 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
+from numpy.typing import NDArray
 
 from p2pnode.engine.base import Engine, SessionKey
 from p2pnode.engine.ggml.finding import find_library
+from p2pnode.engine.ggml.library import load
 from p2pnode.engine.registry import EngineOptions, load_engine
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.solo import answer_alone
@@ -187,6 +191,10 @@ MODELS: Final[Mapping[str, tuple[str, int]]] = {
 }
 """The type of its matrices, and its key and value heads for four query heads."""
 
+K_TYPE: Final = "K type"
+"""Where its products are rearranged, four rows and more are added up in another order than one;
+numpy reads it, but the file takes ggml to make."""
+
 
 def _engines(model: str, machine: Machine, loss: Loss | None) -> dict[NodeId, Engine]:
     """Return the engines of three stages, of who may take each one's place, and of who asks."""
@@ -223,16 +231,28 @@ def _engine(model: str, machine: Machine, index: int, *, spare: bool = False) ->
 @cache
 def _file(model: str) -> Path:
     path = _folder() / f"{model}.gguf"
-    tensor_type, n_kv_heads = MODELS[model]
+    tensor_type, n_kv_heads = MODELS.get(model, ("Q4_K", 2))
     write_tiny_gguf(
         path,
         tensor_type=tensor_type,
         seed=3,
         n_layers=N_LAYERS,
+        d_model=256 if model == K_TYPE else 64,
         n_kv_heads=n_kv_heads,
         context_length=1024,
+        quantize=_by_ggml if model == K_TYPE else None,
     )
     return path
+
+
+def _by_ggml(weight: NDArray[np.float32], kind: GGMLQuantizationType) -> NDArray[np.uint8]:
+    chosen = find_library(_folder()).chosen
+    assert chosen is not None
+    ggml, (rows, width) = load(chosen.provider, gpus=False), weight.shape
+    stored = np.zeros((rows, ggml.row_size(int(kind), width)), np.uint8)
+    source, target = weight.ctypes.data, stored.ctypes.data
+    ggml.quantize_chunk(int(kind), source, target, 0, rows, width, None)
+    return stored
 
 
 @cache

@@ -8,7 +8,7 @@ one stage. :mod:`tests.engines.test_kills` runs it all.
 
 import pytest
 
-from tests.inference.kills import MODELS, STAGES, TOKENS, Loss, Machine, check
+from tests.inference.kills import K_TYPE, MODELS, STAGES, TOKENS, Loss, Machine, check
 
 PROMPTS = ("below 512", "across 512", "above 512")
 NUMPY, ONE, TWO = Machine("numpy"), Machine(), Machine(threads=2)
@@ -58,3 +58,14 @@ def test_a_successor_with_other_threads_changes_no_bit(
     lost: Machine, found: Machine, token: int, model: str, prompt: str, stage: str
 ) -> None:
     check(model, ONE, prompt, Loss(stage, token, lost=lost, found=found))
+
+
+@pytest.mark.parametrize(
+    ("stage", "token", "found", "beside"),
+    [("first", 0, ONE, True), ("middle", 3, TWO, False), ("middle", 1, ONE, True)],
+)
+@pytest.mark.parametrize("prompt", PROMPTS[:2])
+def test_a_kill_changes_no_bit_where_products_depend_on_the_rows_beside(
+    prompt: str, stage: str, token: int, found: Machine, beside: bool
+) -> None:
+    check(K_TYPE, ONE, prompt, Loss(stage, token, found=found), beside=beside)
