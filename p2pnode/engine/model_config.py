@@ -165,4 +165,5 @@ class ModelConfig:
 
     def is_long(self, positions: int) -> bool:
         """Whether a session of so many positions takes LongRoPE's divisors for long ones."""
-        return positions > (self.rope.original_context or self.context_length)
+        border = self.rope.original_context or self.context_length
+        return self.rope.kind is RopeKind.LONGROPE and positions > border

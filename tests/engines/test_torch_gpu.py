@@ -96,7 +96,7 @@ def test_it_is_near_the_cpu(name: str, models: Path) -> None:
 def test_neighbours_room_and_the_past_change_no_bit(name: str, dtype: str, models: Path) -> None:
     one, prompt = engine(name, models, None, dtype), IDS[:150]
     (expected,) = one.forward(b"a", one.layers, [prompt], 0)
-    one.reserve(b"b", one.layers, 900)
+    one.reserve(b"b", one.layers, 400)  # below what LongRoPE calls long
     np.testing.assert_array_equal(one.forward(b"b", one.layers, [prompt], 0)[0], expected)
     (after,) = one.forward(b"a", one.layers, [IDS[150:153]], 150)
     parts = [SessionRows(b"b", IDS[150:153], 150)]
@@ -122,7 +122,12 @@ def test_too_little_memory_is_one_line_and_the_device_goes_on(models: Path) -> N
         with pytest.raises(CapacityError, match="has not enough memory to load"):
             engine("gemma3-window-64", models)
         with pytest.raises(CapacityError, match="has not enough memory to hold a session"):
-            one.reserve(b"t", one.layers, CONTEXT)
+            _reserve_many(one)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     np.testing.assert_array_equal(one.forward(b"s", one.layers, [IDS], 0)[0], expected)
+
+
+def _reserve_many(one: TorchEngine) -> None:
+    for number in range(64):
+        one.reserve(bytes([number]), one.layers, CONTEXT)
