@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from p2pnode.engine.base import SessionRows
+from p2pnode.engine.base import Engine, SessionRows
 from p2pnode.engine.checkpoint import Checkpoint
 from p2pnode.engine.checkpoint_tree import hash_checkpoint
 from p2pnode.engine.torch.finding import PACKAGES, find_place
@@ -128,6 +128,6 @@ def test_too_little_memory_is_one_line_and_the_device_goes_on(models: Path) -> N
     np.testing.assert_array_equal(one.forward(b"s", one.layers, [IDS], 0)[0], expected)
 
 
-def _reserve_many(one: TorchEngine) -> None:
+def _reserve_many(one: Engine) -> None:
     for number in range(64):
         one.reserve(bytes([number]), one.layers, CONTEXT)

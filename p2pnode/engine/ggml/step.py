@@ -22,6 +22,8 @@ below (measured with AVX2). Batches that never stand beside others are filled up
 _FEW_CELLS: Final = 64
 _LAYER_NODES: Final = 48  # of one layer of the largest kind, but for what each session adds
 _PART_NODES: Final = 24  # that a session adds to a layer
+_SPLIT_NODES: Final = 28  # that it adds where each product is computed for it by itself
+_EXPERTS_NODES: Final = 32  # and where all that experts compute is, but for what each of them adds
 _HIDDEN: Final = np.float16(-np.inf)  # added to the score of what a row does not see
 _SEEN: Final = np.float16(0)
 
@@ -72,10 +74,8 @@ class StepGraph:
         self._ggml = ggml = backend.ggml
         self._d_model = config.d_model
         self._rows = sum(part.rows for part in parts)
-        count = len(parts)
-        self._in = Tensors(backend, 2 + 3 * count)
-        extra = _PART_NODES + 2 * config.n_experts_used
-        nodes = len(layers) * (_LAYER_NODES + extra * count)
+        self._in = Tensors(backend, 2 + 3 * len(parts))
+        nodes = len(layers) * _most_nodes(config, len(parts), is_split=bool(unstable))
         self._between = Tensors(backend, nodes, graph_nodes=nodes)
         self._allocator: int | None = None
         try:
@@ -193,6 +193,15 @@ class _Masks:
             else:
                 _fill(seen, start, rows, window)
             write(self._ggml, self.tensors[window], seen)
+
+
+def _most_nodes(config: ModelConfig, sessions: int, *, is_split: bool) -> int:
+    """Return more nodes than a layer has: ggml ends the process where one finds no room."""
+    of_part, of_experts = _PART_NODES, 2 * config.n_experts_used
+    if is_split:
+        of_part += _SPLIT_NODES
+        of_part += _EXPERTS_NODES + of_experts if config.n_experts_used else 0
+    return _LAYER_NODES + of_experts + of_part * sessions
 
 
 def _fill(seen: npt.NDArray[np.float16], start: int, rows: int, window: int) -> None:

@@ -180,9 +180,21 @@ def test_sessions_of_a_k_type_change_nothing_of_each_other(
     assert is_alone(engine, rows)
 
 
-def is_alone(engine: Engine, rows: int) -> bool:
-    """Whether five sessions get the same bits beside each other as alone; shuts the engine."""
-    parts = [SessionRows(bytes([number]), np.arange(rows) + 10 * number, 0) for number in range(5)]
+def test_many_sessions_find_room_where_each_is_computed_by_itself(
+    ggml: Ggml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ggml ends the process where a graph has too many nodes."""
+    write_tiny_gguf(tmp_path / "m.gguf", tensor_type="Q8_0", n_layers=2, n_kv_heads=4)
+    monkeypatch.setattr(engine_module, "unstable_products", lambda _, weights: {*weights.products})
+    engine = load_engine(tmp_path / "m.gguf", range(2), EngineOptions("ggml", "cpu", 1))
+    assert is_alone(engine, rows=1, sessions=64)
+
+
+def is_alone(engine: Engine, rows: int, sessions: int = 5) -> bool:
+    """Whether sessions get the same bits beside each other as alone; shuts the engine."""
+    parts = [
+        SessionRows(bytes([number]), np.arange(rows) + 3 * number, 0) for number in range(sessions)
+    ]
     together = engine.forward_many(range(2), parts)
     alone = []
     for part in parts:
