@@ -11,6 +11,7 @@ from p2pnode.errors import GenerationError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import WorkFailed, WorkResult
+from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Sighting
 from p2pnode.node.events import Departed, LoadRequested, NodeEvent
@@ -60,20 +61,39 @@ class NodeCore(NodeParts):
         hold: bool,
         now: float,
         calibrations: CalibrationSet | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         """Ask for answers of ``model``; with ``hold``, also take on some of its layers.
 
-        ``calibrations`` are of its hidden states.
+        ``calibrations`` are of its hidden states; ``capacity`` is what of it there is memory for,
+        None for all of it.
 
         Raises:
             ConfigError: The layers to hold go beyond the model's.
         """
-        self.serving.use_model(model, hold=hold, now=now)
+        fitting = None if capacity is None else capacity.layers
+        self.serving.use_model(model, hold=hold, now=now, fitting=fitting)
         self.model = model
         self.inference.use_model(model, calibrations)
         if not hold:
             self.say(f"holds no layers of {model.name}, as was asked: it puts questions to others")
+        elif capacity is not None:
+            self._tell_capacity(model, capacity)
         self._settle(now)
+
+    def _tell_capacity(self, model: ModelInfo, capacity: Capacity) -> None:
+        """Say so where less of a model fits than it has, or than its owner chose."""
+        chosen, fits = self.config.holdings.layers, capacity.layers
+        if chosen is not None:
+            if len(chosen) > fits:
+                self.say(
+                    f"memory is short for the {len(chosen)} layers that were chosen: {fits} fit "
+                    f"({capacity.why_none}); it may be slow, or be ended by the system"
+                )
+        elif not fits:
+            self.say(f"serves no layers of {model.name}: {capacity.why_none}")
+        elif fits < model.n_layers:
+            self.say(f"has memory for {fits} of the {model.n_layers} layers of {model.name}")
 
     @property
     def model_is_lost(self) -> bool:

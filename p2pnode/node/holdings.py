@@ -46,6 +46,7 @@ class Holdings:
         self._is_heard = is_heard
         self._counters = Counter[str]() if counters is None else counters
         self._model: ModelInfo | None = None
+        self._fitting: int | None = None
         self.layers = range(0)
         self.reason = "no model"
         self.due: float | None = None
@@ -55,9 +56,13 @@ class Holdings:
         self._hole_since: float | None = None  # since when a layer is neither served nor claimed
         self._unserved_since: float | None = None  # since when a layer is not served
 
-    def use_model(self, model: ModelInfo, now: float) -> None:
-        """Start listening for what the swarm needs of ``model``."""
+    def use_model(self, model: ModelInfo, now: float, fitting: int | None = None) -> None:
+        """Start listening for what the swarm needs of ``model``.
+
+        ``fitting`` is how many layers there is memory for, at least one; None for all.
+        """
         self._model = model
+        self._fitting = fitting
         self._life.move(Evidence.MODEL_KNOWN)
         self.reason = "listening for what the swarm needs"
         self.due = now if self._config.layers is not None else now + self._pause()
@@ -89,7 +94,7 @@ class Holdings:
     def restart(self, now: float) -> None:
         """Start as at first, unless nothing was lost or nothing is to be held."""
         if self._model is not None and self._life.phase is Phase.IDLE:
-            self.use_model(self._model, now)
+            self.use_model(self._model, now, self._fitting)
 
     def review(self, offers: Sequence[Offer], now: float) -> range | PlacementRequested | None:
         """Look at the swarm if it is time; return layers to load, or a long question, or None.
@@ -204,8 +209,8 @@ class Holdings:
         return self.layers
 
     def _capacity(self, model: ModelInfo) -> int:
-        most = self._config.max_layers
-        return model.n_layers if most is None else min(most, model.n_layers)
+        bounds = (self._config.max_layers, self._fitting)
+        return min(model.n_layers, *(most for most in bounds if most is not None))
 
     def _pause(self) -> float:
         return self._config.settle + self._rng.uniform(0, self._config.jitter)

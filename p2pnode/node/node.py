@@ -24,6 +24,7 @@ from p2pnode.net.local_nodes import LocalNode, registered
 from p2pnode.net.reactor import Reactor
 from p2pnode.net.udp import UdpSocket, open_udp
 from p2pnode.node.answers import AnswerStream, Question, request_of
+from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.engine_jobs import EngineJobs
@@ -40,6 +41,7 @@ from p2pnode.node.handlers import handlers
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
+from p2pnode.node.machine_memory import capacity_of, refuse_impossible
 from p2pnode.node.model_file import ModelFile
 from p2pnode.node.model_use import held
 from p2pnode.node.model_watch import ModelWatch
@@ -104,6 +106,7 @@ class Node:
         self._file: ModelFile | None = None
         self._model: ModelInfo | None = None
         self._calibrations: CalibrationSet | None = None
+        self._capacity: Capacity | None = None
         self._watch: ModelWatch | None = None
         self._texts: TextWorker | None = None
         self._streams: dict[int, AnswerStream] = {}
@@ -131,6 +134,10 @@ class Node:
                     settings.model, self._model.name, self._model.context_length, self._stamp
                 )
                 self._calibrations = await self._read_calibrations(self._model)
+                if settings.hold:
+                    self._capacity = await trio.to_thread.run_sync(
+                        self._look_at_memory, settings.model, abandon_on_cancel=True
+                    )
             self._socket = open_udp(settings.host, settings.port)
             try:
                 self._compose(self._socket)
@@ -163,6 +170,17 @@ class Node:
         except ModelError as error:
             logger.warning("%s", error)
             return None
+
+    def _look_at_memory(self, path: Path) -> Capacity:
+        """Say how many layers fit.
+
+        Raises:
+            UserError: Those that were chosen never will, or nothing here can run the model.
+        """
+        config, engine = self.settings.config, self.settings.engine
+        if config.holdings.layers is not None:
+            refuse_impossible(path, config.holdings.layers, engine)
+        return capacity_of(path, engine, config.kv_bytes)
 
     def _compose(self, socket: UdpSocket) -> None:
         state = self._state
@@ -238,9 +256,12 @@ class Node:
 
     def _take_up_model(self) -> None:
         model, hold, known = self._model, self.settings.hold, self._calibrations
+        capacity = self._capacity
         if model is not None:
             self._reactor.call(
-                lambda core, now: core.use_model(model, hold=hold, now=now, calibrations=known)
+                lambda core, now: core.use_model(
+                    model, hold=hold, now=now, calibrations=known, capacity=capacity
+                )
             )
         else:
             self._reactor.call(lambda core, now: core.say("serves no layers: it has no model"))

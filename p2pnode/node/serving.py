@@ -68,8 +68,13 @@ class Serving:
 
     # Commands
 
-    def use_model(self, model: ModelInfo, *, hold: bool, now: float) -> None:
+    def use_model(
+        self, model: ModelInfo, *, hold: bool, now: float, fitting: int | None = None
+    ) -> None:
         """Advertise ``model``; with ``hold``, also take on some of its layers.
+
+        ``fitting`` is how many layers there is memory for; none is taken on where it is 0, unless
+        its owner chose them.
 
         Raises:
             ConfigError: The layers to hold go beyond the model's.
@@ -78,8 +83,8 @@ class Serving:
         if fixed is not None and fixed.stop > model.n_layers:
             raise ConfigError(f"layers to {fixed.stop} asked, {model.name} has {model.n_layers}")
         self._advert.model = model
-        if hold:
-            self.holdings.use_model(model, now)
+        if hold and (fitting != 0 or fixed is not None):
+            self.holdings.use_model(model, now, fitting)
 
     def loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
         """The engine holds ``layers``, and ``profile`` is what it is: offer them."""

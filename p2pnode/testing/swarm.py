@@ -23,6 +23,7 @@ from p2pnode.inference.events import (
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import Forward, WorkResult, run_work
 from p2pnode.membership.config import simulation as membership_simulation
+from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import (
@@ -115,6 +116,7 @@ class Swarm:
         cost: StageCost | None = None,
         computer: Computer | None = None,
         numerics: str | None = None,
+        capacity: Capacity | None = None,
     ) -> NodeCore:
         """Start a node that knows nobody yet; adding a name again is the machine started anew.
 
@@ -130,6 +132,7 @@ class Swarm:
             computer: Takes its work in place of its engine; :meth:`compute` does it all the same.
             numerics: How it says that it computes, though all compute alike; that of the random
                 model unless told.
+            capacity: What it has memory for; all unless told.
         """
         self._starts += 1
         key = key or name
@@ -155,7 +158,9 @@ class Swarm:
         self._numerics[node.node_id] = numerics
         self.network.attach(address, node, on_event=self._hearer(name, node))
         model = self._engine(model_seed, range(1)).info
-        self.network.call(address, lambda now: node.use_model(model, hold=holds, now=now))
+        self.network.call(
+            address, lambda now: node.use_model(model, hold=holds, now=now, capacity=capacity)
+        )
         return node
 
     def introduce(self, *names: str) -> None:

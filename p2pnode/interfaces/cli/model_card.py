@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from p2pnode.errors import ModelError
-from p2pnode.interfaces.memory import free_memory
 from p2pnode.node import model_cache, models
 from p2pnode.node.catalogue import USUAL_CONTEXT, known_model
 from p2pnode.node.disk import size_in_words
+from p2pnode.node.free_memory import free_memory
 from p2pnode.node.model_facts import ModelFacts, facts_of
 
 

@@ -56,7 +56,7 @@ class _Lines:
 def remark(path: Path) -> str:
     """Say what keeps a model that is here from being run by this machine, or nothing."""
     from p2pnode.interfaces.cli.model_card import fit
-    from p2pnode.interfaces.memory import free_memory
+    from p2pnode.node.free_memory import free_memory
     from p2pnode.node.model_facts import facts_of
 
     try:

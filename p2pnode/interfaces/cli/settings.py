@@ -132,7 +132,7 @@ def engine_options() -> tuple[Callable[[Any], Any], ...]:
 def _within_memory(context: click.Context, parameter: click.Parameter, mebibytes: int) -> int:
     if context.get_parameter_source("kv_memory") is ParameterSource.DEFAULT:
         return mebibytes
-    from p2pnode.interfaces.memory import total_memory
+    from p2pnode.node.free_memory import total_memory
 
     total = total_memory() >> 20
     if mebibytes > total:

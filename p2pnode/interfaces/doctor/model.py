@@ -8,8 +8,8 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.errors import ModelError
 from p2pnode.interfaces.doctor.findings import Finding, mib
-from p2pnode.interfaces.memory import free_memory
 from p2pnode.node import model_cache, models
+from p2pnode.node.free_memory import free_memory
 
 SPARE = 256 << 20
 """Bytes left for the rest of the machine: a guess."""
