@@ -193,6 +193,20 @@ def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         choose_device(options.device, library.report.devices)
 
 
+def engine_for(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> str:
+    """Return the name of the engine that would run a file.
+
+    Raises:
+        ModelError: The file is no model that is known.
+        EngineError: The engine that was asked for is not there.
+    """
+    if options.engine in {*_EXTRAS, "numpy"}:
+        return options.engine
+    with GgufFile(path) as file:
+        lacking = what_numpy_lacks(file, read_config(file))
+    return "numpy" if _library(options, lacking) is None else "ggml"
+
+
 def _library(options: EngineOptions, lacking: str) -> "Candidate | None":
     """Return the ggml library to compute with; None where numpy is wanted, or serves as well.
 
