@@ -14,7 +14,7 @@ from p2pnode.wire.dtypes import DType, dtype_mask
 _KV_STEPS = 16  # free KV memory is published in sixteenths of the whole
 DTYPES = dtype_mask((DType.F32, DType.CENTRED, *RUNG_DTYPES.values()))
 """What this node reads."""
-ABILITIES = Ability(0)
+ABILITIES = Ability.SAMPLING
 _LONGEST_DEVICE = 48  # bytes, in an ad
 
 

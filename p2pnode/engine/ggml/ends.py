@@ -45,6 +45,7 @@ class _Graph:
         self._allocator = allocate_graph(self.backend, self._graph)
 
     def run(self, x: npt.NDArray[np.generic], out: Floats) -> None:
+        """Compute ``out`` of ``x``; both contiguous."""
         write(self.ggml, self.input, x)
         self.backend.compute(self._graph)
         read(self.ggml, self.output, out)

@@ -127,12 +127,14 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         return rows
 
     def _run(self, slot: GgmlSlot, layers: range, states: list[Floats]) -> list[Floats]:
-        found = []
+        found: list[Floats] = []
         for state in states:
+            if len(state) <= MOST_AT_ONCE:
+                found += self._run_together([slot], layers, [state])
+                continue
             pieces = np.split(state, range(MOST_AT_ONCE, len(state), MOST_AT_ONCE))
-            found.append(
-                np.concatenate([self._run_together([slot], layers, [one])[0] for one in pieces])
-            )
+            parts = [self._run_together([slot], layers, [piece])[0] for piece in pieces]
+            found.append(np.concatenate(parts))
         return found
 
     def _run_together(
@@ -146,12 +148,13 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
             if run:
                 x = self._graph(share, unstable, graphs, run, parts).run(x, starts)
         self._check_intact()
+        if len(parts) == 1:
+            _computed(parts[0], x)
+            return [x]
         ends = np.cumsum([part.rows for part in parts])
-        for part in parts:
-            part.slot.length += part.rows
         found = np.split(x, ends[:-1])  # [rows, d_model] each
         for part, rows in zip(parts, found, strict=True):
-            part.slot.is_tainted |= not np.isfinite(rows).all()
+            _computed(part, rows)
         return found
 
     def _fill_logits(self, hidden: Floats, logits: Floats) -> None:
@@ -186,6 +189,14 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         """Forget the graphs over a session's tensors that are no more."""
         for graphs in self._graphs:
             graphs.drop(lambda key: any(part[0] == version for part in key[1:]))
+
+
+def _computed(part: Part, rows: Floats) -> None:
+    """Note that the rows [rows, d_model] of a part are in its cache."""
+    slot = part.slot
+    slot.length += part.rows
+    if not math.isfinite(np.vdot(rows, rows)):
+        slot.is_tainted = True
 
 
 class _Closes(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import MOST_ROWS_TOGETHER, Floats
-from p2pnode.engine.ggml.backend import Backend, Tensors, allocate_graph, read, write
+from p2pnode.engine.ggml.backend import Backend, Mirror, Tensors, allocate_graph
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.layers import LayerBuilder, PartInputs
 from p2pnode.engine.ggml.slot import CELLS, GgmlSlot
@@ -72,7 +72,6 @@ class StepGraph:
     ) -> None:
         self._backend = backend
         self._ggml = ggml = backend.ggml
-        self._d_model = config.d_model
         self._rows = sum(part.rows for part in parts)
         self._in = Tensors(backend, 2 + 3 * len(parts))
         nodes = len(layers) * _most_nodes(config, len(parts), is_split=bool(unstable))
@@ -83,6 +82,8 @@ class StepGraph:
             self._positions = ggml.new_tensor_1d(self._in.context, Type.I32, self._rows)
             self._masks = [_Masks(self._backend, self._in, config, part, layers) for part in parts]
             self._in.allocate()
+            for masks in self._masks:
+                masks.mirror()
             self._graph = ggml.new_graph_custom(self._between.context, nodes, False)
             builder = LayerBuilder(
                 ggml,
@@ -102,6 +103,10 @@ class StepGraph:
             ggml.set_output(x)
             ggml.build_forward_expand(self._graph, x)
             self._allocator = allocate_graph(backend, self._graph)
+            shape = (self._rows, config.d_model)
+            self._given = Mirror(ggml, self._x, shape, np.float32)
+            self._found = Mirror(ggml, self._out, shape, np.float32)
+            self._stand = Mirror(ggml, self._positions, (self._rows,), np.int32)
         except BaseException:
             self.close()
             raise
@@ -112,19 +117,17 @@ class StepGraph:
         Raises:
             EngineError: The device failed.
         """
-        ggml = self._ggml
-        write(ggml, self._x, x)
-        positions = np.empty(self._rows, np.int32)
+        self._given.array[:] = x
+        self._given.write()
         at = 0
         for masks, start in zip(self._masks, starts, strict=True):
-            positions[at : at + masks.rows] = np.arange(start, start + masks.rows)
             masks.move(start)
+            self._stand.array[at : at + masks.rows] = masks.positions
             at += masks.rows
-        write(ggml, self._positions, positions)
+        self._stand.write()
         self._backend.compute(self._graph)
-        out = np.empty((self._rows, self._d_model), np.float32)
-        read(ggml, self._out, out)
-        return out
+        self._found.read()
+        return self._found.array.copy()
 
     def close(self) -> None:
         allocator, self._allocator = self._allocator, None
@@ -176,23 +179,39 @@ class _Masks:
             window: ggml.new_tensor_2d(tensors.context, Type.F16, part.cells, self.attended)
             for window in windows
         }
-        shape = (self.attended, part.cells)
-        self._seen = {window: np.full(shape, _HIDDEN, np.float16) for window in windows}
+        self._shape = (self.attended, part.cells)
+        self._rows_from_0 = np.arange(part.rows, dtype=np.int64)
         self._start: int | None = None
+
+    def mirror(self) -> None:
+        """Make the arrays that are copied into the tensors, which have memory by now."""
+        self._where = Mirror(self._ggml, self.index, (self.rows,), np.int64)
+        self._seen = {
+            window: Mirror(self._ggml, tensor, self._shape, np.float16)
+            for window, tensor in self.tensors.items()
+        }
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Where the rows stand, [rows]."""
+        positions: npt.NDArray[np.int64] = self._where.array
+        return positions
 
     def move(self, start: int) -> None:
         """Let the first row stand at position ``start``."""
         rows, previous = self.rows, self._start
         self._start = start
-        write(self._ggml, self.index, np.arange(start, start + rows, dtype=np.int64))
-        for window, seen in self._seen.items():
+        np.add(self._rows_from_0, start, out=self._where.array)
+        self._where.write()
+        for window, mirror in self._seen.items():
+            seen = mirror.array
             if rows == 1 and previous is not None and start == previous + 1:
                 seen[:, start] = _SEEN  # the next token: one position more
                 if window and start >= window:
                     seen[:, start - window] = _HIDDEN
             else:
                 _fill(seen, start, rows, window)
-            write(self._ggml, self.tensors[window], seen)
+            mirror.write()
 
 
 def _most_nodes(config: ModelConfig, sessions: int, *, is_split: bool) -> int:
