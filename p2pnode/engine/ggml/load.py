@@ -10,7 +10,7 @@ from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.engine import ClosesT, GgmlEngine, Share
 from p2pnode.engine.ggml.library import Device, Ggml, load
-from p2pnode.engine.ggml.mapping import MappedFile
+from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.placing import choose_device, share_out
 from p2pnode.engine.ggml.probe import Candidate
 from p2pnode.engine.ggml.threads import use_fastest
@@ -112,7 +112,8 @@ class _Loader:
         ends = {EMBEDDING} if is_first else set()
         ends |= {NORM, EMBEDDING if config.is_tied else HEAD} if is_last else set()
         self._total = sum(file.tensors[name].size for name in (*self._names, *ends)) or 1
-        self._mapped = self._closing(self._map([*self._names, *ends]))
+        wanted = [file.tensors[name] for name in (*self._names, *ends)]
+        self._mapped = self._closing(MappedTensors(file, wanted))
         home = self._closing(Backend(self._ggml, cpu, threads))
         made = []
         for device, run in shares:
@@ -186,10 +187,6 @@ class _Loader:
         return self._closing(
             Weights(backend, self._file, self._mapped, names, check=self._check, done=self._done)
         )
-
-    def _map(self, names: Iterable[str]) -> MappedFile:
-        infos = [self._file.tensors[name] for name in names]
-        return MappedFile(self._file.path, [(info.offset, info.size) for info in infos])
 
     def _check(self, info: TensorInfo, view: memoryview) -> None:
         self._tree.check(info, view)

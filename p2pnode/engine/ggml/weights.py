@@ -7,7 +7,7 @@ from typing import Final
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.library import Ggml
-from p2pnode.engine.ggml.mapping import MappedFile
+from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.split import Split, split_blocks
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
@@ -34,7 +34,7 @@ class Weights:
         self,
         backend: Backend,
         file: GgufFile,
-        mapped: MappedFile,
+        mapped: MappedTensors,
         names: Iterable[str],
         *,
         check: Callable[[TensorInfo, memoryview], None],
@@ -58,7 +58,7 @@ class Weights:
         types = backend.ggml.extra_buffer_types() if backend.is_cpu and rearrange else []
         for name in names:
             info = file.tensors[name]
-            view = mapped.view(info.offset, info.size)
+            view = mapped.view(info)
             check(info, view)
             kind = self._kind(info, mapped, types)
             kinds.setdefault(kind, []).append(info)
@@ -85,21 +85,21 @@ class Weights:
         for group in groups:
             group.close()
 
-    def _kind(self, info: TensorInfo, mapped: MappedFile, types: Iterable[int]) -> int | None:
+    def _kind(self, info: TensorInfo, mapped: MappedTensors, types: Iterable[int]) -> int | None:
         """Return the type of buffer that a tensor goes to; None where it stays mapped."""
         if not self._backend.is_cpu:
             return self._backend.buffer_type
         for kind in types:
             if is_product(info) and multiplies_in(self._backend, kind, info):
                 return kind
-        is_aligned = mapped.address(info.offset, info.size) % _ALIGNMENT == 0
+        is_aligned = mapped.address(info) % _ALIGNMENT == 0
         return None if is_aligned else self._backend.buffer_type
 
     def _load(
         self,
         kind: int | None,
         infos: list[TensorInfo],
-        mapped: MappedFile,
+        mapped: MappedTensors,
         done: Callable[[int], None],
     ) -> None:
         ggml = self._ggml
@@ -111,7 +111,7 @@ class Weights:
             group.allocate(kind)
         buffers: dict[int, int] = {}
         for info in infos:
-            tensor, address = self._tensors[info.name], mapped.address(info.offset, info.size)
+            tensor, address = self._tensors[info.name], mapped.address(info)
             if kind is not None:
                 ggml.backend_tensor_set(tensor, address, 0, info.size)
                 self.bytes += info.size
@@ -119,7 +119,7 @@ class Weights:
                 group.place(tensor, _buffer_at(group, buffers, mapped, address), address)
             done(info.size)
 
-    def _split(self, kind: int, infos: Iterable[TensorInfo], mapped: MappedFile) -> None:
+    def _split(self, kind: int, infos: Iterable[TensorInfo], mapped: MappedTensors) -> None:
         """Make a second form of the Q4_1 matrices that no buffer takes as they are."""
         ggml = self._ggml
         fitting = [
@@ -135,14 +135,14 @@ class Weights:
         tensors = [describe(ggml, group, plain) for _, plain in fitting]
         group.allocate(kind)
         for (info, _), tensor in zip(fitting, tensors, strict=True):
-            stored = mapped.view(info.offset, info.size)
+            stored = mapped.view(info)
             blocks, rest = split_blocks(stored, info.shape[-1])
             write(ggml, tensor, blocks)
             self.splits[info.name] = Split(tensor, rest)
             self.bytes += blocks.nbytes + rest.nbytes
 
 
-def _buffer_at(group: Tensors, buffers: dict[int, int], mapped: MappedFile, address: int) -> int:
+def _buffer_at(group: Tensors, buffers: dict[int, int], mapped: MappedTensors, address: int) -> int:
     """Return a buffer over the area that an address lies in."""
     for start, size in mapped.areas:
         if start <= address < start + size:

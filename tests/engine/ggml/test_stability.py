@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.functions import TensorHead
 from p2pnode.engine.ggml.library import Ggml, load
-from p2pnode.engine.ggml.mapping import MappedFile
+from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.stability import unstable_products
 from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.gguf_file import GgufFile
@@ -49,23 +49,21 @@ def products(
 ) -> Iterator[tuple[Backend, Weights]]:
     """Give a CPU, and the weights of a file as an engine holds them."""
     cpu = next(one for one in ggml.devices() if one.handle == ggml.cpu())
-    with GgufFile(path) as file:
-        parts = [(info.offset, info.size) for info in file.tensors.values()]
-        with MappedFile(path, parts) as mapped:
-            backend = Backend(ggml, cpu)
-            weights = Weights(
-                backend,
-                file,
-                mapped,
-                file.tensors,
-                check=lambda info, view: None,
-                rearrange=rearrange,
-            )
-            try:
-                yield backend, weights
-            finally:
-                weights.close()
-                backend.close()
+    with GgufFile(path) as file, closing(MappedTensors(file, file.tensors.values())) as mapped:
+        backend = Backend(ggml, cpu)
+        weights = Weights(
+            backend,
+            file,
+            mapped,
+            file.tensors,
+            check=lambda info, view: None,
+            rearrange=rearrange,
+        )
+        try:
+            yield backend, weights
+        finally:
+            weights.close()
+            backend.close()
 
 
 def quantised(ggml: Ggml, matrix: NDArray[np.float32], kind: int) -> NDArray[np.uint8]:
