@@ -79,6 +79,7 @@ def _checks(subject: Subject, running: _Running) -> Iterator[tuple[str, Check]]:
     yield "buffers", _buffers
     yield "multicast", _multicast
     yield "model", partial(_model, subject)
+    yield "engine", partial(_engine, subject)
     yield "memory", partial(_memory, subject, running)
     yield "swarm", partial(_swarm, subject, running)
 
@@ -142,6 +143,14 @@ def _model(subject: Subject) -> Iterator[Finding]:
     from p2pnode.interfaces.doctor.model import check_model
 
     return check_model(subject.model)
+
+
+def _engine(subject: Subject) -> Iterator[Finding]:
+    from p2pnode.interfaces.doctor.engine import check_engine
+    from p2pnode.node.model_cache import is_missing
+
+    is_here = subject.model != "none" and not is_missing(subject.model)
+    return check_engine(subject.model if is_here else "none")
 
 
 def _memory(subject: Subject, running: _Running) -> Iterator[Finding]:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.registry import EngineOptions, engine_for
 from p2pnode.errors import ModelError
 from p2pnode.interfaces.doctor.findings import Finding, mib
 from p2pnode.node import model_cache, models
 from p2pnode.node.free_memory import free_memory
+from p2pnode.node.model_facts import facts_of
 
 SPARE = 256 << 20
 """Bytes left for the rest of the machine: a guess."""
@@ -27,9 +27,10 @@ class Demand:
     Attributes:
         name: The model's.
         n_layers: Layers it has.
-        layer_bytes: Memory of one layer's weights, expanded to float32.
+        layer_bytes: Memory of one layer's weights, as the engine holds them.
         head_bytes: Memory of the output matrix, which goes with the last layer.
         kv_bytes_per_token_layer: KV cache of one token in one layer.
+        peers: How many machines with so much free memory hold all of it; None where none can.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Demand:
     layer_bytes: int
     head_bytes: int
     kv_bytes_per_token_layer: int
+    peers: int | None = None
 
 
 def find_model(name: str) -> Path:
@@ -78,7 +80,7 @@ def check_memory(name: str, kv_bytes: int, *, is_loaded: bool) -> Iterator[Findi
     """Say how many layers fit; ``is_loaded`` where a node holds its share already."""
     free = free_memory()
     try:
-        demand = demand_of(find_model(name))
+        demand = demand_of(find_model(name), free=free - kv_bytes)
     except ModelError:  # there is none, or it was said under "model"
         yield Finding("memory", "ok", f"{mib(free)} free")
         return
@@ -96,7 +98,8 @@ def report_memory(free: int, demand: Demand, kv_bytes: int, *, is_loaded: bool) 
     if fit == demand.n_layers:
         return Finding("memory", "ok", f"{known}: all {fit} layers fit")
     if fit:
-        advice = f"p2pnode up --max-layers {fit}, and peers for the rest"
+        many = f": {demand.peers} such machines hold all of it" if demand.peers else ""
+        advice = f"p2pnode up --max-layers {fit}, and peers for the rest{many}"
         return Finding("memory", "warn", f"{known}: {fit} of {demand.n_layers} layers fit", advice)
     advice = "close programs, lower --kv-memory, or join without layers: p2pnode up --layers none"
     return Finding("memory", "fail", f"{known}, and {need}: none fits", advice)
@@ -119,30 +122,26 @@ def layers_that_fit(free: int, demand: Demand, kv_bytes: int) -> int:
     return max(0, min(demand.n_layers - 1, room // max(1, demand.layer_bytes)))
 
 
-def demand_of(path: Path) -> Demand:
+def demand_of(path: Path, engine: str = "", *, free: int = 0) -> Demand:
     """Add up what a file's tensors take in memory.
+
+    Args:
+        path: The model.
+        engine: Which one holds them; left out, the one that would run it here.
+        free: Bytes of memory for weights, of each machine like this one.
 
     Raises:
         ModelError: It cannot be read.
     """
-    info: ModelInfo = models.describe_model(path)
-    with GgufFile(path) as file:
-        layer = sum(
-            _numbers(tensor.shape)
-            for name, tensor in file.tensors.items()
-            if name.startswith("blk.0.")
-        )
+    info, facts = models.describe_model(path), facts_of(path)
+    is_numpy = (engine or engine_for(path, EngineOptions(cache=model_cache.cache_dir()))) == "numpy"
+    growth = _FLOAT * facts.numbers / max(1, facts.weights) if is_numpy else 1.0
+    kv = info.kv_bytes_per_token_layer  # in float32
     return Demand(
         name=info.name,
         n_layers=info.n_layers,
-        layer_bytes=_FLOAT * layer,
-        head_bytes=_FLOAT * info.vocab_size * info.d_model,
-        kv_bytes_per_token_layer=info.kv_bytes_per_token_layer,
+        layer_bytes=round(growth * max(facts.layer_bytes)),
+        head_bytes=round(growth * facts.other_bytes),
+        kv_bytes_per_token_layer=kv if is_numpy else kv // 2,
+        peers=facts.peers_needed(round(free / growth)) if free > 0 else None,
     )
-
-
-def _numbers(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

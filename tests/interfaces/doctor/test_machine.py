@@ -186,10 +186,14 @@ def test_kv_memory_is_told_in_tokens() -> None:
 
 def test_a_file_says_what_its_layers_take(tmp_path: Path) -> None:
     write_tiny_gguf(tmp_path / "m.gguf", n_layers=3)
-    demand = demand_of(tmp_path / "m.gguf")
-    assert demand.n_layers == 3
-    # q and o: 64 x 64; k and v: 32 x 64; gate, up and down: 64 x 128; two norms
-    assert demand.layer_bytes == 4 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128 + 2 * 64)
+    stored = demand_of(tmp_path / "m.gguf", "ggml")
+    assert stored.n_layers == 3
+    # q and o: 64 x 64; k and v: 32 x 64; gate, up and down: 64 x 128; 34 bytes for 32; two norms
+    matrices = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128
+    assert stored.layer_bytes == matrices * 34 // 32 + 4 * 2 * 64
+    expanded = demand_of(tmp_path / "m.gguf", "numpy")
+    assert expanded.layer_bytes == pytest.approx(4 * (matrices + 2 * 64), rel=0.02)
+    assert expanded.kv_bytes_per_token_layer == 2 * stored.kv_bytes_per_token_layer
 
 
 def test_processors_are_judged_by_load_and_share() -> None:
