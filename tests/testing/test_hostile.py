@@ -104,6 +104,7 @@ def test_a_slow_stage_is_slow_and_right() -> None:
     alone = ask(swarm)
     assert swarm.network.now - began < 1
     hostile(swarm, "slow")
+    swarm.network.run(30)  # a newcomer is not believed at once
     began = swarm.network.now
     with_it = ask(swarm, seconds=60)
     assert swarm.network.now - began > 2.8

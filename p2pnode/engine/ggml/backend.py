@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from p2pnode.engine.ggml.constants import STATUS_SUCCESS, DeviceType
+from p2pnode.engine.ggml.constants import STATUS_ALLOC_FAILED, STATUS_SUCCESS, DeviceType
 from p2pnode.engine.ggml.functions import InitParams, ThreadpoolParams
 from p2pnode.engine.ggml.library import Device, Ggml
 from p2pnode.errors import CapacityError, EngineError
@@ -57,9 +57,12 @@ class Backend:
         """Run a graph.
 
         Raises:
+            CapacityError: The device has no memory for it.
             EngineError: The device failed.
         """
         status = self.ggml.backend_graph_compute(self._handle, graph)
+        if status == STATUS_ALLOC_FAILED:
+            raise CapacityError(f"{self.device.name} has no memory for a step: {last(self.ggml)}")
         if status != STATUS_SUCCESS:
             word = self.ggml.status_to_string(status).decode("utf-8", "replace")
             raise EngineError(f"{self.device.name} failed: {word}; {last(self.ggml)}")
