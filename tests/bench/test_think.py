@@ -132,7 +132,7 @@ def test_an_extra_names_what_is_needed() -> None:
         for requirement in PROJECT["project"]["optional-dependencies"]["bench"]
     }
     needed = {DISTRIBUTIONS.get(module, module) for one in everyone() for module in one.needs}
-    assert extra == needed
+    assert extra == needed | {"xllamacpp"}  # that is what `bench engine` measures beside ours
 
 
 def test_a_codec_that_changes_values_is_caught() -> None:
