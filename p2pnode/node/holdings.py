@@ -210,7 +210,7 @@ class Holdings:
 
     def _capacity(self, model: ModelInfo) -> int:
         bounds = (self._config.max_layers, self._fitting)
-        return min(model.n_layers, *(most for most in bounds if most is not None))
+        return min((model.n_layers, *(most for most in bounds if most is not None)))
 
     def _pause(self) -> float:
         return self._config.settle + self._rng.uniform(0, self._config.jitter)
