@@ -19,8 +19,8 @@ from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from p2pnode.engine.base import Engine, SessionKey
+from p2pnode.engine.ggml.binding import load
 from p2pnode.engine.ggml.finding import find_library
-from p2pnode.engine.ggml.library import load
 from p2pnode.engine.registry import EngineOptions, load_engine
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.solo import answer_alone

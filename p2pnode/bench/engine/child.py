@@ -45,7 +45,7 @@ class Measurement:
         if contestant.engine == LLAMA_CPP:
             from p2pnode.bench.engine.llama_cpp import LlamaCpp
 
-            provider = provider_called(contestant.library)
+            provider = provider_called(contestant.provider)
             began = time.perf_counter()
             runner = LlamaCpp(provider, path, contestant.threads, asked["positions"])
         else:

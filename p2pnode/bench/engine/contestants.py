@@ -23,21 +23,21 @@ class Contestant:
 
     Attributes:
         engine: A name of the registry, or :data:`LLAMA_CPP`.
-        library: The provider of its ggml; empty where it has none.
+        provider: The provider of its ggml; empty where it has none.
         threads: Of the CPU.
         device: As :class:`~p2pnode.engine.registry.EngineOptions` has it.
         unusable: Why it cannot take part; empty where it can.
     """
 
     engine: str
-    library: str
+    provider: str
     threads: int
     device: str
     unusable: str = ""
 
     @property
     def name(self) -> str:
-        return " ".join(filter(None, (self.engine, self.library)))
+        return " ".join(filter(None, (self.engine, self.provider)))
 
 
 def choose(

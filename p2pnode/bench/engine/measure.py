@@ -131,7 +131,7 @@ def ratios(entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
         for other in whole:
             first, second = one.contestant, other.contestant
             is_pair = second.engine == "numpy" or (
-                second.engine == LLAMA_CPP and first.library == second.library
+                second.engine == LLAMA_CPP and first.provider == second.provider
             )
             if first.engine == "ggml" and is_pair and first.threads == second.threads:
                 row: dict[str, Any] = {
@@ -253,7 +253,7 @@ def _row(entrant: Entrant, model: str) -> dict[str, Any]:
     one = entrant.contestant
     row: dict[str, Any] = {
         "engine": one.engine,
-        "library": one.library,
+        "library": one.provider,
         "numerics": None,
         "model": model,
         "threads": one.threads,

@@ -43,7 +43,7 @@ class OurRunner:
             return cls(
                 load_engine(path, range(layers), options, kv_budget_bytes=_KV_BUDGET, tree=tree)
             )
-        provider = provider_called(contestant.library)
+        provider = provider_called(contestant.provider)
         (candidate,) = find_library(cache_dir(), found=[provider]).candidates
         if not candidate.is_usable:
             raise EngineError(f"{provider.name} cannot be used: {candidate.reason}")

@@ -7,9 +7,9 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from p2pnode.engine.ggml.binding import Device, Ggml
 from p2pnode.engine.ggml.constants import STATUS_ALLOC_FAILED, STATUS_SUCCESS, DeviceType
 from p2pnode.engine.ggml.functions import InitParams, ThreadpoolParams
-from p2pnode.engine.ggml.library import Device, Ggml
 from p2pnode.errors import CapacityError, EngineError
 
 _SPIN: Final = 0

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2pnode.engine.base import MOST_ROWS_TOGETHER
+from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import ROPE_NEOX, ROPE_NORMAL, SORT_DESCENDING
-from p2pnode.engine.ggml.library import Ggml
 from p2pnode.engine.ggml.split import add_product
 from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.model_config import ModelConfig, RopeKind

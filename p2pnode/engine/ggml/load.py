@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from p2pnode.engine.ggml.backend import Backend
+from p2pnode.engine.ggml.binding import Device, Ggml, load
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.engine import ClosesT, GgmlEngine, Share
-from p2pnode.engine.ggml.library import Device, Ggml, load
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.placing import choose_device, share_out
 from p2pnode.engine.ggml.probe import Candidate

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from p2pnode.engine.ggml.binding import Device
 from p2pnode.engine.ggml.constants import DeviceType
-from p2pnode.engine.ggml.library import Device
 from p2pnode.engine.ggml.probe import ProbedDevice
 from p2pnode.errors import ConfigError, EngineError
 

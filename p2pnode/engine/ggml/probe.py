@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from p2pnode.engine.ggml.binding import TESTED_VERSION, Ggml, load, parse_version
 from p2pnode.engine.ggml.constants import DeviceType
-from p2pnode.engine.ggml.library import TESTED_VERSION, Ggml, load, parse_version
 from p2pnode.engine.ggml.providers import Provider
 from p2pnode.engine.ggml.selftest import Comparison, compare, digest
 from p2pnode.errors import EngineError

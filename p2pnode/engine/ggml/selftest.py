@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, dequantize
 
+from p2pnode.engine.ggml.binding import Device, Ggml
 from p2pnode.engine.ggml.constants import (
     ROPE_NEOX,
     ROPE_NORMAL,
@@ -23,7 +24,6 @@ from p2pnode.engine.ggml.constants import (
     Type,
 )
 from p2pnode.engine.ggml.functions import InitParams, TensorHead, ThreadpoolParams
-from p2pnode.engine.ggml.library import Device, Ggml
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 

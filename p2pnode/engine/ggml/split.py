@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
+from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import Type
-from p2pnode.engine.ggml.library import Ggml
 
 BLOCK: Final = 32  # weights of a block of either type
 _Q4_1_BYTES: Final = 20  # d and m in float16, then two weights a byte

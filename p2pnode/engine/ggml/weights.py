@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
+from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import Type
-from p2pnode.engine.ggml.library import Ggml
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.split import Split, split_blocks
 from p2pnode.engine.gguf_file import GgufFile

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from p2pnode.engine.ggml import selftest
+from p2pnode.engine.ggml.binding import Device, Ggml, load
 from p2pnode.engine.ggml.constants import DeviceType
-from p2pnode.engine.ggml.library import Device, Ggml, load
 from p2pnode.engine.ggml.providers import providers
 from p2pnode.engine.ggml.selftest import TYPES, Comparison, compare, digest
 

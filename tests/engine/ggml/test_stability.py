@@ -18,10 +18,10 @@ from p2pnode.engine.ggml import (
     weights as weights_module,
 )
 from p2pnode.engine.ggml.backend import Backend
+from p2pnode.engine.ggml.binding import Ggml, load
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.functions import TensorHead
-from p2pnode.engine.ggml.library import Ggml, load
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.stability import unstable_products
 from p2pnode.engine.ggml.weights import Weights

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from p2pnode.engine.ggml.binding import Ggml, load
 from p2pnode.engine.ggml.constants import STATUS_SUCCESS, USAGE_WEIGHTS, Type
 from p2pnode.engine.ggml.functions import InitParams
-from p2pnode.engine.ggml.library import Ggml, load
 from p2pnode.engine.ggml.mapping import MappedFile
 from p2pnode.engine.ggml.providers import providers
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p2pnode.engine.ggml import library
+from p2pnode.engine.ggml import binding
+from p2pnode.engine.ggml.binding import Ggml, load, parse_version
 from p2pnode.engine.ggml.constants import STATUS_SUCCESS, DeviceType, Type
 from p2pnode.engine.ggml.functions import (
     LETTERS,
@@ -19,7 +20,6 @@ from p2pnode.engine.ggml.functions import (
     TensorHead,
     ThreadpoolParams,
 )
-from p2pnode.engine.ggml.library import Ggml, load, parse_version
 from p2pnode.engine.ggml.providers import Provider, providers
 from p2pnode.errors import EngineError
 
@@ -150,7 +150,7 @@ def test_versions(version: str, parsed: tuple[int, int]) -> None:
 def test_a_library_older_than_any_that_was_tried_is_refused(
     ggml: Ggml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "LEAST_VERSION", (99, 1))
+    monkeypatch.setattr(binding, "LEAST_VERSION", (99, 1))
     with pytest.raises(EngineError, match=r"holds ggml 0\.\d+.*p2pnode needs 99\.1 or newer"):
         Ggml(ggml.provider)
     gc.collect()
