@@ -18,8 +18,14 @@ _NAMES = (
 
 def sampling_options(command: CommandT) -> CommandT:
     """Give ``command`` the options that :func:`sampling_params` reads."""
-    penalty = NumberRange(-2, 2)
-    options = (
+    options = (*_draws(), *_penalties(), *_forms())
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _draws() -> tuple[Callable[[Any], Any], ...]:
+    return (
         click.option(
             "--temperature",
             type=NumberRange(0, 100),
@@ -43,6 +49,12 @@ def sampling_options(command: CommandT) -> CommandT:
             help="Draw among those at least so likely as this share of the likeliest; 0: all.",
         ),
         click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True),
+    )
+
+
+def _penalties() -> tuple[Callable[[Any], Any], ...]:
+    penalty = NumberRange(-2, 2)
+    return (
         click.option(
             "--repetition-penalty",
             type=NumberRange(0.1, 10),
@@ -68,6 +80,12 @@ def sampling_options(command: CommandT) -> CommandT:
             default=0.0,
             help="Taken off it for each time that the answer has it.",
         ),
+    )
+
+
+def _forms() -> tuple[Callable[[Any], Any], ...]:
+    """What is shown of an answer, and what it must look like."""
+    return (
         click.option(
             "--logprobs",
             type=click.IntRange(0, MOST_TOP_LOGPROBS),
@@ -81,9 +99,6 @@ def sampling_options(command: CommandT) -> CommandT:
         ),
         click.option("--json-mode", is_flag=True, help="The answer is a JSON object."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def sampling_params(chosen: Mapping[str, Any]) -> dict[str, Any]:
