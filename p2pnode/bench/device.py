@@ -34,10 +34,11 @@ def measure(
     """Write the model, load it whole and in three runs of layers, and let both answer in turns."""
     from p2pnode.engine.gguf_file import GgufFile
     from p2pnode.engine.hash_tree import hash_file
-    from p2pnode.engine.registry import EngineOptions, load_engine
+    from p2pnode.engine.registry import EngineOptions, check_device, load_engine
     from p2pnode.node.model_cache import cache_dir
 
     options = EngineOptions(engine, device, cache=cache_dir())
+    check_device(options)  # before a gigabyte is written
     with TemporaryDirectory() as folder:
         path = Path(folder) / "random.gguf"
         write_random_llama(path)

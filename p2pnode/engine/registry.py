@@ -167,13 +167,6 @@ def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         ConfigError: There is no such device anywhere.
         EngineError: The engine or the device that was asked for is not there.
     """
-    if options.engine in _EXTRAS:
-        if find_spec(options.engine) is None:
-            raise EngineError(
-                f"{options.engine} is not installed",
-                hint=f"pip install 'p2pnode[{options.engine}]'",
-            )
-        return
     with GgufFile(path) as file:
         lacking = what_numpy_lacks(file, read_config(file))
     if options.engine == "numpy" and lacking:
@@ -181,11 +174,28 @@ def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
             f"{path.name} has {lacking}, which the numpy engine does not compute",
             hint="Leave --engine out: ggml computes it; or only ask: --layers none.",
         )
+    if options.engine in {"auto", "numpy"} and options.device in _OF_ANY and not lacking:
+        return
+    check_device(options, lacking)
+
+
+def check_device(options: EngineOptions, lacking: str = "") -> None:
+    """Refuse an engine or a device that is not here; ``lacking`` is what numpy does not compute.
+
+    Raises:
+        ConfigError: There is no such device anywhere.
+        EngineError: The engine or the device is not there.
+    """
+    if options.engine in _EXTRAS:
+        if find_spec(options.engine) is None:
+            raise EngineError(
+                f"{options.engine} is not installed",
+                hint=f"pip install 'p2pnode[{options.engine}]'",
+            )
+        return
     from p2pnode.engine.ggml.placing import check_device_name, choose_device
 
     check_device_name(options.device)
-    if options.engine != "ggml" and options.device in _OF_ANY and not lacking:
-        return
     library = _library(options, lacking)
     if library is None:
         _refuse_device(options)

@@ -38,6 +38,7 @@ from p2pnode.node.events import (
     PlacementRequested,
 )
 from p2pnode.node.handlers import handlers
+from p2pnode.node.hashing_notes import HashingNotes
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
@@ -62,8 +63,6 @@ logger = logging.getLogger(__name__)
 
 _GOODBYE = 0.25  # seconds for telling the swarm, when whoever runs the node will not wait
 _INVITED = 4  # addresses in an invite
-_FIRST_NOTE = 2.0  # seconds until it is said that a file is hashed
-_NEXT_NOTE = 10.0  # seconds from then on
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class Node:
         with self._state.lock(), logging_to(log_path(settings.state)), held(files):
             if settings.model is not None:
                 self._file = await trio.to_thread.run_sync(
-                    open_model, settings.model, _HashingNotes(), abandon_on_cancel=True
+                    open_model, settings.model, HashingNotes(), abandon_on_cancel=True
                 )
                 self._model = self._file.info
                 self._texts = TextWorker(
@@ -389,18 +388,6 @@ class Node:
         if self._texts is None:
             raise UserError("this node has no model", hint="start it with --model")
         return self._texts
-
-
-class _HashingNotes:
-    """Says every few seconds how much of a large file is hashed, which is done once for a file."""
-
-    def __init__(self) -> None:
-        self._due = time.monotonic() + _FIRST_NOTE
-
-    def __call__(self, part: float) -> None:
-        if time.monotonic() >= self._due:
-            self._due = time.monotonic() + _NEXT_NOTE
-            logger.log(NOTICE, "hashes the model's file, once for each file: %.0f %%", 100 * part)
 
 
 def _time_of_day() -> float:
