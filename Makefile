@@ -8,7 +8,7 @@ ENGINES := $(VENV)/.engines-installed
 FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
-ALONE := tests/bench tests/e2e  # they start processes, and time what those do
+PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them most of the time
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 HEAVY := tests/engines  # torch, transformers, llama.cpp and jax: some 1.7 GB
@@ -22,8 +22,8 @@ test: $(DEV)  ## lint, types, contracts and every test
 	$(MAKE) --no-print-directory check
 	$(BIN)/p2pnode models pull smollm2-135m
 	$(BIN)/p2pnode models pull gemma3-270m
-	$(BIN)/python -m pytest -n 2 $(foreach room,$(ALONE) $(HEAVY),--ignore $(room))
-	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest -n 2 $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
+	$(BIN)/python -m pytest -n 2 $(PROCESSES)
 	@echo "Not run: tests/engines (against transformers and llama.cpp): make test-engines"
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one

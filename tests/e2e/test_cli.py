@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,9 @@ def test_the_terminal_ui_shows_the_living_node(tmp_path: Path) -> None:
 
 def test_without_a_node_faces_say_how_to_start_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "p2pnode", "peers", "--state", str(tmp_path)]
-    apart = {**os.environ, "XDG_RUNTIME_DIR": "", "TMPDIR": str(tmp_path)}  # from other tests
-    done = subprocess.run(command, env=apart, capture_output=True, timeout=30, check=False)
+    with tempfile.TemporaryDirectory() as short:  # apart from other tests: sockets' paths are short
+        apart = {**os.environ, "XDG_RUNTIME_DIR": "", "TMPDIR": short}
+        done = subprocess.run(command, env=apart, capture_output=True, timeout=30, check=False)
     assert done.returncode == 1
     assert b"p2pnode up" in done.stderr
     assert b"Traceback" not in done.stderr
