@@ -33,7 +33,7 @@ def measure(
 
     calibrations = state_calibrations(describe_model(path).space_hash32)
     codings = _codings(calibrated=calibrations is not None)
-    lists = token_lists(Tokenizer.from_gguf(path), tokens)
+    lists = token_lists(Tokenizer.from_model(path), tokens)
     parts = len(codings) + 2
 
     def part(number: int) -> Callable[[float], None]:

@@ -158,7 +158,7 @@ def _held_out(path: Path) -> Iterator[TokenIds]:
     from p2pnode.text.marked import template_text
     from p2pnode.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_gguf(path)
+    tokenizer = Tokenizer.from_model(path)
     folder = resources.files("p2pnode.bench") / "kv_texts"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         text = template_text(file.read_text("utf-8"))  # ours: its control tokens are meant
@@ -183,7 +183,7 @@ def _of_python(path: Path) -> Iterator[TokenIds]:
 
     from p2pnode.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_gguf(path)
+    tokenizer = Tokenizer.from_model(path)
     sources = [inspect.getsource(one) for one in (argparse, heapq, statistics, tarfile, textwrap)]
     prose = [topics[name] for name in ("objects", "exceptions", "strings", "customization", "with")]
     for number, text in enumerate([*prose, *sources]):
@@ -199,7 +199,7 @@ def _of_the_model(path: Path) -> Iterator[TokenIds]:
     from p2pnode.node.models import open_model
     from p2pnode.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_gguf(path)
+    tokenizer = Tokenizer.from_model(path)
     known = open_model(path)
     engine = load_engine(path, range(known.info.n_layers), tree=known.tree)
     for seed, question in enumerate(ASKED):

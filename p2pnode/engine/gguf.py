@@ -34,16 +34,16 @@ def read_model_info(path: Path, tree: HashTree | None = None) -> ModelInfo:
     """
     with GgufFile(path) as file:
         config = read_config(file)
-        return info_of(file, config, hash_file(file) if tree is None else tree)
+        return info_of(file, config, (hash_file(file) if tree is None else tree).root)
 
 
-def info_of(file: GgufFile, config: ModelConfig, tree: HashTree) -> ModelInfo:
-    """Say what model an open file holds, of which shape and hashes are known."""
+def info_of(file: GgufFile, config: ModelConfig, root: str) -> ModelInfo:
+    """Say what model an open file holds; ``root`` is that of its tree of hashes."""
     return model_info(
         config,
         name=_name(file),
         space_id=_space_id(file, config),
-        data_sig=tree.root,
+        data_sig=root,
         eos_ids=_eos_ids(file, config.vocab_size),
     )
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from queue import SimpleQueue
-from typing import Final
+from typing import Any, Final, Self
 
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue, TensorInfo, Value
@@ -64,6 +64,21 @@ class HashTree:
             root.update(self.tensors[name])
         return root.hexdigest()
 
+    def noted(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        tensors = {name: found.hex() for name, found in self.tensors.items()}
+        return {"metadata": self.metadata.hex(), "tensors": tensors}
+
+    @classmethod
+    def of_note(cls, noted: Mapping[str, Any]) -> Self:
+        """Read what :meth:`noted` returned.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: It is none.
+        """
+        metadata = hashes_of({"metadata": noted["metadata"]})["metadata"]
+        return cls(hashes_of(noted["tensors"]), metadata)
+
     def check(self, tensor: TensorInfo, data: bytes | memoryview) -> None:
         """Take a tensor's bytes as they were read.
 
@@ -83,17 +98,30 @@ class HashTree:
             raise ModelChangedError("the header is not the one that was hashed")
 
 
+def hashes_of(noted: Mapping[str, Any]) -> dict[str, bytes]:
+    """Read hashes in hex.
+
+    Raises:
+        ValueError, TypeError, AttributeError: One is none.
+    """
+    found = {str(name): bytes.fromhex(said) for name, said in noted.items()}
+    if any(len(one) != HASH_BYTES for one in found.values()):
+        raise ValueError("a hash has another length")
+    return found
+
+
 def hash_file(
     file: GgufFile,
     progress: Callable[[float], None] | None = None,
     *,
-    threads: int = min(MOST_THREADS, os.cpu_count() or 1),
+    threads: int = MOST_THREADS,
 ) -> HashTree:
     """Read a whole file and return its tree; ``progress`` hears which part from 0 to 1 is done.
 
     Raises:
         ModelError: The file cannot be read to its end.
     """
+    threads = min(threads, os.cpu_count() or 1)
     tensors = sorted(file.tensors.values(), key=lambda one: (one.part, one.offset))  # as on disk
     total = max(1, sum(tensor.size for tensor in tensors))
     hashes: dict[str, bytes] = {}

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from p2pnode.engine.base import Engine
-from p2pnode.engine.gguf import read_config
-from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.hash_tree import HashTree, hash_file
+from p2pnode.engine.hash_tree import HashTree
 from p2pnode.engine.numpy.engine import DEFAULT_KV_BUDGET, NumpyEngine
 from p2pnode.engine.numpy.weights import Progress, what_numpy_lacks
+from p2pnode.engine.stored_model import StoredModel, Tree, open_stored, tree_of_gguf
 from p2pnode.errors import ConfigError, EngineError, ModelError
 
 if TYPE_CHECKING:
@@ -68,12 +67,12 @@ def load_engine(
     *,
     kv_budget_bytes: int = DEFAULT_KV_BUDGET,
     progress: Progress | None = None,
-    tree: HashTree | None = None,
+    tree: Tree | None = None,
 ) -> Engine:
     """Load ``layers`` of the model at ``path`` into the engine that can run it.
 
     Args:
-        path: A GGUF file of an architecture that is known.
+        path: A model of an architecture that is known.
         layers: Which layers to hold.
         options: What computes.
         kv_budget_bytes: The most memory all sessions' KV caches may take.
@@ -82,22 +81,16 @@ def load_engine(
             file is hashed first.
 
     Raises:
-        ModelError: No engine can run the file.
+        ModelError: No engine can run it.
         ModelChangedError: It does not hold what ``tree`` says.
         CapacityError: There is not enough memory.
         EngineError: The engine that was asked for is not there, or fails.
     """
-    if path.suffix.lower() != ".gguf":
-        raise ModelError(
-            f"{path.name} is not a GGUF file",
-            hint="Give the path of a .gguf file of a model.",
-        )
-    with GgufFile(path) as file:
-        lacking = what_numpy_lacks(file, read_config(file))
-        if tree is None:
-            tree = hash_file(file)
+    with open_stored(path) as model:
+        lacking = _numpy_lacks(model)
+        held = tree_of_gguf(model.hashed() if tree is None else tree, path)
     if options.engine in _EXTRAS:
-        return _load_extra(path, layers, tree, options, kv_budget_bytes, progress)
+        return _load_extra(path, layers, held, options, kv_budget_bytes, progress)
     library = _library(options, lacking)
     if library is None:
         _refuse_device(options)
@@ -107,7 +100,7 @@ def load_engine(
             kv_budget_bytes=kv_budget_bytes,
             blas_threads=options.threads or 1,
             progress=progress,
-            tree=tree,
+            tree=held,
         )
     from p2pnode.engine.ggml.load import load_ggml
 
@@ -115,7 +108,7 @@ def load_engine(
         library,
         path,
         layers,
-        tree,
+        held,
         device=options.device,
         threads=options.threads,
         cache=options.cache,
@@ -167,8 +160,8 @@ def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         ConfigError: There is no such device anywhere.
         EngineError: The engine or the device that was asked for is not there.
     """
-    with GgufFile(path) as file:
-        lacking = what_numpy_lacks(file, read_config(file))
+    with open_stored(path) as model:
+        lacking = _numpy_lacks(model)
     if options.engine == "numpy" and lacking:
         raise ModelError(
             f"{path.name} has {lacking}, which the numpy engine does not compute",
@@ -212,9 +205,18 @@ def engine_for(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> str:
     """
     if options.engine in {*_EXTRAS, "numpy"}:
         return options.engine
-    with GgufFile(path) as file:
-        lacking = what_numpy_lacks(file, read_config(file))
+    with open_stored(path) as model:
+        lacking = _numpy_lacks(model)
     return "numpy" if _library(options, lacking) is None else "ggml"
+
+
+def _numpy_lacks(model: StoredModel) -> str:
+    """Say what of a model numpy does not compute; empty for nothing.
+
+    Raises:
+        ModelError: Nobody here computes it.
+    """
+    return what_numpy_lacks(model.words, model.config())
 
 
 def _library(options: EngineOptions, lacking: str) -> "Candidate | None":

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.sampling.schema import Constraints, Matcher
 from p2pnode.errors import DrawError, UserError
 from p2pnode.node.model_file import ModelFile
 from p2pnode.node.stamp import Stamp
 from p2pnode.text.detokenizer import token_bytes
-from p2pnode.text.vocabulary import Vocabulary
+from p2pnode.text.stored_vocabulary import read_vocabulary
 
 COMPILED: Final = 8
 """Compiled schemas that are kept, for sessions to come and for another try."""
@@ -97,8 +96,7 @@ class ModelGrammars:
             raise DrawError("this node has no model")
         if Stamp.of(model.path) != model.stamp:
             raise DrawError("the model's file was written to since it was read here")
-        with GgufFile(model.path) as file:
-            vocabulary = Vocabulary.from_file(file)
+        vocabulary = read_vocabulary(model.path)
         end = next((one for one in model.info.eos_ids), None)
         if end is None:
             raise DrawError("the model's file names no token that ends an answer")

@@ -5,9 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from p2pnode.engine.gguf import read_config
-from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_split import part_name
+from p2pnode.engine.stored_model import open_stored
 from p2pnode.errors import UserError
 from p2pnode.node.disk import refuse_full
 from p2pnode.node.entries import Entry, read_entries, write_entry
@@ -15,7 +14,7 @@ from p2pnode.node.fetching import ROOM_HINT, Progress
 from p2pnode.node.model_list import find_file
 from p2pnode.node.pull_order import clear_leftovers, forbid_writing
 from p2pnode.node.sources import cache_name, refuse_other_formats
-from p2pnode.text.vocabulary import check_vocabulary
+from p2pnode.text.stored_vocabulary import check_words
 
 _CHUNK = 4 * 2**20
 
@@ -28,10 +27,10 @@ def add_local(path: Path, folder: Path, called: str, report: Progress, *, copy: 
         OSError: The cache cannot be written.
     """
     refuse_other_formats(path.name)
-    with GgufFile(find_file(str(path))) as file:
-        read_config(file)
-        check_vocabulary(file)
-        paths, licence = file.paths, file.metadata.get("general.license")
+    with open_stored(find_file(str(path))) as model:
+        model.config()
+        check_words(model)
+        paths, licence = model.paths, model.licence()
     name = called or cache_name(paths[0].name)
     _refuse_taken(folder, name, str(paths[0]))
     sizes = tuple(one.stat().st_size for one in paths)
@@ -45,7 +44,7 @@ def add_local(path: Path, folder: Path, called: str, report: Progress, *, copy: 
         sha256=(),
         source=str(paths[0]),
         linked=linked,
-        licence=licence[:100] if isinstance(licence, str) else "",
+        licence=licence[:100],
     )
     write_entry(folder, entry)
     return entry.paths(folder)[0]

@@ -1,24 +1,19 @@
 """What a model's header says, and what the model takes of a machine; nothing of it is loaded."""
 
-import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pnode.engine.gguf import read_config
-from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.gguf_header import ArrayValue, TensorInfo
-from p2pnode.errors import ModelError
+from p2pnode.engine.stored_model import open_stored
 from p2pnode.node.catalogue import USUAL_CONTEXT
-from p2pnode.text.vocabulary import check_vocabulary
 
 SPARE: Final = 256 << 20
 """Bytes left for the rest of a machine: a guess, as ``doctor`` has it."""
 
-_KV_NUMBER: Final = 2  # bytes, as f16
+KV_NUMBER: Final = 2
+"""Bytes of a number in a KV cache, as f16."""
+
 _FLOAT: Final = 4
-_LAYER: Final = re.compile(r"blk\.(\d{1,5})\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,83 +98,9 @@ def facts_of(path: Path) -> ModelFacts:
     """Read what a model's header says.
 
     Raises:
-        ModelError: It is no GGUF file, or broken.
+        ModelError: It is no model, or broken.
     """
-    with GgufFile(path) as file:
-        arch = _text(file, "general.architecture")
-        layers = _number(file, f"{arch}.block_count")
-        tensors = [*file.tensors.values()]
-        by_layer, other = _layer_bytes(tensors)
-        mix = Counter[str]()
-        for tensor in tensors:
-            mix[tensor.type.name] += tensor.size
-        return ModelFacts(
-            title=_text(file, "general.name"),
-            architecture=arch,
-            licence=_text(file, "general.license"),
-            layers=layers,
-            d_model=_number(file, f"{arch}.embedding_length"),
-            context=_number(file, f"{arch}.context_length"),
-            vocabulary=_text(file, "tokenizer.ggml.model"),
-            pre_tokenizer=_text(file, "tokenizer.ggml.pre"),
-            tokens=_count(file, "tokenizer.ggml.tokens"),
-            has_template=bool(_text(file, "tokenizer.chat_template")),
-            quantisation=dict(mix.most_common()),
-            layer_bytes=by_layer,
-            other_bytes=other,
-            kv_bytes_per_token=_kv_bytes(file, arch, layers),
-            numbers=sum(tensor.rows * tensor.shape[-1] for tensor in tensors),
-            problem=_problem(file),
-        )
+    from p2pnode.node.gguf_facts import gguf_facts
 
-
-def _problem(file: GgufFile) -> str:
-    try:
-        read_config(file)
-        check_vocabulary(file)
-    except ModelError as error:
-        return str(error)
-    return ""
-
-
-def _layer_bytes(tensors: list[TensorInfo]) -> tuple[tuple[int, ...], int]:
-    layers, other = Counter[int](), 0
-    for tensor in tensors:
-        found = _LAYER.match(tensor.name)
-        if found:
-            layers[int(found[1])] += tensor.size
-        else:
-            other += tensor.size
-    return tuple(layers[index] for index in sorted(layers)), other
-
-
-def _kv_bytes(file: GgufFile, arch: str, layers: int | None) -> int | None:
-    """Return what a position takes in all layers, where the file says all that is needed."""
-    heads, width = _number(file, f"{arch}.attention.head_count"), None
-    d_model = _number(file, f"{arch}.embedding_length")
-    if heads and d_model:
-        width = _number(file, f"{arch}.attention.key_length") or d_model // heads
-    key = f"{arch}.attention.head_count_kv"
-    kv_heads = _number(file, key) or heads
-    if layers is None or width is None or kv_heads is None:
-        return None
-    value = file.metadata.get(key)
-    total = layers * kv_heads
-    if isinstance(value, ArrayValue) and value.is_of_integers and value.count == layers:
-        total = sum(file.integers(key))
-    return 2 * _KV_NUMBER * width * total
-
-
-def _text(file: GgufFile, key: str) -> str:
-    value = file.metadata.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _number(file: GgufFile, key: str) -> int | None:
-    value = file.metadata.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _count(file: GgufFile, key: str) -> int | None:
-    value = file.metadata.get(key)
-    return value.count if isinstance(value, ArrayValue) else None
+    with open_stored(path) as model:
+        return gguf_facts(model)

@@ -14,15 +14,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.gguf import info_of, read_config
-from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.hash_tree import HASH_BYTES, HashTree, hash_file, vocabulary_hash
+from p2pnode.engine.stored_model import StoredModel, Tree, open_stored
 from p2pnode.errors import ModelChangedError, ModelError
 from p2pnode.node.stamp import Stamp
-from p2pnode.text.vocabulary import check_vocabulary
+from p2pnode.text.stored_vocabulary import check_words
 
 MOST_REMEMBERED: Final = 64
 """Trees kept; one of a large model takes 100 kB."""
@@ -45,7 +43,7 @@ class ModelFile:
 
     path: Path
     stamp: Stamp
-    tree: HashTree
+    tree: Tree
     words: bytes
     info: ModelInfo
 
@@ -60,11 +58,11 @@ class ModelFile:
         """
         for _ in range(_TRIES):
             stamp = Stamp.of(path)
-            with GgufFile(path) as file:
-                config = read_config(file)  # who cannot be run need not be hashed
-                check_vocabulary(file)
-                tree = _hashed(file, stamp, remembered, progress)
-                known = cls(path, stamp, tree, vocabulary_hash(file), info_of(file, config, tree))
+            with open_stored(path) as model:
+                model.config()  # who cannot be run need not be hashed
+                check_words(model)
+                tree = _hashed(model, stamp, remembered, progress)
+                known = cls(path, stamp, tree, model.words_hash(), model.info(tree))
             if Stamp.of(path) == stamp:
                 return known
         raise ModelError(f"{path} changes while it is read", hint="Wait until it is written.")
@@ -78,8 +76,8 @@ class ModelFile:
             ModelChangedError: It holds something else, or cannot be read.
         """
         try:
-            with GgufFile(self.path) as file:
-                tree, words = hash_file(file, threads=1), vocabulary_hash(file)
+            with open_stored(self.path) as model:
+                tree, words = model.hashed(threads=1), model.words_hash()
         except ModelError as error:
             raise ModelChangedError(f"the file changed: {error}", hint=error.hint) from error
         if tree.root != self.tree.root:
@@ -96,30 +94,30 @@ def _changed(what: str) -> ModelChangedError:
     )
 
 
-def hash_tree(path: Path, remembered: Path) -> HashTree:
+def hash_tree(path: Path, remembered: Path) -> Tree:
     """Return a file's tree of hashes, out of the folder ``remembered`` if it is in there.
 
     Raises:
-        ModelError: It is no GGUF file.
+        ModelError: It is no model.
     """
     stamp = Stamp.of(path)
-    with GgufFile(path) as file:
-        return _hashed(file, stamp, remembered, None)
+    with open_stored(path) as model:
+        return _hashed(model, stamp, remembered, None)
 
 
 def _hashed(
-    file: GgufFile, stamp: Stamp, remembered: Path, progress: Callable[[float], None] | None
-) -> HashTree:
-    name = hashlib.sha256(os.fsencode(file.path.resolve())).hexdigest()[:32]
+    model: StoredModel, stamp: Stamp, remembered: Path, progress: Callable[[float], None] | None
+) -> Tree:
+    name = hashlib.sha256(os.fsencode(model.path.resolve())).hexdigest()[:32]
     note = remembered / f"{name}.json"
-    tree = _recall(note, stamp, file)
+    tree = _recall(note, stamp, model)
     if tree is None:
-        tree = hash_file(file, progress)
+        tree = model.hashed(progress)
         _remember(note, stamp, tree)
     return tree
 
 
-def _recall(note: Path, stamp: Stamp, file: GgufFile) -> HashTree | None:
+def _recall(note: Path, stamp: Stamp, model: StoredModel) -> Tree | None:
     """Return what is remembered of a file with this stamp, if it is of this header at all."""
     try:
         if note.stat().st_size > _MOST_BYTES:
@@ -127,23 +125,14 @@ def _recall(note: Path, stamp: Stamp, file: GgufFile) -> HashTree | None:
         body = json.loads(note.read_bytes())
         if body["stamp"] != stamp.numbers:
             return None
-        tensors = {str(name): bytes.fromhex(found) for name, found in body["tensors"].items()}
-        tree = HashTree(tensors, bytes.fromhex(body["metadata"]))
-        if {len(found) for found in (*tensors.values(), tree.metadata)} != {HASH_BYTES}:
-            return None
-        tree.check_metadata(file)
+        return model.recalled(body)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, ModelError):
         return None
-    return tree
 
 
-def _remember(note: Path, stamp: Stamp, tree: HashTree) -> None:
+def _remember(note: Path, stamp: Stamp, tree: Tree) -> None:
     """Write it whole or not at all; where that fails, the file is hashed again the next time."""
-    body: dict[str, Any] = {
-        "stamp": stamp.numbers,
-        "metadata": tree.metadata.hex(),
-        "tensors": {name: found.hex() for name, found in tree.tensors.items()},
-    }
+    body = {"stamp": stamp.numbers, **tree.noted()}
     with suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
         _forget_oldest(note.parent)

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.stored_model import open_stored
 from p2pnode.errors import ModelError, RemoteProtocolError, UserError
 from p2pnode.node.catalogue import known_model
 from p2pnode.node.model_cache import cache_dir, calibration_path, find_installed, path_of
@@ -68,8 +68,8 @@ def find(name_or_path: str) -> Path:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return all the files of a model."""
-    with GgufFile(path) as file:
-        return file.paths
+    with open_stored(path) as model:
+        return model.paths
 
 
 def root_of(path: Path) -> str:

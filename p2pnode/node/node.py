@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.gguf_split import part_paths
+from p2pnode.engine.model_paths import paths_by_name
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
 from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.cover import Covered
@@ -122,7 +122,7 @@ class Node:
             UserError: The state directory, the model or the port cannot be used.
         """
         settings = self.settings
-        files = () if settings.model is None else part_paths(settings.model)
+        files = () if settings.model is None else paths_by_name(settings.model)
         with self._state.lock(), logging_to(log_path(settings.state)), held(files):
             if settings.model is not None:
                 self._file = await trio.to_thread.run_sync(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from p2pnode.engine.gguf_split import part_paths
+from p2pnode.engine.model_paths import paths_by_name
 from p2pnode.errors import ModelError
 
 _ABSENT: Final = (0, 0, 0, 0)
@@ -36,7 +36,7 @@ class Stamp:
             raise ModelError(f"there is no file {path}", hint="Check the path.") from None
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-        return cls(tuple(own if one == path else _look(one) for one in part_paths(path)))
+        return cls(tuple(own if one == path else _look(one) for one in paths_by_name(path)))
 
     @property
     def numbers(self) -> list[int]:

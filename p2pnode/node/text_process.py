@@ -69,7 +69,7 @@ def main() -> None:
     try:
         if Stamp.of(path).numbers != stamp:
             raise changed(path)
-        tokenizer = Tokenizer.from_gguf(path, clock=datetime.now)
+        tokenizer = Tokenizer.from_model(path, clock=datetime.now)
     except UserError as error:
         _write(replies, _refusal(error))
         return

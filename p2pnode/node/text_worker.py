@@ -19,7 +19,6 @@ from typing import Any, Final, TypeAlias
 import psutil
 import trio
 
-from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.stamp import Stamp
 from p2pnode.node.text_process import (
@@ -35,7 +34,7 @@ from p2pnode.node.text_process import (
 )
 from p2pnode.terminal import whole
 from p2pnode.text.detokenizer import Detokenizer
-from p2pnode.text.vocabulary import Vocabulary
+from p2pnode.text.stored_vocabulary import read_vocabulary
 
 WAITING: Final = 16
 """Requests that wait for the process at the most; each may take it seconds."""
@@ -162,8 +161,7 @@ class TextWorker:
     def _read_words(self) -> _Words:
         if Stamp.of(self._model) != self._stamp():
             raise changed(self._model)
-        with GgufFile(self._model) as file:
-            read = Vocabulary.from_file(file)
+        read = read_vocabulary(self._model)
         return _Words(Detokenizer.of(read), frozenset(read.ends), read.longest_token)
 
     async def close(self) -> None:

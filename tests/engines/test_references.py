@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.text.vocabulary import check_vocabulary
+from p2pnode.engine.stored_model import open_stored
+from p2pnode.text.stored_vocabulary import check_words
 from tests.engines.needs import require_references
 
 require_references()
@@ -96,8 +96,8 @@ def test_states_after_the_layers_lead_to_the_logits(case: Case) -> None:
 
 @pytest.mark.parametrize("case", FLOAT_CASES, ids=str)
 def test_our_own_readers_accept_the_files(case: Case, models: Path) -> None:
-    with GgufFile(case.path(models)) as file:
-        check_vocabulary(file)
+    with open_stored(case.path(models)) as model:
+        check_words(model)
 
 
 def test_a_file_is_the_same_every_time(tmp_path: Path) -> None:

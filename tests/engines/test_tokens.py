@@ -110,7 +110,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_gemmas_tokens(gemma: Path) -> None:
-    ours = Tokenizer.from_gguf(gemma)
+    ours = Tokenizer.from_model(gemma)
     for text, ids in zip(NASTY, libllama_tokens(gemma, NASTY), strict=True):
         assert ours.encode(text) == [2, *ids], ascii(text[:80])
         assert ours.decode(ids) == text.replace("\u2581", " ")
@@ -126,13 +126,13 @@ def test_gemmas_tokens_of_any_text(gemma: Path) -> None:
         collected.append(text.encode("utf-8", "replace").decode())
 
     collect()
-    ours = Tokenizer.from_gguf(gemma)
+    ours = Tokenizer.from_model(gemma)
     for text, ids in zip(collected, libllama_tokens(gemma, collected), strict=True):
         assert ours.encode(text) == [2, *ids], ascii(text)
 
 
 def test_gemma_continues_plain_text(gemma: Path) -> None:
-    ours = Tokenizer.from_gguf(gemma)
+    ours = Tokenizer.from_model(gemma)
     ids = ours.encode("Paris is the capital of")
     assert ids[0] == ours.vocabulary.bos == 2
     assert ours.decoder(after=ids[-1]).push(ours.encode(" France")[1]) == " France"

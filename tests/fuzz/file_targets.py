@@ -38,7 +38,7 @@ def gguf(data: bytes) -> None:
 
 def tokenizer(data: bytes) -> None:
     with _file(data + bytes(_WEIGHTS)) as path:
-        words = Tokenizer.from_gguf(path)
+        words = Tokenizer.from_model(path)
         assert isinstance(words.decode(words.encode("hello, w\u00f6rld")), str)
         everything = "".join(words.vocabulary.tokens)
         assert not any(

@@ -8,10 +8,9 @@ from typing import TypeVar
 import pytest
 import trio
 
-from p2pnode.engine import hash_tree as hashing
+from p2pnode.engine import hash_tree as hashing, stored_model
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.errors import ModelChangedError, ModelError
-from p2pnode.node import model_file
 from p2pnode.node.core import NodeCore
 from p2pnode.node.model_file import MOST_REMEMBERED, ModelFile, hash_tree
 from p2pnode.node.model_watch import ModelWatch
@@ -37,7 +36,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         read.append(file.path.name)
         return hashing.hash_file(file)
 
-    monkeypatch.setattr(model_file, "hash_file", counted)
+    monkeypatch.setattr(stored_model, "hash_file", counted)
     return read
 
 
@@ -113,7 +112,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_refused(
             writer.write(b"more")
         return tree
 
-    monkeypatch.setattr(model_file, "hash_file", slow)
+    monkeypatch.setattr(stored_model, "hash_file", slow)
     with pytest.raises(ModelError, match="changes while it is read"):
         ModelFile.open(tiny, tmp_path / "hashes")
 

@@ -50,7 +50,7 @@ def children() -> list[psutil.Process]:
 
 async def test_a_prompt_is_what_the_tokenizer_makes_of_it(start: Start, tmp_path: Path) -> None:
     worker = await start()
-    tokenizer = Tokenizer.from_gguf(tmp_path / "0.gguf")
+    tokenizer = Tokenizer.from_model(tmp_path / "0.gguf")
     prompt = await worker.prompt(SAID)
     assert list(prompt.ids) == tokenizer.encode(tokenizer.chat(SAID["messages"]))  # type: ignore[arg-type]
     assert prompt.stop_ids == {257}

@@ -25,7 +25,7 @@ LETTERS = [*byte_alphabet()]
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tiny.gguf"
     write_tiny_gguf(path)
-    return Tokenizer.from_gguf(path)
+    return Tokenizer.from_model(path)
 
 
 def test_the_alphabet_has_a_letter_for_each_byte() -> None:
@@ -237,7 +237,7 @@ def test_an_unknown_cut_is_refused_loudly(tmp_path: Path) -> None:
     path = tmp_path / "other.gguf"
     write_tiny_gguf(path, pre="somebody-elses")
     with pytest.raises(ModelError, match="somebody-elses") as caught:
-        Tokenizer.from_gguf(path)
+        Tokenizer.from_model(path)
     assert "smollm" in caught.value.hint
 
 

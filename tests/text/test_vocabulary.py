@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
-from p2pnode.engine.gguf_file import GgufFile
+from p2pnode.engine.stored_model import open_stored
 from p2pnode.errors import ModelError
 from p2pnode.text.detokenizer import byte_alphabet
 from p2pnode.text.pre_tokenizers import PRE_TOKENIZERS
+from p2pnode.text.stored_vocabulary import check_words, vocabulary_of
 from p2pnode.text.tokenizer import Tokenizer
-from p2pnode.text.vocabulary import MAX_TEMPLATE, Vocabulary, check_vocabulary
+from p2pnode.text.vocabulary import MAX_TEMPLATE
 from tests.text import small_pieces
 
 LETTERS = [*byte_alphabet()]
@@ -74,10 +75,10 @@ def test_what_is_missing_or_contradicts_is_named(
     tmp_path: Path, changed: dict[str, Any], what: str
 ) -> None:
     with (
-        GgufFile(written(tmp_path / "odd.gguf", **changed)) as file,
+        open_stored(written(tmp_path / "odd.gguf", **changed)) as file,
         pytest.raises(ModelError, match=what) as caught,
     ):
-        check_vocabulary(file)
+        check_words(file)
     assert str(caught.value).startswith("odd.gguf")
 
 
@@ -94,13 +95,13 @@ PIECES: dict[str, Any] = {
 
 
 def test_a_vocabulary_of_pieces_has_its_usual_numbers(tmp_path: Path) -> None:
-    with GgufFile(written(tmp_path / "pieces.gguf", **PIECES)) as file:
-        check_vocabulary(file)
-        read = Vocabulary.from_file(file)
+    with open_stored(written(tmp_path / "pieces.gguf", **PIECES)) as file:
+        check_words(file)
+        read = vocabulary_of(file)
     assert (read.bos, read.eos, read.ends) == (1, 2, (2,))
     assert (read.add_bos, read.space_prefix, read.strips) == (True, True, False)
     assert [*read.scores] == small_pieces.SCORES
-    assert Tokenizer.from_gguf(tmp_path / "pieces.gguf").encode("the") == [
+    assert Tokenizer.from_model(tmp_path / "pieces.gguf").encode("the") == [
         1,
         small_pieces.TOKENS.index("\u2581the"),
     ]
@@ -109,16 +110,16 @@ def test_a_vocabulary_of_pieces_has_its_usual_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [True, False])
 def test_what_the_file_says_goes_before_what_is_usual(tmp_path: Path, value: bool) -> None:
     said = {"add_bos_token": value, "add_space_prefix": value, "bos_token_id": 5}
-    with GgufFile(written(tmp_path / "pieces.gguf", **PIECES | said)) as file:
-        read = Vocabulary.from_file(file)
+    with open_stored(written(tmp_path / "pieces.gguf", **PIECES | said)) as file:
+        read = vocabulary_of(file)
     assert (read.bos, read.add_bos, read.space_prefix) == (5, value, value)
 
 
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
 def test_every_known_cut_passes(tmp_path: Path, pre: str) -> None:
-    with GgufFile(written(tmp_path / "known.gguf", pre=pre)) as file:
-        check_vocabulary(file)
-        assert Vocabulary.from_file(file).add_bos is PRE_TOKENIZERS[pre].adds_bos
+    with open_stored(written(tmp_path / "known.gguf", pre=pre)) as file:
+        check_words(file)
+        assert vocabulary_of(file).add_bos is PRE_TOKENIZERS[pre].adds_bos
 
 
 @pytest.mark.parametrize(
@@ -133,25 +134,25 @@ def test_every_known_cut_passes(tmp_path: Path, pre: str) -> None:
 )  # fmt: skip
 def test_what_pieces_lack_is_named(tmp_path: Path, changed: dict[str, Any], what: str) -> None:
     with (
-        GgufFile(written(tmp_path / "odd.gguf", **PIECES | changed)) as file,
+        open_stored(written(tmp_path / "odd.gguf", **PIECES | changed)) as file,
         pytest.raises(ModelError, match=what) as caught,
     ):
-        check_vocabulary(file)
+        check_words(file)
     assert str(caught.value).startswith("odd.gguf")
 
 
 def test_a_vocabulary_without_a_template_passes(tmp_path: Path) -> None:
-    with GgufFile(written(tmp_path / "plain.gguf", chat_template=None)) as file:
-        check_vocabulary(file)
-        assert Vocabulary.from_file(file).template == ""
+    with open_stored(written(tmp_path / "plain.gguf", chat_template=None)) as file:
+        check_words(file)
+        assert vocabulary_of(file).template == ""
 
 
 @pytest.mark.parametrize("odd", [259, -1, 2.5, "x", True])
 def test_an_id_that_does_not_exist_names_nothing(tmp_path: Path, odd: object) -> None:
     path = written(tmp_path / "ids.gguf", bos_token_id=odd, eos_token_id=odd, eot_token_id=257)
-    with GgufFile(path) as file:
-        check_vocabulary(file)
-        read = Vocabulary.from_file(file)
+    with open_stored(path) as file:
+        check_words(file)
+        read = vocabulary_of(file)
     expected = 1 if odd is True else None  # written as the number it is
     assert (read.bos, read.eos) == (expected, expected)
     assert set(read.ends) == {257, expected} - {None}

@@ -161,7 +161,7 @@ def _plan(path: Path, tokens: int) -> Plan:
             f"{path.name} has {context} positions, too few to decode {tokens} tokens",
             hint="Give fewer --tokens.",
         )
-    tokenizer = Tokenizer.from_gguf(path)
+    tokenizer = Tokenizer.from_model(path)
     ids = tokenizer.encode(_text())[:most]
     if len(ids) < needed:
         raise ModelError(f"{path.name} makes {len(ids)} tokens of the text, not {needed}")

@@ -14,8 +14,8 @@ from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.engine import GgmlEngine
 from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.load import load_ggml
-from p2pnode.engine.hash_tree import HashTree
 from p2pnode.engine.registry import EngineOptions, load_engine
+from p2pnode.engine.stored_model import Tree, tree_of_gguf
 from p2pnode.errors import EngineError
 from p2pnode.node.model_cache import cache_dir
 
@@ -34,7 +34,7 @@ class OurRunner:
         self._length = 0
 
     @classmethod
-    def load(cls, contestant: Contestant, path: Path, layers: int, tree: HashTree) -> "OurRunner":
+    def load(cls, contestant: Contestant, path: Path, layers: int, tree: Tree) -> "OurRunner":
         """Load the whole model; whose library it is decides, not what a node would choose."""
         if contestant.engine != "ggml":
             options = EngineOptions(
@@ -52,7 +52,7 @@ class OurRunner:
                 candidate,
                 path,
                 range(layers),
-                tree,
+                tree_of_gguf(tree, path),
                 device=contestant.device,
                 threads=contestant.threads,
                 kv_budget_bytes=_KV_BUDGET,

@@ -124,7 +124,7 @@ class _Loader:
         everything = self._made.pop_all()
         self._progress(1.0)
         return GgmlEngine(
-            info_of(file, config, self._tree),
+            info_of(file, config, self._tree.root),
             config,
             made,
             embedding=embedding,

@@ -59,7 +59,7 @@ def load_jax(
     with GgufFile(path, tree.check) as file:
         tree.check_metadata(file)
         config = read_config(file)
-        info = info_of(file, config, tree)
+        info = info_of(file, config, tree.root)
         with device_errors("for the model's weights"):
             weights = read_weights(
                 file,

@@ -68,7 +68,7 @@ def load_torch(
             file = opened.enter_context(GgufFile(path, tree.check))
             tree.check_metadata(file)
             config = read_config(file)
-            source, info = GgufSource(file, config), info_of(file, config, tree)
+            source, info = GgufSource(file, config), info_of(file, config, tree.root)
         count = source.config.n_layers
         if not (layers and layers.step == 1 and 0 <= layers.start < layers.stop <= count):
             raise ModelError(f"{path.name} has layers 0:{count}, not {layers.start}:{layers.stop}")

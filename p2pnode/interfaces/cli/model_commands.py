@@ -152,7 +152,7 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
     target = output or cache.calibration_path(info.space_hash32)
     _prepare(target)
     words = _read(text, info.context_length) if text else calibration_text()
-    tokens = Tokenizer.from_gguf(path).encode(words)[: info.context_length]
+    tokens = Tokenizer.from_model(path).encode(words)[: info.context_length]
     refuse_too_short(tokens)
     with progress(f"calibrating {info.name}", show=not as_json) as bar:
         layers = range(info.n_layers)

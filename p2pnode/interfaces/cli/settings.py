@@ -272,11 +272,10 @@ def parse_layers(text: str) -> range | None:
 
 
 def _check_layers(model: Path, layers: range) -> None:
-    from p2pnode.engine.gguf import read_config
-    from p2pnode.engine.gguf_file import GgufFile
+    from p2pnode.engine.stored_model import open_stored
 
-    with GgufFile(model) as file:  # its header alone: to hash the file takes long
-        count = read_config(file).n_layers
+    with open_stored(model) as stored:  # its header alone: to hash the file takes long
+        count = stored.config().n_layers
     if layers.stop > count:
         raise UsageError(
             f"{model.name} has the layers 0:{count}, not {layers.start}:{layers.stop}",
