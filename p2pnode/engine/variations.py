@@ -10,7 +10,7 @@ from typing import Final
 
 from p2pnode.engine.architectures import Architecture
 from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.gguf_header import ArrayValue, Value
+from p2pnode.engine.gguf_header import ArrayValue, TensorInfo, Value
 from p2pnode.engine.model_config import ModelConfig
 from p2pnode.errors import ModelError
 from p2pnode.terminal import label
@@ -190,6 +190,8 @@ def check_tensors(file: GgufFile, config: ModelConfig) -> None:
             raise ModelError(f"{name} has no tensor {tensor}")
         if found.shape != shape:
             raise ModelError(f"{name}: {tensor} has shape {found.shape}, expected {shape}")
+        if len(shape) == 1:
+            _check_plain(name, found)
     optional = _rope_factors(file, config)
     for tensor in file.tensors:
         if tensor not in shapes and tensor not in optional:
@@ -197,6 +199,19 @@ def check_tensors(file: GgufFile, config: ModelConfig) -> None:
                 f"{name} has {_unread(tensor, config)}, which this engine does not compute",
                 hint=_OTHER,
             )
+
+
+def _check_plain(name: str, tensor: TensorInfo) -> None:
+    """Refuse a norm, a bias or divisors stored otherwise than every converter does.
+
+    ggml adds and multiplies nothing else to a row: it ends the process.
+    """
+    if tensor.type.name != "F32":
+        raise ModelError(
+            f"{name}: {tensor.name} is stored as {tensor.type.name}; norms, biases and divisors "
+            "are F32 in every model",
+            hint="Convert the model anew, or fetch another file of it.",
+        )
 
 
 def _rope_factors(file: GgufFile, config: ModelConfig) -> set[str]:
@@ -211,8 +226,7 @@ def _rope_factors(file: GgufFile, config: ModelConfig) -> set[str]:
             raise ModelError(
                 f"{file.path.name}: {tensor} has shape {shape}, expected ({config.turned // 2},)"
             )
-        if file.tensors[tensor].type.name != "F32":
-            raise ModelError(f"{file.path.name}: {tensor} is no F32")
+        _check_plain(file.path.name, file.tensors[tensor])
     if found & pair not in (set(), pair):
         raise ModelError(f"{file.path.name} has one of {' and '.join(sorted(pair))}, not both")
     return found

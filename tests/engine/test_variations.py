@@ -146,6 +146,20 @@ def test_a_tensor_that_nobody_would_read_is_refused_by_name(tensor: str, tmp_pat
         read_model_info(written(tmp_path / "odd.gguf", add))
 
 
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0"])
+@pytest.mark.parametrize("tensor", ["blk.1.ffn_norm.weight", "output_norm.weight"])
+def test_a_norm_that_ggml_cannot_multiply_by_is_refused(
+    tensor: str, kind: str, tmp_path: Path
+) -> None:
+    def store(writer: Writer) -> None:
+        stored = gguf.quants.quantize(np.ones(64, np.float32), gguf.GGMLQuantizationType[kind])
+        del writer.tensors[0][tensor]
+        writer.add_tensor(tensor, stored, raw_dtype=gguf.GGMLQuantizationType[kind])
+
+    with pytest.raises(ModelError, match=f"{tensor} is stored as {kind}"):
+        read_model_info(written(tmp_path / "odd.gguf", store))
+
+
 @pytest.mark.parametrize(
     ("value", "ids"),
     [(-1, ()), (2**32 - 1, ()), ([260, 257, 9999], (257, 260)), (258, (258,)), ("end", ())],
