@@ -123,8 +123,8 @@ class Vocabulary:
             marks -= {_STRUCK}
         mended = list(self.kinds)
         for token, text in enumerate(self.tokens):
-            if text[:1] not in _HEADS:  # nearly all: this runs over a quarter of a million
-                continue
+            if text[:1] not in _HEADS and mended[token] != BYTE:
+                continue  # nearly all: this runs over a quarter of a million
             if text in marks or (token in named and _TAG.fullmatch(text)):
                 mended[token] = CONTROL
             elif self.kind == SENTENCE_PIECES and _BYTE.fullmatch(text):

@@ -143,6 +143,14 @@ def test_what_is_spelled_as_a_byte_is_a_byte_whatever_its_type() -> None:
     assert Tokenizer(**fields(kinds=kinds)).decode(SMALL.encode("\x07")) == "\x07"
 
 
+@pytest.mark.parametrize("text", ["hello", "x", "the"])
+def test_what_is_not_spelled_as_a_byte_is_none_whatever_its_type(text: str) -> None:
+    tokens = [*TOKENS, "the"]
+    kinds = [6 if one == text else kind for one, kind in zip(tokens, [*KINDS, 1], strict=True)]
+    words = Tokenizer(**fields(tokens=tokens, kinds=kinds, scores=[*SCORES, -1.0]))
+    assert words.decode(words.encode("hello the box")).strip() == "hello the box"
+
+
 def test_gemmas_tag_for_a_line_through_text_is_no_beginning() -> None:
     kinds = [*KINDS]
     kinds[1] = 4
