@@ -7,11 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from p2pnode.node import model_cache
+from p2pnode.testing.tiny_gguf import write_tiny_gguf
+
 Behaviour: TypeAlias = Callable[["Request"], bool]
 """Answers a request in its own way and says so; or leaves it to the hub."""
+
+
+REPO = "some/Tiny-GGUF"
+FILE = "tiny-Q4_K_M.gguf"
 
 
 class Request(BaseHTTPRequestHandler):
@@ -189,3 +197,28 @@ def saying(
     status: int, body: bytes = b"", headers: dict[str, str] | None = None
 ) -> Callable[[Request], None]:
     return lambda request: request.send(status, body, headers)
+
+
+def tiny(tmp_path: Path, seed: int = 0) -> bytes:
+    path = tmp_path / "made.gguf"
+    write_tiny_gguf(path, n_layers=2, seed=seed)
+    return path.read_bytes()
+
+
+def content(hub: Hub) -> bytes:
+    return hub.repos[REPO][FILE]
+
+
+class Always(list[Behaviour]):
+    """Behaviours that stay."""
+
+    def pop(self, _: object = None) -> Behaviour:
+        return self[0]
+
+
+def pull(what: str = f"hf:{REPO}", **more: Any) -> Path:
+    return model_cache.pull(what, **more)
+
+
+def parts(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in tmp_path.glob("cache/models/.parts/*"))
