@@ -1,13 +1,15 @@
 """What the cache notes of each model that was pulled or linked: where it came from, what it is.
 
-A note is written when the files are whole and in place, and read as something anybody may have
-written: one that says nothing usable is none.
+A note is written when the files are whole, just before they take their places, so none of them is
+ever there unnoted. It is read as something anybody may have written: one that says nothing usable
+is none.
 """
 
 import json
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -83,12 +85,13 @@ def write_entry(folder: Path, entry: Entry) -> None:
 
 
 def forget_entry(folder: Path, name: str) -> None:
-    """Remove a note.
+    """Remove a note, if there is one: what a person put there has none, and any name.
 
     Raises:
         OSError: It cannot be removed.
     """
-    _path(folder, name).unlink(missing_ok=True)
+    with suppress(UserError):
+        _path(folder, name).unlink(missing_ok=True)
 
 
 def _path(folder: Path, name: str) -> Path:

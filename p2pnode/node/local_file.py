@@ -1,26 +1,37 @@
 """Takes a model file of this machine into the cache: by a note where it is, or as a copy."""
 
-import os
-import shutil
-import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from p2pnode.engine.gguf_split import part_name
 from p2pnode.engine.stored_model import open_stored
-from p2pnode.errors import UserError
 from p2pnode.node.disk import refuse_full
 from p2pnode.node.entries import Entry, read_entries, write_entry
 from p2pnode.node.fetching import ROOM_HINT, Progress
 from p2pnode.node.model_list import find_file
-from p2pnode.node.pull_order import clear_leftovers, forbid_writing
+from p2pnode.node.pull_order import forbid_writing, lock_of, locked, work_folder
 from p2pnode.node.sources import cache_name, refuse_other_formats
+from p2pnode.node.taken import refuse_taken
+from p2pnode.node.whole import sha256_of, whole_model
 from p2pnode.text.stored_vocabulary import check_words
 
 _CHUNK = 4 * 2**20
 
 
-def add_local(path: Path, folder: Path, called: str, report: Progress, *, copy: bool) -> Path:
+def add_local(
+    path: Path,
+    folder: Path,
+    called: str,
+    report: Progress,
+    tell: Callable[[str], None],
+    *,
+    copy: bool,
+) -> Path:
     """Check a model and note it under a name; return the file that is used from now on.
+
+    What is a copy stays one: it is copied again where the file changed.
 
     Raises:
         UserError: It is no model that can be run here, or the name is taken.
@@ -31,57 +42,55 @@ def add_local(path: Path, folder: Path, called: str, report: Progress, *, copy: 
         model.config()
         check_words(model)
         paths, licence = model.paths, model.licence()
-    name = called or cache_name(paths[0].name)
-    _refuse_taken(folder, name, str(paths[0]))
-    sizes = tuple(one.stat().st_size for one in paths)
-    files, linked = tuple(str(one) for one in paths), True
-    if copy:
-        files, linked = _copied(paths, folder, name, report), False
     entry = Entry(
-        name=name,
-        files=files,
-        sizes=sizes,
+        name=called or cache_name(paths[0].name),
+        files=tuple(str(one) for one in paths),
+        sizes=tuple(one.stat().st_size for one in paths),
         sha256=(),
         source=str(paths[0]),
-        linked=linked,
+        linked=True,
         licence=licence[:100],
     )
-    write_entry(folder, entry)
-    return entry.paths(folder)[0]
-
-
-def _refuse_taken(folder: Path, name: str, source: str) -> None:
-    entry = read_entries(folder).get(name.casefold())
-    if entry is not None and entry.source != source:
-        raise UserError(
-            f"there is another model called {entry.name} already, from {entry.source}",
-            hint=f"choose another name with --name, or remove it: p2pnode models rm {entry.name}",
-        )
-    if entry is None and os.path.lexists(folder / f"{name}.gguf"):
-        raise UserError(
-            f"{folder} has a file {name}.gguf already", hint="choose another name with --name"
-        )
-
-
-def _copied(paths: tuple[Path, ...], folder: Path, name: str, report: Progress) -> tuple[str, ...]:
-    """Copy the files of a model, each whole or not at all."""
-    total = sum(path.stat().st_size for path in paths)
-    refuse_full(folder, total, ROOM_HINT)
     folder.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(folder, name)
-    work = Path(tempfile.mkdtemp(prefix=f".pull-{name}-", dir=folder))
-    files, done = [], 0
-    try:
+    with locked(lock_of(folder, entry.name), tell):
+        noted = read_entries(folder).get(entry.name.casefold())
+        copied = noted if noted is not None and not noted.linked else None
+        refuse_taken(folder, entry.name, entry.source, linked=not (copy or copied))
+        if copied is not None and _is_of(copied, paths) and whole_model(folder, copied):
+            return copied.paths(folder)[0]
+        if copy or copied:
+            return _copied(entry, paths, folder, report)
+        write_entry(folder, entry)
+    return paths[0]
+
+
+def _is_of(copied: Entry, paths: tuple[Path, ...]) -> bool:
+    """Tell whether a copy is of these files as they are now."""
+    return copied.sha256 == tuple(sha256_of(path) for path in paths)
+
+
+def _copied(entry: Entry, paths: tuple[Path, ...], folder: Path, report: Progress) -> Path:
+    """Copy the files of a model, each whole or not at all, and note them."""
+    name, total, done = entry.name, sum(entry.sizes), 0
+    refuse_full(folder, total, ROOM_HINT)
+    files, sizes, hashes = list[str](), list[int](), list[str]()
+    with work_folder(folder, name) as work:
         for number, path in enumerate(paths, 1):
             files.append(f"{name}.gguf" if len(paths) == 1 else part_name(name, number, len(paths)))
+            begin, digest = done, sha256()
             with path.open("rb") as source, (work / files[-1]).open("wb") as sink:
                 while piece := source.read(_CHUNK):
                     sink.write(piece)
+                    digest.update(piece)
                     done += len(piece)
                     report(min(1.0, done / max(1, total)))
+            sizes.append(done - begin)
+            hashes.append(digest.hexdigest())
+        copy = replace(
+            entry, files=tuple(files), sizes=tuple(sizes), sha256=tuple(hashes), linked=False
+        )
+        write_entry(folder, copy)
         for file in files:
             forbid_writing(work / file)
             (work / file).replace(folder / file)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return tuple(files)
+    return copy.paths(folder)[0]

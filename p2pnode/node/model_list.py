@@ -2,13 +2,14 @@
 
 import os
 import stat
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from p2pnode.engine.gguf_split import part_paths, whole_name
 from p2pnode.errors import ModelError, UserError
-from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel
+from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel, known_model
 from p2pnode.node.entries import PARTS, Entry, read_entries
 from p2pnode.node.model_use import is_in_use
 from p2pnode.node.places import expanded
@@ -66,11 +67,13 @@ def listed(folder: Path) -> list[InstalledModel]:
     entries = read_entries(folder)
     found = [_noted(entry, folder) for entry in entries.values()]
     taken = {path for one in found for path in one.paths}
+    names = {one.name.casefold() for one in found}
     known = {model.file: model for model in KNOWN_MODELS.values()}
     for path in paths:
         if path not in taken:
-            one = _unnoted(path, known.get(path.name))
+            one = _unnoted(path, known.get(path.name), names)
             taken.update(one.paths)
+            names.add(one.name.casefold())
             found.append(one)
     return sorted(found, key=lambda one: one.name.casefold())
 
@@ -180,13 +183,19 @@ def _cure(entry: Entry) -> str:
     return f"; p2pnode models {'rm' if entry.linked else 'pull'} {entry.name}"
 
 
-def _unnoted(path: Path, model: KnownModel | None) -> InstalledModel:
-    """Look at a file of which nothing is noted; whatever it is, this does not fail."""
+def _unnoted(path: Path, model: KnownModel | None, names: Container[str]) -> InstalledModel:
+    """Look at a file of which nothing is noted; whatever it is, this does not fail.
+
+    It keeps its ending in its name where that is another model's otherwise.
+    """
     paths = tuple(one for one in part_paths(path) if os.path.lexists(one)) or (path,)
     problem, size = _look(path)
     if model is None:
         size += sum(_look(one)[1] for one in paths if one != path)
-        return InstalledModel(whole_name(path.name), path, size, problem, paths)
+        name = whole_name(path.name)
+        if name.casefold() in names or known_model(name) is not None:
+            name = path.name
+        return InstalledModel(name, path, size, problem, paths)
     if problem in ("", _NOT_GGUF) and model.verified and size != model.size:
         problem = f"truncated; pull it again: p2pnode models pull {model.name}"
     return InstalledModel(

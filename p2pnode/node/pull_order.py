@@ -80,7 +80,27 @@ def _end(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+def lock_of(folder: Path, name: str) -> Path:
+    """Return the lock of a model, and so of its files: no two names share one."""
+    return folder / f".{name.casefold()}.lock"
+
+
+@contextmanager
+def work_folder(folder: Path, name: str) -> Iterator[Path]:
+    """Make an empty folder to bring a model into, whose lock is held; it goes at the end."""
+    work = _work_folder(folder, name)
+    clear_leftovers(folder, name)
+    work.mkdir(mode=0o700)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def clear_leftovers(folder: Path, name: str) -> None:
-    """Remove what a killed pull of this model left; its lock says that none is running."""
-    for leftover in folder.glob(f".pull-{name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Remove what a killed pull of this model left; its lock, held, says that none is running."""
+    shutil.rmtree(_work_folder(folder, name), ignore_errors=True)
+
+
+def _work_folder(folder: Path, name: str) -> Path:
+    return folder / f".pull-{name.casefold()}"

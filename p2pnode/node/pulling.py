@@ -14,7 +14,7 @@ from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import HubFile
 from p2pnode.node.disk import refuse_full
 from p2pnode.node.download import Download, RefusedError, Wanted
-from p2pnode.node.entries import PARTS, Entry
+from p2pnode.node.entries import PARTS, Entry, write_entry
 from p2pnode.node.fetching import ROOM_HINT, Progress
 from p2pnode.node.hub import ENDPOINT_VARIABLE, Hub
 from p2pnode.node.sources import WebFile
@@ -44,7 +44,7 @@ class Pull:
     sleep: Callable[[float], None] = field(default=time.sleep)
 
     def from_hub(self, hub: Hub, web: Web, source: HubFile, origin: str) -> Entry:
-        """Fetch a file of a hub, with all its parts; return what to note of it.
+        """Fetch a file of a hub, with all its parts; return what is noted of it.
 
         Raises:
             UserError: It cannot be had; what came so far is kept.
@@ -101,22 +101,23 @@ class Pull:
         elif hash_from == "none":  # the server said one, though nobody had asked
             hash_from = "server"
         licence = self._check(files, downloads)
-        targets = [self.folder / file for file in files]
-        for file, target in zip(files, targets, strict=True):
-            part = self.folder / PARTS / file
-            part.chmod(0o444)  # nodes map it, and one that changes under them is refused
-            part.replace(target)
-        for download in downloads:
-            download.forget()
-        return Entry(
+        parts = [self.folder / PARTS / file for file in files]
+        entry = Entry(
             name=self.name,
             files=tuple(files),
-            sizes=tuple(target.stat().st_size for target in targets),
+            sizes=tuple(part.stat().st_size for part in parts),
             sha256=tuple(digests),
             source=origin,
             hash_from=hash_from,
             licence=licence,
         )
+        write_entry(self.folder, entry)
+        for part, target in zip(parts, entry.paths(self.folder), strict=True):
+            part.chmod(0o444)  # nodes map it, and one that changes under them is refused
+            part.replace(target)
+        for download in downloads:
+            download.forget()
+        return entry
 
     def _check(self, files: Sequence[str], downloads: Sequence[Download]) -> str:
         """Read the header of what came, before it takes the place of anything.

@@ -117,7 +117,8 @@ def checked_name(name: str) -> str:
     Raises:
         UserError: It cannot be one.
     """
-    if not _NAME.fullmatch(name) or name.lower().endswith(".gguf"):
+    is_part = whole_name(f"{name}.gguf") != name  # its file would be another model's part
+    if not _NAME.fullmatch(name) or name.lower().endswith(".gguf") or is_part:
         raise UserError(
             f"not a name for a model: {name[:200]!r}",
             hint="choose one of letters, digits, dots and dashes with --name",

