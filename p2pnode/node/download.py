@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
 from p2pnode.engine.gguf_header import foreign
 from p2pnode.errors import UserError
 from p2pnode.node.disk import free_bytes, is_full, no_space, refuse_full, size_in_words
+from p2pnode.node.entries import MOST_BYTES
 from p2pnode.node.fetching import ROOM_HINT
 from p2pnode.node.web import Answer, InterruptedTransferError, Web
 
 if TYPE_CHECKING:
     from hashlib import _Hash
-
-MOST_BYTES: Final = 2**41
-"""Of a file whose length nobody announced, and the most that may be announced: 2 TB."""
 
 _SPARE: Final = 2**30
 """Bytes of the disk that a file of unknown length may not take."""

@@ -7,6 +7,7 @@ is none.
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from p2pnode.errors import UserError
+from p2pnode.node.catalogue import known_model
 from p2pnode.node.sources import checked_name
 
 FOLDER: Final = ".entries"
@@ -22,7 +24,11 @@ PARTS: Final = ".parts"
 """Folder of what has come so far; a pull that was interrupted goes on with it."""
 
 MOST_ENTRIES: Final = 10_000
-_MOST_BYTES: Final = 65_536
+MOST_BYTES: Final = 2**41
+"""Of a file of a model, at the most: 2 TB. No more is fetched where nobody announced a length."""
+
+HASHES_FROM: Final = frozenset({"catalogue", "hub", "given", "server", "none"})
+_MOST_NOTE: Final = 65_536  # of a note
 _MOST_FILES: Final = 1000
 
 
@@ -107,27 +113,49 @@ def _notes(folder: Path) -> Iterable[Path]:
 
 def _read(path: Path) -> Entry | None:
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        found = path.stat()
+        if found.st_size > _MOST_NOTE or not stat.S_ISREG(found.st_mode):  # a pipe would not end
             return None
         body: Any = json.loads(path.read_bytes())
         entry = Entry(
-            name=checked_name(body["name"]),
-            files=tuple(str(one) for one in body["files"]),
-            sizes=tuple(int(one) for one in body["sizes"]),
-            sha256=tuple(str(one) for one in body["sha256"]),
-            source=str(body["source"]),
-            hash_from=str(body["hash_from"]),
-            linked=bool(body["linked"]),
-            licence=str(body["licence"]),
+            name=checked_name(_text(body["name"])),
+            files=tuple(map(_text, body["files"])),
+            sizes=tuple(map(_size, body["sizes"])),
+            sha256=tuple(map(_text, body["sha256"])),
+            source=_text(body["source"]),
+            hash_from=_text(body["hash_from"]),
+            linked=body["linked"] is True,
+            licence=_text(body["licence"]),
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, UserError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, UserError):
         return None
     return entry if _is_sound(entry, path) else None
+
+
+def _text(value: object) -> str:
+    """Take a text that may be in a path of this system.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("no text")
+    os.fsencode(value)
+    return value
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_BYTES:
+        raise ValueError("no size")
+    return value
 
 
 def _is_sound(entry: Entry, path: Path) -> bool:
     """Tell whether a note names files that may be its: those of the cache by a bare name."""
     if path.stem != entry.name.casefold() or not 1 <= len(entry.files) <= _MOST_FILES:
+        return False
+    known = known_model(entry.name)
+    if entry.hash_from not in HASHES_FROM or (known is not None and entry.source != known.name):
         return False
     if len(entry.sizes) != len(entry.files) or len(entry.sha256) not in (0, len(entry.files)):
         return False

@@ -135,7 +135,7 @@ class Answer:
             return float(seconds)
         try:
             when = parsedate_to_datetime(self.header("Retry-After"))
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter of a zone beyond all days
             return None
         if when.tzinfo is None:
             return None

@@ -1,16 +1,21 @@
 """Files of one's own in the cache, what is noted of models, and taking them away."""
 
 import json
+import math
+import os
 import struct
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gguf
 import pytest
+from hypothesis import example, given, strategies as st
 
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node import model_cache, models
-from p2pnode.node.entries import FOLDER, Entry, read_entries, write_entry
+from p2pnode.node.entries import FOLDER, HASHES_FROM, Entry, read_entries, write_entry
 from p2pnode.node.model_facts import facts_of
+from p2pnode.node.model_list import listed
 from p2pnode.node.model_use import held, is_in_use
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
@@ -157,6 +162,65 @@ def test_a_broken_note_is_none(own: Path, text: str) -> None:
     assert model_cache.installed() == []
     assert model_cache.pull(str(own)) == own
     assert json.loads(note.read_text())["name"] == "mine"
+
+
+NUMBERS = st.floats() | st.integers() | st.sampled_from([-1, 10**30, True])
+TEXTS = st.text() | st.sampled_from(["\0", "\ud800", "a\0.gguf", "\ud800.gguf", "/a\0", "/\ud800"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
+SOUND: dict[str, object] = {
+    "name": "mine",
+    "files": ["/a.gguf"],
+    "sizes": [1],
+    "sha256": [],
+    "source": "/a.gguf",
+    "hash_from": "none",
+    "linked": True,
+    "licence": "",
+}
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "files": st.just(SOUND["files"]) | ANYTHING | st.lists(TEXTS, min_size=1, max_size=1),
+            "sizes": st.just(SOUND["sizes"]) | ANYTHING | st.lists(NUMBERS, min_size=1, max_size=1),
+            "sha256": st.just([]) | ANYTHING | st.lists(TEXTS, min_size=1, max_size=1),
+            **{key: st.just(SOUND[key]) | ANYTHING for key in ("source", "hash_from", "licence")},
+            "name": st.just("mine") | ANYTHING,
+            "linked": st.booleans() | ANYTHING,
+        }
+    )
+    | ANYTHING
+)
+@example(SOUND | {"sizes": [math.inf]})
+@example(SOUND | {"files": ["a\0.gguf"], "linked": False})
+@example(SOUND | {"files": ["/\ud800"]})
+@example(SOUND | {"hash_from": "me"})
+def test_whatever_a_note_says_is_taken_or_none(body: object) -> None:
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / FOLDER).mkdir()
+        (folder / FOLDER / "mine.json").write_text(json.dumps(body))
+        noted = read_entries(folder)
+        assert all(one.hash_from in HASHES_FROM for one in noted.values())
+        assert len(listed(folder)) == len(noted)
+
+
+def test_a_sound_note_is_read_and_one_in_the_name_of_a_known_model_is_not(own: Path) -> None:
+    folder = model_cache.models_dir()
+    for name, source, count in (("mine", "x", 1), ("qwen3-4b", "qwen3-4b", 2), ("qwen3", "x", 2)):
+        write_entry(folder, Entry(name, ("a.gguf",), (1,), ("",), source))
+        assert len(read_entries(folder)) == count
+
+
+def test_a_pipe_in_the_place_of_a_note_is_not_read(own: Path) -> None:
+    model_cache.pull(str(own))
+    os.mkfifo(model_cache.models_dir() / FOLDER / "pipe.json")
+    assert [one.name for one in model_cache.installed()] == ["mine"]
 
 
 def test_facts_of_a_header(own: Path) -> None:

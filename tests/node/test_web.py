@@ -4,13 +4,17 @@ import ssl
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.client import HTTPConnection, HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, strategies as st
 
 from p2pnode.errors import UserError
 from p2pnode.node import web
@@ -55,6 +59,33 @@ def test_a_wait_may_be_a_date(hub: Hub, slept: list[float]) -> None:
     hub.behaviours = [on("/api/", saying(429, b"", {"Retry-After": late}))]
     with pytest.raises(UserError, match="asks to wait"):
         pull(called="again")
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 01 Jan 2020 00:00:00 +9999999999999999",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan -9223372036854775808 00:00:00 GMT",
+        "Mon, 01 Jan 2020 00:00:99999999999999999999 GMT",
+        "9" * 5000,
+        "Mon, 01 Jan 2020 00:00:00 -0000",
+    ],
+)
+def test_a_date_that_is_none_is_no_wait(hub: Hub, slept: list[float], date: str) -> None:
+    hub.behaviours = [on("/api/", saying(503, b"", {"Retry-After": date}))]
+    assert pull().read_bytes() == content(hub)
+    assert slept == [1]
+
+
+WORDS = ["Mon,", "1", "-1", "Jan", "2020", "9999", "0001", "00:00:00", "25:61:99", "GMT", "+9999"]
+
+
+@given(st.lists(st.sampled_from(WORDS) | st.text() | st.integers().map(str)).map(" ".join))
+def test_whatever_asks_to_wait_is_a_wait_or_none(text: str) -> None:
+    response = cast("HTTPResponse", SimpleNamespace(status=503, headers={"Retry-After": text}))
+    wait = web.Answer("http://a", HTTPConnection("a"), response).wait()
+    assert wait is None or wait >= 0
 
 
 def test_a_proxy_of_the_environment_is_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
