@@ -11,7 +11,7 @@ from p2pnode.engine.ggml.binding import Device, Ggml, load
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.engine import ClosesT, GgmlEngine, Share
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
-from p2pnode.engine.ggml.placing import choose_device, share_out
+from p2pnode.engine.ggml.placing import loaded_device, share_out
 from p2pnode.engine.ggml.probe import Candidate
 from p2pnode.engine.ggml.threads import use_fastest
 from p2pnode.engine.ggml.weights import Weights
@@ -27,7 +27,7 @@ from p2pnode.engine.variations import (
     ROPE_FACTORS_SHORT,
     layer_shapes,
 )
-from p2pnode.errors import ModelError
+from p2pnode.errors import EngineError, ModelError
 
 EMBEDDING: Final = "token_embd.weight"
 NORM: Final = "output_norm.weight"
@@ -62,14 +62,17 @@ def load_ggml(
         file = stack.enter_context(GgufFile(path))
         tree.check_metadata(file)
         config = read_config(file)
-        ggml = load(library.provider, gpus=library.report is None or library.report.gpus)
-        kernels = library.report.numerics if library.report else ggml.numerics()
+        if library.report is None:
+            raise EngineError(f"{library.provider.name} cannot be used: {library.reason}")
+        ggml = load(library.provider, gpus=library.report.gpus)
+        kernels = library.report.numerics
         loader = _Loader(ggml, kernels, file, config, tree, stack, progress or (lambda _: None))
         if not (layers and layers.step == 1 and 0 <= layers.start < layers.stop <= config.n_layers):
             raise ModelError(
                 f"{path.name} has layers 0:{config.n_layers}, not {layers.start}:{layers.stop}"
             )
-        shares = loader.shares(layers, choose_device(device, ggml.devices()), kv_budget_bytes)
+        chosen = loaded_device(device, library.report, ggml.devices())
+        shares = loader.shares(layers, chosen, kv_budget_bytes)
         engine = loader.engine(layers, shares, threads or 1, kv_budget_bytes)
     if threads is None:
         use_fastest(engine, cache, f"{ggml.provider.name}/{kernels}", tree.root)

@@ -1,13 +1,16 @@
 """Which device holds which layers: a GPU as many as fit, the CPU the others."""
 
+import logging
 import re
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from p2pnode.engine.ggml.binding import Device
 from p2pnode.engine.ggml.constants import DeviceType
-from p2pnode.engine.ggml.probe import ProbedDevice
+from p2pnode.engine.ggml.probe import ProbedDevice, Report
 from p2pnode.errors import ConfigError, EngineError
+
+logger = logging.getLogger(__name__)
 
 SPARED: Final = 512 * 2**20
 """Bytes of a GPU's memory left for what lies between layers, for its driver and its screen."""
@@ -24,9 +27,6 @@ _NAME: Final = re.compile(r"([a-z]+)(?::(\d{1,3}))?")
 _GPUS: Final = frozenset({DeviceType.GPU, DeviceType.INTEGRATED_GPU})
 
 
-DeviceT = TypeVar("DeviceT", Device, ProbedDevice)
-
-
 def check_device_name(wanted: str) -> None:
     """Refuse what names no device on any machine.
 
@@ -41,30 +41,73 @@ def check_device_name(wanted: str) -> None:
         )
 
 
-def choose_device(wanted: str, devices: Sequence[DeviceT]) -> DeviceT:
+def choose_device(wanted: str, devices: Sequence[ProbedDevice]) -> ProbedDevice:
     """Return the device that a person asked for by ``auto``, ``cpu``, ``cuda:0`` or the like.
+
+    Args:
+        wanted: What was asked for.
+        devices: All that a library has, as it was tried: a GPU with a problem is not taken.
 
     Raises:
         ConfigError: That names no device.
-        EngineError: There is no such device here.
+        EngineError: There is no such device here, or it is not to be used.
     """
     cpu = next(one for one in devices if one.type == DeviceType.CPU)
     gpus = [one for one in devices if one.type in _GPUS]
     if wanted == "cpu":
         return cpu
     if wanted == "auto":  # a GPU in the processor shares its memory, and is no faster for sure
-        return next((one for one in gpus if one.type == DeviceType.GPU), cpu)
+        own = [one for one in gpus if one.type == DeviceType.GPU]
+        return next((one for one in own if not one.problem), cpu)
     check_device_name(wanted)
     kind, _, number_text = wanted.partition(":")
     fitting = [one for one in gpus if one.name.startswith(_KINDS[kind])]
+    if not number_text:  # any of that kind
+        fitting.sort(key=lambda one: bool(one.problem))
     number = int(number_text or 0)
-    if number < len(fitting):
-        return fitting[number]
-    there = ", ".join(f"{one.name} ({one.description})" for one in gpus) or "no GPU"
-    raise EngineError(
-        f"there is no {wanted} here: the library finds {there}",
-        hint="p2pnode doctor says which libraries there are and what each finds.",
-    )
+    if number >= len(fitting):
+        there = ", ".join(f"{one.name} ({one.description})" for one in gpus) or "no GPU"
+        raise EngineError(
+            f"there is no {wanted} here: the library finds {there}",
+            hint="p2pnode doctor says which libraries there are and what each finds.",
+        )
+    chosen = fitting[number]
+    if chosen.problem:
+        raise EngineError(
+            f"{wanted} ({chosen.description}) cannot be used: {chosen.problem}",
+            hint="Leave --device out, or update its driver or the library.",
+        )
+    return chosen
+
+
+def loaded_device(wanted: str, report: Report, devices: Sequence[Device]) -> Device:
+    """Return the device to compute with, of those that a library has now that it is loaded.
+
+    Args:
+        wanted: As for :func:`choose_device`.
+        report: What trying the library gave.
+        devices: What it has in this process; a GPU that was not tried is not taken.
+
+    Raises:
+        ConfigError: As :func:`choose_device`.
+        EngineError: As :func:`choose_device`, or what was tried is not there any more.
+    """
+    chosen = choose_device(wanted, report.devices)
+    if wanted == "auto":
+        for one in report.devices:
+            if one.type == DeviceType.GPU and one.problem:
+                logger.warning("%s (%s) is not used: %s", one.name, one.description, one.problem)
+    if chosen.type != DeviceType.CPU:
+        for device in devices:
+            if (device.name, device.description) == (chosen.name, chosen.description):
+                return device
+        gone = f"{chosen.name} ({chosen.description}) was there when the library was tried"
+        if wanted != "auto":
+            raise EngineError(
+                f"{gone}, and is not now", hint="Leave --device out: the CPU computes."
+            )
+        logger.warning("%s, and is not now: the CPU computes", gone)
+    return next(device for device in devices if device.type == DeviceType.CPU)
 
 
 def share_out(

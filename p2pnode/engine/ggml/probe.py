@@ -37,7 +37,7 @@ class ProbedDevice:
         type: As :class:`DeviceType`.
         free: Bytes of memory, 0 where unknown.
         total: Likewise.
-        faults: What it computed wrongly, in words; it is not to be used if there is one.
+        faults: What it computed wrongly, in words.
         unsupported: Operations of ours that it does not have.
     """
 
@@ -48,6 +48,13 @@ class ProbedDevice:
     total: int
     faults: tuple[str, ...]
     unsupported: tuple[str, ...]
+
+    @property
+    def problem(self) -> str:
+        """Why it is not to be used, or empty; ggml ends a process that asks for what it lacks."""
+        if self.faults:
+            return f"it computes wrongly: {'; '.join(self.faults[:3])}"
+        return f"it lacks {', '.join(self.unsupported[:3])}" if self.unsupported else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,8 @@ class Report:
 
     @property
     def has_gpu(self) -> bool:
-        """Whether a GPU with memory of its own computes rightly."""
-        return any(device.type == DeviceType.GPU and not device.faults for device in self.devices)
+        """Whether a GPU with memory of its own can be used."""
+        return any(device.type == DeviceType.GPU and not device.problem for device in self.devices)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,17 +131,9 @@ def probe(provider: Provider, *, timeout: float = TIMEOUT) -> Candidate:
 def assess(provider: Provider, report: Report) -> Candidate:
     """Tell whether a library that answered can be used."""
     cpus = [device for device in report.devices if device.type == DeviceType.CPU]
-    faults = [fault for cpu in cpus for fault in cpu.faults]
-    lacks = [name for cpu in cpus for name in cpu.unsupported]
-    if not cpus:
-        reason = "it has no back end for this CPU"
-    elif faults:
-        reason = f"it computes wrongly: {'; '.join(faults[:3])}"
-    elif lacks:
-        reason = f"it lacks {', '.join(lacks[:3])}"
-    else:
-        return Candidate(provider, report, "", is_usable=True)
-    return Candidate(provider, report, reason, is_usable=False)
+    problems = [cpu.problem for cpu in cpus if cpu.problem]
+    reason = problems[0] if problems else "" if cpus else "it has no back end for this CPU"
+    return Candidate(provider, report, reason, is_usable=not reason)
 
 
 def report_from_json(data: Any) -> Report:  # noqa: ANN401, whatever a process printed

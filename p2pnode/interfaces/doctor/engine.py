@@ -97,7 +97,7 @@ def report_gpus(
     advice = f"point P2PNODE_GGML_DIR at a folder of a llama.cpp release with {backend}" + (
         "" if has_torch else ", or pip install 'p2pnode[torch]'"
     )
-    broken = [fault for one in report.devices for fault in one.faults] if report else []
+    broken = [one.problem for one in report.devices if one.problem] if report else []
     because = f" ({broken[0]})" if broken else ""
     return [
         Finding(
@@ -177,7 +177,7 @@ def _devices(candidate: Candidate) -> list[str]:
     return [
         f"{device.name} ({device.description})"
         + (f", {device.free / 1e9:.1f} GB free" if device.free and _is_gpu(device.type) else "")
-        + (f", not used: {device.faults[0]}" if device.faults else "")
+        + (f", not used: {device.problem}" if device.problem else "")
         for device in candidate.report.devices
         if device.type != DeviceType.ACCELERATOR
     ]

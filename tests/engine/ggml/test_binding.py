@@ -20,16 +20,8 @@ from p2pnode.engine.ggml.functions import (
     TensorHead,
     ThreadpoolParams,
 )
-from p2pnode.engine.ggml.providers import Provider, providers
+from p2pnode.engine.ggml.providers import Provider
 from p2pnode.errors import EngineError
-
-
-@pytest.fixture(scope="module")
-def ggml() -> Ggml:
-    found = providers()
-    if not found:
-        pytest.skip("no package here holds ggml: pip install libggml-python")
-    return load(found[0])
 
 
 def test_every_signature_is_known_and_bound_once() -> None:

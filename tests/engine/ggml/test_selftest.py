@@ -6,20 +6,11 @@ from typing import Any
 import pytest
 
 from p2pnode.engine.ggml import selftest
-from p2pnode.engine.ggml.binding import Device, Ggml, load
+from p2pnode.engine.ggml.binding import Device, Ggml
 from p2pnode.engine.ggml.constants import DeviceType
-from p2pnode.engine.ggml.providers import providers
 from p2pnode.engine.ggml.selftest import TYPES, Comparison, compare, digest
 
 INPUTS = "9c393ebfb679213ff0d05a3f98a67a3f0ed15ebf22f6203f"
-
-
-@pytest.fixture(scope="module")
-def ggml() -> Ggml:
-    found = providers()
-    if not found:
-        pytest.skip("no package here holds ggml: pip install libggml-python")
-    return load(found[0])
 
 
 def _cpu(ggml: Ggml) -> Device:

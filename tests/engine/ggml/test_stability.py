@@ -18,9 +18,8 @@ from p2pnode.engine.ggml import (
     weights as weights_module,
 )
 from p2pnode.engine.ggml.backend import Backend
-from p2pnode.engine.ggml.binding import Ggml, load
+from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import Type
-from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.functions import TensorHead
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.stability import unstable_products
@@ -33,14 +32,6 @@ TYPES: Final = (Type.F32, Type.F16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q4_K, 
 WIDTHS: Final = (256, 512, 768)  # whole blocks of the K types; not all a multiple of every tile
 OUT: Final = 96
 _EXPERTS: Final = 2
-
-
-@pytest.fixture(scope="module")
-def ggml() -> Ggml:
-    chosen = find_library(None).chosen
-    if chosen is None:
-        pytest.skip("no ggml library loads here: pip install libggml-python")
-    return load(chosen.provider, gpus=False)
 
 
 @contextmanager

@@ -6,21 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p2pnode.engine.ggml.binding import Ggml, load
+from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import STATUS_SUCCESS, USAGE_WEIGHTS, Type
 from p2pnode.engine.ggml.functions import InitParams
 from p2pnode.engine.ggml.mapping import MappedFile
-from p2pnode.engine.ggml.providers import providers
 
 WIDTH, ROWS, OFFSET = 256, 64, 4096 + 32  # GGUF aligns tensors to 32 bytes
-
-
-@pytest.fixture(scope="module")
-def ggml() -> Ggml:
-    found = providers()
-    if not found:
-        pytest.skip("no package here holds ggml: pip install libggml-python")
-    return load(found[0])
 
 
 @pytest.mark.parametrize("lease", [True, False])

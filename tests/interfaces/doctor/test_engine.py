@@ -1,5 +1,6 @@
 """What doctor says of the engine, its libraries, its speed and its limits, from made-up figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from p2pnode.engine.base import StageCost
@@ -34,6 +35,13 @@ def test_each_library_has_its_verdict() -> None:
     used, refused = report_libraries(Search((candidate(CPU, GPU), bad)))
     assert "libggml-python 0.20.2 is used: CPU (a CPU), CUDA0 (RTX), 8.0 GB free" in used.what
     assert "other 1 cannot be used: it crashed (SIGILL)" in refused.what
+    lacking = replace(BROKEN, faults=(), unsupported=("set_rows",))
+    for one, why in (
+        (BROKEN, "it computes wrongly: mul_mat is off"),
+        (lacking, "it lacks set_rows"),
+    ):
+        (told,) = report_libraries(Search((candidate(CPU, one),)))
+        assert f"Vulkan0 (Intel), 0.0 GB free, not used: {why}" in told.what
     (alone,) = report_libraries(Search(()))
     assert alone.verdict == "warn"
     assert "pip install libggml-python" in alone.advice
