@@ -2,7 +2,7 @@
 
 Invariants, by phase of the generation. PLANNING: ``lost`` names the legs that are to be replaced
 (before the first plan there are no legs at all); the edges are those of an epoch that is over.
-OPENING: ``lost`` is empty, both edges belong to ``epoch``, and ``reached`` has the legs that
+OPENING: ``lost`` is empty, both edges are those of ``epoch``, and ``reached`` has the legs that
 answered in it. RUNNING: ``reached`` has every leg. ENDED: nothing moves. A leg's number is never
 used twice; ``epoch`` and what a leg has ``computed`` only grow; it is what a stage says of itself,
 or what a token proves, and never above what was sent.
@@ -33,6 +33,7 @@ class Chain:
         lost: Numbers of legs that are to be replaced.
         reached: From where on each leg lacks input, of those that have answered in this epoch.
         computed: How far each leg, of any epoch, has shown to have computed.
+        arrived: How many positions each leg has shown to have got, in whole batches or not.
         answer_edge: Where tokens come from.
         is_fed: Whether anything was ever sent into it.
         plan: What the first chain was planned as, until it runs.
@@ -48,6 +49,8 @@ class Chain:
         self.lost: set[int] = set()
         self.reached: dict[int, int] = {}
         self.computed: dict[int, int] = {}
+        self.arrived: dict[int, int] = {}
+        self._streams: dict[tuple[int, int], int] = {}
         self._proved = 0
         self._known: frozenset[int] = frozenset()
         self.answer_edge: Edge | None = None
@@ -85,16 +88,18 @@ class Chain:
     def use(self, legs: tuple[Leg, ...]) -> None:
         self.legs, self.lost = legs, set()
         self.computed = {leg.number: self.computed.get(leg.number, 0) for leg in legs}
+        self.arrived = {leg.number: self.arrived.get(leg.number, 0) for leg in legs}
 
     def open(self) -> None:
-        """Draw new streams, and ask every leg to be of this epoch."""
+        """Ask every leg to be of this epoch; an edge with an end that is new has a new stream."""
         self.reached.clear()
-        streams = self._draw_streams(len(self.legs) + 1)
+        streams = self._draw_streams()
         peers = self.path
         self._feed_edge = Edge(peers[1], streams[0])
-        self.answer_edge = Edge(peers[-2], streams[-1])
-        session = self._session
-        session.inbox.skip_to(session.wanted)
+        answer_edge, session = Edge(peers[-2], streams[-1]), self._session
+        if answer_edge != self.answer_edge:
+            self.answer_edge = answer_edge
+            session.inbox.skip_to(session.wanted)
         for index, leg in enumerate(self.legs):
             last = index == len(self.legs) - 1
             order = Open(
@@ -114,15 +119,22 @@ class Chain:
             )
             self._say(leg.run.peer, order)
 
-    def opened(self, leg: int, position: int, computed: int) -> bool:
+    def opened(self, leg: int, position: int, computed: int, arrived: int) -> bool:
         """Note that a leg is ready; True when all are."""
-        self.reached[leg] = min(position, self._session.end)
-        self.computed[leg] = max(self.computed.get(leg, 0), min(computed, self._session.end))
+        end = self._session.end
+        self.reached[leg] = min(position, end)
+        self.computed[leg] = max(self.computed.get(leg, 0), min(computed, end))
+        self.arrived[leg] = max(self.arrived.get(leg, 0), min(max(position, arrived), end))
         return len(self.reached) == len(self.legs)
 
     def answered(self) -> None:
         """A token came: every leg has computed all that was sent."""
         self._proved = self._session.end
+
+    @property
+    def end(self) -> int:
+        """Positions that every leg is to compute."""
+        return self._session.end
 
     @property
     def shown(self) -> int:
@@ -212,11 +224,20 @@ class Chain:
         for peer in sorted({leg.run.peer for leg in self.legs}):
             self._say(peer, Close(self._session.key, self.epoch))
 
-    def _draw_streams(self, count: int) -> list[int]:
+    def _draw_streams(self) -> list[int]:
+        """Return the stream of each edge: one drawn anew, unless both its ends are as they were.
+
+        What is under way between those is what would be sent again, to the bit.
+        """
+        numbers = [0, *(leg.number for leg in self.legs), 0]
+        edges = list(itertools.pairwise(numbers))
+        kept = {edge: self._streams[edge] for edge in edges if edge in self._streams}
         drawn: set[int] = set()
-        while len(drawn) < count:
-            drawn.add(int.from_bytes(self._rng.randbytes(4), "big"))
-        return sorted(drawn)
+        while len(drawn) < len(edges):
+            stream = int.from_bytes(self._rng.randbytes(4), "big")
+            drawn |= {stream} - set(kept.values())
+        self._streams = dict(zip(edges, sorted(drawn), strict=True)) | kept
+        return [self._streams[edge] for edge in edges]
 
     def _say(self, peer: NodeId, message: Control) -> None:
         self.outbox.append(SendFrame(peer, control_frame(message, self._space)))

@@ -26,6 +26,10 @@ class InferenceConfig:
         caution: What the work should take, by promise or as measured on this chain, is multiplied
             by this before anybody is suspected. Above 1; the larger, the longer a lie is borne. A
             guess.
+        least_rate: Bytes a second of hidden states that explain a wait: a stage to which they come
+            more slowly is as good as one to which nothing comes. A liar is borne for as long as all
+            that it lacks takes at this rate. Below the worst way that an answer is to go over. A
+            guess: a tenth of a poor Wi-Fi.
         longest_look: Most seconds between two looks at a chain that owes a token, however long
             the work should take. Each look costs a message to every stage and an answer. A guess.
         first_look: The same while some stage has had nothing to do yet. Below ``unused_after``, or
@@ -94,6 +98,7 @@ class InferenceConfig:
     stall_after: float = 3.0
     stall_per_prompt_token: float = 0.05
     caution: float = 3.0
+    least_rate: float = 4096.0
     longest_look: float = 30.0
     first_look: float = 10.0
     give_up: float = 50.0
@@ -130,7 +135,14 @@ class InferenceConfig:
         for name in (*counts, *counts_too, "replay_total"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1")
-        times = ("open_timeout", "stall_after", "cover_retry", "longest_look", "give_up")
+        times = (
+            "least_rate",
+            "open_timeout",
+            "stall_after",
+            "cover_retry",
+            "longest_look",
+            "give_up",
+        )
         for name in (*times, "unused_after", "slow_margin", "slow_seconds", "notice_margin"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be positive")

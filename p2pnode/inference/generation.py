@@ -74,7 +74,8 @@ class Generation(Parts):
             case Opened(epoch=epoch, leg=leg, next_position=position, computed=computed):
                 is_ours = self._expects(leg, epoch, source) and self.phase is Phase.OPENING
                 reached = position if computed is None else min(computed, position)
-                if is_ours and self._chain.opened(leg, position, reached):
+                arrived = position if message.arrived is None else message.arrived
+                if is_ours and self._chain.opened(leg, position, reached, arrived):
                     self._run(now)
             case Refused(epoch=epoch, leg=leg, code=code, reason=reason):
                 if self._expects(leg, epoch, source):
@@ -98,9 +99,13 @@ class Generation(Parts):
         """
         if self._chain.answer_edge != Edge(source, frame.stream_id):
             return False
+        self._take_tokens(now, frame)
+        return True
+
+    def _take_tokens(self, now: float, frame: Frame | None = None) -> None:
         session = self._session
         try:
-            if not session.inbox.add_untrusted(frame):
+            if frame is not None and not session.inbox.add_untrusted(frame):
                 self.counters["token received twice"] += 1
             while self.phase is Phase.RUNNING and (batch := session.take_untrusted()) is not None:
                 self._accept(batch, now)
@@ -110,7 +115,6 @@ class Generation(Parts):
                 last = {self._chain.legs[-1].number}
                 self._blame(last, Offence.IMPOSSIBLE_TOKEN, str(error), now)
                 self._lose(last, f"impossible: {error}", now)
-        return True
 
     def handle_timeout(self, now: float) -> None:
         if not self._patience.is_due(now):
@@ -216,25 +220,6 @@ class Generation(Parts):
         self._faults.release(run, clause)
         self._lose({number}, clause, now)
 
-    def _may_be_unused(self, number: int, now: float) -> bool:
-        """Whether a leg may truly have waited in vain; each peer is believed once an answer."""
-        waited = now - self._patience.opened_at
-        if self._chain.computed.get(number, 0) or waited < self._config.unused_after / 2:
-            return False
-        [peer] = (leg.run.peer for leg in self._chain.legs if leg.number == number)
-        return self._faults.excuses(peer)
-
-    def _expects(self, number: int, epoch: int, source: NodeId) -> bool:
-        known = self._chain.leg(number, source) is not None
-        if (
-            not known
-            or epoch != self._chain.epoch
-            or self.phase not in {Phase.OPENING, Phase.RUNNING}
-        ):
-            self.counters["answer of an older epoch"] += 1
-            return False
-        return True
-
     # Running
 
     def _run(self, now: float) -> None:
@@ -246,8 +231,11 @@ class Generation(Parts):
         if chain.is_waiting:
             self._patience.longest = self._config.first_look
         if look is not None:
-            moved = chain.shown > look.shown or look.is_for_slowness
-            self._patience.looked(work, now, moved=moved)
+            flowed, has_token = self._flow.explains(chain, now), self._session.inbox.rows > 0
+            moved = chain.shown > look.shown or look.is_for_slowness or has_token
+            self._patience.looked(work, now, flowed, moved=moved)
+            if moved or flowed:
+                self._flow.moved(chain, now)
             if self._patience.is_stalled:
                 self._replace_laggard(now)
                 return
@@ -261,8 +249,10 @@ class Generation(Parts):
         if is_new:
             self._session.sent_at = now
             self._patience.fed(work, now)
-        elif look is not None and look.is_for_slowness:
+            self._flow.begins(chain, chain.end, now)
+        elif look is not None and look.is_for_slowness and not self._session.inbox.rows:
             self._seek_better(now)
+        self._take_tokens(now)
 
     def _accept(self, batch: Batch, now: float) -> None:
         session, is_first = self._session, not self._session.tokens
@@ -286,9 +276,12 @@ class Generation(Parts):
         if over:
             self._end(GenerationFinished(self.number, over), over, now)
             return
-        self._chain.feed((session.follow(token, batch.start, now),))
-        if not is_first and not self._is_replayed:  # a prompt or a replay is no measure of a token
+        if is_first or self._is_replayed:
+            self._pace.many(trip, session.end)
+        else:
             self._pace.token(trip, is_alone=self._is_alone())
+        self._chain.feed((session.follow(token, batch.start, now),))
+        self._flow.begins(self._chain, 1, now)
         self._is_replayed = False
         self._patience.answered(self._pace.expected, now)
         if self._pace.is_slow:  # look while the next token is under way
@@ -323,6 +316,9 @@ class Generation(Parts):
         took, seen = self._pace.blame(leg)
         if self._chain.computed.get(leg.number, 0) >= self._session.end:
             return  # everybody was done when asked
+        if self._is_on_its_way(leg, took):
+            self.counters["slow tokens: their bytes take as long"] += 1
+            return
         if leg.number not in self._slow:
             self._slow.add(leg.number)
             self._faults.slow(leg.run, seen, took * 1e6 / len(leg.run.layers), now)

@@ -256,7 +256,14 @@ class StageHost:
         if not stage.queue:
             self._turns.leave(stage.key)
         stage.used_at = now
-        opened = Opened(order.session, order.epoch, order.leg, stage.next_position, stage.computed)
+        opened = Opened(
+            order.session,
+            order.epoch,
+            order.leg,
+            stage.next_position,
+            stage.computed,
+            stage.arrived,
+        )
         self._say(stage.requester, opened)
 
     def _refuse(self, order: Open, requester: NodeId, code: Refusal, reason: str) -> None:

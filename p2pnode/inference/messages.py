@@ -100,6 +100,8 @@ class Opened:
         leg: The requester's number of the stage.
         next_position: It lacks input from here on; all below is computed, or will be.
         computed: It has computed all below; None where it does not say, as older stages do not.
+        arrived: How many positions came in, with those of a batch that is not complete; None where
+            it does not say.
     """
 
     session: int
@@ -107,6 +109,7 @@ class Opened:
     leg: int
     next_position: int
     computed: int | None = None
+    arrived: int | None = None
 
 
 class Refusal(StrEnum):
@@ -197,10 +200,12 @@ def to_body(message: Control) -> dict[str, object]:
                 body["coding"] = _terms_body(message.terms)
             if message.root is not None:
                 body["root"] = message.root.hex()
-        case Opened(next_position=position, computed=computed):
+        case Opened(next_position=position, computed=computed, arrived=arrived):
             body["position"] = position
             if computed is not None:
                 body["computed"] = computed
+            if arrived is not None and arrived != position:
+                body["arrived"] = arrived
         case Resume(position=position):
             body["position"] = position
         case Refused(code=code, reason=reason):
@@ -303,6 +308,7 @@ _PARSERS: dict[str, Callable[[Fields], Control]] = {
         *_identity(fields),
         fields.number("position", MAX_CONTEXT + 1),
         fields.optional_number("computed", MAX_CONTEXT + 1),
+        fields.optional_number("arrived", MAX_CONTEXT + 1),
     ),
     "x-refused": lambda fields: Refused(*_identity(fields), fields.text("code"), fields.reason()),
     "x-resume": lambda fields: Resume(

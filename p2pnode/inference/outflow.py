@@ -70,9 +70,19 @@ class Outflow:
         self.held.pop(stage.key, None)
 
     def resume(self, stage: Stage, position: int, events: list[InferenceEvent]) -> None:
-        """Send, once an epoch, all of what is kept from ``position`` on."""
+        """Send, once an epoch, all of what is kept from ``position`` on.
+
+        Not what is under way to the same stage: on a slow way that would take as long again, and
+        the next token would wait behind it.
+        """
         if stage.sending:
             return  # once an epoch: each sends all that is kept, for a message of 150 bytes
+        peer = stage.order.downstream.peer
+        if stage.is_same_way and position >= stage.send_from and self._under_way(peer):
+            stage.sending = True
+            self._counters["resumed: what was sent is under way"] += 1
+            self.send(stage, events)
+            return
         self._counters["batch replayed"] += stage.resume(position)
         self.send(stage, events)
 

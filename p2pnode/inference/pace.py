@@ -32,6 +32,7 @@ class Pace:
         self._hop = 0.0
         self._layers = 1
         self._layer: float | None = None
+        self._row = 0.0  # seconds that a position of many took
         self._trips = deque[float](maxlen=_NEWEST)
         self.promised = 0.0
         self.slow_tokens = 0
@@ -46,7 +47,7 @@ class Pace:
         """The chain is another one: what the old one has shown says nothing of it."""
         self._layers = max(1, sum(len(leg.run.layers) for leg in legs))
         self.promised = sum(_cost(leg) for leg in legs) + self._hop * (len(legs) + 1)
-        self._layer = None
+        self._layer, self._row = None, 0.0
         self._trips.clear()
         self.slow_tokens, self.slow_for = 0, 0.0
 
@@ -58,6 +59,10 @@ class Pace:
             seconds += positions * max(_cost(leg), shown)
             most = max(most, positions)
         return seconds if seconds > 0 else self._config.stall_per_prompt_token * most
+
+    def many(self, trip: float, positions: int) -> None:
+        """A prompt or a replay took ``trip`` seconds: no measure of a token, but of the way."""
+        self._row = trip / positions
 
     def token(self, trip: float, *, is_alone: bool = True) -> None:
         """A token took ``trip`` seconds; while no other answer of ours, if it ``is_alone``."""
@@ -76,7 +81,8 @@ class Pace:
     @property
     def expected(self) -> float:
         """Seconds that the next token should take."""
-        return max(self.promised, (self._layer or 0.0) * self._layers)
+        known = self._layer
+        return max(self.promised, self._row if known is None else known * self._layers)
 
     @property
     def is_slow(self) -> bool:

@@ -11,6 +11,7 @@ from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Cover, Leg
 from p2pnode.inference.events import ChainRepaired, InferenceEvent, LayersAwaited
 from p2pnode.inference.faults import Faults
+from p2pnode.inference.flow import Flow
 from p2pnode.inference.pace import Pace
 from p2pnode.inference.patience import Patience
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
@@ -85,6 +86,7 @@ class Parts:
         self._chain = Chain(self._session, cover, model, node_id, rng)
         self._patience = Patience(config, request.wait, now)
         self._pace = Pace(config)
+        self._flow = Flow(config, model.d_model)
         self._faults = Faults(config, trust, node_id)
         self._unable = Unable()
         self._questions = Questions(number, request, planner, self._chain)
@@ -136,8 +138,32 @@ class Parts:
         self._faults.served(runs, tokens - self._credited, now)
         self._credited = tokens
 
+    def _may_be_unused(self, number: int, now: float) -> bool:
+        """Whether a leg may truly have waited in vain; each peer is believed once an answer."""
+        waited = now - self._patience.opened_at
+        if self._chain.computed.get(number, 0) or waited < self._config.unused_after / 2:
+            return False
+        [peer] = (leg.run.peer for leg in self._chain.legs if leg.number == number)
+        return self._faults.excuses(peer)
+
+    def _expects(self, number: int, epoch: int, source: NodeId) -> bool:
+        known = self._chain.leg(number, source) is not None
+        if (
+            not known
+            or epoch != self._chain.epoch
+            or self.phase not in {Phase.OPENING, Phase.RUNNING}
+        ):
+            self.counters["answer of an older epoch"] += 1
+            return False
+        return True
+
     def _can_do_without_calibration(self) -> bool:
         return bool(self._chain.cover.calibration) and not self._chain.is_fed
+
+    def _is_on_its_way(self, leg: Leg, took: float) -> bool:
+        """Whether the input of ``leg``, which ``took`` so long, may take as long to get there."""
+        has_work = self._chain.reached.get(leg.number, 0) >= self._session.end
+        return not has_work and took <= leg.run.cost_us / 1e6 + self._flow.of_row(self._chain)
 
     def _tell_what_is_awaited(self, missing: NoCover, now: float) -> None:
         """Tell it once for each set of layers, and not where a node is only about to serve them."""

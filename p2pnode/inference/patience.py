@@ -122,13 +122,16 @@ class Patience:
         if self.deadline is not None:
             self.deadline = min(self.deadline, moment)
 
-    def looked(self, work: float, now: float, *, moved: bool) -> None:
+    def looked(self, work: float, now: float, flowed: float, *, moved: bool) -> None:
         """The chain was looked at; some leg ``moved`` on since, or none.
 
         ``work`` is what is left, in seconds. Before what there was should have been done, that
-        nobody moved says nothing: a stage tells of a job only when it is done.
+        nobody moved says nothing: a stage tells of a job only when it is done. Bytes on the way
+        explain ``flowed`` seconds of the wait: the work has so much longer.
         """
-        if moved:
+        if flowed and self._finish_by is not None:
+            self._finish_by += flowed
+        if moved or flowed:
             self.moved_at = now
             self.looks = 0
             self.waits(work, now)

@@ -1,9 +1,9 @@
 """One session that a node runs some layers for: what came in, what is computed, what was sent on.
 
 A stage is known by (requester, session, leg). Its inputs arrive on one edge and leave on another;
-each epoch gives both edges new stream ids, so a frame of an older epoch finds no door. What a
-stage sent it keeps until the session closes: when a later stage dies, its successor is fed from
-there, in the very batches first used, so that it computes the very same numbers.
+an edge with a new leg at its other end has a new stream id, so a frame of the lost one finds no
+door. What a stage sent it keeps until the session closes: when a later stage dies, its successor is
+fed from there, in the very batches first used, so that it computes the very same numbers.
 """
 
 from bisect import bisect_left
@@ -42,6 +42,7 @@ class Stage:
         is_used: Whether a frame ever came.
         sending: False between a re-opening and its Resume: outputs are only kept.
         send_from: The next stage holds what lies below; it is not sent again.
+        is_same_way: Whether its outputs go where they went in the epoch before.
         cursor: The first of ``sent`` that has yet to leave.
         queue: Batches that wait for the engine.
         waiting: Bytes of activations in the inbox and the queue.
@@ -63,6 +64,7 @@ class Stage:
     is_used: bool = False
     sending: bool = True
     send_from: int = 0
+    is_same_way: bool = False
     cursor: int = 0
     queue: list[Batch] = field(default_factory=list)
     waiting: int = 0
@@ -89,6 +91,11 @@ class Stage:
         if self.queue:
             return self.queue[-1].end
         return self.computed if self.job is None else self.job_end
+
+    @property
+    def arrived(self) -> int:
+        """How many positions came in, of a batch that is not complete too."""
+        return self.next_position + self.inbox.rows
 
     def free_at(self, config: InferenceConfig) -> float:
         """Return when it is to be freed, unless something comes for it before."""

@@ -61,11 +61,20 @@ class StageTable:
         self.recount(stage, 0)
 
     def move(self, stage: Stage, order: Open) -> None:
-        """Bring ``stage`` to the order's epoch: another door, and whatever waited is sent again."""
-        del self._doors[_door(stage.order)]
+        """Bring ``stage`` to the order's epoch.
+
+        By the same door, nothing that came or is under way is lost. By another, whatever did not
+        become a batch is sent again; and what waits stays only if the same peer sent it.
+        """
+        old = stage.order
+        stage.is_same_way = order.downstream == old.downstream
+        if order.upstream == old.upstream:
+            stage.sending, stage.order = order.epoch == 0, order
+            return
+        del self._doors[_door(old)]
         self._doors[_door(order)] = stage.key
         stage.sending = order.epoch == 0
-        if order.upstream.peer != stage.order.upstream.peer:
+        if order.upstream.peer != old.upstream.peer:
             stage.queue.clear()
         stage.order = order
         stage.inbox.skip_to(stage.next_position)

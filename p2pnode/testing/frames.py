@@ -33,7 +33,7 @@ from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.scheduler.standing import Standing
 from p2pnode.wire.calibration import CalibrationSet
 from p2pnode.wire.states import Rung
-from p2pnode.wire.vframe import Frame, decode_frame_untrusted, encode_frame
+from p2pnode.wire.vframe import Frame, MessageType, decode_frame_untrusted, encode_frame
 
 
 def node_id(name: str) -> NodeId:
@@ -151,6 +151,7 @@ class FrameNetwork:
     Attributes:
         behaviours: Of engines that do not simply compute.
         planning: Seconds that a plan takes which is not had at once.
+        rate: Bytes a second at which each Think crosses, whatever else is on the way.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class FrameNetwork:
         self.on_frame: Callable[[Frame, NodeId], None] = lambda frame, destination: None
         self.ways: dict[NodeId, Link] = {}
         self.planning = 0.01
+        self.rate = float("inf")
         self.behaviours: dict[NodeId, Behaviour] = {}
         self._rng = random.Random(seed)
         self._engines = dict(engines)
@@ -264,6 +266,8 @@ class FrameNetwork:
                 data = encode_frame(event.frame)
                 self.on_frame(event.frame, event.peer)
                 delay = 0.0 if event.peer == peer else self._rng.uniform(0.0001, 0.002)
+                if event.peer != peer and event.frame.type is MessageType.THINK:
+                    delay += len(data) / self.rate
                 self._plan(delay, self._arrival(data, peer, event.peer))
             elif isinstance(event, ComputeRequested):
                 self._plan(self._rng.uniform(0.0005, 0.002), self._computing(peer, event))

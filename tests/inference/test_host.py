@@ -200,7 +200,7 @@ def test_a_token_replayed_for_nothing_asks_for_room_as_any_replay_does() -> None
     assert len(host.sent) == 1  # new: it leaves
     host.sent.clear()
     for epoch in range(1, 20):
-        host.open(HOG, 0, epoch=epoch)
+        host.open(HOG, 0, epoch=epoch, downstream=Edge(NEXT, 1000 + epoch))
         host.tell(HOG, Resume(0, epoch, 1, 4))
     assert not [event for event in host.sent if event.peer == NEXT]
     host.under_way.clear()
