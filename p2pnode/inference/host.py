@@ -1,7 +1,7 @@
 """The stages a node runs for others: admit, compute in order, pass on, remember, free.
 
 What requesters may have of a node is shared out: sessions and memory (:mod:`.admission`), the
-engine (:mod:`.turns`), the way out (:mod:`.outflow`), and what waits to be computed.
+engine (:mod:`.stage_work`), the way out (:mod:`.outflow`), and what waits to be computed.
 Requesters that are not proven share all of it but the engine and the way out as if they were one.
 """
 
@@ -13,16 +13,16 @@ from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
-from p2pnode.inference.events import ComputeRequested, InferenceEvent, SendFrame, SessionRefused
+from p2pnode.inference.events import InferenceEvent, SendFrame, SessionRefused
 from p2pnode.inference.messages import Close, Control, Open, Opened, Refusal, Refused, Resume
 from p2pnode.inference.outflow import Outflow, Queued
 from p2pnode.inference.shares import IsProven, Shares, everybody
-from p2pnode.inference.stage import Stage, size_of
+from p2pnode.inference.stage import Stage
 from p2pnode.inference.stage_coding import StageCoding
+from p2pnode.inference.stage_work import StageWork
 from p2pnode.inference.table import StageTable
 from p2pnode.inference.tensor_policy import Links
-from p2pnode.inference.turns import StageKey, Turns
-from p2pnode.inference.work import Computed, Forward, Release, WorkResult
+from p2pnode.inference.work import Computed, WorkResult
 from p2pnode.sansio import NodeId
 from p2pnode.wire.vframe import Frame
 
@@ -54,15 +54,13 @@ class StageHost:
         self.coding = StageCoding(config.policy, links)
         self._admission = Admission(config, node_id, self.coding, is_known)
         self._stages = StageTable(is_known)
-        self._width = 0
         self._spoken_for: int | None = None
         self._looked_at = 0.0
         self._has_changed = False  # since what waits was looked at
         self._free_from = math.inf  # no stage may be freed before this
-        self._turns = Turns(config.engine_ahead)
-        self.jobs: dict[int, StageKey | None] = {}
-        self._next_job = 0
         self._events: list[InferenceEvent] = []
+        self._work = StageWork(config, self._stages, self.coding, self._events)
+        self.jobs = self._work.jobs
         self.counters: Counter[str] = Counter()
         self._outflow = Outflow(config, queued, self.counters)
         self.held = self._outflow.held
@@ -74,7 +72,7 @@ class StageHost:
     ) -> None:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
         self._admission.serve(model, layers, kv_total, kv_per_token_layer)
-        self._outflow.space, self._width = model.space_hash32, model.d_model
+        self._outflow.space, self._work.width = model.space_hash32, model.d_model
         self._change()
         self._refuse_void()
 
@@ -92,12 +90,10 @@ class StageHost:
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named."""
-        self._turns.ended(job)
-        key = self.jobs.pop(job, None)
+        key = self._work.ended(job)
         if key is not None:  # else memory was freed, or the session was closed meanwhile
             self._take_result(self._stages[key], result, now)
-        if self._turns.waiting:
-            self._take_turns()
+        self._work.go_on()
 
     def peer_unresponsive(self, peer: NodeId, reason: str) -> None:
         """Tell the requesters whose next stage is ``peer``: nobody else can see it."""
@@ -163,7 +159,7 @@ class StageHost:
             self._give_up(stage, str(error), source)
             raise
         self._stages.recount(stage, stage.waiting + size)
-        self._compute(stage)
+        self._work.compute(stage)
         return True
 
     def handle_timeout(self, now: float) -> None:
@@ -199,7 +195,8 @@ class StageHost:
     def take_events(self) -> list[InferenceEvent]:
         if self._outflow.handed:
             self._outflow.taken()
-        taken, self._events = self._events, []
+        taken = self._events.copy()
+        self._events.clear()  # others put theirs behind it
         return taken
 
     def stages(self) -> list[Stage]:
@@ -253,8 +250,7 @@ class StageHost:
     def _ready(self, stage: Stage, order: Open, now: float) -> None:
         self.held.pop(stage.key, None)
         self._stages.move(stage, order)
-        if not stage.queue:
-            self._turns.leave(stage.key)
+        self._work.moved(stage)
         stage.used_at = now
         opened = Opened(
             order.session,
@@ -332,49 +328,9 @@ class StageHost:
             self._events.append(stage.ended(reason))
         self._change()
         self.held.pop(stage.key, None)
-        self._turns.leave(stage.key)
-        if stage.job is not None:
-            self.jobs.pop(stage.job, None)  # whoever computes need not begin
-            self._turns.ended(stage.job)
-        self._request(Release(stage.session_key), None)
-        self._take_turns()
+        self._work.release(stage)
 
-    # Work
-
-    def _compute(self, stage: Stage) -> None:
-        if stage.job is not None or not stage.queue:
-            return
-        if self._turns.is_idle:  # the rule, and a hop's time counts
-            self._begin(stage)
-            return
-        self._turns.wait(stage.key)
-        self._take_turns()
-
-    def _take_turns(self) -> None:
-        """Give the engine what it has room for; requesters take turns."""
-        while (key := self._turns.next()) is not None:
-            self._begin(self._stages[key])
-
-    def _begin(self, stage: Stage) -> None:
-        batches, order = stage.take_job(self._config), stage.order
-        taken = size_of(batches[0]) if len(batches) == 1 else sum(map(size_of, batches))
-        self._stages.recount(stage, stage.waiting - taken)
-        stage.job = self._request(
-            Forward(
-                stage.session_key,
-                order.layers,
-                batches,
-                order.out_dtype,
-                order.sampling,
-                order.sample_from,
-                order.positions,
-                self.coding.recipe(order, batches, self._width, stage.codings),
-                self.coding.calibration(order.terms, order.layers.start),
-                stage.past,
-            ),
-            stage.key,
-        )
-        self._turns.began(stage.job)
+    # Results
 
     def _take_result(self, stage: Stage, result: WorkResult, now: float) -> None:
         if not isinstance(result, Computed):
@@ -394,13 +350,7 @@ class StageHost:
             stage.codings |= self.coding.note(stage.order, result)
         self._outflow.send(stage, self._events, is_new=True)
         if stage.queue:
-            self._compute(stage)
-
-    def _request(self, work: Forward | Release, key: StageKey | None) -> int:
-        job, self._next_job = self._next_job, self._next_job + 1
-        self.jobs[job] = key
-        self._events.append(ComputeRequested(job, work))
-        return job
+            self._work.compute(stage)
 
     def _give_up(self, stage: Stage, reason: str, culprit: NodeId, code: str = "") -> None:
         self.counters["cannot draw as asked" if code else "compute failed"] += 1

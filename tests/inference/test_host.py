@@ -369,7 +369,7 @@ def test_whatever_is_said_the_stages_are_as_their_docstrings_say(
 
 
 def _check(host: Host) -> None:
-    stages, turns = {stage.key: stage for stage in host.stages()}, host.host._turns
+    stages, turns = {stage.key: stage for stage in host.stages()}, host.host._work._turns
     waiting = [key for keys in turns.waiting.values() for key in keys]
     assert len(waiting) == len(set(waiting))
     assert not (waiting and turns.is_free), "the engine rests while work waits"
