@@ -29,10 +29,6 @@ MAX_BATCH = 512
 ROOM = MAX_FRAME - 256
 """Payload bytes of a frame: header, slice heads, meta data, CRC and seal fit in the rest."""
 
-SPLIT = 16384
-"""Bytes that plain rows of several positions are cut to: what has arrived of a batch shows on a way
-of 30 kB/s twice a second, and a frame costs 0.1 ms more than its bytes."""
-
 MOST_SCALES = 3
 """Slices that a coding may have beside the rows: scales, minima, and one to spare."""
 
@@ -40,7 +36,6 @@ Piece: TypeAlias = tuple[Slice, ...]
 """Some consecutive rows, as one frame or more carries them: the rows, then what their coding
 needs."""
 
-_PLAIN = frozenset(map(int, (DType.F32, DType.F16)))  # a row's bytes are its own
 _MOST = 0xFFFFFFFF
 
 
@@ -108,7 +103,7 @@ def to_frames(batch: Batch, stream: int, space_hash32: int) -> Iterator[Frame]:
     meta = _meta(batch)
     position = batch.start
     for piece in batch.pieces:
-        is_whole = piece[0].dtype not in _PLAIN or len(piece[0].payload) <= SPLIT
+        is_whole = len(piece[0].payload) <= ROOM or len(piece) > 1
         for part in (piece,) if is_whole else _cut(piece):
             slices = (*part, meta)
             yield Frame(MessageType.THINK, stream, position + 1, space_hash32, slices=slices)
@@ -125,10 +120,10 @@ def _meta(batch: Batch) -> Slice:
 
 
 def _cut(piece: Piece) -> Iterator[Piece]:
-    """Cut plain rows to frames; those of any other coding were made to fit."""
+    """Cut plain rows to what a frame holds; those of any other coding were made to fit."""
     whole = piece[0]
     width = len(whole.payload) // whole.shape[0]
-    fit = max(1, SPLIT // width)
+    fit = max(1, ROOM // width)
     payload = memoryview(whole.payload)
     for first in range(0, whole.shape[0], fit):
         part = payload[first * width : (first + fit) * width]

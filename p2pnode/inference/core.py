@@ -17,7 +17,7 @@ from p2pnode.inference.events import InferenceEvent
 from p2pnode.inference.generation import Generation
 from p2pnode.inference.host import StageHost
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
-from p2pnode.inference.outflow import Queued
+from p2pnode.inference.outflow import Arriving, Queued
 from p2pnode.inference.phase import Phase
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.shares import IsProven, everybody
@@ -54,11 +54,13 @@ class Inference:
         trust: TrustBook | None = None,
         queued: Queued | None = None,
         is_proven: IsProven = everybody,
+        arriving: Arriving = lambda _: 0,
     ) -> None:
         """``links`` knows the ways to peers.
 
         ``trust`` keeps what peers did to answers; without it, that is forgotten in seconds.
         ``queued`` says how much is under way to a peer; without it, nothing is held back.
+        ``arriving`` says how much came from a peer, of messages that are not complete.
         ``is_proven`` says whether a peer did something for its name; without it, all did.
         """
         self._config = config
@@ -72,7 +74,7 @@ class Inference:
         self._next_generation = 1
         self._events: list[InferenceEvent] = []
         self._calibration = 0
-        self._host = StageHost(config, node_id, links, queued, is_proven)
+        self._host = StageHost(config, node_id, links, queued, is_proven, arriving)
         self.held = self._host.held
         self.jobs = self._host.jobs
         self.counters: Counter[str] = Counter()

@@ -6,9 +6,10 @@ leg says is not proved. So bytes explain no more time than all that there is to 
 least rate: a liar is borne for that long, and no longer.
 """
 
-from p2pnode.inference.activations import SPLIT
 from p2pnode.inference.chain import Chain
 from p2pnode.inference.config import InferenceConfig
+
+_BURST = 16384  # bytes that may come late together, and be early the next time
 
 
 class Flow:
@@ -21,15 +22,13 @@ class Flow:
     def __init__(self, config: InferenceConfig, d_model: int) -> None:
         self._rate = config.least_rate
         self._width = 4 * d_model  # f32; what is coarser gets the time of that
-        # Between two frames nothing is seen to arrive.
-        self._frame = max(SPLIT, self._width)
         self._seen: dict[int, int] = {}
         self._since = 0.0
         self._left = 0.0
 
     def begins(self, chain: Chain, positions: int, now: float) -> None:
         """So many ``positions`` are to go through the chain."""
-        self._left = positions * self.of_row(chain) + self._frame / self._rate
+        self._left = positions * self.of_row(chain) + _BURST / self._rate
         self.moved(chain, now)
 
     def moved(self, chain: Chain, now: float) -> None:
@@ -45,7 +44,7 @@ class Flow:
         at, seen = chain.arrived.get(leg.number, 0), self._seen.get(leg.number, 0)
         lacks_input = leg.run.layers.start > 0 and at < chain.end
         elapsed = now - self._since
-        flows = at > seen and (at - seen) * self._width + self._frame >= self._rate * elapsed
+        flows = at > seen and (at - seen) * self._width + _BURST >= self._rate * elapsed
         if not lacks_input or not flows or elapsed > self._left:
             return 0.0
         self._left -= elapsed

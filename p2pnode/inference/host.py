@@ -14,8 +14,9 @@ from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import InferenceEvent, SendFrame, SessionRefused
+from p2pnode.inference.memory import value_bytes
 from p2pnode.inference.messages import Close, Control, Open, Opened, Refusal, Refused, Resume
-from p2pnode.inference.outflow import Outflow, Queued
+from p2pnode.inference.outflow import Arriving, Outflow, Queued
 from p2pnode.inference.shares import IsProven, Shares, everybody
 from p2pnode.inference.stage import Stage
 from p2pnode.inference.stage_coding import StageCoding
@@ -45,11 +46,13 @@ class StageHost:
         links: Links | None = None,
         queued: Queued | None = None,
         is_proven: IsProven = everybody,
+        arriving: Arriving = lambda _: 0,
     ) -> None:
         def is_known(peer: NodeId) -> bool:
             return peer == node_id or is_proven(peer)
 
         self._config = config
+        self._arriving = arriving
         self._node_id = node_id
         self.coding = StageCoding(config.policy, links)
         self._admission = Admission(config, node_id, self.coding, is_known)
@@ -258,9 +261,18 @@ class StageHost:
             order.leg,
             stage.next_position,
             stage.computed,
-            stage.arrived,
+            self._arrived(stage),
         )
         self._say(stage.requester, opened)
+
+    def _arrived(self, stage: Stage) -> int:
+        """Return how many positions came in, with what the transport has of one more batch."""
+        order, model = stage.order, self._admission.model
+        if model is None or not order.layers.start:
+            return stage.arrived
+        more = self._arriving(order.upstream.peer)
+        rows = more // (value_bytes(order.out_dtype) * model.d_model)
+        return min(stage.arrived + rows, order.positions)
 
     def _refuse(self, order: Open, requester: NodeId, code: Refusal, reason: str) -> None:
         self.counters[f"session refused: {code}"] += 1

@@ -19,6 +19,9 @@ from p2pnode.sansio import NodeId
 Queued: TypeAlias = Callable[[NodeId], int]
 """Bytes that a peer was sent and has not acknowledged."""
 
+Arriving: TypeAlias = Callable[[NodeId], int]
+"""Bytes that came from a peer, of messages that are not complete."""
+
 TOKEN_BYTES: Final = 65536
 """A batch up to this size may always leave to a peer with nothing under way."""
 

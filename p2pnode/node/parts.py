@@ -78,6 +78,7 @@ class NodeParts:
             self.ledger,
             queued=self.outbox.under_way,
             is_proven=self.endpoint.is_proven,
+            arriving=self.endpoint.arriving_bytes,
         )
         self.life = Life()
         self.serving = Serving(

@@ -150,6 +150,11 @@ class Connection:
         return self._outbound.queued
 
     @property
+    def arriving(self) -> int:
+        """Bytes that came of messages which are not complete."""
+        return self._reassembly.arrived
+
+    @property
     def room(self) -> int:
         """Bytes that a message may have to be accepted now."""
         return self._outbound.room(self._outlet.shard_size)

@@ -163,6 +163,11 @@ class Endpoint:
         connection = self._by_peer.get(peer)
         return 0 if connection is None else connection.queued
 
+    def arriving_bytes(self, peer: NodeId) -> int:
+        """Bytes that came from ``peer``, of messages that are not complete."""
+        connection = self._by_peer.get(peer)
+        return 0 if connection is None else connection.arriving
+
     def room(self, peer: NodeId) -> int:
         """Bytes that a message to ``peer`` may have to be accepted now; 0 when not connected."""
         connection = self._by_peer.get(peer)

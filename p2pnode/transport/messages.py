@@ -222,6 +222,11 @@ class Reassembly:
     def _held(self) -> int:
         return self.share.held
 
+    @property
+    def arrived(self) -> int:
+        """Bytes that are here of messages which are not complete."""
+        return sum(one.length * len(one.shards) // one.count for one in self._partials.values())
+
     def add_untrusted(self, shard: Shard) -> tuple[bytes | None, bool]:
         """Take a shard.
 

@@ -96,3 +96,13 @@ def test_numbers_begin_again_after_the_last() -> None:
         assert reassembly.add_untrusted(shard) == (payload, False)
         assert reassembly.add_untrusted(shard) == (None, True)
     assert reassembly._floor == 2
+
+
+def test_what_arrived_of_incomplete_messages_is_counted() -> None:
+    message = Outgoing(0, bytes(3000), Delivery.LATENCY, 1000, 0)
+    reassembly = Reassembly(1 << 20)
+    counts = []
+    for index in range(3):
+        reassembly.add_untrusted(shard_of(message, index))
+        counts.append(reassembly.arrived)
+    assert counts == [1000, 2000, 0]
