@@ -39,7 +39,11 @@ class Backend:
             raise EngineError(f"{device.name} ({device.description}) cannot be used: {last(ggml)}")
         self.buffer_type: int = ggml.backend_dev_buffer_type(device.handle)
         if self.is_cpu:
-            self.use_threads(threads)
+            try:
+                self.use_threads(threads)
+            except BaseException:
+                self.close()
+                raise
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on, the caller's included."""
@@ -47,7 +51,10 @@ class Backend:
         params = ThreadpoolParams()
         ggml.threadpool_params_init(ctypes.addressof(params), count)
         params.poll = _SPIN
-        self._pool = ggml.threadpool_new(ctypes.addressof(params))
+        pool: int | None = ggml.threadpool_new(ctypes.addressof(params))
+        if pool is None:
+            raise CapacityError(f"there is no memory for {count} threads")
+        self._pool = pool
         ggml.backend_cpu_set_threadpool(self._handle, self._pool)
         ggml.backend_set_n_threads(self._handle, count)
         if before is not None:

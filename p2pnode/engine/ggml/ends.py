@@ -1,5 +1,6 @@
 """The two ends of a model: ids to hidden states, and hidden states to logits."""
 
+from contextlib import ExitStack, closing
 from typing import Final
 
 import numpy as np
@@ -19,9 +20,11 @@ class _Graph:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.ggml = backend.ggml
-        self._in = Tensors(backend, 1)
-        self._between = Tensors(backend, _NODES, graph_nodes=_NODES)
         self._allocator: int | None = None
+        with ExitStack() as made:
+            self._in = made.enter_context(Tensors(backend, 1))
+            self._between = made.enter_context(Tensors(backend, _NODES, graph_nodes=_NODES))
+            made.pop_all()
 
     def take(self, kind: Type, *sizes: int) -> int:
         """Return the input's tensor."""
@@ -83,9 +86,12 @@ class Embedding:
     def _graph(self, count: int) -> _Graph:
         graph = self._graphs.get(count)
         if graph is None:
-            graph = self._graphs[count] = _Graph(self._backend)
-            ids = graph.ggml.reshape_1d(graph.context, graph.take(Type.I32, count), count)
-            graph.give(graph.ggml.get_rows(graph.context, self._table, ids))
+            with ExitStack() as made:
+                graph = made.enter_context(closing(_Graph(self._backend)))
+                ids = graph.ggml.reshape_1d(graph.context, graph.take(Type.I32, count), count)
+                graph.give(graph.ggml.get_rows(graph.context, self._table, ids))
+                made.pop_all()
+            self._graphs[count] = graph  # with its memory: one without would end the process
         return graph
 
 
@@ -93,11 +99,13 @@ class Head:
     """Norms a hidden state and multiplies it with the output matrix [d_model, vocab]."""
 
     def __init__(self, backend: Backend, norm: int, matrix: int, d_model: int, eps: float) -> None:
-        graph = self._graph = _Graph(backend)
-        ggml = graph.ggml
-        normed = ggml.rms_norm(graph.context, graph.take(Type.F32, d_model, 1), eps)
-        normed = ggml.mul(graph.context, normed, norm)
-        graph.give(ggml.mul_mat(graph.context, matrix, normed))
+        with ExitStack() as made:
+            graph = self._graph = made.enter_context(closing(_Graph(backend)))
+            ggml = graph.ggml
+            normed = ggml.rms_norm(graph.context, graph.take(Type.F32, d_model, 1), eps)
+            normed = ggml.mul(graph.context, normed, norm)
+            graph.give(ggml.mul_mat(graph.context, matrix, normed))
+            made.pop_all()
 
     def fill(self, row: Floats, logits: Floats) -> None:
         """Turn one hidden state [d_model] into logits [vocab]."""

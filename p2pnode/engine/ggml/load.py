@@ -58,15 +58,14 @@ def load_ggml(
         EngineError: The library fails.
     """
     limit_blas_threads(1)  # it finishes the products of :mod:`.split`, and rounds by its threads
-    with ExitStack() as stack:
-        file = stack.enter_context(GgufFile(path))
+    with GgufFile(path) as file, ExitStack() as made:
         tree.check_metadata(file)
         config = read_config(file)
         if library.report is None:
             raise EngineError(f"{library.provider.name} cannot be used: {library.reason}")
         ggml = load(library.provider, gpus=library.report.gpus)
         kernels = library.report.numerics
-        loader = _Loader(ggml, kernels, file, config, tree, stack, progress or (lambda _: None))
+        loader = _Loader(ggml, kernels, file, config, tree, made, progress or (lambda _: None))
         if not (layers and layers.step == 1 and 0 <= layers.start < layers.stop <= config.n_layers):
             raise ModelError(
                 f"{path.name} has layers 0:{config.n_layers}, not {layers.start}:{layers.stop}"
@@ -74,13 +73,15 @@ def load_ggml(
         chosen = loaded_device(device, library.report, ggml.devices())
         shares = loader.shares(layers, chosen, kv_budget_bytes)
         engine = loader.engine(layers, shares, threads or 1, kv_budget_bytes)
-    if threads is None:
-        use_fastest(engine, cache, f"{ggml.provider.name}/{kernels}", tree.root)
+        if threads is None:
+            made.callback(engine.shut)
+            use_fastest(engine, cache, f"{ggml.provider.name}/{kernels}", tree.root)
+            made.pop_all()
     return engine
 
 
 class _Loader:
-    """Makes the parts of an engine; what ``stack`` closes is the engine's in the end."""
+    """Makes the parts of an engine; what ``made`` would close is the engine's in the end."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class _Loader:
         file: GgufFile,
         config: ModelConfig,
         tree: HashTree,
-        stack: ExitStack,
+        made: ExitStack,
         progress: Callable[[float], None],
     ) -> None:
         self._ggml = ggml
@@ -97,7 +98,7 @@ class _Loader:
         self._file = file
         self._config = config
         self._tree = tree
-        self._made = stack.enter_context(ExitStack())
+        self._made = made
         self._progress = progress
         self._taken = 0
 
@@ -124,9 +125,8 @@ class _Loader:
             made.append(Share(backend, run, self._weights(backend, self._of_layers(run))))
         embedding = self._embedding(home) if is_first else None
         head = self._head(made[-1].backend) if is_last else None
-        everything = self._made.pop_all()
-        self._progress(1.0)
-        return GgmlEngine(
+        everything = ExitStack()
+        engine = GgmlEngine(
             info_of(file, config, self._tree.root),
             config,
             made,
@@ -138,6 +138,9 @@ class _Loader:
             is_intact=partial(getattr, self._mapped, "is_intact"),
             close=everything.close,
         )
+        self._progress(1.0)
+        everything.push(self._made.pop_all())  # only now: until here, whoever fails closes it
+        return engine
 
     def shares(
         self, layers: range, device: Device, kv_budget_bytes: int

@@ -1,6 +1,7 @@
 """One graph over rows of one or several sessions, built once and run for token after token."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,11 +74,12 @@ class StepGraph:
         self._backend = backend
         self._ggml = ggml = backend.ggml
         self._rows = sum(part.rows for part in parts)
-        self._in = Tensors(backend, 2 + 3 * len(parts))
         nodes = len(layers) * _most_nodes(config, len(parts), is_split=bool(unstable))
-        self._between = Tensors(backend, nodes, graph_nodes=nodes)
         self._allocator: int | None = None
-        try:
+        with ExitStack() as made:
+            self._in = made.enter_context(Tensors(backend, 2 + 3 * len(parts)))
+            self._between = made.enter_context(Tensors(backend, nodes, graph_nodes=nodes))
+            made.callback(self.close)
             self._x = ggml.new_tensor_2d(self._in.context, Type.F32, config.d_model, self._rows)
             self._positions = ggml.new_tensor_1d(self._in.context, Type.I32, self._rows)
             self._masks = [_Masks(self._backend, self._in, config, part, layers) for part in parts]
@@ -107,9 +109,7 @@ class StepGraph:
             self._given = Mirror(ggml, self._x, shape, np.float32)
             self._found = Mirror(ggml, self._out, shape, np.float32)
             self._stand = Mirror(ggml, self._positions, (self._rows,), np.int32)
-        except BaseException:
-            self.close()
-            raise
+            made.pop_all()
 
     def run(self, x: Floats, starts: Sequence[int]) -> Floats:
         """Compute x [rows, d_model], each part of which begins at one of ``starts``.
