@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -69,6 +70,8 @@ class EngineJobs:
             return WorkFailed("no layers are loaded here")
         try:
             result = run_work(self._engine, work, time.perf_counter, self._draws)
+        except ModelChangedError as error:  # its weights changed under it; loading checks them anew
+            result = WorkFailed(str(error), is_engine_gone=True)
         except Exception as error:
             logger.exception("the engine failed")
             return WorkFailed(f"the engine failed: {error}")
@@ -80,10 +83,7 @@ class EngineJobs:
         """Free what a failed engine held: the next must not be short of it."""
         logger.error("the engine failed: %s", reason)
         self._engine, self._draws = None, Draws(ModelGrammars(self._model))
-        try:
-            engine.shut()
-        except Exception:  # its device may be gone
-            logger.exception("the engine could not be shut")
+        _shut(engine)
 
     def _measure(self) -> StageCost | None:
         """Measure where nothing else computes meanwhile."""
@@ -92,24 +92,35 @@ class EngineJobs:
     def _load(self, layers: range) -> EngineProfile:
         if self._model is None:
             raise UserError("this node has no model")
-        try:
-            engine = load_engine(
-                self._model.path,
-                layers,
-                self._options,
-                kv_budget_bytes=self._kv_bytes,
-                tree=self._model.tree,
-            )
-            known = profile(engine)
-        except UserError:
-            raise  # it says itself what is wrong, and is told
-        except Exception:
-            logger.exception("loading failed")
-            raise
-        if self._engine is not None:
-            self._engine.shut()
-        self._engine = engine
+        with ExitStack() as loaded:
+            try:
+                engine = load_engine(
+                    self._model.path,
+                    layers,
+                    self._options,
+                    kv_budget_bytes=self._kv_bytes,
+                    tree=self._model.tree,
+                )
+                loaded.callback(_shut, engine)  # unless it is taken
+                known = profile(engine)
+            except UserError:
+                raise  # it says itself what is wrong, and is told
+            except Exception:
+                logger.exception("loading failed")
+                raise
+            loaded.pop_all()
+        before, self._engine = self._engine, engine
+        if before is not None:
+            _shut(before)
         return known
+
+
+def _shut(engine: Engine) -> None:
+    """Free what an engine holds; one whose device is gone may fail at that, and is left."""
+    try:
+        engine.shut()
+    except Exception:
+        logger.exception("the engine could not be shut")
 
 
 def _reason(error: BaseException) -> str:

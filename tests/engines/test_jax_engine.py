@@ -267,6 +267,19 @@ def test_a_gpu_computes_what_the_cpu_does(path: Path, engine: JaxEngine) -> None
     assert same(last.forward(b"s", range(1, 3), [state], 0), [whole])
 
 
+def test_one_that_cannot_be_compiled_is_shut(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shut: list[JaxEngine] = []
+
+    def fail(_: JaxEngine) -> None:
+        raise CapacityError("no memory to compile")
+
+    monkeypatch.setattr(JaxEngine, "warm", fail)
+    monkeypatch.setattr(JaxEngine, "shut", lambda self: shut.append(self))
+    with pytest.raises(CapacityError, match="to compile"):
+        load(path)
+    assert len(shut) == 1
+
+
 OOM = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nmany\nlines"
 
 

@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 
 from p2pnode.engine.base import EngineProfile, StageCost
+from p2pnode.engine.random_model import random_model
 from p2pnode.engine.registry import EngineOptions
-from p2pnode.errors import EngineError
+from p2pnode.errors import CapacityError, EngineError, ModelChangedError
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Forward, Release, WorkFailed
 from p2pnode.net.jobs import Failed, Finished
+from p2pnode.node import engine_jobs
 from p2pnode.node.engine_jobs import EngineJobs, units_of
-from p2pnode.node.events import LoadRequested, MeasureRequested, Noted
+from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent, Noted
 from p2pnode.node.model_file import ModelFile
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
@@ -97,6 +99,80 @@ def test_a_load_that_a_person_can_mend_is_told_with_how(
     how = "Use --engine ggml, or leave --device out"
     assert core.heard == [(range(4), f"{said}; try: {how}")]
     assert not caplog.messages  # no traceback for what is no fault of ours
+
+
+class Weak:
+    """An engine that fails at what it is told to; counts how often it is shut."""
+
+    numerics, device, kv_bytes_per_token_layer, weight_bytes = "numpy", "cpu", 4, 0
+    info = random_model(1, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2).info
+
+    def __init__(self, *, fails_at: str = "") -> None:
+        self._fails_at = fails_at
+        self.shuts = 0
+
+    def measure(self) -> StageCost:
+        if self._fails_at == "measure":
+            raise CapacityError("no memory to measure")
+        return StageCost(1, 2, 3, 4)
+
+    def forward(self, *_: object) -> list[object]:
+        raise ModelChangedError("the model's file changed while it was computed with")
+
+    def shut(self) -> None:
+        self.shuts += 1
+        if self._fails_at == "shut":
+            raise EngineError("its device is gone")
+
+
+def loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *engines: Weak) -> EngineJobs:
+    """Let these be loaded, one after the other."""
+    path, left = tmp_path / "model.gguf", iter(engines)
+    write_tiny_gguf(path)
+    monkeypatch.setattr(engine_jobs, "load_engine", lambda *_, **__: next(left))
+    return EngineJobs(ModelFile.open(path, tmp_path / "hashes"), 1 << 20)
+
+
+def run(jobs: EngineJobs, event: NodeEvent) -> object:
+    job = jobs.job_of(event)
+    assert job is not None
+    return job.run()
+
+
+def test_an_engine_that_cannot_be_measured_is_shut_and_the_one_before_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before, weak = Weak(), Weak(fails_at="measure")
+    jobs = loading(monkeypatch, tmp_path, before, weak)
+    run(jobs, LoadRequested(range(2), "alone"))
+    with pytest.raises(CapacityError, match="no memory to measure"):
+        run(jobs, LoadRequested(range(2), "alone"))
+    assert (before.shuts, weak.shuts) == (0, 1)
+    assert run(jobs, MeasureRequested()) == StageCost(1, 2, 3, 4)
+
+
+def test_an_engine_that_cannot_be_shut_keeps_no_other_from_its_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stuck, after = Weak(fails_at="shut"), Weak()
+    jobs = loading(monkeypatch, tmp_path, stuck, after)
+    for _ in range(2):
+        run(jobs, LoadRequested(range(2), "alone"))
+    assert (stuck.shuts, after.shuts) == (1, 0)
+    assert run(jobs, MeasureRequested()) == StageCost(1, 2, 3, 4)
+
+
+def test_weights_that_changed_under_an_engine_end_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = Weak()
+    jobs = loading(monkeypatch, tmp_path, engine)
+    run(jobs, LoadRequested(range(2), "alone"))
+    work = Forward(b"s", range(2), (token_batch((1,), 0),), "f16", None, 0)
+    changed = "the model's file changed while it was computed with"
+    assert run(jobs, ComputeRequested(1, work)) == WorkFailed(changed, is_engine_gone=True)
+    assert engine.shuts == 1
+    assert run(jobs, ComputeRequested(2, work)) == WorkFailed("no layers are loaded here")
 
 
 def test_a_measurement_that_comes_to_nothing_is_told_to_the_core() -> None:

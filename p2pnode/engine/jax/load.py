@@ -4,6 +4,7 @@ Nothing here imports JAX before somebody loads: that takes about a second.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -72,6 +73,9 @@ def load_jax(
     engine = JaxEngine(
         info, config, weights, device=chosen, dtype=dtype, kv_budget_bytes=kv_budget_bytes
     )
-    engine.warm()
+    with ExitStack() as made:
+        made.callback(engine.shut)
+        engine.warm()
+        made.pop_all()
     said(1.0)
     return engine
