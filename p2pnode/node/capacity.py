@@ -1,6 +1,11 @@
 """How much of a model there is memory for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+SPARE: Final = 256 << 20
+"""Bytes left for the rest of a machine: a guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,20 +13,51 @@ class Capacity:
     """What fits.
 
     Attributes:
-        layers: How many, of any; 0 for none.
+        layers: How many, of any but the last; 0 for none.
         layer_bytes: What the largest takes in memory.
         room: Bytes that are free for weights.
+        with_last: How many of the last ones, with the output matrix beside them; None for as many.
     """
 
     layers: int
     layer_bytes: int
     room: int
+    with_last: int | None = None
+
+    def within(self, layers: range, n_layers: int) -> range:
+        """Return what fits of a run of at most :attr:`layers` of ``n_layers``.
+
+        A run with the last layer keeps its end; where that fits with none, it moves away from it.
+        """
+        most = self.layers if self.with_last is None else self.with_last
+        if layers.stop < n_layers or len(layers) <= most:
+            return layers
+        if most:
+            return range(n_layers - most, n_layers)
+        return range(max(0, layers.start - 1), n_layers - 1)
 
     @property
     def why_none(self) -> str:
         """Why no layer fits, for a person."""
         one, free = megabytes(self.layer_bytes), megabytes(self.room)
         return f"one layer takes {one}, {free} are free for weights"
+
+
+def capacity_in(layer_bytes: Sequence[int], end_bytes: int, room: int) -> Capacity:
+    """Return what fits of a model: all of it, or a run that may have any layers but the last.
+
+    Args:
+        layer_bytes: What each layer takes.
+        end_bytes: What the embedding and the output matrix take: they go with the last layer,
+            since of the embedding alone no more is read than a row a token.
+        room: Bytes that are free for weights.
+    """
+    count, most = len(layer_bytes), max(layer_bytes, default=0)
+    if sum(layer_bytes) + end_bytes <= room:
+        return Capacity(count, most, room, count)
+    fits = min(count - 1, room // max(1, most)) if count else 0
+    beside = min(count - 1, (room - end_bytes) // max(1, most)) if count else 0
+    return Capacity(max(0, fits), most, room, max(0, beside))
 
 
 def megabytes(size: int) -> str:

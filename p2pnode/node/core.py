@@ -71,8 +71,7 @@ class NodeCore(NodeParts):
         Raises:
             ConfigError: The layers to hold go beyond the model's.
         """
-        fitting = None if capacity is None else capacity.layers
-        self.serving.use_model(model, hold=hold, now=now, fitting=fitting)
+        self.serving.use_model(model, hold=hold, now=now, fitting=capacity)
         self.model = model
         self.inference.use_model(model, calibrations)
         if not hold:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from p2pnode.engine.gguf_file import GgufFile
@@ -20,7 +21,8 @@ def gguf_facts(model: StoredGguf) -> ModelFacts:
     arch = _text(file, "general.architecture")
     layers = _number(file, f"{arch}.block_count")
     tensors = [*file.tensors.values()]
-    by_layer, other = _layer_bytes(tensors)
+    by_layer, other = _by_layer(tensors, lambda tensor: tensor.size)
+    numbers, other_numbers = _by_layer(tensors, lambda tensor: tensor.rows * tensor.shape[-1])
     mix = Counter[str]()
     for tensor in tensors:
         mix[tensor.type.name] += tensor.size
@@ -39,7 +41,8 @@ def gguf_facts(model: StoredGguf) -> ModelFacts:
         layer_bytes=by_layer,
         other_bytes=other,
         kv_bytes_per_token=_kv_bytes(file, arch, layers),
-        numbers=sum(tensor.rows * tensor.shape[-1] for tensor in tensors),
+        layer_numbers=numbers,
+        other_numbers=other_numbers,
         problem=_problem(model),
     )
 
@@ -53,14 +56,17 @@ def _problem(model: StoredGguf) -> str:
     return ""
 
 
-def _layer_bytes(tensors: list[TensorInfo]) -> tuple[tuple[int, ...], int]:
+def _by_layer(
+    tensors: list[TensorInfo], size: Callable[[TensorInfo], int]
+) -> tuple[tuple[int, ...], int]:
+    """Add up the sizes of each layer's tensors, and of the others."""
     layers, other = Counter[int](), 0
     for tensor in tensors:
         found = _LAYER.match(tensor.name)
         if found:
-            layers[int(found[1])] += tensor.size
+            layers[int(found[1])] += size(tensor)
         else:
-            other += tensor.size
+            other += size(tensor)
     return tuple(layers[index] for index in sorted(layers)), other
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import HoldingsConfig
 from p2pnode.node.events import PlacementRequested
 from p2pnode.node.life import Evidence, Life, Phase
@@ -46,7 +47,7 @@ class Holdings:
         self._is_heard = is_heard
         self._counters = Counter[str]() if counters is None else counters
         self._model: ModelInfo | None = None
-        self._fitting: int | None = None
+        self._fitting: Capacity | None = None
         self.layers = range(0)
         self.reason = "no model"
         self.due: float | None = None
@@ -56,10 +57,10 @@ class Holdings:
         self._hole_since: float | None = None  # since when a layer is neither served nor claimed
         self._unserved_since: float | None = None  # since when a layer is not served
 
-    def use_model(self, model: ModelInfo, now: float, fitting: int | None = None) -> None:
+    def use_model(self, model: ModelInfo, now: float, fitting: Capacity | None = None) -> None:
         """Start listening for what the swarm needs of ``model``.
 
-        ``fitting`` is how many layers there is memory for, at least one; None for all.
+        ``fitting`` is what there is memory for, at least one layer; None for all.
         """
         self._model = model
         self._fitting = fitting
@@ -172,6 +173,8 @@ class Holdings:
     def _take(self, placement: Placement | None, now: float) -> range | None:
         """Go on by what was answered, None where nothing is to change; return layers to load."""
         phase = self._life.phase
+        if phase is Phase.SERVING and placement is not None and not self._has_end(placement):
+            placement = None
         if placement is not None:
             self._claim(placement, now)
             if phase is Phase.CLAIMING:
@@ -189,8 +192,18 @@ class Holdings:
         return None
 
     def _claim(self, placement: Placement, now: float) -> None:
-        self.layers, self.reason = placement.layers, placement.reason
+        self.layers, self.reason = self._within(placement.layers), placement.reason
         self.due = now + self._config.confirm
+
+    def _within(self, layers: range) -> range:
+        """Leave out what there is no memory for beside the output matrix."""
+        if self._fitting is None or self._model is None:
+            return layers
+        return self._fitting.within(layers, self._model.n_layers)
+
+    def _has_end(self, placement: Placement) -> bool:
+        """Whether there is room for the end of what is to be moved to: it is what is missing."""
+        return self._within(placement.layers).stop == placement.layers.stop
 
     def _without_unheard(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         """Leave out the claims of members that we know by the word of others alone."""
@@ -209,7 +222,8 @@ class Holdings:
         return self.layers
 
     def _capacity(self, model: ModelInfo) -> int:
-        bounds = (self._config.max_layers, self._fitting)
+        fitting = None if self._fitting is None else self._fitting.layers
+        bounds = (self._config.max_layers, fitting)
         return min((model.n_layers, *(most for most in bounds if most is not None)))
 
     def _pause(self) -> float:

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pnode.engine.ggml.constants import DeviceType
-from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.placing import SPARED
+from p2pnode.engine.held import bytes_per_weight, gpu_memory
 from p2pnode.engine.registry import EngineOptions, engine_for
 from p2pnode.errors import CapacityError
-from p2pnode.node.capacity import Capacity, megabytes
+from p2pnode.node.capacity import SPARE, Capacity, capacity_in, megabytes
 from p2pnode.node.free_memory import free_memory, total_memory
-from p2pnode.node.model_facts import SPARE, ModelFacts, facts_of
+from p2pnode.node.model_cache import cache_dir
+from p2pnode.node.model_facts import ModelFacts, facts_of
 
-_FLOAT: Final = 4
+_FLOAT: Final = 4  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Memory:
     Attributes:
         free: Of the main memory now; a file's pages that may be dropped count as free.
         total: Of the main memory.
-        gpu: Free on the GPU that would compute; 0 without one.
+        gpu: Free on the GPU that would compute, but for what is left to its driver; 0 without one.
     """
 
     free: int
@@ -38,33 +38,37 @@ def capacity_of(
 
     Args:
         path: The model.
-        options: What is to compute: numpy expands weights to float32, others keep them as they are.
+        options: What is to compute, which decides how weights are held.
         kv_bytes: Memory that is to be offered for KV caches.
         memory: What there is; looked up if left out.
 
     Raises:
         ModelError: The file cannot be read, or run.
-        EngineError: The engine that was asked for is not there.
+        EngineError: The engine or the device that was asked for is not there.
     """
-    there = memory or memory_now(options)
     engine = engine_for(path, options)
-    return fitting(facts_of(path), engine, kv_bytes, there)
+    there = memory or memory_now(engine, options)
+    return fitting(facts_of(path), engine, kv_bytes, there, bytes_per_weight(engine, options))
 
 
-def fitting(facts: ModelFacts, engine: str, kv_bytes: int, memory: Memory) -> Capacity:
-    """Return what fits of a model; the embedding and the head go before any layer."""
+def fitting(
+    facts: ModelFacts, engine: str, kv_bytes: int, memory: Memory, per_weight: int | None = None
+) -> Capacity:
+    """Return what fits of a model; ``per_weight`` left out is what the engine takes on a CPU."""
+    if per_weight is None:
+        per_weight = bytes_per_weight(engine, EngineOptions(device="cpu"))
+    return capacity_in(*facts.held(per_weight), room_for(engine, kv_bytes, memory))
+
+
+def room_for(engine: str, kv_bytes: int, memory: Memory) -> int:
+    """Return the bytes that are free for weights beside the KV caches.
+
+    ggml gives the CPU what a GPU has no room for; torch and jax compute on one device alone.
+    """
     gpu = 0 if engine == "numpy" else memory.gpu
-    room = max(0, memory.free - SPARE - kv_bytes) + gpu
-    layer_bytes, other = _as_held(facts, engine)
-    left, count = room - other, 0
-    for size in sorted(layer_bytes, reverse=True):  # any of them may be chosen
-        if size > left:
-            break
-        left, count = left - size, count + 1
-    if count < len(layer_bytes) and not count and layer_bytes:
-        # A layer of the middle needs neither embedding nor head.
-        count = int(max(layer_bytes) <= room)
-    return Capacity(count, max(layer_bytes, default=0), room)
+    if gpu and engine != "ggml":
+        return max(0, gpu - kv_bytes)
+    return max(0, memory.free - SPARE - kv_bytes) + gpu
 
 
 def refuse_impossible(
@@ -77,40 +81,51 @@ def refuse_impossible(
 
     Raises:
         CapacityError: They are beyond it.
+        EngineError: As :func:`capacity_of`.
     """
-    if engine_for(path, options) != "numpy":
-        return
-    there = memory or memory_now(options)
-    sizes, _ = _as_held(facts_of(path), "numpy")
+    engine = engine_for(path, options)
+    per_weight = bytes_per_weight(engine, options)
+    there = memory or memory_now(engine, options)
+    if not per_weight or (there.gpu and engine != "numpy"):
+        return  # mapped, or a GPU that says itself where it has too little
+    sizes, _ = facts_of(path).held(per_weight)
     needed = sum(sizes[layers.start : layers.stop])
     if needed > there.total:
+        held_as = "float32" if per_weight == _FLOAT else "16-bit floats"
         raise CapacityError(
-            f"layers {layers.start}:{layers.stop} take {megabytes(needed)} as float32, "
+            f"layers {layers.start}:{layers.stop} take {megabytes(needed)} as {held_as}, "
             f"this machine has {megabytes(there.total)}",
             hint="Hold fewer, or use the ggml engine: p2pnode doctor says what it lacks here.",
         )
 
 
-def memory_now(options: EngineOptions) -> Memory:
-    """Look up what this machine has."""
-    gpu = 0
-    if options.engine != "numpy" and options.device != "cpu":
-        chosen = find_library(options.cache).chosen
-        devices = () if chosen is None or chosen.report is None else chosen.report.devices
-        rooms = [
-            max(0, device.free - SPARED)
-            for device in devices
-            if device.type == DeviceType.GPU and not device.faults
-        ]
-        gpu = rooms[0] if rooms else 0
+def memory_now(engine: str, options: EngineOptions) -> Memory:
+    """Look up what this machine has for an engine.
+
+    Raises:
+        EngineError: The engine or the device that was asked for is not there.
+    """
+    gpu = max(0, gpu_memory(engine, options) - SPARED)
     return Memory(free_memory(), total_memory(), gpu)
 
 
-def _as_held(facts: ModelFacts, engine: str) -> tuple[tuple[int, ...], int]:
-    """Return what each layer and the rest take in memory, expanded for numpy."""
-    if engine != "numpy" or not facts.weights:
-        return facts.layer_bytes, facts.other_bytes
-    growth = _FLOAT * facts.numbers / facts.weights  # a mix of types is much the same everywhere
-    return tuple(round(size * growth) for size in facts.layer_bytes), round(
-        facts.other_bytes * growth
-    )
+def usable_gpu(path: Path) -> int:
+    """Return the bytes of a GPU that ``p2pnode up`` would put layers of a model into, 0 for none.
+
+    Raises:
+        ModelError: The file cannot be read, or run.
+        EngineError: No engine here runs it.
+    """
+    options = EngineOptions(cache=cache_dir())
+    return max(0, gpu_memory(engine_for(path, options), options) - SPARED)
+
+
+def per_weight_here(path: Path) -> int:
+    """Return the bytes of each weight where ``p2pnode up`` loads a model; 0 for as stored.
+
+    Raises:
+        ModelError: The file cannot be read, or run.
+        EngineError: No engine here runs it.
+    """
+    options = EngineOptions(cache=cache_dir())
+    return bytes_per_weight(engine_for(path, options), options)

@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Final
 
 from p2pnode.engine.stored_model import open_stored
+from p2pnode.node.capacity import SPARE, capacity_in
 from p2pnode.node.catalogue import USUAL_CONTEXT
-
-SPARE: Final = 256 << 20
-"""Bytes left for the rest of a machine: a guess, as ``doctor`` has it."""
 
 KV_NUMBER: Final = 2
 """Bytes of a number in a KV cache, as f16."""
 
-_FLOAT: Final = 4
+_FLOAT: Final = 4  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,8 @@ class ModelFacts:
         layer_bytes: Of each layer's tensors, as stored.
         other_bytes: Of the tensors of no layer: embedding, output, norms.
         kv_bytes_per_token: Keys and values of one position in all layers, as f16.
-        numbers: Weights in all.
+        layer_numbers: Weights of each layer.
+        other_numbers: Weights of no layer.
         problem: Why it cannot be run here, or empty.
     """
 
@@ -53,8 +52,14 @@ class ModelFacts:
     layer_bytes: tuple[int, ...]
     other_bytes: int
     kv_bytes_per_token: int | None
-    numbers: int
+    layer_numbers: tuple[int, ...]
+    other_numbers: int
     problem: str
+
+    @property
+    def numbers(self) -> int:
+        """Weights in all."""
+        return sum(self.layer_numbers) + self.other_numbers
 
     @property
     def weights(self) -> int:
@@ -63,35 +68,54 @@ class ModelFacts:
 
     @property
     def kv_bytes(self) -> int:
-        """Keys and values of a usual context, in all layers."""
+        """Keys and values of a usual context, in all layers, as f16."""
         positions = min(self.context or USUAL_CONTEXT, USUAL_CONTEXT)
         return (self.kv_bytes_per_token or 0) * positions
 
     @property
     def memory(self) -> int:
         """Bytes that the whole model takes with its weights as stored."""
-        return self.weights + self.kv_bytes
+        return self.memory_as(0)
 
     @property
     def memory_as_floats(self) -> int:
         """Bytes that it takes with its weights as float32."""
         return _FLOAT * self.numbers + self.kv_bytes
 
-    def layers_that_fit(self, free: int) -> int:
-        """Return how many layers go into so much free memory, with the context of each."""
-        count = len(self.layer_bytes)
-        layer = max(self.layer_bytes, default=0) + self.kv_bytes // max(1, count)
-        return max(0, min(count, (free - SPARE) // max(1, layer)))
+    def held(self, per_weight: int) -> tuple[tuple[int, ...], int]:
+        """Return what each layer takes in memory, and all the rest.
 
-    def peers_needed(self, free: int) -> int | None:
+        ``per_weight``: bytes that an engine holds each weight in; 0 for as they are stored.
+        """
+        if not per_weight:
+            return self.layer_bytes, self.other_bytes
+        return tuple(per_weight * n for n in self.layer_numbers), per_weight * self.other_numbers
+
+    def memory_as(self, per_weight: int) -> int:
+        """Return what the whole model takes, weights held as for :meth:`held`, with a context."""
+        layers, rest = self.held(per_weight)
+        return sum(layers) + rest + self._kv(per_weight)
+
+    def layers_that_fit(self, free: int, per_weight: int = 0) -> int:
+        """Return how many layers go into so much free memory, with the context of each."""
+        sizes, rest = self.held(per_weight)
+        of_kv = self._kv(per_weight) // max(1, len(sizes))
+        return capacity_in([size + of_kv for size in sizes], rest, free - SPARE).layers
+
+    def peers_needed(self, free: int, per_weight: int = 0) -> int | None:
         """Return how many machines with so much free memory hold it; None where no layer fits."""
-        room, fit = free - SPARE, self.layers_that_fit(free)
-        if self.memory <= room:
+        room, fit = free - SPARE, self.layers_that_fit(free, per_weight)
+        memory = self.memory_as(per_weight)
+        if memory <= room:
             return 1
-        if fit < 1 or self.other_bytes > room:
+        if fit < 1 or self.held(per_weight)[1] > room:
             return None
         holding = -(-len(self.layer_bytes) // fit)
-        return holding + (holding * room < self.memory)
+        return holding + (holding * room < memory)
+
+    def _kv(self, per_weight: int) -> int:
+        """Return what a usual context takes: in float32 where weights are, else as f16."""
+        return self.kv_bytes * (per_weight or KV_NUMBER) // KV_NUMBER
 
 
 def facts_of(path: Path) -> ModelFacts:

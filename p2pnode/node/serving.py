@@ -10,6 +10,7 @@ from p2pnode.inference.core import Inference
 from p2pnode.inference.work import WorkResult
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import Advert
+from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.events import LoadRequested, MeasureRequested, PlacementRequested
 from p2pnode.node.holdings import Holdings
@@ -69,11 +70,11 @@ class Serving:
     # Commands
 
     def use_model(
-        self, model: ModelInfo, *, hold: bool, now: float, fitting: int | None = None
+        self, model: ModelInfo, *, hold: bool, now: float, fitting: Capacity | None = None
     ) -> None:
         """Advertise ``model``; with ``hold``, also take on some of its layers.
 
-        ``fitting`` is how many layers there is memory for; none is taken on where it is 0, unless
+        ``fitting`` is what there is memory for; nothing is taken on where that is no layer, unless
         its owner chose them.
 
         Raises:
@@ -83,7 +84,7 @@ class Serving:
         if fixed is not None and fixed.stop > model.n_layers:
             raise ConfigError(f"layers to {fixed.stop} asked, {model.name} has {model.n_layers}")
         self._advert.model = model
-        if hold and (fitting != 0 or fixed is not None):
+        if hold and (fitting is None or fitting.layers or fixed is not None):
             self.holdings.use_model(model, now, fitting)
 
     def loaded(self, layers: range, profile: EngineProfile, now: float) -> None:

@@ -273,8 +273,11 @@ def test_one_that_cannot_be_compiled_is_shut(path: Path, monkeypatch: pytest.Mon
     def fail(_: JaxEngine) -> None:
         raise CapacityError("no memory to compile")
 
+    def note(engine: JaxEngine) -> None:
+        shut.append(engine)
+
     monkeypatch.setattr(JaxEngine, "warm", fail)
-    monkeypatch.setattr(JaxEngine, "shut", lambda self: shut.append(self))
+    monkeypatch.setattr(JaxEngine, "shut", note)
     with pytest.raises(CapacityError, match="to compile"):
         load(path)
     assert len(shut) == 1

@@ -1,15 +1,17 @@
 """A node takes as many layers as fit in its memory, and says so where few or none do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import CapacityError
-from p2pnode.node.capacity import Capacity
+from p2pnode.interfaces.doctor.model import demand_of, layers_that_fit
+from p2pnode.node.capacity import SPARE, Capacity, capacity_in
 from p2pnode.node.life import Phase
 from p2pnode.node.machine_memory import Memory, capacity_of, fitting, refuse_impossible
-from p2pnode.node.model_facts import SPARE, facts_of
+from p2pnode.node.model_facts import facts_of
 from p2pnode.testing.swarm import Swarm
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
@@ -60,6 +62,90 @@ def test_chosen_layers_are_refused_only_where_they_never_fit(tiny: Path) -> None
     refuse_impossible(tiny, range(4), NUMPY, memory=Memory(0, LARGE))
     with pytest.raises(CapacityError, match="layers 0:4 take 1 MB as float32"):
         refuse_impossible(tiny, range(4), NUMPY, memory=Memory(0, 1000))
+
+
+# A q8_0 layer of the tiny model is 39,680 bytes, and 36,992 weights: q and o of 64 x 64, k and v of
+# 32 x 64, gate, up and down of 64 x 128, two norms.
+STORED, EXPANDED = 39_680, 4 * 36_992
+
+
+@pytest.mark.parametrize(
+    ("engine", "layer"),
+    [("ggml", STORED), ("numpy", EXPANDED), ("jax", EXPANDED), ("torch", EXPANDED)],
+)
+def test_a_layer_takes_what_its_engine_holds_it_in(tiny: Path, engine: str, layer: int) -> None:
+    facts = facts_of(tiny)
+    for count in (1, 2, 3):
+        for short in (0, 1):
+            memory = Memory(SPARE + count * layer - short, LARGE)
+            fits = fitting(facts, engine, 0, memory)
+            assert (fits.layers, fits.layer_bytes) == (count - short, layer)
+    assert fitting(facts, "torch", 0, Memory(SPARE + 4 * EXPANDED, LARGE), 2).layers == 4
+
+
+def test_what_the_ends_leave_no_room_for_is_the_last_layer_alone() -> None:
+    layers, ends, mega = [5_000_000] * 18, 168_000_000, 1_000_000
+    assert capacity_in(layers, ends, 150 * mega) == Capacity(17, 5 * mega, 150 * mega, 0)
+    assert capacity_in(layers, ends, 44 * mega) == Capacity(8, 5 * mega, 44 * mega, 0)
+    assert capacity_in(layers, ends, 180 * mega) == Capacity(17, 5 * mega, 180 * mega, 2)
+    assert capacity_in(layers, ends, 258 * mega) == Capacity(18, 5 * mega, 258 * mega, 18)
+    assert capacity_in(layers, ends, 258 * mega - 1).layers == 17
+    assert capacity_in(layers, ends, -1) == Capacity(0, 5 * mega, -1, 0)
+    assert capacity_in([9], 5, 13) == Capacity(0, 9, 13, 0)
+    assert capacity_in([], 5, 13).layers == 0
+
+
+def test_more_memory_never_holds_less() -> None:
+    layers = [3, 7, 5, 5]
+    found = [capacity_in(layers, 11, room) for room in range(40)]
+    assert [one.layers for one in found] == sorted(one.layers for one in found)
+    assert [one.with_last for one in found] == sorted(one.with_last or 0 for one in found)
+
+
+def test_node_doctor_and_models_show_reckon_alike(tmp_path: Path) -> None:
+    path = tmp_path / "six.gguf"
+    write_tiny_gguf(path, n_layers=6)
+    facts, demand = replace(facts_of(path), kv_bytes_per_token=0), demand_of(path, "ggml")
+    for count in (0, 1, 4, 5, 6):
+        free = SPARE + count * STORED + (facts.other_bytes if count == 6 else 0)
+        assert fitting(facts, "ggml", 0, Memory(free, LARGE)).layers == count
+        assert layers_that_fit(free, demand, 0) == count
+        assert facts.layers_that_fit(free) == count
+
+
+def test_a_gpu_holds_all_that_torch_and_jax_compute_with(tiny: Path) -> None:
+    facts, memory = facts_of(tiny), Memory(LARGE, LARGE, gpu=2 * EXPANDED + 1000)
+    assert fitting(facts, "jax", 1000, memory).layers == 2
+    assert fitting(facts, "torch", 1001, memory).layers == 1
+    assert fitting(facts, "ggml", 0, memory).layers == 4
+
+
+@pytest.mark.parametrize(
+    ("layers", "with_last", "expected"),
+    [
+        (range(2, 5), 0, range(2, 5)),
+        (range(3, 6), 0, range(2, 5)),
+        (range(3, 6), 1, range(5, 6)),
+        (range(3, 6), 3, range(3, 6)),
+        (range(1, 6), 0, range(5)),
+        (range(3, 6), None, range(3, 6)),
+    ],
+)
+def test_a_run_with_the_last_layer_is_as_long_as_the_head_leaves_room_for(
+    layers: range, with_last: int | None, expected: range
+) -> None:
+    assert Capacity(len(layers), 1, 1, with_last).within(layers, 6) == expected
+
+
+def test_a_node_without_room_for_the_head_serves_what_comes_before_it() -> None:
+    swarm = Swarm(1)
+    swarm.add("a", range(4))
+    swarm.add("b", None, capacity=Capacity(2, ONE_TAKES, 2 * ONE_TAKES, 0))
+    swarm.introduce("a", "b")
+    swarm.network.run(200)
+    assert swarm.nodes["b"].served == range(3, 5)
+    counters = swarm.nodes["b"].counters
+    assert counters["claim loaded without agreement"] <= 1
 
 
 def start(layers: range | None, capacity: Capacity | None) -> Swarm:

@@ -8,12 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 from p2pnode.bench.engine.contestants import LLAMA_CPP, Contestant
 from p2pnode.bench.engine.process import Process
 from p2pnode.errors import ModelError, UserError
-from p2pnode.node.model_facts import SPARE, facts_of
+from p2pnode.node.capacity import SPARE
+from p2pnode.node.free_memory import free_memory
+from p2pnode.node.model_facts import facts_of
 from p2pnode.quantiles import quantile
 from p2pnode.text.tokenizer import Tokenizer
 
@@ -191,7 +191,7 @@ def _reference(plan: Plan, folder: Path) -> tuple[dict[str, Any] | None, str]:
 
 def too_large(path: Path) -> str:
     """Say why numpy cannot hold the model in float32 now; empty where it can."""
-    needed, free = facts_of(path).memory_as_floats + SPARE, psutil.virtual_memory().available
+    needed, free = facts_of(path).memory_as_floats + SPARE, free_memory()
     if needed <= free:
         return ""
     return f"float32 takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"

@@ -73,6 +73,19 @@ def choose_device(wanted: str) -> Device:
     return devices[at]
 
 
+def free_on(device: str) -> int:
+    """Return the bytes that are free on a GPU; 0 on the CPU, and where it does not say.
+
+    Raises:
+        EngineError: JAX has no such device here.
+    """
+    chosen = choose_device(device)
+    said = None if chosen.platform == "cpu" else chosen.memory_stats()
+    if not said or "bytes_limit" not in said:
+        return 0
+    return max(0, int(said["bytes_limit"]) - int(said.get("bytes_in_use", 0)))
+
+
 def name_of_device(device: Device) -> str:
     """Say what computes, for people: ``cpu x2``, ``cuda:0 NVIDIA H100``."""
     if device.platform == "cpu":

@@ -98,6 +98,19 @@ def find_place(device: str, dtype: str, threads: int | None = None) -> Place:
     return _place(torch, kind, full, chosen)
 
 
+def free_on(device: str) -> int:
+    """Return the bytes that are free on a GPU with memory of its own; 0 for any other device.
+
+    Raises:
+        EngineError: As :func:`find_place`.
+    """
+    place = find_place(device, "auto")
+    if not place.device.startswith("cuda"):
+        return 0
+    free: int = require_torch().cuda.mem_get_info(place.device)[0]
+    return free
+
+
 def _devices(torch: ModuleType) -> list[str]:
     found = ["cuda"] if torch.cuda.is_available() else []
     found += ["mps"] if torch.backends.mps.is_available() else []

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from p2pnode.errors import ModelError
+from p2pnode.errors import ModelError, UserError
 from p2pnode.node import model_cache, models
 from p2pnode.node.catalogue import USUAL_CONTEXT, known_model
 from p2pnode.node.disk import size_in_words
@@ -22,7 +22,8 @@ def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
     facts = facts_of(path)
     found = model_cache.find_installed(model)
     known = known_model(model)
-    free = free_memory()
+    per_weight, gpu = held_here(path)
+    free = free_memory() + gpu
     root, space = _identity(path, facts, progress)
     return {
         "name": found.name if found else model,
@@ -53,12 +54,25 @@ def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
         "memory": facts.memory,
         "memory_as_floats": facts.memory_as_floats,
         "free_memory": free,
-        "layers_that_fit": facts.layers_that_fit(free),
-        "peers_needed": facts.peers_needed(free),
+        "layers_that_fit": facts.layers_that_fit(free, per_weight),
+        "peers_needed": facts.peers_needed(free, per_weight),
         "root": root,
         "space": space,
         "problem": facts.problem or None,
     }
+
+
+def held_here(path: Path) -> tuple[int, int]:
+    """Return the bytes of each weight where this machine loads a model, and a GPU's free memory.
+
+    As stored and on no GPU, where nothing here runs it.
+    """
+    from p2pnode.node.machine_memory import per_weight_here, usable_gpu
+
+    try:
+        return per_weight_here(path), usable_gpu(path)
+    except UserError:
+        return 0, 0
 
 
 def _identity(

@@ -55,7 +55,7 @@ class _Lines:
 
 def remark(path: Path) -> str:
     """Say what keeps a model that is here from being run by this machine, or nothing."""
-    from p2pnode.interfaces.cli.model_card import fit
+    from p2pnode.interfaces.cli.model_card import fit, held_here
     from p2pnode.node.free_memory import free_memory
     from p2pnode.node.model_facts import facts_of
 
@@ -65,9 +65,11 @@ def remark(path: Path) -> str:
         return f"it cannot be run here: {error}"
     if facts.problem:
         return f"it cannot be run here: {facts.problem}"
-    free = free_memory()
-    peers = facts.peers_needed(free)
+    per_weight, gpu = held_here(path)
+    free = free_memory() + gpu
+    peers = facts.peers_needed(free, per_weight)
     if peers == 1:
         return ""
-    takes = size_in_words(facts.memory)
-    return f"it takes {takes} of memory: {fit(facts.layers_that_fit(free), facts.layers, peers)}"
+    takes = size_in_words(facts.memory_as(per_weight))
+    fits = facts.layers_that_fit(free, per_weight)
+    return f"it takes {takes} of memory: {fit(fits, facts.layers, peers)}"

@@ -4,20 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2pnode.engine.held import bytes_per_weight
 from p2pnode.engine.registry import EngineOptions, engine_for
 from p2pnode.errors import ModelError
 from p2pnode.interfaces.doctor.findings import Finding, mib
 from p2pnode.node import model_cache, models
+from p2pnode.node.capacity import SPARE, capacity_in
 from p2pnode.node.free_memory import free_memory
+from p2pnode.node.machine_memory import usable_gpu
 from p2pnode.node.model_facts import facts_of
-
-SPARE = 256 << 20
-"""Bytes left for the rest of the machine: a guess."""
 
 LEAST_CONTEXT = 256
 """Tokens: a KV memory that holds fewer serves no whole question and answer."""
 
-_FLOAT = 4
+_FLOAT, _HALF = 4, 2  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,9 @@ def check_memory(name: str, kv_bytes: int, *, is_loaded: bool) -> Iterator[Findi
     """Say how many layers fit; ``is_loaded`` where a node holds its share already."""
     free = free_memory()
     try:
-        demand = demand_of(find_model(name), free=free - kv_bytes)
+        path = find_model(name)
+        free += usable_gpu(path)
+        demand = demand_of(path, free=free - kv_bytes)
     except ModelError:  # there is none, or it was said under "model"
         yield Finding("memory", "ok", f"{mib(free)} free")
         return
@@ -116,10 +118,8 @@ def report_kv(kv_bytes: int, demand: Demand) -> Finding:
 
 def layers_that_fit(free: int, demand: Demand, kv_bytes: int) -> int:
     """Return how many layers fit, the last one and its head included only if all do."""
-    room = free - kv_bytes - SPARE
-    if room >= demand.n_layers * demand.layer_bytes + demand.head_bytes:
-        return demand.n_layers
-    return max(0, min(demand.n_layers - 1, room // max(1, demand.layer_bytes)))
+    sizes = [demand.layer_bytes] * demand.n_layers
+    return capacity_in(sizes, demand.head_bytes, free - kv_bytes - SPARE).layers
 
 
 def demand_of(path: Path, engine: str = "", *, free: int = 0) -> Demand:
@@ -134,14 +134,15 @@ def demand_of(path: Path, engine: str = "", *, free: int = 0) -> Demand:
         ModelError: It cannot be read.
     """
     info, facts = models.describe_model(path), facts_of(path)
-    is_numpy = (engine or engine_for(path, EngineOptions(cache=model_cache.cache_dir()))) == "numpy"
-    growth = _FLOAT * facts.numbers / max(1, facts.weights) if is_numpy else 1.0
-    kv = info.kv_bytes_per_token_layer  # in float32
+    options = EngineOptions(cache=model_cache.cache_dir())
+    per_weight = bytes_per_weight(engine or engine_for(path, options), options)
+    layers, rest = facts.held(per_weight)
+    of_float = info.kv_bytes_per_token_layer
     return Demand(
         name=info.name,
         n_layers=info.n_layers,
-        layer_bytes=round(growth * max(facts.layer_bytes)),
-        head_bytes=round(growth * facts.other_bytes),
-        kv_bytes_per_token_layer=kv if is_numpy else kv // 2,
-        peers=facts.peers_needed(round(free / growth)) if free > 0 else None,
+        layer_bytes=max(layers),
+        head_bytes=rest,
+        kv_bytes_per_token_layer=of_float * (per_weight or _HALF) // _FLOAT,
+        peers=facts.peers_needed(free, per_weight) if free > 0 else None,
     )
