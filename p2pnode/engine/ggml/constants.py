@@ -39,6 +39,7 @@ class Type(IntEnum):
     TQ1_0 = 34
     TQ2_0 = 35
     MXFP4 = 39
+    NVFP4 = 40
 
 
 class DeviceType(IntEnum):
@@ -49,6 +50,8 @@ class DeviceType(IntEnum):
     INTEGRATED_GPU = 2
     ACCELERATOR = 3  # a library beside the CPU, such as BLAS; it uses the CPU's memory
 
+
+EVERY_THREAD: Final = -1  # shares in an operation of one's own
 
 STATUS_SUCCESS: Final = 0
 STATUS_ALLOC_FAILED: Final = -2

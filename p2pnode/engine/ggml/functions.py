@@ -50,6 +50,19 @@ class TensorHead(ctypes.Structure):
     )
 
 
+class TypeTraits(ctypes.Structure):
+    """The first fields of ``ggml_type_traits``: from 0.13 to 0.26 the same."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.c_void_p),
+    )
+
+
 LETTERS: Final[Mapping[str, Any]] = {
     "p": ctypes.c_void_p,
     "s": ctypes.c_char_p,
@@ -255,6 +268,8 @@ OPTIONAL: Final[Signatures] = {
     "backend_tensor_memset": "vpuzz",
     "custom_4d": "pp" + "illll" + "pi" + "pip",  # an operation of the caller's own
     "graph_clear": "vp",
+    "get_type_traits": "pi",
+    "cpu_fp16_to_fp32": "vppl",  # where the CPU back end is linked in
 }
 """Absent from some library: the attribute is None there."""
 

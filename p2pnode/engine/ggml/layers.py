@@ -12,6 +12,7 @@ from typing import Final
 from p2pnode.engine.base import MOST_ROWS_TOGETHER
 from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import ROPE_NEOX, ROPE_NORMAL, SORT_DESCENDING
+from p2pnode.engine.ggml.expand import expanded_product
 from p2pnode.engine.ggml.split import add_product
 from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.model_config import ModelConfig, RopeKind
@@ -293,6 +294,18 @@ class LayerBuilder:
 
     def _product(self, name: str, x: int) -> int:
         """Return the weight [in, out] times x [in, rows]: [out, rows]."""
+        least = self._weights.expanded.get(name)
+        if least is not None and len(self._parts) == 1 and self._rows >= least:
+            product, operation = expanded_product(
+                self._ggml,
+                self._context,
+                self._weights[name],
+                x,
+                self._rows,
+                self._weights.scratch,
+            )
+            self.operations.append(operation)
+            return product
         split = self._weights.splits.get(name)
         if split is not None and self._is_long:
             product, operation = add_product(self._ggml, self._context, split, x, self._rows)

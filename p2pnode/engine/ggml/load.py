@@ -1,5 +1,6 @@
 """Loads a run of layers of a GGUF file into the engine that computes with ggml."""
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -20,7 +21,7 @@ from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TensorInfo
 from p2pnode.engine.hash_tree import HashTree
 from p2pnode.engine.model_config import ModelConfig
-from p2pnode.engine.numpy.blas import limit_blas_threads
+from p2pnode.engine.numpy.blas import blas_name, limit_blas_threads
 from p2pnode.engine.variations import (
     ROPE_FACTORS,
     ROPE_FACTORS_LONG,
@@ -57,7 +58,7 @@ def load_ggml(
         CapacityError: There is not enough memory.
         EngineError: The library fails.
     """
-    limit_blas_threads(1)  # it finishes the products of :mod:`.split`, and rounds by its threads
+    limit_blas_threads(1)  # :mod:`.split` and :mod:`.expand` use it; it rounds by its threads
     with GgufFile(path) as file, ExitStack() as made:
         tree.check_metadata(file)
         config = read_config(file)
@@ -173,13 +174,15 @@ class _Loader:
         )
 
     def _numerics(self, shares: Sequence[Share]) -> str:
-        """Name the arithmetic: of the CPU, and of each other device that computes."""
+        """Name the arithmetic: of the CPU, each other device that computes, and BLAS."""
         names = [self._kernels] if any(share.backend.is_cpu for share in shares) else []
         names += [
             f"ggml {self._ggml.version}/{share.backend.device.description}"
             for share in shares
             if not share.backend.is_cpu
         ]
+        if any(share.weights.uses_blas for share in shares):
+            names.append(f"blas~{zlib.crc32(blas_name().encode()):08x}")
         return "+".join(names)
 
     def _device(self, share: Share, threads: int) -> str:

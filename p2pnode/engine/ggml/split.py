@@ -4,10 +4,10 @@ Where the CPU has no rearranged kernel for Q4_1, its product with 64 rows takes 
 that with Q4_0 (measured: 33 and 80 billion operations a second on one core with AVX2). A block of
 32 weights is d * q + m in Q4_1 and d * (q - 8) in Q4_0, with q from 0 to 15 and d alike. So a Q4_1
 matrix is a Q4_0 matrix plus one number a block, m + 8 d, times the sum of the block's inputs. That
-rest is a product a thirty-second as large, which BLAS does in float32.
+rest is a product a thirty-second as large, which BLAS does in float32. From 128 rows on BLAS does
+the whole: see :mod:`.expand`.
 """
 
-import ctypes
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
 from p2pnode.engine.ggml.binding import Ggml
-from p2pnode.engine.ggml.constants import Type
+from p2pnode.engine.ggml.expand import OPERATION, add_operation, floats_at
 
 BLOCK: Final = 32  # weights of a block of either type
 _Q4_1_BYTES: Final = 20  # d and m in float16, then two weights a byte
@@ -25,10 +25,6 @@ _Q4_0_BYTES: Final = 18  # d, then the same
 _ONES: Final = np.ones(BLOCK, np.float32)  # a product with it sums five times as fast as a sum
 
 Bytes = npt.NDArray[np.uint8]
-
-_OPERATION: Final = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,31 +63,11 @@ def add_product(ggml: Ggml, context: int, split: Split, x: int, rows: int) -> tu
     def finish(target: int, thread: int, _of: int, _data: int | None) -> None:
         if thread:  # each thread is asked, however many tasks were named
             return
-        inputs = _array(ggml, x, rows, width)  # [rows, in]
+        inputs = floats_at(ggml.get_data(x), rows, width)  # [rows, in]
         sums = (inputs.reshape(-1, BLOCK) @ _ONES).reshape(rows, -1)  # [rows, in / 32]
-        product = _array(ggml, target, rows, out)  # [rows, out]
+        product = floats_at(ggml.get_data(target), rows, out)  # [rows, out]
         np.matmul(sums, split.rest, out=product)
-        product += _array(ggml, most, rows, out)
+        product += floats_at(ggml.get_data(most), rows, out)
 
-    operation = _OPERATION(finish)
-    sources = (ctypes.c_void_p * 2)(most, x)
-    added: int = ggml.custom_4d(
-        context,
-        Type.F32,
-        out,
-        rows,
-        1,
-        1,
-        ctypes.addressof(sources),
-        len(sources),
-        ctypes.cast(operation, ctypes.c_void_p),
-        1,
-        None,
-    )
-    return added, operation
-
-
-def _array(ggml: Ggml, tensor: int, rows: int, width: int) -> Floats:
-    """Return a contiguous float32 tensor in our own memory as [rows, width]."""
-    numbers = (ctypes.c_float * (rows * width)).from_address(ggml.get_data(tensor))
-    return np.ctypeslib.as_array(numbers).reshape(rows, width)
+    operation = OPERATION(finish)
+    return add_operation(ggml, context, operation, (most, x), out, rows, 1), operation

@@ -7,6 +7,7 @@ from typing import Final
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
 from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import Type
+from p2pnode.engine.ggml.expand import AFTER_SPLIT, Scratch, expanded_from
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.split import Split, split_blocks
 from p2pnode.engine.gguf_file import GgufFile
@@ -26,6 +27,8 @@ class Weights:
     Attributes:
         bytes: Memory that they take, beside the pages of the mapped file.
         splits: Matrices in a second form, for long batches (:mod:`.split`).
+        expanded: Least rows of a batch in which a matrix is expanded (:mod:`.expand`).
+        scratch: What they are expanded into.
         products: The tensors that rows are multiplied with, each with its type of buffer; None
             for the mapped file.
     """
@@ -49,6 +52,8 @@ class Weights:
         """
         self.bytes = 0
         self.splits: dict[str, Split] = {}
+        self.expanded: dict[str, int] = {}
+        self.scratch = Scratch({})
         self.products: dict[str, int | None] = {}
         self._backend = backend
         self._ggml = backend.ggml
@@ -64,6 +69,7 @@ class Weights:
             kinds.setdefault(kind, []).append(info)
             if is_product(info):
                 self.products[name] = kind
+                self._expand(info, kind)
         try:
             for kind, infos in kinds.items():
                 self._load(kind, infos, mapped, done)
@@ -75,6 +81,11 @@ class Weights:
 
     def __getitem__(self, name: str) -> int:
         return self._tensors[name]
+
+    @property
+    def uses_blas(self) -> bool:
+        """Whether BLAS computes a part of long batches."""
+        return bool(self.splits or self.expanded)
 
     def get(self, name: str) -> int | None:
         return self._tensors.get(name)
@@ -94,6 +105,14 @@ class Weights:
                 return kind
         is_aligned = mapped.address(info) % _ALIGNMENT == 0
         return None if is_aligned else self._backend.buffer_type
+
+    def _expand(self, info: TensorInfo, kind: int | None) -> None:
+        """Note from how many rows on a matrix is expanded, if it lies as it is stored."""
+        is_plain = kind in (None, self._backend.buffer_type)
+        if self._backend.is_cpu and is_plain and len(info.shape) == 2:
+            least = expanded_from(self._ggml, info.type.code)
+            if least is not None:
+                self.expanded[info.name] = least
 
     def _load(
         self,
@@ -139,6 +158,8 @@ class Weights:
             blocks, rest = split_blocks(stored, info.shape[-1])
             write(ggml, tensor, blocks)
             self.splits[info.name] = Split(tensor, rest)
+            if info.name in self.expanded:
+                self.expanded[info.name] = AFTER_SPLIT
             self.bytes += blocks.nbytes + rest.nbytes
 
 

@@ -9,6 +9,7 @@ The limit is set through ``threadpoolctl``: at any time, and for whichever BLAS 
 with. The alternative, environment variables, must be set before anybody first imports numpy.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -51,6 +52,15 @@ def blas_name() -> str:
     said = " ".join(str(word).lower() for word in words if word)
     plain = "".join(letter for letter in said if " " <= letter <= "~" and letter != "/")
     return f"x{blas_threads()} {plain or 'blas'}"
+
+
+@cache
+def has_blas() -> bool:
+    """Whether numpy multiplies with a BLAS; by itself it is ten times slower."""
+    if _pool():
+        return True
+    config: Any = import_module("numpy").show_config(mode="dicts")  # Accelerate is no pool
+    return bool(config.get("Build Dependencies", {}).get("blas", {}).get("found"))
 
 
 def _pool() -> dict[str, Any]:

@@ -240,6 +240,19 @@ def engine(
         raise UserError("no engine could be measured", hint="the reason stands beside each name")
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench products --json")
+@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True)
+@json_option
+def products(rounds: int, as_json: bool) -> None:
+    """Multiply a matrix of every GGUF type with 64, 128 and 512 rows, in every way, in turns."""
+    from p2pnode.bench import products as measurement
+    from p2pnode.node.model_cache import cache_dir
+
+    with progress("products in turns", show=not as_json) as bar:
+        figures = _measured(lambda: measurement.measure(cache_dir(), rounds=rounds, tell=bar))
+    _report(figures, as_json)
+
+
 @bench.command(epilog="Example:\n\n  p2pnode bench load --rounds 9 --json")
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @_model_option
