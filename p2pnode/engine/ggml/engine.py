@@ -51,7 +51,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         head: With the last layer.
         kv_budget_bytes: The most memory that all sessions' KV caches may take.
         numerics: Names the arithmetic.
-        device: What computes, for people.
+        threads: Of the CPU.
         is_intact: Whether the weights are still what was loaded: a mapped file may have changed
             faster than it could be copied.
         close: Gives back what the shares, embedding and head are made of.
@@ -67,7 +67,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         head: Head | None,
         kv_budget_bytes: int,
         numerics: str,
-        device: str,
+        threads: int,
         is_intact: Callable[[], bool],
         close: Callable[[], None],
     ) -> None:
@@ -91,7 +91,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
             range(shares[0].layers.start, shares[-1].layers.stop),
             slots,
             numerics=short_numerics(numerics),
-            device=device,
+            device=_name_devices(shares, threads),
             weight_bytes=sum(share.weights.bytes for share in shares),
         )
         self._config = config
@@ -111,6 +111,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         for backend in {id(share.backend): share.backend for share in self._shares}.values():
             if backend.is_cpu:
                 backend.use_threads(count)
+        self.device = _name_devices(self._shares, count)
 
     def shut(self) -> None:
         super().shut()
@@ -189,6 +190,16 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         """Forget the graphs over a session's tensors that are no more."""
         for graphs in self._graphs:
             graphs.drop(lambda key: any(part[0] == version for part in key[1:]))
+
+
+def _name_devices(shares: Sequence[Share], threads: int) -> str:
+    """Say what computes, for people; ``threads`` are the CPU's."""
+    names = []
+    for share in shares:
+        device = share.backend.device
+        is_cpu = share.backend.is_cpu
+        names.append(f"cpu x{threads}" if is_cpu else f"{device.name} {device.description}")
+    return " and ".join(dict.fromkeys(names))
 
 
 def _computed(part: Part, rows: Floats) -> None:

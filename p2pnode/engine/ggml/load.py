@@ -135,7 +135,7 @@ class _Loader:
             head=head,
             kv_budget_bytes=kv_budget_bytes,
             numerics=f"{self._numerics(made)}/kv-f16",
-            device=" and ".join(dict.fromkeys(self._device(share, threads) for share in made)),
+            threads=threads,
             is_intact=partial(getattr, self._mapped, "is_intact"),
             close=everything.close,
         )
@@ -184,10 +184,6 @@ class _Loader:
         if any(share.weights.uses_blas for share in shares):
             names.append(f"blas~{zlib.crc32(blas_name().encode()):08x}")
         return "+".join(names)
-
-    def _device(self, share: Share, threads: int) -> str:
-        device = share.backend.device
-        return f"cpu x{threads}" if share.backend.is_cpu else f"{device.name} {device.description}"
 
     def _backend(self, device: Device) -> Backend:
         return self._closing(Backend(self._ggml, device))

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,12 @@ from p2pnode.engine.ggml.finding import cpu_name
 from p2pnode.engine.ggml.kept import keep_entries, read_entries
 
 WORTH: Final = 1.25
-"""How much faster twice the threads must decode: they cost the machine's other programs more than
-they save, and under load each waits for the slowest."""
+"""How much faster more threads must decode: they cost the machine's other programs more than they
+save, and under load each waits for the slowest."""
+
+QUIET: Final = 0.9
+"""The part of a token's time that its thread had a core, from which on a trial counts as
+undisturbed. What was found beside other programs is used, and not kept."""
 
 _FILE: Final = "threads.json"
 _TOKENS: Final = 6  # of a trial; the fastest counts
@@ -31,11 +36,11 @@ def use_fastest(engine: GgmlEngine, cache: Path | None, library: str, root: str)
         library: Names the library and its kernels.
         root: Of the model's tree of hashes.
     """
-    key = json.dumps([library, root, cpu_name(), usable_cores(), len(engine.layers)])
+    key = json.dumps([library, root, cpu_name(), most_threads(), len(engine.layers)])
     count = _sound(None if cache is None else read_entries(cache / _FILE).get(key))
     if count is None:
-        count = _fastest(engine)
-        if cache is not None:
+        count, is_quiet = _fastest(engine)
+        if cache is not None and is_quiet:
             keep_entries(cache / _FILE, {key: count})
     engine.use_threads(count)
 
@@ -47,33 +52,62 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def most_threads() -> int:
+    """Return how many threads are tried at the most: one core is left to the rest of the machine.
+
+    Threads of one step wait for each other at every operation, hundreds of times a token. One that
+    loses its core to another program holds up all, each time for a tick of the scheduler: beside
+    two busy programs on two cores a token took 1,810 ms with two threads, and 96 ms with one.
+    """
+    return max(1, usable_cores() - 1)
+
+
 def _sound(count: Any) -> int | None:  # noqa: ANN401, from a file
     is_count = isinstance(count, int) and not isinstance(count, bool)
-    return count if is_count and 1 <= count <= usable_cores() else None
+    return count if is_count and 1 <= count <= most_threads() else None
 
 
-def _fastest(engine: GgmlEngine) -> int:
-    best, best_time = 1, _time(engine, 1)
-    count = 2
-    while count <= usable_cores():
-        spent = _time(engine, count)
-        if best_time < WORTH * spent:
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The fastest token of a few: its seconds, and those that the engine's thread had a core."""
+
+    seconds: float
+    on_core: float
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.on_core >= QUIET * self.seconds
+
+
+def _fastest(engine: GgmlEngine) -> tuple[int, bool]:
+    """Return how many threads are fastest, and whether no other program disturbed the trials."""
+    most = most_threads()
+    if most == 1:
+        return 1, True
+    best, best_trial = 1, _try(engine, 1)
+    is_quiet, count = best_trial.is_quiet, min(2, most)
+    while True:
+        trial = _try(engine, count)
+        is_quiet = is_quiet and trial.is_quiet
+        if best_trial.seconds < WORTH * trial.seconds:
             break
-        best, best_time = count, spent
-        count *= 2
-    return best
+        best, best_trial = count, trial
+        if count == most:
+            break
+        count = min(2 * count, most)
+    return best, is_quiet
 
 
-def _time(engine: GgmlEngine, threads: int) -> float:
-    """Return the least seconds that a token takes through all layers."""
+def _try(engine: GgmlEngine, threads: int) -> _Trial:
+    """Let some tokens through all layers."""
     engine.use_threads(threads)
     row = np.random.default_rng(0).standard_normal((1, engine.info.d_model)).astype(np.float32)
-    spent = []
+    trials = []
     try:
         for position in range(_WARM + _TOKENS):
-            began = time.perf_counter()
+            began, had = time.perf_counter(), time.thread_time()
             engine.forward(_SESSION, engine.layers, [row], position)
-            spent.append(time.perf_counter() - began)
+            trials.append(_Trial(time.perf_counter() - began, time.thread_time() - had))
     finally:
         engine.close(_SESSION)
-    return min(spent[_WARM:])
+    return min(trials[_WARM:], key=lambda trial: trial.seconds)

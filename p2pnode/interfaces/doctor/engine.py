@@ -3,6 +3,7 @@
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,6 +25,9 @@ from p2pnode.node.models import open_model, resolve
 INSTALL: Final = "pip install libggml-python"
 FASTER: Final = "pip install transcribe-cpp-native"
 """The package whose library chooses among builds for many CPUs."""
+
+_UNDISTURBED: Final = 0.8
+"""The part of the time of measuring that an engine has a core where little else runs."""
 
 _MEASURED: Final = 3  # layers that are loaded to measure; the others are taken to be alike
 _WIDER: Final = ("amx_int8", "avx512f")  # instructions that only some libraries use
@@ -107,14 +111,26 @@ def report_gpus(
 
 
 def report_speed(
-    what: str, speed: Speed, facts: ModelFacts, limits: Sequence[tuple[str, str]]
+    what: str,
+    speed: Speed,
+    facts: ModelFacts,
+    limits: Sequence[tuple[str, str]],
+    *,
+    on_core: float = 1.0,
 ) -> Iterator[Finding]:
-    """Say how fast a model is here, and what limits it."""
+    """Say how fast a model is here, and what limits it.
+
+    ``on_core`` is the part of the time of measuring that the engine had a core.
+    """
     known = (
         f"{what}: about {speed.decode:.1f} tokens/s, prompts {speed.prefill:.0f} tokens/s, "
         f"all {facts.layers} layers here"
     )
-    yield Finding("speed", "ok", known)
+    if on_core >= _UNDISTURBED:
+        yield Finding("speed", "ok", known)
+    else:
+        busy = f"{known}; other programs had its core {1 - on_core:.0%} of the time"
+        yield Finding("speed", "warn", busy, "end what keeps this machine busy, and ask again")
     read = (
         f"a token reads {facts.weights / 1e6:.0f} MB of weights, {speed.bandwidth / 1e9:.1f} GB/s"
     )
@@ -163,12 +179,17 @@ def _measured(path: Path, options: EngineOptions, search: Search) -> Iterator[Fi
     layers = range(max(0, count - _MEASURED), count)
     engine = load_engine(path, layers, options, kv_budget_bytes=1 << 28, tree=known.tree)
     try:
+        began, had = time.perf_counter(), time.thread_time()
         speed = speed_of(engine.measure(), facts)
+        on_core = (time.thread_time() - had) / (time.perf_counter() - began)
         what = f"{name}, {engine.device}, as {engine.numerics}"
     finally:
         engine.shut()
     chosen = search.chosen if name == "ggml" else None
-    yield from report_speed(what, speed, facts, limits_of(name, chosen, cpu_name(), usable_cores()))
+    limits = limits_of(name, chosen, cpu_name(), usable_cores())
+    yield from report_speed(
+        what, speed, facts, limits, on_core=on_core if engine.device.startswith("cpu") else 1.0
+    )
 
 
 def _devices(candidate: Candidate) -> list[str]:

@@ -84,6 +84,9 @@ def test_a_speed_is_reckoned_for_the_whole_model(tmp_path: Path) -> None:
     shown = [one.what for one in report_speed("ggml", speed, facts, [("why", "do")])]
     assert "about 1000.0 tokens/s, prompts 5000 tokens/s, all 4 layers here" in shown[0]
     assert shown[1].endswith("; why")
+    busy, _ = report_speed("ggml", speed, facts, [], on_core=0.25)
+    assert busy.verdict == "warn"
+    assert "other programs had its core 75% of the time" in busy.what
 
 
 def test_a_model_is_measured_here(tmp_path: Path) -> None:
