@@ -170,7 +170,10 @@ class Generation(Parts):
         reasons = "; ".join(missing.reasons)
         why = f"no peer serves layers {layers}" + (f": {reasons}" if reasons else "")
         first = missing.missing[0]
-        self._fail(why, f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}", now)
+        hint = f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}"
+        if missing.unable:
+            why, hint = missing.unable, "ask with fewer options, or update their nodes"
+        self._fail(why, hint, now)
 
     # Opening
 

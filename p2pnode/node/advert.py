@@ -14,7 +14,8 @@ from p2pnode.wire.dtypes import DType, dtype_mask
 _KV_STEPS = 16  # free KV memory is published in sixteenths of the whole
 DTYPES = dtype_mask((DType.F32, DType.CENTRED, *RUNG_DTYPES.values()))
 """What this node reads."""
-ABILITIES = Ability.SAMPLING
+ABILITIES = Ability.SAMPLING | Ability.SCHEMAS
+"""What this version can, with all that it depends on."""
 _LONGEST_DEVICE = 48  # bytes, in an ad
 
 
@@ -33,6 +34,7 @@ class Advert:
         claimed: Layers being claimed or loaded; None when none are.
         served: Layers the engine holds.
         draining: Whether no session is admitted any more.
+        abilities: What this node can beyond what every node can.
         version: Of the ad, so that all in the swarm can read it.
         published: The bytes the swarm has.
     """
@@ -47,6 +49,7 @@ class Advert:
     claimed: range | None = None
     served: range = range(0)
     draining: bool = False
+    abilities: Ability = ABILITIES
     version: int = NEWEST
     published: bytes = b""
 
@@ -79,7 +82,7 @@ class Advert:
             kv_total_bytes=self.kv_total,
             device=self.shown_device,
             dtypes=DTYPES,
-            abilities=ABILITIES,
+            abilities=self.abilities,
         )
 
     @property

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Final, TypeVar
 
 from p2pnode.engine.sampling.schema import Constraints, Matcher
@@ -29,6 +30,11 @@ SCHEMA_PATIENCE: Final = 0.25
 again may find it done."""
 
 _T = TypeVar("_T")
+
+
+def can_follow_schemas() -> bool:
+    """Whether the library for that is installed here."""
+    return find_spec("llguidance") is not None
 
 
 class ModelGrammars:

@@ -37,6 +37,7 @@ from p2pnode.node.events import (
     PeerReached,
     PlacementRequested,
 )
+from p2pnode.node.grammars import can_follow_schemas
 from p2pnode.node.handlers import handlers
 from p2pnode.node.hashing_notes import HashingNotes
 from p2pnode.node.identity import StateDirectory
@@ -57,6 +58,7 @@ from p2pnode.sansio import Address
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.placement import Placement
 from p2pnode.transport.identity import Identity
+from p2pnode.wire.ad import Ability
 from p2pnode.wire.calibration import CalibrationSet
 
 logger = logging.getLogger(__name__)
@@ -195,6 +197,8 @@ class Node:
         )
         self._origin = origin
         core = NodeCore(self.settings.config, origin, random.SystemRandom(), trio.current_time())
+        if not can_follow_schemas():
+            core.advert.abilities &= ~Ability.SCHEMAS
         engine = EngineJobs(self._file, self.settings.config.kv_bytes, self.settings.engine)
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
             core, socket, self._on_event, job_of=engine.job_of

@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import GenerationError, RemoteProtocolError, UserError
 from p2pnode.inference.memory import stage_bytes, value_bytes
 from p2pnode.inference.request import GenerationRequest
@@ -22,7 +23,7 @@ from p2pnode.scheduler.distances import Distances
 from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.transport.endpoint import Endpoint
-from p2pnode.wire.ad import NEWEST, AdState, CapabilityAd
+from p2pnode.wire.ad import NEWEST, Ability, AdState, CapabilityAd
 from p2pnode.wire.states import Rung
 
 _THERE = frozenset({Health.ALIVE, Health.SUSPECT})
@@ -121,6 +122,7 @@ class DirectoryPlanner:
                 avoid=request.avoid,
                 notes=request.notes,
                 value_bytes=value_bytes(sent),
+                needs=_needs(request.sampling),
             ),
             offers=offers,
             rtt_us=distances.rtt_us,
@@ -240,6 +242,12 @@ class DirectoryPlanner:
         if self._advert.model is None:
             raise GenerationError("this node has no model")
         return self._advert.model
+
+
+def _needs(sampling: Sampling) -> Ability:
+    """Return what whoever draws must be able to, beyond what every version is."""
+    needs = Ability(0) if replace(sampling, schema="", ends=()).is_plain else Ability.SAMPLING
+    return needs | Ability.SCHEMAS if sampling.schema else needs
 
 
 def _kv_bytes(model: ModelInfo, positions: int, out_dtype: str, layers: int, kv: int) -> int:

@@ -67,11 +67,14 @@ class NoCover:
         missing: The runs of layers that nobody can serve now.
         reasons: Why, in plain words.
         near: Peers that hold missing layers, and why they cannot serve them now.
+        unable: Who holds the last layer and cannot draw as is needed, for people; empty unless that
+            alone is missing.
     """
 
     missing: tuple[range, ...]
     reasons: tuple[str, ...]
     near: tuple[Refusal, ...]
+    unable: str = ""
 
 
 def chain_along(route: Route, refusals: tuple[Refusal, ...]) -> ChainPlan | NoCover:
@@ -122,7 +125,11 @@ def _no_cover(route: Route, refusals: tuple[Refusal, ...]) -> NoCover:
         and (not refusal.same_space or any(_overlap(refusal.layers, run) for run in missing))
     )
     if missing:
-        return NoCover(missing, reasons.of_missing(missing, near, refusals), near)
+        unable = ""
+        if missing == (route.demand.last_layer,):
+            unable = reasons.of_unable(route.demand.needs, refusals)
+        said = reasons.of_missing(missing, near, refusals)
+        return NoCover(missing, (unable, *said) if unable else said, near, unable)
     # Every layer is held by somebody, but not with the memory for this session.
     reached = min(furthest(route.latency_terrain()), route.layers.stop - 1)
     beyond = range(reached, route.layers.stop)

@@ -5,10 +5,13 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from p2pnode.sansio import Address, NodeId
-from p2pnode.wire.ad import AdState, CapabilityAd
+from p2pnode.wire.ad import Ability, AdState, CapabilityAd
+
+NOTHING_MORE: Final = Ability(0)
+"""What every peer can is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Demand:
         kv_bytes_needed: Memory that a run of layers takes; grows with their number.
         exclude: Peers that may not be used, each with the reason: those that have just refused
             the session, or failed it.
+        needs: What the holder of the last layer, which draws the tokens, must be able to.
     """
 
     space_hash32: int
@@ -86,6 +90,11 @@ class Demand:
     d_model: int
     kv_bytes_needed: KvBytes
     exclude: Mapping[NodeId, str]
+    needs: Ability = NOTHING_MORE
+
+    @property
+    def last_layer(self) -> range:
+        return range(self.n_layers - 1, self.n_layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,7 @@ class Refusal:
         same_space: Whether it is the right model, so that these layers could have helped.
         reason: A clause that goes on after its name: ``is still loading [10, 20)``.
         distrusted: Whether it is excluded for what it did, or because the session asks to avoid it.
+        is_unable: Whether it lacks nothing but what the last layer needs; other layers it may run.
     """
 
     peer: NodeId
@@ -122,6 +132,7 @@ class Refusal:
     same_space: bool
     reason: str
     distrusted: bool = False
+    is_unable: bool = False
 
     def __str__(self) -> str:
         return f"{self.label} {self.reason}"
@@ -130,7 +141,10 @@ class Refusal:
 def sift(
     offers: Iterable[Offer], demand: Demand
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
-    """Tell the peers that can serve from those that cannot; both in order of their node ids."""
+    """Tell the peers that can serve from those that cannot; both in order of their node ids.
+
+    Who only cannot draw as is needed is a candidate for all layers but the last, and refused there.
+    """
     in_order = sorted(offers, key=lambda offer: offer.peer)
     labels = label_peers(in_order)
     candidates: list[Candidate] = []
@@ -139,7 +153,14 @@ def sift(
         room = room_of(offer, demand.kv_bytes_needed)
         reason = _why_not(offer, demand, room)
         label = labels[offer.peer]
-        if reason:
+        if not reason and (lacking := _lacking(offer, demand)):
+            cannot = f"holds the last layer, but cannot {lacking}"
+            last = demand.last_layer
+            refusals.append(Refusal(offer.peer, label, last, True, cannot, is_unable=True))
+            rest = offer.holding(offer.layers[:-1])
+            if rest.layers:
+                candidates.append(Candidate(rest, label, room_of(rest, demand.kv_bytes_needed)))
+        elif reason:
             same_space = offer.space_hash32 == demand.space_hash32
             distrusted = offer.peer in demand.exclude
             refusals.append(
@@ -148,6 +169,11 @@ def sift(
         else:
             candidates.append(Candidate(offer, label, room))
     return tuple(candidates), tuple(refusals)
+
+
+def words_for(abilities: Ability) -> str:
+    """Return what whoever has these abilities can do, after ``can``."""
+    return " and ".join(words for one, words in _WORDS.items() if one & abilities)
 
 
 def room_of(offer: Offer, needed: KvBytes) -> int:
@@ -209,6 +235,19 @@ def _why_not(offer: Offer, demand: Demand, room: int) -> str:
             f" one layer needs {_mib(demand.kv_bytes_needed(1, offer.ad.kv_bytes_per_token_layer))}"
         )
     return ""
+
+
+_WORDS: Mapping[Ability, str] = {
+    Ability.SAMPLING: "draw with penalties, min-p or log-probabilities",
+    Ability.SCHEMAS: "follow a schema",
+}
+
+
+def _lacking(offer: Offer, demand: Demand) -> str:
+    """Return what the peer cannot that the last layer needs; empty where it has not got that."""
+    if demand.n_layers - 1 not in offer.layers:
+        return ""
+    return words_for(demand.needs & ~Ability(offer.ad.abilities))
 
 
 def _mib(size: int) -> str:

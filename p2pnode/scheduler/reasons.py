@@ -2,10 +2,11 @@
 
 import math
 
-from p2pnode.scheduler.directory import Candidate, Refusal, interval
+from p2pnode.scheduler.directory import Candidate, Refusal, interval, words_for
 from p2pnode.scheduler.route import Route
 from p2pnode.scheduler.search import cheapest_through
 from p2pnode.scheduler.terrain import Cost, Visit
+from p2pnode.wire.ad import Ability
 
 MANY = 50
 """Peers beyond which a plan does not name all."""
@@ -63,6 +64,16 @@ def of_refusals(refusals: tuple[Refusal, ...]) -> tuple[str, ...]:
         *(f"not usable: {refusal}" for refusal in named),
         *_and_more(len(refusals) - len(named), "are not usable"),
     )
+
+
+def of_unable(needs: Ability, refusals: tuple[Refusal, ...]) -> str:
+    """Say who holds the last layer and cannot draw as is needed; empty if nobody does."""
+    unable = [refusal.label for refusal in refusals if refusal.is_unable]
+    if not unable:
+        return ""
+    more = [f"and {len(unable) - NAMED} more"] * (len(unable) > NAMED)
+    named = ", ".join([*unable[:NAMED], *more])
+    return f"no peer that holds the last layer can {words_for(needs)}: {named}"
 
 
 def of_missing(

@@ -19,10 +19,11 @@ from p2pnode.scheduler.cost import (
     RttsUs,
     RttUs,
 )
-from p2pnode.scheduler.directory import Demand, KvBytes, Offer, Refusal, room_of, sift
+from p2pnode.scheduler.directory import NOTHING_MORE, Demand, KvBytes, Offer, Refusal, room_of, sift
 from p2pnode.scheduler.pricing import price_in_trust
 from p2pnode.scheduler.route import Objective, Route
 from p2pnode.scheduler.standing import Standing
+from p2pnode.wire.ad import Ability
 from p2pnode.wire.states import Rung
 
 BRIEF = 1_000
@@ -54,6 +55,7 @@ class Wanted:
         notes: What the plan should say besides, in plain words.
         kv_bytes_at_cut: The same memory for a run that passes f32 on, as those before a cut that a
             repair adds do; None if that takes no more.
+        needs: What whoever draws the tokens must be able to.
         value_bytes: Bytes that a hidden value takes on the wire, at the most, at the cuts of the
             first chain: 4 for f32, 2 for f16 and what is coarser.
     """
@@ -69,6 +71,7 @@ class Wanted:
     notes: tuple[str, ...] = ()
     kv_bytes_at_cut: KvBytes | None = None
     value_bytes: int = HIDDEN_VALUE_BYTES
+    needs: Ability = NOTHING_MORE
 
     @property
     def most_kv_bytes(self) -> KvBytes:
@@ -200,6 +203,7 @@ class PlanView:
             self.wanted.d_model,
             kv_bytes_needed,
             {**self.standing.excluded, **excluded},
+            self.wanted.needs,
         )
 
     def _route(
