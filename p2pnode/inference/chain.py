@@ -50,7 +50,7 @@ class Chain:
         self.reached: dict[int, int] = {}
         self.computed: dict[int, int] = {}
         self.arrived: dict[int, int] = {}
-        self._streams: dict[tuple[int, int], int] = {}
+        self._streams: list[int] = []
         self._proved = 0
         self._known: frozenset[int] = frozenset()
         self.answer_edge: Edge | None = None
@@ -89,11 +89,12 @@ class Chain:
         self.legs, self.lost = legs, set()
         self.computed = {leg.number: self.computed.get(leg.number, 0) for leg in legs}
         self.arrived = {leg.number: self.arrived.get(leg.number, 0) for leg in legs}
+        self._streams = []
 
     def open(self) -> None:
-        """Ask every leg to be of this epoch; an edge with an end that is new has a new stream."""
+        """Ask every leg to be of this epoch; a chain with other legs than before on new streams."""
         self.reached.clear()
-        streams = self._draw_streams()
+        streams = self._streams = self._streams or self._draw_streams(len(self.legs) + 1)
         peers = self.path
         self._feed_edge = Edge(peers[1], streams[0])
         answer_edge, session = Edge(peers[-2], streams[-1]), self._session
@@ -224,20 +225,11 @@ class Chain:
         for peer in sorted({leg.run.peer for leg in self.legs}):
             self._say(peer, Close(self._session.key, self.epoch))
 
-    def _draw_streams(self) -> list[int]:
-        """Return the stream of each edge: one drawn anew, unless both its ends are as they were.
-
-        What is under way between those is what would be sent again, to the bit.
-        """
-        numbers = [0, *(leg.number for leg in self.legs), 0]
-        edges = list(itertools.pairwise(numbers))
-        kept = {edge: self._streams[edge] for edge in edges if edge in self._streams}
+    def _draw_streams(self, count: int) -> list[int]:
         drawn: set[int] = set()
-        while len(drawn) < len(edges):
-            stream = int.from_bytes(self._rng.randbytes(4), "big")
-            drawn |= {stream} - set(kept.values())
-        self._streams = dict(zip(edges, sorted(drawn), strict=True)) | kept
-        return [self._streams[edge] for edge in edges]
+        while len(drawn) < count:
+            drawn.add(int.from_bytes(self._rng.randbytes(4), "big"))
+        return sorted(drawn)
 
     def _say(self, peer: NodeId, message: Control) -> None:
         self.outbox.append(SendFrame(peer, control_frame(message, self._space)))

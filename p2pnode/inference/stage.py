@@ -1,9 +1,10 @@
 """One session that a node runs some layers for: what came in, what is computed, what was sent on.
 
 A stage is known by (requester, session, leg). Its inputs arrive on one edge and leave on another;
-an edge with a new leg at its other end has a new stream id, so a frame of the lost one finds no
-door. What a stage sent it keeps until the session closes: when a later stage dies, its successor is
-fed from there, in the very batches first used, so that it computes the very same numbers.
+a chain with another leg in it gives both edges new stream ids, so a late frame of the one before
+finds no door. What a stage sent it keeps until the session closes: when a later stage dies, its
+successor is fed from there, in the very batches first used, so that it computes the very same
+numbers.
 """
 
 from bisect import bisect_left
