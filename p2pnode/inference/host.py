@@ -252,6 +252,7 @@ class StageHost:
 
     def _ready(self, stage: Stage, order: Open, now: float) -> None:
         self.held.pop(stage.key, None)
+        is_look = order.epoch > stage.order.epoch and order.upstream == stage.order.upstream
         self._stages.move(stage, order)
         self._work.moved(stage)
         stage.used_at = now
@@ -261,7 +262,7 @@ class StageHost:
             order.leg,
             stage.next_position,
             stage.computed,
-            self._arrived(stage),
+            self._arrived(stage) if is_look else stage.next_position,
         )
         self._say(stage.requester, opened)
 
