@@ -70,7 +70,11 @@ class ModelError(UserError):
 
 
 class EngineError(UserError):
-    """An engine's library or device failed, or is not there; its sessions are of no more use."""
+    """An engine's library failed or is not there, or a step did; that session is of no more use."""
+
+
+class DeviceLostError(EngineError):
+    """The device that an engine computes on failed or is gone: no session on it goes on."""
 
 
 class CapacityError(UserError):

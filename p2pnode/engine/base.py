@@ -180,7 +180,8 @@ class Engine(Protocol):
             LocalProtocolError: Layers that are not held, a wrong shape, type, id or ``start``.
                 Nothing changed.
             CapacityError: The KV budget or the context is full. Nothing changed.
-            EngineError: The device failed or is gone. The session is of no more use.
+            DeviceLostError: The device failed or is gone, for every session.
+            EngineError: The step failed otherwise. The session is of no more use.
         """
 
     def forward_many(self, layers: range, parts: Sequence[SessionRows]) -> list[Floats]:

@@ -353,7 +353,7 @@ class StageHost:
             stage.job = None
             if result.is_memory_short:
                 self.counters["compute failed: no memory"] += 1
-            elif result.is_engine_gone:
+            elif result.is_engine_gone or result.is_engine_suspect:
                 self.counters["compute failed: the engine"] += 1
             self._give_up(stage, result.reason, culprit, code)
             return

@@ -16,6 +16,7 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import (
     CapacityError,
+    DeviceLostError,
     DrawError,
     EngineError,
     GenerationError,
@@ -113,6 +114,7 @@ class WorkFailed:
         is_undrawable: Whether no token can be drawn as asked, and nobody here is to blame.
         is_memory_short: Whether there was no memory for it; the engine goes on.
         is_engine_gone: Whether the engine is of no more use to any session.
+        is_engine_suspect: Whether the engine failed at this, and may go on with others.
     """
 
     reason: str
@@ -120,6 +122,7 @@ class WorkFailed:
     is_undrawable: bool = False
     is_memory_short: bool = False
     is_engine_gone: bool = False
+    is_engine_suspect: bool = False
 
 
 WorkResult: TypeAlias = Computed | WorkFailed
@@ -148,8 +151,10 @@ def run_work(
         return WorkFailed(str(error), is_memory_short=True)
     except MemoryError as error:  # numpy's, or Python's own, which says nothing
         return WorkFailed(f"out of memory: {error}".rstrip(": "), is_memory_short=True)
-    except EngineError as error:
+    except DeviceLostError as error:
         return WorkFailed(str(error), is_engine_gone=True)
+    except EngineError as error:
+        return WorkFailed(str(error), is_engine_suspect=True)
     except GenerationError as error:
         return WorkFailed(str(error))
 

@@ -4,15 +4,16 @@ import logging
 import math
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from p2pnode.engine.base import Engine, EngineProfile, StageCost, profile
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions, load_engine
 from p2pnode.errors import ModelChangedError, UserError
 from p2pnode.inference.draws import Draws
 from p2pnode.inference.events import ComputeRequested
-from p2pnode.inference.work import Forward, Work, WorkFailed, WorkResult, run_work
+from p2pnode.inference.work import Computed, Forward, Work, WorkFailed, WorkResult, run_work
 from p2pnode.net.jobs import Failed, Finished, Job
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent
@@ -20,6 +21,10 @@ from p2pnode.node.grammars import ModelGrammars
 from p2pnode.node.model_file import ModelFile
 
 logger = logging.getLogger(__name__)
+
+
+MOST_FAILURES: Final = 4
+"""Failures of an engine in a row that are laid to their sessions; the next node may do better."""
 
 
 class EngineJobs:
@@ -36,6 +41,7 @@ class EngineJobs:
         self._kv_bytes = kv_bytes
         self._engine: Engine | None = None
         self._draws = Draws(ModelGrammars(model))
+        self._failures = 0
 
     def job_of(self, event: NodeEvent) -> Job[NodeCore, Any] | None:
         """Return what the engine thread is to do about ``event``, if anything."""
@@ -74,14 +80,26 @@ class EngineJobs:
             result = WorkFailed(str(error), is_engine_gone=True)
         except Exception as error:
             logger.exception("the engine failed")
-            return WorkFailed(f"the engine failed: {error}")
+            result = WorkFailed(f"the engine failed: {error}", is_engine_suspect=True)
+        result = self._judged(result)
         if isinstance(result, WorkFailed) and result.is_engine_gone:
             self._give_up(self._engine, result.reason)
         return result
 
+    def _judged(self, result: WorkResult) -> WorkResult:
+        """Take an engine for lost that fails again and again, with nothing computed between."""
+        if isinstance(result, Computed):
+            self._failures = 0 if result.compute_us else self._failures  # freeing proves nothing
+            return result
+        self._failures += result.is_engine_suspect
+        if self._failures < MOST_FAILURES:
+            return result
+        return replace(result, is_engine_gone=True)
+
     def _give_up(self, engine: Engine, reason: str) -> None:
         """Free what a failed engine held: the next must not be short of it."""
         logger.error("the engine failed: %s", reason)
+        self._failures = 0
         self._engine, self._draws = None, Draws(ModelGrammars(self._model))
         _shut(engine)
 

@@ -6,7 +6,7 @@ import pytest
 
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.sampling.options import Sampling
-from p2pnode.errors import CapacityError, EngineError
+from p2pnode.errors import CapacityError, DeviceLostError, EngineError
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.request import GenerationRequest
@@ -162,7 +162,8 @@ def test_pauses_double_up_to_a_bound_and_begin_anew_after_steady_work() -> None:
     [
         (CapacityError("no room"), True, False),
         (MemoryError(), True, False),
-        (EngineError("device lost"), False, True),
+        (DeviceLostError("device lost"), False, True),
+        (EngineError("a shape that it cannot compute"), False, False),
     ],
 )
 def test_work_says_what_the_engine_lacked(

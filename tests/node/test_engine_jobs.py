@@ -8,13 +8,13 @@ import pytest
 from p2pnode.engine.base import EngineProfile, StageCost
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.registry import EngineOptions
-from p2pnode.errors import CapacityError, EngineError, ModelChangedError
+from p2pnode.errors import CapacityError, EngineError, LocalProtocolError, ModelChangedError
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
-from p2pnode.inference.work import Forward, Release, WorkFailed
+from p2pnode.inference.work import Computed, Forward, Release, WorkFailed, WorkResult
 from p2pnode.net.jobs import Failed, Finished
 from p2pnode.node import engine_jobs
-from p2pnode.node.engine_jobs import EngineJobs, units_of
+from p2pnode.node.engine_jobs import MOST_FAILURES, EngineJobs, units_of
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent, Noted
 from p2pnode.node.model_file import ModelFile
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -182,3 +182,42 @@ def test_a_measurement_that_comes_to_nothing_is_told_to_the_core() -> None:
     for outcome in (Failed(MemoryError()), Finished(job.run()), Finished(StageCost(1, 2, 3, 4))):
         job.done(core, outcome, 0.0)  # type: ignore[arg-type]
     assert core.heard == ["not measured", "not measured", StageCost(1, 2, 3, 4)]
+
+
+class Failing:
+    """An engine of whose steps some fail."""
+
+    def __init__(self, failing: list[bool]) -> None:
+        self.failing = list(failing)
+        self.is_shut = False
+
+    def shut(self) -> None:
+        self.is_shut = True
+
+
+@pytest.mark.parametrize(
+    ("failing", "is_lost"),
+    [
+        ([True] * (MOST_FAILURES - 1), False),
+        ([True] * MOST_FAILURES, True),
+        ([True, True, False] * MOST_FAILURES, False),
+    ],
+)
+@pytest.mark.parametrize("error", [EngineError("a bad step"), LocalProtocolError("a bad shape")])
+def test_what_fails_one_session_is_no_lost_device_and_again_and_again_it_is(
+    failing: list[bool], is_lost: bool, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, engine = EngineJobs(None, 1 << 20), Failing(failing)
+    jobs._engine = engine  # type: ignore[assignment]
+
+    def work(*_: object) -> WorkResult:
+        if not engine.failing.pop(0):
+            return Computed((), 5)
+        if isinstance(error, EngineError):
+            return WorkFailed(str(error), is_engine_suspect=True)
+        raise error
+
+    monkeypatch.setattr("p2pnode.node.engine_jobs.run_work", work)
+    results = [jobs._run(DECODE) for _ in range(len(failing))]
+    gone = [isinstance(one, WorkFailed) and one.is_engine_gone for one in results]
+    assert any(gone) == gone[-1] == engine.is_shut == is_lost

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from p2pnode.engine.ggml.binding import Device, Ggml
 from p2pnode.engine.ggml.constants import STATUS_ALLOC_FAILED, STATUS_SUCCESS, DeviceType
 from p2pnode.engine.ggml.functions import InitParams, ThreadpoolParams
-from p2pnode.errors import CapacityError, EngineError
+from p2pnode.errors import CapacityError, DeviceLostError, EngineError
 
 _SPIN: Final = 0
 """How long idle threads spin before they sleep: not at all, for a node idles most of the time."""
@@ -65,14 +65,14 @@ class Backend:
 
         Raises:
             CapacityError: The device has no memory for it.
-            EngineError: The device failed.
+            DeviceLostError: The device failed.
         """
         status = self.ggml.backend_graph_compute(self._handle, graph)
         if status == STATUS_ALLOC_FAILED:
             raise CapacityError(f"{self.device.name} has no memory for a step: {last(self.ggml)}")
         if status != STATUS_SUCCESS:
             word = self.ggml.status_to_string(status).decode("utf-8", "replace")
-            raise EngineError(f"{self.device.name} failed: {word}; {last(self.ggml)}")
+            raise DeviceLostError(f"{self.device.name} failed: {word}; {last(self.ggml)}")
 
     def close(self) -> None:
         """Give everything back; may be called again."""

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from p2pnode.engine.base import short_numerics
 from p2pnode.engine.ggml.finding import cpu_name
-from p2pnode.errors import CapacityError, EngineError
+from p2pnode.errors import CapacityError, DeviceLostError, EngineError
 
 JaxArray: TypeAlias = Any
 """An array on a device; JAX is not there when types are checked."""
@@ -117,7 +117,8 @@ def device_errors(what: str) -> Iterator[None]:
 
     Raises:
         CapacityError: The device is out of memory.
-        EngineError: It failed otherwise.
+        DeviceLostError: The device failed.
+        EngineError: What was asked of it did.
     """
     jax = require_jax()
     try:
@@ -128,7 +129,9 @@ def device_errors(what: str) -> Iterator[None]:
         line = _line(error)
         if "RESOURCE_EXHAUSTED" in line or "out of memory" in line.lower():
             raise CapacityError(f"there is no memory {what}: {line}", hint=_LESS) from None
-        raise EngineError(f"jax failed {what}: {line}") from None
+        is_lost = any(word in line for word in ("UNAVAILABLE", "INTERNAL", "ABORTED", "DATA_LOSS"))
+        kind = DeviceLostError if is_lost else EngineError
+        raise kind(f"jax failed {what}: {line}") from None
 
 
 _LESS: Final = "Hold fewer layers, or offer less memory for KV caches."

@@ -6,8 +6,9 @@ from typing import Final
 
 import torch
 
-from p2pnode.errors import CapacityError, EngineError
+from p2pnode.errors import CapacityError, DeviceLostError, EngineError
 
+_LOST: Final = ("cuda error", "hip error", "cublas_status", "cudnn_status", "mps backend")
 _NO_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -21,7 +22,8 @@ def device_errors(device: str, doing: str) -> Iterator[None]:
 
     Raises:
         CapacityError: There was no memory; what was cached in the allocator is given back.
-        EngineError: The device failed or is gone.
+        DeviceLostError: The device failed or is gone.
+        EngineError: It failed otherwise.
     """
     try:
         yield
@@ -31,10 +33,17 @@ def device_errors(device: str, doing: str) -> Iterator[None]:
         said = " ".join(str(error).split())
         if any(words in said.lower() for words in _NO_MEMORY):
             raise _capacity(device, doing) from error
-        raise EngineError(
+        kind = DeviceLostError if _is_lost(error) else EngineError
+        raise kind(
             f"{device} cannot {doing}: {said[:200]}",
             hint="Start again; if it stays so, use another device: --device cpu.",
         ) from error
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    """Whether nothing on the device can be computed any more, and not this step alone."""
+    said = str(error).lower()
+    return isinstance(error, torch.AcceleratorError) or any(words in said for words in _LOST)
 
 
 def give_back(device: str) -> None:
