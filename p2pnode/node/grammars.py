@@ -8,7 +8,7 @@ What is not ready by its first token is waited for a moment, since other session
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Final, TypeVar
 
@@ -20,7 +20,8 @@ from p2pnode.text.detokenizer import token_bytes
 from p2pnode.text.stored_vocabulary import read_vocabulary
 
 COMPILED: Final = 8
-"""Compiled schemas that are kept, for sessions to come and for another try."""
+"""Compiled schemas that are kept, for sessions to come and for another try; as many may wait to be
+compiled before anybody needs them."""
 
 VOCABULARY_PATIENCE: Final = 10.0
 """Seconds that the engine thread waits for the vocabulary, once for a node."""
@@ -52,8 +53,14 @@ class ModelGrammars:
         self._lock = threading.Lock()
 
     def prepare(self, schema: str) -> None:
-        """Begin to compile ``schema``, unless that was begun; returns at once."""
-        self._begun(schema)
+        """Begin to compile ``schema``, unless that was begun; returns at once.
+
+        Where many wait already it is left to :meth:`matcher`: none that a session waits for gives
+        way, and a member that begins one session after another makes no long queue.
+        """
+        with self._lock:
+            if sum(not one.done() for one in self._compiled.values()) < COMPILED:
+                self._begun(schema)
 
     def matcher(self, schema: str) -> Matcher:
         """Return a schema's beginning.
@@ -61,28 +68,29 @@ class ModelGrammars:
         Raises:
             DrawError: It cannot be followed, or takes too long.
         """
-        vocabulary, compiled = self._begun(schema)
+        with self._lock:
+            vocabulary, compiled = self._begun(schema)
         self._wait(vocabulary, VOCABULARY_PATIENCE, "the vocabulary takes too long to be read")
         made = self._wait(compiled, SCHEMA_PATIENCE, "the schema takes too long to be compiled")
         return made.copy()
 
     def _begun(self, schema: str) -> "tuple[Future[Constraints], Future[Matcher]]":
-        with self._lock:
-            threads = self._threads
-            if threads is None:
-                # One: whatever takes long holds up other schemas, and nothing else.
-                threads = self._threads = ThreadPoolExecutor(1, thread_name_prefix="schemas")
-            vocabulary = self._vocabulary
-            if vocabulary is None or (vocabulary.done() and vocabulary.exception() is not None):
-                vocabulary = self._vocabulary = threads.submit(self._read)
-                self._compiled.clear()
-            compiled = self._compiled.pop(schema, None)
-            if compiled is None:
-                known = vocabulary
-                compiled = threads.submit(lambda: known.result().matcher(schema))
-            self._compiled[schema] = compiled
-            if len(self._compiled) > COMPILED:
-                self._compiled.popitem(last=False)[1].cancel()
+        threads = self._threads
+        if threads is None:
+            # One: whatever takes long holds up other schemas, and nothing else.
+            threads = self._threads = ThreadPoolExecutor(1, thread_name_prefix="schemas")
+        vocabulary = self._vocabulary
+        if vocabulary is None or (vocabulary.done() and vocabulary.exception() is not None):
+            vocabulary = self._vocabulary = threads.submit(self._read)
+            self._compiled.clear()
+        compiled = self._compiled.pop(schema, None)
+        if compiled is None:
+            known = vocabulary
+            compiled = threads.submit(lambda: known.result().matcher(schema))
+        self._compiled[schema] = compiled
+        ready = [old for old, one in self._compiled.items() if one.done() and old != schema]
+        for old in ready[: max(0, len(self._compiled) - COMPILED)]:
+            del self._compiled[old]
         return vocabulary, compiled
 
     @staticmethod
@@ -91,7 +99,7 @@ class ModelGrammars:
             return future.result(seconds)
         except DrawError:
             raise
-        except (TimeoutError, CancelledError) as error:
+        except TimeoutError as error:
             raise DrawError(late) from error
         except UserError as error:
             raise DrawError(f"no schema can be followed here: {error}") from error

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from p2pnode.engine.sampling.schema import Constraints, check_schema
+from p2pnode.engine.sampling.schema import Constraints, Matcher, check_schema
 from p2pnode.engine.sampling.schema_text import ANY_OBJECT
 from p2pnode.errors import DrawError, ModelError, UserError
 from p2pnode.node import grammars
@@ -81,6 +81,32 @@ def test_no_more_schemas_are_kept_than_there_may_be() -> None:
     some = made()
     for number in range(2 * grammars.COMPILED):
         some.matcher(f'{{"const":{number}}}')
+    assert len(some._compiled) == grammars.COMPILED
+
+
+def test_a_schema_that_a_session_waits_for_does_not_give_way() -> None:
+    go_on, compiled = threading.Event(), list[str]()
+
+    class Slow(Constraints):
+        def matcher(self, schema: str) -> Matcher:
+            compiled.append(schema)
+            return super().matcher(schema)
+
+    def read() -> Constraints:
+        go_on.wait(10)
+        return Slow(TOKENS, 0)
+
+    some = made(read)
+    schemas = [f'{{"const":{number}}}' for number in range(3 * grammars.COMPILED)]
+    for schema in schemas:
+        some.prepare(schema)
+    waiting = list(some._compiled.values())
+    assert len(waiting) == grammars.COMPILED  # no longer queue, whoever begins sessions
+    go_on.set()
+    for schema in schemas:
+        assert len(some.matcher(schema).allowed((0,)))
+    assert not any(one.cancelled() for one in waiting)
+    assert compiled == schemas  # each once, in its turn
     assert len(some._compiled) == grammars.COMPILED
 
 
