@@ -4,13 +4,12 @@ What has come lies in a part file with a note beside it, which says of what it i
 stays when a transfer ends early, for whatever reason, and goes when it turns out to be wrong.
 """
 
-import json
 import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from http.client import responses
 from itertools import chain
@@ -22,6 +21,7 @@ from p2pnode.errors import UserError
 from p2pnode.node.disk import free_bytes, is_full, no_space, refuse_full, size_in_words
 from p2pnode.node.entries import MOST_BYTES
 from p2pnode.node.fetching import ROOM_HINT
+from p2pnode.node.part_note import PartNote, Wanted, note_path
 from p2pnode.node.web import Answer, InterruptedTransferError, Web
 
 if TYPE_CHECKING:
@@ -31,29 +31,9 @@ _SPARE: Final = 2**30
 """Bytes of the disk that a file of unknown length may not take."""
 
 _MAGIC_BYTES: Final = 4
-_MOST_NOTE: Final = 4096
 
 Heard: TypeAlias = Callable[[int, int], None]
 """Hears how many bytes are here, and of how many; 0 where nobody knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file to fetch.
-
-    Attributes:
-        url: Where from.
-        name: What to call it in messages.
-        size: Its bytes, or None.
-        sha256: Its hash in hex; empty where nobody said one.
-        said_by: Who said it, in messages.
-    """
-
-    url: str
-    name: str
-    size: int | None = None
-    sha256: str = ""
-    said_by: str = "the hub"
 
 
 class RefusedError(UserError):
@@ -68,24 +48,6 @@ class RefusedError(UserError):
         super().__init__(message, hint="check the address")
         self.status = status
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class _Note:
-    """Of what a part is the beginning."""
-
-    url: str
-    sha256: str
-    etag: str
-
-    def is_of(self, wanted: Wanted) -> bool:
-        """Tell whether a part with this note may be gone on with.
-
-        Where nobody said a hash, only a strong entity tag says that the rest will fit.
-        """
-        if wanted.sha256:
-            return self.sha256 == wanted.sha256
-        return self.url == wanted.url and not self.sha256 and bool(self.etag)
 
 
 class Download:
@@ -114,6 +76,7 @@ class Download:
     ) -> None:
         self._web = web
         self.wanted = wanted
+        self._has_given_hash = bool(wanted.sha256)
         self._part = part
         self._heard = heard
         self._tell = tell
@@ -148,17 +111,19 @@ class Download:
     def forget(self) -> None:
         """Remove what has come."""
         self._part.unlink(missing_ok=True)
-        _note_path(self._part).unlink(missing_ok=True)
+        note_path(self._part).unlink(missing_ok=True)
 
     # Inside
 
     def _take_up(self) -> None:
         """Go on with what an earlier run left, if it is the beginning of this very file."""
-        note = _read_note(self._part)
+        note = PartNote.of(self._part)
         if note is None or not note.is_of(self.wanted):
             self.forget()
             return
         self._etag = note.etag
+        if not self._has_given_hash:
+            self.wanted = replace(self.wanted, sha256=note.sha256, said_by="the server")
         with suppress(FileNotFoundError), self._part.open("rb") as file:
             while piece := file.read(2**20):
                 self._digest.update(piece)
@@ -176,10 +141,43 @@ class Download:
             if self._etag:
                 headers["If-Range"] = self._etag
         with self._web.get(self.wanted.url, headers) as answer:
+            if self._is_all_here(answer):
+                self._heard(self._done, self._done)
+                return
             self._refuse_failed(answer)
             total = self._agreed(answer)
             refuse_full(self._part.parent, (total or self._done) - self._done, ROOM_HINT)
             self._receive(answer, total)
+
+    def _is_all_here(self, answer: Answer) -> bool:
+        """Tell whether a server has no byte beyond those that are here, of this very file.
+
+        Raises:
+            InterruptedTransferError: It has another file there by now; from the start.
+        """
+        if answer.status != 416 or not self._done:
+            return False
+        self._hear_hash(answer)
+        _, total = _content_range(answer.header("Content-Range"))
+        etag = _strong(answer.header("ETag"))
+        is_same = not etag or not self._etag or etag == self._etag
+        lengths = {total, self.wanted.size or total, answer.linked_size or total}
+        return is_same and lengths == {self._done}
+
+    def _hear_hash(self, answer: Answer) -> None:
+        """Take the hash that a server says, where nobody said one beforehand.
+
+        Raises:
+            InterruptedTransferError: What is here is of another file; from the start.
+        """
+        if self._has_given_hash:
+            return
+        said, goes_on = answer.linked_sha256, answer.status != 200
+        if goes_on and said and self.wanted.sha256 and said != self.wanted.sha256:
+            self._restart()
+            raise InterruptedTransferError(f"{answer.host} has another file there by now", 0.0)
+        if said or not goes_on:
+            self.wanted = replace(self.wanted, sha256=said, said_by=answer.host)
 
     def _refuse_failed(self, answer: Answer) -> None:
         """Take an answer's status; go on only where a body of the file follows."""
@@ -210,8 +208,7 @@ class Download:
                 raise InterruptedTransferError(f"{answer.host} goes on at another place", 0.0)
         else:
             total = None if is_coded else length
-        if not self.wanted.sha256 and answer.linked_sha256:
-            self.wanted = replace(self.wanted, sha256=answer.linked_sha256, said_by=answer.host)
+        self._hear_hash(answer)
         expected = self.wanted.size if self.wanted.size is not None else answer.linked_size
         if expected is not None and total is not None and total != expected:
             raise UserError(
@@ -318,26 +315,7 @@ class Download:
         return MOST_BYTES if free is None else min(MOST_BYTES, self._done + free - _SPARE)
 
     def _write_note(self) -> None:
-        note = _Note(self.wanted.url, self.wanted.sha256, self._etag)
-        path = _note_path(self._part)
-        with suppress(OSError):  # without it the next run begins anew
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(asdict(note)))
-
-
-def _note_path(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _read_note(part: Path) -> _Note | None:
-    path = _note_path(part)
-    try:
-        if path.stat().st_size > _MOST_NOTE:
-            return None
-        body = json.loads(path.read_bytes())
-        return _Note(str(body["url"]), str(body["sha256"]), str(body["etag"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+        PartNote(self.wanted.url, self.wanted.sha256, self._etag).write(self._part)
 
 
 def _strong(etag: str) -> str:
@@ -346,14 +324,16 @@ def _strong(etag: str) -> str:
 
 
 def _content_range(text: str) -> tuple[int | None, int | None]:
-    """Read ``bytes 5-9/10``: where it begins, and of how many bytes; None where it is neither."""
+    """Read ``bytes 5-9/10`` or ``bytes */10``: where it begins, of how many; None for unknown."""
     unit, _, rest = text.partition(" ")
     span, _, total = rest.partition("/")
-    begin = span.partition("-")[0]
-    if unit != "bytes" or not (begin.isascii() and begin.isdecimal() and len(begin) < 20):
+    if unit != "bytes":
         return None, None
-    is_number = total.isascii() and total.isdecimal() and len(total) < 20
-    return int(begin), int(total) if is_number else None
+    return _number(span.partition("-")[0]), _number(total)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
 
 def _coding(answer: Answer) -> str:

@@ -11,8 +11,9 @@ from urllib.parse import quote, urljoin
 from p2pnode.engine.gguf_split import part_paths, whole_name
 from p2pnode.errors import UserError
 from p2pnode.node.catalogue import HubFile
-from p2pnode.node.download import RefusedError, Wanted
+from p2pnode.node.download import RefusedError
 from p2pnode.node.entries import MOST_BYTES
+from p2pnode.node.part_note import Wanted
 from p2pnode.node.url import split_url
 from p2pnode.node.web import InterruptedTransferError, Limits, Token, Web
 

@@ -13,10 +13,11 @@ from p2pnode.engine.gguf_split import part_name, part_paths
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import HubFile
 from p2pnode.node.disk import refuse_full
-from p2pnode.node.download import Download, RefusedError, Wanted
+from p2pnode.node.download import Download, RefusedError
 from p2pnode.node.entries import PARTS, Entry, write_entry
 from p2pnode.node.fetching import ROOM_HINT, Progress
 from p2pnode.node.hub import ENDPOINT_VARIABLE, Hub
+from p2pnode.node.part_note import Wanted
 from p2pnode.node.sources import WebFile
 from p2pnode.node.web import InterruptedTransferError, Web
 

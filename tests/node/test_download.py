@@ -10,7 +10,10 @@ import pytest
 
 from p2pnode.errors import UserError
 from p2pnode.node import download, model_cache, pulling, web
+from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from tests.node.local_hub import (
+    FILE,
+    REPO,
     Always,
     Hub,
     Request,
@@ -70,6 +73,81 @@ def test_a_server_that_does_not_go_on_is_asked_from_the_start(
     whole = content(hub)
     hub.behaviours = [on("cdn", cutting(whole, 1000)), on("cdn", then)]
     assert pull().read_bytes() == whole
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def leave_whole(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Pull until all has come, and end before it is in its place."""
+    with monkeypatch.context() as patch:
+        patch.setattr(pulling, "GgufFile", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pull(what, called="mine")
+
+
+@pytest.mark.parametrize("hashed", ["", "#sha256="])
+def test_a_part_that_is_whole_is_not_fetched_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, hashed: str
+) -> None:
+    what = f"{hub.url}/cdn/{sha(content(hub))}" + (hashed and hashed + sha(content(hub)))
+    leave_whole(monkeypatch, what)
+    told: list[float] = []
+    assert pull(what, called="mine", progress=told.append).read_bytes() == content(hub)
+    asked = hub.asked_for("cdn")
+    assert [one.get("Range") for one in asked] == [None, f"bytes={len(content(hub))}-"]
+    assert told[-1] == 1.0
+
+
+def of_another_length(request: Request) -> None:
+    request.send(416, b"", {"Content-Range": "bytes */1000"})
+
+
+def of_another_file(request: Request) -> None:
+    length = len(content(request.hub))
+    request.send(416, b"", {"Content-Range": f"bytes */{length}", "ETag": '"another"'})
+
+
+@pytest.mark.parametrize("then", [of_another_length, of_another_file, saying(416)])
+def test_a_part_that_is_whole_of_another_file_is_fetched_anew(
+    hub: Hub,
+    slept: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    then: Callable[[Request], None],
+) -> None:
+    what = f"{hub.url}/cdn/{sha(content(hub))}"
+    leave_whole(monkeypatch, what)
+    hub.behaviours = [on("cdn", then)]
+    assert pull(what, called="mine").read_bytes() == content(hub)
+    assert [one.get("Range") is None for one in hub.asked_for("cdn")] == [True, False, True]
+
+
+def test_what_a_server_says_of_another_file_begins_anew(
+    hub: Hub, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = f"{hub.url}/{REPO}/resolve/main/{FILE}"
+    leave_whole(monkeypatch, what)
+    hub.repos[REPO][FILE] = other = content(hub)[:-1] + b"!"
+    assert pull(what, called="mine").read_bytes() == other
+
+
+def test_a_split_model_by_its_address_goes_on_with_the_part_that_broke(
+    hub: Hub, tmp_path: Path
+) -> None:
+    write_tiny_gguf(tmp_path / "big.gguf", n_layers=2, split=9)
+    names = [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    hub.repos[REPO] = {name: (tmp_path / name).read_bytes() for name in names}
+    what = f"{hub.url}/{REPO}/resolve/main/{names[0]}"
+    last = hub.repos[REPO].pop(names[2])
+    with pytest.raises(UserError, match=r"does not give big-00003-of-00003\.gguf: 404"):
+        pull(what)
+    hub.repos[REPO][names[2]] = last
+    hub.asked.clear()
+    path = pull(what)
+    ranges = [one.get("Range") for one in hub.asked_for("cdn")]
+    assert ranges == [*(f"bytes={len(hub.repos[REPO][name])}-" for name in names[:2]), None]
+    assert path.with_name(names[2]).read_bytes() == last
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": ""}])
