@@ -9,13 +9,13 @@ import json
 import os
 import socket
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2pnode.net.control_lines import runtime_directories
+from p2pnode.replacing import replace_file
 
 MOST_NODES = 64
 """Files looked at in one directory: more nodes than a machine has memory for."""
@@ -104,15 +104,7 @@ def _write(path: Path, node: LocalNode) -> None:
         "node_id": node.node_id,
         "pid": node.pid,
     }
-    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)  # private to us
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            json.dump(body, file)
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    replace_file(path, json.dumps(body).encode())  # private to us
 
 
 def _read(path: Path) -> LocalNode | None:

@@ -8,7 +8,6 @@ is none.
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Any, Final
 from p2pnode.errors import UserError
 from p2pnode.node.catalogue import known_model
 from p2pnode.node.sources import checked_name
+from p2pnode.replacing import replace_file
 
 FOLDER: Final = ".entries"
 PARTS: Final = ".parts"
@@ -79,15 +79,7 @@ def write_entry(folder: Path, entry: Entry) -> None:
     """
     path = _path(folder, entry.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".entry-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(entry), file)
-        Path(name).chmod(0o644)  # readable for whoever shares the cache, as the models are
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    replace_file(path, json.dumps(asdict(entry)).encode(), 0o644)  # for whoever shares the cache
 
 
 def forget_entry(folder: Path, name: str) -> None:

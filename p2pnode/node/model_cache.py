@@ -30,6 +30,7 @@ from p2pnode.node.pull_order import (
 from p2pnode.node.sources import LocalFile, Named, WebFile, cache_name, checked_name, parse_source
 from p2pnode.node.taken import refuse_taken
 from p2pnode.node.whole import is_whole, whole_model
+from p2pnode.replacing import replace_file
 
 if TYPE_CHECKING:
     from p2pnode.node.pulling import Pull
@@ -214,23 +215,14 @@ def keep_calibration(calibrations: "CalibrationSet", path: Path) -> None:
     Raises:
         UserError: It cannot be written there.
     """
-    import tempfile
-
-    temporary: Path | None = None
+    content = calibrations.to_bytes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(calibrations.to_bytes())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        replace_file(path, content, 0o644)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         if is_full(error):
-            size = len(calibrations.to_bytes())
-            raise no_space(path.parent, size, "make room, or choose another --output") from error
+            choice = "make room, or choose another --output"
+            raise no_space(path.parent, len(content), choice) from error
         raise UserError(
             f"cannot write {path}: {error.strerror or error}", hint="choose another --output"
         ) from error

@@ -1,12 +1,12 @@
 """Small files of what was found out about this machine: mistrusted, bounded, replaced at once."""
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+
+from p2pnode.replacing import replace_file
 
 MOST_ENTRIES: Final = 16
 _MOST_BYTES: Final = 2**20  # of a file; 16 answers about libraries take 60,000
@@ -31,17 +31,7 @@ def keep_entries(path: Path, used: Mapping[str, Any]) -> None:
     kept = read_entries(path)
     merged = {key: entry for key, entry in kept.items() if key not in used} | dict(used)
     if merged != kept:
-        _write(path, dict(list(merged.items())[-MOST_ENTRIES:]))
-
-
-def _write(path: Path, entries: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(entries, file)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        newest = dict(list(merged.items())[-MOST_ENTRIES:])
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, json.dumps(newest).encode())
