@@ -111,6 +111,7 @@ class ModelFacts:
         if fit < 1 or self.held(per_weight)[1] > room:
             return None
         holding = -(-len(self.layer_bytes) // fit)
+        # Embedding and output go into what the layers leave free, or else to one machine more.
         return holding + (holding * room < memory)
 
     def _kv(self, per_weight: int) -> int:

@@ -35,7 +35,7 @@ _TURN_MARKS: Final = frozenset(
         ),
         *("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>"),
         *("<|assistant|>", "<|end|>", "<|end_of_turn|>", "<|start|>", "<|message|>", "<|return|>"),
-        *("<|im_sep|>", "<|channel|>", "<|call|>", "[INST]", "[/INST]", "<EOT>", "[TOOL_CALLS]"),
+        *("<|channel|>", "<|call|>", "[INST]", "[/INST]", "<EOT>", "[TOOL_CALLS]"),
         *(f"[{end}{tag}]" for end in ("", "/") for tag in ("SYSTEM_PROMPT", "TOOL_RESULTS")),
         *("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
         *("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"),
