@@ -71,6 +71,14 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     return found
 
 
+def outdated_files(folder: Path, entry: Entry) -> list[Path]:
+    """Return the files of the note that ``entry`` takes the place of, which it has no more."""
+    old = read_entries(folder).get(entry.name.casefold())
+    if old is None or old.linked:
+        return []
+    return [folder / file for file in old.files if file not in entry.files]
+
+
 def write_entry(folder: Path, entry: Entry) -> None:
     """Note a model, whole or not at all.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from p2pnode.engine.gguf_split import part_name
 from p2pnode.engine.stored_model import open_stored
 from p2pnode.node.disk import refuse_full
-from p2pnode.node.entries import Entry, read_entries, write_entry
+from p2pnode.node.entries import Entry, outdated_files, read_entries, write_entry
 from p2pnode.node.fetching import ROOM_HINT, Progress
 from p2pnode.node.model_list import find_file
 from p2pnode.node.pull_order import forbid_writing, lock_of, locked, work_folder
@@ -89,8 +89,11 @@ def _copied(entry: Entry, paths: tuple[Path, ...], folder: Path, report: Progres
         copy = replace(
             entry, files=tuple(files), sizes=tuple(sizes), sha256=tuple(hashes), linked=False
         )
+        outdated = outdated_files(folder, copy)
         write_entry(folder, copy)
         for file in files:
             forbid_writing(work / file)
             (work / file).replace(folder / file)
+        for path in outdated:
+            path.unlink(missing_ok=True)
     return copy.paths(folder)[0]

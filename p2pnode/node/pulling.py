@@ -14,7 +14,7 @@ from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import HubFile
 from p2pnode.node.disk import refuse_full
 from p2pnode.node.download import Download, RefusedError
-from p2pnode.node.entries import PARTS, Entry, write_entry
+from p2pnode.node.entries import PARTS, Entry, outdated_files, write_entry
 from p2pnode.node.fetching import ROOM_HINT, Progress
 from p2pnode.node.hub import ENDPOINT_VARIABLE, Hub
 from p2pnode.node.part_note import Wanted
@@ -112,12 +112,15 @@ class Pull:
             hash_from=hash_from,
             licence=licence,
         )
+        outdated = outdated_files(self.folder, entry)
         write_entry(self.folder, entry)
         for part, target in zip(parts, entry.paths(self.folder), strict=True):
             part.chmod(0o444)  # nodes map it, and one that changes under them is refused
             part.replace(target)
         for download in downloads:
             download.forget()
+        for path in outdated:
+            path.unlink(missing_ok=True)
         return entry
 
     def _check(self, files: Sequence[str], downloads: Sequence[Download]) -> str:

@@ -166,6 +166,21 @@ def test_a_pull_that_ends_between_the_note_and_the_file_is_gone_on_with(
     assert [one.problem for one in installed()] == [""]
 
 
+def test_a_model_that_comes_in_other_files_by_now_leaves_none_behind(
+    hub: Hub, folder: Path, tmp_path: Path
+) -> None:
+    hub.repos[REPO] = {"a-Q4_K_M.gguf": content(hub)}
+    path = pull()
+    path.unlink()
+    path.write_bytes(b"GGUF")
+    write_tiny_gguf(tmp_path / "a-Q4_K_M.gguf", n_layers=2, split=9)
+    names = [f"a-Q4_K_M-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    hub.repos[REPO] = {name: (tmp_path / name).read_bytes() for name in names}
+    assert pull() == pull("Tiny") == folder / "Tiny-00001-of-00003.gguf"
+    assert not path.exists()
+    assert listed_names() == ["Tiny"]
+
+
 # Copies
 
 
