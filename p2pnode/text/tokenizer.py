@@ -15,7 +15,7 @@ from p2pnode.text.bpe import Bpe
 from p2pnode.text.detokenizer import Detokenizer, IncrementalDecoder, byte_alphabet
 from p2pnode.text.history import Message
 from p2pnode.text.marked import Marked
-from p2pnode.text.sentence_pieces import SentencePieces
+from p2pnode.text.sentence_pieces import SPACE, SentencePieces
 from p2pnode.text.specials import Specials
 from p2pnode.text.stored_vocabulary import read_vocabulary
 from p2pnode.text.template import ChatTemplate, Clock
@@ -102,12 +102,23 @@ class Tokenizer:
 
     def _plain_ids(self, text: str, before: Sequence[int]) -> list[int]:
         """Return the ids of text that stands at the beginning, or behind a special token."""
-        if self.vocabulary.strips and before and self._specials.strips(before[-1]):
+        if before and self._strips(before[-1]):
             text = text.lstrip(" \t\n\v\f\r")
         if not text:
             return []
-        prefix = " " if self.vocabulary.space_prefix else ""
-        return self._plain.encode(prefix + whole(text))
+        return self._plain.encode(self._prefix(text, before) + whole(text))
+
+    def _strips(self, token: int) -> bool:
+        """Whether a special token takes the white space behind it with it."""
+        known = self.vocabulary
+        return token in known.stripping or (known.strips and self._specials.strips(token))
+
+    def _prefix(self, text: str, before: Sequence[int]) -> str:
+        """Return the space that stands before a text, where there is any."""
+        known = self.vocabulary
+        if not known.space_prefix or (known.prefix_once and before):
+            return ""
+        return "" if known.prefix_spared and text[:1] in (" ", SPACE) else " "
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

@@ -74,9 +74,14 @@ class Vocabulary:
         add_bos: Whether every text starts with ``bos``.
         ends: Ids that the file says end an answer.
         kind: ``gpt2`` or ``llama``.
-        scores: How good each token is to merge, by id; of pieces only.
+        scores: How good each token is to merge, by id, minus infinity where nothing merges to it;
+            of pieces only.
         space_prefix: Whether a space is put before every text; of pieces only.
-        strips: Whether control tokens take the white space behind them with them.
+        prefix_once: Whether that space is put at the very beginning alone, and not behind a special
+            token as well.
+        prefix_spared: Whether it is not put where a space stands already.
+        strips: Whether control tokens take the white space behind them with them, as in Phi-3.
+        stripping: Ids of those that do, where a file says it of each.
 
     Raises:
         ModelError: A prompt could not be encoded with it, or wrongly.
@@ -94,7 +99,10 @@ class Vocabulary:
     kind: str = BYTE_LEVEL
     scores: Sequence[float] = ()
     space_prefix: bool = False
+    prefix_once: bool = False
+    prefix_spared: bool = False
     strips: bool = False
+    stripping: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
