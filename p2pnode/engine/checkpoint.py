@@ -1,15 +1,20 @@
 """A Hugging Face checkpoint in a folder: its configuration, its shards, its tensors as stored."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.checkpoint_config import CheckpointModel, read_checkpoint_config, tensor_shapes
-from p2pnode.engine.gguf import model_info
+from p2pnode.engine.checkpoint_config import (
+    CheckpointModel,
+    ids_in,
+    read_checkpoint_config,
+    tensor_shapes,
+)
+from p2pnode.engine.model_paths import CONFIG
 from p2pnode.engine.safetensors_file import (
     ITEM_BYTES,
     Json,
@@ -18,10 +23,20 @@ from p2pnode.engine.safetensors_file import (
     open_to_read,
     parse_json,
 )
+from p2pnode.engine.word_files import (
+    GENERATION,
+    MOST_BYTES,
+    TEMPLATE,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WordFiles,
+)
 from p2pnode.errors import ModelError
 from p2pnode.terminal import label
 
-CONFIG: Final = "config.json"
+if TYPE_CHECKING:
+    from p2pnode.engine.base import ModelInfo
+
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
 
@@ -45,6 +60,7 @@ class Checkpoint:
         model: What its configuration says.
         shards: Every shard's name in order, and the file where it is here.
         tensors: Those of the shards that are here, by name: the shard's name and the place.
+        eos_ids: Tokens that end an answer, by config.json and generation_config.json.
 
     Raises:
         ModelError: It is no checkpoint, is broken, or of a kind that is not computed.
@@ -58,6 +74,7 @@ class Checkpoint:
         self.model: CheckpointModel = read_checkpoint_config(
             _json(path / CONFIG, _MOST_CONFIG), self.name
         )
+        self.eos_ids = self._eos_ids()
         self._layer, self._shared = tensor_shapes(self.model)
         names, self._index = shard_names(path)
         with ExitStack() as opening:
@@ -80,8 +97,10 @@ class Checkpoint:
     ) -> None:
         self._opened.close()
 
-    def info(self, root: str) -> ModelInfo:
+    def info(self, root: str) -> "ModelInfo":
         """Say what model it is; ``root`` is that of its tree of hashes."""
+        from p2pnode.engine.gguf import model_info  # with numpy, which its words need not
+
         config = self.model.config
         name = self.name[:64] or "model"
         return model_info(
@@ -89,8 +108,65 @@ class Checkpoint:
             name=name,
             space_id=f"{name[:48]}-{config.n_layers}x{config.d_model}-safetensors",
             data_sig=root,
-            eos_ids=self.model.eos_ids,
+            eos_ids=self.eos_ids,
         )
+
+    def words(self) -> WordFiles:
+        """Read the files that say how text becomes tokens; those that are missing are empty.
+
+        Raises:
+            ModelError: One cannot be read, or is too large.
+        """
+        config = self.model.config
+        return WordFiles(
+            self.name,
+            tokenizer=self._small(TOKENIZER),
+            config=self._small(TOKENIZER_CONFIG),
+            template=self._small(TEMPLATE),
+            vocab_size=config.vocab_size,
+            bos=self.model.bos_id,
+            ends=self.eos_ids,
+        )
+
+    def tensor_bytes(self) -> tuple[list[int], int, dict[str, int]]:
+        """Return what the tensors of each layer take, those of none, and those of each type.
+
+        Of a shard that is not here, tensors count as of the type that config.json names.
+        """
+        layers, kinds = [0] * self.model.config.n_layers, dict[str, int]()
+        other = self._count(self._shared, kinds)
+        for index in range(len(layers)):
+            names = self.layer_names(index)
+            shapes = {names[key]: shape for key, shape in self._layer.items()}
+            layers[index] = self._count(shapes, kinds)
+        return layers, other, kinds
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Weights of each layer, and of none."""
+        layer = sum(math.prod(shape) for shape in self._layer.values())
+        return layer, sum(map(math.prod, self._shared.values()))
+
+    def _count(self, shapes: Mapping[str, tuple[int, ...]], kinds: dict[str, int]) -> int:
+        total = 0
+        for name, shape in shapes.items():
+            found = self.tensors.get(name)
+            dtype = self.model.dtype if found is None else found[1].dtype
+            size = math.prod(shape) * ITEM_BYTES[dtype]
+            kinds[dtype] = kinds.get(dtype, 0) + size
+            total += size
+        return total
+
+    def _eos_ids(self) -> tuple[int, ...]:
+        said = parse_json(self._small(GENERATION) or b"{}", GENERATION)
+        more = said.get("eos_token_id") if isinstance(said, dict) else None
+        rows = self.model.config.vocab_size
+        return tuple(sorted({*self.model.eos_ids, *ids_in(more, rows)}))
+
+    def _small(self, name: str) -> bytes:
+        if not (self.path / name).exists():
+            return b""
+        return _bytes(self.path / name, MOST_BYTES[name])
 
     def layer_names(self, index: int) -> dict[str, str]:
         """Return the tensors of a layer: their names in it, and in the checkpoint."""
@@ -209,9 +285,13 @@ def _from_index(body: object, folder: str) -> tuple[list[str], Mapping[str, str]
 
 def _json(path: Path, most: int) -> Json:
     """Read a small file of JSON."""
+    return parse_json(_bytes(path, most), label(path.name))
+
+
+def _bytes(path: Path, most: int) -> bytes:
     descriptor = open_to_read(path)
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise ModelError(f"{path} is larger than {most >> 20} MiB")
-    return parse_json(data, label(path.name))
+    return data

@@ -65,6 +65,7 @@ _NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
 _ROPES: Final = frozenset({"default", "linear", "llama3", "yarn", "longrope"})
 _LAYER_TYPES: Final = frozenset({"full_attention", "sliding_attention"})
 _ACTIVATIONS: Final[Mapping[str, str]] = {"gemma3_text": "gelu_pytorch_tanh"}  # silu for all others
+_DTYPES: Final[Mapping[str, str]] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _MOST_FACTORS: Final = 4096
 _MOST_LAYERS: Final = 10_000
 
@@ -78,12 +79,16 @@ class CheckpointModel:
         settings: Those of :data:`SETTINGS` that it has, without nulls.
         config: The model's shape.
         eos_ids: Tokens that end an answer.
+        bos_id: The token that begins a text, or None.
+        dtype: The type of the weights as safetensors name it, where they are not here to see.
     """
 
     model_type: str
     settings: Mapping[str, Any]
     config: ModelConfig
     eos_ids: tuple[int, ...]
+    bos_id: int | None
+    dtype: str
 
 
 def read_checkpoint_config(body: object, name: str) -> CheckpointModel:
@@ -106,10 +111,22 @@ def read_checkpoint_config(body: object, name: str) -> CheckpointModel:
             raise ModelError(f"the config.json of {name} does not say {key}")
     rope = _rope(settings, model_type, name)
     config = _shape(settings, model_type, rope, name)
-    eos = body.get("eos_token_id")
-    ids = eos if isinstance(eos, list) else [eos]
-    known = {one for one in ids if isinstance(one, int) and 0 <= one < config.vocab_size}
-    return CheckpointModel(model_type, settings, config, tuple(sorted(known)))
+    rows = config.vocab_size
+    return CheckpointModel(
+        model_type,
+        settings,
+        config,
+        ids_in(body.get("eos_token_id"), rows),
+        next(iter(ids_in(body.get("bos_token_id"), rows)), None),
+        _DTYPES.get(str(body.get("dtype", body.get("torch_dtype"))), "BF16"),
+    )
+
+
+def ids_in(said: object, rows: int) -> tuple[int, ...]:
+    """Return the tokens that a file names, one or a list; impossible ones are passed over."""
+    ids = said if isinstance(said, list) else [said]
+    known = {one for one in ids if isinstance(one, int) and not isinstance(one, bool)}
+    return tuple(sorted(one for one in known if 0 <= one < rows))
 
 
 def tensor_shapes(model: CheckpointModel) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:

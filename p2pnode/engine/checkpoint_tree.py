@@ -23,9 +23,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 from p2pnode.engine.checkpoint import Checkpoint
+from p2pnode.engine.hash_tree import hashes_of
 from p2pnode.engine.safetensors_file import Json, SafetensorsFile, StoredTensor, parse_json
 from p2pnode.errors import ModelChangedError, ModelError
 
@@ -57,6 +58,24 @@ class CheckpointTree:
         for name in sorted(self.shards, key=str.encode):
             root.update(self.shards[name])
         return root.hexdigest()
+
+    def noted(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "metadata": self.metadata.hex(),
+            "shards": {name: found.hex() for name, found in self.shards.items()},
+            "tensors": {name: found.hex() for name, found in self.tensors.items()},
+        }
+
+    @classmethod
+    def of_note(cls, noted: Mapping[str, Any]) -> Self:
+        """Read what :meth:`noted` returned.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: It is none.
+        """
+        metadata = hashes_of({"metadata": noted["metadata"]})["metadata"]
+        return cls(hashes_of(noted["shards"]), hashes_of(noted["tensors"]), metadata)
 
     def check(self, tensor: StoredTensor, data: bytes | bytearray) -> None:
         """Take a tensor's bytes as they were read.

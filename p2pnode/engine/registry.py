@@ -2,17 +2,19 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from p2pnode.engine.base import Engine
+from p2pnode.engine.checkpoint_tree import CheckpointTree
+from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HashTree
 from p2pnode.engine.numpy.engine import DEFAULT_KV_BUDGET, NumpyEngine
 from p2pnode.engine.numpy.weights import Progress, what_numpy_lacks
 from p2pnode.engine.stored_model import StoredModel, Tree, open_stored, tree_of_gguf
-from p2pnode.errors import ConfigError, EngineError, ModelError
+from p2pnode.errors import ConfigError, EngineError, ModelChangedError, ModelError
 
 if TYPE_CHECKING:
     from p2pnode.engine.ggml.finding import Search
@@ -87,10 +89,11 @@ def load_engine(
         EngineError: The engine that was asked for is not there, or fails.
     """
     with open_stored(path) as model:
-        lacking = _numpy_lacks(model)
-        held = tree_of_gguf(model.hashed() if tree is None else tree, path)
+        options, lacking = _suited(model, options), _numpy_lacks(model)
+        known = model.hashed() if tree is None else tree
     if options.engine in _EXTRAS:
-        return _load_extra(path, layers, held, options, kv_budget_bytes, progress)
+        return _load_extra(path, layers, known, options, kv_budget_bytes, progress)
+    held = tree_of_gguf(known, path)
     library = _library(options, lacking)
     if library is None:
         _refuse_device(options)
@@ -120,7 +123,7 @@ def load_engine(
 def _load_extra(
     path: Path,
     layers: range,
-    tree: HashTree,
+    tree: Tree,
     options: EngineOptions,
     kv_budget_bytes: int,
     progress: Progress | None,
@@ -132,13 +135,15 @@ def _load_extra(
         return load_jax(
             path,
             layers,
-            tree,
+            tree_of_gguf(tree, path),
             device=options.device,
             kv_budget_bytes=kv_budget_bytes,
             progress=progress,
         )
     from p2pnode.engine.torch.load import load_torch
 
+    if not isinstance(tree, HashTree | CheckpointTree):
+        raise ModelChangedError(f"{path.name} is of another format than what was hashed")
     return load_torch(
         path,
         layers,
@@ -161,7 +166,7 @@ def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         EngineError: The engine or the device that was asked for is not there.
     """
     with open_stored(path) as model:
-        lacking = _numpy_lacks(model)
+        options, lacking = _suited(model, options), _numpy_lacks(model)
     if options.engine == "numpy" and lacking:
         raise ModelError(
             f"{path.name} has {lacking}, which the numpy engine does not compute",
@@ -203,11 +208,28 @@ def engine_for(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> str:
         ModelError: The file is no model that is known.
         EngineError: The engine that was asked for is not there.
     """
+    with open_stored(path) as model:
+        options, lacking = _suited(model, options), _numpy_lacks(model)
     if options.engine in {*_EXTRAS, "numpy"}:
         return options.engine
-    with open_stored(path) as model:
-        lacking = _numpy_lacks(model)
     return "numpy" if _library(options, lacking) is None else "ggml"
+
+
+def _suited(model: StoredModel, options: EngineOptions) -> EngineOptions:
+    """Return the options with the one engine that computes a model, where there is but one.
+
+    Raises:
+        ModelError: Another was asked for.
+    """
+    if not model.engine or options.engine == model.engine:
+        return options
+    if options.engine != "auto":
+        raise ModelError(
+            f"{model.path.name} is a checkpoint of safetensors, which the {options.engine} engine "
+            "does not read",
+            hint=f"Say --engine {model.engine}, or name a GGUF of this model.",
+        )
+    return replace(options, engine=model.engine)
 
 
 def _numpy_lacks(model: StoredModel) -> str:
@@ -216,7 +238,9 @@ def _numpy_lacks(model: StoredModel) -> str:
     Raises:
         ModelError: Nobody here computes it.
     """
-    return what_numpy_lacks(model.words, model.config())
+    if isinstance(model.words, GgufFile):
+        return what_numpy_lacks(model.words, model.config())
+    return "weights as safetensors"
 
 
 def _library(options: EngineOptions, lacking: str) -> "Candidate | None":

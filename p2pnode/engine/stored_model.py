@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias
 
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import MOST_THREADS, HashTree, hash_file, vocabulary_hash
+from p2pnode.engine.model_paths import is_checkpoint
+from p2pnode.engine.word_files import WordFiles
 from p2pnode.errors import ModelChangedError
 
 if TYPE_CHECKING:
     from p2pnode.engine.base import ModelInfo
     from p2pnode.engine.model_config import ModelConfig
+    from p2pnode.engine.stored_checkpoint import StoredCheckpoint
 
 Progress: TypeAlias = Callable[[float], None]
-Words: TypeAlias = GgufFile
+Words: TypeAlias = GgufFile | WordFiles
 """Where a vocabulary is read from; :mod:`p2pnode.text.stored_vocabulary` reads each kind."""
 
 
@@ -44,6 +47,10 @@ class StoredModel(Protocol):
     @property
     def paths(self) -> tuple[Path, ...]:
         """All of its files that are here."""
+
+    @property
+    def engine(self) -> str:
+        """The one engine that computes it; empty where several do."""
 
     @property
     def words(self) -> Words:
@@ -94,12 +101,16 @@ class StoredModel(Protocol):
         """Return the 32 bytes that stand for vocabulary and chat template."""
 
 
-def open_stored(path: Path) -> "StoredGguf":
+def open_stored(path: Path) -> "StoredGguf | StoredCheckpoint":
     """Open the model at ``path``.
 
     Raises:
         ModelError: There is none, or it is broken.
     """
+    if is_checkpoint(path):
+        from p2pnode.engine.stored_checkpoint import StoredCheckpoint
+
+        return StoredCheckpoint(path)
     return StoredGguf(path)
 
 
@@ -119,7 +130,10 @@ class StoredGguf:
 
     Attributes:
         file: What was opened.
+        engine: Empty: every engine computes some of them.
     """
+
+    engine: Final = ""
 
     def __init__(self, path: Path) -> None:
         self.file: Final = GgufFile(path)

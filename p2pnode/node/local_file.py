@@ -6,7 +6,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from p2pnode.engine.gguf_split import part_name
+from p2pnode.engine.model_paths import is_checkpoint
 from p2pnode.engine.stored_model import open_stored
+from p2pnode.errors import UserError
 from p2pnode.node.disk import refuse_full
 from p2pnode.node.entries import Entry, outdated_files, read_entries, write_entry
 from p2pnode.node.fetching import ROOM_HINT, Progress
@@ -42,6 +44,8 @@ def add_local(
         model.config()
         check_words(model)
         paths, licence = model.paths, model.licence()
+    if is_checkpoint(path):
+        return _add_folder(path, folder, called, paths, tell, copy=copy)
     entry = Entry(
         name=called or cache_name(paths[0].name),
         files=tuple(str(one) for one in paths),
@@ -62,6 +66,30 @@ def add_local(
             return _copied(entry, paths, folder, report)
         write_entry(folder, entry)
     return paths[0]
+
+
+def _add_folder(
+    path: Path,
+    folder: Path,
+    called: str,
+    paths: tuple[Path, ...],
+    tell: Callable[[str], None],
+    *,
+    copy: bool,
+) -> Path:
+    """Note a checkpoint where it is; a folder with anything beside it is not copied."""
+    if copy:
+        raise UserError(
+            "--copy is for a file: a checkpoint's folder is linked", hint="leave --copy out"
+        )
+    size = sum(one.stat().st_size for one in paths)
+    name = called or cache_name(path.resolve().name)
+    entry = Entry(name, (str(path),), (size,), (), str(path), linked=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(lock_of(folder, name), tell):
+        refuse_taken(folder, name, entry.source, linked=True)
+        write_entry(folder, entry)
+    return path
 
 
 def _is_of(copied: Entry, paths: tuple[Path, ...]) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pnode.engine.stored_model import open_stored
+from p2pnode.engine.stored_model import StoredGguf, open_stored
 from p2pnode.node.capacity import SPARE, capacity_in
 from p2pnode.node.catalogue import USUAL_CONTEXT
 
@@ -125,7 +125,8 @@ def facts_of(path: Path) -> ModelFacts:
     Raises:
         ModelError: It is no model, or broken.
     """
+    from p2pnode.node.checkpoint_facts import checkpoint_facts
     from p2pnode.node.gguf_facts import gguf_facts
 
     with open_stored(path) as model:
-        return gguf_facts(model)
+        return gguf_facts(model) if isinstance(model, StoredGguf) else checkpoint_facts(model)

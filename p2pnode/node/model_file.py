@@ -84,7 +84,7 @@ class ModelFile:
             raise _changed(f"{self.path.name} holds another model than the one that was hashed")
         if words != self.words:
             raise _changed(f"{self.path.name} has another vocabulary or chat template than before")
-        return replace(self, stamp=stamp)
+        return replace(self, stamp=stamp, tree=tree)  # of shards that came, more is known
 
 
 def _changed(what: str) -> ModelChangedError:

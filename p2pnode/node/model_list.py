@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pnode.engine.gguf_split import part_paths, whole_name
+from p2pnode.engine.model_paths import CONFIG, paths_by_name
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel, known_model
 from p2pnode.node.entries import PARTS, Entry, read_entries
@@ -101,7 +102,7 @@ def unfinished(folder: Path) -> list[Unfinished]:
         name = path.name.removesuffix(".json")
         files.setdefault(known.get(name, whole_name(name)), []).append(path)
     return [
-        Unfinished(name, sum(_size(path) for path in paths), tuple(paths))
+        Unfinished(name, sum(_size(one) for one in paths if one.suffix != ".json"), tuple(paths))
         for name, paths in files.items()
     ]
 
@@ -117,7 +118,9 @@ def find_file(given: str) -> Path:
     if not problem:
         return path
     if os.path.lexists(path):
-        hint = "give the path of a .gguf file in it" if path.is_dir() else "give another file"
+        hint = "give another file"
+        if path.is_dir():
+            hint = "give the path of a .gguf file in it, or a checkpoint's folder with config.json"
         raise ModelError(f"{path} is {problem}", hint=hint)
     if given.lower().startswith(("hf:", "http://", "https://")):
         raise ModelError(
@@ -144,7 +147,7 @@ def problem_of(path: Path) -> str:
     except OSError as error:
         return f"not to be looked at: {error.strerror or error}"
     if stat.S_ISDIR(mode):
-        return "a directory"
+        return "" if (path / CONFIG).is_file() else "a directory"
     if not stat.S_ISREG(mode):
         return "no ordinary file"
     return "" if os.access(path, os.R_OK) else "not readable: permission denied"
@@ -215,7 +218,7 @@ _NOT_GGUF: Final = "no GGUF file"
 
 def _size(path: Path) -> int:
     try:
-        return 0 if path.suffix == ".json" else path.stat().st_size
+        return path.stat().st_size
     except OSError:
         return 0
 
@@ -223,6 +226,8 @@ def _size(path: Path) -> int:
 def _look(path: Path) -> tuple[str, int]:
     """Return what speaks against a file, or nothing, and its size."""
     problem, size, begin = problem_of(path), 0, b""
+    if not problem and path.is_dir():
+        return "", sum(_size(one) for one in paths_by_name(path))
     try:
         size = 0 if problem else path.stat().st_size
         if not problem:

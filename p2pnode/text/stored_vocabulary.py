@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.stored_model import StoredModel, open_stored
+from p2pnode.engine.word_files import WordFiles
 from p2pnode.errors import ModelError
+from p2pnode.text.checkpoint_vocabulary import checkpoint_vocabulary
 from p2pnode.text.gguf_vocabulary import gguf_vocabulary
 from p2pnode.text.vocabulary import Vocabulary
 
@@ -15,7 +18,11 @@ def vocabulary_of(model: StoredModel) -> Vocabulary:
         ModelError: It is missing, broken, or of an unknown kind.
     """
     try:
-        return gguf_vocabulary(model.words)
+        match model.words:
+            case GgufFile() as file:
+                return gguf_vocabulary(file)
+            case WordFiles() as files:
+                return checkpoint_vocabulary(files)
     except ModelError as error:
         raise _named(model, error) from error
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from p2pnode.engine.checkpoint import CONFIG, INDEX, SINGLE
+from p2pnode.engine.checkpoint import INDEX, SINGLE
 from p2pnode.engine.checkpoint_config import read_checkpoint_config, tensor_shapes
+from p2pnode.engine.model_paths import CONFIG
 
 LLAMA: Mapping[str, Any] = {
     "model_type": "llama",

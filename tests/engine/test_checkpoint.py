@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from p2pnode.engine.checkpoint import CONFIG, INDEX, SINGLE, Checkpoint
+from p2pnode.engine.checkpoint import INDEX, SINGLE, Checkpoint
+from p2pnode.engine.model_paths import CONFIG
 from p2pnode.errors import ModelError
 from tests.engine.small_checkpoint import (
     LLAMA,

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from p2pnode.engine.checkpoint import CONFIG, INDEX, SINGLE, refuse_pickles, shard_names
+from p2pnode.engine.checkpoint import INDEX, SINGLE, refuse_pickles, shard_names
 from p2pnode.engine.checkpoint_config import read_checkpoint_config
 from p2pnode.engine.checkpoint_tree import write_note
 from p2pnode.engine.model_config import ModelConfig
+from p2pnode.engine.model_paths import CONFIG
 from p2pnode.engine.safetensors_file import parse_json
 from p2pnode.errors import EngineError, ModelError, UsageError
 from p2pnode.terminal import label
