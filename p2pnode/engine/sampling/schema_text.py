@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import inf, isinf, lcm
 from typing import Final
 
+from p2pnode.engine.sampling.schema_meeting import MOST_MEETING, most_meeting
 from p2pnode.errors import ConfigError
 
 MOST_SCHEMA: Final = 16_384
@@ -67,6 +68,11 @@ def check_schema_text(text: str, most: int = MOST_SCHEMA) -> None:
             "the schema is JSON, but not an object", hint=f"for instance {ANY_OBJECT}"
         )
     _check_multiples(body)
+    if most_meeting(body) > MOST_MEETING:
+        raise ConfigError(
+            "the schema asks of one text to match too many patterns at once",
+            hint=f"at most {MOST_MEETING}: use fewer patterns and formats, or join them into one",
+        )
 
 
 def _check_multiples(body: dict[str, object]) -> None:
