@@ -4,14 +4,17 @@
 JSON: what the library is and how far its results are from numpy's.
 """
 
+import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from p2pnode.engine.ggml.binding import TESTED_VERSION, Ggml, load, parse_version
 from p2pnode.engine.ggml.constants import DeviceType
@@ -20,6 +23,7 @@ from p2pnode.engine.ggml.selftest import Comparison, compare, digest
 from p2pnode.errors import EngineError
 
 TIMEOUT: Final = 120.0  # seconds: a GPU's programs may have to be compiled first; a CPU takes one
+_GRACE: Final = 5  # seconds for the end of a child that was ended
 _MOST_OUTPUT: Final = 2**18  # bytes of an answer; a usual one has 2,000
 _MOST_DEVICES: Final = 64
 _MOST_TEXT: Final = 500
@@ -160,21 +164,14 @@ def report_from_json(data: Any) -> Report:  # noqa: ANN401, whatever a process p
 
 
 def _try(provider: Provider, *, gpus: bool, timeout: float) -> Candidate:
-    question = json.dumps({"provider": _files(provider), "gpus": gpus})
+    seconds = math.ceil(timeout) + _GRACE
+    question = json.dumps({"provider": _files(provider), "gpus": gpus, "seconds": seconds})
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = {**os.environ, "PYTHONPATH": paths, "GGML_NO_BACKTRACE": "1"}
     # -P: nothing is imported from the directory that this happens to run in.
     command = [sys.executable, "-P", "-m", "p2pnode.engine.ggml.probe", question]
     try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            start_new_session=True,  # a Ctrl-C is for whoever asked, and no fault of the library's
-        )
+        done = _run(command, environment, timeout)
     except subprocess.TimeoutExpired:
         return _unusable(provider, f"it did not answer within {timeout:.0f} s")
     except OSError as error:
@@ -183,12 +180,52 @@ def _try(provider: Provider, *, gpus: bool, timeout: float) -> Candidate:
         failed = _unusable(provider, _ending(done.returncode, done.stderr))
         return replace(failed, is_cut_short=-done.returncode in _FROM_OUTSIDE)
     try:
-        answer = json.loads(done.stdout[-_MOST_OUTPUT:])
+        answer = json.loads(done.stdout)
         if "error" in answer:
             return _unusable(provider, _text(answer["error"]))
         return assess(provider, report_from_json(answer))
     except (ValueError, TypeError, RecursionError):
         return _unusable(provider, "it gave no answer that makes sense")
+
+
+def _run(
+    command: list[str], environment: dict[str, str], timeout: float
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run a child; of what it prints, the end is kept, however much it is.
+
+    Raises:
+        TimeoutExpired: It took too long, and was ended.
+        OSError: It cannot be started.
+    """
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C is for whoever asked, and no fault of the library's
+    ) as child:
+        kept = [bytearray(), bytearray()]
+        readers = [
+            threading.Thread(target=_keep_end, args=pair, daemon=True)
+            for pair in zip((child.stdout, child.stderr), kept, strict=True)
+        ]
+        try:
+            for reader in readers:
+                reader.start()
+            child.wait(timeout)
+        finally:
+            child.kill()  # does nothing to one that has ended
+            for reader in readers:
+                reader.join(_GRACE)  # somebody whom it started may hold the pipes open
+    return subprocess.CompletedProcess(command, child.returncode, *map(bytes, kept))
+
+
+def _keep_end(pipe: IO[bytes], kept: bytearray) -> None:
+    with contextlib.suppress(OSError, ValueError):  # it is closed when nobody waits any more
+        while piece := os.read(pipe.fileno(), 2**16):
+            kept += piece
+            del kept[:-_MOST_OUTPUT]
 
 
 def _unusable(provider: Provider, reason: str) -> Candidate:
@@ -283,13 +320,14 @@ def _fault(test: Comparison) -> str:
 
 def _main(question: str) -> None:
     """Answer in the child."""
+    asked = json.loads(question)
     answers = os.fdopen(os.dup(1), "w")  # drivers print what they like to the other one
     os.dup2(2, 1)
     if sys.platform != "win32":
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash here is an answer, no accident
-    asked = json.loads(question)
+        signal.alarm(asked["seconds"])  # where whoever asked was ended, and cannot end this one
     files = asked["provider"]
     provider = Provider(
         files["name"],

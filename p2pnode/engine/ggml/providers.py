@@ -92,9 +92,9 @@ def _of_files(files: Iterable[Path], name: str) -> Provider | None:
     whole = None
     for path in sorted(files, key=lambda path: (-len(path.name), path.name)):
         match = _FILE_NAME.fullmatch(path.name)
-        if match is not None:
+        if match is not None and path.is_file():  # a named pipe would be waited for
             parts[match["part"] or ""] = path  # the shortest name of a part comes last
-        elif _WHOLE.fullmatch(path.name):
+        elif _WHOLE.fullmatch(path.name) and path.is_file():
             whole = path
     if "" in parts and "base" in parts:
         linked = [parts[part] for part in ("base", "cpu", "") if part in parts]

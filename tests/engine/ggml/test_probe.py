@@ -3,8 +3,12 @@
 import contextlib
 import ctypes.util
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +114,31 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     _child(tmp_path, monkeypatch, "time.sleep(60)")
     candidate = probe(replace(PROVIDER, gpu_modules=()), timeout=0.2)
     assert candidate.reason == "it did not answer within 0 s"
+
+
+@pytest.mark.parametrize("out", ["1", "2"])
+def test_a_child_that_prints_without_end_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    _child(tmp_path, monkeypatch, f"while True: os.write({out}, bytes(65536))")
+    tracemalloc.start()
+    try:
+        assert probe(replace(PROVIDER, gpu_modules=()), timeout=0.5).reason.startswith("it did not")
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no alarm, and no named pipe")
+def test_a_child_whose_asker_is_gone_ends_itself(tmp_path: Path) -> None:
+    path = tmp_path / "libggml.so"
+    os.mkfifo(path)  # to load it is to wait for ever
+    files = {"name": "x", "libraries": [str(path)], "cpu_modules": [], "gpu_modules": []}
+    question = json.dumps({"provider": files, "gpus": False, "seconds": 1})
+    command = [sys.executable, "-P", "-m", "p2pnode.engine.ggml.probe", question]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, timeout=30, check=False)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_without_a_python_to_start_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Libraries are found by their files' names, without loading or importing anything."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -74,6 +75,13 @@ def test_a_folder_without_a_whole_library(tmp_path: Path, names: list[str]) -> N
     assert in_directory(tmp_path / "nothing", "a folder") is None
     if names:
         assert in_directory(tmp_path / names[0], "a file") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no named pipes")
+def test_what_is_no_file_is_no_library(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "libggml.so")
+    (tmp_path / "libggml-base.so").symlink_to("libggml-base.so")
+    assert in_directory(tmp_path, "x") is None
 
 
 def test_a_folder_that_is_named_is_the_only_one(tmp_path: Path) -> None:
