@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from p2pnode.engine.gguf_split import part_paths, whole_name
 from p2pnode.errors import UserError
@@ -14,7 +14,7 @@ from p2pnode.node.catalogue import HubFile
 from p2pnode.node.download import RefusedError
 from p2pnode.node.entries import MOST_BYTES
 from p2pnode.node.part_note import Wanted
-from p2pnode.node.url import split_url
+from p2pnode.node.url import joined, split_url
 from p2pnode.node.web import InterruptedTransferError, Limits, Token, Web
 
 ENDPOINT: Final = "https://huggingface.co"
@@ -24,6 +24,7 @@ DEFAULT_QUANTISATION: Final = "Q4_K_M"
 """The usual choice: a quarter of f16's bytes, and next to nothing lost."""
 
 _MOST_LISTING: Final = 8 * 2**20  # bytes; a repository of a thousand files takes 0.5 MB
+_MOST_PATH: Final = 500  # letters
 _MOST_SHOWN: Final = 20
 _MOST_PAGES: Final = 10  # of a thousand files each
 _NEXT: Final = re.compile(r'<([^<>]{1,2000})>\s*;\s*rel="next"')
@@ -135,7 +136,7 @@ class Hub:
                 found = _NEXT.search(answer.header("Link"))
             if found is None:
                 break
-            following = urljoin(following, found[1])
+            following = joined(following, found[1])
         return entries
 
     def _headers_of(self, wanted: HubFile) -> HubEntry:
@@ -195,7 +196,9 @@ def _entry(row: object) -> HubEntry | None:
         lfs.get("size", row.get("size")),
         lfs.get("oid") or lfs.get("sha256"),
     )
-    if not isinstance(path, str) or not path.isprintable() or ".." in path.split("/"):
+    if not isinstance(path, str) or not path.isprintable() or len(path) > _MOST_PATH:
+        return None
+    if ".." in path.split("/"):
         return None
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_BYTES:
         size = None

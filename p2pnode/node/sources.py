@@ -23,6 +23,8 @@ _REFERENCE: Final = re.compile(
     rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?(:(?P<file>.+))?"
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DEVICE: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""What Windows takes for a device, whatever follows the first dot."""
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SHAPE: Final = "hf:OWNER/REPO, or hf:OWNER/REPO:FILE.gguf"
 
@@ -118,7 +120,8 @@ def checked_name(name: str) -> str:
         UserError: It cannot be one.
     """
     is_part = whole_name(f"{name}.gguf") != name  # its file would be another model's part
-    if not _NAME.fullmatch(name) or name.lower().endswith(".gguf") or is_part:
+    is_other = name.lower().endswith(".gguf") or _DEVICE.fullmatch(name) is not None or is_part
+    if not _NAME.fullmatch(name) or is_other:
         raise UserError(
             f"not a name for a model: {name[:200]!r}",
             hint="choose one of letters, digits, dots and dashes with --name",

@@ -1,7 +1,7 @@
 """Addresses of the web, taken apart; alone, so that looking at a cache loads no client."""
 
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from p2pnode.errors import UserError
 
@@ -26,3 +26,18 @@ def split_url(url: str) -> SplitResult:
             hint="give one that begins with https:// or http://",
         )
     return parts
+
+
+def joined(url: str, reference: str) -> str:
+    """Return where a reference leads from ``url``, as a server gives one.
+
+    Raises:
+        UserError: Nowhere.
+    """
+    try:
+        return urljoin(url, reference)
+    except ValueError as error:
+        raise UserError(
+            f"{split_url(url).netloc} leads to what is no address: {reference[:200]!r}",
+            hint="give the address of the file itself",
+        ) from error

@@ -8,22 +8,25 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from p2pnode import __version__
 from p2pnode.errors import UserError
-from p2pnode.node.url import PORTS, split_url
+from p2pnode.node.url import PORTS, joined, split_url
+from p2pnode.terminal import label
 
 _CHUNK: Final = 2**18
+_MOST_REASON: Final = 200  # letters
 _SAFE: Final = "/%:@!$&'()*+,;=~-._?"  # of a path and query that may be quoted already
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -81,6 +84,13 @@ BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 
 
+class _Response(http.client.HTTPResponse):
+    """A response whose body ends with its last chunk: what may follow has no end of its own."""
+
+    def _read_and_discard_trailer(self) -> None:
+        """Leave it: the connection is closed after each answer."""
+
+
 class Answer:
     """An answer whose body has not been read; to be used in a ``with`` block.
 
@@ -92,9 +102,14 @@ class Answer:
     """
 
     def __init__(
-        self, url: str, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+        self,
+        url: str,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+        limits: Limits,
     ) -> None:
         self.url = url
+        self._limits = limits
         self.status = response.status
         self.linked_size: int | None = None
         self.linked_sha256 = ""
@@ -135,11 +150,11 @@ class Answer:
             return float(seconds)
         try:
             when = parsedate_to_datetime(self.header("Retry-After"))
+            if when.tzinfo is None:
+                return None
+            return max(0.0, round((when - datetime.now(UTC)).total_seconds(), 1))
         except (ValueError, OverflowError):  # the latter of a zone beyond all days
             return None
-        if when.tzinfo is None:
-            return None
-        return max(0.0, round((when - datetime.now(UTC)).total_seconds(), 1))
 
     def read(self) -> bytes:
         """Return what came next of the body; nothing at its end.
@@ -172,18 +187,21 @@ class Answer:
             )
         raise InterruptedTransferError(f"{self.host} is busy ({status})", wait)
 
-    def read_all(self, most: int) -> bytes:
+    def read_all(self, most: int, clock: Callable[[], float] = time.monotonic) -> bytes:
         """Return the rest of a short body.
 
         Raises:
-            InterruptedTransferError: As :meth:`read`.
+            InterruptedTransferError: As :meth:`read`, or it comes too slowly.
             UserError: It has more than ``most`` bytes.
         """
-        body = bytearray()
+        body, began, limits = bytearray(), clock(), self._limits
         while part := self.read():
             body += part
             if len(body) > most:
                 raise UserError(f"{self.host} sends more than {most} bytes where few are expected")
+            windows = (clock() - began) / limits.window
+            if windows > 1 and len(body) < windows * limits.pace:
+                raise InterruptedTransferError(f"{self.host} sends next to nothing")
         return bytes(body)
 
 
@@ -228,6 +246,7 @@ class Web:
     def _ask(self, url: str, headers: Mapping[str, str], how: str) -> Answer:
         parts = split_url(url)
         connection, target = _connection(parts, self.limits.connect)
+        connection.response_class = _Response
         sent = {
             "Accept-Encoding": "identity",
             "Connection": "close",
@@ -256,7 +275,7 @@ class Web:
             raise InterruptedTransferError(
                 f"{parts.netloc} cannot be reached: {_reason(error)}"
             ) from error
-        return Answer(url, connection, response)
+        return Answer(url, connection, response, self.limits)
 
     def _authorisation(self, parts: SplitResult) -> dict[str, str]:
         token = self._token
@@ -299,7 +318,7 @@ def _redirected(url: str, target: str) -> str:
     """
     if not target:
         raise UserError(f"{split_url(url).netloc} redirects, and does not say where to")
-    following = urljoin(url, target)
+    following = joined(url, target)
     parts = split_url(following)
     if split_url(url).scheme == "https" and parts.scheme != "https":
         raise UserError(
@@ -370,4 +389,4 @@ def _sha256_of(etag: str) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    return label(str(error))[:_MOST_REASON] or type(error).__name__  # it may quote the server

@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -257,13 +258,25 @@ def test_what_is_no_model_is_refused_at_its_first_bytes(
     assert parts(tmp_path) == []
 
 
-def in_chunks(request: Request) -> None:
+def endless_trailers(request: Request) -> None:
+    in_chunks(request, end=b"0\r\n")
+    with suppress(OSError):
+        while True:
+            request.wfile.write(b"X: y\r\n" * 1000)
+
+
+def test_what_follows_the_last_chunk_is_not_waited_for(hub: Hub) -> None:
+    hub.behaviours = [on("cdn", endless_trailers)]
+    assert pull().read_bytes() == content(hub)
+
+
+def in_chunks(request: Request, end: bytes = b"0\r\n\r\n") -> None:
     request.send(200, b"", {"Content-Length": "", "Transfer-Encoding": "chunked"})
     body = content(request.hub)
     for start in range(0, len(body), 10_000):
         piece = body[start : start + 10_000]
         request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-    request.wfile.write(b"0\r\n\r\n")
+    request.wfile.write(end)
 
 
 def cut_chunks(request: Request) -> None:

@@ -155,6 +155,14 @@ def test_a_token_that_may_not_be_sent_is_told(hub: Hub, monkeypatch: pytest.Monk
     assert "https://" in caught.value.hint
 
 
+def test_a_name_of_any_length_is_not_repeated(hub: Hub) -> None:
+    hub.repos[REPO] = {"x" * 100_000 + ".gguf": b"", "y.gguf": b"", "z.gguf": b""}
+    with pytest.raises(UserError) as caught:
+        pull()
+    assert "y.gguf" in caught.value.hint
+    assert len(caught.value.hint) < 1000
+
+
 @pytest.mark.parametrize("body", [b"<html>login</html>", b"[" * 100_000, b"\xff", b"{}", b"[3]"])
 def test_a_listing_that_is_none_is_one_error(hub: Hub, body: bytes) -> None:
     hub.behaviours = [on("/api/", saying(200, body))]

@@ -139,7 +139,9 @@ def test_a_model_is_called_after_its_file(file: str, name: str) -> None:
     assert cache_name(file) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "-x", "a/b", "a b", "x" * 101, "\u00e9", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "-x", "a/b", "a b", "x" * 101, "\u00e9", "a\n", "con", "NUL.x", "Lpt1"]
+)
 def test_names_that_cannot_be(name: str) -> None:
     with pytest.raises(UserError, match="not a name"):
         checked_name(name)

@@ -88,6 +88,39 @@ def test_whatever_asks_to_wait_is_a_wait_or_none(text: str) -> None:
     assert wait is None or wait >= 0
 
 
+@pytest.mark.parametrize("to", ["http://[", "//[::1", "http://[x]/y"])
+@pytest.mark.parametrize("how", ["redirect", "next page"])
+def test_an_address_that_is_none_is_one_error(hub: Hub, how: str, to: str) -> None:
+    if how == "redirect":
+        hub.behaviours = [on("cdn", saying(302, b"", {"Location": to}))]
+    else:
+        hub.behaviours = [on("/api/", saying(200, b"[]", {"Link": f'<{to}>; rel="next"'}))]
+    with pytest.raises(UserError, match="address"):
+        pull()
+
+
+def test_a_server_that_dribbles_a_listing_is_not_waited_for(hub: Hub) -> None:
+    minutes = iter(range(0, 1000, 60))
+    hub.behaviours = [on("/x", saying(200, b"[]"))]
+    with (
+        web.Web().get(f"{hub.url}/x") as answer,
+        pytest.raises(web.InterruptedTransferError, match="next to nothing"),
+    ):
+        answer.read_all(1000, clock=lambda: next(minutes))
+
+
+def test_what_a_server_says_of_itself_is_one_short_line(hub: Hub) -> None:
+    def shout(request: Request) -> None:
+        request.close_connection = True
+        request.wfile.write(b"\x1b[2Jno\rHTTP" + b"y" * 30_000 + b"\n\n")
+
+    hub.behaviours = [on("/x", shout)]
+    with pytest.raises(web.InterruptedTransferError) as caught, web.Web().get(f"{hub.url}/x"):
+        pass
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
 def test_a_proxy_of_the_environment_is_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
