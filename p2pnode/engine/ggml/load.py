@@ -33,6 +33,7 @@ from p2pnode.errors import EngineError, ModelError
 EMBEDDING: Final = "token_embd.weight"
 NORM: Final = "output_norm.weight"
 HEAD: Final = "output.weight"
+_DIVISORS: Final = (ROPE_FACTORS, ROPE_FACTORS_SHORT, ROPE_FACTORS_LONG)
 
 
 def load_ggml(
@@ -190,7 +191,16 @@ class _Loader:
 
     def _weights(self, backend: Backend, names: Iterable[str]) -> Weights:
         return self._closing(
-            Weights(backend, self._file, self._mapped, names, check=self._check, done=self._done)
+            Weights(
+                backend,
+                self._file,
+                self._mapped,
+                names,
+                check=self._check,
+                done=self._done,
+                # ggml reads a divisor for every pair of a head, also where fewer turn.
+                room=dict.fromkeys(_DIVISORS, self._config.head_dim // 2),
+            )
         )
 
     def _check(self, info: TensorInfo, view: memoryview) -> None:
@@ -203,8 +213,7 @@ class _Loader:
     def _of_layers(self, layers: range) -> list[str]:
         """Return the names of all that the layers compute with."""
         names = [name for index in layers for name in self._of_layer(index)]
-        divisors = (ROPE_FACTORS, ROPE_FACTORS_SHORT, ROPE_FACTORS_LONG)
-        return [*names, *(name for name in divisors if name in self._file.tensors)]
+        return [*names, *(name for name in _DIVISORS if name in self._file.tensors)]
 
     def _of_layer(self, index: int) -> list[str]:
         return [f"blk.{index}.{name}" for name in layer_shapes(self._config)]

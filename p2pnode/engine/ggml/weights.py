@@ -1,7 +1,8 @@
 """The weights that a device computes with: as the file stores them, mapped or rearranged."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
@@ -43,8 +44,11 @@ class Weights:
         check: Callable[[TensorInfo, memoryview], None],
         done: Callable[[int], None] = lambda _: None,
         rearrange: bool = True,
+        room: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """``check`` sees every tensor's bytes first; ``done`` hears how many were taken.
+
+        ``room`` says of some how many numbers they need room for: more than the file has.
 
         Raises:
             ModelChangedError: A tensor is not what was hashed.
@@ -57,6 +61,7 @@ class Weights:
         self.products: dict[str, int | None] = {}
         self._backend = backend
         self._ggml = backend.ggml
+        self._room = room
         self._tensors: dict[str, int] = {}
         self._groups: list[Tensors] = []
         kinds: dict[int | None, list[TensorInfo]] = {}
@@ -98,7 +103,7 @@ class Weights:
 
     def _kind(self, info: TensorInfo, mapped: MappedTensors, types: Iterable[int]) -> int | None:
         """Return the type of buffer that a tensor goes to; None where it stays mapped."""
-        if not self._backend.is_cpu:
+        if not self._backend.is_cpu or info.name in self._room:
             return self._backend.buffer_type
         for kind in types:
             if is_product(info) and multiplies_in(self._backend, kind, info):
@@ -125,7 +130,9 @@ class Weights:
         group = Tensors(self._backend, len(infos))
         self._groups.append(group)
         for info in infos:
-            self._tensors[info.name] = describe(ggml, group, info)
+            room = self._room.get(info.name)
+            roomy = info if room is None else replace(info, shape=(room,))
+            self._tensors[info.name] = describe(ggml, group, roomy)
         if kind is not None:
             group.allocate(kind)
         buffers: dict[int, int] = {}
