@@ -12,7 +12,7 @@ from p2pnode.bench.engine.contestants import LLAMA_CPP, Contestant, choose
 from p2pnode.bench.engine.measure import Entrant, measure, ratios
 from p2pnode.bench.engine.process import Process
 from p2pnode.engine.ggml.finding import find_library
-from p2pnode.errors import ModelError, UserError
+from p2pnode.errors import ConfigError, ModelError, UserError
 from p2pnode.interfaces.cli.bench_commands import bench
 from p2pnode.interfaces.cli.engine_table import as_table
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -145,6 +145,13 @@ def test_names_choose_and_an_unknown_one_is_refused(monkeypatch: pytest.MonkeyPa
     assert len(choose((), [1, 2, 2], "cpu", None)) == 6
     with pytest.raises(UserError, match="no engine here is called 'cuda'"):
         chosen("cuda")
+
+
+def test_a_device_that_is_none_is_refused_at_once(tiny: Path) -> None:
+    asked = ["engine", "--model", str(tiny), "--device", "banana"]
+    done = CliRunner().invoke(bench, asked)
+    assert isinstance(done.exception, ConfigError)
+    assert "banana" in str(done.exception)
 
 
 def test_the_command_prints_rows(tiny: Path) -> None:

@@ -84,7 +84,7 @@ WORDS = ["Mon,", "1", "-1", "Jan", "2020", "9999", "0001", "00:00:00", "25:61:99
 @given(st.lists(st.sampled_from(WORDS) | st.text() | st.integers().map(str)).map(" ".join))
 def test_whatever_asks_to_wait_is_a_wait_or_none(text: str) -> None:
     response = cast("HTTPResponse", SimpleNamespace(status=503, headers={"Retry-After": text}))
-    wait = web.Answer("http://a", HTTPConnection("a"), response).wait()
+    wait = web.Answer("http://a", HTTPConnection("a"), response, web.Limits()).wait()
     assert wait is None or wait >= 0
 
 

@@ -14,7 +14,7 @@ from p2pnode.engine.ggml.engine import ClosesT, GgmlEngine, Share
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.placing import loaded_device, share_out
 from p2pnode.engine.ggml.probe import Candidate
-from p2pnode.engine.ggml.threads import use_fastest
+from p2pnode.engine.ggml.threads import refuse_too_many, use_fastest
 from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.gguf import info_of, read_config
 from p2pnode.engine.gguf_file import GgufFile
@@ -57,8 +57,10 @@ def load_ggml(
         ModelError: The file cannot be run, or has no such layers.
         ModelChangedError: It does not hold what ``tree`` says.
         CapacityError: There is not enough memory.
+        ConfigError: There are more threads than cores.
         EngineError: The library fails.
     """
+    refuse_too_many(threads)
     limit_blas_threads(1)  # :mod:`.split` and :mod:`.expand` use it; it rounds by its threads
     with GgufFile(path) as file, ExitStack() as made:
         tree.check_metadata(file)

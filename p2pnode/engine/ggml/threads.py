@@ -12,6 +12,7 @@ import numpy as np
 from p2pnode.engine.ggml.engine import GgmlEngine
 from p2pnode.engine.ggml.finding import cpu_name
 from p2pnode.engine.ggml.kept import keep_entries, read_entries
+from p2pnode.errors import ConfigError
 
 WORTH: Final = 1.25
 """How much faster more threads must decode: they cost the machine's other programs more than they
@@ -43,6 +44,22 @@ def use_fastest(engine: GgmlEngine, cache: Path | None, library: str, root: str)
         if cache is not None and is_quiet:
             keep_entries(cache / _FILE, {key: count})
     engine.use_threads(count)
+
+
+def refuse_too_many(threads: int | None) -> None:
+    """Refuse more threads than cores: ggml's wait for each other at every step, and turn by turn.
+
+    Two are let through anywhere, for whoever compares.
+
+    Raises:
+        ConfigError: There are more.
+    """
+    most = max(2, usable_cores())
+    if threads is not None and threads > most:
+        raise ConfigError(
+            f"{threads} threads cannot compute on {usable_cores()} cores: each waits for all",
+            hint=f"Use --threads {usable_cores()} or fewer, or leave it out.",
+        )
 
 
 def usable_cores() -> int:

@@ -221,9 +221,11 @@ def engine(
     """
     from p2pnode.bench.engine import measure as measurement
     from p2pnode.bench.engine.contestants import choose
+    from p2pnode.engine.ggml.placing import check_device_name
     from p2pnode.interfaces.cli.engine_table import as_table
     from p2pnode.node.model_cache import cache_dir
 
+    check_device_name(device)
     path = model_file(model)
     contestants = choose(engines, threads, device, cache_dir())
     with progress("every engine in turns", show=not as_json) as bar:

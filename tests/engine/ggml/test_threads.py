@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from p2pnode.engine.base import Engine
+from p2pnode.engine.ggml import threads
 from p2pnode.engine.registry import EngineOptions, load_engine
+from p2pnode.errors import ConfigError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 pytest.importorskip("libggml")
@@ -27,8 +29,7 @@ def test_two_threads_compute_what_one_does(
         path, tensor_type=tensor_type, n_layers=2, n_kv_heads=n_kv_heads, context_length=1024
     )
     one, two = (
-        load_engine(path, ALL, EngineOptions("ggml", "cpu", threads, tmp_path))
-        for threads in (1, 2)
+        load_engine(path, ALL, EngineOptions("ggml", "cpu", count, tmp_path)) for count in (1, 2)
     )
     assert (one.device, two.device) == ("cpu x1", "cpu x2")
     assert one.numerics == two.numerics
@@ -39,6 +40,17 @@ def test_two_threads_compute_what_one_does(
         start += size
     one.shut()
     two.shut()
+
+
+def test_more_threads_than_cores_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path, n_layers=2)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 4)
+    for count in (5, 1024):
+        with pytest.raises(ConfigError, match=f"{count} threads cannot compute on 4 cores"):
+            load_engine(path, ALL, EngineOptions("ggml", "cpu", count, tmp_path))
 
 
 def run(engine: Engine, ids: "np.ndarray[tuple[int], np.dtype[np.int64]]", start: int) -> object:
