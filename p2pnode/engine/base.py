@@ -89,6 +89,32 @@ class StageCost:
 
 
 @dataclass(frozen=True, slots=True)
+class KvSizes:
+    """What sizes an engine makes KV caches in: one has room for at least what was asked for.
+
+    Attributes:
+        block: Positions; each cache has whole blocks of so many.
+        doubles: Whether it has one block, or two, four and so on.
+        most: Positions of the largest there is; 0 for no bound.
+    """
+
+    block: int = 1
+    doubles: bool = False
+    most: int = 0
+
+    def rounded(self, positions: int) -> int:
+        """Return what a cache for so many positions takes memory for."""
+        blocks = -(-positions // self.block)
+        if self.doubles and blocks:
+            blocks = 1 << (blocks - 1).bit_length()
+        size = blocks * self.block
+        return min(size, self.most) if 0 < self.most >= positions else size
+
+
+EXACT: Final = KvSizes()
+
+
+@dataclass(frozen=True, slots=True)
 class EngineProfile:
     """What an engine says of itself once its layers are loaded.
 
@@ -98,6 +124,7 @@ class EngineProfile:
         cost: What a visit costs.
         kv_bytes_per_token_layer: What one position costs in one layer's KV cache.
         weight_bytes: Memory that the weights take, beside a mapped file's pages.
+        kv_sizes: What sizes KV caches come in.
     """
 
     numerics: str
@@ -105,6 +132,7 @@ class EngineProfile:
     cost: StageCost
     kv_bytes_per_token_layer: int
     weight_bytes: int = 0
+    kv_sizes: KvSizes = EXACT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,6 +180,10 @@ class Engine(Protocol):
     @property
     def kv_bytes_per_token_layer(self) -> int:
         """What one position costs in one layer's KV cache, in bytes."""
+
+    @property
+    def kv_sizes(self) -> KvSizes:
+        """What sizes KV caches come in: the budget counts what they take, not what was asked."""
 
     @property
     def weight_bytes(self) -> int:
@@ -275,6 +307,7 @@ def profile(engine: Engine) -> EngineProfile:
         cost=engine.measure(),
         kv_bytes_per_token_layer=engine.kv_bytes_per_token_layer,
         weight_bytes=engine.weight_bytes,
+        kv_sizes=engine.kv_sizes,
     )
 
 

@@ -6,12 +6,13 @@ whose length is known can reserve it at once. The budget counts what is reserved
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from p2pnode.engine.base import KvBlock, SessionKey
+from p2pnode.engine.base import EXACT, KvBlock, KvSizes, SessionKey
 from p2pnode.errors import CapacityError, LocalProtocolError
 
 FIRST_POSITIONS: Final = 64
@@ -25,7 +26,7 @@ class Slot(ABC):
 
     Attributes:
         layers: Which.
-        capacity: Positions that there is room for.
+        capacity: Positions that were asked for; there is room for them.
         length: Positions that are cached; what lies beyond is garbage.
     """
 
@@ -70,6 +71,7 @@ class KvSlots(Generic[SlotT]):
         width: Numbers that a position has for keys, and for values: kv_heads * head_dim.
         dtype: What they are handed out as, and stored as.
         stored_bytes: Bytes of a number as stored, where numpy has no such type.
+        sizes: What sizes slots come in; the budget counts these.
         max_positions: The context length: no slot grows beyond it.
         budget_bytes: All slots together stay within it.
     """
@@ -83,8 +85,10 @@ class KvSlots(Generic[SlotT]):
         max_positions: int,
         budget_bytes: int,
         stored_bytes: int | None = None,
+        sizes: KvSizes = EXACT,
     ) -> None:
         self.budget_bytes = budget_bytes
+        self.sizes = sizes
         size = np.dtype(dtype).itemsize if stored_bytes is None else stored_bytes
         self.bytes_per_token_layer = 2 * width * size  # keys and values
         self._make = make
@@ -114,17 +118,16 @@ class KvSlots(Generic[SlotT]):
         self._check_budget(promised)
         for session, slot, need in zip(ends, found, needs, strict=True):
             promised -= need
-            if need:
+            if ends[session] > slot.capacity:
                 self._grow(slot, ends[session], promised)
             self._slots[session, layers.start] = slot
         return found
 
     def reserve(self, session: SessionKey, layers: range, positions: int) -> None:
-        """Make room for exactly ``positions`` in all; raises as :meth:`slot` does."""
+        """Make room for ``positions`` in all and no more; raises as :meth:`slot` does."""
         slot = self._find(session, layers)
-        need = self._need(slot, positions)
-        self._check_budget(need)
-        if need:
+        self._check_budget(self._need(slot, positions))
+        if positions > slot.capacity:
             self._resize(slot, positions)
         self._slots[session, layers.start] = slot
 
@@ -185,11 +188,20 @@ class KvSlots(Generic[SlotT]):
         return slot
 
     def _grow(self, slot: SlotT, positions: int, promised: int) -> None:
-        """Double the slot, or give it what it needs where ``promised`` bytes leave no more room."""
-        ample = min(max(FIRST_POSITIONS, 2 * slot.capacity, positions), self._max_positions)
+        """Double the slot, or give it what it needs where it cannot have more.
+
+        ``promised`` bytes are others'. There may be no such memory, or LongRoPE's border between.
+        """
+        ample = max(FIRST_POSITIONS, 2 * slot.capacity, positions)
+        if self.sizes.doubles:  # by themselves
+            ample = self.sizes.rounded(positions)
+        ample = min(ample, self._max_positions)
         free = self.budget_bytes - self._reserved - promised
-        fits = self._cost(slot, ample - slot.capacity) <= free
-        self._resize(slot, ample if fits else positions)
+        if ample > positions and self._cost(slot, ample) - self._cost(slot, slot.capacity) <= free:
+            with suppress(CapacityError):
+                self._resize(slot, ample)
+                return
+        self._resize(slot, positions)
 
     def _need(self, slot: SlotT, positions: int) -> int:
         """Return how many bytes more the slot needs for ``positions`` in all."""
@@ -199,7 +211,7 @@ class KvSlots(Generic[SlotT]):
                 f"{self._max_positions}",
                 hint="Shorten the prompt or ask for fewer tokens.",
             )
-        return self._cost(slot, max(0, positions - slot.capacity))
+        return max(0, self._cost(slot, positions) - self._cost(slot, slot.capacity))
 
     def _check_budget(self, more: int) -> None:
         if self._reserved + more > self.budget_bytes:
@@ -213,10 +225,11 @@ class KvSlots(Generic[SlotT]):
         before = slot.capacity
         slot.resize(capacity)
         slot.capacity = capacity
-        self._reserved += self._cost(slot, capacity - before)
+        self._reserved += self._cost(slot, capacity) - self._cost(slot, before)
 
     def _cost(self, slot: SlotT, positions: int) -> int:
-        return len(slot.layers) * positions * self.bytes_per_token_layer
+        """Return the bytes of a slot with room for so many positions."""
+        return len(slot.layers) * self.sizes.rounded(positions) * self.bytes_per_token_layer
 
 
 def _lies_in(positions: range, length: int) -> bool:

@@ -10,6 +10,7 @@ from p2pnode.engine.base import (
     Array,
     Floats,
     KvBlock,
+    KvSizes,
     ModelInfo,
     SessionKey,
     SessionRows,
@@ -44,6 +45,10 @@ class SlottedEngine(ABC, Generic[SlotT]):
     @property
     def kv_bytes_per_token_layer(self) -> int:
         return self._slots.bytes_per_token_layer
+
+    @property
+    def kv_sizes(self) -> KvSizes:
+        return self._slots.sizes
 
     @property
     def kv_budget_bytes(self) -> int:

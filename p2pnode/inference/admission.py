@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.base import EXACT, KvSizes, ModelInfo
 from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.memory import stage_bytes
@@ -60,15 +60,21 @@ class Admission:
         self._layers = range(0)
         self._kv_total = 0
         self._kv_per_token_layer: int | None = None
+        self._kv_sizes = EXACT
         self._draining = ""
         self.model: ModelInfo | None = None
         self.waiting: list[Waiting] = []
 
     def serve(
-        self, model: ModelInfo, layers: range, kv_total: int, kv_per_token_layer: int | None
+        self,
+        model: ModelInfo,
+        layers: range,
+        kv_total: int,
+        kv_per_token_layer: int | None,
+        kv_sizes: KvSizes,
     ) -> None:
         self.model, self._layers, self._kv_total = model, layers, kv_total
-        self._kv_per_token_layer = kv_per_token_layer
+        self._kv_per_token_layer, self._kv_sizes = kv_per_token_layer, kv_sizes
 
     def drain(self, reason: str) -> None:
         self._draining = reason
@@ -180,8 +186,9 @@ class Admission:
     def _needed(self, order: Open) -> int:
         if self.model is None:
             return 0
-        per = self._kv_per_token_layer
-        return stage_bytes(self.model, len(order.layers), order.positions, order.out_dtype, per)
+        per, sizes = self._kv_per_token_layer, self._kv_sizes
+        count = len(order.layers)
+        return stage_bytes(self.model, count, order.positions, order.out_dtype, per, sizes)
 
 
 def _undrawable(order: Open, model: ModelInfo) -> str | None:

@@ -7,7 +7,7 @@ bytes; otherwise it has the shape of them all.
 from collections import Counter
 from collections.abc import Mapping
 
-from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.base import EXACT, KvSizes, ModelInfo
 from p2pnode.engine.sampling.options import MOST_PAST
 from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.config import InferenceConfig
@@ -87,13 +87,20 @@ class Inference:
         self._calibration = fingerprint(calibrations)
         self._host.coding.use(calibrations)
 
-    def serve(self, layers: range, kv_total: int, kv_per_token_layer: int | None = None) -> None:
+    def serve(
+        self,
+        layers: range,
+        kv_total: int,
+        kv_per_token_layer: int | None = None,
+        kv_sizes: KvSizes = EXACT,
+    ) -> None:
         """Run ``layers`` of the model for whoever asks; :meth:`use_model` comes first.
 
         ``kv_per_token_layer``: bytes that the engine's KV cache takes; None for float32.
+        ``kv_sizes``: what sizes it comes in.
         """
         if self._model is not None:
-            self._host.serve(self._model, layers, kv_total, kv_per_token_layer)
+            self._host.serve(self._model, layers, kv_total, kv_per_token_layer, kv_sizes)
 
     def drain(self, reason: str) -> None:
         self._host.drain(reason)

@@ -8,7 +8,7 @@ Requesters that are not proven share all of it but the engine and the way out as
 import math
 from collections import Counter
 
-from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.base import EXACT, KvSizes, ModelInfo
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
@@ -71,10 +71,15 @@ class StageHost:
     # Commands
 
     def serve(
-        self, model: ModelInfo, layers: range, kv_total: int, kv_per_token_layer: int | None = None
+        self,
+        model: ModelInfo,
+        layers: range,
+        kv_total: int,
+        kv_per_token_layer: int | None = None,
+        kv_sizes: KvSizes = EXACT,
     ) -> None:
         """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
-        self._admission.serve(model, layers, kv_total, kv_per_token_layer)
+        self._admission.serve(model, layers, kv_total, kv_per_token_layer, kv_sizes)
         self._outflow.space, self._work.width = model.space_hash32, model.d_model
         self._change()
         self._refuse_void()

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from p2pnode.engine.base import EngineProfile, ModelInfo, StageCost
+from p2pnode.engine.base import EXACT, EngineProfile, ModelInfo, StageCost
 from p2pnode.errors import ConfigError
 from p2pnode.inference.core import Inference
 from p2pnode.inference.work import WorkResult
@@ -65,6 +65,7 @@ class Serving:
         self._old_until = 0.0  # until when ads are of version 1, though none reads that alone
         self._kv = KvOffer(config.kv_bytes)
         self._kv_per_token_layer: int | None = None
+        self._kv_sizes = EXACT
         self._retries = Retries()
 
     # Commands
@@ -91,6 +92,7 @@ class Serving:
         """The engine holds ``layers``, and ``profile`` is what it is: offer them."""
         self.layers = layers
         self._kv_per_token_layer = profile.kv_bytes_per_token_layer
+        self._kv_sizes = profile.kv_sizes
         self._offer_kv()
         self._retries.loaded(now)
         self.holdings.loaded(now)
@@ -242,7 +244,7 @@ class Serving:
     def _offer_kv(self) -> None:
         """Offer as much memory as there is now for the layers held."""
         self._advert.kv_total = self._kv.total
-        self._inference.serve(self.layers, self._kv.total, self._kv_per_token_layer)
+        self._inference.serve(self.layers, self._kv.total, self._kv_per_token_layer, self._kv_sizes)
 
     def _choose_version(self, now: float) -> None:
         """Say what all can read: version 1 while somebody reads no other, and for a while after."""

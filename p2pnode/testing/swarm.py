@@ -273,6 +273,7 @@ class Swarm:
             engine.device,
             self._costs[node.node_id],
             engine.kv_bytes_per_token_layer,
+            kv_sizes=engine.kv_sizes,
         )
 
         def loaded(now: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from p2pnode.engine.base import KvSizes
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.admission import Admission
 from p2pnode.inference.config import InferenceConfig
@@ -259,6 +260,18 @@ def test_the_ad_says_what_another_could_have() -> None:
     for session in range(4):
         host.open(HOG, session)
     assert host.core.kv_spoken_for <= host.core.kv_used / 2 + 1
+
+
+def test_a_session_is_admitted_by_what_the_engine_makes_of_it() -> None:
+    host, model = Host(), Host().engine.info
+    sizes = KvSizes(256)  # a session has 200 positions
+    for positions, is_admitted in ((200, False), (256, True)):
+        total = stage_bytes(model, 1, POSITIONS, "f16")
+        total += (positions - POSITIONS) * model.kv_bytes_per_token_layer
+        host.core.serve(host.engine.layers, total, None, sizes)
+        host.open(HOG, positions)
+        assert bool(host.held(HOG)) == is_admitted
+    assert host.core.kv_used == stage_bytes(model, 1, POSITIONS, "f16", None, sizes) == total
 
 
 def test_an_order_larger_than_the_node_is_refused_at_once() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.engine.base import EngineProfile, StageCost
+from p2pnode.engine.base import EXACT, EngineProfile, StageCost
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import CapacityError, EngineError, LocalProtocolError, ModelChangedError
@@ -105,6 +105,7 @@ class Weak:
     """An engine that fails at what it is told to; counts how often it is shut."""
 
     numerics, device, kv_bytes_per_token_layer, weight_bytes = "numpy", "cpu", 4, 0
+    kv_sizes = EXACT
     info = random_model(1, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2).info
 
     def __init__(self, *, fails_at: str = "") -> None:

@@ -9,10 +9,10 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from p2pnode.engine.base import Array, Floats, ModelInfo, short_numerics
+from p2pnode.engine.base import EXACT, Array, Floats, KvSizes, ModelInfo, short_numerics
 from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.ends import Embedding, Head
-from p2pnode.engine.ggml.slot import GgmlSlot
+from p2pnode.engine.ggml.slot import CELLS, GgmlSlot
 from p2pnode.engine.ggml.stability import unstable_products
 from p2pnode.engine.ggml.step import Part, StepGraph
 from p2pnode.engine.ggml.weights import Weights
@@ -85,6 +85,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
             dtype=np.float16,
             max_positions=config.context_length,
             budget_bytes=kv_budget_bytes,
+            sizes=EXACT if all(share.backend.is_cpu for share in shares) else KvSizes(CELLS),
         )
         super().__init__(
             info,

@@ -10,9 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Array, Floats, ModelInfo
-from p2pnode.engine.jax.kv_cache import JaxSlot, JaxSlots
+from p2pnode.engine.jax.kv_cache import JaxSlot
 from p2pnode.engine.jax.llama import Shape
-from p2pnode.engine.jax.programs import ROWS, Program, Programs, kv_dtype, padded_rows, programs_of
+from p2pnode.engine.jax.programs import (
+    ROWS,
+    Program,
+    Programs,
+    kv_dtype,
+    kv_sizes,
+    padded_rows,
+    programs_of,
+)
 from p2pnode.engine.jax.runtime import (
     Device,
     JaxArray,
@@ -21,6 +29,7 @@ from p2pnode.engine.jax.runtime import (
     name_of_numerics,
 )
 from p2pnode.engine.jax.weights import Weights
+from p2pnode.engine.kv_slots import KvSlots
 from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.slotted import SlottedEngine
 from p2pnode.errors import CapacityError, EngineError, LocalProtocolError
@@ -64,7 +73,7 @@ class JaxEngine(SlottedEngine[JaxSlot]):
         dtype: str,
         kv_budget_bytes: int,
     ) -> None:
-        slots = JaxSlots(
+        slots = KvSlots(
             partial(
                 JaxSlot,
                 heads=config.n_kv_heads,
@@ -77,6 +86,7 @@ class JaxEngine(SlottedEngine[JaxSlot]):
             dtype=kv_dtype(dtype),
             max_positions=config.context_length,
             budget_bytes=kv_budget_bytes,
+            sizes=kv_sizes(config.context_length),
         )
         super().__init__(
             info,
@@ -118,14 +128,14 @@ class JaxEngine(SlottedEngine[JaxSlot]):
         return self._weights.embedding(ids)
 
     def _run(self, slot: JaxSlot, layers: range, states: list[Floats]) -> list[Floats]:
-        slot.scrub()
+        slot.clean_rest()
         try:
             with device_errors(_COMPUTING):
                 cuts = self._cuts(slot, states)
                 self._run_layers(slot, layers, cuts)
                 found = [np.asarray(cut.x) for cut in cuts]  # on a CPU, views
         except CapacityError as error:
-            slot.soil()
+            slot.taint_rest()
             if slot.is_whole:
                 raise
             raise EngineError(str(error), hint=error.hint) from None

@@ -1,4 +1,4 @@
-"""One session's keys and values as arrays of JAX, and all of them within one budget."""
+"""One session's keys and values as arrays of JAX."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 from p2pnode.engine.base import KvBlock
 from p2pnode.engine.jax.programs import kv_lengths
 from p2pnode.engine.jax.runtime import Device, JaxArray, device_errors
-from p2pnode.engine.kv_slots import KvSlots, Slot
+from p2pnode.engine.kv_slots import Slot
 
 _FOR_KV = "for the session's KV cache"
 
@@ -39,7 +39,7 @@ class JaxSlot(Slot):
         self._dtype = np.dtype(dtype)
         self._bounds = (0, *kv_lengths(context))
         self._device = device
-        self._is_soiled = False
+        self._is_rest_tainted = False
 
     @property
     def is_whole(self) -> bool:
@@ -61,21 +61,21 @@ class JaxSlot(Slot):
             segments.extend(more)
 
     def truncate(self, length: int) -> None:
-        self._is_soiled |= self.is_tainted and length < self.length
+        self._is_rest_tainted |= self.is_tainted and length < self.length
         super().truncate(length)
 
-    def soil(self) -> None:
+    def taint_rest(self) -> None:
         """Note that anything may lie beyond the cached positions: a call failed."""
-        self._is_soiled = True
+        self._is_rest_tainted = True
 
-    def scrub(self) -> None:
+    def clean_rest(self) -> None:
         """Write zeros over what is not cached where it may be no numbers.
 
         Attention gives what lies beyond the last position the weight 0, but 0 times NaN is NaN.
         """
-        if self._is_soiled:
+        if self._is_rest_tainted:
             self._write(range(self.length, self._bounds[len(self.keys[0])]), None)
-            self._is_soiled = False
+            self._is_rest_tainted = False
 
     def export(self, positions: range) -> KvBlock:
         width = self._heads * self._head_dim
@@ -89,7 +89,7 @@ class JaxSlot(Slot):
         return block
 
     def put(self, block: KvBlock) -> None:
-        self.scrub()
+        self.clean_rest()
         self._write(range(self.length, self.length + block.shape[2]), block)
 
     def free(self) -> None:
@@ -126,23 +126,3 @@ class JaxSlot(Slot):
 
     def _empty(self, size: int) -> JaxArray:
         return jnp.zeros((self._heads, size, self._head_dim), self._dtype, device=self._device)
-
-
-class JaxSlots(KvSlots[JaxSlot]):
-    """The slots of all sessions; what they take and what is counted are whole segments."""
-
-    def _grow(self, slot: JaxSlot, positions: int, promised: int) -> None:
-        """Give the slot what it needs: segments double it by themselves."""
-        self._resize(slot, positions)
-
-    def _resize(self, slot: JaxSlot, capacity: int) -> None:
-        super()._resize(slot, self._rounded(capacity))
-
-    def _need(self, slot: JaxSlot, positions: int) -> int:
-        super()._need(slot, positions)  # refuses what the context has no room for
-        return self._cost(slot, max(0, self._rounded(positions) - slot.capacity))
-
-    def _rounded(self, positions: int) -> int:
-        """Return the length, of those that a cache may have, that holds so many positions."""
-        lengths = kv_lengths(self._max_positions)
-        return next((length for length in lengths if length >= positions > 0), positions)

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from p2pnode.engine.base import KvSizes
 from p2pnode.engine.jax.llama import Head, Layer, Shape, run_head, run_layer
 from p2pnode.engine.jax.runtime import DTYPES, Device, JaxArray, device_errors
 
@@ -44,6 +45,11 @@ def kv_lengths(context: int) -> tuple[int, ...]:
         lambda length: length < longest, (FIRST_LENGTH << n for n in range(32))
     )
     return (*doubled, longest)
+
+
+def kv_sizes(context: int) -> KvSizes:
+    """Return :func:`kv_lengths` as a rule."""
+    return KvSizes(FIRST_LENGTH, doubles=True, most=kv_lengths(context)[-1])
 
 
 def kv_dtype(dtype: str) -> str:

@@ -62,6 +62,15 @@ def test_a_reservation_that_does_not_fit_reserves_nothing(loader: Loader) -> Non
     assert same(run(engine, b"s", ids(3))[0], run(other, b"s", ids(3))[0])
 
 
+def test_a_session_takes_what_the_engine_says(engine: Engine) -> None:
+    """A node admits sessions by :meth:`KvSizes.rounded`, and the engine never refuses those."""
+    for positions in (1, 64, 256, 257, 600, CONTEXT):
+        engine.reserve(b"s", ALL, positions)
+        size = engine.kv_sizes.rounded(positions)
+        assert engine.kv_bytes() == size * len(ALL) * engine.kv_bytes_per_token_layer
+        engine.close(b"s")
+
+
 def test_the_budget_holds_and_a_refusal_changes_nothing(loader: Loader) -> None:
     engine = _budgeted(loader, CONTEXT)
     budget = CONTEXT * len(ALL) * engine.kv_bytes_per_token_layer
