@@ -12,7 +12,7 @@ import numpy as np
 from p2pnode.engine.ggml.engine import GgmlEngine
 from p2pnode.engine.ggml.finding import cpu_name
 from p2pnode.engine.ggml.kept import keep_entries, read_entries
-from p2pnode.errors import ConfigError
+from p2pnode.errors import UsageError
 
 WORTH: Final = 1.25
 """How much faster more threads must decode: they cost the machine's other programs more than they
@@ -52,11 +52,11 @@ def refuse_too_many(threads: int | None) -> None:
     Two are let through anywhere, for whoever compares.
 
     Raises:
-        ConfigError: There are more.
+        UsageError: There are more.
     """
     most = max(2, usable_cores())
     if threads is not None and threads > most:
-        raise ConfigError(
+        raise UsageError(
             f"{threads} threads cannot compute on {usable_cores()} cores: each waits for all",
             hint=f"Use --threads {usable_cores()} or fewer, or leave it out.",
         )

@@ -232,10 +232,16 @@ def settings_of(options: UpOptions) -> "NodeSettings":
 
 
 def engine_of(options: UpOptions) -> "EngineOptions":
-    """Return what a person said of the engine."""
+    """Return what a person said of the engine.
+
+    Raises:
+        ConfigError: There is no such engine, or there are more threads than cores.
+    """
+    from p2pnode.engine.ggml.threads import refuse_too_many
     from p2pnode.engine.registry import EngineOptions
     from p2pnode.node.model_cache import cache_dir
 
+    refuse_too_many(options.threads)
     return EngineOptions(options.engine, options.device, options.threads, cache_dir())
 
 

@@ -87,6 +87,7 @@ def test_help_of_groups_cuts_nothing(group: str, told: Told) -> None:
         (("up", "--state", "~no-such-account-7/x"), "no account called", "p2pnode up --help"),
         (("up", "--kv-memory", "9" * 40), "more than this machine has: ", "p2pnode up --help"),
         (("doctor", "--kv-memory", "99999999"), "99999999 MiB is more than", "doctor --help"),
+        (("up", "--threads", "1024"), "1024 threads cannot compute on", "or fewer"),
         (("up", "--name", "x" * 300), "--name has 300 bytes, and others see 32", "shorter"),
         (("up", "--name", "\x1b[2J"), "printable", "kitchen"),
         (("up", "--name", ""), "printable", "kitchen"),
