@@ -32,7 +32,7 @@ def test_what_a_gpu_holds_is_what_is_counted(library: Candidate, tmp_path: Path)
         share.backend.is_cpu = False
     gpu = GgmlEngine(
         engine.info, engine._config, shares, embedding=None, head=None,
-        kv_budget_bytes=3 * CELLS * position, numerics="x", device="x",
+        kv_budget_bytes=3 * CELLS * position, numerics="x", threads=1,
         is_intact=lambda: True, close=lambda: None,
     )  # fmt: skip
     assert gpu.kv_sizes == KvSizes(CELLS)
