@@ -15,6 +15,8 @@ from p2pnode.engine.ggml.finding import find_library
 from p2pnode.errors import ConfigError, ModelError, UserError
 from p2pnode.interfaces.cli.bench_commands import bench
 from p2pnode.interfaces.cli.engine_table import as_table
+from p2pnode.node import free_memory
+from p2pnode.node.capacity import SPARE
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 NUMPY = Contestant("numpy", "", 1, "auto")
@@ -96,6 +98,16 @@ def test_a_model_too_large_for_float32_is_compared_with_nothing(
     figures = measured(tiny, [NUMPY])
     assert "are free" in figures["reference"]
     assert "are free" in figures["rows"][0]["failed"]
+
+
+def test_a_container_has_the_memory_of_its_limit(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(free_memory, "_CGROUP", tmp_path)
+    for limit, answer in ((SPARE + 2**30, ""), (SPARE, "float32 takes 0.3 GB, 0.3 GB are free")):
+        for name, size in (("memory.max", limit), ("memory.current", 0)):
+            (tmp_path / name).write_text(f"{size}\n")
+        assert measurement.too_large(tiny) == answer
 
 
 def test_a_model_that_cannot_be_run_is_refused_at_once(tmp_path: Path) -> None:
