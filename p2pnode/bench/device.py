@@ -1,10 +1,11 @@
-"""A llama of random weights on one device: whole and as three stages, in turns."""
+"""A llama of random weights on one device: whole, and then as three stages."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -31,7 +32,10 @@ _SESSION: Final = b"bench"
 def measure(
     *, engine: str, device: str, tokens: int, rounds: int, tell: Callable[[float], None]
 ) -> dict[str, Any]:
-    """Write the model, load it whole and in three runs of layers, and let both answer in turns."""
+    """Write the model, load it whole and then in three runs of layers, and let both answer.
+
+    One is shut before the other is loaded: the device need not hold the model twice.
+    """
     from p2pnode.engine.gguf_file import GgufFile
     from p2pnode.engine.hash_tree import hash_file
     from p2pnode.engine.registry import EngineOptions, check_device, load_engine
@@ -45,39 +49,48 @@ def measure(
         with GgufFile(path) as file:
             tree = hash_file(file)
         tell(0.3)
-        began = time.perf_counter()
-        whole = load_engine(path, range(N_LAYERS), options, tree=tree)
-        loaded = time.perf_counter() - began
-        cuts = [N_LAYERS * number // _STAGES for number in range(_STAGES + 1)]
-        stages = [
-            load_engine(path, range(first, stop), options, tree=tree)
-            for first, stop in itertools.pairwise(cuts)
-        ]
-        tell(0.6)
-        figures = _in_turns(whole, stages, tokens, rounds)
+        answers = {}
+        for name, count in (("whole", 1), ("stages", _STAGES)):
+            cuts = [N_LAYERS * number // count for number in range(count + 1)]
+            with ExitStack() as loaded:
+                began = time.perf_counter()
+                chain = []
+                for first, stop in itertools.pairwise(cuts):
+                    chain.append(load_engine(path, range(first, stop), options, tree=tree))
+                    loaded.callback(chain[-1].shut)
+                answers[name] = _Answers(chain, time.perf_counter() - began, tokens, rounds)
+            tell(0.3 + 0.35 * len(answers))
+    whole = answers["whole"]
     return {
         "engine": whole.numerics,
         "device": whole.device,
         "parameters": PARAMETERS,
-        "load_s": round(loaded, 3),
-        **figures,
+        "load_s": round(whole.load_s, 3),
+        **{name: one.figures for name, one in answers.items()},
+        "identical": len(set().union(*(one.tokens for one in answers.values()))) == 1,
     }
 
 
-def _in_turns(whole: Engine, stages: Sequence[Engine], tokens: int, rounds: int) -> dict[str, Any]:
-    runs: dict[str, list[_Run]] = {"whole": [], "stages": []}
-    for _ in range(rounds + 1):
-        runs["whole"].append(_Run([whole], tokens))
-        runs["stages"].append(_Run(stages, tokens))
-    found: dict[str, Any] = {}
-    for name, of_name in runs.items():
-        warm = of_name[1:]  # the first compiles, and asks for memory
-        found[name] = {
+class _Answers:
+    """What a chain of engines answered, again and again.
+
+    Attributes:
+        numerics: Of its first engine.
+        device: Likewise.
+        load_s: Seconds that loading took.
+        figures: Tokens a second.
+        tokens: The answers that differ.
+    """
+
+    def __init__(self, chain: Sequence[Engine], load_s: float, tokens: int, rounds: int) -> None:
+        self.numerics, self.device, self.load_s = chain[0].numerics, chain[0].device, load_s
+        runs = [_Run(chain, tokens) for _ in range(rounds + 1)]
+        warm = runs[1:]  # the first compiles, and asks for memory
+        self.figures = {
             "decode_tok_s": round(1 / median(step for run in warm for step in run.steps), 2),
             "prefill512_tok_s": round(_PROMPT / median(run.prefill for run in warm), 1),
         }
-    answers = {tuple(run.tokens) for of_name in runs.values() for run in of_name}
-    return {**found, "identical": len(answers) == 1}
+        self.tokens = {tuple(run.tokens) for run in runs}
 
 
 class _Run:
