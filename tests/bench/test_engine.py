@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from p2pnode.bench.engine import contestants, measure as measurement
 from p2pnode.bench.engine.contestants import LLAMA_CPP, Contestant, choose
-from p2pnode.bench.engine.measure import Entrant, measure, ratios
+from p2pnode.bench.engine.measure import Measured, measure, ratios
 from p2pnode.bench.engine.process import Process
 from p2pnode.engine.ggml.finding import find_library
 from p2pnode.errors import ConfigError, ModelError, UserError
@@ -123,17 +123,17 @@ def test_more_tokens_than_the_model_has_positions_are_refused(tiny: Path) -> Non
 
 
 def test_ratios_pair_one_library_with_itself_and_equal_threads() -> None:
-    def entrant(engine: str, library: str, threads: int, seconds: float) -> Entrant:
+    def measured(engine: str, library: str, threads: int, seconds: float) -> Measured:
         spent = {"decode": [(seconds, 2 * seconds)] * 3}
-        return Entrant(Contestant(engine, library, threads, "cpu"), spent=spent)
+        return Measured(Contestant(engine, library, threads, "cpu"), spent=spent)
 
     found = ratios(
         [
-            entrant("numpy", "", 1, 0.4),
-            entrant("ggml", "x 1", 1, 0.1),
-            entrant("ggml", "y 2", 1, 0.2),
-            entrant("ggml", "x 1", 2, 0.05),
-            entrant(LLAMA_CPP, "x 1", 1, 0.1),
+            measured("numpy", "", 1, 0.4),
+            measured("ggml", "x 1", 1, 0.1),
+            measured("ggml", "y 2", 1, 0.2),
+            measured("ggml", "x 1", 2, 0.05),
+            measured(LLAMA_CPP, "x 1", 1, 0.1),
         ]
     )
     speeds = {(row["engine"], row["against"]): row["decode"] for row in found}

@@ -12,9 +12,9 @@ from p2pnode.engine.registry import ENGINES
 from p2pnode.errors import UserError
 
 LLAMA_CPP: Final = "llama.cpp"
-"""The yardstick: its own library computes the whole model, with its own graphs."""
+"""Its own library computes the whole model, with its own graphs."""
 
-_CARRIER: Final = "xllamacpp"  # the package that has libllama in it
+_LIBLLAMA: Final = "xllamacpp"  # the package that has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ def _everyone(cache: Path | None) -> list[tuple[str, str, str]]:
         for name in ENGINES
         if name not in {"auto", "ggml", "numpy"} and find_spec(name) is not None
     ]
-    carriers = [one.name for one in providers({}) if one.name.startswith(_CARRIER)]
-    return [*found, *((LLAMA_CPP, name, "") for name in carriers)]
+    packages = [one.name for one in providers({}) if one.name.startswith(_LIBLLAMA)]
+    return [*found, *((LLAMA_CPP, name, "") for name in packages)]
 
 
 def _fits(word: str, one: tuple[str, str, str]) -> bool:

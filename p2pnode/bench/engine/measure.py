@@ -32,7 +32,7 @@ _REFERENCE: Final = Contestant("numpy", "", 1, "auto")
 
 
 @dataclass(slots=True)
-class Entrant:
+class Measured:
     """A contestant and what was measured of it.
 
     Attributes:
@@ -95,38 +95,38 @@ def measure(
         ModelError: The model cannot be used at all.
     """
     plan = _plan(path, tokens)
-    entrants = [Entrant(one, failure=one.unusable) for one in contestants]
+    everyone = [Measured(one, failure=one.unusable) for one in contestants]
     steps = rounds + 2
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="p2pnode-bench-") as folder:
         known, missing = _reference(plan, Path(folder)) if quality else (None, "not asked for")
         tell(1 / steps)
-        for entrant in entrants:
-            stack.callback(_close, entrant)
-            _attempt(entrant, lambda one: _start(one, plan))
+        for measured in everyone:
+            stack.callback(_close, measured)
+            _attempt(measured, lambda one: _start(one, plan))
         for number in range(rounds):
-            for entrant in entrants[:: -1 if number % 2 else 1]:
-                _attempt(entrant, lambda one: _turn(one, plan))
+            for measured in everyone[:: -1 if number % 2 else 1]:
+                _attempt(measured, lambda one: _turn(one, plan))
             tell((number + 2) / steps)
-        for entrant in entrants:
-            _attempt(entrant, lambda one: _finish(one, plan, known))
+        for measured in everyone:
+            _attempt(measured, lambda one: _finish(one, plan, known))
     return {
         "model": path.name,
         "rounds": rounds,
         "decoded_tokens": tokens,
         "compared_tokens": len(plan.ids) if known else 0,
         "reference": missing,
-        "rows": [_row(one, path.name) for one in entrants],
-        "ratios": ratios(entrants),
+        "rows": [_row(one, path.name) for one in everyone],
+        "ratios": ratios(everyone),
     }
 
 
-def ratios(entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
+def ratios(everyone: Sequence[Measured]) -> list[dict[str, Any]]:
     """Return how fast ggml is against numpy, and against llama.cpp with the same library.
 
     Medians of the rounds' own; by the clock, and by the CPU's time.
     """
     found = []
-    whole = [one for one in entrants if one.spent and not one.failure]
+    whole = [one for one in everyone if one.spent and not one.failure]
     for one in whole:
         for other in whole:
             first, second = one.contestant, other.contestant
@@ -197,60 +197,60 @@ def too_large(path: Path) -> str:
     return f"float32 takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
 
 
-def _attempt(entrant: Entrant, step: Callable[[Entrant], None]) -> None:
+def _attempt(measured: Measured, step: Callable[[Measured], None]) -> None:
     """Do a step of one contestant; what goes wrong is its failure, and nobody else's."""
-    if entrant.failure:
+    if measured.failure:
         return
     try:
-        step(entrant)
+        step(measured)
     except UserError as error:
-        entrant.failure = str(error)
-        _close(entrant)
+        measured.failure = str(error)
+        _close(measured)
 
 
-def _start(entrant: Entrant, plan: Plan) -> None:
-    if entrant.contestant.engine == "numpy" and (lacking := too_large(plan.path)):
+def _start(measured: Measured, plan: Plan) -> None:
+    if measured.contestant.engine == "numpy" and (lacking := too_large(plan.path)):
         raise UserError(lacking)
-    process = entrant.process = Process(entrant.contestant)
-    entrant.facts = process.load(plan.path, plan.ids, plan.positions)
+    process = measured.process = Process(measured.contestant)
+    measured.facts = process.load(plan.path, plan.ids, plan.positions)
     process.ask("decode", start=plan.start, tokens=plan.tokens)  # warms up
-    entrant.facts |= process.ask("memory")
+    measured.facts |= process.ask("memory")
     for tokens in plan.prefills:
         process.ask("prefill", tokens=tokens)
 
 
-def _turn(entrant: Entrant, plan: Plan) -> None:
-    process = _process(entrant)
+def _turn(measured: Measured, plan: Plan) -> None:
+    process = _process(measured)
     found = {"decode": process.ask("decode", start=plan.start, tokens=plan.tokens)}
     for tokens in plan.prefills:
         found[f"prefill{tokens}"] = process.ask("prefill", tokens=tokens)
     for what, spent in found.items():
-        entrant.spent.setdefault(what, []).append((spent["s"], spent["cpu_s"]))
+        measured.spent.setdefault(what, []).append((spent["s"], spent["cpu_s"]))
 
 
-def _finish(entrant: Entrant, plan: Plan, known: dict[str, Any] | None) -> None:
-    process = _process(entrant)
-    entrant.facts |= process.ask("python", start=plan.start, tokens=_PYTHON_CALLS)
+def _finish(measured: Measured, plan: Plan, known: dict[str, Any] | None) -> None:
+    process = _process(measured)
+    measured.facts |= process.ask("python", start=plan.start, tokens=_PYTHON_CALLS)
     if known is not None:
         found = process.ask("quality", **known)
-        entrant.facts |= {"kl": float(f"{found['kl']:.3g}"), "argmax": round(found["argmax"], 4)}
-    _close(entrant)
+        measured.facts |= {"kl": float(f"{found['kl']:.3g}"), "argmax": round(found["argmax"], 4)}
+    _close(measured)
 
 
-def _process(entrant: Entrant) -> Process:
-    if entrant.process is None:
+def _process(measured: Measured) -> Process:
+    if measured.process is None:
         raise UserError("it was never started")
-    return entrant.process
+    return measured.process
 
 
-def _close(entrant: Entrant) -> None:
-    process, entrant.process = entrant.process, None
+def _close(measured: Measured) -> None:
+    process, measured.process = measured.process, None
     if process is not None:
         process.close()
 
 
-def _row(entrant: Entrant, model: str) -> dict[str, Any]:
-    one = entrant.contestant
+def _row(measured: Measured, model: str) -> dict[str, Any]:
+    one = measured.contestant
     row: dict[str, Any] = {
         "engine": one.engine,
         "library": one.provider,
@@ -258,11 +258,11 @@ def _row(entrant: Entrant, model: str) -> dict[str, Any]:
         "model": model,
         "threads": one.threads,
     }
-    if entrant.failure:
-        return {**row, "failed": entrant.failure}
-    row |= {"kl": None, "argmax": None, "python_us": None, **entrant.facts}
+    if measured.failure:
+        return {**row, "failed": measured.failure}
+    row |= {"kl": None, "argmax": None, "python_us": None, **measured.facts}
     for what in ("decode", *(f"prefill{tokens}" for tokens in PREFILLS)):
-        turns = entrant.spent.get(what)
+        turns = measured.spent.get(what)
         row[f"{what}_tok_s"] = turns and round(quantile([1 / one for one, _ in turns], 0.5), 1)
         row[f"{what}_cpu_ms"] = turns and round(1e3 * quantile([cpu for _, cpu in turns], 0.5), 3)
     return row

@@ -1,8 +1,7 @@
 """Our own engines as contestants."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from p2pnode.bench.engine.contestants import Contestant, provider_called
 from p2pnode.engine.base import Engine, Floats
-from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.engine import GgmlEngine
 from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.load import load_ggml
@@ -71,12 +69,16 @@ class OurRunner:
         if not isinstance(self._engine, GgmlEngine):
             return None
         spent = []
-        with _computing() as computed:
+        computed: list[float] = []
+        self._engine.tell_spent(computed.append)
+        try:
             for token in ids:
                 computed.clear()
                 began = time.thread_time()
                 self._forward([token])
                 spent.append(time.thread_time() - began - sum(computed))
+        finally:
+            self._engine.tell_spent(None)
         return round(1e6 * median(spent[_WARM:]), 1)
 
     def _forward(self, ids: Sequence[int]) -> Floats:
@@ -84,21 +86,3 @@ class OurRunner:
         (hidden,) = engine.forward(_SESSION, engine.layers, [rows], self._length)
         self._length += len(rows)
         return hidden
-
-
-@contextmanager
-def _computing() -> Iterator[list[float]]:
-    """Collect the seconds that each graph takes of this thread."""
-    computed: list[float] = []
-    compute = Backend.compute
-
-    def timed(backend: Backend, graph: int) -> None:
-        began = time.thread_time()
-        compute(backend, graph)
-        computed.append(time.thread_time() - began)
-
-    setattr(Backend, "compute", timed)  # noqa: B010, what is told apart is its caller's time
-    try:
-        yield computed
-    finally:
-        setattr(Backend, "compute", compute)  # noqa: B010

@@ -1,6 +1,8 @@
 """One device of a ggml library, ready to compute, and the memory of its tensors."""
 
 import ctypes
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,6 +26,7 @@ class Backend:
         device: What it is.
         is_cpu: Whether it computes in this process's own memory.
         buffer_type: Where its tensors lie.
+        spent: Hears the seconds of CPU that each graph takes of its caller's thread, if anybody.
 
     Raises:
         EngineError: The device cannot be used.
@@ -33,6 +36,7 @@ class Backend:
         self.ggml = ggml
         self.device = device
         self.is_cpu = device.type == DeviceType.CPU
+        self.spent: Callable[[float], None] | None = None
         self._pool: int | None = None
         self._handle: int | None = ggml.backend_dev_init(device.handle, None)
         if self._handle is None:
@@ -67,7 +71,10 @@ class Backend:
             CapacityError: The device has no memory for it.
             DeviceLostError: The device failed.
         """
+        began = 0.0 if self.spent is None else time.thread_time()
         status = self.ggml.backend_graph_compute(self._handle, graph)
+        if self.spent is not None:
+            self.spent(time.thread_time() - began)
         if status == STATUS_ALLOC_FAILED:
             raise CapacityError(f"{self.device.name} has no memory for a step: {last(self.ggml)}")
         if status != STATUS_SUCCESS:

@@ -114,6 +114,11 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
                 backend.use_threads(count)
         self.device = _name_devices(self._shares, count)
 
+    def tell_spent(self, heard: Callable[[float], None] | None) -> None:
+        """Let somebody hear the seconds of CPU that each graph takes of this thread; or nobody."""
+        for share in self._shares:
+            share.backend.spent = heard
+
     def shut(self) -> None:
         super().shut()
         for graphs in self._graphs:
