@@ -145,9 +145,9 @@ def body_bytes(slices: Sequence[Slice]) -> int:
 
 
 def _load(path: Path) -> tuple[NumpyEngine, LlamaHead, ModelConfig]:
+    from p2pnode.engine.blas import limit_blas_threads
     from p2pnode.engine.gguf import read_config
     from p2pnode.engine.gguf_file import GgufFile
-    from p2pnode.engine.numpy.blas import limit_blas_threads
     from p2pnode.engine.numpy.engine import NumpyEngine
     from p2pnode.engine.numpy.weights import read_weights
     from p2pnode.errors import ModelError

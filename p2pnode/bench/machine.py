@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from p2pnode.engine.cpu import usable_cores
 from p2pnode.phrases import plural
 
 PACKAGES = ("p2pnode", "numpy", "trio", "cryptography", "zstandard")
@@ -62,11 +62,6 @@ def cpu_model() -> str:
             if field.strip().lower() in {"model name", "hardware"} and value.strip():
                 return " ".join(value.split())
     return platform.processor() or platform.machine() or "unknown CPU"
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(psutil.Process().cpu_affinity() or ()) if psutil.LINUX else os.cpu_count() or 1
 
 
 def _mhz() -> int | None:

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
+from p2pnode.engine.blas import limit_blas_threads
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
 from p2pnode.engine.ggml.binding import Device, Ggml, load
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.expand import Scratch, expanded_from, expanded_product, to_float
 from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.gguf_header import TENSOR_TYPES
-from p2pnode.engine.numpy.blas import limit_blas_threads
 from p2pnode.errors import UserError
 from p2pnode.quantiles import quantile
 

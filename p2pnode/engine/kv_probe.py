@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
+from p2pnode.engine.blas import limit_blas_threads
 from p2pnode.engine.gguf import read_config
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.model_config import ModelConfig
-from p2pnode.engine.numpy.blas import limit_blas_threads
 from p2pnode.engine.numpy.llama import (
     LlamaLayer,
     Rotation,

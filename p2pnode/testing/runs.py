@@ -10,7 +10,7 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.pool import Pool
 from typing import TypeVar
 
-from p2pnode.engine.numpy.blas import limit_blas_threads
+from p2pnode.engine.blas import limit_blas_threads
 from p2pnode.testing.scenario import Run, Scenario
 from p2pnode.testing.swarm import Swarm
 from p2pnode.testing.traffic_hash import TrafficHash

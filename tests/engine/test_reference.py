@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from p2pnode.engine.base import Array
-from p2pnode.engine.numpy.blas import limit_blas_threads
+from p2pnode.engine.blas import limit_blas_threads
 from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.engine.sampling.draw import sample
 from p2pnode.engine.sampling.options import Sampling

@@ -18,10 +18,10 @@ from typing import Any, Final
 import numpy as np
 
 from p2pnode.engine.base import MOST_ROWS_TOGETHER, Floats
+from p2pnode.engine.blas import has_blas
 from p2pnode.engine.ggml.binding import Ggml, parse_version
 from p2pnode.engine.ggml.constants import EVERY_THREAD, Type
 from p2pnode.engine.ggml.functions import TensorHead, TypeTraits
-from p2pnode.engine.numpy.blas import has_blas
 
 _TILE: Final = 128  # rows of a matrix; 64 lose 4 % to copies that BLAS makes, and 16 lose a third
 _STEP: Final = 16  # rows that BLAS's kernels take at once, or a multiple of it

@@ -4,7 +4,6 @@ Trying a library takes half a second, so the answers are kept in a file, for as 
 changes that they depend on.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from p2pnode.engine.cpu import cpu_name
 from p2pnode.engine.ggml.kept import keep_entries, read_entries
 from p2pnode.engine.ggml.probe import Candidate, assess, probe, report_from_json
 from p2pnode.engine.ggml.providers import Provider, providers
@@ -24,8 +24,6 @@ from p2pnode.engine.ggml.providers import Provider, providers
 _FILE_NAME: Final = "ggml.json"
 _FORMAT: Final = 2  # raised whenever what is compared changes
 _FAILURE_KEPT: Final = 24 * 3600.0  # seconds: it may have been the load of the machine
-_CPUINFO: Final = Path("/proc/cpuinfo")
-_CPU_FIELDS: Final = frozenset({"vendor_id", "model name", "flags", "features", "cpu part"})
 _DRIVERS: Final = ("/dev/nvidia*", "/dev/dri/*", "/dev/kfd", "/dev/dxg")
 _VARIABLES: Final = ("GGML_", "VK_", "CUDA_", "HIP_", "ROCR_", "LD_LIBRARY_PATH")
 
@@ -126,17 +124,6 @@ def _file(path: Path) -> tuple[str, int, int]:
     except OSError:
         return str(path), -1, 0
     return str(path), status.st_size, status.st_mtime_ns
-
-
-def cpu_name() -> str:
-    """Return what this CPU says of itself: a home directory may be on several machines."""
-    fields: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in _CPUINFO.read_text("utf-8", "replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip().lower() in _CPU_FIELDS:
-                fields.setdefault(name.strip(), value.strip())
-    return json.dumps(fields) if fields else platform.processor()
 
 
 def _own_version() -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from p2pnode.engine.blas import blas_name, limit_blas_threads
 from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.binding import Device, Ggml, load
 from p2pnode.engine.ggml.ends import Embedding, Head
@@ -21,7 +22,6 @@ from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TensorInfo
 from p2pnode.engine.hash_tree import HashTree
 from p2pnode.engine.model_config import ModelConfig
-from p2pnode.engine.numpy.blas import blas_name, limit_blas_threads
 from p2pnode.engine.variations import (
     ROPE_FACTORS,
     ROPE_FACTORS_LONG,

@@ -1,7 +1,6 @@
 """How many threads of the CPU compute: as many as are measured to be worth it, once."""
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from p2pnode.engine.cpu import cpu_name, usable_cores
 from p2pnode.engine.ggml.engine import GgmlEngine
-from p2pnode.engine.ggml.finding import cpu_name
 from p2pnode.engine.ggml.kept import keep_entries, read_entries
 from p2pnode.errors import UsageError
 
@@ -60,13 +59,6 @@ def refuse_too_many(threads: int | None) -> None:
             f"{threads} threads cannot compute on {usable_cores()} cores: each waits for all",
             hint=f"Use --threads {usable_cores()} or fewer, or leave it out.",
         )
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def most_threads() -> int:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
 from p2pnode.engine.base import short_numerics
-from p2pnode.engine.ggml.finding import cpu_name
+from p2pnode.engine.cpu import cpu_name
 from p2pnode.errors import CapacityError, DeviceLostError, EngineError
 
 JaxArray: TypeAlias = Any

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
+from p2pnode.engine.embedding import Embedding
 from p2pnode.engine.gguf import find_tensor, raw_rows, read_tensor
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.jax.llama import Head, Layer
 from p2pnode.engine.jax.runtime import DTYPES, Device, JaxArray
 from p2pnode.engine.model_config import ModelConfig, RopeKind
-from p2pnode.engine.numpy.weights import Embedding
 from p2pnode.engine.variations import ROPE_FACTORS
 from p2pnode.errors import ModelError
 

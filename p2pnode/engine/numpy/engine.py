@@ -8,12 +8,12 @@ from typing import Final, Self
 import numpy as np
 
 from p2pnode.engine.base import MOST_NUMERICS_BYTES, Array, Floats, ModelInfo
+from p2pnode.engine.blas import blas_name, blas_threads as threads_of_blas, limit_blas_threads
 from p2pnode.engine.gguf import read_config, read_model_info
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HashTree, hash_file
 from p2pnode.engine.kv_slots import KvSlots
 from p2pnode.engine.model_config import ModelConfig
-from p2pnode.engine.numpy.blas import blas_name, blas_threads as threads_of_blas, limit_blas_threads
 from p2pnode.engine.numpy.kv_cache import NumpySlot
 from p2pnode.engine.numpy.llama import Rotation, rotation_table, run_head, run_layer
 from p2pnode.engine.numpy.weights import Progress, Weights, read_weights

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
-from p2pnode.engine.gguf import dequantise, find_tensor, raw_rows, read_tensor
+from p2pnode.engine.embedding import Embedding
+from p2pnode.engine.gguf import find_tensor, raw_rows, read_tensor
 from p2pnode.engine.gguf_file import GgufFile
-from p2pnode.engine.gguf_header import TensorInfo
 from p2pnode.engine.model_config import ModelConfig, RopeKind
 from p2pnode.engine.numpy.llama import LlamaHead, LlamaLayer
 from p2pnode.errors import ModelError
@@ -26,21 +26,6 @@ _MATRICES: Final = (
     "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
 )  # fmt: skip
 _HUGE_PAGE: Final = 2 * 2**20  # bytes: that of x86-64, and of arm64 with small pages of 4 KiB
-
-
-class Embedding:
-    """The rows of the embedding, still as stored: a token needs one row of 49,152.
-
-    The default model's takes 30 MB so, and 113 MB in float32.
-    """
-
-    def __init__(self, rows: npt.NDArray[np.uint8], tensor: TensorInfo) -> None:
-        self._rows = rows  # [vocab, row_bytes]
-        self._tensor = tensor
-
-    def __call__(self, tokens: TokenIds) -> Floats:
-        """Return the hidden states [tokens, d_model] of ids [tokens]."""
-        return np.array(dequantise(self._rows[tokens], self._tensor), np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -52,10 +52,10 @@ def chain(rounds: int, tokens: int, engine: str, threads: int, model: str, as_js
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @json_option
 def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) -> None:
-    """Answer with a billion random weights on one device, whole and as three stages in turns."""
+    """Answer with a billion random weights on one device, whole and then as three stages."""
     from p2pnode.bench import device as measurement
 
-    with progress("whole and as three stages, in turns", show=not as_json) as bar:
+    with progress("whole, and then as three stages", show=not as_json) as bar:
         figures = _measured(
             lambda: measurement.measure(
                 engine=engine, device=device, tokens=tokens, rounds=rounds, tell=bar

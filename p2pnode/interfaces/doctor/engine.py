@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from p2pnode.engine.base import StageCost
+from p2pnode.engine.cpu import cpu_name, usable_cores
 from p2pnode.engine.ggml.constants import DeviceType
-from p2pnode.engine.ggml.finding import Search, cpu_name, find_library
+from p2pnode.engine.ggml.finding import Search, find_library
 from p2pnode.engine.ggml.probe import Candidate
-from p2pnode.engine.ggml.threads import usable_cores
 from p2pnode.engine.registry import EngineOptions, engine_for, load_engine
 from p2pnode.errors import ModelError
 from p2pnode.interfaces.doctor.findings import Finding

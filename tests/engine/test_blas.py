@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from p2pnode.engine.base import MOST_NUMERICS_BYTES
-from p2pnode.engine.numpy.blas import blas_threads, limit_blas_threads
+from p2pnode.engine.blas import blas_threads, limit_blas_threads
 from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.errors import ConfigError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -24,7 +24,7 @@ def test_the_limit_can_be_lowered_and_raised() -> None:
 def test_the_limit_holds_for_a_numpy_not_yet_imported() -> None:
     """Limiting before numpy was loaded limited nothing, and cost a busy machine thirtyfold."""
     script = """
-from p2pnode.engine.numpy.blas import limit_blas_threads
+from p2pnode.engine.blas import limit_blas_threads
 limit_blas_threads(1)
 import numpy, threadpoolctl
 print([pool["num_threads"] for pool in threadpoolctl.threadpool_info()])
