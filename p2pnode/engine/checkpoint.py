@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,8 @@ from p2pnode.engine.checkpoint_config import (
     read_checkpoint_config,
     tensor_shapes,
 )
-from p2pnode.engine.model_paths import CONFIG
+from p2pnode.engine.model_config import ModelConfig
+from p2pnode.engine.model_paths import CONFIG, SHARDS_NOTE
 from p2pnode.engine.safetensors_file import (
     ITEM_BYTES,
     Json,
@@ -45,6 +47,7 @@ MOST_SHARDS: Final = 4096
 _MOST_CONFIG: Final = 2**20
 _MOST_INDEX: Final = 64 * 2**20
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_LAYER: Final = re.compile(r"model\.layers\.(\d{1,5})\.")
 _WITHOUT_EFFECT: Final = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
 _ONLY: Final = "only safetensors and GGUF are read: pickles run code"
 
@@ -168,6 +171,22 @@ class Checkpoint:
             return b""
         return _bytes(self.path / name, MOST_BYTES[name])
 
+    def missing(self, layers: range | None) -> list[str]:
+        """Return the shards that ``layers`` need, or all layers, and that are not here."""
+        config = self.model.config
+        if layers is not None and not layers:
+            return []
+        if not self._index:
+            return [name for name, file in self.shards.items() if file is None]
+        return sorted(
+            {
+                shard
+                for name, shard in self._index.items()
+                if self.shards.get(shard) is None
+                and (layers is None or is_held(name, layers, config))
+            }
+        )
+
     def layer_names(self, index: int) -> dict[str, str]:
         """Return the tensors of a layer: their names in it, and in the checkpoint."""
         return {name: f"model.layers.{index}.{name}" for name in self._layer}
@@ -204,7 +223,7 @@ class Checkpoint:
                 found[name] = (shard, tensor)
         is_whole = all(file is not None for file in self.shards.values())
         for name in expected:
-            if name not in found and (is_whole or name not in self._index):
+            if name not in found and (is_whole or (self._index and name not in self._index)):
                 raise ModelError(f"{self.name} has no tensor {name}")
         return found
 
@@ -234,6 +253,17 @@ class Checkpoint:
             raise ModelError(f"{self.name}: {name} is in {shard}, and {INDEX} says {said}")
 
 
+def is_held(tensor: str, layers: range, config: ModelConfig) -> bool:
+    """Whether a stage of these layers needs a tensor; a tied embedding is the head as well."""
+    found = _LAYER.match(tensor)
+    if found is not None:
+        return int(found[1]) in layers
+    is_first, is_last = layers.start == 0, layers.stop == config.n_layers
+    if tensor == "model.embed_tokens.weight":
+        return is_first or (is_last and config.is_tied)
+    return is_last
+
+
 def shard_names(path: Path) -> tuple[list[str], Mapping[str, str]]:
     """Return the names of a checkpoint's shards, sorted, and the shard of each tensor if said.
 
@@ -242,7 +272,7 @@ def shard_names(path: Path) -> tuple[list[str], Mapping[str, str]]:
     """
     if (path / INDEX).exists():
         return _from_index(_json(path / INDEX, _MOST_INDEX), label(path.name))
-    if (path / SINGLE).exists():
+    if (path / SINGLE).exists() or (path / SHARDS_NOTE).exists():  # it may be fetched later
         return [SINGLE], {}
     refuse_pickles([one.name for one in path.iterdir()], str(path))
     raise ModelError(f"{path} holds no {SINGLE}, nor {INDEX}", hint="Fetch the whole checkpoint.")

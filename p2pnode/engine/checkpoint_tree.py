@@ -27,11 +27,9 @@ from typing import Any, Final, Self
 
 from p2pnode.engine.checkpoint import Checkpoint
 from p2pnode.engine.hash_tree import hashes_of
+from p2pnode.engine.model_paths import SHARDS_NOTE
 from p2pnode.engine.safetensors_file import Json, SafetensorsFile, StoredTensor, parse_json
 from p2pnode.errors import ModelChangedError, ModelError
-
-NOTE: Final = "p2pnode-shards.json"
-"""Beside a checkpoint of which not all was fetched: what the hub says of each shard's SHA-256."""
 
 _ROOT: Final = b"p2pnode safetensors 1\0"
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
@@ -107,7 +105,7 @@ def hash_checkpoint(
         ModelError: A shard cannot be read, or is not here and nobody said its hash.
         ModelChangedError: One is not what the hub says.
     """
-    said = _note(checkpoint.path)
+    said = read_note(checkpoint.path)
     total = sum(file.size for file in checkpoint.shards.values() if file is not None) or 1
     done = 0
     shards: dict[str, bytes] = {}
@@ -131,7 +129,9 @@ def hash_checkpoint(
         shards[name], found = _hash_shard(file, heard)
         tensors |= {key: found[key] for key in found if checkpoint.tensors.get(key)}
         if said.get(name, shards[name]) != shards[name]:
-            raise ModelChangedError(f"{name} is not what the hub says", hint="Fetch it again.")
+            raise ModelChangedError(
+                f"{name} is not what the hub says", hint="Delete it, and fetch it again."
+            )
     return CheckpointTree(shards, tensors, settings_hash(checkpoint))
 
 
@@ -144,19 +144,26 @@ def settings_hash(checkpoint: Checkpoint) -> bytes:
 
 def write_note(folder: Path, hashes: Mapping[str, str]) -> None:
     """Keep what the hub says of each shard's SHA-256, in hex."""
-    (folder / NOTE).write_text(json.dumps(dict(hashes), indent=1, sort_keys=True))
+    (folder / SHARDS_NOTE).write_text(json.dumps(dict(hashes), indent=1, sort_keys=True))
 
 
-def _note(folder: Path) -> dict[str, bytes]:
+def read_note(folder: Path) -> dict[str, bytes]:
+    """Return what :func:`write_note` kept, or nothing.
+
+    Raises:
+        ModelError: It is broken.
+    """
     try:
-        with (folder / NOTE).open("rb") as file:
-            body = parse_json(file.read(2**20), NOTE)
+        with (folder / SHARDS_NOTE).open("rb") as file:
+            body = parse_json(file.read(2**20), SHARDS_NOTE)
     except OSError:
         return {}
     if not isinstance(body, dict) or not all(
         isinstance(value, str) and _HEX.fullmatch(value) for value in body.values()
     ):
-        raise ModelError(f"{folder / NOTE} is broken", hint="Delete it, and fetch the model again.")
+        raise ModelError(
+            f"{folder / SHARDS_NOTE} is broken", hint="Delete it, and fetch the model again."
+        )
     return {name: bytes.fromhex(value) for name, value in body.items()}
 
 

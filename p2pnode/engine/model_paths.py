@@ -11,6 +11,9 @@ from p2pnode.engine.gguf_split import part_paths
 CONFIG: Final = "config.json"
 """Of a checkpoint; a folder without one is none."""
 
+SHARDS_NOTE: Final = "p2pnode-shards.json"
+"""Beside a checkpoint of which not all was fetched: what the hub says of each shard's SHA-256."""
+
 _BESIDE: Final = (
     CONFIG,
     "generation_config.json",
@@ -18,7 +21,7 @@ _BESIDE: Final = (
     "tokenizer_config.json",
     "chat_template.jinja",
     "model.safetensors.index.json",
-    "p2pnode-shards.json",
+    SHARDS_NOTE,
 )
 _SHARDS: Final = "*.safetensors"
 

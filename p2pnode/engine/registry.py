@@ -89,7 +89,7 @@ def load_engine(
         EngineError: The engine that was asked for is not there, or fails.
     """
     with open_stored(path) as model:
-        options, lacking = _suited(model, options), _numpy_lacks(model)
+        options, lacking = suited(model.engine, path.name, options), _numpy_lacks(model)
         known = model.hashed() if tree is None else tree
     if options.engine in _EXTRAS:
         return _load_extra(path, layers, known, options, kv_budget_bytes, progress)
@@ -166,7 +166,7 @@ def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         EngineError: The engine or the device that was asked for is not there.
     """
     with open_stored(path) as model:
-        options, lacking = _suited(model, options), _numpy_lacks(model)
+        options, lacking = suited(model.engine, path.name, options), _numpy_lacks(model)
     if options.engine == "numpy" and lacking:
         raise ModelError(
             f"{path.name} has {lacking}, which the numpy engine does not compute",
@@ -209,27 +209,27 @@ def engine_for(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> str:
         EngineError: The engine that was asked for is not there.
     """
     with open_stored(path) as model:
-        options, lacking = _suited(model, options), _numpy_lacks(model)
+        options, lacking = suited(model.engine, path.name, options), _numpy_lacks(model)
     if options.engine in {*_EXTRAS, "numpy"}:
         return options.engine
     return "numpy" if _library(options, lacking) is None else "ggml"
 
 
-def _suited(model: StoredModel, options: EngineOptions) -> EngineOptions:
-    """Return the options with the one engine that computes a model, where there is but one.
+def suited(engine: str, name: str, options: EngineOptions) -> EngineOptions:
+    """Return the options with the one ``engine`` that computes a model, where it is not empty.
 
     Raises:
         ModelError: Another was asked for.
     """
-    if not model.engine or options.engine == model.engine:
+    if not engine or options.engine == engine:
         return options
     if options.engine != "auto":
         raise ModelError(
-            f"{model.path.name} is a checkpoint of safetensors, which the {options.engine} engine "
+            f"{name} is a checkpoint of safetensors, which the {options.engine} engine "
             "does not read",
-            hint=f"Say --engine {model.engine}, or name a GGUF of this model.",
+            hint=f"Say --engine {engine}, or name a GGUF of this model.",
         )
-    return replace(options, engine=model.engine)
+    return replace(options, engine=engine)
 
 
 def _numpy_lacks(model: StoredModel) -> str:

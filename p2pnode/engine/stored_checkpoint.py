@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from p2pnode.engine.model_config import ModelConfig
 
 
+ENGINE: Final = "torch"
+"""What computes checkpoints."""
+
+
 class StoredCheckpoint:
     """A checkpoint of Hugging Face's in a folder.
 
@@ -25,7 +29,7 @@ class StoredCheckpoint:
         engine: What computes it.
     """
 
-    engine: Final = "torch"
+    engine: Final = ENGINE
 
     def __init__(self, path: Path) -> None:
         self.checkpoint: Final = Checkpoint(path)

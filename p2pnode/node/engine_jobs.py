@@ -40,7 +40,9 @@ class EngineJobs:
         self._options = options
         self._kv_bytes = kv_bytes
         self._engine: Engine | None = None
-        self._draws = Draws(ModelGrammars(model))
+        self._grammars = ModelGrammars(model)
+        self._draws = Draws(self._grammars)
+        self._ready: range | None = None  # layers of which every shard is here
         self._failures = 0
 
     def job_of(self, event: NodeEvent) -> Job[NodeCore, Any] | None:
@@ -51,10 +53,16 @@ class EngineJobs:
             run, done = partial(self._run, work), partial(_computed, job)
             return Job(run, done, units_of(work), lambda core: job in core.inference.jobs)
         if isinstance(event, LoadRequested):
-            return self._load_job(event.layers)
+            is_whole = self._model is None or not self._model.may_lack_shards
+            return self._load_job(event.layers) if is_whole or event.layers == self._ready else None
         if isinstance(event, MeasureRequested):
             return Job(self._measure, _measured, math.inf)
         return None
+
+    def take(self, model: ModelFile, layers: range) -> None:
+        """Take the model as it is now that the shards of ``layers`` are here."""
+        self._model = self._grammars.model = model
+        self._ready = layers
 
     def _load_job(self, layers: range) -> Job[NodeCore, EngineProfile]:
         """Load in the engine thread: computing waits, the loop does not."""
@@ -63,7 +71,7 @@ class EngineJobs:
             if isinstance(outcome, Finished):
                 core.layers_loaded(layers, outcome.value, now)
                 return
-            reason = _reason(outcome.error)
+            reason = reason_of(outcome.error)
             if isinstance(outcome.error, ModelChangedError):
                 core.model_changed(f"the file changed: {reason}", now)
             else:
@@ -100,7 +108,8 @@ class EngineJobs:
         """Free what a failed engine held: the next must not be short of it."""
         logger.error("the engine failed: %s", reason)
         self._failures = 0
-        self._engine, self._draws = None, Draws(ModelGrammars(self._model))
+        self._grammars = ModelGrammars(self._model)
+        self._engine, self._draws = None, Draws(self._grammars)
         _shut(engine)
 
     def _measure(self) -> StageCost | None:
@@ -141,7 +150,7 @@ def _shut(engine: Engine) -> None:
         logger.exception("the engine could not be shut")
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return what is wrong, and what a person can do about it where that is known."""
     if isinstance(error, UserError) and error.hint:
         return f"{error}; try: {error.hint.rstrip('.')}"

@@ -23,6 +23,9 @@ FOLDER: Final = ".entries"
 PARTS: Final = ".parts"
 """Folder of what has come so far; a pull that was interrupted goes on with it."""
 
+CHECKPOINT: Final = ".checkpoint"
+"""Ending of a folder of the cache with a checkpoint, of which a part of the shards may be here."""
+
 MOST_ENTRIES: Final = 10_000
 MOST_BYTES: Final = 2**41
 """Of a file of a model, at the most: 2 TB. No more is fetched where nobody announced a length."""
@@ -161,4 +164,6 @@ def _is_sound(entry: Entry, path: Path) -> bool:
         return False
     if entry.linked:
         return all(Path(file).is_absolute() for file in entry.files)
-    return all(Path(file).name == file and file.endswith(".gguf") for file in entry.files)
+    return all(
+        Path(file).name == file and file.endswith((".gguf", CHECKPOINT)) for file in entry.files
+    )

@@ -39,13 +39,17 @@ def can_follow_schemas() -> bool:
 
 
 class ModelGrammars:
-    """Compiles schemas for the vocabulary of a model's file."""
+    """Compiles schemas for the vocabulary of a model's file.
+
+    Attributes:
+        model: The file, as it was read last.
+    """
 
     def __init__(
         self, model: ModelFile | None, read: Callable[[], Constraints] | None = None
     ) -> None:
         """``read`` reads the vocabulary; by default off the model's file."""
-        self._model = model
+        self.model = model
         self._read = read or self._read_file
         self._threads: ThreadPoolExecutor | None = None
         self._vocabulary: Future[Constraints] | None = None
@@ -105,7 +109,7 @@ class ModelGrammars:
             raise DrawError(f"no schema can be followed here: {error}") from error
 
     def _read_file(self) -> Constraints:
-        model = self._model
+        model = self.model
         if model is None:
             raise DrawError("this node has no model")
         if Stamp.of(model.path) != model.stamp:

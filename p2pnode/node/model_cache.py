@@ -5,6 +5,7 @@ its SHA-256 before it is moved there.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from p2pnode.errors import UserError
 from p2pnode.node.catalogue import KNOWN_MODELS, HubFile, KnownModel, Wheels, known_model
 from p2pnode.node.disk import is_full, no_space, refuse_full
-from p2pnode.node.entries import Entry, forget_entry, read_entries
+from p2pnode.node.entries import CHECKPOINT, Entry, forget_entry, read_entries
 from p2pnode.node.fetching import ROOM_HINT, Progress, fetch, room_needed
 from p2pnode.node.model_list import InstalledModel, Unfinished, listed, unfinished
 from p2pnode.node.model_use import is_in_use
@@ -195,6 +196,9 @@ def _removing(name: str, folder: Path) -> Iterator[None]:
 
 
 def _unlink(path: Path) -> None:
+    if path.name.endswith(CHECKPOINT) and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=not path.exists())
+        return
     if path.is_dir() and not path.is_symlink():
         raise UserError(f"{path} is a directory", hint="remove it yourself")
     path.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.checkpoint_tree import CheckpointTree
 from p2pnode.engine.stored_model import StoredModel, Tree, open_stored
 from p2pnode.errors import ModelChangedError, ModelError
 from p2pnode.node.stamp import Stamp
@@ -66,6 +67,11 @@ class ModelFile:
             if Stamp.of(path) == stamp:
                 return known
         raise ModelError(f"{path} changes while it is read", hint="Wait until it is written.")
+
+    @property
+    def may_lack_shards(self) -> bool:
+        """Whether a part of it may be somewhere else, to be fetched when it is needed."""
+        return isinstance(self.tree, CheckpointTree)
 
     def read_again(self, stamp: Stamp) -> "ModelFile":
         """Read the whole file, which has this ``stamp`` now; return it with that.

@@ -11,7 +11,7 @@ from p2pnode.engine.gguf_split import part_paths, whole_name
 from p2pnode.engine.model_paths import CONFIG, paths_by_name
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel, known_model
-from p2pnode.node.entries import PARTS, Entry, read_entries
+from p2pnode.node.entries import CHECKPOINT, PARTS, Entry, read_entries
 from p2pnode.node.model_use import is_in_use
 from p2pnode.node.places import expanded
 from p2pnode.node.pull_order import ELSEWHERE
@@ -163,7 +163,7 @@ def _noted(entry: Entry, folder: Path) -> InstalledModel:
     for path, expected in zip(paths, entry.sizes, strict=True):
         wrong, size = _look(path)
         total += size
-        if not wrong and size != expected:
+        if not wrong and size != expected and not path.name.endswith(CHECKPOINT):
             wrong = "changed since it was linked" if entry.linked else "truncated"
         if wrong and not problem:
             what = path if entry.linked or len(paths) > 1 else ""

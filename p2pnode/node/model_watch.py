@@ -32,10 +32,12 @@ class ModelWatch:
 
     Attributes:
         file: The file, with the newest stamp under which it is what was hashed.
+        is_paused: Whether it does not look, since its own node adds to the files.
     """
 
     def __init__(self, file: ModelFile, call: Call) -> None:
         self.file = file
+        self.is_paused = False
         self._seen = file.stamp
         self._read: Stamp | None = None  # of the content that was read here last
         self._call = call
@@ -44,7 +46,12 @@ class ModelWatch:
         """Look until cancelled."""
         while True:
             await trio.sleep(INTERVAL)
-            await self.look()
+            if not self.is_paused:
+                await self.look()
+
+    def take(self, file: ModelFile) -> None:
+        """Take the model as it was just read."""
+        self.file, self._seen, self._read = file, file.stamp, file.stamp
 
     async def look(self) -> None:
         """Look once; read the whole file where there is a reason to, and once for each stamp.

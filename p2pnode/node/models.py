@@ -1,5 +1,6 @@
 """The models a person can name: finding them, checking them, what is known of them."""
 
+import logging
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,8 @@ from p2pnode.node.model_cache import cache_dir, calibration_path, find_installed
 from p2pnode.node.model_file import ModelFile, hash_tree
 from p2pnode.node.model_list import find_file
 from p2pnode.wire.calibration import CalibrationSet
+
+logger = logging.getLogger("p2pnode.node.node")  # whose doing it is
 
 
 def resolve(name_or_path: str) -> Path:
@@ -117,6 +120,15 @@ def state_calibrations(space_hash32: int) -> CalibrationSet | None:
             f"the calibration {found} cannot be used: {error}",
             hint="Delete it, or measure it anew with p2pnode models calibrate.",
         ) from error
+
+
+def usable_calibrations(space_hash32: int) -> CalibrationSet | None:
+    """Return :func:`state_calibrations`; a broken file only makes what is sent larger."""
+    try:
+        return state_calibrations(space_hash32)
+    except ModelError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def _has_root(path: Path, root: str) -> bool:

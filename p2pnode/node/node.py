@@ -13,7 +13,7 @@ import trio
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.model_paths import paths_by_name
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
-from p2pnode.errors import GenerationError, ModelError, UserError
+from p2pnode.errors import GenerationError, UserError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
 from p2pnode.net.addresses import format_address
@@ -47,9 +47,10 @@ from p2pnode.node.machine_memory import capacity_of, refuse_impossible
 from p2pnode.node.model_file import ModelFile
 from p2pnode.node.model_use import held
 from p2pnode.node.model_watch import ModelWatch
-from p2pnode.node.models import open_model, state_calibrations
+from p2pnode.node.models import open_model, usable_calibrations
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
+from p2pnode.node.shard_fetches import ShardFetches
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.stamp import Stamp
 from p2pnode.node.surroundings import Surroundings
@@ -74,7 +75,7 @@ class NodeSettings:
     Attributes:
         config: The core's settings.
         state: Its state directory.
-        model: A GGUF file; None for a node without a model.
+        model: A model; None for a node without a model.
         hold: Whether to take on layers; a mere requester does not.
         host: Address to bind; ``::`` is every interface, IPv4 included.
         port: UDP port; 0 lets the system choose.
@@ -109,6 +110,7 @@ class Node:
         self._calibrations: CalibrationSet | None = None
         self._capacity: Capacity | None = None
         self._watch: ModelWatch | None = None
+        self._fetches: ShardFetches | None = None
         self._texts: TextWorker | None = None
         self._streams: dict[int, AnswerStream] = {}
         self.is_up = False
@@ -124,7 +126,8 @@ class Node:
             UserError: The state directory, the model or the port cannot be used.
         """
         settings = self.settings
-        files = () if settings.model is None else paths_by_name(settings.model)
+        path = settings.model
+        files = () if path is None else {path, *paths_by_name(path)}
         with self._state.lock(), logging_to(log_path(settings.state)), held(files):
             if settings.model is not None:
                 self._file = await trio.to_thread.run_sync(
@@ -134,7 +137,9 @@ class Node:
                 self._texts = TextWorker(
                     settings.model, self._model.name, self._model.context_length, self._stamp
                 )
-                self._calibrations = await self._read_calibrations(self._model)
+                self._calibrations = await trio.to_thread.run_sync(
+                    usable_calibrations, self._model.space_hash32, abandon_on_cancel=True
+                )
                 if settings.hold:
                     self._capacity = await trio.to_thread.run_sync(
                         self._look_at_memory, settings.model, abandon_on_cancel=True
@@ -161,17 +166,6 @@ class Node:
         if at_once:
             self._reactor.call(lambda core, now: core.leave(now, drain=0.0))
 
-    @staticmethod
-    async def _read_calibrations(model: ModelInfo) -> CalibrationSet | None:
-        """Read what is known of the model's hidden states; a broken file only makes them larger."""
-        try:
-            return await trio.to_thread.run_sync(
-                state_calibrations, model.space_hash32, abandon_on_cancel=True
-            )
-        except ModelError as error:
-            logger.warning("%s", error)
-            return None
-
     def _look_at_memory(self, path: Path) -> Capacity:
         """Say how many layers fit.
 
@@ -196,12 +190,13 @@ class Node:
             reachable_addresses(socket.address),
         )
         self._origin = origin
-        core = NodeCore(self.settings.config, origin, random.SystemRandom(), trio.current_time())
+        config = self.settings.config
+        core = NodeCore(config, origin, random.SystemRandom(), trio.current_time())
         if not can_follow_schemas():
             core.advert.abilities &= ~Ability.SCHEMAS
-        engine = EngineJobs(self._file, self.settings.config.kv_bytes, self.settings.engine)
+        self._engine = EngineJobs(self._file, config.kv_bytes, self.settings.engine)
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
-            core, socket, self._on_event, job_of=engine.job_of
+            core, socket, self._on_event, job_of=self._engine.job_of
         )
         self._surroundings = Surroundings(
             origin,
@@ -216,11 +211,12 @@ class Node:
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._reactor.run)
-            self._take_up_model()
-            nursery.start_soon(self._surroundings.run)
             if self._file is not None:
                 self._watch = ModelWatch(self._file, self._reactor.call)
+                self._fetches = ShardFetches(self._reactor, self._engine, self._watch)
                 nursery.start_soon(self._watch.run)
+            self._take_up_model()
+            nursery.start_soon(self._surroundings.run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
             ours = self._as_local_node()
@@ -273,6 +269,8 @@ class Node:
 
     def _on_event(self, event: NodeEvent, now: float) -> None:
         match event:
+            case LoadRequested() if self._fetches is not None:
+                self._fetches.begin(event)
             case ComputeRequested() | LoadRequested() | MeasureRequested():
                 raise AssertionError("the engine thread computes, loads and measures")
             case PlanRequested():

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from p2pnode.engine.checkpoint import SINGLE, Checkpoint
-from p2pnode.engine.checkpoint_tree import NOTE, CheckpointTree, hash_checkpoint, write_note
+from p2pnode.engine.checkpoint_tree import CheckpointTree, hash_checkpoint, write_note
+from p2pnode.engine.model_paths import SHARDS_NOTE
 from p2pnode.errors import ModelChangedError, ModelError
 from tests.engine.small_checkpoint import write_checkpoint, write_config, write_sharded
 
@@ -75,8 +76,8 @@ def test_a_shard_that_is_not_what_the_hub_says_is_refused(tmp_path: Path) -> Non
     with pytest.raises(ModelChangedError, match=r"b\.safetensors is not what the hub says"):
         tree_of(tmp_path)
     for broken in ("[]", '{"b.safetensors": 7}', "{"):
-        (tmp_path / NOTE).write_text(broken)
-        with pytest.raises(ModelError, match=NOTE):
+        (tmp_path / SHARDS_NOTE).write_text(broken)
+        with pytest.raises(ModelError, match=SHARDS_NOTE):
             tree_of(tmp_path)
 
 

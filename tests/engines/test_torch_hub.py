@@ -1,12 +1,7 @@
 """Checkpoints by id, from a small hub of our own on this machine."""
 
-import json
 from collections.abc import Iterator
-from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -16,79 +11,9 @@ from p2pnode.engine.torch.hub import fetch_checkpoint
 from p2pnode.errors import ModelChangedError, ModelError, UsageError
 from tests.engine.small_checkpoint import write_checkpoint, write_sharded
 from tests.engines.needs import require_references
+from tests.engines.small_hub import SmallHub
 
 require_references()
-
-COMMIT = "c" * 40
-
-
-class SmallHub:
-    """Answers as the hub does for one repository, ``owner/tiny``, whose files lie in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.asked: list[str] = []
-        self.status = 200
-        self.error = ""
-        self.lies: dict[str, bytes] = {}
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self._answer(with_body=False)
-
-            def do_GET(self) -> None:
-                self._answer(with_body=True)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def _answer(self, *, with_body: bool) -> None:
-                path = unquote(urlsplit(self.path).path)
-                name = path.rpartition("/")[2]
-                headers, body = {}, b""
-                if hub.status != 200:
-                    headers["X-Error-Code"] = hub.error
-                elif path.startswith("/api/models/owner/tiny"):
-                    body = hub.listing()
-                else:
-                    stored = (hub.folder / name).read_bytes()
-                    headers = {
-                        "ETag": f'"{sha256(stored).hexdigest()}"', "X-Repo-Commit": COMMIT,
-                        "Accept-Ranges": "bytes",
-                    }  # fmt: skip
-                    body = hub.lies.get(name, stored)
-                    if with_body:
-                        hub.asked.append(name)
-                self.send_response(hub.status)
-                for key, value in headers.items():
-                    self.send_header(key, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if with_body:
-                    self.wfile.write(body)
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def listing(self) -> bytes:
-        files = []
-        for one in sorted(self.folder.iterdir()):
-            data = one.read_bytes()
-            entry: dict[str, object] = {"rfilename": one.name, "size": len(data), "blobId": "b"}
-            if one.suffix == ".safetensors":
-                digest = sha256(data).hexdigest()
-                entry["lfs"] = {"size": len(data), "sha256": digest, "pointerSize": 130}
-            files.append(entry)
-        said = {"id": "owner/tiny", "modelId": "owner/tiny", "sha": COMMIT, "siblings": files}
-        return json.dumps(said).encode()
 
 
 @pytest.fixture

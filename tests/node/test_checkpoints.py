@@ -1,6 +1,7 @@
 """A checkpoint of safetensors is a model like any other: opened, watched, listed, described."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import trio
 
 from p2pnode.engine.registry import EngineOptions, check_engine, engine_for
 from p2pnode.engine.stored_model import open_stored
-from p2pnode.errors import ModelChangedError, ModelError, UserError
+from p2pnode.errors import EngineError, ModelChangedError, ModelError, UserError
+from p2pnode.interfaces.cli.settings import UpOptions, settings_of
 from p2pnode.node import model_cache, models
 from p2pnode.node.machine_memory import Memory, capacity_of
 from p2pnode.node.model_facts import facts_of
@@ -172,3 +174,20 @@ def test_the_seam_reads_either(folder: Path) -> None:
     with open_stored(folder) as model:
         assert {path.name for path in model.paths} >= {"config.json", "model.safetensors"}
         assert model.config().n_layers == 2
+
+
+def test_a_checkpoint_of_a_hub_is_refused_before_it_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = UpOptions(
+        state=tmp_path, model="hf:owner/repo", layers="auto", max_layers=None, listen="::",
+        port=0, peer=(), name="one", kv_memory=16, mdns=False,
+    )  # fmt: skip
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="hf:owner/repo is a checkpoint of safetensors"):
+        settings_of(replace(given, engine="numpy"))
+    monkeypatch.setattr("p2pnode.engine.registry.find_spec", lambda _: None)
+    with pytest.raises(EngineError, match="torch is not installed") as caught:
+        settings_of(given)
+    assert "p2pnode[torch]" in caught.value.hint
+    assert not [*tmp_path.glob("cache/models/*")]

@@ -145,7 +145,11 @@ def node_options(command: CommandT) -> CommandT:
     """Add the options of ``up`` to a command."""
     options = (
         click.option(
-            "--model", default=DEFAULT_MODEL, show_default=True, help="Name, GGUF file, or none."
+            "--model",
+            default=DEFAULT_MODEL,
+            show_default=True,
+            metavar="NAME|PATH|hf:OWNER/REPO|none",
+            help="Name, GGUF file, folder of a checkpoint or its id of the hub, or none.",
         ),
         click.option(
             "--layers",
@@ -202,10 +206,10 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     name = node_name(options.name)
     peers = tuple(peer_address(peer, DEFAULT_PORT) for peer in options.peer)
     check_listen(options.listen)
-    model = None if options.model == "none" else model_file(options.model)
+    engine = engine_of(options)
+    model = None if options.model == "none" else _model_of(options, layers, engine)
     if model is not None and layers is not None:
         _check_layers(model, layers)
-    engine = engine_of(options)
     if model is not None and options.layers != "none":
         from p2pnode.engine.registry import check_engine
 
@@ -243,6 +247,27 @@ def engine_of(options: UpOptions) -> "EngineOptions":
 
     refuse_too_many(options.threads)
     return EngineOptions(options.engine, options.device, options.threads, cache_dir())
+
+
+def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions") -> Path:
+    """Return where the model is, fetching what of it can be known to be needed.
+
+    Raises:
+        UserError: It cannot be had, or another engine is to compute it: found before any fetch.
+    """
+    from p2pnode.engine.torch.hub import is_id
+
+    name = options.model
+    if not is_id(name):
+        return model_file(name)
+    from p2pnode.engine.registry import check_device, suited
+    from p2pnode.engine.stored_checkpoint import ENGINE
+    from p2pnode.node.checkpoints import fetch_id
+
+    if options.layers != "none":
+        check_device(suited(ENGINE, name, engine))
+    with progress(f"fetching {name}") as bar:
+        return fetch_id(name, layers, bar, note)
 
 
 def model_file(name: str) -> Path:
