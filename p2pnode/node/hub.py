@@ -237,7 +237,8 @@ def _guessed(wanted: HubFile, entries: Sequence[HubEntry]) -> HubFile:
     if not models:
         raise UserError(
             f"{wanted.repo} has no GGUF file",
-            hint="look for a repository with GGUF in its name: most models have one",
+            hint="look for a repository with GGUF in its name; or serve its safetensors: "
+            f"p2pnode up --model hf:{wanted.repo}",
         )
     raise UserError(
         f"{wanted.repo} has {len(fitting) or 'no'} files that are {quantisation}",

@@ -98,7 +98,7 @@ def refuse_other_formats(name: str) -> None:
     if ending == ".safetensors":
         raise ModelError(
             f"{PurePosixPath(name).name} holds safetensors, which this engine does not read",
-            hint="name a GGUF file of this model",
+            hint="name a GGUF file of this model, or the folder of its checkpoint",
         )
 
 
