@@ -39,7 +39,8 @@ class InferenceConfig:
             ``cover_wait``. A guess.
         replay_factor: A replay, or a first prefill, that shows progress may take this many times
             as long as it should, and ``give_up`` on top; then the answer fails. A guess.
-        cover_wait: Seconds a generation waits for peers that cover lost layers, then fails.
+        cover_wait: Seconds a generation waits for peers that cover lost layers, then fails, unless
+            its request says another time.
         cover_retry: Seconds between two attempts to find such a cover.
         max_repairs: Repairs of an answer, beside one for each peer that broke it and one for each
             64 tokens shown; then it fails and says who broke it how often. A guess.

@@ -84,7 +84,7 @@ class Parts:
         self._session = Session(request, model, key, config.prefill_chunk, now)
         cover = Cover(request, config, node_id, calibration)
         self._chain = Chain(self._session, cover, model, node_id, rng)
-        self._patience = Patience(config, request.wait, now)
+        self._patience = Patience(config, request.wait, now, request.lost_wait)
         self._pace = Pace(config)
         self._flow = Flow(config, model.d_model)
         self._faults = Faults(config, trust, node_id)

@@ -34,9 +34,13 @@ class Patience:
         looks: Looks in a row that showed no progress.
     """
 
-    def __init__(self, config: InferenceConfig, wait: float, now: float) -> None:
+    def __init__(
+        self, config: InferenceConfig, wait: float, now: float, lost_wait: float | None = None
+    ) -> None:
+        """``wait`` is in seconds, and ``lost_wait`` the same for layers lost later."""
         self._config = config
         self._wait = wait
+        self._lost_wait = max(config.cover_wait, wait) if lost_wait is None else lost_wait
         self._grace = config.give_up
         self.moved_at = now
         self._finish_by: float | None = None
@@ -58,7 +62,7 @@ class Patience:
 
     @property
     def _stuck_at(self) -> float:
-        return self.moved_at + max(self._grace, self._wait)
+        return self.moved_at + max(self._grace, self._wait, self._lost_wait)
 
     def overdue(self, now: float) -> str:
         """Return which limit was reached, for people; empty before :attr:`limit`."""
@@ -96,8 +100,9 @@ class Patience:
         """A stage was lost; ``is_hopeful`` where it may be back in a moment."""
         if self.broken_at is None:
             self.broken_at = now
-            self.cover_by = now + max(self._config.cover_wait, self._wait)
-        self.last_resort_at = now if is_hopeful else now + self._config.last_resort
+            self.cover_by = now + self._lost_wait
+        patience = 0.0 if is_hopeful else self._config.last_resort
+        self.last_resort_at = min(now + patience, max(now, self.cover_by))
         self.looks = 0
 
     # Running

@@ -23,6 +23,7 @@ class GenerationRequest:
         sampling: How to draw them.
         stop: Token ids that end the answer.
         wait: Seconds to wait for peers that cover the model before the first token.
+        lost_wait: The same for layers lost later; None for the node's setting.
         prefer: Peers to use where possible.
         avoid: Peers to spare.
         objective: ``latency`` or ``throughput``.
@@ -40,6 +41,7 @@ class GenerationRequest:
     objective: Objective = "latency"
     activations: str | None = None
     notes: tuple[str, ...] = ()
+    lost_wait: float | None = None
 
     @property
     def positions(self) -> int:

@@ -42,6 +42,7 @@ class Question:
         sampling: How to draw them.
         stop: Tokens that end the answer, beside those that the model's file names.
         wait: Seconds to wait for peers that cover the model.
+        lost_wait: The same for layers lost in mid-answer; None for the node's setting.
         prefer: Hex prefixes or names of peers to use.
         avoid: Hex prefixes or names of peers to spare.
         objective: ``latency`` or ``throughput``.
@@ -54,6 +55,7 @@ class Question:
     sampling: Sampling
     stop: frozenset[int] = frozenset()
     wait: float = 10.0
+    lost_wait: float | None = None
     prefer: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
     objective: Objective = "latency"
@@ -233,6 +235,7 @@ def request_of(
         sampling=sampling,
         stop=stop,
         wait=question.wait,
+        lost_wait=question.lost_wait,
         prefer=frozenset(peer for peer in prefer.values() if peer is not None),
         avoid=frozenset(peer for peer in avoid.values() if peer is not None),
         objective=question.objective,

@@ -37,6 +37,9 @@ Params = dict[str, Any]
 
 _MAX_TOKENS = 256
 
+_LONGEST_WAIT = 3600.0
+"""Seconds that an answer may wait for peers; ``--wait`` takes as many."""
+
 _FEW_PEERS = 25
 """Peers whose picture is rendered on the loop: 150 us each (measured), and 5 ms are too long."""
 
@@ -85,8 +88,9 @@ async def answer(node: Node, params: Params, emit: Emit) -> dict[str, object]:
 
     ``params``: ``prompt`` (text) or ``messages`` (a chat) or ``prompt_ids``; ``raw`` for a prompt
     to be continued rather than answered; ``tools`` and ``documents`` for the chat template;
-    ``max_tokens``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``ignore_eos``,
-    ``activations``, ``details``; and what :mod:`p2pnode.node.sampling_params` reads.
+    ``max_tokens``, ``prefer``, ``avoid``, ``objective``, ``wait``, ``lost_wait``,
+    ``ignore_eos``, ``activations``, ``details``; and what :mod:`p2pnode.node.sampling_params`
+    reads.
 
     The result names among others ``prompt_ids``, ``stop_ids`` (tokens that end the answer),
     ``token_ids``, and ``left_out``: how many of the oldest messages left so that the rest fits;
@@ -275,7 +279,8 @@ def _without_prompt(params: Params) -> Question:
             prompt_ids=(),
             max_tokens=_max_tokens(params),
             sampling=sampling_of(params),
-            wait=float(params.get("wait", 10.0)),
+            wait=_seconds(params.get("wait", 10.0)),
+            lost_wait=None if (lost := params.get("lost_wait")) is None else _seconds(lost),
             prefer=_names(params, "prefer"),
             avoid=_names(params, "avoid"),
             objective="throughput" if params.get("objective") == "throughput" else "latency",
@@ -284,6 +289,13 @@ def _without_prompt(params: Params) -> Question:
         )
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"impossible parameter: {error}") from error
+
+
+def _seconds(asked: str | float) -> float:
+    seconds = float(asked)
+    if not 0 <= seconds <= _LONGEST_WAIT:
+        raise ValueError(f"a wait of {seconds:g} s is none: 0 to {_LONGEST_WAIT:.0f}")
+    return seconds
 
 
 def _activations_asked(params: Params) -> str | None:

@@ -1,5 +1,7 @@
 """The answer goes on: a stage killed at every token and at every boundary, tokens identical."""
 
+from dataclasses import replace
+
 import pytest
 
 from p2pnode.engine.random_model import random_model
@@ -7,10 +9,12 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import (
+    ChainBroken,
     ChainRepaired,
     GenerationFailed,
     GenerationFinished,
     GenerationPlanned,
+    TokenProduced,
 )
 from p2pnode.inference.messages import Close, Failed
 from p2pnode.inference.request import GenerationRequest
@@ -160,6 +164,27 @@ def test_without_cover_the_answer_waits_and_then_fails_with_the_reason() -> None
     assert isinstance(final, GenerationFailed)
     assert "[2, 4)" in final.reason
     assert all(not core.stages() for peer, core in network.cores.items() if peer != B)
+
+
+@pytest.mark.parametrize("wait", [0.0, 5.0, 45.0])
+def test_lost_layers_are_awaited_for_as_long_as_asked(wait: float) -> None:
+    network = three(seed=3)
+    struck = 0.0
+
+    def strike(event: TokenProduced) -> None:
+        nonlocal struck
+        if event.position == len(PROMPT) + 2:
+            network.kill(B)
+            struck = network.now
+
+    network.on_token = strike
+    network.generate(A, replace(request(), lost_wait=wait))
+    network.run(seconds=100)
+    [broken, *_] = [event for _, _, event in network.events if isinstance(event, ChainBroken)]
+    at, _, final = network.events[-1]
+    assert isinstance(final, GenerationFailed)
+    assert broken.seconds == pytest.approx(wait)
+    assert at - struck == pytest.approx(wait, abs=4.0)  # a loss takes as long to be noticed
 
 
 def test_a_cancelled_answer_frees_every_peer() -> None:

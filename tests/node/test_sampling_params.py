@@ -41,6 +41,10 @@ def test_everything_is_read() -> None:
         {"repetition_penalty": 0},
         {"penalty_last_n": float("inf")},
         {"penalty_last_n": []},
+        {"wait": -1},
+        {"wait": float("inf")},
+        {"lost_wait": float("nan")},
+        {"lost_wait": "long"},
     ],
     ids=str,
 )

@@ -1,7 +1,7 @@
 """Commands that ask the swarm: one prompt, or a conversation."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,12 +21,12 @@ from p2pnode.interfaces.cli.settings import (
     json_option,
     state_option,
 )
+from p2pnode.interfaces.cli.shown_answer import ShownAnswer
 from p2pnode.net.control_client import ControlClient
 from p2pnode.phrases import plural
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 _FRESH_WAIT = 60.0  # seconds a fresh node may need to meet the others and load
-_LONG_PROMPT = 512  # tokens; a machine of the default kind reads some hundreds a second
 _WAIT = 20.0  # seconds for a swarm that is there already: one of its nodes may be loading
 
 
@@ -38,7 +38,8 @@ def _asking_options(command: CommandT) -> CommandT:
         click.option(
             "--wait",
             type=click.FloatRange(0, 3600),
-            help="Seconds to wait for missing layers.  [default: 20; 60 for a fresh node]",
+            help="Seconds to wait for missing layers, before an answer and in the middle of it.  "
+            "[default: 20 before it, 60 where a node is started for it, 30 in the middle]",
         ),
         activations_option("How this answer travels between peers; else as the node is set.", None),
         click.option("--model", cls=FreshNodeOption, default=DEFAULT_MODEL, show_default=True),
@@ -152,47 +153,17 @@ def _not_text() -> UserError:
 def _stream(
     client: ControlClient, params: dict[str, Any], *, quiet: bool = False, show_plan: bool = False
 ) -> dict[str, Any]:
-    def show(event: dict[str, Any]) -> None:
-        match event.get("event"):
-            case "plan" if show_plan:
-                _show_plan(event["plan"])
-            case "plan" if event["prompt_tokens"] >= _LONG_PROMPT:
-                note(f"[reads the prompt first: {event['prompt_tokens']} tokens]")
-            case "note" if not show_plan:  # a plan has it among its reasons
-                note(f"[{event['text']}]")
-            case "history":
-                gone = plural(_turns(params["messages"][: event["left_out"]]), "turn")
-                note(f"[the oldest {gone} left the conversation: the model's context is full]")
-            case "token":
-                say(event["text"], end="")
-            case "broken":
-                note(f"\n{repairs.lost(event)}")
-            case "repaired":
-                note(repairs.mended(event))
-            case "waiting":
-                note(repairs.waiting(event))
-
-    result: dict[str, Any] = client.call("generate", params, None if quiet else show)
+    shown = ShownAnswer(params, show_plan=show_plan)
+    try:
+        result: dict[str, Any] = client.call("generate", params, None if quiet else shown.show)
+    except UserError:
+        shown.break_line()
+        raise
     if not quiet and result["finish"] == "length":
         note(f"\n{repairs.cut(len(result['token_ids']), params['max_tokens'])}")
     if not quiet and "logprobs" in result:
         note("\n" + "\n".join(logprob_lines(result["logprobs"])))
     return result
-
-
-def _turns(messages: Sequence[Mapping[str, str]]) -> int:
-    """Count the exchanges: what was said, with its answer if there was one."""
-    return sum(message["role"] == "user" for message in messages)
-
-
-def _show_plan(plan: dict[str, Any]) -> None:
-    for stage in plan["stages"]:
-        first, stop = stage["layers"]
-        note(
-            f"{stage['name']:>20}  [{first}, {stop})  {stage['cost_ms']:.1f} ms  {stage['reason']}"
-        )
-    for reason in plan["reasons"]:
-        note(f"  {reason}")
 
 
 def _summarise(result: dict[str, Any], asked: str | None) -> None:
@@ -221,6 +192,7 @@ def _params(chosen: dict[str, Any], host: Host) -> dict[str, Any]:
         "avoid": list(chosen["avoid"]),
         "activations": chosen["activations"],
         "wait": usual if chosen["wait"] is None else chosen["wait"],
+        "lost_wait": chosen["wait"],
     }
 
 

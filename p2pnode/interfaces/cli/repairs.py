@@ -29,7 +29,7 @@ def changed(facts: Mapping[str, Any]) -> str:
 def waiting(event: Mapping[str, Any]) -> str:
     """Say which layers nobody serves, and how long they are waited for."""
     runs = runs_text(range(*run) for run in event["layers"])
-    return f"[nobody serves layers {runs}: waiting for them, {event['wait']:.0f} s at most]"
+    return f"[nobody serves layers {runs}: waiting for them, {event['wait']:.0f} s more at most]"
 
 
 def cut(tokens: int, most: int) -> str:

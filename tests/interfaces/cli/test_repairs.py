@@ -34,7 +34,7 @@ def test_a_repair_says_that_the_answer_is_no_longer_bit_reproducible() -> None:
 
 def test_waiting_names_the_layers_and_the_limit() -> None:
     assert repairs.waiting({"layers": [[0, 2], [4, 6]], "wait": 3.0}) == (
-        "[nobody serves layers [0, 2), [4, 6): waiting for them, 3 s at most]"
+        "[nobody serves layers [0, 2), [4, 6): waiting for them, 3 s more at most]"
     )
 
 

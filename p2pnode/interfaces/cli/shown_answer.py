@@ -1,0 +1,80 @@
+"""What a person sees of an answer while it comes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from p2pnode.interfaces.cli import repairs
+from p2pnode.interfaces.cli.output import note, say
+from p2pnode.phrases import plural
+
+_LONG_PROMPT = 512  # tokens; a machine of the default kind reads some hundreds a second
+
+
+class ShownAnswer:
+    """Shows the events of one answer as they come."""
+
+    def __init__(self, params: Mapping[str, Any], *, show_plan: bool = False) -> None:
+        """``params`` are those of what was asked."""
+        self._params = params
+        self._show_plan = show_plan
+        self._is_in_line = False
+        self._lost: set[tuple[str, int, int]] = set()
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        match event.get("event"):
+            case "plan" if self._show_plan:
+                _tell_plan(event["plan"])
+            case "plan" if event["prompt_tokens"] >= _LONG_PROMPT:
+                note(f"[reads the prompt first: {event['prompt_tokens']} tokens]")
+            case "note" if not self._show_plan:  # a plan has it among its reasons
+                note(f"[{event['text']}]")
+            case "history":
+                gone = plural(_turns(self._params["messages"][: event["left_out"]]), "turn")
+                note(f"[the oldest {gone} left the conversation: the model's context is full]")
+            case "token":
+                self._say(event["text"])
+            case "broken":
+                self._tell_loss(event)
+            case "repaired":
+                self._lost.clear()
+                self._note(repairs.mended(event))
+            case "waiting":
+                self._note(repairs.waiting(event))
+
+    def break_line(self) -> None:
+        """End the line of the answer, if it is in one: what follows is none of its words."""
+        if self._is_in_line:
+            say()
+        self._is_in_line = False
+
+    def _say(self, text: str) -> None:
+        if text:
+            say(text, end="")
+            self._is_in_line = not text.endswith("\n")
+
+    def _note(self, line: str) -> None:
+        note(f"\n{line}" if self._is_in_line else line)
+        self._is_in_line = False
+
+    def _tell_loss(self, event: Mapping[str, Any]) -> None:
+        """Tell it once: who was lost may be asked again in vain before anybody takes over."""
+        pairs = zip(event["names"], event["layers"], strict=True)
+        lost = {(name, *layers) for name, layers in pairs}
+        if not lost or not lost <= self._lost:
+            self._note(repairs.lost(event))
+        self._lost |= lost
+
+
+def _turns(messages: Sequence[Mapping[str, str]]) -> int:
+    """Count the exchanges: what was said, with its answer if there was one."""
+    return sum(message["role"] == "user" for message in messages)
+
+
+def _tell_plan(plan: Mapping[str, Any]) -> None:
+    for stage in plan["stages"]:
+        first, stop = stage["layers"]
+        note(
+            f"{stage['name']:>20}  [{first}, {stop})  {stage['cost_ms']:.1f} ms  {stage['reason']}"
+        )
+    for reason in plan["reasons"]:
+        note(f"  {reason}")
