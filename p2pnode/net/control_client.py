@@ -17,7 +17,7 @@ from p2pnode.net.control_lines import (
     encode_line,
     parse_object_untrusted,
 )
-from p2pnode.net.local_nodes import node_behind
+from p2pnode.net.local_nodes import answers, node_behind
 
 Json: TypeAlias = Any
 """Whatever JSON a method answers with."""
@@ -35,6 +35,8 @@ class ControlClient:
         self._lines: list[bytes] = []
         self._buffer = LineBuffer()
         self._last_id = 0
+        self._has_begun = False
+        self._path = path
         self._timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
@@ -57,6 +59,7 @@ class ControlClient:
             UserError: It is too long to ask; the node refused, stopped, or was silent for too long.
         """
         self._last_id += 1
+        self._has_begun = False
         line = encode_line({"id": self._last_id, "method": method, "params": params or {}})
         if len(line) > MAX_LINE:
             raise UserError(
@@ -71,6 +74,7 @@ class ControlClient:
                 continue  # left over from a call that was given up
             if "event" not in answer:
                 return _result(answer)
+            self._has_begun = True
             if on_event is not None:
                 on_event(answer["event"])
 
@@ -126,8 +130,13 @@ class ControlClient:
         return data
 
     def _stopped(self) -> UserError:
-        log = "the log in its state directory" if self._node is None else str(self._node.log)
-        return UserError("the node stopped before it answered", hint=f"the reason is in {log}")
+        """Say how the node ended; one that ended by itself has taken its note away."""
+        when = "in the middle of its answer" if self._has_begun else "before it answered"
+        node, again = self._node, "start it again: p2pnode up"
+        if node is not None and node_behind(self._path) == node and not answers(self._path):
+            return UserError(f"the node was killed {when} (process {node.pid})", hint=again)
+        log = "the log in its state directory" if node is None else str(node.log)
+        return UserError(f"the node stopped {when}", hint=f"{again}; why it stopped is in {log}")
 
     def _silent(self) -> UserError:
         return UserError(

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from p2pnode.errors import UserError
 from p2pnode.net import local_nodes as room
+from p2pnode.net.control_client import ControlClient
 from p2pnode.net.local_nodes import LocalNode, local_nodes, node_behind, registered
 
 ATTIC = LocalNode(Path("/srv/attic"), Path("/srv/attic/log"), "attic", "ab" * 32, 4711)
@@ -49,6 +51,33 @@ def test_what_a_killed_node_left_is_removed(runtime: Path) -> None:
     assert node_behind(runtime / "a.sock") is not None  # its log may say why it died
     assert local_nodes() == []
     assert list(runtime.iterdir()) == []
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+def test_how_a_node_ended_is_told_to_who_was_asking(
+    runtime: Path, killed: bool, begun: bool
+) -> None:
+    control = runtime / "a.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(control))
+        server.listen(1)
+        (runtime / "a.json").write_text(json.dumps(_body()))
+        client = ControlClient(control)
+        answering, _ = server.accept()
+    with client, answering:
+        if begun:
+            answering.sendall(json.dumps({"id": 1, "event": {"event": "token"}}).encode() + b"\n")
+        if not killed:
+            (runtime / "a.json").unlink()
+        answering.shutdown(socket.SHUT_WR)
+        with pytest.raises(UserError) as caught:
+            client.call("generate")
+    how = "was killed" if killed else "stopped"
+    when = "in the middle of its answer" if begun else "before it answered"
+    assert str(caught.value).startswith(f"the node {how} {when}")
+    assert "p2pnode up" in caught.value.hint
+    assert (str(ATTIC.log) in caught.value.hint) == (not killed)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o710])

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.output import note
-from p2pnode.interfaces.cli.running_node import others_than, refuse_silent
+from p2pnode.interfaces.cli.running_node import others_than, reach
 from p2pnode.interfaces.cli.settings import FreshNodeOption, UpOptions, settings_of, state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
@@ -55,7 +55,6 @@ def some_node(options: UpOptions, *, quiet: bool) -> Iterator[Host]:
         _refuse_ignored(state)
         yield Host(find_control_path(state), is_fresh=False)
         return
-    refuse_silent(state)
     settings = settings_of(options)
     if not quiet:
         note(f"no node runs on {state}: starting one for this command")
@@ -88,10 +87,10 @@ def _refuse_ignored(state: Path) -> None:
 
 
 def _is_running(state: Path) -> bool:
-    try:
-        ControlClient(find_control_path(state)).close()
-    except UserError:
+    client = reach(state)
+    if client is None:
         return False
+    client.close()
     return True
 
 

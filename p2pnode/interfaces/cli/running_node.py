@@ -1,9 +1,12 @@
 """The node that a command means: the one of its state directory, or a word on those elsewhere."""
 
 import shlex
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.output import note
 from p2pnode.interfaces.cli.settings import state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
@@ -13,6 +16,12 @@ from p2pnode.node.log_file import log_path
 
 _MOST_NAMED = 8
 
+BETWEEN = 10.0
+"""Seconds for which a node that is starting or leaving is waited for: reading a model takes one or
+two, and a farewell one. Its first start, which hashes the model's file, may take longer."""
+
+_GLANCE = 0.1
+
 
 def connect(state: Path | None, command: str) -> ControlClient:
     """Return a connection to the node of ``state``; ``command`` is what was asked, for hints.
@@ -21,11 +30,33 @@ def connect(state: Path | None, command: str) -> ControlClient:
         UserError: No node runs there; it names those that run elsewhere on this machine.
     """
     directory = state_of(state)
-    try:
-        return ControlClient(find_control_path(directory))
-    except UserError as error:
-        refuse_silent(directory)
-        raise _nobody(directory, command, is_chosen=state is not None) from error
+    client = reach(directory)
+    if client is None:
+        raise _nobody(directory, command, is_chosen=state is not None)
+    return client
+
+
+def reach(directory: Path) -> ControlClient | None:
+    """Return a connection to the node of ``directory``, or None where none runs.
+
+    One that is starting or leaving holds its directory, and answers nobody: it is waited for.
+
+    Raises:
+        UserError: It does not answer for :data:`BETWEEN` seconds.
+    """
+    until, is_told = time.monotonic() + BETWEEN, False
+    while True:
+        with suppress(UserError):
+            return ControlClient(find_control_path(directory))
+        pid = lock_holder(directory)
+        if pid is None:
+            return None
+        if time.monotonic() >= until:
+            raise _silent(directory, pid)
+        if not is_told:
+            note(f"the node of {directory} (process {pid}) is starting or leaving: waiting for it")
+            is_told = True
+        time.sleep(_GLANCE)
 
 
 def others_than(directory: Path) -> str:
@@ -35,18 +66,13 @@ def others_than(directory: Path) -> str:
     return "; ".join(_named(node) for node in others[:_MOST_NAMED]) + more
 
 
-def refuse_silent(directory: Path) -> None:
-    """Say so where a node runs on ``directory`` and cannot be reached.
-
-    Raises:
-        UserError: It does: its control socket was deleted, say, or the process is stopped.
-    """
-    pid = lock_holder(directory)
-    if pid is not None:
-        raise UserError(
-            f"a node runs on {directory} (process {pid}), and does not answer",
-            hint=f"end it with kill {pid}, and start it again; its log is {log_path(directory)}",
-        )
+def _silent(directory: Path, pid: int) -> UserError:
+    """Explain that a node runs and cannot be reached: its control socket was deleted, say."""
+    return UserError(
+        f"a node runs on {directory} (process {pid}), and does not answer",
+        hint="wait, if it reads a large model for the first time; or end it with "
+        f"kill {pid}, and start it again; its log is {log_path(directory)}",
+    )
 
 
 def _nobody(directory: Path, command: str, *, is_chosen: bool) -> UserError:

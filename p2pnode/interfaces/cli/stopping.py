@@ -12,6 +12,7 @@ from p2pnode.interfaces.cli.output import note
 from p2pnode.interfaces.cli.running_node import connect
 from p2pnode.interfaces.cli.settings import state_of
 from p2pnode.net.control_client import ControlClient
+from p2pnode.node.identity import lock_holder
 from p2pnode.node.log_file import log_path
 from p2pnode.node.snapshot import NodeSnapshot, from_json
 
@@ -28,7 +29,14 @@ def stop_node(state: Path | None, *, at_once: bool) -> str:
         UserError: No node runs there, or it has not ended in time.
     """
     until = time.monotonic() + (_LIMIT_AT_ONCE if at_once else _LIMIT)
-    with connect(state, "stop") as client:
+    holder = lock_holder(state_of(state))
+    try:
+        found = connect(state, "stop")
+    except UserError:
+        if holder is not None and lock_holder(state_of(state)) is None:
+            return f"the node of {state_of(state)} (process {holder})"  # it was leaving
+        raise
+    with found as client:
         picture = from_json(client.call("snapshot"))
         who = f"{picture.name} (process {picture.pid})" if picture.pid else picture.name
         with _process(picture.pid) as process:

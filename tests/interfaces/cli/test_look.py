@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli import look_commands, running_node
+from p2pnode.interfaces.cli import look_commands, running_node, stopping
 from p2pnode.interfaces.cli.running_node import connect
 from p2pnode.interfaces.tui.example import lonely, minute
 from p2pnode.net.local_nodes import LocalNode
@@ -103,12 +103,46 @@ def test_a_node_that_cannot_be_reached_is_named_by_its_process(
     """Its socket was cleaned away, say: then it runs, and no command reaches it."""
     (tmp_path / "lock").write_text(f"{os.getpid()}\n")
     monkeypatch.setattr("p2pnode.node.identity.psutil.Process", lambda pid: Running("p2pnode up"))
+    monkeypatch.setattr(running_node, "BETWEEN", 0.0)
     with pytest.raises(UserError, match=rf"process {os.getpid()}\), and does not answer") as caught:
         running_node.connect(tmp_path, "peers")
     assert f"kill {os.getpid()}" in caught.value.hint
     monkeypatch.setattr("p2pnode.node.identity.psutil.Process", lambda pid: Running("vim"))
     with pytest.raises(UserError, match="no node runs on"):
         running_node.connect(tmp_path, "peers")
+
+
+@pytest.mark.parametrize("becomes", ["up", "gone"])
+def test_a_node_that_starts_or_leaves_is_waited_for(
+    becomes: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    looks: list[float] = []
+
+    class Socket:
+        def __init__(self, path: Path) -> None:
+            if becomes == "gone" or len(looks) < 3:
+                raise UserError("no node is running here")
+
+    def holder(directory: Path) -> int | None:
+        return None if becomes == "gone" and len(looks) >= 3 else 4711
+
+    monkeypatch.setattr(running_node, "ControlClient", Socket)
+    monkeypatch.setattr(running_node, "lock_holder", holder)
+    monkeypatch.setattr(stopping, "lock_holder", holder)
+    monkeypatch.setattr("time.sleep", looks.append)
+    found = running_node.reach(tmp_path)
+    assert (found is not None) == (becomes == "up")
+    assert len(looks) == 3
+    said = capsys.readouterr().err
+    assert said.count("(process 4711) is starting or leaving: waiting for it") == 1
+    if becomes == "gone":
+        looks.clear()
+        assert stopping.stop_node(tmp_path, at_once=False) == (
+            f"the node of {tmp_path} (process 4711)"
+        )
 
 
 class Running:
