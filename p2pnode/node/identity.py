@@ -189,7 +189,8 @@ class StateDirectory:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             raise UserError(
                 f"another node (process {holder or 'unknown'}) already runs on {self.path}",
-                hint="stop it, or give this one a directory of its own, with --state",
+                hint="stop it (p2pnode stop), or give this one a directory and a port of its own: "
+                "--state DIR --port 0",
             ) from error
         with suppress(OSError):  # on a full disk others hear of an unknown process
             os.ftruncate(descriptor, 0)

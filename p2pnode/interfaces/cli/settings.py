@@ -164,7 +164,10 @@ def node_options(command: CommandT) -> CommandT:
             "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True
         ),
         click.option("--peer", multiple=True, metavar="HOST:PORT", help="A member to call."),
-        click.option("--name", help="What to call this node.  [default: the host's name]"),
+        click.option(
+            "--name",
+            help="What to call this node.  [default: the host's name; a second one's, with a 2]",
+        ),
         kv_memory_option("MiB of memory for KV caches."),
         activations_option("How the answers that you ask for here travel between peers."),
         *engine_options(),
@@ -192,6 +195,7 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     import platform
 
     from p2pnode.inference.config import InferenceConfig
+    from p2pnode.net.local_nodes import local_nodes
     from p2pnode.node.config import HoldingsConfig, NodeConfig
     from p2pnode.node.node import NodeSettings
 
@@ -203,7 +207,8 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         )
     if options.model == "none" and layers is not None:
         raise UsageError("--model none has no layers to hold", hint="leave one of the two out")
-    name = node_name(options.name)
+    state = state_of(options.state)
+    name = node_name(options.name, {node.name for node in local_nodes() if node.state != state})
     peers = tuple(peer_address(peer, DEFAULT_PORT) for peer in options.peer)
     check_listen(options.listen)
     engine = engine_of(options)
@@ -224,7 +229,7 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     )
     return NodeSettings(
         config=config,
-        state=state_of(options.state),
+        state=state,
         model=model,
         hold=options.layers != "none",
         host=options.listen,

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,15 +84,20 @@ class Schema(click.ParamType[str]):
             self.fail(f"{error} ({error.hint})" if error.hint else str(error), param, ctx)
 
 
-def node_name(given: str | None) -> str:
+def node_name(given: str | None, taken: Collection[str] = ()) -> str:
     """Return the node's name: as given, or the host's, cut to what an ad has room for.
+
+    The host's gets a number where it is ``taken`` by another node of this machine: a name that two
+    peers have means neither of them.
 
     Raises:
         UsageError: The given one cannot be shown whole.
     """
     if given is None:
         name = "".join(letter for letter in socket.gethostname() if letter.isprintable())
-        return name.encode()[:MOST_NAME].decode("utf-8", "ignore") or "node"
+        numbers = ("", *(f"-{number}" for number in range(2, len(taken) + 2)))
+        names = [_cut(name or "node", MOST_NAME - len(number)) + number for number in numbers]
+        return next(name for name in names if name not in taken)
     size = len(given.encode("utf-8", "surrogateescape"))
     if size > MOST_NAME:
         raise UsageError(
@@ -101,6 +107,11 @@ def node_name(given: str | None) -> str:
     if not given.strip() or not given.isprintable():
         raise UsageError("--name is not a line of printable text", hint="for instance kitchen")
     return given
+
+
+def _cut(text: str, most: int) -> str:
+    """Return as much of ``text`` as ``most`` bytes hold."""
+    return text.encode()[:most].decode("utf-8", "ignore")
 
 
 def peer_address(text: str, default_port: int) -> Address:
