@@ -36,6 +36,14 @@ _MOST_SAID: Final = 300  # characters of a template's complaint
 _BETWEEN_PARTS: Final = "\n"  # as llama.cpp and vLLM join the parts of a message
 
 
+NO_TEMPLATE: Final = "this model has no chat template"
+
+
+def no_template() -> ModelError:
+    """Return the error for messages to a model that only goes on with a text."""
+    return ModelError(NO_TEMPLATE, hint=_RAW)
+
+
 class ChatTemplate:
     """One model's chat template.
 
@@ -66,7 +74,7 @@ class ChatTemplate:
             ModelError: The model has no chat template, or the template refuses the messages.
         """
         if not self._vocabulary.template:
-            raise ModelError("this model has no chat template", hint=_RAW)
+            raise no_template()
         said = [_checked(number, message) for number, message in enumerate(messages, 1)]
         write = _in_parts if self._wants_parts else _in_one
         said = [_turn(one, write) for one in said]

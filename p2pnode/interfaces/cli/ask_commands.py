@@ -27,6 +27,9 @@ from p2pnode.phrases import plural
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 _FRESH_WAIT = 60.0  # seconds a fresh node may need to meet the others and load
+_FINAL = ("this model has no chat template", "this node has no model")
+"""How a node begins to say what it will say to each message."""
+
 _WAIT = 20.0  # seconds for a swarm that is there already: one of its nodes may be loading
 
 
@@ -68,7 +71,7 @@ def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: A
     if not text.strip():
         raise UsageError("the prompt is empty", hint='for instance p2pnode generate "Hello"')
     question = {"prompt": text, "raw": raw}
-    with some_node(_fresh(chosen), quiet=as_json) as host, host.client() as client:
+    with some_node(_fresh(chosen), quiet=as_json, chats=not raw) as host, host.client() as client:
         params = {**question, **_params(chosen, host)}
         result = _stream(client, params, quiet=as_json, show_plan=show_plan)
     if as_json:
@@ -82,7 +85,7 @@ def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: A
 def chat(**chosen: Any) -> None:
     """Talk with the model; Ctrl-C stops an answer, Ctrl-D ends the conversation."""
     messages: list[dict[str, str]] = []
-    with some_node(_fresh(chosen), quiet=False) as host:
+    with some_node(_fresh(chosen), quiet=False, chats=True) as host:
         note("Ctrl-C stops an answer, Ctrl-D ends the conversation")
         while (said := _listen()) is not None:
             if not said.strip():
@@ -100,11 +103,16 @@ def _reply(host: Host, params: dict[str, Any]) -> dict[str, Any] | None:
     """Stream one answer and return its facts, or None where it failed or was stopped.
 
     Either frees its peers' memory.
+
+    Raises:
+        UserError: No further message would fare better.
     """
     try:
         with host.client() as client:
             result = _stream(client, params)
     except UserError as error:
+        if str(error).startswith(_FINAL) or host.has_ended():
+            raise
         complain(error)
         return None
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from p2pnode.interfaces.cli.running_node import others_than, reach
 from p2pnode.interfaces.cli.settings import FreshNodeOption, UpOptions, settings_of, state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
+from p2pnode.net.local_nodes import answers
 
 if TYPE_CHECKING:
     from p2pnode.node.node import NodeSettings
@@ -38,14 +39,20 @@ class Host:
     path: Path
     is_fresh: bool
 
+    def has_ended(self) -> bool:
+        """Whether nobody listens there any more."""
+        return not answers(self.path)
+
     def client(self) -> ControlClient:
         """Connect; what is asked is cancelled when the client hangs up."""
         return ControlClient(self.path, timeout=None)
 
 
 @contextmanager
-def some_node(options: UpOptions, *, quiet: bool) -> Iterator[Host]:
+def some_node(options: UpOptions, *, quiet: bool, chats: bool = False) -> Iterator[Host]:
     """Yield the running node, or one started for the occasion.
+
+    Where it ``chats``, one whose model cannot is not started.
 
     Raises:
         UserError: Neither is possible.
@@ -56,12 +63,27 @@ def some_node(options: UpOptions, *, quiet: bool) -> Iterator[Host]:
         yield Host(find_control_path(state), is_fresh=False)
         return
     settings = settings_of(options)
+    if chats and settings.model is not None:
+        _refuse_no_template(settings.model)
     if not quiet:
         note(f"no node runs on {state}: starting one for this command")
         if others := others_than(state):
             note(f"(to ask one that runs, name it with --state: {others})")
     with _running(settings):
         yield Host(find_control_path(state), is_fresh=True)
+
+
+def _refuse_no_template(model: Path) -> None:
+    """Refuse a model that cannot chat before a node loads it.
+
+    Raises:
+        ModelError: It has no chat template, or is broken.
+    """
+    from p2pnode.node.model_facts import facts_of
+    from p2pnode.text.template import no_template
+
+    if not facts_of(model).has_template:
+        raise no_template()
 
 
 def _refuse_ignored(state: Path) -> None:

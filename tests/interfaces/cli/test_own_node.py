@@ -1,16 +1,18 @@
-"""Options for a node to start, where one runs that would ignore them."""
+"""What is looked at before a node is started for a command, and when a conversation ends."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from p2pnode.errors import UsageError
+from p2pnode.errors import ModelError, UsageError, UserError
 from p2pnode.interfaces.cli import ask_commands, own_node
 from p2pnode.interfaces.cli.ask_commands import chat, generate
 from p2pnode.interfaces.cli.settings import FreshNodeOption
+from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from p2pnode.text.template import NO_TEMPLATE
 
 COMMANDS = {"generate": (generate, ["Why?"]), "chat": (chat, [])}
 FRESH = [
@@ -67,3 +69,55 @@ def test_each_option_that_makes_a_fresh_node_is_marked_so(
     assert looked[0].names - {"state"} == marked
     shown = command.get_help(click.Context(command))
     assert shown.count("For a fresh node.") == len(marked)
+
+
+@pytest.mark.parametrize("words", [["generate", "Hi"], ["chat"]], ids=str)
+def test_a_model_that_cannot_chat_is_refused_before_it_is_loaded(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("a node was started")
+
+    monkeypatch.setattr(own_node, "_running", started)
+    write_tiny_gguf(tmp_path / "tiny.gguf", template="")
+    command, _ = COMMANDS[words[0]]
+    where = ["--model", str(tmp_path / "tiny.gguf"), "--state", str(tmp_path / "state")]
+    done = CliRunner().invoke(command, [*words[1:], *where])
+    assert isinstance(done.exception, ModelError), done.exception
+    assert str(done.exception) == NO_TEMPLATE
+    raw = CliRunner().invoke(generate, ["Hi", "--raw", *where])
+    assert "a node was started" in str(raw.exception)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_there", "asked"),
+    [
+        (NO_TEMPLATE, True, 1),
+        ("this node has no model", True, 1),
+        ("the node was killed before it answered (process 4711)", False, 1),
+        ("no peer serves layers [0, 10)", True, 2),
+    ],
+)
+def test_a_conversation_ends_where_no_further_message_would_fare_better(
+    said: str, is_there: bool, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+
+    class Client:
+        def __init__(self, path: Path, timeout: float | None) -> None: ...
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def call(self, method: str, params: dict[str, Any], hear: object) -> None:
+            prompts.append(params["messages"][-1]["content"])
+            raise UserError(said)
+
+    monkeypatch.setattr(own_node, "_is_running", lambda _: True)
+    monkeypatch.setattr(own_node, "ControlClient", Client)
+    monkeypatch.setattr(own_node, "answers", lambda _: is_there)
+    done = CliRunner().invoke(chat, [], input="one\ntwo\n")
+    assert len(prompts) == asked
+    assert (str(done.exception) == said) == (asked == 1)
