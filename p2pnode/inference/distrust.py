@@ -23,6 +23,9 @@ class BriefDistrust:
         """Good conduct is not remembered either."""
 
     def observed(self, peer: NodeId, layer_us: float, now: float) -> None:
+        """Nor is slowness."""
+
+    def took_at_most(self, peer: NodeId, layer_us: float, now: float) -> None:
         """Nor is speed."""
 
     def standing(self, now: float) -> Standing:

@@ -113,6 +113,14 @@ class Faults:
         if peer != self._node_id:
             self._trust.observed(peer, layer_us, now)
 
+    def took_at_most(self, runs: tuple[StageRun, ...], trip_us: float, now: float) -> None:
+        """Tokens took these peers, all they ran together, at most ``trip_us`` microseconds each."""
+        layers = Counter[NodeId]()
+        for run in runs:
+            layers[run.peer] += len(run.layers)
+        for peer in sorted(set(layers) - {self._node_id}):
+            self._trust.took_at_most(peer, trip_us / layers[peer], now)
+
     def served(self, runs: tuple[StageRun, ...], tokens: int, now: float) -> None:
         """These peers computed so many more tokens."""
         if tokens > 0:

@@ -6,7 +6,7 @@ has shown is the time of its newest tokens, a layer. The worse of the two is exp
 
 from collections import deque
 from collections.abc import Iterable
-from statistics import median
+from statistics import fmean, median
 
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Leg
@@ -93,6 +93,14 @@ class Pace:
     def late(self) -> float:
         """Seconds that the newest slow tokens took, each."""
         return self.promised + self.slow_for / max(1, self.slow_tokens)
+
+    @property
+    def trip(self) -> float | None:
+        """The mean seconds of the newest tokens, the way included; None where they are few.
+
+        The mean, so that nobody hides slow tokens among others.
+        """
+        return fmean(self._trips) if len(self._trips) >= _ENOUGH else None
 
     def shown_by(self, legs: tuple[Leg, ...]) -> float | None:
         """Return the seconds a layer that ``legs``, of one peer, took; None if as it promised.

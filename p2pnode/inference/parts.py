@@ -127,14 +127,16 @@ class Parts:
     def _credit(self, now: float) -> None:
         """Tell of the good conduct of those who are still in the chain, and of its speed.
 
-        A trip tells of a peer only where that one did all: which of several was slow, none of
-        them is to be believed.
+        A trip tells that a peer is slow only where that one did all: which of several was, none
+        of them is to be believed. That none took longer than all of them did is beyond doubt.
         """
         peers = {leg.run.peer for leg in self._chain.legs}
         if len(peers) == 1 and (layer := self._pace.shown_by(self._chain.legs)) is not None:
             self._faults.observed(min(peers), layer * 1e6, now)
         chain, tokens = self._chain, len(self.tokens)
         runs = tuple(leg.run for leg in chain.legs if leg.number not in chain.lost)
+        if (trip := self._pace.trip) is not None:
+            self._faults.took_at_most(runs, trip * 1e6, now)
         self._faults.served(runs, tokens - self._credited, now)
         self._credited = tokens
 

@@ -100,5 +100,8 @@ class TrustBook(Protocol):
     def observed(self, peer: NodeId, layer_us: float, now: float) -> None:
         """Note a measured speed, in microseconds a layer."""
 
+    def took_at_most(self, peer: NodeId, layer_us: float, now: float) -> None:
+        """Note that a token took ``peer`` no longer, in microseconds a layer."""
+
     def standing(self, now: float) -> Standing:
         """Return whom not to plan, and more that a plan goes by."""

@@ -117,7 +117,7 @@ class Price:
             self.layer_us * factor,
             self.head_us * factor,
             self.measured,
-            f"{self.why}; {why}" if self.why else why,
+            _both(self.why, why),
             self.expected or self,
         )
 
@@ -128,9 +128,15 @@ class Price:
             max(self.layer_us, floor.layer_us),
             max(self.head_us, floor.head_us),
             self.measured,
-            f"{self.why}; {why}" if self.why else why,
+            _both(self.why, why),
             self.expected or self,
         )
+
+
+def _both(why: str, more: str) -> str:
+    """Join two clauses; the same is said once."""
+    said = [clause for clause in why.split("; ") if clause]
+    return "; ".join(dict.fromkeys([*said, *([more] if more else [])]))
 
 
 def price_offers(offers: Iterable[Offer], config: CostConfig) -> dict[NodeId, Price]:

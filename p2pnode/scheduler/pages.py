@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.offences import MEANINGS, Kind, Meaning, Offence, TrustConfig
-from p2pnode.scheduler.standing import Observed
+from p2pnode.scheduler.standing import FAILED, SLOW, Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,14 @@ class Entry:
 
 FORGOTTEN = 0.05
 """Less than this of an offence is as good as nothing."""
+_MENDED = 2.0
+"""A peer that takes less than this part of what it took when it was slow is not so any more."""
+
+_LATELY = {
+    Offence.SLOWER_THAN_PROMISED: SLOW,
+    Offence.STALLED: "it stalled lately",
+    Offence.REFUSED: "it refused lately",
+}
 _TIMES = {1: "", 2: " twice"}
 
 
@@ -71,12 +79,14 @@ class Mark:
         until: When the peer may be planned again.
         offence: The newest.
         evidence: Its evidence.
+        is_only: Whether none before it was unforgotten.
     """
 
     level: Level
     until: float
     offence: Offence
     evidence: str
+    is_only: bool = True
 
 
 @dataclass(slots=True)
@@ -91,6 +101,7 @@ class Page:
         tokens: Tokens it has computed, as far as they count.
         layer_us: Its observed speed.
         observed_at: When that was last observed.
+        slowest_us: The worst that was observed since it was last not slow.
     """
 
     touched: float
@@ -100,6 +111,7 @@ class Page:
     tokens: int = 0
     layer_us: float | None = None
     observed_at: float = 0.0
+    slowest_us: float = 0.0
 
     @property
     def says_something(self) -> bool:
@@ -123,6 +135,7 @@ class Page:
         level = mark.level.add(amount, now, patience.half_life)
         mark.until = max(mark.until, now + patience.avoided_for(level))
         mark.offence, mark.evidence = offence, text
+        mark.is_only = level <= amount + FORGOTTEN
         self.offences[offence] += 1
         said = f"{meaning.clause}: {text}" if text else meaning.clause
         self.evidence = (said, *self.evidence)[: config.max_evidence]
@@ -136,6 +149,25 @@ class Page:
             kept = (1 - config.gain) * self._weight(now, config)
             self.layer_us = (kept * self.layer_us + config.gain * layer_us) / (kept + config.gain)
         self.observed_at = now
+        self.slowest_us = max(self.slowest_us, layer_us)
+
+    def bound(self, layer_us: float, now: float, config: TrustConfig) -> None:
+        """A token took no longer than ``layer_us`` a layer: believe no worse.
+
+        One slowness is half forgotten with each answer that was not; one of several is not, or
+        whoever is slow now and then would never be distrusted more.
+        """
+        if self.layer_us is None:
+            return
+        self.layer_us = min(self.layer_us, layer_us)
+        mark = self.marks.get(Kind.SLOW)
+        if layer_us > self.slowest_us / _MENDED:
+            return
+        if mark is None or mark.offence is not Offence.SLOWER_THAN_PROMISED or not mark.is_only:
+            return
+        level = mark.level.at(now, config.slow.half_life)
+        if mark.level.add(-level / 2, now, config.slow.half_life) < FORGOTTEN:
+            self.slowest_us = 0.0
 
     def speed(self, now: float, config: TrustConfig) -> Observed | None:
         if self.layer_us is None:
@@ -158,6 +190,12 @@ class Page:
     def factor(self, now: float, config: TrustConfig) -> float:
         level = self.distrust(now, config) if self.marks else 0.0
         return 1.0 if level < FORGOTTEN else min(config.max_factor, math.exp2(min(level, 64.0)))
+
+    def trouble(self, now: float, config: TrustConfig) -> str:
+        """Return what it did that weighs most now, as a clause."""
+        levels = self.levels(now, config)
+        kind = max(levels, key=lambda one: levels[one], default=None)
+        return FAILED if kind is None else _LATELY.get(self.marks[kind].offence, FAILED)
 
     def is_hopeless(self, now: float, config: TrustConfig) -> bool:
         levels = self.levels(now, config)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.cost import CostConfig, Price, price_offers
 from p2pnode.scheduler.directory import Offer
-from p2pnode.scheduler.standing import Standing
+from p2pnode.scheduler.standing import FAILED, SLOW, Standing
 
 _NOTICEABLE = 1.05  # slower by less than that is noise
 _STRANGER = "a stranger, and strangers have failed us lately"
@@ -41,7 +41,8 @@ def price_in_trust(
                 prices[offer.peer] = prices[offer.peer].times(factor, _PLACE)
     for peer in standing.factors:
         if peer in prices:
-            prices[peer] = prices[peer].times(standing.factor(peer), "it has failed us lately")
+            why = standing.troubles.get(peer, FAILED)
+            prices[peer] = prices[peer].times(standing.factor(peer), why)
     return prices
 
 
@@ -50,7 +51,7 @@ def _observed(peer: NodeId, price: Price, standing: Standing) -> Price:
     if layer_us == price.layer_us:
         return price
     slow = layer_us > _NOTICEABLE * price.layer_us
-    return replace(price, layer_us=layer_us, why="slower than it says" if slow else "")
+    return replace(price, layer_us=layer_us, why=SLOW if slow else "")
 
 
 def _believe_less(

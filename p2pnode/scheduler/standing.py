@@ -3,9 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from p2pnode.sansio import Address, NodeId
+
+FAILED: Final = "it has failed us lately"
+"""Of a peer that was dead or lied."""
+
+SLOW: Final = "it was slow lately"
+"""Of a peer that took longer than it said."""
 
 
 class Observed(NamedTuple):
@@ -28,6 +34,7 @@ class Standing:
         excluded: Peers not to be planned, each with the reason as a clause: "stalled twice (no
             token for 3.0 s); tried again in 12 s".
         factors: What the prices of those who offended lately are multiplied by.
+        troubles: What those did, as a clause.
         proven: Those who have computed enough of our tokens.
         tried: Those who have computed any that count.
         trial: Whether strangers are believed at their word.
@@ -43,6 +50,7 @@ class Standing:
 
     excluded: Mapping[NodeId, str] = field(default_factory=dict)
     factors: Mapping[NodeId, float] = field(default_factory=dict)
+    troubles: Mapping[NodeId, str] = field(default_factory=dict)
     proven: frozenset[NodeId] = frozenset()
     tried: frozenset[NodeId] = frozenset()
     trial: bool = True

@@ -101,6 +101,15 @@ class Ledger:
         page.observe(layer_us, now, self._config)
         self._make_room(peer, now)
 
+    def took_at_most(self, peer: NodeId, layer_us: float, now: float) -> None:
+        """Note that a token took ``peer`` no longer than this, in microseconds a layer.
+
+        What is measured takes the place of an older estimate that was worse.
+        """
+        page = self._pages.get(peer)
+        if page is not None and math.isfinite(layer_us) and layer_us >= 0:
+            page.bound(layer_us, now, self._config)
+
     def returned(self, peer: NodeId, now: float) -> None:
         """Note that ``peer`` answers again: one that was away once is tried again at once.
 
@@ -118,6 +127,7 @@ class Ledger:
         config = self._config
         excluded, hopeless = dict[NodeId, str](), dict[NodeId, str]()
         factors, observed = dict[NodeId, float](), dict[NodeId, Observed]()
+        troubles = dict[NodeId, str]()
         proven, tried = set[NodeId](), set[NodeId]()
         for peer, page in self._pages.items():
             reason = page.reason(now)
@@ -127,7 +137,7 @@ class Ledger:
                     hopeless[peer] = reason
             factor = page.factor(now, config)
             if factor > 1.0:
-                factors[peer] = factor
+                factors[peer], troubles[peer] = factor, page.trouble(now, config)
             if page.tokens:
                 tried.add(peer)
             if page.is_proven(config):
@@ -140,6 +150,7 @@ class Ledger:
         return Standing(
             excluded=MappingProxyType(excluded),
             factors=MappingProxyType(factors),
+            troubles=MappingProxyType(troubles),
             proven=frozenset(proven),
             tried=frozenset(tried),
             trial=trial,

@@ -40,6 +40,7 @@ class Book(BriefDistrust):
         self.good: dict[NodeId, int] = {}
         self.good_at = 0.0
         self.speeds: dict[NodeId, float] = {}
+        self.bounds: dict[NodeId, float] = {}
         self.proven: frozenset[NodeId] = frozenset()
 
     def standing(self, now: float) -> Standing:
@@ -57,6 +58,9 @@ class Book(BriefDistrust):
 
     def observed(self, peer: NodeId, layer_us: float, now: float) -> None:
         self.speeds[peer] = layer_us
+
+    def took_at_most(self, peer: NodeId, layer_us: float, now: float) -> None:
+        self.bounds[peer] = layer_us
 
     def offences(self, peer: NodeId) -> set[Offence]:
         return {offence for one, offence, _, _ in self.noted if one == peer}

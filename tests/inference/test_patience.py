@@ -432,6 +432,18 @@ def test_of_several_peers_nobody_knows_which_was_slow() -> None:
     assert not story.book.speeds
 
 
+def test_none_of_several_peers_took_longer_than_all_of_them() -> None:
+    story = Story()
+    story.network.roster.costs = dict.fromkeys((A, EVIL, B, C), 5000.0)
+    story.network.behaviours[EVIL] = slow(0.05)
+    story.ask()
+    bounds = story.book.bounds
+    assert set(bounds) == {EVIL, C}  # of ourselves we know better
+    assert 25_000 <= bounds[EVIL] == bounds[C] <= 60_000  # microseconds a layer, of two
+    story.ask(max_tokens=6)
+    assert story.book.bounds == bounds  # few tokens say nothing
+
+
 def test_speed_is_told_of_at_a_repair_too() -> None:
     story = Story(more={"all": range(6)})
     network, all_of_it = story.network, node_id("all")

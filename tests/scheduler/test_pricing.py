@@ -1,5 +1,7 @@
 """What trust does to a plan: liars lose, honest newcomers get their trial, slowness is learnt."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -164,10 +166,32 @@ def test_a_proven_peer_is_priced_by_what_was_seen_of_it_and_by_its_word_again_la
     ledger.observed(boaster.peer, 93_000.0, 0.0)
     found = plan(ledger.standing(0.0), *HONEST, boaster)
     assert peers(found) == [OLD, ELDER]
-    assert "slower than it says" in found.reasons[1]
+    assert "it was slow lately" in found.reasons[1]
     alone = plan(ledger.standing(0.0), boaster)
     assert alone.stages[0].cost_us == 300 + 30 * 93_000 + 2_000
     assert peers(plan(ledger.standing(3_600.0), *HONEST, boaster)) == [boaster.peer]
+
+
+@pytest.mark.parametrize(
+    ("offence", "why"),
+    [
+        (Offence.SLOWER_THAN_PROMISED, "it was slow lately"),
+        (Offence.STALLED, "it stalled lately"),
+        (Offence.REFUSED, "it refused lately"),
+        (Offence.CLOSED, "it has failed us lately"),
+        (Offence.NOT_FINITE, "it has failed us lately"),
+    ],
+)
+def test_a_plan_says_what_a_peer_is_dearer_for_and_says_it_once(offence: Offence, why: str) -> None:
+    ledger = Ledger()
+    one = an_offer(7, 0, 30, decode_layer_us=590)
+    ledger.served(one.peer, 200, 0.0)
+    ledger.note(one.peer, offence, "", 0.0)
+    if offence is Offence.SLOWER_THAN_PROMISED:
+        ledger.observed(one.peer, 73_000.0, 0.0)
+    [stage] = plan(replace(ledger.standing(0.0), excluded={}), one).stages
+    assert stage.reason.endswith(f"; {why}")
+    assert stage.reason.count("lately") == 1
 
 
 def test_one_that_broke_answers_is_dearer_when_it_may_be_used_again() -> None:

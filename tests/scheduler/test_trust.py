@@ -277,6 +277,56 @@ def test_an_impossible_observation_is_no_observation() -> None:
     assert not ledger.standing(0.0).observed
 
 
+def test_what_is_measured_takes_the_place_of_a_worse_estimate_and_never_of_a_better() -> None:
+    ledger = Ledger()
+    ledger.took_at_most(A, 3_000.0, 0.0)
+    assert ledger.size == 0  # nothing was held against it
+    ledger.observed(A, 73_000.0, 0.0)
+    ledger.took_at_most(A, 3_000.0, 0.0)
+    assert ledger.standing(0.0).layer_us(A, 1_000.0) == 3_000.0
+    for useless in (90_000.0, float("nan"), float("inf"), -1.0):
+        ledger.took_at_most(A, useless, 0.0)
+    assert ledger.standing(0.0).layer_us(A, 1_000.0) == 3_000.0
+
+
+def slow(ledger: Ledger, peer: NodeId, now: float) -> None:
+    ledger.note(peer, Offence.SLOWER_THAN_PROMISED, "", now)
+    ledger.observed(peer, 73_000.0, now)
+
+
+def test_one_slowness_is_forgotten_after_some_good_answers() -> None:
+    ledger = Ledger()
+    slow(ledger, A, 0.0)
+    assert ledger.standing(0.0).troubles[A] == "it was slow lately"
+    factors = []
+    for _ in range(5):
+        ledger.took_at_most(A, 3_000.0, 0.0)
+        factors.append(ledger.standing(0.0).factor(A))
+    assert factors == sorted(factors, reverse=True)
+    assert factors[0] < 1.5
+    assert factors[-1] == 1.0
+
+
+@pytest.mark.parametrize("layer_us", [3_000.0, 50_000.0])
+def test_who_is_slow_now_and_then_is_distrusted_ever_more(layer_us: float) -> None:
+    ledger = Ledger()
+    for number in range(4):
+        slow(ledger, A, float(number))
+        ledger.took_at_most(A, layer_us, float(number))
+    assert ledger.standing(4.0).factor(A) > 4.0
+
+
+def test_good_answers_mend_nothing_but_slowness() -> None:
+    ledger = Ledger()
+    for offence in (Offence.STALLED, Offence.SILENT, Offence.NOT_FINITE):
+        ledger.note(A, offence, "", 0.0)
+    ledger.observed(A, 73_000.0, 0.0)
+    before = ledger.standing(0.0)
+    ledger.took_at_most(A, 3_000.0, 0.0)
+    assert ledger.standing(0.0).factors == before.factors
+    assert ledger.standing(0.0).excluded == before.excluded
+
+
 # Bounds
 
 
@@ -300,7 +350,7 @@ def test_invented_peers_cannot_grow_it_nor_displace_the_proven() -> None:
     steps=st.lists(
         st.tuples(
             st.integers(0, 40),
-            st.one_of(OFFENCES, st.sampled_from(("served", "observed", "returned"))),
+            st.one_of(OFFENCES, st.sampled_from(("served", "observed", "bound", "returned"))),
             st.one_of(st.floats(0, 100), st.sampled_from((0.0, 1e5, 1e9))),
             st.one_of(st.just(1.0), st.floats(-1, 2)),
         ),
@@ -323,6 +373,8 @@ def test_whatever_happens_the_ledger_stays_bounded_and_sane(
                 ledger.served(peer, round(9 * share), now)
             case "observed":
                 ledger.observed(peer, pause * 1e300 * share, now)
+            case "bound":
+                ledger.took_at_most(peer, pause * 1e300 * share, now)
             case _:
                 ledger.returned(peer, now)
         assert ledger.size <= 8
