@@ -114,7 +114,7 @@ def test_its_facts_are_known_without_loading_it(folder: Path) -> None:
     assert facts.weights == 4 * facts.numbers
     assert not facts.problem
     there = Memory(free=1 << 40, total=1 << 40)
-    assert capacity_of(folder, EngineOptions("torch"), 0, memory=there).layers == 2
+    assert capacity_of(folder, EngineOptions("torch", "cpu"), 0, memory=there).layers == 2
 
 
 def test_shards_that_are_not_here_are_reckoned(tmp_path: Path) -> None:
