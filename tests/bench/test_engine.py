@@ -56,6 +56,7 @@ def test_engines_are_measured_in_turns_and_compared_with_float32(tiny: Path) -> 
     assert figures["rows"][0]["kl"] == 0  # numpy is the reference itself
     if library is not None:
         assert 0 < figures["rows"][1]["python_us"] < 10_000
+        assert 0 < figures["rows"][1]["python_layer_us"] < 10_000
         assert figures["ratios"][0]["against"] == "numpy"
     assert "numpy" in as_table({**figures, "conditions": _CONDITIONS})
 

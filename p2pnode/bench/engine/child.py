@@ -89,7 +89,10 @@ class Measurement:
     def python(self, asked: dict[str, Any]) -> dict[str, Any]:
         start, tokens = asked["start"], asked["tokens"]
         self._prompt(start)
-        return {"python_us": self.runner.python_us(self.ids[start : start + tokens])}
+        return {
+            "python_us": self.runner.python_us(self.ids[start : start + tokens]),
+            "python_layer_us": self.runner.python_layer_us(tokens),
+        }
 
     def memory(self, asked: dict[str, Any]) -> dict[str, Any]:
         del asked

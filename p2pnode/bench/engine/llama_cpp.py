@@ -125,6 +125,10 @@ class LlamaCpp:
         del ids
         return None
 
+    def python_layer_us(self, tokens: int) -> float | None:
+        del tokens
+        return None
+
     def _row(self, row: int) -> Floats:
         found = self._lib.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(found, (self._size,)).copy()

@@ -260,7 +260,7 @@ def _row(measured: Measured, model: str) -> dict[str, Any]:
     }
     if measured.failure:
         return {**row, "failed": measured.failure}
-    row |= {"kl": None, "argmax": None, "python_us": None, **measured.facts}
+    row |= dict.fromkeys(("kl", "argmax", "python_us", "python_layer_us")) | measured.facts
     for what in ("decode", *(f"prefill{tokens}" for tokens in PREFILLS)):
         turns = measured.spent.get(what)
         row[f"{what}_tok_s"] = turns and round(quantile([1 / one for one, _ in turns], 0.5), 1)

@@ -1,7 +1,8 @@
 """Our own engines as contestants."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +19,7 @@ from p2pnode.errors import EngineError
 from p2pnode.node.model_cache import cache_dir
 
 _SESSION = b"bench"
+_LAYER = b"bench a layer"
 _KV_BUDGET = 2**30
 _WARM = 4  # calls that build graphs and fill caches
 
@@ -66,16 +68,32 @@ class OurRunner:
         self._length = 0
 
     def python_us(self, ids: Sequence[int]) -> float | None:
+        return self._beside_computing([partial(self._forward, [token]) for token in ids])
+
+    def python_layer_us(self, tokens: int) -> float | None:
+        engine = self._engine
+        if len(engine.layers) < 2:  # the first may not be given hidden states
+            return None
+        layer = engine.layers[1:2]
+        state = np.ones((1, engine.info.d_model), np.float32)
+        calls = [partial(engine.forward, _LAYER, layer, [state], at) for at in range(tokens)]
+        try:
+            return self._beside_computing(calls)
+        finally:
+            engine.close(_LAYER)
+
+    def _beside_computing(self, calls: Sequence[Callable[[], object]]) -> float | None:
+        """Return the median microseconds of this thread that calls take beside ggml's part."""
         if not isinstance(self._engine, GgmlEngine):
             return None
         spent = []
         computed: list[float] = []
         self._engine.tell_spent(computed.append)
         try:
-            for token in ids:
+            for call in calls:
                 computed.clear()
                 began = time.thread_time()
-                self._forward([token])
+                call()
                 spent.append(time.thread_time() - began - sum(computed))
         finally:
             self._engine.tell_spent(None)

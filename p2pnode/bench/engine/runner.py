@@ -28,3 +28,9 @@ class Runner(Protocol):
 
         Of this thread's CPU, so that a busy machine changes little.
         """
+
+    def python_layer_us(self, tokens: int) -> float | None:
+        """Return the same of calls of one layer with one hidden state each.
+
+        Its weights push little out of the caches.
+        """

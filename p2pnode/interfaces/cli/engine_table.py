@@ -19,6 +19,7 @@ _COLUMNS = {
     "KL": "kl",
     "ARGMAX": "argmax",
     "PYTHON US": "python_us",
+    "A LAYER": "python_layer_us",
 }
 _RATIOS = ("decode", "decode_cpu", "prefill64", "prefill128", "prefill128_cpu", "prefill512")
 
