@@ -134,5 +134,9 @@ def test_a_file_has_no_other_layers(layers: range, tmp_path: Path) -> None:
 
 
 def test_other_files_are_not_models(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    with pytest.raises(ModelError, match="there is no file"):
+        load_engine(path, range(1))
+    path.write_bytes(b"no model" * 100)
     with pytest.raises(ModelError, match="not a GGUF file"):
-        load_engine(tmp_path / "model.safetensors", range(1))
+        load_engine(path, range(1))
