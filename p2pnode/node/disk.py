@@ -47,8 +47,10 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def size_in_words(size: int) -> str:
-    """Write a size as people read it, rounded up: ``1 KB``, ``192 MB``, ``2.1 GB``."""
+    """Write a size as people read it: ``2.2 MB``, and from ten on rounded up: ``192 MB``."""
     if size > 10**9:
         return f"{math.ceil(size / 10**8) / 10:g} GB"
     unit, name = (10**6, "MB") if size > 10**6 else (1000, "KB")
+    if size < 10 * unit:
+        return f"{max(0.1, round(size / unit, 1)):g} {name}"
     return f"{math.ceil(size / unit)} {name}"

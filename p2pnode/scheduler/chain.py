@@ -128,7 +128,7 @@ def _no_cover(route: Route, refusals: tuple[Refusal, ...]) -> NoCover:
         unable = ""
         if missing == (route.demand.last_layer,):
             unable = reasons.of_unable(route.demand.needs, refusals)
-        said = reasons.of_missing(missing, near, refusals)
+        said = reasons.of_missing(near, refusals)
         return NoCover(missing, (unable, *said) if unable else said, near, unable)
     # Every layer is held by somebody, but not with the memory for this session.
     reached = min(furthest(route.latency_terrain()), route.layers.stop - 1)

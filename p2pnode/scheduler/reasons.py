@@ -76,16 +76,13 @@ def of_unable(needs: Ability, refusals: tuple[Refusal, ...]) -> str:
     return f"no peer that holds the last layer can {words_for(needs)}: {named}"
 
 
-def of_missing(
-    missing: tuple[range, ...], near: tuple[Refusal, ...], refusals: tuple[Refusal, ...]
-) -> tuple[str, ...]:
-    """Say which layers nobody serves, and first of all who might soon."""
-    runs = " and ".join(interval(run) for run in missing)
+def of_missing(near: tuple[Refusal, ...], refusals: tuple[Refusal, ...]) -> tuple[str, ...]:
+    """Say why nobody serves what is missing, and first of all who might soon."""
     close = {refusal.peer for refusal in near}
     others = tuple(refusal for refusal in refusals if refusal.peer not in close)
     named = _worth_naming((*near, *others))
     more = _and_more(len(refusals) - len(named), "cannot serve them either")
-    return (f"nobody can serve layers {runs} now", *map(str, named), *more)
+    return (*map(str, named), *more)
 
 
 def of_little_memory(

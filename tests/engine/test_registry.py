@@ -137,4 +137,5 @@ def test_a_device_of_no_machine_is_a_mistake(machine: Machine, llama: Path, engi
         with pytest.raises(ConfigError, match="there is no device") as caught:
             check_engine(llama, EngineOptions(engine, name))
         assert "cuda:0" in caught.value.hint
+        assert all(f"{other}" in caught.value.hint for other in ("tpu:0", "metal:0", "mps"))
     assert not machine.looked

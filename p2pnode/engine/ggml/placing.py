@@ -37,7 +37,8 @@ def check_device_name(wanted: str) -> None:
     if wanted not in {"auto", "cpu"} and (match is None or match[1] not in _KINDS):
         raise ConfigError(
             f"there is no device {wanted!r}",
-            hint=f"One of: auto, cpu, {', '.join(f'{kind}:0' for kind in _KINDS)}.",
+            hint=f"One of: auto, cpu, {', '.join(f'{kind}:0' for kind in _KINDS)}; "
+            "with --engine jax cuda:0, tpu:0 or metal:0, with --engine torch cuda:0 or mps.",
         )
 
 

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import click
 
-from p2pnode.errors import UserError
+from p2pnode.errors import ModelError, UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
-from p2pnode.interfaces.cli.pull_display import pulling, remark
+from p2pnode.interfaces.cli.pull_display import pulling, remark, twin_of
 from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.node import model_cache as cache
-from p2pnode.node.catalogue import KNOWN_MODELS, HubFile, KnownModel, known_model
+from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel, known_model
 from p2pnode.node.disk import size_in_words
 from p2pnode.node.model_list import InstalledModel, unfinished
 
@@ -51,6 +51,8 @@ def pull(name: str, called: str, copy: bool, as_json: bool) -> None:
         say(f"{found.name} is linked to {path}, which stays where it is")
     else:
         say(f"{found.name if found else name} is at {path}")
+    if found is not None and (twin := twin_of(found)):
+        note(f"it is {twin}, which is known by that name")
     if said := remark(path):
         note(said)
 
@@ -70,8 +72,8 @@ def list_models(as_json: bool) -> None:
     if as_json:
         say_json({"models": rows})
         return
-    headings = ("MODEL", "SIZE", "MEMORY", "LICENCE", "HASH", "FILE")
-    say(table(headings, [_row(row) for row in rows], right=" rr"))
+    headings = ("MODEL", "ALSO", "SIZE", "MEMORY", "LAYERS", "CONTEXT", "LICENCE", "HASH", "FILE")
+    say(table(headings, [_row(row) for row in rows], right="  rrrr"))
 
 
 @models.command(epilog="Example:\n\n  p2pnode models show smollm2-135m")
@@ -186,8 +188,8 @@ def _as_json(one: InstalledModel | None) -> dict[str, object]:
         "path": str(one.path),
         "files": [str(path) for path in one.paths],
         "size": one.size,
-        "licence": one.licence or (known.licence if known else "") or None,
-        "source": one.source or None,
+        "licence": (known.licence if known else one.licence) or None,
+        "source": (known.origin if known else one.source) or None,
         "hash_from": one.hash_from,
         "verified": one.hash_from != "none",
         "linked": one.linked,
@@ -195,6 +197,7 @@ def _as_json(one: InstalledModel | None) -> dict[str, object]:
         "problem": one.problem or None,
         "in_use": one.in_use,
         **_known_facts(known),
+        **({} if known is not None and known.verified else _measured_facts(one)),
     }
 
 
@@ -207,7 +210,7 @@ def _missing(model: KnownModel) -> dict[str, object]:
         "files": [],
         "size": model.size,
         "licence": model.licence,
-        "source": str(model.source) if isinstance(model.source, HubFile) else "pip",
+        "source": model.origin,
         "hash_from": "catalogue" if model.verified else "hub",
         "verified": model.verified,
         "linked": False,
@@ -242,6 +245,17 @@ def _known_facts(model: KnownModel | None) -> dict[str, object]:
     }
 
 
+def _measured_facts(one: InstalledModel) -> dict[str, object]:
+    """Return what the header of a model's file says; nothing of one that cannot be read."""
+    from p2pnode.node.model_facts import facts_of
+
+    try:
+        facts = facts_of(one.path)
+    except ModelError:
+        return {}
+    return {"layers": facts.layers, "context": facts.context, "memory": facts.memory}
+
+
 _HASHES: Final = {
     "catalogue": "checked",
     "hub": "checked by the hub's",
@@ -257,15 +271,18 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     about = "" if row["verified"] or row["installed"] else "~"
     hashed = _HASHES[row["hash_from"]]
     if row["size"] is None:
-        return (row["name"], "", "", "", "", _whereabouts(row))
+        return (row["name"], *[""] * 7, _whereabouts(row))
     if not row["installed"]:
         hashed = "known" if row["verified"] else _UNVERIFIED
     elif row["linked"]:
         hashed = "your own file"
     return (
         row["name"],
+        ", ".join(row["aliases"]),
         about + size_in_words(max(1, row["size"])),
         size_in_words(memory) if memory else "",
+        str(row["layers"] or ""),
+        f"{row['context']:,}" if row["context"] else "",
         row["licence"] or "",
         hashed,
         _whereabouts(row),
@@ -291,8 +308,15 @@ def _agree(question: str, name: str, yes: bool) -> None:
     Raises:
         UserError: Nobody agreed.
     """
-    if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
-        raise UserError(f"{name} was not removed", hint="say --yes to remove it unasked")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"{name} was not removed: it takes a yes, and standard input is no terminal to ask on",
+            hint="say --yes to remove it unasked",
+        )
+    if not click.confirm(question, err=True):
+        raise UserError(f"{name} was not removed, as you said")
 
 
 def _prepare(target: Path) -> None:

@@ -1,5 +1,6 @@
 """How far a pull is: a bar on a terminal, a line for each tenth elsewhere."""
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,7 +8,9 @@ from pathlib import Path
 
 from p2pnode.errors import ModelError
 from p2pnode.interfaces.cli.output import note, progress
+from p2pnode.node.catalogue import KNOWN_MODELS
 from p2pnode.node.disk import size_in_words
+from p2pnode.node.model_list import InstalledModel
 
 _STEPS = 10
 
@@ -51,6 +54,35 @@ class _Lines:
             return
         self._told = step
         note(f"pulling {self._name}: {step * 100 // _STEPS} %")
+
+
+def twin_of(found: InstalledModel) -> str:
+    """Return the name of another model of the very same bytes, or nothing.
+
+    A file is hashed only where one of its size is known.
+    """
+    from p2pnode.node import model_cache as cache
+
+    hashes = {model.sha256: model.name for model in KNOWN_MODELS.values() if model.verified}
+    others = [one for one in cache.installed() if one.name != found.name and len(one.paths) == 1]
+    sizes = {model.size for model in KNOWN_MODELS.values() if model.verified}
+    same_size = [one for one in others if one.size == found.size and not one.problem]
+    if len(found.paths) > 1 or found.name in KNOWN_MODELS:
+        return ""
+    if found.size not in sizes and not same_size:
+        return ""
+    digest = _sha256(found.path)
+    if digest in hashes:
+        return hashes[digest]
+    return next((one.name for one in same_size if _sha256(one.path) == digest), "")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def remark(path: Path) -> str:

@@ -12,6 +12,7 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.doctor.findings import Finding, Verdict
 from p2pnode.node.disk import free_bytes, size_in_words
 from p2pnode.node.identity import StateDirectory
+from p2pnode.phrases import plural
 
 TOPIC = "state"
 
@@ -121,6 +122,7 @@ def _files(state: StateDirectory) -> Iterator[Finding]:
 def _swarm_secret(state: StateDirectory) -> Finding:
     if (state.path / "swarm.secret").exists():
         known = len(state.remembered_peers())
-        return Finding("secret", "ok", f"this node belongs to a swarm and remembers {known} peers")
+        what = f"this node belongs to a swarm and remembers {plural(known, 'peer')}"
+        return Finding("secret", "ok", what)
     what = "no swarm secret yet: the first start makes a swarm of its own"
     return Finding("secret", "ok", what, "to enter another's: p2pnode join CODE")

@@ -14,14 +14,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli import model_commands
 from p2pnode.interfaces.cli.model_commands import models
 from p2pnode.interfaces.cli.settings import model_file
 from p2pnode.node import model_cache
+from p2pnode.node.catalogue import known_model
+from p2pnode.node.model_facts import facts_of
 from p2pnode.node.model_use import held
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from tests.node.local_hub import Hub, Request, on, running_hub, sha
 
 FILE = "tiny-Q4_K_M.gguf"
+HERE = ("smollm2-135m", "gemma3-270m")  # the suite runs them
 
 
 @pytest.fixture
@@ -88,6 +92,55 @@ def test_the_list_says_what_is_not_verified(hub: Hub) -> None:
     assert all(row["size"] and row["licence"] and row["context"] for row in rows)
     assert not any(row["installed"] or row["whole"] for row in rows)
     assert [row["verified"] for row in rows if row["name"] == "gemma3-270m"] == [True]
+
+
+def test_the_list_has_other_names_layers_and_context(hub: Hub) -> None:
+    text = run("list").stdout
+    [line] = [line for line in text.splitlines() if line.startswith("qwen3-4b ")]
+    assert line.split()[:2] == ["qwen3-4b", "qwen3"]
+    assert " 36 " in line
+    assert "40,960" in line
+
+
+def test_list_and_show_say_the_same_of_a_model_of_ones_own(hub: Hub, tmp_path: Path) -> None:
+    run("pull", str(tmp_path / "made.gguf"), "--name", "mine")
+    [row] = [row for row in facts("list")["models"] if row["name"] == "mine"]
+    card = facts("show", "mine")
+    for key in ("memory", "layers", "context", "licence", "source", "size"):
+        assert row[key] == card[key], key
+    assert row["memory"]
+
+
+def test_a_file_that_is_a_model_by_another_name_is_said_to_be(hub: Hub, tmp_path: Path) -> None:
+    path = tmp_path / "made.gguf"
+    assert "which is known" not in run("pull", str(path), "--name", "one").stderr
+    again = run("pull", str(path), "--name", "two", "--copy")
+    assert "it is one, which is known by that name" in again.stderr
+    write_tiny_gguf(tmp_path / "other.gguf", n_layers=3)
+    assert "which is known" not in run("pull", str(tmp_path / "other.gguf")).stderr
+
+
+def test_a_model_is_not_removed_without_a_yes(hub: Hub, tmp_path: Path) -> None:
+    run("pull", str(tmp_path / "made.gguf"), "--name", "mine")
+    with pytest.raises(UserError, match="no terminal to ask on") as caught:
+        run("rm", "mine")
+    assert "--yes" in caught.value.hint
+
+
+def test_what_is_known_of_a_model_is_what_its_file_says() -> None:
+    """Before a pull and after it the same figures, licence and origin are shown."""
+    here = [known for known in map(known_model, HERE) if known is not None]
+    assert [known.name for known in here] == [*HERE]
+    for known in here:
+        found = model_cache.find_installed(known.name)
+        if found is None:
+            continue  # a machine that never pulled it
+        of_file = facts_of(found.path)
+        assert (known.weights, known.memory) == (of_file.weights, of_file.memory)
+        assert (known.layers, known.context) == (of_file.layers, of_file.context)
+        card, row = facts("show", known.name), model_commands._missing(known)
+        for key in ("memory", "licence", "source", "layers", "context", "size", "aliases"):
+            assert card[key] == row[key], key
 
 
 def test_show_says_what_a_model_is_and_takes(hub: Hub) -> None:
