@@ -99,9 +99,8 @@ class KnownModel:
     def memory(self) -> int:
         """Bytes that the whole model takes: weights, and keys and values of a usual context."""
         positions = min(self.context, USUAL_CONTEXT)
-        return (
-            self.weights or self.size
-        ) + 2 * _KV_NUMBER * self.kv_width * self.layers * positions
+        kv = 2 * _KV_NUMBER * self.kv_width * self.layers * positions
+        return (self.weights or self.size) + kv
 
 
 def _on_hub(repo: str, file: str) -> HubFile:

@@ -22,6 +22,7 @@ from p2pnode.errors import UserError
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
 from p2pnode.node.snapshot import NodeSnapshot, from_json
+from p2pnode.phrases import plural
 
 _STARTING = 30.0  # seconds until a node prints where it listens
 _STOPPING = 5.0
@@ -185,24 +186,33 @@ class LocalSwarm:
 
 
 @contextmanager
-def local_swarm() -> Iterator[LocalSwarm]:
-    """Yield an empty swarm; whatever is started in it has ended afterwards."""
+def local_swarm(tell: Callable[[str], None] = lambda _: None) -> Iterator[LocalSwarm]:
+    """Yield an empty swarm; whatever is started in it has ended afterwards.
+
+    ``tell`` hears that they are stopped, where something cut the swarm short: that takes a while.
+    """
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="p2pnode-"))
-        stack.enter_context(_terminable())
+        stack.enter_context(terminable())
         swarm = LocalSwarm(Path(directory))
         try:
             yield swarm
+        except BaseException:
+            tell(f"\nstopping {plural(len(swarm.nodes), 'node')} ...")
+            raise
         finally:
+            for node in swarm.nodes:
+                node.leave()  # all at once: each takes a second or two
             for node in swarm.nodes:
                 node.stop()
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an orderly end, as Ctrl-C is."""
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM into an orderly end, as Ctrl-C is; once, since some senders send it twice."""
 
     def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

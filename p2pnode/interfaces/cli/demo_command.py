@@ -50,7 +50,7 @@ def demo(
         raise UsageError("the prompt is empty", hint="leave it out for one of ours")
     path = model_file(model)
     tell = (lambda line: None) if as_json else note
-    with local_swarm() as swarm:
+    with local_swarm(tell) as swarm:
         show = Show(tell, as_json)
         tell("starting three nodes, each with an identity of its own and room for a third")
         alone = _gather(swarm, path, show)

@@ -121,7 +121,7 @@ async def _serve(settings: NodeSettings, as_json: bool, with_parent: bool) -> No
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, node, nursery.cancel_scope)
         if with_parent:
-            nursery.start_soon(_stop_with_parent, node)
+            nursery.start_soon(_stop_with_parent, node, nursery.cancel_scope)
         await nursery.start(_run_node, node, nursery.cancel_scope)
         # In a thread: a terminal that is stopped, by Ctrl-S, would stop the loop too.
         lines, hints = _greeting(node, as_json), [] if as_json else [_HINT]
@@ -156,12 +156,18 @@ async def _stop_on_signal(node: Node, scope: trio.CancelScope) -> None:
             node.stop()
 
 
-async def _stop_with_parent(node: Node) -> None:
-    """Whoever started us holds the other end of our standard input, or has ended."""
+async def _stop_with_parent(node: Node, scope: trio.CancelScope) -> None:
+    """Whoever started us holds the other end of our standard input, or has ended.
+
+    Before the node is up there is nothing to leave.
+    """
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
         while await stdin.receive_some():
             pass
-    node.stop()
+    if node.is_up:
+        node.stop()
+    else:
+        scope.cancel()
 
 
 def _greeting(node: Node, as_json: bool) -> list[str]:

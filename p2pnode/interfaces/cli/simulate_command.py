@@ -103,7 +103,9 @@ def simulate(
 
 
 def _run(plan: Scenario, jobs: int | None, *, check: bool) -> _Outcomes:
-    with progress(f"simulating {plan.name}") as bar:
+    from p2pnode.testing.processes import terminable
+
+    with terminable(), progress(f"simulating {plan.name}") as bar:
         half = 0.5 if check else 1.0
         first = _outcomes(plan, jobs, lambda part: bar(part * half))
         if check:
