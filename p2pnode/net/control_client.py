@@ -23,6 +23,9 @@ Json: TypeAlias = Any
 """Whatever JSON a method answers with."""
 
 
+_GLANCE, _GLANCES = 0.02, 15  # seconds, and how often: a process is gone within a few
+
+
 class ControlClient:
     """A connection to a running node; for one thread at a time."""
 
@@ -133,7 +136,7 @@ class ControlClient:
         """Say how the node ended; one that ended by itself has taken its note away."""
         when = "in the middle of its answer" if self._has_begun else "before it answered"
         node, again = self._node, "start it again: p2pnode up"
-        if node is not None and node_behind(self._path) == node and not answers(self._path):
+        if node is not None and node_behind(self._path) == node and _is_dead(self._path):
             return UserError(f"the node was killed {when} (process {node.pid})", hint=again)
         log = "the log in its state directory" if node is None else str(node.log)
         return UserError(f"the node stopped {when}", hint=f"{again}; why it stopped is in {log}")
@@ -142,6 +145,15 @@ class ControlClient:
         return UserError(
             f"the node did not answer for {self._timeout:g} s", hint="it may be busy; try again"
         )
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether nobody listens; the system closes a killed process's sockets in no known order."""
+    for _ in range(_GLANCES):
+        if not answers(path):
+            return True
+        time.sleep(_GLANCE)
+    return False
 
 
 def _result(answer: dict[str, Any]) -> object:

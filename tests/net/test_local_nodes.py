@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from p2pnode.errors import UserError
-from p2pnode.net import local_nodes as room
+from p2pnode.net import control_client, local_nodes as room
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.local_nodes import LocalNode, local_nodes, node_behind, registered
 
@@ -51,6 +51,17 @@ def test_what_a_killed_node_left_is_removed(runtime: Path) -> None:
     assert node_behind(runtime / "a.sock") is not None  # its log may say why it died
     assert local_nodes() == []
     assert list(runtime.iterdir()) == []
+
+
+def test_a_killed_nodes_last_socket_may_close_a_moment_later(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([True, True, False])
+    monkeypatch.setattr(control_client, "answers", lambda _: next(looks))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert control_client._is_dead(runtime / "a.sock")
+    monkeypatch.setattr(control_client, "answers", lambda _: True)
+    assert not control_client._is_dead(runtime / "a.sock")  # it hung up, and lives
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
