@@ -42,9 +42,16 @@ def doubling() -> Schema:
     return {"$defs": steps | last, "$ref": "#/$defs/0"}
 
 
+def long_chain() -> Schema:
+    """Return one whose definitions refer each to the next, more often than Python's stack bears."""
+    steps = {str(at): {"$ref": f"#/{at + 1}"} for at in range(550)}
+    return {"properties": {str(at): pattern(at) for at in range(MOST_MEETING + 1)}, **steps}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
+        long_chain(),
         all_of(lambda one: one),
         all_of(lambda one: {"type": "object", "properties": {"x": one}}),
         all_of(lambda one: {"type": "object", "properties": {"allOf": one}}),

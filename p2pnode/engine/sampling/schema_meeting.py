@@ -16,6 +16,9 @@ MOST_MEETING: Final = 8
 seldom finds out whether any text does, and refuses them itself."""
 
 _MOST_STEPS: Final = 10_000  # of the count: references may multiply
+_MOST_DEEP: Final = 200
+"""Schemas within each other, references followed; without them 64 braces make 128. Python's own
+stack ends at 400."""
 _PATTERNS: Final = ("pattern", "format")
 _CHOICES: Final = ("anyOf", "oneOf")
 
@@ -48,12 +51,19 @@ class _Count:
     def __init__(self, whole: Mapping[str, Json]) -> None:
         self._whole = whole
         self._steps = 0
+        self._deep = 0
         self._followed: set[str] = set()
 
     def of(self, schema: Json) -> float:
         self._steps += 1
-        if self._steps > _MOST_STEPS:
+        if self._steps > _MOST_STEPS or self._deep >= _MOST_DEEP:
             return inf
+        self._deep += 1
+        found = self._within(schema)
+        self._deep -= 1
+        return found
+
+    def _within(self, schema: Json) -> float:
         if isinstance(schema, list):
             return max(map(self.of, schema), default=0)
         if not isinstance(schema, dict):
