@@ -429,7 +429,7 @@ def test_a_first_start_does_not_wait_for_a_silent_index(
         said = refused(
             *("up", "--state", str(tmp_path / "state"), "--port", "0", "--listen", "127.0.0.1")
         )
-        assert monotonic() - begun < 10
+        assert monotonic() - begun < 15  # what pip itself waits, once of six times
     assert "nothing came within 6 s" in said
     assert "--model FILE" in said
 
