@@ -59,6 +59,11 @@ class Entry:
     linked: bool = False
     licence: str = ""
 
+    @property
+    def is_fetched_checkpoint(self) -> bool:
+        """Whether it is a folder of the cache, fetched from a hub."""
+        return not self.linked and self.files[0].endswith(CHECKPOINT)
+
     def paths(self, folder: Path) -> tuple[Path, ...]:
         """Return where its files are, if ``folder`` is where the cache keeps models."""
         return tuple(folder / file for file in self.files)

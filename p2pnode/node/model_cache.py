@@ -80,6 +80,10 @@ def pull(
     """
     report, hear = progress or (lambda _: None), tell or (lambda _: None)
     noted = None if known_model(what) else read_entries(models_dir()).get(what.casefold())
+    if noted is not None and noted.is_fetched_checkpoint:
+        from p2pnode.node.checkpoints import fetch_id  # it needs this module
+
+        return fetch_id(noted.source, None, report, hear)
     if noted is not None:
         what, called = noted.source, noted.name
     source = parse_source(what)

@@ -56,7 +56,8 @@ class ShardFetches:
             else:
                 core.load_failed(asked.layers, reason_of(outcome.error), now)
 
-        self._reactor.offload(lambda: _fetched(known, asked.layers, self._noting(asked)), done)
+        noting = self._noting(asked)
+        self._reactor.offload(lambda: _fetched(known, asked.layers, noting, self._tell), done)
 
     def _noting(self, asked: LoadRequested) -> Callable[[float], None]:
         """Return what says every few seconds how much has come; called in the fetch's thread.
@@ -65,21 +66,26 @@ class ShardFetches:
         """
         due, what = time.monotonic(), f"[{asked.layers.start}, {asked.layers.stop})"
 
-        def say(part: float) -> None:
-            line = f"fetches the shards of layers {what}: {100 * part:.0f} %"
-            self._reactor.call(lambda core, now: core.say(line))
-
         def heard(part: float) -> None:
             nonlocal due
             if time.monotonic() >= due:
                 due = time.monotonic() + _PAUSE
-                trio.from_thread.run_sync(say, part)
+                self._tell(f"fetches the shards of layers {what}: {100 * part:.0f} %")
 
         return heard
 
+    def _tell(self, line: str) -> None:
+        """Say something; in the fetch's thread."""
+        trio.from_thread.run_sync(self._reactor.call, lambda core, now: core.say(line))
 
-def _fetched(known: ModelFile, layers: range, heard: Callable[[float], None]) -> ModelFile:
-    """Return the model with all the shards of ``layers``, hashed."""
-    if not fetch_shards(known.path, layers, heard):
-        return known
-    return known.read_again(Stamp.of(known.path))
+
+def _fetched(
+    known: ModelFile,
+    layers: range,
+    heard: Callable[[float], None],
+    tell: Callable[[str], None],
+) -> ModelFile:
+    """Return the model with all the shards of ``layers``, hashed; others may fetch them too."""
+    fetch_shards(known.path, layers, heard, tell)
+    stamp = Stamp.of(known.path)
+    return known if stamp == known.stamp else known.read_again(stamp)

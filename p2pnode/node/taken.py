@@ -31,7 +31,7 @@ def refuse_taken(folder: Path, name: str, origin: str, *, linked: bool = False) 
             hint="choose another one with --name",
         )
     mine = noted.get(name.casefold())
-    if mine is not None and mine.source != origin:
+    if mine is not None and (mine.source != origin or mine.is_fetched_checkpoint):
         raise UserError(
             f"there is another model called {mine.name} already, from {mine.source}",
             hint=f"choose another name with --name, or remove it: p2pnode models rm {mine.name}",

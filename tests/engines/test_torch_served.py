@@ -7,16 +7,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from p2pnode.engine.checkpoint import Checkpoint
 from p2pnode.engine.checkpoint_tree import hash_checkpoint
+from p2pnode.engine.torch.hub import NO_LAYERS, missing_shards
 from p2pnode.errors import UserError
 from p2pnode.node.checkpoints import fetch_id, fetch_shards
-from p2pnode.node.model_cache import find_installed, remove
+from p2pnode.node.model_cache import find_installed, pull, remove
 from p2pnode.node.models import resolve
 from p2pnode.testing.processes import local_swarm
 from tests.engine.small_checkpoint import write_checkpoint
@@ -211,13 +212,13 @@ def test_what_cannot_be_served_is_one_line(
 
 def test_one_that_is_fetched_is_listed_and_removed(hub: SmallHub) -> None:
     save("llama-grouped", hub.folder, shard="1GB")
-    path = fetch_id(NAME, None, lambda _: None, lambda _: None)
+    path = fetch_id(NAME, NO_LAYERS, lambda _: None, lambda _: None)
     assert not fetched(hub)
-    assert fetch_shards(path, range(1), lambda _: None)
+    fetch_shards(path, range(1), lambda _: None, lambda _: None)
     assert fetched(hub) == {"model.safetensors"}
     asked = len(hub.asked)
     assert fetch_id(NAME, range(4), lambda _: None, lambda _: None) == path
-    assert not fetch_shards(path, range(4), lambda _: None)
+    fetch_shards(path, range(4), lambda _: None, lambda _: None)
     assert len(hub.asked) == asked  # not even a question
     found = find_installed("owner--tiny")
     assert found is not None
@@ -239,3 +240,55 @@ def test_another_commit_brings_its_own_shards(hub: SmallHub) -> None:
     fetch_id(NAME, range(4), lambda _: None, lambda _: None)
     assert fetched(hub) == {changed}
     assert (path / changed).read_bytes() == data
+
+
+def test_a_fetch_that_is_cut_leaves_a_model_that_can_be_removed(hub: SmallHub) -> None:
+    save("llama-grouped", hub.folder)
+
+    def interrupt(part: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch_id(NAME, range(2), interrupt, lambda _: None)
+    found = find_installed("owner--tiny")
+    assert found is not None
+    remove("owner--tiny")
+    assert not found.path.exists()
+
+
+def test_pulled_by_its_name_it_is_whole_and_stays_a_checkpoint(hub: SmallHub) -> None:
+    save("llama-grouped", hub.folder)
+    path = fetch_id(NAME, range(1), lambda _: None, lambda _: None)
+    assert pull("owner--tiny") == path
+    assert fetched(hub) == {one.name for one in path.glob("*.safetensors")}
+    assert not missing_shards(path, None)
+    with pytest.raises(UserError, match="another model called owner--tiny"):
+        pull(NAME, called="owner--tiny")
+
+
+def test_two_nodes_do_not_fetch_into_one_folder_at_once(hub: SmallHub) -> None:
+    save("llama-grouped", hub.folder)
+    path, told = fetch_id(NAME, NO_LAYERS, lambda _: None, lambda _: None), list[str]()
+
+    def meanwhile(part: float) -> None:
+        if not others:
+            more = (path, range(2), lambda _: None, told.append)
+            others.append(Thread(target=fetch_shards, args=more))
+            others[0].start()
+            while not told:
+                time.sleep(0.01)
+
+    others: list[Thread] = []
+    fetch_shards(path, range(2), meanwhile, lambda _: None)
+    others[0].join()
+    assert told == ["another process fetches this model: waiting for it to end"]
+    assert len(hub.asked) == len(set(hub.asked))
+
+
+def test_nothing_is_fetched_into_a_folder_of_ones_own(hub: SmallHub, tmp_path: Path) -> None:
+    save("llama-grouped", hub.folder)
+    path = fetch_id(NAME, range(1), lambda _: None, lambda _: None)
+    own = path.rename(tmp_path / "own")
+    before = sorted(own.iterdir())
+    fetch_shards(own, range(4), lambda _: None, lambda _: None)
+    assert sorted(own.iterdir()) == before

@@ -85,8 +85,8 @@ def fetch_checkpoint(
 
 def fetch_missing(
     folder: Path, layers: range, *, progress: Callable[[float], None] | None = None
-) -> bool:
-    """Fetch those shards of ``layers`` that are not here; tell whether there were any.
+) -> None:
+    """Fetch those shards of ``layers`` that are not here.
 
     Of the very commit that the rest is of. Without a word of where it came from, nothing is
     fetched: whoever loads says what is missing.
@@ -96,11 +96,10 @@ def fetch_missing(
     """
     said = _said(folder)
     if not said or not missing_shards(folder, layers):
-        return False
+        return
     found = _parsed(said["asked"])
     repository = _Repository(found["repo"], said["commit"], folder)
     repository.fetch(said["asked"], layers, progress or (lambda _: None))
-    return True
 
 
 def is_id(name: str) -> bool:

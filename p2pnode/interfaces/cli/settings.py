@@ -260,7 +260,7 @@ def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions")
     Raises:
         UserError: It cannot be had, or another engine is to compute it: found before any fetch.
     """
-    from p2pnode.engine.torch.hub import is_id
+    from p2pnode.engine.torch.hub import NO_LAYERS, is_id
 
     name = options.model
     if not is_id(name):
@@ -272,7 +272,7 @@ def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions")
     if options.layers != "none":
         check_device(suited(ENGINE, name, engine))
     with progress(f"fetching {name}") as bar:
-        return fetch_id(name, layers, bar, note)
+        return fetch_id(name, layers or NO_LAYERS, bar, note)
 
 
 def model_file(name: str) -> Path:
