@@ -1,6 +1,5 @@
 """How far a pull is: a bar on a terminal, a line for each tenth elsewhere."""
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from p2pnode.interfaces.cli.output import note, progress
 from p2pnode.node.catalogue import KNOWN_MODELS
 from p2pnode.node.disk import size_in_words
 from p2pnode.node.model_list import InstalledModel
+from p2pnode.node.whole import is_whole, sha256_of
 
 _STEPS = 10
 
@@ -71,18 +71,13 @@ def twin_of(found: InstalledModel) -> str:
         return ""
     if found.size not in sizes and not same_size:
         return ""
-    digest = _sha256(found.path)
-    if digest in hashes:
-        return hashes[digest]
-    return next((one.name for one in same_size if _sha256(one.path) == digest), "")
-
-
-def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(found.path)
     except OSError:
         return ""
+    if digest in hashes:
+        return hashes[digest]
+    return next((one.name for one in same_size if is_whole(one.path, one.size, digest)), "")
 
 
 def remark(path: Path) -> str:
