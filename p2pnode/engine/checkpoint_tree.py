@@ -30,6 +30,7 @@ from p2pnode.engine.hash_tree import hashes_of
 from p2pnode.engine.model_paths import SHARDS_NOTE
 from p2pnode.engine.safetensors_file import Json, SafetensorsFile, StoredTensor, parse_json
 from p2pnode.errors import ModelChangedError, ModelError
+from p2pnode.replacing import replace_file
 
 _ROOT: Final = b"p2pnode safetensors 1\0"
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
@@ -144,7 +145,8 @@ def settings_hash(checkpoint: Checkpoint) -> bytes:
 
 def write_note(folder: Path, hashes: Mapping[str, str]) -> None:
     """Keep what the hub says of each shard's SHA-256, in hex."""
-    (folder / SHARDS_NOTE).write_text(json.dumps(dict(hashes), indent=1, sort_keys=True))
+    said = json.dumps(dict(hashes), indent=1, sort_keys=True)
+    replace_file(folder / SHARDS_NOTE, said.encode(), 0o644)
 
 
 def read_note(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,6 @@ whether another stamp means other words.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from p2pnode.engine.checkpoint_tree import CheckpointTree
 from p2pnode.engine.stored_model import StoredModel, Tree, open_stored
 from p2pnode.errors import ModelChangedError, ModelError
 from p2pnode.node.stamp import Stamp
+from p2pnode.replacing import replace_file
 from p2pnode.text.stored_vocabulary import check_words
 
 MOST_REMEMBERED: Final = 64
@@ -142,14 +142,7 @@ def _remember(note: Path, stamp: Stamp, tree: Tree) -> None:
     with suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
         _forget_oldest(note.parent)
-        handle, name = tempfile.mkstemp(prefix=f".{note.name}-", dir=note.parent)
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump(body, file)
-            Path(name).replace(note)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(note, json.dumps(body).encode())
 
 
 def _forget_oldest(folder: Path) -> None:

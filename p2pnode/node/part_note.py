@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from p2pnode.replacing import replace_file
+
 _MOST_NOTE: Final = 4096  # bytes
 
 
@@ -58,7 +60,7 @@ class PartNote:
         path = note_path(part)
         with suppress(OSError):  # without it the next run begins anew
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(asdict(self)))
+            replace_file(path, json.dumps(asdict(self)).encode(), 0o644)
 
     def is_of(self, wanted: Wanted) -> bool:
         """Tell whether a part with this note may be gone on with.

@@ -28,6 +28,7 @@ from p2pnode.engine.model_paths import CONFIG
 from p2pnode.engine.safetensors_file import open_to_read, parse_json
 from p2pnode.engine.word_files import GENERATION, MOST_BYTES, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 from p2pnode.errors import EngineError, ModelError, UsageError
+from p2pnode.replacing import replace_file
 from p2pnode.terminal import label
 
 PREFIX: Final = "hf:"
@@ -193,7 +194,8 @@ class _Repository:
             needed = sorted({table[name] for name in table if is_held(name, layers, config)})
         if any(name not in self._hashes for name in shards):
             needed = shards  # a model of which a part is not here must be known by hashes
-        (self._folder / _SOURCE).write_text(json.dumps({"asked": asked, "commit": self._commit}))
+        said = {"asked": asked, "commit": self._commit}
+        replace_file(self._folder / _SOURCE, json.dumps(said).encode(), 0o644)
         self._shards([name for name in needed if not self._is_here(name)], progress)
         return self._folder
 
