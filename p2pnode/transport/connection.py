@@ -207,9 +207,8 @@ class Connection:
 
     def be_replaced(self, successor: Successor) -> None:
         """End, for another handshake of the peer was finished; the peer knows."""
-        is_same = successor is Successor.SAME_PROCESS
-        self.ended = f"replaced: the peer {'connected' if is_same else 'started'} anew"
-        self.successor = successor
+        how = "connected" if successor is Successor.SAME_PROCESS else "started"
+        self.ended, self.successor = f"replaced: the peer {how} anew", successor
 
     def prove(self) -> None:
         """The peer has proved itself: its messages count among those of its like from now on."""
@@ -368,9 +367,8 @@ class Connection:
         is_old = now >= self.began + config.proven_after
         if is_old and not self.is_proven and self._outbound.has_arrived:
             self._on_proven(self)
-        unheard = now - self._last_heard
         if now >= self._last_heard + config.idle_timeout:
-            self.ended = f"nothing was heard for {unheard:.1f} s"
+            self.ended = f"nothing was heard for {self.heard_ago(now):.1f} s"
             return
         if now >= self._last_heard + self._keepalive:
             if not self._recovery.is_waiting:
