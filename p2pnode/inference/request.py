@@ -23,7 +23,8 @@ class GenerationRequest:
         sampling: How to draw them.
         stop: Token ids that end the answer.
         wait: Seconds to wait for peers that cover the model before the first token.
-        lost_wait: The same for layers lost later; None for the node's setting.
+        lost_wait: The same for layers lost later; None for the node's setting, or ``wait`` if that
+            is longer.
         prefer: Peers to use where possible.
         avoid: Peers to spare.
         objective: ``latency`` or ``throughput``.

@@ -42,7 +42,8 @@ class Question:
         sampling: How to draw them.
         stop: Tokens that end the answer, beside those that the model's file names.
         wait: Seconds to wait for peers that cover the model.
-        lost_wait: The same for layers lost in mid-answer; None for the node's setting.
+        lost_wait: The same for layers lost in mid-answer; None for the node's setting, or ``wait``
+            if that is longer.
         prefer: Hex prefixes or names of peers to use.
         avoid: Hex prefixes or names of peers to spare.
         objective: ``latency`` or ``throughput``.

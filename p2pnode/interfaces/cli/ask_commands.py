@@ -42,7 +42,7 @@ def _asking_options(command: CommandT) -> CommandT:
             "--wait",
             type=click.FloatRange(0, 3600),
             help="Seconds to wait for missing layers, before an answer and in the middle of it.  "
-            "[default: 20 before it, 60 where a node is started for it, 30 in the middle]",
+            "[default: 20 before it and 30 in the middle, 60 where a node is started for it]",
         ),
         activations_option("How this answer travels between peers; else as the node is set.", None),
         click.option("--model", cls=FreshNodeOption, default=DEFAULT_MODEL, show_default=True),
