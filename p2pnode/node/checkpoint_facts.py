@@ -6,17 +6,18 @@ from p2pnode.node.model_facts import KV_NUMBER, ModelFacts
 from p2pnode.text.stored_vocabulary import check_words, vocabulary_of
 
 
-def checkpoint_facts(model: StoredCheckpoint) -> ModelFacts:
+def checkpoint_facts(model: StoredCheckpoint, *, with_words: bool) -> ModelFacts:
     """Read it; shards that are not here are reckoned from config.json."""
     config, checkpoint = model.config(), model.checkpoint
     layers, other, kinds = checkpoint.tensor_bytes()
     of_layer, of_none = checkpoint.numbers
     words, problem = None, ""
-    try:
-        words = vocabulary_of(model)
-        check_words(model)
-    except ModelError as error:
-        problem = str(error)
+    if with_words:
+        try:
+            words = vocabulary_of(model)
+            check_words(model)
+        except ModelError as error:
+            problem = str(error)
     return ModelFacts(
         title=checkpoint.name,
         architecture=checkpoint.model.model_type,

@@ -15,7 +15,7 @@ from p2pnode.text.stored_vocabulary import check_words
 _LAYER: Final = re.compile(r"blk\.(\d{1,5})\.")
 
 
-def gguf_facts(model: StoredGguf) -> ModelFacts:
+def gguf_facts(model: StoredGguf, *, with_words: bool) -> ModelFacts:
     """Read it; a model that cannot be run has facts too."""
     file = model.file
     arch = _text(file, "general.architecture")
@@ -43,7 +43,7 @@ def gguf_facts(model: StoredGguf) -> ModelFacts:
         kv_bytes_per_token=_kv_bytes(file, arch, layers),
         layer_numbers=numbers,
         other_numbers=other_numbers,
-        problem=_problem(model),
+        problem=_problem(model) if with_words else "",
     )
 
 

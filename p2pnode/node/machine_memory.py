@@ -48,7 +48,8 @@ def capacity_of(
     """
     engine = engine_for(path, options)
     there = memory or memory_now(engine, options)
-    return fitting(facts_of(path), engine, kv_bytes, there, bytes_per_weight(engine, options))
+    facts = facts_of(path, with_words=False)
+    return fitting(facts, engine, kv_bytes, there, bytes_per_weight(engine, options))
 
 
 def fitting(
@@ -88,7 +89,7 @@ def refuse_impossible(
     there = memory or memory_now(engine, options)
     if not per_weight or (there.gpu and engine != "numpy"):
         return  # mapped, or a GPU that says itself where it has too little
-    sizes, _ = facts_of(path).held(per_weight)
+    sizes, _ = facts_of(path, with_words=False).held(per_weight)
     needed = sum(sizes[layers.start : layers.stop])
     if needed > there.total:
         held_as = "float32" if per_weight == _FLOAT else "16-bit floats"

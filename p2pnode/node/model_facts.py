@@ -119,8 +119,13 @@ class ModelFacts:
         return self.kv_bytes * (per_weight or KV_NUMBER) // KV_NUMBER
 
 
-def facts_of(path: Path) -> ModelFacts:
+def facts_of(path: Path, *, with_words: bool = True) -> ModelFacts:
     """Read what a model's header says.
+
+    Args:
+        path: The model.
+        with_words: Whether to read the vocabulary too, which takes half a second of a large one.
+            Without, nothing is said of why the model cannot be run, nor of a checkpoint's words.
 
     Raises:
         ModelError: It is no model, or broken.
@@ -129,4 +134,6 @@ def facts_of(path: Path) -> ModelFacts:
     from p2pnode.node.gguf_facts import gguf_facts
 
     with open_stored(path) as model:
-        return gguf_facts(model) if isinstance(model, StoredGguf) else checkpoint_facts(model)
+        if isinstance(model, StoredGguf):
+            return gguf_facts(model, with_words=with_words)
+        return checkpoint_facts(model, with_words=with_words)

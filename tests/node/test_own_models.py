@@ -11,9 +11,11 @@ import gguf
 import pytest
 from hypothesis import example, given, strategies as st
 
+from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node import model_cache, models
 from p2pnode.node.entries import FOLDER, HASHES_FROM, Entry, read_entries, write_entry
+from p2pnode.node.machine_memory import capacity_of
 from p2pnode.node.model_facts import facts_of
 from p2pnode.node.model_list import listed
 from p2pnode.node.model_use import held, is_in_use
@@ -235,6 +237,15 @@ def test_facts_of_a_header(own: Path) -> None:
     assert facts.kv_bytes_per_token == 4 * 2 * 2 * 16 * 2  # layers, K and V, heads, width, f16
     assert facts.memory == facts.weights + 256 * facts.kv_bytes_per_token
     assert facts.memory_as_floats > facts.memory
+
+
+def test_a_listing_and_a_start_do_not_read_the_vocabulary(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = facts_of(own)
+    monkeypatch.setattr("p2pnode.node.gguf_facts.check_words", lambda _: pytest.fail("it is read"))
+    assert facts_of(own, with_words=False) == known
+    assert capacity_of(own, EngineOptions("numpy"), 0).layers == 4
 
 
 def test_how_many_machines_a_model_takes(own: Path) -> None:

@@ -43,7 +43,7 @@ def pull(name: str, called: str, copy: bool, as_json: bool) -> None:
     """Fetch a model into the cache and check it; a second time does nothing."""
     with pulling(name, show=not as_json) as report:
         path = cache.pull(name, report, tell=note, called=called, copy=copy)
-    found = next((one for one in cache.installed() if path in one.paths), None)
+    found = _pulled(path, called or name)
     if as_json:
         say_json({"name": name, **_as_json(found), "path": str(path), "bytes": _size(found, path)})
         return
@@ -177,6 +177,13 @@ def calibrate(model: str, text: Path | None, output: Path | None, as_json: bool)
         say(f"{len(measured.cuts)} cuts of {info.name}, measured on {len(tokens)} tokens: {target}")
 
 
+def _pulled(path: Path, name: str) -> InstalledModel | None:
+    """Return the model at ``path``; of several that are linked there, the one that was named."""
+    there = [one for one in cache.installed() if path in one.paths]
+    named = (one for one in there if one.name.casefold() == name.casefold())
+    return next(named, there[0] if there else None)
+
+
 def _as_json(one: InstalledModel | None) -> dict[str, object]:
     """Return what is known of a model in the cache."""
     if one is None:
@@ -250,7 +257,7 @@ def _measured_facts(one: InstalledModel) -> dict[str, object]:
     from p2pnode.node.model_facts import facts_of
 
     try:
-        facts = facts_of(one.path)
+        facts = facts_of(one.path, with_words=False)
     except ModelError:
         return {}
     return {"layers": facts.layers, "context": facts.context, "memory": facts.memory}

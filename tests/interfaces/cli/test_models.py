@@ -120,6 +120,13 @@ def test_a_file_that_is_a_model_by_another_name_is_said_to_be(hub: Hub, tmp_path
     assert "which is known" not in run("pull", str(tmp_path / "other.gguf")).stderr
 
 
+def test_a_file_with_two_names_is_said_to_be_what_it_was_called(hub: Hub, tmp_path: Path) -> None:
+    path = tmp_path / "made.gguf"
+    for name in ("one", "two", "one"):
+        assert run("pull", str(path), "--name", name).stdout.startswith(f"{name} is linked")
+    assert facts("pull", "two")["name"] == "two"
+
+
 def test_a_model_is_not_removed_without_a_yes(hub: Hub, tmp_path: Path) -> None:
     run("pull", str(tmp_path / "made.gguf"), "--name", "mine")
     with pytest.raises(UserError, match="no terminal to ask on") as caught:
