@@ -168,13 +168,12 @@ class Holdings:
             model.n_layers,
             self._capacity(model),
             now - self._hole_since,
+            None if self._fitting is None else self._fitting.with_last,
         )
 
     def _take(self, placement: Placement | None, now: float) -> range | None:
         """Go on by what was answered, None where nothing is to change; return layers to load."""
         phase = self._life.phase
-        if phase is Phase.SERVING and placement is not None and not self._has_end(placement):
-            placement = None
         if placement is not None:
             self._claim(placement, now)
             if phase is Phase.CLAIMING:
@@ -200,10 +199,6 @@ class Holdings:
         if self._fitting is None or self._model is None:
             return layers
         return self._fitting.within(layers, self._model.n_layers)
-
-    def _has_end(self, placement: Placement) -> bool:
-        """Whether there is room for the end of what is to be moved to: it is what is missing."""
-        return self._within(placement.layers).stop == placement.layers.stop
 
     def _without_unheard(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         """Leave out the claims of members that we know by the word of others alone."""

@@ -82,6 +82,7 @@ class Moving:
         n_layers: Layers of the model.
         capacity: How many of them we can hold.
         hole_seconds: How long there has been a hole.
+        with_last: How many of the last layers we can hold; None for as many.
     """
 
     offers: tuple[Offer, ...]
@@ -89,6 +90,7 @@ class Moving:
     n_layers: int
     capacity: int
     hole_seconds: float
+    with_last: int | None = None
 
     @property
     def is_brief(self) -> bool:
@@ -103,6 +105,7 @@ class Moving:
             n_layers=self.n_layers,
             capacity_layers=self.capacity,
             hole_seconds=self.hole_seconds,
+            capacity_with_last=self.with_last,
         )
 
 

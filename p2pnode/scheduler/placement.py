@@ -15,6 +15,7 @@ same ads agree without a word: each takes its own part of the answer and announc
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeAlias
 
 from p2pnode.errors import ConfigError
@@ -125,6 +126,7 @@ def should_move(
     n_layers: int,
     capacity_layers: int,
     hole_seconds: float,
+    capacity_with_last: int | None = None,
     config: PlacementConfig = _DEFAULT,
 ) -> Placement | None:
     """Say whether a serving node should move to fill a hole, and where to.
@@ -140,6 +142,8 @@ def should_move(
         n_layers: Layers of the model.
         capacity_layers: How many of them we can hold.
         hole_seconds: How long there has been a hole.
+        capacity_with_last: How many of the last ones we can hold, with the output matrix beside
+            them; None for as many.
         config: Patience, and prices of those who have not measured themselves.
     """
     present = [offer for offer in offers if _counts(offer)]
@@ -148,7 +152,7 @@ def should_move(
     if not holes or ours is None or hole_seconds < config.patience:
         return None
     moves = _Moves(present, holes, n_layers, config)
-    window = moves.of(ours, capacity_layers)
+    window = moves.of(ours, capacity_layers, capacity_with_last)
     if window is None:
         return None
     turn = 1
@@ -209,12 +213,15 @@ def _held(offer: Offer, n_layers: int) -> range:
     return range(offer.layers.start, min(offer.layers.stop, n_layers))
 
 
-def _windows(n_layers: int, count: int) -> list[range]:
-    return [range(start, start + count) for start in range(n_layers - count + 1)]
+def _windows(n_layers: int, count: int, with_last: int | None = None) -> list[range]:
+    last = count if with_last is None else min(count, with_last)
+    before = [range(start, start + count) for start in range(n_layers - count)]
+    return [*before, range(n_layers - last, n_layers)]
 
 
 def _best_window(strength: list[int], windows: list[range]) -> range:
-    urgencies = [_urgency(strength, window) for window in windows]
+    longest = max(map(len, windows))
+    urgencies = [_urgency(strength, window, longest) for window in windows]
     most = min(urgencies)
     equal = [window for window, of in zip(windows, urgencies, strict=True) if of == most]
     if len(equal) == 1:
@@ -222,9 +229,12 @@ def _best_window(strength: list[int], windows: list[range]) -> range:
     return min(equal, key=lambda window: (_holes_left(strength, window), window.start))
 
 
-def _urgency(strength: list[int], window: range) -> list[int]:
-    """Return what makes one window more urgent than another: the smaller, the more."""
-    return sorted(strength[window.start : window.stop])
+def _urgency(strength: list[int], window: range, length: int = 0) -> list[float]:
+    """Return what makes one window more urgent than another: the smaller, the more.
+
+    ``length`` is that of the longest it is compared with: layers that it lacks are not urgent.
+    """
+    return [*sorted(strength[window.start : window.stop]), *[inf] * (length - len(window))]
 
 
 def _holes_left(strength: list[int], window: range) -> int:
@@ -320,22 +330,25 @@ class _Moves:
         self._strength = _strength(present, n_layers, self._rates)
         served = (o.layers for o in present if o.state is AdState.SERVING)
         self._holders = Counter(layer for layers in served for layer in layers)
-        self._known: dict[tuple[range, int, int], range | None] = {}
+        self._known: dict[tuple[range, int, int, int | None], range | None] = {}
 
-    def of(self, offer: Offer, capacity: int) -> range | None:
-        """Return the window that it would move to, with room for ``capacity`` layers."""
+    def of(self, offer: Offer, capacity: int, with_last: int | None = None) -> range | None:
+        """Return the window that it would move to, with room for ``capacity`` layers.
+
+        ``with_last``: for how many of the last ones; None for as many.
+        """
         if offer.state is not AdState.SERVING:
             return None
-        key = (offer.layers, self._rates[offer.peer], capacity)
+        key = (offer.layers, self._rates[offer.peer], capacity, with_last)
         if key not in self._known:
             self._known[key] = self._best(*key)
         return self._known[key]
 
-    def _best(self, layers: range, rate: int, capacity: int) -> range | None:
+    def _best(self, layers: range, rate: int, capacity: int, with_last: int | None) -> range | None:
         needed = {layer for layer in layers if self._holders[layer] == 1}
         windows = [
             window
-            for window in _windows(self._n_layers, min(capacity, self._n_layers))
+            for window in _windows(self._n_layers, min(capacity, self._n_layers), with_last)
             if all(layer in window for layer in needed)
             and any(layer in window for layer in self._holes)
         ]

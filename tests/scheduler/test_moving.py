@@ -1,5 +1,6 @@
 """Where a node should go: at once among a few, elsewhere among many, with the same answer."""
 
+from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.moving import Choosing, Moving, PlacementTask, Settling
 from p2pnode.scheduler.placement import Placement, choose_layers, should_move
 from p2pnode.testing.offers import N_LAYERS as N, an_offer, peer_id as node_id
@@ -45,3 +46,35 @@ def test_a_claim_that_stands_is_no_answer_and_another_says_why() -> None:
     assert Settling(claims, node_id(2), N, range(10))() == Placement(
         range(10, 20), "others had claimed the same layers"
     )
+
+
+def test_who_has_little_room_beside_the_head_leaves_nothing_for_it_that_it_alone_serves() -> None:
+    """22 layers fit, with the last one 10 or none: there it would leave [8, 12)."""
+    held = (an_offer(1, 8, 20), an_offer(2, 0, 8), an_offer(3, 12, 29))
+
+    def move(with_last: int | None, offers: tuple[Offer, ...] = held) -> range | None:
+        moved = should_move(
+            offers,
+            us=node_id(1),
+            n_layers=N,
+            capacity_layers=22,
+            hole_seconds=500.0,
+            capacity_with_last=with_last,
+        )
+        return None if moved is None else moved.layers
+
+    assert move(None) == range(8, 30)
+    assert move(10) is None
+    assert move(0) is None
+    free = (*held, an_offer(4, 8, 12))
+    assert move(10, free) == range(20, 30)
+    assert move(0, free) is None
+
+
+def test_a_hole_before_the_end_is_not_left_for_a_shorter_one_at_the_end() -> None:
+    held = (an_offer(1, 0, 10), an_offer(2, 0, 10), an_offer(3, 20, 29))
+    moved = should_move(
+        held, us=node_id(1), n_layers=N, capacity_layers=10, hole_seconds=500, capacity_with_last=1
+    )
+    assert moved is not None
+    assert moved.layers == range(10, 20)
