@@ -16,6 +16,7 @@ class SmallHub:
     Attributes:
         folder: Where they lie.
         asked: The files whose bodies were asked for.
+        revisions: Of which the list of files was asked for.
         status, error: What every answer is, if not 200.
         lies: Other bytes than the folder has, by name.
         cuts: After how many bytes the next answer of a file ends, by name.
@@ -26,6 +27,7 @@ class SmallHub:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.asked: list[str] = []
+        self.revisions: list[str] = []
         self.status = 200
         self.error = ""
         self.lies: dict[str, bytes] = {}
@@ -51,6 +53,7 @@ class SmallHub:
                 if hub.status != 200:
                     headers["X-Error-Code"] = hub.error
                 elif path.startswith("/api/models/owner/tiny"):
+                    hub.revisions.append(name)
                     body = hub.listing()
                 elif not (hub.folder / name).is_file():
                     status = 404

@@ -11,7 +11,7 @@ from p2pnode.engine.torch.hub import fetch_checkpoint
 from p2pnode.errors import ModelChangedError, ModelError, UsageError
 from tests.engine.small_checkpoint import write_checkpoint, write_sharded
 from tests.engines.needs import require_references
-from tests.engines.small_hub import SmallHub
+from tests.engines.small_hub import COMMIT, SmallHub
 
 require_references()
 
@@ -44,6 +44,13 @@ def test_a_stage_fetches_the_shards_of_its_layers(hub: SmallHub, tmp_path: Path)
     hub.asked.clear()
     fetch_checkpoint("hf:owner/tiny", other)
     assert hub.asked == ["a.safetensors"]  # the rest is there
+
+
+def test_what_comes_later_is_of_the_same_commit(hub: SmallHub, tmp_path: Path) -> None:
+    write_sharded(hub.folder)
+    fetch_checkpoint("hf:owner/tiny@branch", tmp_path / "fetched", range(1))
+    fetch_checkpoint("hf:owner/tiny@branch", tmp_path / "fetched", range(2))
+    assert hub.revisions == ["branch", COMMIT]
 
 
 def test_a_checkpoint_in_one_file_is_fetched_whole(hub: SmallHub, tmp_path: Path) -> None:

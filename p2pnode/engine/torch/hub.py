@@ -57,7 +57,8 @@ def fetch_checkpoint(
 ) -> Path:
     """Fetch what ``layers`` need, all of it where they are left out; return ``folder``.
 
-    What is there already is not fetched again, and what was cut short goes on where it ended.
+    What is there already is not fetched again, and what was cut short goes on where it ended. What
+    comes later is of the commit that was noted: a branch may have moved, under a node that serves.
 
     Args:
         name: ``hf:owner/repo``, or with a branch, tag or commit: ``hf:owner/repo@revision``.
@@ -77,10 +78,13 @@ def fetch_checkpoint(
             hint="Install it: pip install 'p2pnode[torch]'.",
         )
     hear = progress or (lambda _: None)
-    if _said(folder).get("asked") == name and not missing_shards(folder, layers):
-        hear(1.0)
-        return folder
-    repository = _Repository(found["repo"], found["revision"] or "main", folder)
+    said, revision = _said(folder), found["revision"] or "main"
+    if said.get("asked") == name:
+        if not missing_shards(folder, layers):
+            hear(1.0)
+            return folder
+        revision = said["commit"]
+    repository = _Repository(found["repo"], revision, folder)
     return repository.fetch(name, layers, hear)
 
 
