@@ -59,9 +59,12 @@ class EngineJobs:
             return Job(self._measure, _measured, math.inf)
         return None
 
-    def take(self, model: ModelFile, layers: range) -> None:
-        """Take the model as it is now that the shards of ``layers`` are here."""
+    def take(self, model: ModelFile) -> None:
+        """Take the model as it was read again: what it held, under another stamp or with more."""
         self._model = self._grammars.model = model
+
+    def ready(self, layers: range) -> None:
+        """Every shard of ``layers`` is here."""
         self._ready = layers
 
     def _load_job(self, layers: range) -> Job[NodeCore, EngineProfile]:

@@ -35,8 +35,10 @@ class ModelWatch:
         is_paused: Whether it does not look, since its own node adds to the files.
     """
 
-    def __init__(self, file: ModelFile, call: Call) -> None:
+    def __init__(self, file: ModelFile, call: Call, told: Callable[[ModelFile], None]) -> None:
+        """``told`` hears of the file whenever it was read again, and holds what it did."""
         self.file = file
+        self._told = told
         self.is_paused = False
         self._seen = file.stamp
         self._read: Stamp | None = None  # of the content that was read here last
@@ -52,6 +54,7 @@ class ModelWatch:
     def take(self, file: ModelFile) -> None:
         """Take the model as it was just read."""
         self.file, self._seen, self._read = file, file.stamp, file.stamp
+        self._told(file)
 
     async def look(self) -> None:
         """Look once; read the whole file where there is a reason to, and once for each stamp.
@@ -77,6 +80,7 @@ class ModelWatch:
         self.file = await trio.to_thread.run_sync(
             self.file.read_again, stamp, abandon_on_cancel=True
         )
+        self._told(self.file)
         self._call(lambda core, now: core.model_restored(now))
 
     def _has_reason(self) -> bool:

@@ -212,7 +212,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._reactor.run)
             if self._file is not None:
-                self._watch = ModelWatch(self._file, self._reactor.call)
+                self._watch = ModelWatch(self._file, self._reactor.call, self._engine.take)
                 self._fetches = ShardFetches(self._reactor, self._engine, self._watch)
                 nursery.start_soon(self._watch.run)
             self._take_up_model()

@@ -30,7 +30,7 @@ class ShardFetches:
 
     Args:
         reactor: Runs the fetches.
-        engine: Is told what came.
+        engine: Is told of which layers all is here.
         watch: Does not look while files come.
     """
 
@@ -49,7 +49,7 @@ class ShardFetches:
             self._watch.is_paused = False
             if isinstance(outcome, Finished):
                 self._watch.take(outcome.value)
-                self._engine.take(outcome.value, asked.layers)
+                self._engine.ready(asked.layers)
                 core.events.append(asked)
             elif isinstance(outcome.error, ModelChangedError):
                 core.model_changed(f"the file changed: {reason_of(outcome.error)}", now)

@@ -1,6 +1,7 @@
 """What the engine thread is told of a node's work."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ import pytest
 from p2pnode.engine.base import EXACT, EngineProfile, StageCost
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.registry import EngineOptions
-from p2pnode.errors import CapacityError, EngineError, LocalProtocolError, ModelChangedError
+from p2pnode.engine.sampling.schema_text import ANY_OBJECT
+from p2pnode.errors import (
+    CapacityError,
+    DrawError,
+    EngineError,
+    LocalProtocolError,
+    ModelChangedError,
+)
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Computed, Forward, Release, WorkFailed, WorkResult
@@ -16,7 +24,9 @@ from p2pnode.net.jobs import Failed, Finished
 from p2pnode.node import engine_jobs
 from p2pnode.node.engine_jobs import MOST_FAILURES, EngineJobs, units_of
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent, Noted
+from p2pnode.node.grammars import ModelGrammars
 from p2pnode.node.model_file import ModelFile
+from p2pnode.node.stamp import Stamp
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 DECODE = Forward(b"s", range(10, 20), (token_batch((1,), 7),), "f16", None, 0)
@@ -222,3 +232,18 @@ def test_what_fails_one_session_is_no_lost_device_and_again_and_again_it_is(
     results = [jobs._run(DECODE) for _ in range(len(failing))]
     gone = [isinstance(one, WorkFailed) and one.is_engine_gone for one in results]
     assert any(gone) == gone[-1] == engine.is_shut == is_lost
+
+
+def test_a_file_that_was_touched_still_follows_schemas(tmp_path: Path) -> None:
+    """Its vocabulary is read with the first schema, long after the file was hashed."""
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    model = ModelFile.open(path, tmp_path / "hashes")
+    grammars = ModelGrammars(model)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DrawError, match="written to since"):
+        grammars.matcher(ANY_OBJECT)
+    jobs = EngineJobs(model, 1 << 20)
+    jobs._grammars = grammars
+    jobs.take(model.read_again(Stamp.of(path)))
+    assert len(grammars.matcher(ANY_OBJECT).allowed((0,)))

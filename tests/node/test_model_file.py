@@ -127,7 +127,8 @@ class Watched:
         self.swarm = Swarm(1)
         self.node = self.swarm.add("b", range(6))
         assert self.swarm.network.run_until(self.swarm.is_ready, 60)
-        self.watch = ModelWatch(ModelFile.open(path, notes), self._call)
+        self.told: list[ModelFile] = []
+        self.watch = ModelWatch(ModelFile.open(path, notes), self._call, self.told.append)
 
     def _call(self, command: Callable[[NodeCore, float], T]) -> T:
         found: list[T] = []
@@ -152,6 +153,7 @@ def test_a_file_is_watched(tiny: Path, tmp_path: Path, hashed: list[str]) -> Non
     assert watched.look() == []
     assert watched.look() == []
     assert len(hashed) == 2
+    assert watched.told == [watched.watch.file]
 
     copy = tmp_path / "copy"
     copy.write_bytes(whole)
