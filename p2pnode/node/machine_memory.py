@@ -110,15 +110,19 @@ def memory_now(engine: str, options: EngineOptions) -> Memory:
     return Memory(free_memory(), total_memory(), gpu)
 
 
-def usable_gpu(path: Path) -> int:
-    """Return the bytes of a GPU that ``p2pnode up`` would put layers of a model into, 0 for none.
+def free_here(path: Path) -> int:
+    """Return the free bytes that count where ``p2pnode up`` loads a model, with those to spare.
+
+    A GPU's beside the main memory's, or alone: as :func:`room_for` has it.
 
     Raises:
         ModelError: The file cannot be read, or run.
         EngineError: No engine here runs it.
     """
     options = EngineOptions(cache=cache_dir())
-    return max(0, gpu_memory(engine_for(path, options), options) - SPARED)
+    engine = engine_for(path, options)
+    there = memory_now(engine, options)
+    return room_for(engine, 0, there) + SPARE if there.gpu else there.free
 
 
 def per_weight_here(path: Path) -> int:

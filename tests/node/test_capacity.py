@@ -8,9 +8,16 @@ import pytest
 from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import CapacityError
 from p2pnode.interfaces.doctor.model import demand_of, layers_that_fit
+from p2pnode.node import machine_memory
 from p2pnode.node.capacity import SPARE, Capacity, capacity_in
 from p2pnode.node.life import Phase
-from p2pnode.node.machine_memory import Memory, capacity_of, fitting, refuse_impossible
+from p2pnode.node.machine_memory import (
+    Memory,
+    capacity_of,
+    fitting,
+    free_here,
+    refuse_impossible,
+)
 from p2pnode.node.model_facts import facts_of
 from p2pnode.testing.swarm import Swarm
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -111,6 +118,20 @@ def test_node_doctor_and_models_show_reckon_alike(tmp_path: Path) -> None:
         assert fitting(facts, "ggml", 0, Memory(free, LARGE)).layers == count
         assert layers_that_fit(free, demand, 0) == count
         assert facts.layers_that_fit(free) == count
+
+
+@pytest.mark.parametrize(
+    ("engine", "main"), [("ggml", 3 * SPARE), ("torch", SPARE), ("jax", SPARE)]
+)
+def test_what_is_said_to_be_free_is_what_a_node_reckons_with(
+    engine: str, main: int, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Memory(3 * SPARE, LARGE, gpu=5 * SPARE)
+    monkeypatch.setattr(machine_memory, "engine_for", lambda *_: engine)
+    monkeypatch.setattr(machine_memory, "memory_now", lambda *_: there)
+    assert free_here(tiny) == main + 5 * SPARE
+    monkeypatch.setattr(machine_memory, "memory_now", lambda *_: Memory(5, LARGE))
+    assert free_here(tiny) == 5
 
 
 def test_a_gpu_holds_all_that_torch_and_jax_compute_with(tiny: Path) -> None:

@@ -22,8 +22,7 @@ def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
     facts = facts_of(path)
     found = model_cache.find_installed(model)
     known = known_model(model)
-    per_weight, gpu = held_here(path)
-    free = free_memory() + gpu
+    per_weight, free = held_here(path)
     root, space = _identity(path, facts, progress)
     return {
         "name": found.name if found else model,
@@ -63,16 +62,16 @@ def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
 
 
 def held_here(path: Path) -> tuple[int, int]:
-    """Return the bytes of each weight where this machine loads a model, and a GPU's free memory.
+    """Return the bytes of each weight where this machine loads a model, and the free ones for it.
 
-    As stored and on no GPU, where nothing here runs it.
+    As stored and in the main memory, where nothing here runs it.
     """
-    from p2pnode.node.machine_memory import per_weight_here, usable_gpu
+    from p2pnode.node.machine_memory import free_here, per_weight_here
 
     try:
-        return per_weight_here(path), usable_gpu(path)
+        return per_weight_here(path), free_here(path)
     except UserError:
-        return 0, 0
+        return 0, free_memory()
 
 
 def _identity(

@@ -83,7 +83,6 @@ def twin_of(found: InstalledModel) -> str:
 def remark(path: Path) -> str:
     """Say what keeps a model that is here from being run by this machine, or nothing."""
     from p2pnode.interfaces.cli.model_card import fit, held_here
-    from p2pnode.node.free_memory import free_memory
     from p2pnode.node.model_facts import facts_of
 
     try:
@@ -92,8 +91,7 @@ def remark(path: Path) -> str:
         return f"it cannot be run here: {error}"
     if facts.problem:
         return f"it cannot be run here: {facts.problem}"
-    per_weight, gpu = held_here(path)
-    free = free_memory() + gpu
+    per_weight, free = held_here(path)
     peers = facts.peers_needed(free, per_weight)
     if peers == 1:
         return ""

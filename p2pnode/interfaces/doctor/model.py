@@ -11,7 +11,7 @@ from p2pnode.interfaces.doctor.findings import Finding, mib
 from p2pnode.node import model_cache, models
 from p2pnode.node.capacity import SPARE, capacity_in
 from p2pnode.node.free_memory import free_memory
-from p2pnode.node.machine_memory import usable_gpu
+from p2pnode.node.machine_memory import free_here
 from p2pnode.node.model_facts import facts_of
 
 LEAST_CONTEXT = 256
@@ -81,7 +81,7 @@ def check_memory(name: str, kv_bytes: int, *, is_loaded: bool) -> Iterator[Findi
     free = free_memory()
     try:
         path = find_model(name)
-        free += usable_gpu(path)
+        free = free_here(path)
         demand = demand_of(path, free=free - kv_bytes)
     except ModelError:  # there is none, or it was said under "model"
         yield Finding("memory", "ok", f"{mib(free)} free")

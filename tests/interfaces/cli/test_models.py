@@ -208,8 +208,7 @@ def test_a_model_larger_than_the_machine_says_how_many_it_takes(
     def free() -> int:
         return (256 << 20) + 75_000
 
-    monkeypatch.setattr("p2pnode.node.free_memory.free_memory", free)
-    monkeypatch.setattr("p2pnode.interfaces.cli.model_card.free_memory", free)
+    monkeypatch.setattr("p2pnode.node.machine_memory.free_memory", free)
     said = run("pull", "hf:some/Tiny-GGUF").stderr
     assert "1 of 2 layers fit; it takes 3 such peers" in said
     assert "1 of 2 layers fit; it takes 3 such peers" in run("show", "tiny").stdout
