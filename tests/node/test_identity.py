@@ -164,7 +164,7 @@ def test_a_full_disk_does_not_stop_a_start(
 
     monkeypatch.setattr(os, "fsync", full)
     assert state.next_boot_epoch(1000.0) == 1000
-    assert f"no space left in {state.path}: needs 5 KB" in state.troubles[0]
+    assert f"no space left in {state.path}: needs 4.1 KB" in state.troubles[0]
     with pytest.raises(UserError, match="no space left"):
         state.remember_peers([])
     assert not [path for path in state.path.iterdir() if path.name.startswith(".")]
