@@ -6,6 +6,7 @@ What is not ready by its first token is waited for a moment, since other session
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,10 @@ SCHEMA_PATIENCE: Final = 0.25
 """Seconds that it waits for a schema, once for a session. It goes on being compiled: whoever asks
 again may find it done."""
 
+SHARE_OF_WAITING: Final = 10
+"""It waits for schemas one second in so many at the most: a member that begins one session after
+another, each with a schema that is long to compile, costs others no more."""
+
 _T = TypeVar("_T")
 
 
@@ -46,15 +51,23 @@ class ModelGrammars:
     """
 
     def __init__(
-        self, model: ModelFile | None, read: Callable[[], Constraints] | None = None
+        self,
+        model: ModelFile | None,
+        read: Callable[[], Constraints] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``read`` reads the vocabulary; by default off the model's file."""
+        """``read`` reads the vocabulary, by default off the model's file; ``clock`` is seconds."""
         self.model = model
         self._read = read or self._read_file
         self._threads: ThreadPoolExecutor | None = None
         self._vocabulary: Future[Constraints] | None = None
         self._compiled: OrderedDict[str, Future[Matcher]] = OrderedDict()
         self._lock = threading.Lock()
+        self._clock = clock
+        self._patience, self._since = (
+            SCHEMA_PATIENCE,
+            clock(),
+        )  # what is left of it, and when it was
 
     def prepare(self, schema: str) -> None:
         """Begin to compile ``schema``, unless that was begun; returns at once.
@@ -63,7 +76,7 @@ class ModelGrammars:
         way, and a member that begins one session after another makes no long queue.
         """
         with self._lock:
-            if sum(not one.done() for one in self._compiled.values()) < COMPILED:
+            if self._unfinished() < COMPILED:
                 self._begun(schema)
 
     def matcher(self, schema: str) -> Matcher:
@@ -73,10 +86,21 @@ class ModelGrammars:
             DrawError: It cannot be followed, or takes too long.
         """
         with self._lock:
+            if schema not in self._compiled and self._unfinished() >= 2 * COMPILED:
+                raise DrawError("too many schemas wait to be compiled")
             vocabulary, compiled = self._begun(schema)
         self._wait(vocabulary, VOCABULARY_PATIENCE, "the vocabulary takes too long to be read")
-        made = self._wait(compiled, SCHEMA_PATIENCE, "the schema takes too long to be compiled")
-        return made.copy()
+        began = self._clock()
+        left = self._patience + (began - self._since) / SHARE_OF_WAITING
+        left = min(left, SCHEMA_PATIENCE)
+        try:
+            return self._wait(compiled, left, "the schema takes too long to be compiled").copy()
+        finally:
+            self._since = self._clock()
+            self._patience = max(0.0, left - (self._since - began))
+
+    def _unfinished(self) -> int:
+        return sum(not one.done() for one in self._compiled.values())
 
     def _begun(self, schema: str) -> "tuple[Future[Constraints], Future[Matcher]]":
         threads = self._threads

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 import pytest
 
@@ -12,6 +14,8 @@ from p2pnode.node import grammars
 from p2pnode.node.grammars import ModelGrammars
 from p2pnode.text.detokenizer import token_bytes
 from p2pnode.text.vocabulary import Vocabulary
+
+T = TypeVar("T")
 
 TOKENS = [b"", *(bytes([byte]) for byte in range(32, 127))]
 
@@ -75,6 +79,43 @@ def test_nobody_waits_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> N
     go_on.set()
     monkeypatch.undo()
     assert len(some.matcher(ANY_OBJECT).allowed((0,)))  # what was begun is not lost
+
+
+def test_all_schemas_together_are_waited_for_a_share_of_the_time() -> None:
+    """Whoever begins session after session, each with a slow schema, holds up nobody for long."""
+    go_on, now = threading.Event(), [0.0]
+    waits: list[float] = []
+
+    class Slow(Constraints):
+        def matcher(self, schema: str) -> Matcher:
+            go_on.wait(10)
+            return super().matcher(schema)
+
+    class Waited(ModelGrammars):
+        @staticmethod
+        def _wait(future: "Future[T]", seconds: float, late: str) -> "T":
+            if "schema" not in late:
+                return ModelGrammars._wait(future, seconds, late)
+            waits.append(seconds)
+            now[0] += seconds
+            return ModelGrammars._wait(future, 0.0, late)
+
+    some = Waited(None, lambda: Slow(TOKENS, 0), lambda: now[0])
+    for number in range(2 * grammars.COMPILED):
+        with pytest.raises(DrawError, match="the schema takes too long"):
+            some.matcher(f'{{"const":{number}}}')
+        now[0] += 0.1
+    assert waits[0] == grammars.SCHEMA_PATIENCE
+    assert sum(waits) <= grammars.SCHEMA_PATIENCE + now[0] / grammars.SHARE_OF_WAITING
+    with pytest.raises(DrawError, match="too many schemas"):
+        some.matcher(ANY_OBJECT)
+    now[0] += 60
+    go_on.set()
+    for one in some._compiled.values():
+        one.result(10)
+    with pytest.raises(DrawError, match="takes too long"):
+        some.matcher(ANY_OBJECT)
+    assert waits[-1] == grammars.SCHEMA_PATIENCE  # but no more, however long nobody waited
 
 
 def test_no_more_schemas_are_kept_than_there_may_be() -> None:
