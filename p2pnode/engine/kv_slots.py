@@ -100,6 +100,9 @@ class KvSlots(Generic[SlotT]):
 
     def slot(self, session: SessionKey, layers: range, positions: int) -> SlotT:
         """Return the session's slot with room for ``positions`` in all; as :meth:`slots`."""
+        known = self._slots.get((session, layers.start))
+        if known is not None and known.layers == layers and positions <= known.capacity:
+            return known  # as nearly every token finds it
         return self.slots(layers, {session: positions})[0]
 
     def slots(self, layers: range, ends: Mapping[SessionKey, int]) -> list[SlotT]:

@@ -184,30 +184,38 @@ def read(ggml: Ggml, tensor: int, data: npt.NDArray[np.generic], offset: int = 0
 
 
 class Mirror:
-    """An array of ours with what a tensor holds, or is to hold.
+    """An array of ours with what a tensor holds, or is to hold: on the CPU the very same memory.
 
     Asking numpy for an array's address takes 3 us, so that of an array that stays is asked once.
 
     Attributes:
-        array: As large as the tensor.
+        array: As large as the tensor; of no more use once the tensor's memory is given back.
     """
 
     def __init__(
-        self, ggml: Ggml, tensor: int, shape: tuple[int, ...], dtype: npt.DTypeLike
+        self, backend: Backend, tensor: int, shape: tuple[int, ...], dtype: npt.DTypeLike
     ) -> None:
-        self.array: npt.NDArray[Any] = np.zeros(shape, dtype)
-        self._ggml = ggml
+        """``tensor`` has memory by now, which the CPU's is never moved from."""
+        self._ggml = ggml = backend.ggml
         self._tensor = tensor
-        self._address: int = self.array.ctypes.data
+        self._is_same = backend.is_cpu
+        self.array: npt.NDArray[Any] = np.zeros(shape, dtype)
         self._size = self.array.nbytes
+        if self._is_same:
+            held = (ctypes.c_uint8 * self._size).from_address(ggml.get_data(tensor))
+            self.array = np.ctypeslib.as_array(held).view(dtype).reshape(shape)
+            self.array[:] = 0
+        self._address: int = self.array.ctypes.data
 
     def write(self) -> None:
         """Copy the array into the tensor."""
-        self._ggml.backend_tensor_set(self._tensor, self._address, 0, self._size)
+        if not self._is_same:
+            self._ggml.backend_tensor_set(self._tensor, self._address, 0, self._size)
 
     def read(self) -> None:
         """Fill the array from the tensor."""
-        self._ggml.backend_tensor_get(self._tensor, self._address, 0, self._size)
+        if not self._is_same:
+            self._ggml.backend_tensor_get(self._tensor, self._address, 0, self._size)
 
 
 def last(ggml: Ggml) -> str:

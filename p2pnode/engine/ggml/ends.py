@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pnode.engine.base import Floats
-from p2pnode.engine.ggml.backend import Backend, Tensors, allocate_graph, read, write
+from p2pnode.engine.ggml.backend import Backend, Mirror, Tensors, allocate_graph
 from p2pnode.engine.ggml.constants import Type
 
 _NODES: Final = 16
@@ -38,20 +38,29 @@ class _Graph:
     def context(self) -> int:
         return self._between.context
 
-    def give(self, output: int) -> None:
-        """Finish the graph."""
+    def give(self, output: int, given: tuple[int, npt.DTypeLike], found: tuple[int, ...]) -> None:
+        """Finish the graph.
+
+        Args:
+            output: The output's tensor, of float32.
+            given: How many numbers the input has, and of which type.
+            found: The shape of the output.
+        """
         ggml = self.ggml
-        self.output = output
         self._graph: int = ggml.new_graph_custom(self.context, _NODES, False)
         ggml.set_output(output)
         ggml.build_forward_expand(self._graph, output)
         self._allocator = allocate_graph(self.backend, self._graph)
+        self._given = Mirror(self.backend, self.input, given[:1], given[1])
+        self._found = Mirror(self.backend, output, found, np.float32)
 
     def run(self, x: npt.NDArray[np.generic], out: Floats) -> None:
-        """Compute ``out`` of ``x``; both contiguous."""
-        write(self.ggml, self.input, x)
+        """Compute ``out`` of ``x``."""
+        self._given.array[:] = x
+        self._given.write()
         self.backend.compute(self._graph)
-        read(self.ggml, self.output, out)
+        self._found.read()
+        out[:] = self._found.array
 
     def close(self) -> None:
         allocator, self._allocator = self._allocator, None
@@ -74,7 +83,7 @@ class Embedding:
         """Return the hidden states [tokens, d_model] of ids [tokens]."""
         rows = np.empty((len(ids), self._d_model), np.float32)
         for start in range(0, len(ids), _AT_ONCE):
-            some = ids[start : start + _AT_ONCE].astype(np.int32)
+            some = ids[start : start + _AT_ONCE]
             self._graph(len(some)).run(some, rows[start : start + len(some)])
         return rows
 
@@ -89,7 +98,8 @@ class Embedding:
             with ExitStack() as made:
                 graph = made.enter_context(closing(_Graph(self._backend)))
                 ids = graph.ggml.reshape_1d(graph.context, graph.take(Type.I32, count), count)
-                graph.give(graph.ggml.get_rows(graph.context, self._table, ids))
+                found = graph.ggml.get_rows(graph.context, self._table, ids)
+                graph.give(found, (count, np.int32), (count, self._d_model))
                 made.pop_all()
             self._graphs[count] = graph  # with its memory: one without would end the process
         return graph
@@ -98,18 +108,21 @@ class Embedding:
 class Head:
     """Norms a hidden state and multiplies it with the output matrix [d_model, vocab]."""
 
-    def __init__(self, backend: Backend, norm: int, matrix: int, d_model: int, eps: float) -> None:
+    def __init__(
+        self, backend: Backend, norm: int, matrix: int, d_model: int, vocab_size: int, eps: float
+    ) -> None:
         with ExitStack() as made:
             graph = self._graph = made.enter_context(closing(_Graph(backend)))
             ggml = graph.ggml
             normed = ggml.rms_norm(graph.context, graph.take(Type.F32, d_model, 1), eps)
             normed = ggml.mul(graph.context, normed, norm)
-            graph.give(ggml.mul_mat(graph.context, matrix, normed))
+            found = ggml.mul_mat(graph.context, matrix, normed)
+            graph.give(found, (d_model, np.float32), (vocab_size,))
             made.pop_all()
 
     def fill(self, row: Floats, logits: Floats) -> None:
         """Turn one hidden state [d_model] into logits [vocab]."""
-        self._graph.run(np.ascontiguousarray(row), logits)
+        self._graph.run(row, logits)
 
     def close(self) -> None:
         self._graph.close()

@@ -173,7 +173,14 @@ class _Loader:
         matrix = EMBEDDING if config.is_tied else HEAD
         weights = self._weights(backend, [NORM, matrix])
         return self._closing(
-            Head(backend, weights[NORM], weights[matrix], config.d_model, config.norm_eps)
+            Head(
+                backend,
+                weights[NORM],
+                weights[matrix],
+                config.d_model,
+                config.vocab_size,
+                config.norm_eps,
+            )
         )
 
     def _numerics(self, shares: Sequence[Share]) -> str:

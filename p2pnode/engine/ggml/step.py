@@ -106,9 +106,9 @@ class StepGraph:
             ggml.build_forward_expand(self._graph, x)
             self._allocator = allocate_graph(backend, self._graph)
             shape = (self._rows, config.d_model)
-            self._given = Mirror(ggml, self._x, shape, np.float32)
-            self._found = Mirror(ggml, self._out, shape, np.float32)
-            self._stand = Mirror(ggml, self._positions, (self._rows,), np.int32)
+            self._given = Mirror(backend, self._x, shape, np.float32)
+            self._found = Mirror(backend, self._out, shape, np.float32)
+            self._stand = Mirror(backend, self._positions, (self._rows,), np.int32)
             made.pop_all()
 
     def run(self, x: Floats, starts: Sequence[int]) -> Floats:
@@ -168,7 +168,8 @@ class _Masks:
     def __init__(
         self, backend: Backend, tensors: Tensors, config: ModelConfig, part: Part, layers: range
     ) -> None:
-        ggml = self._ggml = backend.ggml
+        ggml = backend.ggml
+        self._backend = backend
         self.rows = part.rows
         self.attended = max(part.rows, TILE) if part.rows > MOST_ROWS_TOGETHER else part.rows
         if part.rows == 1:
@@ -185,9 +186,9 @@ class _Masks:
 
     def mirror(self) -> None:
         """Make the arrays that are copied into the tensors, which have memory by now."""
-        self._where = Mirror(self._ggml, self.index, (self.rows,), np.int64)
+        self._where = Mirror(self._backend, self.index, (self.rows,), np.int64)
         self._seen = {
-            window: Mirror(self._ggml, tensor, self._shape, np.float16)
+            window: Mirror(self._backend, tensor, self._shape, np.float16)
             for window, tensor in self.tensors.items()
         }
 
@@ -201,7 +202,10 @@ class _Masks:
         """Let the first row stand at position ``start``."""
         rows, previous = self.rows, self._start
         self._start = start
-        np.add(self._rows_from_0, start, out=self._where.array)
+        if rows == 1:
+            self._where.array[0] = start
+        else:
+            np.add(self._rows_from_0, start, out=self._where.array)
         self._where.write()
         for window, mirror in self._seen.items():
             seen = mirror.array
