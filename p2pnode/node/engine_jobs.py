@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 MOST_FAILURES: Final = 4
 """Failures of an engine in a row that are laid to their sessions; the next node may do better."""
 
+MENDING: Final = 3
+"""Jobs done that make up for a failure: an engine that fails more often than that computes no
+answer, and each requester would find that out anew."""
+
 
 class EngineJobs:
     """Turns a core's requests into jobs; the engine is touched in the engine thread alone."""
@@ -98,12 +102,13 @@ class EngineJobs:
         return result
 
     def _judged(self, result: WorkResult) -> WorkResult:
-        """Take an engine for lost that fails again and again, with nothing computed between."""
+        """Take an engine for lost that fails again and again, with little computed between."""
         if isinstance(result, Computed):
-            self._failures = 0 if result.compute_us else self._failures  # freeing proves nothing
+            is_proof = bool(result.compute_us)  # freeing is none
+            self._failures = max(0, self._failures - is_proof)
             return result
-        self._failures += result.is_engine_suspect
-        if self._failures < MOST_FAILURES:
+        self._failures += MENDING * result.is_engine_suspect
+        if self._failures < MENDING * MOST_FAILURES:
             return result
         return replace(result, is_engine_gone=True)
 

@@ -22,7 +22,7 @@ from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.work import Computed, Forward, Release, WorkFailed, WorkResult
 from p2pnode.net.jobs import Failed, Finished
 from p2pnode.node import engine_jobs
-from p2pnode.node.engine_jobs import MOST_FAILURES, EngineJobs, units_of
+from p2pnode.node.engine_jobs import MENDING, MOST_FAILURES, EngineJobs, units_of
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent, Noted
 from p2pnode.node.grammars import ModelGrammars
 from p2pnode.node.model_file import ModelFile
@@ -211,7 +211,8 @@ class Failing:
     [
         ([True] * (MOST_FAILURES - 1), False),
         ([True] * MOST_FAILURES, True),
-        ([True, True, False] * MOST_FAILURES, False),
+        ([True, *[False] * MENDING] * 4 * MOST_FAILURES, False),
+        ([True, False] * (MOST_FAILURES + 1) + [True], True),
     ],
 )
 @pytest.mark.parametrize("error", [EngineError("a bad step"), LocalProtocolError("a bad shape")])
