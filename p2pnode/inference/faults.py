@@ -103,6 +103,28 @@ class Faults:
         self.release(run, _clause(offence, evidence))
         return True
 
+    def starved(self, laggard: Leg, before: Leg, evidence: str, now: float) -> set[int]:
+        """``laggard`` says that it got nothing of what ``before`` says it sent; return who goes.
+
+        One word against another's, and both are noted. The laggard goes first, unless its word is
+        worth more: else a stranger who only claims to have computed keeps an honest peer out.
+        """
+        proven = self._trust.standing(now).is_proven
+
+        def is_known(leg: Leg) -> bool:
+            return leg.run.peer == self._node_id or proven(leg.run.peer)
+
+        name = laggard.run.name
+        if is_known(laggard) and not is_known(before):
+            self.blame(before.run, Offence.STALLED, f"{name} got nothing of it: {evidence}", now)
+            is_other = self.share_blame(laggard.run, Offence.STALLED, evidence, now)
+            return {before.number, laggard.number} if is_other else {before.number}
+        self.blame(laggard.run, Offence.STALLED, evidence, now)
+        is_other = self.share_blame(
+            before.run, Offence.STALLED, f"{name} after it got nothing", now
+        )
+        return {before.number, laggard.number} if is_other else {laggard.number}
+
     def slow(self, run: StageRun, evidence: str, layer_us: float, now: float) -> None:
         """``run`` is slower than it said."""
         self._note(run.peer, Offence.SLOWER_THAN_PROMISED, evidence, now, 1.0)
@@ -135,13 +157,18 @@ class Faults:
         """Return whom to plan with, the best choice first.
 
         First without anybody who failed this answer or is distrusted; as a last resort with those
-        who failed it once, then twice, and so on: better a peer that failed us than none.
+        who failed it once, then twice, and so on: better a peer that failed us than none. From
+        twice on with each alone before: a liar has the one blamed that nobody can do without, and
+        must not come back with it where others can do his part.
         """
         known = self._trust.standing(now)
         standings = [_without(known, {peer: self._why(peer) for peer in self.times})]
         if last_resort:
             forgiving = known.last_resort()
             for most in sorted({0, *self.times.values()}):
+                for one in self._at_fault(most) if most > 1 else ():
+                    others = {peer: self._why(peer) for peer in self.times if peer != one}
+                    standings.append(_without(forgiving, others))
                 worse = {peer: self._why(peer) for peer, n in self.times.items() if n > most}
                 standings.append(_without(forgiving, worse))
         return tuple(standings)
@@ -169,6 +196,10 @@ class Faults:
         proven = self._trust.standing(now).is_proven
         surely = proven(accuser) and not proven(accused)
         return Offence.NOT_FINITE if surely else Offence.DISPUTED
+
+    def _at_fault(self, times: int) -> list[NodeId]:
+        """Return who broke the answer just so often, a few at the most."""
+        return sorted(peer for peer, n in self.times.items() if n == times)[:_MOST_NAMED]
 
     def _why(self, peer: NodeId) -> str:
         return f"broke this answer: it {self._said[peer][1]}"

@@ -305,12 +305,11 @@ class Generation(Parts):
         laggard, before = self._chain.laggard()
         waited = now - self._patience.fed_at
         seen = f"no progress in {waited:.1f} s at position {self._session.end}"
-        self._blame({laggard.number}, Offence.STALLED, seen, now)
-        lost = {laggard.number}
-        if before is not None and self._faults.share_blame(
-            before.run, Offence.STALLED, f"{laggard.run.name} after it got nothing", now
-        ):
-            lost.add(before.number)
+        if before is None:
+            self._blame({laggard.number}, Offence.STALLED, seen, now)
+            lost = {laggard.number}
+        else:
+            lost = self._faults.starved(laggard, before, seen, now)
         self._lose(lost, "made no progress", now)
 
     def _seek_better(self, now: float) -> None:

@@ -127,6 +127,36 @@ def test_a_bad_middle_is_replaced_within_seconds_and_named(
     assert set(whole) == {EVIL}
 
 
+@pytest.mark.parametrize("proven", [frozenset({C}), frozenset()], ids=["c is known", "nobody is"])
+def test_who_claims_to_have_computed_what_it_never_sent_cannot_keep_others_out(
+    proven: frozenset[NodeId],
+) -> None:
+    """Only c has the last layers: it got nothing, and evil says that all is done."""
+    story = Story()
+    network = story.network
+    network.behaviours[EVIL] = silent
+    story.book.proven = proven
+    core = network.cores[EVIL]
+    taken = core.take_events
+
+    def lie(event: InferenceEvent) -> InferenceEvent:
+        if not isinstance(event, SendFrame) or event.frame.type is not MessageType.SYNC:
+            return event
+        message = from_body_untrusted(parse_sync_untrusted(event.frame))
+        if not isinstance(message, Opened) or not message.epoch:
+            return event
+        lying = replace(message, next_position=1 << 20, computed=1 << 20, arrived=1 << 20)
+        return SendFrame(event.peer, control_frame(lying, network.space))
+
+    core.take_events = lambda: [lie(event) for event in taken()]  # type: ignore[method-assign]
+    assert story.ask(TOKENS) < (20 if proven else 40)
+    assert story.tokens == right()
+    assert story.chain == ["a", "b", "c"]
+    assert Offence.STALLED in story.book.offences(EVIL)
+    whole = [peer for peer, _, _, share in story.book.noted if share == 1.0]
+    assert not proven or set(whole) == {EVIL}
+
+
 def test_a_token_out_of_range_breaks_the_chain_at_once() -> None:
     story = Story(evil=range(4, 6))
     story.network.roster.holders = {A: range(2), B: range(2, 4), EVIL: range(4, 6), C: range(4, 6)}
