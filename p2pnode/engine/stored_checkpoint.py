@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from p2pnode.engine.checkpoint import Checkpoint
@@ -49,13 +48,8 @@ class StoredCheckpoint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.checkpoint.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self.checkpoint.__exit__(*error)
 
     def config(self) -> "ModelConfig":
         return self.checkpoint.model.config

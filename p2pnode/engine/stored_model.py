@@ -7,7 +7,6 @@ opens models too.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias
 
 from p2pnode.engine.gguf_file import GgufFile
@@ -58,12 +57,7 @@ class StoredModel(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def config(self) -> "ModelConfig":
         """Return its shape.
@@ -153,13 +147,8 @@ class StoredGguf:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.file.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self.file.__exit__(*error)
 
     def config(self) -> "ModelConfig":
         from p2pnode.engine.gguf import read_config
