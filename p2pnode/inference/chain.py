@@ -171,6 +171,16 @@ class Chain:
     def unopened(self) -> list[Leg]:
         return [leg for leg in self.legs if leg.number not in self.reached]
 
+    @property
+    def in_hand(self) -> list[tuple[Leg, int]]:
+        """Positions that each leg has yet to compute, of those that have all their input."""
+        end = self._session.end
+        return [
+            (leg, lacking)
+            for leg, lacking in self.lacking
+            if lacking > 0 and self.reached.get(leg.number, 0) >= end
+        ]
+
     def resume(self) -> None:
         """Have each leg, and ourselves, send what the next one lacks."""
         session = self._session

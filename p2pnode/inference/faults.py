@@ -36,6 +36,7 @@ class Faults:
         self._said: dict[NodeId, tuple[str, str]] = {}
         self._half: Counter[NodeId] = Counter()
         self._excused: set[NodeId] = set()
+        self._held: dict[int, tuple[int, float]] = {}
         self.repairs = 0
         self.times: Counter[NodeId] = Counter()
 
@@ -124,6 +125,17 @@ class Faults:
             before.run, Offence.STALLED, f"{name} after it got nothing", now
         )
         return {before.number, laggard.number} if is_other else {laggard.number}
+
+    def holds_up(self, leg: int, computed: int, ample: float, now: float) -> bool:
+        """``leg`` has all its input, and has ``computed`` so far; whether it had ample time.
+
+        Counted from when this was first seen, so that no other stage that is lost buys it time.
+        """
+        was_at, by = self._held.get(leg, (-1, 0.0))
+        if was_at != computed:
+            self._held[leg] = computed, now + ample
+            return False
+        return now >= by
 
     def slow(self, run: StageRun, evidence: str, layer_us: float, now: float) -> None:
         """``run`` is slower than it said."""

@@ -242,6 +242,10 @@ class Generation(Parts):
             if self._patience.is_stalled:
                 self._replace_laggard(now)
                 return
+        if late := self._holding_up(now):
+            self._blame(late, Offence.STALLED, f"no progress at position {chain.end}", now)
+            self._lose(late, "made no progress", now)
+            return
         plan, is_new = chain.take_plan(), chain.has_new
         chain.resume()
         self._hand_over(self._events)

@@ -60,6 +60,11 @@ class Pace:
             most = max(most, positions)
         return seconds if seconds > 0 else self._config.stall_per_prompt_token * most
 
+    def ample(self, leg: Leg, positions: int) -> float:
+        """Return seconds in which a leg that has its input should long have computed so much."""
+        config = self._config
+        return config.stall_after + config.caution * self.work([(leg, positions)])
+
     def many(self, trip: float, positions: int) -> None:
         """A prompt or a replay took ``trip`` seconds: no measure of a token, but of the way."""
         self._row = trip / positions

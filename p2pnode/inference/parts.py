@@ -159,6 +159,15 @@ class Parts:
             return False
         return True
 
+    def _holding_up(self, now: float) -> Legs:
+        """Return who has kept its work too long, whoever else was lost meanwhile."""
+        late, end = set[int](), self._session.end
+        for leg, lacking in self._chain.in_hand:
+            ample = self._pace.ample(leg, lacking)
+            if self._faults.holds_up(leg.number, end - lacking, ample, now):
+                late.add(leg.number)
+        return late
+
     def _can_do_without_calibration(self) -> bool:
         return bool(self._chain.cover.calibration) and not self._chain.is_fed
 

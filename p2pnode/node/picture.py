@@ -110,6 +110,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         mdns_problem=world.mdns_problem,
         trust=tuple(_trust(core, entry) for entry in core.ledger.entries(now)),
         strangers_believed_in_s=max(0.0, core.ledger.pause_until - now),
+        strangers_believed_in_tokens=core.ledger.pause_tokens,
         pid=world.pid,
     )
 

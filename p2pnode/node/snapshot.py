@@ -268,7 +268,9 @@ class NodeSnapshot:
         reachable: Where others can reach this node, the likeliest first.
         mdns_problem: What of mDNS does not work; empty while all of it does.
         trust: The ledger: whom we distrust, for what, how long; the most distrusted first.
-        strangers_believed_in_s: Seconds until the promises of strangers count again; 0 if they do.
+        strangers_believed_in_s: Seconds until the promises of strangers count again, at least.
+        strangers_believed_in_tokens: Tokens computed for this node before that; both are 0 if they
+            count.
         pid: Its process on its machine; 0 if that is unknown.
         numerics: How it computes: engine, version, kernels, type of the KV cache; empty while it
             holds no layers.
@@ -303,6 +305,7 @@ class NodeSnapshot:
     mdns_problem: str = ""
     trust: tuple[TrustView, ...] = ()
     strangers_believed_in_s: float = 0.0
+    strangers_believed_in_tokens: int = 0
     pid: int = 0
     log_times: tuple[str, ...] = ()
     numerics: str = ""

@@ -110,8 +110,10 @@ class TrustConfig:
             what counts, so log2(most / proven) offences in a row make a stranger of anybody.
         pessimism: What a stranger costs in a pause, in prices of the slowest proven peer; at least
             1. Each failure that is not forgotten doubles it.
-        trial: Patience with strangers as a whole: the pause after a failure. Longer than a few
-            answers take, or one in every few would be a trial.
+        trial: Patience with strangers as a whole: the pause after a failure.
+        trial_tokens: Tokens of ours computed since that failure, before the pause is over: without
+            them whoever asks seldom would try a stranger in every answer, since each minute is over
+            by then. A guess: a short answer.
         introduction: Seconds in which a stranger costs as in a pause, if we met it after anybody
             had served us: a fresh key is not believed at once, even while nobody failed us. Whoever
             came with the first is no newcomer. A guess: what the owner of a new machine will wait
@@ -139,6 +141,7 @@ class TrustConfig:
     most_tokens: int = 256
     pessimism: float = 2.0
     trial: Patience = field(default_factory=lambda: Patience(60.0, 7_200.0, 1_800.0))
+    trial_tokens: int = 64
     place: Patience = field(default_factory=lambda: Patience(60.0, 7_200.0, 1_800.0))
     introduction: float = 30.0
     acquaintance: float = 120.0
@@ -154,6 +157,8 @@ class TrustConfig:
     def __post_init__(self) -> None:
         if self.max_factor < 1 or self.pessimism < 1:
             raise ConfigError("max_factor and pessimism are at least 1")
+        if self.trial_tokens < 0:
+            raise ConfigError(f"a pause of {self.trial_tokens} tokens: how?")
         if not 1 <= self.proven_tokens <= self.most_tokens:
             raise ConfigError(f"proven by {self.proven_tokens} of {self.most_tokens} tokens: how?")
         if not 0 < self.gain <= 1 or self.slowness_half_life <= 0 or self.hopeless <= 0:

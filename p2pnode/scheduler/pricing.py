@@ -67,10 +67,10 @@ def _believe_less(
     slowest = _slowest([prices[offer.peer] for offer in believed])
     if slowest is None:
         return
-    floor = slowest.times(standing.dues, "")
     for offer in strangers:
         if offer.peer in unknown:
-            prices[offer.peer] = prices[offer.peer].at_least(floor, _STRANGER)
+            dues = 1.0 if offer.peer in standing.tried else standing.dues
+            prices[offer.peer] = prices[offer.peer].at_least(slowest.times(dues, ""), _STRANGER)
         if offer.peer in newcomers:
             prices[offer.peer] = prices[offer.peer].times(standing.dues, _NEWCOMER)
 

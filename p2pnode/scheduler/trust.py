@@ -7,10 +7,11 @@ some time after that it is dearer than it says.
 
 Keys cost nothing, so distrust of a key alone stops nobody. Whoever has computed enough of our
 tokens is *proven*; everyone else is a *stranger*. Strangers are believed at their word as long as
-none of them fails us. Each failure by any stranger doubles the pause until the next trial, a
-trial that is stood halves it, and in that pause a promise of a stranger is worth little; in a trial
-it counts for those only whom we have known for some time. Fresh keys then bring nothing. The
-addresses that failures came from count as well. Friedman and Resnick ("The social cost of cheap
+none of them fails us. Each failure by any stranger doubles the pause until the next trial, and a
+trial that is stood halves it; a pause lasts some of our tokens at least, however much time passes.
+In it a promise of a stranger is worth little, least of all of one that has computed nothing for us.
+In a trial it counts for those only whom we have known for some time. Fresh keys then bring nothing.
+The addresses that failures came from count as well. Friedman and Resnick ("The social cost of cheap
 pseudonyms", 2001): where names are free, newcomers have to pay dues; here only after a newcomer has
 cheated, and only as much as newcomers did lately.
 
@@ -45,6 +46,8 @@ class Ledger:
         self._strangers = Level()
         self._trouble_since = math.inf
         self._trial_from = -math.inf
+        self._trial_after = 0  # tokens
+        self._credited_at = -math.inf
         self._first_served = math.inf
         self._places: dict[str, Level] = {}
         self.counters: Counter[str] = Counter()
@@ -88,6 +91,9 @@ class Ledger:
         page.tokens = min(self._config.most_tokens, page.tokens + max(0, tokens))
         if page.tokens:
             self._first_served = min(self._first_served, now)
+        if now > self._credited_at:  # all peers of an answer are credited with the same tokens
+            self._credited_at = now
+            self._trial_after = max(0, self._trial_after - max(0, tokens))
         if page.is_proven(self._config) and not was_proven:
             self.counters["stranger proven"] += 1
             self._trial_passed(now)
@@ -145,7 +151,7 @@ class Ledger:
             seen = page.speed(now, config)
             if seen is not None:
                 observed[peer] = seen
-        trial = now >= self._trial_from
+        trial = self._is_trial(now)
         level = self._strangers.at(now, config.trial.half_life)
         return Standing(
             excluded=MappingProxyType(excluded),
@@ -171,8 +177,13 @@ class Ledger:
 
     @property
     def pause_until(self) -> float:
-        """When strangers are believed at their word again."""
+        """The earliest moment at which strangers are believed at their word again."""
         return self._trial_from
+
+    @property
+    def pause_tokens(self) -> int:
+        """How many more of our tokens are computed before."""
+        return self._trial_after
 
     @property
     def size(self) -> int:
@@ -193,6 +204,7 @@ class Ledger:
             self._trouble_since = now
         level = self._strangers.add(amount, now, patience.half_life)
         self._trial_from = max(self._trial_from, now + patience.avoided_for(level))
+        self._trial_after = self._config.trial_tokens
         self.counters["failed by a stranger"] += 1
         if address is None:
             return
@@ -208,8 +220,14 @@ class Ledger:
 
         Whoever is proven during a pause was not taken at its word, and speaks for no stranger.
         """
-        if now >= self._trial_from:
+        if self._is_trial(now):
             self._strangers.add(-1.0, now, self._config.trial.half_life)
+
+    def _is_trial(self, now: float) -> bool:
+        if now < self._trial_from:
+            return False
+        level = self._strangers.at(now, self._config.trial.half_life)
+        return not self._trial_after or level < FORGOTTEN
 
     def _newcomers_since(self, level: float, now: float, *, trial: bool) -> float:
         if level < FORGOTTEN:

@@ -157,6 +157,24 @@ def test_who_claims_to_have_computed_what_it_never_sent_cannot_keep_others_out(
     assert not proven or set(whole) == {EVIL}
 
 
+def test_who_is_late_gains_no_time_when_others_are_suspected_in_its_place() -> None:
+    """Two stages have the last layers, and are called dead in turn just before the next look."""
+    story = Story(more={"tail": range(4, 6)})
+    network = story.network
+    network.behaviours[EVIL] = silent
+    network.generate(A, GenerationRequest(PROMPT, TOKENS, Sampling(), frozenset()))
+    generation = network.cores[A].generations()[0]
+    for _ in range(6):
+        network.run(4.0)
+        last = generation.legs[-1].run.peer
+        if not generation.tokens:
+            network.cores[A].peer_lost(last, "suspected", network.now)
+            network._collect(A)
+    assert Offence.STALLED in story.book.offences(EVIL)
+    assert network.tokens(A, generation.number) == right()
+    assert generation.repairs <= 5
+
+
 def test_a_token_out_of_range_breaks_the_chain_at_once() -> None:
     story = Story(evil=range(4, 6))
     story.network.roster.holders = {A: range(2), B: range(2, 4), EVIL: range(4, 6), C: range(4, 6)}

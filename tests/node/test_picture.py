@@ -36,6 +36,7 @@ def test_the_ledger_is_in_the_picture_with_its_reasons(node: NodeCore) -> None:
     assert page.evidence == ("stalled: no token for 3.0 s",)
     assert page.reason == "stalled (no token for 3.0 s); tried again in 9 s"
     assert picture.strangers_believed_in_s == pytest.approx(59.0)
+    assert picture.strangers_believed_in_tokens == 64
     (view,) = picture.peers
     assert view.reason == f"avoided: {page.reason}"
     assert picture.counters["trust: slow: stalled"] == 1
@@ -45,7 +46,7 @@ def test_a_picture_survives_json_and_one_of_an_older_node_is_read(node: NodeCore
     picture = snapshot(node, World(), 5.0)
     data = json.loads(json.dumps(to_json(picture)))
     assert from_json(data) == picture
-    for later in ("trust", "strangers_believed_in_s"):
+    for later in ("trust", "strangers_believed_in_s", "strangers_believed_in_tokens"):
         del data[later]
     assert from_json(data).peers == picture.peers
     assert from_json(data).trust == ()

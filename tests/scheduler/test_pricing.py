@@ -95,6 +95,9 @@ def test_an_honest_newcomer_that_is_faster_gets_its_trial_and_is_proven() -> Non
     assert peers(plan(ledger.standing(20.0), *HONEST, newcomer)) == [OLD, ELDER]
     at = ledger.pause_until
     assert 20.0 + CONFIG.acquaintance < at < 600.0
+    assert peers(plan(ledger.standing(at), *HONEST, newcomer)) == [OLD, ELDER]
+    for peer in (OLD, ELDER):
+        ledger.served(peer, CONFIG.trial_tokens, at)
     assert peers(plan(ledger.standing(at), *HONEST, newcomer)) == [newcomer.peer]
     ledger.served(newcomer.peer, CONFIG.proven_tokens, at)
     ledger.note(peer_id(110), Offence.SILENT, "", at)  # failures of others do not matter to it now
@@ -137,6 +140,18 @@ def test_a_stranger_is_used_where_nobody_else_is_and_the_plan_says_what_it_is() 
     assert found.stages[1].reason.endswith("a stranger, and strangers have failed us lately")
     # What it takes is expected as promised; it only counts for more where there is a choice.
     assert found.stages[1].cost_us == 300 + 15 * 600 + 2_000
+
+
+def test_in_a_pause_whoever_has_computed_a_little_comes_before_whoever_has_nothing() -> None:
+    ledger = Ledger()
+    ledger.served(OLD, 100, 0.0)
+    ledger.served(ELDER, CONFIG.proven_tokens - 1, 0.0)
+    ledger.note(peer_id(100), Offence.SILENT, "", 5.0)
+    standing = ledger.standing(6.0)
+    untried = an_offer(51, 15, 30, decode_layer_us=1, met=0.0)
+    assert not standing.trial
+    assert not standing.is_proven(ELDER)
+    assert peers(plan(standing, *HONEST, untried)) == [OLD, ELDER]
 
 
 def test_where_nobody_is_proven_those_known_from_before_the_trouble_come_first() -> None:

@@ -178,6 +178,26 @@ def fail(ledger: Ledger, first: int, times: int, now: float, every: float = 5.0)
     return now
 
 
+def be_served(ledger: Ledger, now: float, tokens: int = CONFIG.trial_tokens) -> None:
+    ledger.served(A, tokens, now)
+
+
+def test_a_pause_lasts_some_answers_too_for_whoever_asks_seldom() -> None:
+    ledger = a_proven(A)
+    ledger.note(B, Offence.SILENT, "", 0.0)
+    end = ledger.pause_until
+    for number in range(4):  # answers of three peers each, which count once
+        assert not ledger.standing(end + number).trial
+        for peer in (A, node_id(3), node_id(4)):
+            ledger.served(peer, CONFIG.trial_tokens // 4, end + number)
+    assert ledger.standing(end + 3).trial
+    ledger.note(node_id(5), Offence.SILENT, "", end + 3)
+    assert ledger.pause_tokens == CONFIG.trial_tokens
+    forgotten = ledger.standing(end + 12 * 3_600)  # nobody has answered since
+    assert forgotten.trial
+    assert forgotten.dues == 1
+
+
 def test_each_failure_by_a_fresh_key_doubles_the_pause_until_the_next_trial() -> None:
     ledger = a_proven(A)
     pauses = []
@@ -185,6 +205,7 @@ def test_each_failure_by_a_fresh_key_doubles_the_pause_until_the_next_trial() ->
         ledger.note(node_id(number), Offence.SILENT, "", 0.0)
         pauses.append(ledger.pause_until)
     assert pauses == [CONFIG.trial.first * 2**n for n in range(6)]
+    be_served(ledger, 1.0)
     assert not ledger.standing(pauses[-1] - 0.1).trial
     assert ledger.standing(pauses[-1]).trial
 
@@ -210,6 +231,7 @@ def test_a_trial_that_a_stranger_stands_halves_the_next_pause() -> None:
         ledger = a_proven(A)
         fail(ledger, 100, 4, 0.0, every=0.0)
         now = ledger.pause_until
+        be_served(ledger, now - 1.0)
         if stood:
             ledger.served(B, CONFIG.proven_tokens, now)
             ledger.served(B, CONFIG.proven_tokens, now)  # it is no stranger any more
@@ -233,6 +255,7 @@ def test_where_nobody_is_proven_those_met_since_the_trouble_began_are_the_suspic
     fail(ledger, 100, 3, 50.0)
     assert ledger.standing(60.0).newcomers_since == 50.0
     trial = ledger.pause_until
+    be_served(ledger, 60.0)
     assert ledger.standing(trial).newcomers_since == trial - CONFIG.acquaintance
     assert ledger.standing(1e6).newcomers_since == float("inf")
 
@@ -384,7 +407,9 @@ def test_whatever_happens_the_ledger_stays_bounded_and_sane(
         assert set(standing.last_resort().excluded) <= set(standing.excluded)
         assert all(1 <= factor <= config.max_factor for factor in standing.factors.values())
         assert 1 <= standing.dues < math.inf
-        assert standing.trial == (now >= ledger.pause_until)
+        is_over = now >= ledger.pause_until
+        assert standing.trial == (is_over and (not ledger.pause_tokens or standing.dues == 1))
+        assert 0 <= ledger.pause_tokens <= config.trial_tokens
         assert ledger.pause_until - now <= config.trial.longest
         assert all(len(page.evidence) <= config.max_evidence for page in entries)
         assert all(0 <= page.avoided_for <= longest for page in entries)
