@@ -13,10 +13,19 @@ from p2pnode.engine.base import Floats
 from p2pnode.engine.blas import limit_blas_threads
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
 from p2pnode.engine.ggml.binding import Device, Ggml, load
+from p2pnode.engine.ggml.coded import coded, is_coded, put_as_q8_0
 from p2pnode.engine.ggml.constants import Type
-from p2pnode.engine.ggml.expand import Scratch, expanded_from, expanded_product, to_float
+from p2pnode.engine.ggml.expand import (
+    Matrix,
+    Scratch,
+    StoredMatrix,
+    expanded_from,
+    expanded_product,
+    to_float,
+)
 from p2pnode.engine.ggml.finding import find_library
-from p2pnode.engine.gguf_header import TENSOR_TYPES
+from p2pnode.engine.ggml.second_forms import second_bytes
+from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
 from p2pnode.errors import UserError
 from p2pnode.quantiles import quantile
 
@@ -54,35 +63,43 @@ def measure(
 
 def _row(backend: Backend, kind: Type, rounds: int) -> dict[str, Any]:
     ggml, rng = backend.ggml, np.random.default_rng(0)
-    matrix = rng.standard_normal((OUT, WIDTH)).astype(np.float32)
-    stored = _stored(ggml, kind, matrix)
+    values = rng.standard_normal((OUT, WIDTH)).astype(np.float32)
+    stored, held = _stored(ggml, kind, values), kind
+    if kind == Type.Q5_0:  # as the engine holds it
+        five, held = stored.data.cast("B"), Type.Q8_0
+        stored = np.empty(ggml.row_size(held, WIDTH) * OUT, np.uint8)
+        put_as_q8_0(five, stored)
     with ExitStack() as stack:
         plain = stack.enter_context(Tensors(backend, 1))
-        weight = ggml.new_tensor_2d(plain.context, kind, WIDTH, OUT)
+        weight = ggml.new_tensor_2d(plain.context, held, WIDTH, OUT)
         plain.allocate()
         write(ggml, weight, stored)
-        own, place = weight, _rearranging(backend, kind)
+        own, place = weight, _rearranging(backend, held)
         if place is not None:
             rearranged = stack.enter_context(Tensors(backend, 1))
-            own = ggml.new_tensor_2d(rearranged.context, kind, WIDTH, OUT)
+            own = ggml.new_tensor_2d(rearranged.context, held, WIDTH, OUT)
             rearranged.allocate(place)
             write(ggml, own, stored)
-        row: dict[str, Any] = {"type": kind.name, "rearranged": place is not None}
-        row["expanded_from"] = None if place is not None else expanded_from(ggml, kind)
+        has_codes = is_coded(kind) and place is None
+        row: dict[str, Any] = {"type": kind.name, "held": held.name, "coded": has_codes}
+        row["rearranged"] = place is not None
+        least = expanded_from(ggml, held, is_coded=has_codes)
+        row["expanded_from"] = None if place is not None else least
+        matrix: Matrix | None = None
+        if has_codes:
+            info = TensorInfo("blk.0.weight", values.shape, TENSOR_TYPES[kind], 0)
+            room = np.empty(second_bytes(info), np.uint8)
+            matrix = coded(info, stored.data.cast("B"), room)
+        elif kind == Type.F32 or to_float(ggml, held) is not None:
+            matrix = StoredMatrix.of(ggml, weight)
         for count in ROWS:
             x = rng.standard_normal((count, WIDTH)).astype(np.float32)
-            row[f"rows{count}"] = _ratios(backend, kind, own, weight, matrix, x, rounds)
+            row[f"rows{count}"] = _ratios(backend, own, matrix, values, x, rounds)
     return row
 
 
 def _ratios(
-    backend: Backend,
-    kind: Type,
-    own: int,
-    weight: int,
-    matrix: Floats,
-    x: Floats,
-    rounds: int,
+    backend: Backend, own: int, matrix: Matrix | None, values: Floats, x: Floats, rounds: int
 ) -> dict[str, float]:
     ggml, count = backend.ggml, len(x)
     out = np.empty((count, OUT), np.float32)
@@ -91,7 +108,7 @@ def _ratios(
         given = ggml.new_tensor_2d(inputs.context, Type.F32, WIDTH, count)
         inputs.allocate()
         write(ggml, given, x)
-        ways: dict[str, Callable[[], object]] = {"": lambda: np.matmul(x, matrix.T, out=out)}
+        ways: dict[str, Callable[[], object]] = {"": lambda: np.matmul(x, values.T, out=out)}
 
         def graph(make: Callable[[int], int]) -> Callable[[], object]:
             between = stack.enter_context(Tensors(backend, _NODES, graph_nodes=_NODES))
@@ -101,11 +118,11 @@ def _ratios(
             return lambda: backend.compute(made)
 
         ways["own"] = graph(lambda context: int(ggml.mul_mat(context, own, given)))
-        if kind == Type.F32 or to_float(ggml, kind) is not None:
+        if (tiled := matrix) is not None:
             living: list[object] = []
 
             def expanded(context: int) -> int:
-                made, operation = expanded_product(ggml, context, weight, given, count, Scratch({}))
+                made, operation = expanded_product(ggml, context, tiled, given, count, Scratch({}))
                 living.append(operation)
                 return made
 

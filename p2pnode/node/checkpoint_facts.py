@@ -31,6 +31,7 @@ def checkpoint_facts(model: StoredCheckpoint, *, with_words: bool) -> ModelFacts
         has_template=bool(words and words.template),
         quantisation=dict(sorted(kinds.items(), key=lambda one: -one[1])),
         layer_bytes=tuple(layers),
+        layer_second_bytes=(0,) * len(layers),
         other_bytes=other,
         kv_bytes_per_token=2 * KV_NUMBER * config.head_dim * config.n_kv_heads * config.n_layers,
         layer_numbers=(of_layer,) * config.n_layers,

@@ -31,6 +31,7 @@ class ModelFacts:
         has_template: Whether it has a chat template.
         quantisation: Bytes of the tensors of each type, the most first.
         layer_bytes: Of each layer's tensors, as stored.
+        layer_second_bytes: What the ggml engine holds besides on a CPU, for long batches.
         other_bytes: Of the tensors of no layer: embedding, output, norms.
         kv_bytes_per_token: Keys and values of one position in all layers, as f16.
         layer_numbers: Weights of each layer.
@@ -50,6 +51,7 @@ class ModelFacts:
     has_template: bool
     quantisation: dict[str, int]
     layer_bytes: tuple[int, ...]
+    layer_second_bytes: tuple[int, ...]
     other_bytes: int
     kv_bytes_per_token: int | None
     layer_numbers: tuple[int, ...]
@@ -75,7 +77,7 @@ class ModelFacts:
     @property
     def memory(self) -> int:
         """Bytes that the whole model takes with its weights as stored."""
-        return self.memory_as(0)
+        return self.weights + self.kv_bytes
 
     @property
     def memory_as_floats(self) -> int:
@@ -85,10 +87,12 @@ class ModelFacts:
     def held(self, per_weight: int) -> tuple[tuple[int, ...], int]:
         """Return what each layer takes in memory, and all the rest.
 
-        ``per_weight``: bytes that an engine holds each weight in; 0 for as they are stored.
+        ``per_weight``: bytes that an engine holds each weight in; 0 for as the ggml engine does:
+        as they are stored, and some in a second form.
         """
         if not per_weight:
-            return self.layer_bytes, self.other_bytes
+            both = zip(self.layer_bytes, self.layer_second_bytes, strict=True)
+            return tuple(stored + second for stored, second in both), self.other_bytes
         return tuple(per_weight * n for n in self.layer_numbers), per_weight * self.other_numbers
 
     def memory_as(self, per_weight: int) -> int:

@@ -12,10 +12,10 @@ def test_every_way_is_measured() -> None:
         pytest.skip("no ggml library loads here: pip install libggml-python")
     told: list[float] = []
     figures = products.measure(
-        None, rounds=1, tell=told.append, kinds=(Type.F32, Type.Q8_0, Type.IQ3_S)
+        None, rounds=1, tell=told.append, kinds=(Type.F32, Type.Q5_0, Type.Q6_K, Type.IQ3_S)
     )
     assert told[-1] == 1
-    assert [row["type"] for row in figures["rows"]] == ["F32", "Q8_0", "IQ3_S"]
+    assert [row["type"] for row in figures["rows"]] == ["F32", "Q5_0", "Q6_K", "IQ3_S"]
     for row in figures["rows"]:
         for count in products.ROWS:
             assert row[f"rows{count}"]["own"] > 0

@@ -13,9 +13,10 @@ whoever computes them.
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from p2pnode.engine.base import MOST_ROWS_TOGETHER, Floats
 from p2pnode.engine.blas import has_blas
@@ -65,12 +66,13 @@ OPERATION: Final = ctypes.CFUNCTYPE(
 _TO_FLOAT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
 
-def expanded_from(ggml: Ggml, code: int) -> int | None:
+def expanded_from(ggml: Ggml, code: int, *, is_coded: bool = False) -> int | None:
     """Return the least rows of a batch that BLAS multiplies faster; None where it never does.
 
     Args:
         ggml: The library.
         code: Type of a matrix that the library multiplies with as it is stored.
+        is_coded: Whether it is held in a second form too (:mod:`.coded`).
     """
     is_tiled = parse_version(ggml.version) >= _OF_256_IS_TILED
     custom: Callable[..., Any] | None = ggml.custom_4d
@@ -78,6 +80,8 @@ def expanded_from(ggml: Ggml, code: int) -> int | None:
         return None
     if not has_blas():
         return None
+    if is_coded:
+        return _FROM
     if code != Type.F32 and to_float(ggml, code) is None:
         return None
     if code in _LATE:
@@ -118,41 +122,92 @@ class Scratch:
         return array[:size]
 
 
+class Matrix(Protocol):
+    """A matrix [in, out] that is expanded a tile at a time."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def out(self) -> int: ...
+
+    @property
+    def room(self) -> int:
+        """The floats that a tile takes."""
+
+    def prepared(self, inputs: Floats) -> Floats:
+        """Return what tiles are multiplied with, of inputs [rows, width]."""
+
+    def multiply(self, inputs: Floats, start: int, floats: Floats, product: Floats) -> None:
+        """Multiply with one tile.
+
+        Args:
+            inputs: As they were prepared.
+            start: The tile's first column; tiles have :func:`tile_rows` of them, or what is left.
+            floats: Room for a tile.
+            product: [rows, columns of the tile]: filled.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """A matrix that lies at ``address`` as a file has it; ``expand`` is None for float32."""
+
+    address: int
+    width: int
+    out: int
+    row_bytes: int
+    expand: Callable[[int, int, int], Any] | None
+
+    @classmethod
+    def of(cls, ggml: Ggml, weight: int) -> "StoredMatrix":
+        """Describe a contiguous tensor that has memory."""
+        head = TensorHead.from_address(weight)
+        expand = to_float(ggml, head.type)
+        return cls(ggml.get_data(weight), head.ne[0], head.ne[1], head.nb[1], expand)
+
+    @property
+    def room(self) -> int:
+        return 0 if self.expand is None else tile_rows(self.width) * self.width
+
+    def prepared(self, inputs: Floats) -> Floats:
+        return inputs
+
+    def multiply(self, inputs: Floats, start: int, floats: Floats, product: Floats) -> None:
+        count, stored = product.shape[1], self.address + start * self.row_bytes
+        if self.expand is None:
+            tile = floats_at(stored, count, self.width)
+        else:
+            tile = floats[: count * self.width].reshape(count, self.width)
+            self.expand(stored, tile.ctypes.data, count * self.width)
+        np.matmul(inputs, tile.T, out=product)
+
+
 def expanded_product(
-    ggml: Ggml, context: int, weight: int, x: int, rows: int, scratch: Scratch
+    ggml: Ggml, context: int, matrix: Matrix, x: int, rows: int, scratch: Scratch
 ) -> tuple[int, object]:
-    """Add the product of a matrix [in, out] with x [in, rows], both contiguous, to a graph.
+    """Add the product of a matrix [in, out] with x [in, rows], contiguous, to a graph.
 
     Returns:
         The product [out, rows], and what must live as long as the graph.
     """
-    head = TensorHead.from_address(weight)
-    width, out = head.ne[0], head.ne[1]
-    row_bytes = head.nb[1]
+    width, out = matrix.width, matrix.out
     tile = tile_rows(width)
-    expand = to_float(ggml, head.type)
 
     def multiply(target: int, thread: int, threads: int, _data: int | None) -> None:
         product = floats_at(ggml.get_data(target), rows, out)
         try:
-            inputs, stored = floats_at(ggml.get_data(x), rows, width), ggml.get_data(weight)
-            if expand is not None:
-                floats = scratch.of(thread, tile * width).reshape(tile, width)
-                address = floats.ctypes.data
+            floats = scratch.of(thread, matrix.room)
             with np.errstate(all="ignore"):  # what is not finite is refused where states leave
+                inputs = matrix.prepared(floats_at(ggml.get_data(x), rows, width))
                 for start in range(thread * tile, out, threads * tile):
-                    count = min(tile, out - start)
-                    if expand is None:
-                        floats = floats_at(stored + start * row_bytes, count, width)
-                    else:
-                        expand(stored + start * row_bytes, address, count * width)
-                    np.matmul(inputs, floats[:count].T, out=product[:, start : start + count])
+                    matrix.multiply(inputs, start, floats, product[:, start : start + tile])
         except BaseException:  # C does not hear of it
             product.fill(np.nan)
             raise
 
     operation = OPERATION(multiply)
-    return add_operation(ggml, context, operation, (weight, x), out, rows, EVERY_THREAD), operation
+    return add_operation(ggml, context, operation, (x,), out, rows, EVERY_THREAD), operation
 
 
 def add_operation(
@@ -183,3 +238,8 @@ def floats_at(address: int, rows: int, width: int) -> Floats:
     """Return contiguous float32 in our own memory as [rows, width]."""
     numbers = (ctypes.c_float * (rows * width)).from_address(address)
     return np.ctypeslib.as_array(numbers).reshape(rows, width)
+
+
+def bytes_at(address: int, size: int) -> npt.NDArray[np.uint8]:
+    """Return so many bytes of our own memory, to be written to."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))

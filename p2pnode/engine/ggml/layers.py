@@ -299,7 +299,7 @@ class LayerBuilder:
             product, operation = expanded_product(
                 self._ggml,
                 self._context,
-                self._weights[name],
+                self._weights.matrices[name],
                 x,
                 self._rows,
                 self._weights.scratch,

@@ -5,17 +5,30 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
 from p2pnode.engine.ggml.binding import Ggml
+from p2pnode.engine.ggml.coded import coded, is_coded, put_as_q8_0
 from p2pnode.engine.ggml.constants import Type
-from p2pnode.engine.ggml.expand import AFTER_SPLIT, Scratch, expanded_from
+from p2pnode.engine.ggml.expand import (
+    AFTER_SPLIT,
+    Matrix,
+    Scratch,
+    StoredMatrix,
+    bytes_at,
+    expanded_from,
+)
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
-from p2pnode.engine.ggml.split import Split, split_blocks
+from p2pnode.engine.ggml.second_forms import has_second_forms, second_bytes
+from p2pnode.engine.ggml.split import Bytes, Split, split_blocks
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
+from p2pnode.errors import CapacityError
 
 _ALIGNMENT: Final = 32  # bytes; what the CPU's kernels may count on
 _Q4_0: Final = TENSOR_TYPES[Type.Q4_0]
+_Q8_0: Final = TENSOR_TYPES[Type.Q8_0]
 _ROWS: Final = 512  # of the product that a kernel is asked about
 
 
@@ -29,6 +42,7 @@ class Weights:
         bytes: Memory that they take, beside the pages of the mapped file.
         splits: Matrices in a second form, for long batches (:mod:`.split`).
         expanded: Least rows of a batch in which a matrix is expanded (:mod:`.expand`).
+        matrices: What those are expanded from: as they lie, or a second form (:mod:`.coded`).
         scratch: What they are expanded into.
         products: The tensors that rows are multiplied with, each with its type of buffer; None
             for the mapped file.
@@ -57,6 +71,7 @@ class Weights:
         self.bytes = 0
         self.splits: dict[str, Split] = {}
         self.expanded: dict[str, int] = {}
+        self.matrices: dict[str, Matrix] = {}
         self.scratch = Scratch({})
         self.products: dict[str, int | None] = {}
         self._backend = backend
@@ -64,6 +79,7 @@ class Weights:
         self._room = room
         self._tensors: dict[str, int] = {}
         self._groups: list[Tensors] = []
+        self._has_second = backend.is_cpu and has_second_forms(file.tensors.values())
         kinds: dict[int | None, list[TensorInfo]] = {}
         types = backend.ggml.extra_buffer_types() if backend.is_cpu and rearrange else []
         for name in names:
@@ -80,6 +96,7 @@ class Weights:
                 self._load(kind, infos, mapped, done)
             if types and backend.ggml.custom_4d is not None:
                 self._split(types[0], kinds.get(None, ()), mapped)
+            self._describe_expanded([file.tensors[name] for name in self.expanded], mapped)
         except BaseException:
             self.close()
             raise
@@ -105,19 +122,44 @@ class Weights:
         """Return the type of buffer that a tensor goes to; None where it stays mapped."""
         if not self._backend.is_cpu or info.name in self._room:
             return self._backend.buffer_type
+        held = self._held(info)
         for kind in types:
-            if is_product(info) and multiplies_in(self._backend, kind, info):
+            if is_product(info) and multiplies_in(self._backend, kind, held):
                 return kind
-        is_aligned = mapped.address(info) % _ALIGNMENT == 0
+        is_aligned = held == info and mapped.address(info) % _ALIGNMENT == 0
         return None if is_aligned else self._backend.buffer_type
 
+    def _held(self, info: TensorInfo) -> TensorInfo:
+        """Describe a tensor as it is held: Q5_0 as Q8_0, where memory is not short."""
+        is_five = info.type.code == Type.Q5_0 and self._has_second and second_bytes(info)
+        return replace(info, type=_Q8_0) if is_five else info
+
+    def _is_coded(self, info: TensorInfo) -> bool:
+        return self._has_second and is_coded(info.type.code) and second_bytes(info) > 0
+
     def _expand(self, info: TensorInfo, kind: int | None) -> None:
-        """Note from how many rows on a matrix is expanded, if it lies as it is stored."""
+        """Note from how many rows on a matrix is expanded, unless it is rearranged."""
         is_plain = kind in (None, self._backend.buffer_type)
         if self._backend.is_cpu and is_plain and len(info.shape) == 2:
-            least = expanded_from(self._ggml, info.type.code)
+            code, is_second = self._held(info).type.code, self._is_coded(info)
+            least = expanded_from(self._ggml, code, is_coded=is_second)
             if least is not None:
                 self.expanded[info.name] = least
+
+    def _describe_expanded(self, infos: Iterable[TensorInfo], mapped: MappedTensors) -> None:
+        """Note what matrices are expanded from, and make the second form of those that have one."""
+        second = {info.name: info for info in infos if self._is_coded(info)}
+        needed = sum(second_bytes(info) for info in second.values())
+        room, at = _bytes_for(needed), 0  # at once: a large piece comes in pages of 2 MiB
+        self.bytes += needed
+        for name in self.expanded:
+            info = second.get(name)
+            if info is None:
+                self.matrices[name] = StoredMatrix.of(self._ggml, self._tensors[name])
+                continue
+            size = second_bytes(info)
+            self.matrices[name] = coded(info, mapped.view(info), room[at : at + size])
+            at += size
 
     def _load(
         self,
@@ -131,19 +173,31 @@ class Weights:
         self._groups.append(group)
         for info in infos:
             room = self._room.get(info.name)
-            roomy = info if room is None else replace(info, shape=(room,))
+            roomy = self._held(info) if room is None else replace(info, shape=(room,))
             self._tensors[info.name] = describe(ggml, group, roomy)
         if kind is not None:
             group.allocate(kind)
         buffers: dict[int, int] = {}
         for info in infos:
             tensor, address = self._tensors[info.name], mapped.address(info)
-            if kind is not None:
+            held = self._held(info)
+            if held != info:
+                self._put_as_q8_0(tensor, mapped.view(info), held.size, kind)
+            elif kind is not None:
                 ggml.backend_tensor_set(tensor, address, 0, info.size)
                 self.bytes += info.size
             else:
                 group.place(tensor, _buffer_at(group, buffers, mapped, address), address)
             done(info.size)
+
+    def _put_as_q8_0(self, tensor: int, stored: memoryview, size: int, kind: int | None) -> None:
+        if kind == self._backend.buffer_type:
+            put_as_q8_0(stored, bytes_at(self._ggml.get_data(tensor), size))
+        else:
+            room = _bytes_for(size)
+            put_as_q8_0(stored, room)
+            write(self._ggml, tensor, room)
+        self.bytes += size
 
     def _split(self, kind: int, infos: Iterable[TensorInfo], mapped: MappedTensors) -> None:
         """Make a second form of the Q4_1 matrices that no buffer takes as they are."""
@@ -168,6 +222,18 @@ class Weights:
             if info.name in self.expanded:
                 self.expanded[info.name] = AFTER_SPLIT
             self.bytes += blocks.nbytes + rest.nbytes
+
+
+def _bytes_for(size: int) -> Bytes:
+    """Return so many bytes of memory.
+
+    Raises:
+        CapacityError: There are not so many.
+    """
+    try:
+        return np.empty(size, np.uint8)
+    except MemoryError:
+        raise CapacityError(f"There are no {size / 2**20:.0f} MiB of memory for weights") from None
 
 
 def _buffer_at(group: Tensors, buffers: dict[int, int], mapped: MappedTensors, address: int) -> int:

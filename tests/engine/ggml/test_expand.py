@@ -11,9 +11,10 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFWriter, dequantize
 
 from p2pnode.engine.base import Floats
-from p2pnode.engine.ggml import expand, load as load_module
+from p2pnode.engine.ggml import expand, load as load_module, weights as weights_module
 from p2pnode.engine.ggml.backend import Backend, Tensors, read, write
 from p2pnode.engine.ggml.binding import Ggml, load
+from p2pnode.engine.ggml.coded import is_coded
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.expand import Scratch, expanded_from, tile_rows
 from p2pnode.engine.ggml.finding import find_library
@@ -120,7 +121,8 @@ def test_long_batches_are_exact_and_short_ones_are_the_librarys(
     rows = np.random.default_rng(2).standard_normal((MOST, WIDTH)).astype(np.float32)
     with weights_of(ggml, file, kind.name) as (backend, weights, known):
         least = weights.expanded.get(kind.name)
-        assert least == expanded_from(ggml, kind)
+        code = Type.Q8_0 if kind == Type.Q5_0 else kind
+        assert least == expanded_from(ggml, code, is_coded=is_coded(kind))
         if least is None:
             assert error(product(backend, weights, kind.name, rows), rows @ known.T) < 2e-2
             return
@@ -134,12 +136,28 @@ def test_long_batches_are_exact_and_short_ones_are_the_librarys(
         )
 
 
-def test_two_threads_compute_the_same_bits(ggml: Ggml, file: GgufFile) -> None:
+@pytest.mark.parametrize("kind", [Type.Q5_0, Type.Q5_1, Type.Q6_K, Type.IQ4_XS], ids=str)
+def test_where_memory_is_short_nothing_is_held_twice(
+    ggml: Ggml, file: GgufFile, kind: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(5).standard_normal((MOST, WIDTH)).astype(np.float32)
+    found = []
+    for is_made in (True, False):
+        monkeypatch.setattr(weights_module, "has_second_forms", lambda _, made=is_made: made)
+        with weights_of(ggml, file, kind.name) as (backend, weights, _):
+            assert bool(weights.bytes) is is_made
+            found.append(product(backend, weights, kind.name, rows))
+            assert error(product(backend, weights, kind.name, rows[:4]), found[-1][:4]) < 2e-2
+    assert error(found[0], found[1]) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q5_1"])
+def test_two_threads_compute_the_same_bits(ggml: Ggml, file: GgufFile, name: str) -> None:
     rows = np.random.default_rng(3).standard_normal((MOST, WIDTH)).astype(np.float32)
     found = []
     for threads in (1, 2, 3, 5):
-        with weights_of(ggml, file, "Q8_0", threads) as (backend, weights, _):
-            found.append(product(backend, weights, "Q8_0", rows))
+        with weights_of(ggml, file, name, threads) as (backend, weights, _):
+            found.append(product(backend, weights, name, rows))
             assert len(weights.scratch.arrays) == threads
     for one in found[1:]:
         np.testing.assert_array_equal(one, found[0])
@@ -152,10 +170,11 @@ def test_rows_of_several_sessions_are_the_librarys(ggml: Ggml, file: GgufFile) -
         assert error(together, rows @ known.T) > 1e-4
 
 
-def test_what_is_not_finite_stays_so(ggml: Ggml, file: GgufFile) -> None:
+@pytest.mark.parametrize("name", ["F16", "Q6_K", "Q5_1"])
+def test_what_is_not_finite_stays_so(ggml: Ggml, file: GgufFile, name: str) -> None:
     rows = np.full((64, WIDTH), np.inf, np.float32)
-    with weights_of(ggml, file, "F16") as (backend, weights, _):
-        assert not np.isfinite(product(backend, weights, "F16", rows)).any()
+    with weights_of(ggml, file, name) as (backend, weights, _):
+        assert not np.isfinite(product(backend, weights, name, rows)).any()
 
 
 def test_a_failure_among_c_is_not_a_result(
