@@ -12,6 +12,7 @@ from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.binding import Device, Ggml, load
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.engine import ClosesT, GgmlEngine, Share
+from p2pnode.engine.ggml.expand import PRODUCT_RULES
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.placing import loaded_device, share_out
 from p2pnode.engine.ggml.probe import Candidate
@@ -192,7 +193,8 @@ class _Loader:
             if not share.backend.is_cpu
         ]
         if any(share.weights.uses_blas for share in shares):
-            names.append(f"blas~{zlib.crc32(blas_name().encode()):08x}")
+            rules = f"{blas_name()} {PRODUCT_RULES}"
+            names.append(f"blas~{zlib.crc32(rules.encode()):08x}")
         return "+".join(names)
 
     def _backend(self, device: Device) -> Backend:
