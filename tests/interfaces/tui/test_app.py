@@ -141,6 +141,18 @@ def test_a_tiny_screen_says_what_is_missing_and_that_the_node_is_gone() -> None:
     run(scenario, [lacking, UserError("no node")], (40, 10))
 
 
+@pytest.mark.parametrize(
+    "keys", [("q",), ("ctrl+c",), ("slash", "ctrl+c"), ("question_mark", "ctrl+c")]
+)
+def test_it_ends_as_every_command_does(keys: tuple[str, ...]) -> None:
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        await pilot.press(*keys)
+        assert app._exit
+
+    run(scenario, HOUSE)
+
+
 def test_the_log_of_an_older_node_is_shown_without_times() -> None:
     async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
         await polled(app, pilot)
