@@ -95,10 +95,26 @@ def _forms() -> tuple[Callable[[Any], Any], ...]:
             "--schema",
             type=Schema(),
             metavar="FILE|JSON",
+            callback=_alone,
             help="The answer is JSON that follows this JSON schema.",
         ),
-        click.option("--json-mode", is_flag=True, help="The answer is a JSON object."),
+        click.option(
+            "--json-mode",
+            is_flag=True,
+            callback=_alone,
+            help="The answer is a JSON object; not with --schema.",
+        ),
     )
+
+
+def _alone(context: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401 -- as click has it
+    """Refuse ``--schema`` with ``--json-mode``: of two forms, one would be ignored."""
+    other = "json_mode" if parameter.name == "schema" else "schema"
+    if value and context.params.get(other):  # of what was given, the second finds the first
+        raise click.UsageError(
+            "--schema and --json-mode do not go together: say in the schema what JSON is wanted"
+        )
+    return value
 
 
 def sampling_params(chosen: Mapping[str, Any]) -> dict[str, Any]:

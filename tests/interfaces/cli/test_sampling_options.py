@@ -93,3 +93,16 @@ def test_a_value_out_of_range_is_refused_before_anything_starts(
     result = CliRunner().invoke(command, words)
     assert result.exit_code == 2
     assert option in result.output
+
+
+@pytest.mark.parametrize("command", [generate, chat])
+@pytest.mark.parametrize("json_mode_first", [True, False])
+def test_a_schema_and_json_mode_exclude_each_other(
+    command: click.Command, json_mode_first: bool
+) -> None:
+    schema = ["--schema", '{"type":"array"}']
+    words = ["--json-mode", *schema] if json_mode_first else [*schema, "--json-mode"]
+    result = CliRunner().invoke(command, words + (["hello"] if command is generate else []))
+    assert result.exit_code == 2
+    assert "--schema and --json-mode do not go together" in result.output
+    assert "not with --schema" in " ".join(CliRunner().invoke(command, ["--help"]).output.split())
