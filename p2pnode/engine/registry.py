@@ -15,6 +15,7 @@ from p2pnode.engine.numpy.engine import DEFAULT_KV_BUDGET, NumpyEngine
 from p2pnode.engine.numpy.weights import Progress, what_numpy_lacks
 from p2pnode.engine.stored_model import StoredModel, Tree, open_stored, tree_of_gguf
 from p2pnode.errors import ConfigError, EngineError, ModelChangedError, ModelError
+from p2pnode.installing import install_extra, pip_install
 
 if TYPE_CHECKING:
     from p2pnode.engine.ggml.finding import Search
@@ -188,7 +189,7 @@ def check_device(options: EngineOptions, lacking: str = "") -> None:
         if find_spec(options.engine) is None:
             raise EngineError(
                 f"{options.engine} is not installed",
-                hint=f"pip install 'p2pnode[{options.engine}]'",
+                hint=install_extra(options.engine),
             )
         return
     from p2pnode.engine.ggml.placing import check_device_name, choose_device
@@ -277,7 +278,8 @@ def _remedy() -> str:
 
     if os.environ.get(DIRECTORY_VARIABLE):
         return f"Unset {DIRECTORY_VARIABLE}, or point it at a folder of llama.cpp's libraries."
-    return f"pip install libggml-python, or point {DIRECTORY_VARIABLE} at a folder of llama.cpp's."
+    advice = pip_install("libggml-python")
+    return f"{advice}, or point {DIRECTORY_VARIABLE} at a folder of llama.cpp's."
 
 
 def _refuse_device(options: EngineOptions) -> None:

@@ -22,8 +22,9 @@ from p2pnode.bench.think.contestant import (
 )
 from p2pnode.bench.think.measure import DISTRIBUTIONS, LEAST, measure
 from p2pnode.bench.think.placement import keep_on, on_cores
-from p2pnode.bench.think.roster import INSTALL, choose, everyone, reason_to_skip
+from p2pnode.bench.think.roster import choose, everyone, reason_to_skip
 from p2pnode.errors import UserError
+from p2pnode.installing import install_extra
 from p2pnode.interfaces.cli.bench_commands import bench
 from p2pnode.interfaces.cli.think_table import as_table
 
@@ -111,7 +112,7 @@ def test_whose_package_is_missing_is_skipped_with_what_to_install() -> None:
     figures = measure([absent, present], rounds=1, tell=ignore)
     assert figures["rows"][0] == {
         "name": "pigeons",
-        "skipped": "needs no_such_package_of_pigeons: pip install '.[bench]' in a clone",
+        "skipped": f"needs no_such_package_of_pigeons: {install_extra('bench')}",
     }
     assert figures["rows"][1]["encode_us"]["p50"] > 0
     assert "skipped: pigeons needs no_such_package_of_pigeons" in as_table(figures)
@@ -121,7 +122,7 @@ def test_whose_package_is_missing_is_skipped_with_what_to_install() -> None:
 def test_everyone_whose_packages_are_here_gets_the_same_values_back(contestant: Contestant) -> None:
     (row,) = measure([contestant], rounds=1, tell=ignore)["rows"]
     if reason_to_skip(contestant) is not None:
-        assert INSTALL in row["skipped"]
+        assert install_extra("bench") in row["skipped"]
     elif contestant.link is not None:
         assert row["round_trip_us"]["p50"] > 0
 

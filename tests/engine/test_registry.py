@@ -12,6 +12,7 @@ from p2pnode.engine.ggml.probe import Candidate, ProbedDevice, Report
 from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE, Provider
 from p2pnode.engine.registry import EngineOptions, check_engine, load_engine
 from p2pnode.errors import ConfigError, EngineError, ModelError
+from p2pnode.installing import pip_install
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 CPU = ProbedDevice("CPU", "a processor", DeviceType.CPU, 1, 2, (), ())
@@ -99,7 +100,7 @@ def test_ggml_that_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(EngineError, match="none is installed") as caught:
         check_engine(llama, EngineOptions("ggml"))
-    assert caught.value.hint.startswith("pip install libggml-python")
+    assert caught.value.hint.startswith(pip_install("libggml-python"))
     monkeypatch.setenv(DIRECTORY_VARIABLE, "/nowhere")
     with pytest.raises(EngineError) as caught:
         check_engine(llama, EngineOptions("ggml"))

@@ -10,6 +10,7 @@ from p2pnode.engine.ggml.finding import find_library
 from p2pnode.engine.ggml.providers import Provider, providers
 from p2pnode.engine.registry import ENGINES
 from p2pnode.errors import UserError
+from p2pnode.installing import pip_install
 
 LLAMA_CPP: Final = "llama.cpp"
 """Its own library computes the whole model, with its own graphs."""
@@ -60,7 +61,7 @@ def choose(
             names = ", ".join(" ".join(filter(None, one[:2])) for one in there)
             raise UserError(
                 f"no engine here is called {word!r}",
-                hint=f"Here are: {names}. llama.cpp comes with pip install xllamacpp.",
+                hint=f"Here are: {names}. llama.cpp comes with: {pip_install('xllamacpp')}",
             )
     chosen = [one for one in there if not only or any(_fits(word, one) for word in only)]
     return [

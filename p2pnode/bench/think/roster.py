@@ -20,8 +20,7 @@ from p2pnode.bench.think.over_http import (
 from p2pnode.bench.think.quic import quic
 from p2pnode.bench.think.zeromq import zeromq
 from p2pnode.errors import UserError
-
-INSTALL = "pip install '.[bench]' in a clone"
+from p2pnode.installing import install_extra
 
 _EVERYONE = (
     p2pnode,
@@ -84,4 +83,4 @@ def _has_word(one: Contestant, wanted: str) -> bool:
 def reason_to_skip(contestant: Contestant) -> str | None:
     """Say why a contestant cannot take part here, and what to do about it; None if it can."""
     missing = [module for module in contestant.needs if find_spec(module) is None]
-    return f"needs {', '.join(missing)}: {INSTALL}" if missing else None
+    return f"needs {', '.join(missing)}: {install_extra('bench')}" if missing else None

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from p2pnode.engine.base import short_numerics
 from p2pnode.engine.cpu import cpu_name
 from p2pnode.errors import CapacityError, DeviceLostError, EngineError
+from p2pnode.installing import install_extra
 
 JaxArray: TypeAlias = Any
 """An array on a device; JAX is not there when types are checked."""
@@ -23,7 +24,6 @@ DTYPES: Final = {"f32": "float32", "bf16": "bfloat16"}
 """What weights are multiplied as."""
 
 _PLATFORMS: Final = ("cpu", "cuda", "rocm", "tpu", "metal")
-_INSTALL: Final = "pip install 'p2pnode[jax]'"
 
 
 def require_jax() -> Module:
@@ -38,10 +38,14 @@ def require_jax() -> Module:
         return import_module("jax")
     except ModuleNotFoundError as error:
         if error.name not in {"jax", "jaxlib"}:
-            raise EngineError(f"jax cannot be imported: {_line(error)}", hint=_INSTALL) from error
-        raise EngineError(f"the jax engine needs {error.name}", hint=_INSTALL) from None
+            raise EngineError(
+                f"jax cannot be imported: {_line(error)}", hint=install_extra("jax")
+            ) from error
+        raise EngineError(f"the jax engine needs {error.name}", hint=install_extra("jax")) from None
     except Exception as error:  # jax's own check of jaxlib's version raises RuntimeError
-        raise EngineError(f"jax cannot be imported: {_line(error)}", hint=_INSTALL) from error
+        raise EngineError(
+            f"jax cannot be imported: {_line(error)}", hint=install_extra("jax")
+        ) from error
 
 
 def choose_device(wanted: str) -> Device:

@@ -15,6 +15,7 @@ import numpy as np
 
 from p2pnode.engine.sampling.draw import Ids
 from p2pnode.errors import DrawError, UserError
+from p2pnode.installing import pip_install
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits
@@ -31,8 +32,6 @@ MOST_STATES: Final = 10_000
 """States of expressions that a session may come to, of half a KB to 2 KB each."""
 _WHERE: Final = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _REASON: Final = 200  # letters of what the library says
-
-_INSTALL: Final = "pip install llguidance"
 
 
 class Constraints:
@@ -51,7 +50,7 @@ class Constraints:
             from llguidance import LLTokenizer, TokenizerWrapper
         except ImportError as error:
             raise DrawError(
-                "llguidance is not installed, which schemas need", hint=_INSTALL
+                "llguidance is not installed, which schemas need", hint=pip_install("llguidance")
             ) from error
         self._size = len(tokens)
         self._end = end
@@ -130,7 +129,9 @@ def check_schema(schema: str) -> None:
     try:
         from llguidance import LLMatcher
     except ImportError as error:
-        raise UserError("llguidance is not installed, which schemas need", hint=_INSTALL) from error
+        raise UserError(
+            "llguidance is not installed, which schemas need", hint=pip_install("llguidance")
+        ) from error
     problem = LLMatcher.validate_grammar(_grammar(schema), limits=_limits())
     if problem and not problem.startswith("WARNING"):
         raise UserError(

@@ -8,12 +8,12 @@ from types import ModuleType
 from typing import Final
 
 from p2pnode.errors import EngineError
+from p2pnode.installing import install_extra
 
 PACKAGES: Final = ("torch", "transformers")
 DTYPES: Final = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 DEVICES: Final = ("auto", "cuda", "mps", "cpu")
 
-_INSTALL: Final = "Install it: pip install 'p2pnode[torch]'."
 _BY_DEVICE: Final = {"cuda": "bf16", "mps": "f16", "cpu": "f32"}
 _NO_PACKING: Final = ("NVIDIA ", "GeForce ", "Tesla ", "AMD ", "Radeon ")
 
@@ -48,7 +48,8 @@ def require_torch(say: Callable[[str], None] | None = None) -> ModuleType:
     for name in PACKAGES:
         if importlib.util.find_spec(name) is None:
             raise EngineError(
-                f"the torch engine needs the package {name}, which is not here", hint=_INSTALL
+                f"the torch engine needs the package {name}, which is not here",
+                hint=install_extra("torch"),
             )
     if say is not None:
         say("loading torch, which takes some seconds")
@@ -58,7 +59,9 @@ def require_torch(say: Callable[[str], None] | None = None) -> ModuleType:
         import transformers
     except (ImportError, OSError, RuntimeError) as error:
         first = str(error).splitlines()[:1]
-        raise EngineError(f"torch does not load: {''.join(first)[:200]}", hint=_INSTALL) from error
+        raise EngineError(
+            f"torch does not load: {''.join(first)[:200]}", hint=install_extra("torch")
+        ) from error
     transformers.logging.set_verbosity_error()  # its advice is for those who write models
     _be_deterministic(torch)
     loaded: ModuleType = torch

@@ -28,6 +28,7 @@ from p2pnode.engine.model_paths import CONFIG
 from p2pnode.engine.safetensors_file import open_to_read, parse_json
 from p2pnode.engine.word_files import GENERATION, MOST_BYTES, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 from p2pnode.errors import EngineError, ModelError, UsageError
+from p2pnode.installing import install_extra
 from p2pnode.replacing import replace_file
 from p2pnode.terminal import label
 
@@ -75,7 +76,7 @@ def fetch_checkpoint(
     if importlib.util.find_spec("huggingface_hub") is None:
         raise EngineError(
             "ids of Hugging Face need the package huggingface_hub, which is not here",
-            hint="Install it: pip install 'p2pnode[torch]'.",
+            hint=install_extra("torch"),
         )
     hear = progress or (lambda _: None)
     said, revision = _said(folder), found["revision"] or "main"

@@ -68,7 +68,13 @@ def _show(finding: Finding) -> None:
     what = f"\n{margin}".join(text)
     say(f"  {finding.topic:<{_TOPIC}}{what}", mark=f"{mark:>4}", colour=colour)
     if finding.advice and finding.verdict != "ok":
-        lines = textwrap.wrap(f"-> {finding.advice}", _WIDTH - len(margin), subsequent_indent="   ")
+        lines = textwrap.wrap(
+            f"-> {finding.advice}",
+            _WIDTH - len(margin),
+            subsequent_indent="   ",
+            break_long_words=False,  # a path of a command is to be copied
+            break_on_hyphens=False,
+        )
         say("\n".join(margin + line for line in lines))
 
 

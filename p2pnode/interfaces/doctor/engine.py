@@ -17,13 +17,14 @@ from p2pnode.engine.ggml.finding import Search, find_library
 from p2pnode.engine.ggml.probe import Candidate
 from p2pnode.engine.registry import EngineOptions, engine_for, load_engine
 from p2pnode.errors import ModelError
+from p2pnode.installing import install_extra, pip_install
 from p2pnode.interfaces.doctor.findings import Finding
 from p2pnode.node.model_cache import cache_dir
 from p2pnode.node.model_facts import ModelFacts, facts_of
 from p2pnode.node.models import open_model, resolve
 
-INSTALL: Final = "pip install libggml-python"
-FASTER: Final = "pip install transcribe-cpp-native"
+INSTALL: Final = pip_install("libggml-python")
+FASTER: Final = pip_install("transcribe-cpp-native")
 """The package whose library chooses among builds for many CPUs."""
 
 _UNDISTURBED: Final = 0.8
@@ -99,7 +100,7 @@ def report_gpus(
         return []
     kind, backend = seen[0]
     advice = f"point P2PNODE_GGML_DIR at a folder of a llama.cpp release with {backend}" + (
-        "" if has_torch else ", or pip install 'p2pnode[torch]'"
+        "" if has_torch else f", or {install_extra('torch')}"
     )
     broken = [one.problem for one in report.devices if one.problem] if report else []
     because = f" ({broken[0]})" if broken else ""

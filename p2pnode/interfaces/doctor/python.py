@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 
+from p2pnode.installing import upgrade
 from p2pnode.interfaces.doctor.findings import Finding
 
 LEAST_PYTHON = (3, 11)
@@ -66,11 +67,10 @@ def report_packages(required: Mapping[str, str], found: Mapping[str, str | None]
         for name, least in required.items()
         if (version := found.get(name)) is not None and _parts(version) < _parts(least)
     ]
-    advice = "pip install --upgrade p2pnode   (in the environment it runs in)"
     if missing:
-        return Finding("packages", "fail", f"missing: {', '.join(missing)}", advice)
+        return Finding("packages", "fail", f"missing: {', '.join(missing)}", upgrade())
     if old:
-        return Finding("packages", "fail", f"too old: {', '.join(old)}", advice)
+        return Finding("packages", "fail", f"too old: {', '.join(old)}", upgrade())
     return Finding("packages", "ok", f"all {len(required)} dependencies are here")
 
 

@@ -9,6 +9,7 @@ from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import hash_file
 from p2pnode.engine.jax.load import load_jax
 from p2pnode.errors import EngineError
+from p2pnode.installing import install_extra
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 
@@ -30,7 +31,7 @@ def test_a_missing_jax_is_one_clear_error(path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(EngineError) as caught:
         _load(path)
     assert str(caught.value) == "the jax engine needs jax"
-    assert caught.value.hint == "pip install 'p2pnode[jax]'"
+    assert caught.value.hint == install_extra("jax")
 
 
 def test_a_broken_jax_says_what_it_says(

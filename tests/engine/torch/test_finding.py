@@ -13,6 +13,7 @@ from p2pnode.engine.hash_tree import hash_file
 from p2pnode.engine.torch.finding import PACKAGES
 from p2pnode.engine.torch.load import load_torch
 from p2pnode.errors import EngineError
+from p2pnode.installing import install_extra
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 
@@ -31,7 +32,7 @@ def test_a_missing_package_is_one_clear_error(
     monkeypatch.setattr(importlib.util, "find_spec", find)
     with pytest.raises(EngineError, match=f"needs the package {missing}") as caught:
         load_torch(path, range(1), tree, kv_budget_bytes=1 << 20)
-    assert "pip install 'p2pnode[torch]'" in caught.value.hint
+    assert caught.value.hint == install_extra("torch")
 
 
 def test_no_one_imports_torch_before_it_loads_something() -> None:

@@ -8,6 +8,7 @@ from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.finding import Search
 from p2pnode.engine.ggml.probe import Candidate, ProbedDevice, Report
 from p2pnode.engine.ggml.providers import Provider
+from p2pnode.installing import install_extra
 from p2pnode.interfaces.doctor.engine import (
     check_engine,
     limits_of,
@@ -52,7 +53,7 @@ def test_a_gpu_that_nothing_computes_with_is_told_with_the_cure() -> None:
     assert "there is an NVIDIA GPU" in said.what
     assert "P2PNODE_GGML_DIR" in said.advice
     assert "CUDA" in said.advice
-    assert "p2pnode[torch]" in said.advice
+    assert install_extra("torch") in said.advice
     (said,) = report_gpus(SEEN, Search((candidate(CPU, BROKEN),)), has_torch=True)
     assert "mul_mat is off" in said.what
     assert "torch" not in said.advice
