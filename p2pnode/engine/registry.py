@@ -14,7 +14,7 @@ from p2pnode.engine.hash_tree import HashTree
 from p2pnode.engine.numpy.engine import DEFAULT_KV_BUDGET, NumpyEngine
 from p2pnode.engine.numpy.weights import Progress, what_numpy_lacks
 from p2pnode.engine.stored_model import StoredModel, Tree, open_stored, tree_of_gguf
-from p2pnode.errors import ConfigError, EngineError, ModelChangedError, ModelError
+from p2pnode.errors import ConfigError, EngineError, ModelChangedError, ModelError, UsageError
 from p2pnode.installing import install_extra, pip_install
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
 
     Raises:
         ModelError: No engine here can run the file, or not the one that was asked for.
-        ConfigError: There is no such device anywhere.
+        UsageError: There is no such device anywhere, or numpy is to use one.
         EngineError: The engine or the device that was asked for is not there.
     """
     with open_stored(path) as model:
@@ -182,7 +182,7 @@ def check_device(options: EngineOptions, lacking: str = "") -> None:
     """Refuse an engine or a device that is not here; ``lacking`` is what numpy does not compute.
 
     Raises:
-        ConfigError: There is no such device anywhere.
+        UsageError: There is no such device anywhere, or numpy is to use one.
         EngineError: The engine or the device is not there.
     """
     if options.engine in _EXTRAS:
@@ -284,7 +284,8 @@ def _remedy() -> str:
 
 def _refuse_device(options: EngineOptions) -> None:
     if options.device not in _OF_ANY:
-        raise EngineError(
+        kind = UsageError if options.engine == "numpy" else EngineError
+        raise kind(
             f"the numpy engine computes on the CPU alone, not on {options.device}",
             hint="Use --engine ggml, or leave --device out.",
         )

@@ -126,7 +126,7 @@ def is_serving(picture: NodeSnapshot) -> bool:
     ],
 )
 def test_a_wrong_invite_code_changes_nothing(tmp_path: Path, code: str, said: str) -> None:
-    assert said in refused("join", code, "--state", str(tmp_path / "state"))
+    assert said in refused("join", code, "--state", str(tmp_path / "state"), code=2)
     assert not (tmp_path / "state").exists()
 
 
@@ -137,8 +137,8 @@ def test_a_mistyped_invite_code_is_told_from_a_short_one(
     with node.client() as client:
         code: str = client.call("invite")["code"]
     wrong = code[:20] + ("a" if code[20] != "a" else "b") + code[21:]
-    assert "typing mistake" in refused("join", wrong, "--state", str(tmp_path / "two"))
-    assert "incomplete" in refused("join", code[:40], "--state", str(tmp_path / "two"))
+    assert "typing mistake" in refused("join", wrong, "--state", str(tmp_path / "two"), code=2)
+    assert "incomplete" in refused("join", code[:40], "--state", str(tmp_path / "two"), code=2)
 
 
 @pytest.mark.parametrize(

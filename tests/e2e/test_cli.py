@@ -120,7 +120,7 @@ def test_answers_follow_a_schema_and_tell_their_logprobs(pair: Sequence[Machine]
     told = answers[0]["logprobs"]
     assert [one["token"] for one in told] == answers[0]["token_ids"]
     assert all(one["logprob"] <= 0 and len(one["top"]) == 2 for one in told)
-    refused = pair[0].run("generate", "Hi", "--schema", '{"type": "banana"}', code=1)
+    refused = pair[0].run("generate", "Hi", "--schema", '{"type": "banana"}', code=2)
     assert not refused
 
 

@@ -11,7 +11,7 @@ from p2pnode.engine.ggml.finding import Search
 from p2pnode.engine.ggml.probe import Candidate, ProbedDevice, Report
 from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE, Provider
 from p2pnode.engine.registry import EngineOptions, check_engine, load_engine
-from p2pnode.errors import ConfigError, EngineError, ModelError
+from p2pnode.errors import EngineError, ModelError, UsageError
 from p2pnode.installing import pip_install
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
@@ -132,10 +132,16 @@ def test_a_device_that_is_not_there_is_refused(machine: Machine, llama: Path) ->
         check_engine(llama, EngineOptions(device="cuda:0"))
 
 
+def test_numpy_on_a_gpu_is_a_mistake_of_the_command_line(machine: Machine, llama: Path) -> None:
+    with pytest.raises(UsageError, match="the CPU alone, not on cuda:0"):
+        check_engine(llama, EngineOptions("numpy", "cuda:0"))
+    assert not machine.looked
+
+
 @pytest.mark.parametrize("engine", ["auto", "numpy", "ggml"])
 def test_a_device_of_no_machine_is_a_mistake(machine: Machine, llama: Path, engine: str) -> None:
     for name in ("nonsense", "", "cuda:x", "gpu", "cpu:0", "CUDA0"):
-        with pytest.raises(ConfigError, match="there is no device") as caught:
+        with pytest.raises(UsageError, match="there is no device") as caught:
             check_engine(llama, EngineOptions(engine, name))
         assert "cuda:0" in caught.value.hint
         assert all(f"{other}" in caught.value.hint for other in ("tpu:0", "metal:0", "mps"))

@@ -16,6 +16,7 @@ from p2pnode.errors import (
     EngineError,
     LocalProtocolError,
     ModelChangedError,
+    UsageError,
 )
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
@@ -102,7 +103,7 @@ def test_a_load_that_a_person_can_mend_is_told_with_how(
         LoadRequested(range(4), "alone")
     )
     assert job is not None
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(UsageError) as caught:
         job.run()
     job.done(core, Failed(caught.value), 0.0)  # type: ignore[arg-type]
     said = "the numpy engine computes on the CPU alone, not on cuda:0"

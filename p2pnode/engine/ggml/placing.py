@@ -8,7 +8,7 @@ from typing import Final
 from p2pnode.engine.ggml.binding import Device
 from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.probe import ProbedDevice, Report
-from p2pnode.errors import ConfigError, EngineError
+from p2pnode.errors import EngineError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +31,11 @@ def check_device_name(wanted: str) -> None:
     """Refuse what names no device on any machine.
 
     Raises:
-        ConfigError: It is neither ``auto`` nor ``cpu`` nor a GPU's name.
+        UsageError: It is neither ``auto`` nor ``cpu`` nor a GPU's name.
     """
     match = _NAME.fullmatch(wanted)
     if wanted not in {"auto", "cpu"} and (match is None or match[1] not in _KINDS):
-        raise ConfigError(
+        raise UsageError(
             f"there is no device {wanted!r}",
             hint=f"One of: auto, cpu, {', '.join(f'{kind}:0' for kind in _KINDS)}; "
             "with --engine jax cuda:0, tpu:0 or metal:0, with --engine torch cuda:0 or mps.",
@@ -50,7 +50,7 @@ def choose_device(wanted: str, devices: Sequence[ProbedDevice]) -> ProbedDevice:
         devices: All that a library has, as it was tried: a GPU with a problem is not taken.
 
     Raises:
-        ConfigError: That names no device.
+        UsageError: That names no device.
         EngineError: There is no such device here, or it is not to be used.
     """
     cpu = next(one for one in devices if one.type == DeviceType.CPU)
@@ -90,7 +90,7 @@ def loaded_device(wanted: str, report: Report, devices: Sequence[Device]) -> Dev
         devices: What it has in this process; a GPU that was not tried is not taken.
 
     Raises:
-        ConfigError: As :func:`choose_device`.
+        UsageError: As :func:`choose_device`.
         EngineError: As :func:`choose_device`, or what was tried is not there any more.
     """
     chosen = choose_device(wanted, report.devices)

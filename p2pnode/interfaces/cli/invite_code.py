@@ -26,7 +26,8 @@ def read_code(words: Sequence[str]) -> str:
     prompt. A code in them is checked; if it is one, this process is begun anew without it.
 
     Raises:
-        UserError: It cannot be read, or the arguments hold no code.
+        UserError: It cannot be read.
+        UsageError: The arguments hold no code.
     """
     if list(words) == ["-"]:
         return _read(0, keep=True)
@@ -35,7 +36,10 @@ def read_code(words: Sequence[str]) -> str:
     if len(words) == 1 and (descriptor := _DESCRIPTOR.fullmatch(words[0])):
         return _read(int(descriptor[1]), keep=False)
     code = " ".join(words)
-    decode_invite(code)
+    try:
+        decode_invite(code)
+    except UserError as error:
+        raise UsageError(str(error), hint=error.hint) from error
     _begin_anew(code, words)
     return code
 

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -79,7 +80,7 @@ class Schema(click.ParamType[str]):
             except UnicodeDecodeError:
                 self.fail(f"{value[:_SHOWN]!r} is not text in UTF-8", param, ctx)
         try:
-            return compact_schema(text)
+            return _checked_schema(text)
         except UserError as error:
             self.fail(f"{error} ({error.hint})" if error.hint else str(error), param, ctx)
 
@@ -152,6 +153,20 @@ def check_listen(host: str) -> None:
             f"--listen {host[:_SHOWN]}: no such address",
             hint="an address of this machine, for instance 0.0.0.0 or ::",
         )
+
+
+def _checked_schema(text: str) -> str:
+    """Return a schema's compact text, once it is known that it can be followed.
+
+    Raises:
+        UserError: It cannot. Without the library nobody knows here: the node says what is missing.
+    """
+    schema = compact_schema(text)
+    if find_spec("llguidance") is not None:
+        from p2pnode.engine.sampling.schema import check_schema
+
+        check_schema(schema)
+    return schema
 
 
 def _expanded(

@@ -106,7 +106,7 @@ def test_a_code_in_the_arguments_is_handed_through_a_pipe(monkeypatch: pytest.Mo
 def test_a_wrong_code_begins_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["p2pnode", "join", CODE[:-1]])
     monkeypatch.setattr(sys, "orig_argv", ["python", "p2pnode", "join", CODE[:-1]])
-    with pytest.raises(UserError, match="incomplete"):
+    with pytest.raises(UsageError, match="incomplete"):
         read_code([CODE[:-1]])
 
 

@@ -56,6 +56,7 @@ def test_a_schema_is_written_out_or_in_a_file(tmp_path: Path) -> None:
         ('{"a": "' + "x" * MOST_SCHEMA + '"}', "bytes"),
         ('{"a":' * 70 + "1" + "}" * 70, "deeper"),
         ('{"multipleOf": 999983}', "multipleOf"),
+        ('{"type": "obj"}', "cannot be followed"),
     ],
     ids=lambda text: text[:20],
 )
