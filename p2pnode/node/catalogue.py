@@ -5,6 +5,7 @@ the size is the one that their page names, rounded, and the hash comes from the 
 such an entry is not ``verified``.
 """
 
+import difflib
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -243,6 +244,13 @@ _MODELS: Final = (
 )
 
 KNOWN_MODELS: Final = {model.name: model for model in _MODELS}
+
+
+def meant(name: str) -> str:
+    """Say which known model a name that nobody has may stand for: one like it, or any of them."""
+    names = [one for model in KNOWN_MODELS.values() for one in (model.name, *model.aliases)]
+    near = difflib.get_close_matches(name[:40].casefold().replace(":", "-"), names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known models: {', '.join(KNOWN_MODELS)}."
 
 
 def known_model(name: str) -> KnownModel | None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pnode.errors import UserError
-from p2pnode.node.catalogue import KNOWN_MODELS, HubFile, KnownModel, Wheels, known_model
+from p2pnode.node.catalogue import HubFile, KnownModel, Wheels, known_model, meant
 from p2pnode.node.disk import is_full, no_space, refuse_full
 from p2pnode.node.entries import CHECKPOINT, Entry, forget_entry, read_entries
 from p2pnode.node.fetching import ROOM_HINT, Progress, fetch, room_needed
-from p2pnode.node.model_list import InstalledModel, Unfinished, listed, unfinished
+from p2pnode.node.model_list import InstalledModel, Unfinished, is_path, listed, unfinished
 from p2pnode.node.model_use import is_in_use
 from p2pnode.node.places import cache_directory
 from p2pnode.node.pull_order import (
@@ -327,11 +327,10 @@ def _already(folder: Path, name: str, origin: str) -> Path | None:
 
 def _add(path: Path, given: str, called: str, copy: bool, report: Progress, tell: Tell) -> Path:
     """Take a file of this machine into the cache."""
-    if not os.path.lexists(path) and "/" not in given and not given.lower().endswith(".gguf"):
+    if not os.path.lexists(path) and not is_path(given):
         raise UserError(
             f"there is no known model called {given!r}",
-            hint=f"known models: {', '.join(KNOWN_MODELS)}; a GGUF file is used by its path, one "
-            "of a hub by hf:OWNER/REPO",
+            hint=f"{meant(given)} A GGUF file is used by its path, one of a hub by hf:OWNER/REPO",
         )
     from p2pnode.node.local_file import add_local  # it reads models, and so needs numpy
 

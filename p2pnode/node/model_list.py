@@ -10,7 +10,7 @@ from typing import Final
 from p2pnode.engine.gguf_split import part_paths, whole_name
 from p2pnode.engine.model_paths import CONFIG, paths_by_name
 from p2pnode.errors import ModelError, UserError
-from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel, known_model
+from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel, known_model, meant
 from p2pnode.node.entries import CHECKPOINT, PARTS, Entry, read_entries
 from p2pnode.node.model_use import is_in_use
 from p2pnode.node.places import expanded
@@ -127,10 +127,13 @@ def find_file(given: str) -> Path:
             f"{given} is not on this machine under a name",
             hint=f"pull it first, then use its name: p2pnode models pull {given}",
         )
-    raise ModelError(
-        f"there is no model and no file called {given!r}",
-        hint=f"known models: {', '.join(KNOWN_MODELS)}; or give the path of a GGUF file",
-    )
+    hint = "check the path" if is_path(given) else f"{meant(given)} Or give a GGUF file's path"
+    raise ModelError(f"there is no model and no file called {given!r}", hint=hint)
+
+
+def is_path(given: str) -> bool:
+    """Tell whether a path was meant, not a name."""
+    return "/" in given or given.lower().endswith(".gguf")
 
 
 def problem_of(path: Path) -> str:

@@ -311,6 +311,25 @@ def test_a_name_that_is_not_known() -> None:
     assert "smollm2-135m" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("typed", "known"), [("smolm2", "smollm2"), ("Qwen3:4", "qwen3-4b"), ("mistal", "mistral")]
+)
+def test_a_name_with_a_slip_in_it_is_told_what_was_meant(typed: str, known: str) -> None:
+    for look in (model_cache.pull, models.resolve, models.find):
+        with pytest.raises(UserError) as caught:
+            look(typed)
+        assert caught.value.hint.startswith(f"did you mean {known}?")
+        assert "gemma3" not in caught.value.hint
+
+
+@pytest.mark.parametrize("path", ["./smolm2", "smolm2.gguf", "no/such.GGUF"])
+def test_a_path_that_is_missing_is_told_no_names(path: str) -> None:
+    for look in (model_cache.pull, models.resolve, models.find):
+        with pytest.raises(UserError) as caught:
+            look(path)
+        assert caught.value.hint == "check the path"
+
+
 def test_a_model_that_is_not_here(tiny: KnownModel) -> None:
     with pytest.raises(ModelError, match="not on this machine") as caught:
         models.resolve(tiny.name)
