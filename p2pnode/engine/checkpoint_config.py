@@ -180,6 +180,11 @@ def _model_type(body: Mapping[str, Any], name: str) -> str:
             hint="Use its checkpoint in bf16, or a GGUF.",
         )
     model_type = body.get("model_type")
+    if model_type is None:
+        raise ModelError(
+            f"the config.json of {name} names no architecture (model_type)",
+            hint="take the config.json that came with the checkpoint",
+        )
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise ModelError(
             f"{name} is a {label(str(model_type))[:40]}, which the torch engine does not compute",
