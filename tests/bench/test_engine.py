@@ -111,6 +111,13 @@ def test_a_container_has_the_memory_of_its_limit(
         assert measurement.too_large(tiny) == answer
 
 
+def test_the_work_is_told_to_be_done_at_its_end(tiny: Path) -> None:
+    told: list[float] = []
+    measured(tiny, [NUMPY], rounds=1, quality=False, tell=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
 def test_a_model_that_cannot_be_run_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
     write_tiny_gguf(path, arch="mamba")

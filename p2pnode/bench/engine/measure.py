@@ -109,6 +109,7 @@ def measure(
             tell((number + 2) / steps)
         for measured in everyone:
             _attempt(measured, lambda one: _finish(one, plan, known))
+        tell(1.0)
     return {
         "model": path.name,
         "rounds": rounds,
