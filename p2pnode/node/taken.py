@@ -28,7 +28,7 @@ def refuse_taken(folder: Path, name: str, origin: str, *, linked: bool = False) 
     if known is not None and origin != known.name:
         raise UserError(
             f"{name} is the name of a known model, {known.name}",
-            hint="choose another one with --name",
+            hint=f"choose another one with --name, or p2pnode models pull {known.name}",
         )
     mine = noted.get(name.casefold())
     if mine is not None and (mine.source != origin or mine.is_fetched_checkpoint):
