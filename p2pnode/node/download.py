@@ -304,9 +304,10 @@ class Download:
 
     def _given_up(self, why: str) -> UserError:
         here = f"; {size_in_words(self._done)} are here" if self._done else ""
+        goes_on = ": it goes on where it stopped" if self._done else ""
         return UserError(
             f"{self.wanted.name} cannot be fetched now: {why}{here}",
-            hint="check the network, and run the same command again: it goes on where it stopped",
+            hint=f"check the network, and run the same command again{goes_on}",
         )
 
     def _most(self) -> int:

@@ -177,7 +177,7 @@ class Answer:
         if wait is not None and wait > longest:
             raise UserError(
                 f"{self.host} asks to wait {wait:g} seconds ({status})",
-                hint="run the same command again later: it goes on where it stopped",
+                hint="run the same command again later",
             )
         raise InterruptedTransferError(f"{self.host} is busy ({status})", wait)
 

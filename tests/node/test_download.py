@@ -177,9 +177,19 @@ def test_a_server_that_always_cuts_is_given_up(
     hub.behaviours = Always([on("cdn", saying(200, b"", {"Content-Length": length}))])
     with pytest.raises(UserError, match=r"cannot be fetched now: .* broke off") as caught:
         pull()
-    assert "goes on where it stopped" in caught.value.hint
+    assert caught.value.hint.endswith("run the same command again")  # nothing came
     assert len(hub.asked_for("cdn")) == web.Limits().idle_tries
     assert slept == [1, 2, 4, 8]
+
+
+def test_what_came_of_a_file_that_is_given_up_is_said_to_be_kept(
+    hub: Hub, slept: list[float]
+) -> None:
+    hub.behaviours = [on("cdn", cutting(content(hub), 5000))]
+    hub.behaviours += [on("cdn", saying(503, b"", {}))] * 9
+    with pytest.raises(UserError, match=r"cannot be fetched now: .* is busy .* are here") as caught:
+        pull()
+    assert caught.value.hint.endswith("it goes on where it stopped")
 
 
 def test_an_address_without_a_hash_is_resumed_by_its_entity_tag(
