@@ -234,7 +234,7 @@ def _explain(data: bytes, fields: Sequence[Field], problem: str, meaning: Meanin
     width = 5 if any(row[4] for row in rows) else 4
     say(table(headings[:width], [row[:width] for row in rows], right="rr"))
     if problem:
-        say(f"\n{plural(len(data), 'byte')}, refused: {_visible(problem)}")
+        say(f"\n{plural(len(data), 'byte')}, refused: {_cut(problem)}")
         if verdict.value == "sealed":
             note("give --key and --salt of its session to open it")
     if meaning is not None:
@@ -252,7 +252,12 @@ def _say_content(meaning: Meaning) -> None:
 
 
 def _remark(part: Field) -> str:
-    return _visible("; ".join(words for words in (part.problem, part.meaning) if words))
+    return _cut("; ".join(words for words in (part.problem, part.meaning) if words))
+
+
+def _cut(text: str) -> str:
+    """Return ``text`` for a line of a table: a broken shape may have 255 dims."""
+    return _visible(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
 
 
 def _visible(text: str) -> str:
@@ -265,13 +270,14 @@ def _visible(text: str) -> str:
 
 def _worded(value: object) -> str:
     if isinstance(value, tuple):
-        return " x ".join(map(str, value)) or "a scalar"
-    return "" if value is None else _visible(str(value))
+        return _cut(" x ".join(map(str, value))) or "a scalar"
+    return "" if value is None else _cut(str(value))
 
 
 def _is_sealed(data: bytes) -> bool:
     return len(data) > 2 and bool(data[2] & Flags.XCHACHA)
 
 
+_LONGEST = 100  # letters of a value; --json has all of it
 _HEX = re.compile(rb"\s*(?:0[xX])?[0-9a-fA-F\s]*")
 _REQUIRED = ("type", "stream_id", "frame_seq", "space_hash32", "slices")

@@ -61,6 +61,19 @@ def test_hex_is_seen_however_it_is_spelt(spelling: str) -> None:
     assert run("decode", "--json", "--hex", stdin=spelling).exit_code == 0
 
 
+def test_no_line_is_longer_than_a_person_reads() -> None:
+    entry = next(one["frame"] for one in VECTORS if one["slices"] and not one["flags"])
+    fields = json.loads(run("decode", "--json", "--fields", stdin=entry).stdout)["fields"]
+    at = next(one["offset"] for one in fields if one["name"] == "slice[0].ndim")
+    data = bytes.fromhex(entry)[:at] + b"\xff" * 1100
+    result = run("decode", "--raw", stdin=data)
+    assert result.exit_code == 1
+    assert "4294967295 x 4294967295" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) < 260
+    told = run("decode", "--raw", "--json", stdin=data).stdout
+    assert told.count("4294967295") >= 255
+
+
 def test_a_person_gets_the_fields_and_what_a_sync_says(tmp_path: Path) -> None:
     path = tmp_path / "ping.bin"
     path.write_bytes(PING_BYTES)
