@@ -32,14 +32,13 @@ _TOPIC, _WIDTH = 11, 100
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    default=DEFAULT_PORT,
-    show_default=True,
-    help="UDP port that should be free.",
+    help="UDP port that should be free.  "
+    f"[default: {DEFAULT_PORT}, or that of the node that runs on the state directory]",
 )
 @kv_memory_option("MiB of memory for KV caches, where no node runs.")
 @state_option
 @json_option
-def doctor(model: str, port: int, kv_memory: int, state: Path | None, as_json: bool) -> int:
+def doctor(model: str, port: int | None, kv_memory: int, state: Path | None, as_json: bool) -> int:
     """Find out what is wrong here, and why a peer that is seen does no work.
 
     Sends nothing beyond this machine. Exits with 0 when nothing has failed.

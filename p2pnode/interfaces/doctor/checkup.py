@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.settings import DEFAULT_PORT
 from p2pnode.interfaces.doctor.findings import Check, Finding, examine
 from p2pnode.interfaces.doctor.state import boot_epoch, check_state, lock_holder
 from p2pnode.net.control_client import ControlClient
@@ -20,13 +21,13 @@ class Subject:
     Attributes:
         state: The state directory.
         model: Name or file of the model a node here would run.
-        port: UDP port a node here would listen on.
+        port: UDP port to look at; None for the running node's, else the one by default.
         kv_bytes: Memory it would offer for KV caches.
     """
 
     state: Path
     model: str
-    port: int
+    port: int | None
     kv_bytes: int
 
 
@@ -54,9 +55,11 @@ class _Running:
             return
         yield Finding("running", "ok", f"a node runs here, process {holder or 'unknown'}")
 
-    def listens_on(self, port: int) -> bool:
+    @property
+    def ports(self) -> list[int]:
+        """The UDP ports that it listens on; none where no node answers."""
         addresses = self.picture.listening if self.picture is not None else ()
-        return any(address.rpartition(":")[2] == str(port) for address in addresses)
+        return sorted({int(address.rpartition(":")[2]) for address in addresses})
 
 
 def _unheard(holder: int | None, error: UserError) -> Finding:
@@ -124,7 +127,10 @@ def _timers() -> Iterator[Finding]:
 def _port(subject: Subject, running: _Running) -> Iterator[Finding]:
     from p2pnode.interfaces.doctor.network import check_port
 
-    return check_port(subject.port, is_ours=running.listens_on(subject.port))
+    ours = running.ports
+    looked_at = ours or [DEFAULT_PORT] if subject.port is None else [subject.port]
+    for port in looked_at:
+        yield from check_port(port, is_ours=port in ours)
 
 
 def _buffers() -> Iterator[Finding]:

@@ -3,11 +3,13 @@
 import fcntl
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from p2pnode.errors import ConfigError, UserError
+from p2pnode.interfaces.doctor.checkup import Subject, _port, _Running
 from p2pnode.interfaces.doctor.clock import check_clock, report_clock, report_epoch
 from p2pnode.interfaces.doctor.findings import Finding, examine, is_well
 from p2pnode.interfaces.doctor.model import (
@@ -31,6 +33,7 @@ from p2pnode.interfaces.doctor.state import (
     report_directory,
     report_room,
 )
+from p2pnode.interfaces.tui.example import lonely
 from p2pnode.net.udp import open_udp
 from p2pnode.node.capacity import SPARE
 from p2pnode.node.identity import StateDirectory
@@ -241,6 +244,21 @@ def test_a_port_in_use_is_told_from_our_own() -> None:
         assert verdicts(list(check_port(port, is_ours=True))) == ["ok"]
     finally:
         taken.close()
+
+
+def test_the_port_looked_at_is_that_of_the_node_that_runs_here(tmp_path: Path) -> None:
+    running = _Running(tmp_path)
+    assert running.ports == []
+    running.picture = replace(lonely(), listening=("0.0.0.0:59305", "[::]:59305"))
+    assert running.ports == [59305]
+    (found,) = _port(Subject(tmp_path, "none", None, 0), running)
+    assert (found.verdict, found.what) == ("ok", "the running node listens on port 59305")
+    asked = open_udp("127.0.0.1", 0)
+    try:  # another port that is named is looked at all the same
+        found = next(_port(Subject(tmp_path, "none", asked.address[1], 0), running))
+    finally:
+        asked.close()
+    assert (found.verdict, str(asked.address[1]) in found.what) == ("warn", True)
 
 
 def test_a_broken_calibration_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
