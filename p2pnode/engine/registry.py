@@ -1,8 +1,8 @@
 """Which engine runs which file."""
 
 import logging
-import os
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ from p2pnode.engine.numpy.engine import DEFAULT_KV_BUDGET, NumpyEngine
 from p2pnode.engine.numpy.weights import Progress, what_numpy_lacks
 from p2pnode.engine.stored_model import StoredModel, Tree, open_stored, tree_of_gguf
 from p2pnode.errors import ConfigError, EngineError, ModelChangedError, ModelError, UsageError
-from p2pnode.installing import install_extra, pip_install
+from p2pnode.installing import install_extra
 
 if TYPE_CHECKING:
     from p2pnode.engine.ggml.finding import Search
@@ -252,16 +252,17 @@ def _library(options: EngineOptions, lacking: str) -> "Candidate | None":
     if options.engine == "numpy":
         return None
     from p2pnode.engine.ggml.finding import find_library
+    from p2pnode.engine.ggml.providers import remedy
 
     search = find_library(options.cache)
     if search.chosen is not None:
         return search.chosen
     why = _why_none(search)
     if options.engine == "auto" and not lacking:
-        logger.warning("computes with numpy: %s", why)
+        _say_once(why)
         return None
     what = f"the model has {lacking}, which only ggml computes, and " if lacking else ""
-    raise EngineError(what + why, hint=_remedy())
+    raise EngineError(what + why, hint=remedy())
 
 
 def _why_none(search: "Search") -> str:
@@ -273,13 +274,10 @@ def _why_none(search: "Search") -> str:
     return f"no ggml library can be used here ({tried or 'none is installed'})"
 
 
-def _remedy() -> str:
-    from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE
-
-    if os.environ.get(DIRECTORY_VARIABLE):
-        return f"Unset {DIRECTORY_VARIABLE}, or point it at a folder of llama.cpp's libraries."
-    advice = pip_install("libggml-python")
-    return f"{advice}, or point {DIRECTORY_VARIABLE} at a folder of llama.cpp's."
+@cache
+def _say_once(why: str) -> None:
+    """A command looks for a library many times, and finds the same."""
+    logger.warning("computes with numpy: %s", why)
 
 
 def _refuse_device(options: EngineOptions) -> None:

@@ -10,7 +10,7 @@ from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.finding import Search
 from p2pnode.engine.ggml.probe import Candidate, ProbedDevice, Report
 from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE, Provider
-from p2pnode.engine.registry import EngineOptions, check_engine, load_engine
+from p2pnode.engine.registry import EngineOptions, _say_once, check_engine, load_engine
 from p2pnode.errors import EngineError, ModelError, UsageError
 from p2pnode.installing import pip_install
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -44,6 +44,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine()
     monkeypatch.setattr(finding, "find_library", found.find_library)
     monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
+    _say_once.cache_clear()
     return found
 
 
@@ -68,7 +69,8 @@ def test_without_a_library_numpy_serves_where_it_can_and_says_why(
 ) -> None:
     machine.fails("it crashed (SIGILL)")
     with caplog.at_level(logging.WARNING):
-        engine = load_engine(llama, range(1))
+        load_engine(llama, range(1)).shut()
+        engine = load_engine(llama, range(1))  # is no news
     assert engine.numerics.startswith("numpy")
     why = "no ggml library can be used here (some-ggml 1.0: it crashed (SIGILL))"
     assert caplog.messages == [f"computes with numpy: {why}"]
@@ -104,7 +106,7 @@ def test_ggml_that_is_not_there_is_refused(
     monkeypatch.setenv(DIRECTORY_VARIABLE, "/nowhere")
     with pytest.raises(EngineError) as caught:
         check_engine(llama, EngineOptions("ggml"))
-    assert caught.value.hint.startswith(f"Unset {DIRECTORY_VARIABLE}")
+    assert caught.value.hint.startswith(f"unset {DIRECTORY_VARIABLE}")
 
 
 def test_a_model_beyond_numpy_is_refused_where_only_numpy_is(

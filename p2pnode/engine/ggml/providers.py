@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from p2pnode.installing import pip_install
+
 DIRECTORY_VARIABLE: Final = "P2PNODE_GGML_DIR"
 
 PACKAGES: Final = ("transcribe-cpp-native", "libggml-python", "xllamacpp")
@@ -58,6 +60,19 @@ def providers(environment: Mapping[str, str] = os.environ) -> list[Provider]:
         return [in_directory(Path(named).absolute(), name) or Provider(name, ())]
     installed = (_of_package(package) for package in PACKAGES)
     return [provider for provider in installed if provider is not None]
+
+
+def is_named(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether ``P2PNODE_GGML_DIR`` names the only folder looked at."""
+    return bool(environment.get(DIRECTORY_VARIABLE))
+
+
+def remedy(environment: Mapping[str, str] = os.environ) -> str:
+    """Say what to do where no library can be used."""
+    if is_named(environment):
+        return f"unset {DIRECTORY_VARIABLE}, or point it at a folder of llama.cpp's libraries"
+    advice = pip_install("libggml-python")
+    return f"{advice}, or point {DIRECTORY_VARIABLE} at a folder of llama.cpp's"
 
 
 def in_directory(directory: Path, name: str) -> Provider | None:

@@ -15,6 +15,7 @@ from p2pnode.engine.cpu import cpu_name, usable_cores
 from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.finding import Search, find_library
 from p2pnode.engine.ggml.probe import Candidate
+from p2pnode.engine.ggml.providers import is_named, remedy
 from p2pnode.engine.registry import EngineOptions, engine_for, load_engine
 from p2pnode.errors import ModelError
 from p2pnode.installing import install_extra, pip_install
@@ -79,10 +80,11 @@ def report_libraries(search: Search) -> Iterator[Finding]:
             yield Finding("library", "ok", f"{one.provider.name} would do, another goes before it")
         else:
             what = f"{one.provider.name} cannot be used: {one.reason}"
-            yield Finding("library", "warn", what, f"another one: {INSTALL}, or {FASTER}")
+            another = f"another one: {INSTALL}, or {FASTER}"
+            yield Finding("library", "warn", what, remedy() if is_named() else another)
     if search.chosen is None:
         what = "no ggml library can be used: numpy computes, at a third of the speed or less"
-        yield Finding("library", "warn", what, f"{INSTALL}, or point P2PNODE_GGML_DIR at a folder")
+        yield Finding("library", "warn", what, remedy())
 
 
 def report_gpus(
@@ -153,7 +155,8 @@ def limits_of(engine: str, chosen: Candidate | None, cpu: str, cores: int) -> li
     found = []
     flags = set(cpu.lower().replace('"', " ").split())
     if engine == "numpy":
-        found.append(("numpy computes in float32: no ggml library", INSTALL))
+        cure = remedy() if is_named() else INSTALL
+        found.append(("numpy computes in float32: no ggml library", cure))
     if "sse2" in flags and "avx2" not in flags:
         found.append(("this CPU has no AVX2", "let it hold few layers"))
     numerics = chosen.report.numerics if chosen is not None and chosen.report is not None else ""

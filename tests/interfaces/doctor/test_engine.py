@@ -3,9 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from p2pnode.engine.base import StageCost
 from p2pnode.engine.ggml.constants import DeviceType
-from p2pnode.engine.ggml.finding import Search
+from p2pnode.engine.ggml.finding import Search, find_library
 from p2pnode.engine.ggml.probe import Candidate, ProbedDevice, Report
 from p2pnode.engine.ggml.providers import Provider
 from p2pnode.installing import install_extra
@@ -46,6 +48,19 @@ def test_each_library_has_its_verdict() -> None:
     (alone,) = report_libraries(Search(()))
     assert alone.verdict == "warn"
     assert "pip install libggml-python" in alone.advice
+
+
+def test_a_variable_that_names_no_library_is_to_be_unset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2PNODE_GGML_DIR", str(tmp_path / "wrong"))
+    search = find_library(None)
+    refused, none = report_libraries(search)
+    assert "wrong cannot be used" in refused.what
+    limits = limits_of("numpy", None, '{"flags": "sse2 avx2"}', 4)
+    for advice in (refused.advice, none.advice, limits[0][1]):
+        assert advice.startswith("unset P2PNODE_GGML_DIR")
+        assert "pip" not in advice
 
 
 def test_a_gpu_that_nothing_computes_with_is_told_with_the_cure() -> None:
