@@ -170,7 +170,8 @@ class Generation(Parts):
         reasons = "; ".join(missing.reasons)
         why = f"no peer serves layers {layers}" + (f": {reasons}" if reasons else "")
         first = missing.missing[0]
-        hint = f"p2pnode doctor, or p2pnode up --layers {first.start}:{first.stop}"
+        run = f"{first.start}:{first.stop}"  # beside the node that was asked, so with its own state
+        hint = f"p2pnode doctor, or p2pnode up --layers {run} --state DIR --port 0"
         if missing.unable:
             why, hint = missing.unable, "ask with fewer options, or update their nodes"
         self._fail(why, hint, now)

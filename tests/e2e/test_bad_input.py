@@ -208,6 +208,7 @@ def test_layers_nobody_holds(tmp_path: Path, models: Path, start: Start) -> None
     state = str(tmp_path / "one")
     said = refused("generate", "hi", "--state", state, "--wait", "0.2")
     assert said.count("layers [2, 4)") == 1, said
+    assert "up --layers 2:4 --state DIR --port 0" in said  # without, it is refused here
     doctor = p2pnode("doctor", "--json", "--state", state, "--model", str(models / "tiny.gguf"))
     findings = json.loads(doctor.stdout)["findings"]
     [layers] = [finding for finding in findings if finding["topic"] == "layers"]

@@ -83,6 +83,9 @@ def _sum_up(findings: list[Finding]) -> None:
     if failed:
         say(f"\n{plural(len(failed), 'problem')} to solve first: {failed[0].what}")
         say(f"do this next: {failed[0].advice}" if failed[0].advice else "")
+    elif missing := [finding for finding in warned if finding.topic == "layers"]:
+        say(f"\nnobody can answer now: {missing[0].what}")
+        say(f"do this next: {missing[0].advice}")
     elif warned:
         say(f"\na node can work here; {plural(len(warned), 'thing')} could be better")
     else:

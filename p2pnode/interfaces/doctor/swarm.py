@@ -92,7 +92,7 @@ def explain_layers(picture: NodeSnapshot) -> Iterator[Finding]:
     for first, stop in picture.missing_layers:
         what = f"nobody serves layers [{first}, {stop}) of {picture.model}"
         near = _who_could_fill(picture, first, stop)
-        start = f"start another node: p2pnode up --layers {first}:{stop}"
+        start = f"start another node: p2pnode up --layers {first}:{stop} --state DIR --port 0"
         advice = f"{'; '.join(near)}; or {start}" if near else start
         yield Finding("layers", "warn", what, advice)
 

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from p2pnode.interfaces.cli.doctor_command import _sum_up
+from p2pnode.interfaces.doctor.findings import Finding
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 PACKAGE = Path(__file__).parents[3]
@@ -34,6 +38,20 @@ def test_a_machine_that_runs_the_tests_is_well(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert not (tmp_path / "state").exists()
     assert all("could not be checked" not in one["what"] for one in facts["findings"])
+
+
+def test_a_swarm_that_lacks_layers_is_not_summed_up_as_one_that_works(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    slow = Finding("timers", "warn", "the event loop wakes late", "the machine is busy")
+    lacking = Finding("layers", "warn", "nobody serves layers [15, 30) of smol", "start another")
+    _sum_up([slow, lacking])
+    said = capsys.readouterr().out
+    assert "nobody can answer now: nobody serves layers [15, 30) of smol" in said
+    assert "do this next: start another" in said
+    assert "can work" not in said
+    _sum_up([slow])
+    assert "a node can work here; 1 thing could be better" in capsys.readouterr().out
 
 
 def test_a_broken_model_fails_in_words(tmp_path: Path) -> None:
