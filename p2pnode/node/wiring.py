@@ -157,10 +157,11 @@ class Wiring:
                     f"datagrams of {size} bytes: look at the MTU of VPNs and tunnels on the way",
                     now,
                 )
-            case DialFailed(address, peer, reason):
+            case DialFailed(address, peer, reason, is_needless):
                 parts.counters["dial failed"] += 1
                 parts.outbox.dial_failed(address)
-                if parts.dialer.failed(address, peer, reason, now):
+                is_news = parts.dialer.failed(address, peer, reason, now)
+                if is_news and not is_needless:
                     line = f"nobody reached at {format_address(address)}: {reason}"
                     parts.peer_lines.say(peer, line, now)
                 if peer is not None and not parts.endpoint.is_connected(peer):

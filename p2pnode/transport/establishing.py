@@ -222,10 +222,10 @@ class Establishing:
             and existing.is_responsive
         ):
             where = format_address(existing.address)
-            self._give_up(dial, f"already connected to this node at {where}")
+            self._give_up(dial, f"already connected to this node at {where}", is_needless=True)
         elif under_way is not None:
             where = format_address(under_way.address)
-            self._give_up(dial, f"this node has just answered at {where}")
+            self._give_up(dial, f"this node has just answered at {where}", is_needless=True)
         elif dial.is_finished_by_response:
             connection = self._establish(dial, made, now)
             if connection is not None:
@@ -306,19 +306,20 @@ class Establishing:
 
     # Ends of dials
 
-    def _give_up(self, dial: Dial, reason: str) -> None:
+    def _give_up(self, dial: Dial, reason: str, *, is_needless: bool = False) -> None:
         self._half_open.drop(dial)
-        self._end_dial(dial, reason)
+        self._end_dial(dial, reason, is_needless=is_needless)
 
-    def _end_dial(self, half_open: HalfOpen, reason: str) -> None:
+    def _end_dial(self, half_open: HalfOpen, reason: str, *, is_needless: bool = False) -> None:
         """Tell everyone who hoped for something of a dial, unless it came true."""
         if not isinstance(half_open, Dial):
             return
         if not half_open.hopes and not self.peers.is_connected_at(half_open.address):
-            self._events.append(DialFailed(half_open.address, half_open.peer, reason))
+            peer = half_open.peer
+            self._events.append(DialFailed(half_open.address, peer, reason, is_needless))
         for peer in half_open.hopes:
             if peer not in self._by_peer:
-                self._events.append(DialFailed(half_open.address, peer, reason))
+                self._events.append(DialFailed(half_open.address, peer, reason, is_needless))
 
     def _reason_not_to_dial(self, address: Address, peer: NodeId | None) -> str | None:
         if self.departure is not None:

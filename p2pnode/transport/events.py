@@ -88,11 +88,13 @@ class DialFailed:
         address: The address dialled.
         peer: Whom we expected there, or who turned out to be there.
         reason: One line.
+        is_needless: Whether ``peer`` answered at another address, so that nothing is amiss.
     """
 
     address: Address
     peer: NodeId | None
     reason: str
+    is_needless: bool = False
 
 
 @value

@@ -5,6 +5,7 @@ from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
 from p2pnode.sansio import NodeId
 from p2pnode.testing.swarm import Swarm
+from p2pnode.transport.events import DialFailed
 
 
 def answering() -> tuple[Swarm, NodeCore, NodeCore, int]:
@@ -77,3 +78,20 @@ def test_the_host_of_an_ipv6_address_is_told_in_brackets() -> None:
     swarm.network.run(6)
     (line,) = [line for line in node.log if line.startswith("nobody reached")]
     assert line.startswith("nobody reached at [fd00::9]:4747: no answer from [fd00::9]:4747 within")
+
+
+def test_an_address_that_another_of_the_same_node_makes_needless_is_no_news() -> None:
+    swarm = Swarm(1)
+    a, b = swarm.add("a", holds=False), swarm.add("b", holds=False)
+    second = ("fd00::2", 4747)
+
+    def fail(reason: str, *, is_needless: bool) -> None:
+        failure = DialFailed(second, b.node_id, reason, is_needless)
+        a.endpoint._establishing._events.append(failure)
+        swarm.call("a", lambda one, now: one.connect(second, now))
+
+    swarm.call("a", lambda one, now: one.connect(second, now))
+    fail("it has just answered elsewhere", is_needless=True)
+    fail("refused there", is_needless=False)
+    told = [line for line in a.log if line.startswith("nobody reached")]
+    assert told == ["nobody reached at [fd00::2]:4747: refused there"]

@@ -170,6 +170,7 @@ def test_the_dial_that_is_given_up_says_why() -> None:
     homes.run(1)
     (failure,) = [one for one in homes.one.events if isinstance(one, DialFailed)]
     assert "has just answered at" in failure.reason
+    assert failure.is_needless
     assert failure.peer == identity_of(homes.other.name).node_id
 
 
