@@ -26,6 +26,9 @@ from p2pnode.wire.ad import AdState
 _ON = {Phase.LISTENING: Evidence.CHOSEN, Phase.SERVING: Evidence.NEEDED_ELSEWHERE}
 """What a claim means to a node that had none."""
 
+AS_WAS_ASKED = "as was asked"
+"""Why a node with a model holds none of it, where its owner wishes so."""
+
 
 class Holdings:
     """Decides; :meth:`review` returns layers exactly when they are to be loaded."""

@@ -13,7 +13,7 @@ from p2pnode.node.advert import Advert
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.events import LoadRequested, MeasureRequested, PlacementRequested
-from p2pnode.node.holdings import Holdings
+from p2pnode.node.holdings import AS_WAS_ASKED, Holdings
 from p2pnode.node.kv_offer import KvOffer
 from p2pnode.node.life import Life, Phase
 from p2pnode.node.planner import DirectoryPlanner
@@ -87,6 +87,8 @@ class Serving:
         self._advert.model = model
         if hold and (fitting is None or fitting.layers or fixed is not None):
             self.holdings.use_model(model, now, fitting)
+        else:
+            self.holdings.reason = fitting.why_none if hold and fitting else AS_WAS_ASKED
 
     def loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
         """The engine holds ``layers``, and ``profile`` is what it is: offer them."""

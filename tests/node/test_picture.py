@@ -6,7 +6,9 @@ from dataclasses import asdict
 import pytest
 
 from p2pnode.engine.base import EngineProfile, StageCost
+from p2pnode.interfaces.doctor.swarm import explain_node
 from p2pnode.node.advert import Advert
+from p2pnode.node.capacity import Capacity
 from p2pnode.node.core import NodeCore
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import from_json, to_json, ways
@@ -53,6 +55,17 @@ def test_a_picture_survives_json_and_one_of_an_older_node_is_read(node: NodeCore
     del data["name"]
     with pytest.raises(KeyError):
         from_json(data)
+
+
+def test_a_node_that_holds_none_of_its_model_says_why() -> None:
+    swarm = Swarm(3)
+    short = Capacity(0, 7_000_000, 0, 0)
+    asked, lacking = swarm.add("a", holds=False), swarm.add("b", capacity=short)
+    for core, why in ((asked, "as was asked"), (lacking, short.why_none)):
+        picture = snapshot(core, World(), 1.0)
+        assert (picture.state, picture.reason) == ("idle", why)
+    assert explain_node(snapshot(asked, World(), 1.0)).verdict == "ok"
+    assert explain_node(snapshot(lacking, World(), 1.0)).verdict == "warn"
 
 
 def test_nothing_that_faces_read_has_gone(node: NodeCore) -> None:

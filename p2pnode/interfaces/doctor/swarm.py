@@ -6,6 +6,7 @@ from types import MappingProxyType
 from p2pnode.interfaces.doctor.findings import Finding, mib
 from p2pnode.interfaces.doctor.model import LEAST_CONTEXT
 from p2pnode.interfaces.doctor.processor import LATE_MS
+from p2pnode.node.holdings import AS_WAS_ASKED
 from p2pnode.node.snapshot import NodeSnapshot, PeerView, ways
 
 STUCK = 60.0
@@ -47,7 +48,7 @@ def explain_node(picture: NodeSnapshot) -> Finding:
     if picture.state == "idle":
         if not picture.model:
             return Finding("node", "ok", what, "to answer or to hold layers: p2pnode up --model")
-        if "no model" in picture.reason:  # a model, and no layers wished for
+        if picture.reason.startswith(AS_WAS_ASKED):
             return Finding("node", "ok", f"{picture.name} holds no layers, as its owner asked")
         return Finding("node", "warn", what, "the file or the memory is not enough: see above")
     if picture.state in ("joining", "loading") and picture.uptime_s > STUCK:
