@@ -19,12 +19,14 @@ _LINES = Rate(40, 0.5)
 
 _LAST_LINES = 0.5  # seconds for what waits when the node ends
 STDOUT, STDERR = 1, 2
+_NODE = "p2pnode.node.node"  # logs what the core says; not how far the model's file is hashed
 
 
 class ConsoleLog(LineHandler):
     """Says what is logged, from a level on; with ``verbose`` all of it, as the log has it.
 
-    Of what other libraries log, one line is said: the rest is for the log.
+    Of what other libraries log, one line is said: the rest is for the log. What the node itself
+    says waits until :meth:`greeted`: peers may join before it is said where it listens.
     """
 
     def __init__(self, log: Path, level: int, *, verbose: bool = False) -> None:
@@ -35,8 +37,25 @@ class ConsoleLog(LineHandler):
         self._left_out = 0
         self._is_heard = True
         self._has_told_of_others = False
+        self._held: list[str] | None = []  # None once the node has greeted
+
+    def greeted(self) -> None:
+        """Say what waited."""
+        self.acquire()
+        try:
+            held, self._held = self._held or [], None
+            for line in held:
+                self._writer.put(line)
+        finally:
+            self.release()
 
     def lines_of(self, record: logging.LogRecord) -> Iterator[str]:
+        if self._held is None or record.name != _NODE:
+            yield from self._lines_of(record)
+        else:
+            self._held.extend(self._lines_of(record))
+
+    def _lines_of(self, record: logging.LogRecord) -> Iterator[str]:
         if not is_ours(record):
             yield from self._of_another(record)
             return
@@ -65,15 +84,16 @@ class ConsoleLog(LineHandler):
 
 
 @contextmanager
-def logging_to_console(log: Path, *, verbose: bool, quiet: bool) -> Iterator[None]:
+def logging_to_console(log: Path, *, verbose: bool, quiet: bool) -> Iterator[ConsoleLog]:
     """Say what the node logs; ``quiet``, errors alone."""
     level = logging.INFO if verbose else logging.ERROR if quiet else NOTICE
     console, root = ConsoleLog(log, level, verbose=verbose), logging.getLogger()
     root.addHandler(console)
     try:
-        yield
+        yield console
     finally:
         root.removeHandler(console)
+        console.greeted()
         console.end(_LAST_LINES)
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HINT = "p2pnode top shows it; p2pnode invite lets others in; Ctrl-C leaves the swarm"
+
+_GREETING = 2.0
+"""Seconds that the node's lines wait for its greeting: whoever reads that may have stopped."""
 
 
 @click.command(
@@ -110,11 +114,13 @@ def _run(
     from p2pnode.interfaces.cli.console_log import logging_to_console
     from p2pnode.node.log_file import log_path
 
-    with logging_to_console(log_path(settings.state), verbose=verbose, quiet=as_json):
-        run_trio(_serve, settings, as_json, with_parent)
+    with logging_to_console(log_path(settings.state), verbose=verbose, quiet=as_json) as console:
+        run_trio(_serve, settings, as_json, with_parent, console.greeted)
 
 
-async def _serve(settings: NodeSettings, as_json: bool, with_parent: bool) -> None:
+async def _serve(
+    settings: NodeSettings, as_json: bool, with_parent: bool, greeted: Callable[[], None]
+) -> None:
     from p2pnode.node.node import Node
 
     node = Node(settings)
@@ -125,7 +131,9 @@ async def _serve(settings: NodeSettings, as_json: bool, with_parent: bool) -> No
         await nursery.start(_run_node, node, nursery.cancel_scope)
         # In a thread: a terminal that is stopped, by Ctrl-S, would stop the loop too.
         lines, hints = _greeting(node, as_json), [] if as_json else [_HINT]
-        await trio.to_thread.run_sync(_greet, lines, hints, abandon_on_cancel=True)
+        with trio.move_on_after(_GREETING):
+            await trio.to_thread.run_sync(_greet, lines, hints, abandon_on_cancel=True)
+        greeted()
     if not node.is_up:
         raise KeyboardInterrupt  # it was ended while it started
 

@@ -2,12 +2,18 @@
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
-from p2pnode.interfaces.cli import console_log
+from p2pnode.interfaces.cli import console_log, node_commands
+from p2pnode.interfaces.tui.example import lonely
+from p2pnode.node.config import NodeConfig
 from p2pnode.node.log_file import NOTICE
+from p2pnode.node.node import NodeSettings
+from p2pnode.node.snapshot import NodeSnapshot
 
 LOG = Path("/state/log")
 
@@ -99,3 +105,52 @@ def test_of_what_other_libraries_log_one_plain_line_is_said(
     (line,) = heard
     said = "trio.serve_listeners: accept: EMFILE (this and more of its kind in /state/log)"
     assert line[10:] == said
+
+
+def test_what_the_node_says_waits_for_its_greeting(
+    heard: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "p2pnode")
+    monkeypatch.setattr(console_log, "_clock", lambda _: "now")
+    node, hashing = (logging.getLogger(f"p2pnode.node.{name}") for name in ("node", "hashing"))
+    with console_log.logging_to_console(LOG, verbose=False, quiet=False) as console:
+        node.log(NOTICE, "kitchen joined")
+        hashing.log(NOTICE, "hashes the file")  # may take minutes: before the node listens
+        console.greeted()
+        node.log(NOTICE, "attic joined")
+    assert heard == ["now  hashes the file", "now  kitchen joined", "now  attic joined"]
+
+
+class _Node:
+    """One whose peer joins before it is up."""
+
+    is_up = stopping = True
+
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        logging.getLogger("p2pnode.node.node").log(NOTICE, "kitchen joined")
+        task_status.started()
+        while len(self._said) < 3:  # the greeting, its hint and the line
+            await trio.lowlevel.checkpoint()
+
+    def snapshot(self) -> NodeSnapshot:
+        return replace(lonely(), name="here", listening=("[::]:4747",))
+
+
+def test_up_greets_before_it_says_who_joined(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "p2pnode")
+    said: list[str] = []
+
+    def write(_: int, line: str) -> str:
+        said.append(line)
+        return ""
+
+    monkeypatch.setattr(console_log, "write_line", write)
+    monkeypatch.setattr("p2pnode.node.node.Node", lambda _: _Node(said))
+    node_commands._run(NodeSettings(NodeConfig("here"), tmp_path), as_json=False, verbose=False)
+    assert "listens on [::]:4747" in said[0]
+    assert said[2].endswith("kitchen joined")
