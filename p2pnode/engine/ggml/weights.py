@@ -97,8 +97,10 @@ class Weights:
             if types and backend.ggml.custom_4d is not None:
                 self._split(types[0], kinds.get(None, ()), mapped)
             self._describe_expanded([file.tensors[name] for name in self.expanded], mapped)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, MemoryError):  # numpy's, in the midst of unpacking
+                raise CapacityError("There is not enough memory to unpack weights") from None
             raise
 
     def __getitem__(self, name: str) -> int:
