@@ -126,16 +126,18 @@ class Faults:
         )
         return {before.number, laggard.number} if is_other else {laggard.number}
 
-    def holds_up(self, leg: int, computed: int, ample: float, now: float) -> bool:
+    def holds_up(self, leg: int, computed: int, ample: float, asked: float, now: float) -> bool:
         """``leg`` has all its input, and has ``computed`` so far; whether it had ample time.
 
-        Counted from when this was first seen, so that no other stage that is lost buys it time.
+        Counted from when this was first seen, so that no other stage that is lost buys it time,
+        until it was ``asked``: an answer that came late, or was read late because this node stood
+        still, says nothing of now.
         """
         was_at, by = self._held.get(leg, (-1, 0.0))
         if was_at != computed:
             self._held[leg] = computed, now + ample
             return False
-        return now >= by
+        return asked >= by
 
     def slow(self, run: StageRun, evidence: str, layer_us: float, now: float) -> None:
         """``run`` is slower than it said."""

@@ -243,7 +243,8 @@ class Generation(Parts):
             if self._patience.is_stalled:
                 self._replace_laggard(now)
                 return
-        if late := self._holding_up(now):
+        late = self._holding_up(now)
+        if late and look is None:  # else the look decides
             self._blame(late, Offence.STALLED, f"no progress at position {chain.end}", now)
             self._lose(late, "made no progress", now)
             return

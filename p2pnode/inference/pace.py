@@ -61,9 +61,14 @@ class Pace:
         return seconds if seconds > 0 else self._config.stall_per_prompt_token * most
 
     def ample(self, leg: Leg, positions: int) -> float:
-        """Return seconds in which a leg that has its input should long have computed so much."""
+        """Return seconds in which a leg that has its input should long have computed so much.
+
+        As long as until the second look at a chain that does nothing else, and so much longer as
+        jobs of other sessions take that may be with its engine.
+        """
         config = self._config
-        return config.stall_after + config.caution * self.work([(leg, positions)])
+        others = config.engine_ahead * config.job_rows * _cost(leg)
+        return 1.5 * config.stall_after + config.caution * self.work([(leg, positions)]) + others
 
     def many(self, trip: float, positions: int) -> None:
         """A prompt or a replay took ``trip`` seconds: no measure of a token, but of the way."""

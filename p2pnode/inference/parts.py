@@ -161,10 +161,10 @@ class Parts:
 
     def _holding_up(self, now: float) -> Legs:
         """Return who has kept its work too long, whoever else was lost meanwhile."""
-        late, end = set[int](), self._session.end
+        late, end, asked = set[int](), self._session.end, self._patience.opened_at
         for leg, lacking in self._chain.in_hand:
             ample = self._pace.ample(leg, lacking)
-            if self._faults.holds_up(leg.number, end - lacking, ample, now):
+            if self._faults.holds_up(leg.number, end - lacking, ample, asked, now):
                 late.add(leg.number)
         return late
 
