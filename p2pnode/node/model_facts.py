@@ -31,7 +31,8 @@ class ModelFacts:
         has_template: Whether it has a chat template.
         quantisation: Bytes of the tensors of each type, the most first.
         layer_bytes: Of each layer's tensors, as stored.
-        layer_second_bytes: What the ggml engine holds besides on a CPU, for long batches.
+        layer_second_bytes: What the ggml engine holds besides on a CPU, at most, for long
+            batches.
         other_bytes: Of the tensors of no layer: embedding, output, norms.
         kv_bytes_per_token: Keys and values of one position in all layers, as f16.
         layer_numbers: Weights of each layer.

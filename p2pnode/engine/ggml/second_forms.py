@@ -26,18 +26,29 @@ _TAKES: Final[dict[int, int]] = {  # bytes of a block of 32 weights
     Type.Q6_K: 32 + 2 * 4,  # codes and two scales
     Type.IQ4_XS: 32 + 4,
 }
+_SPLIT: Final = TENSOR_TYPES[Type.Q4_0].size + 4  # bytes of a block of Q4_1, see :mod:`.split`
 _BLOCK: Final = 32
 
-_ENDS: Final = frozenset({"token_embd.weight", "output.weight"})
+ENDS: Final = frozenset({"token_embd.weight", "output.weight"})
 """They never see a long batch."""
 
 
 def second_bytes(info: TensorInfo) -> int:
     """Return what a second form of a tensor takes, in bytes; 0 for one that needs none."""
     per_block = _TAKES.get(info.type.code, 0)
-    if not per_block or len(info.shape) != 2 or info.name in _ENDS:
+    if not per_block or len(info.shape) != 2 or info.name in ENDS:
         return 0
     return info.rows * info.shape[-1] // _BLOCK * per_block
+
+
+def split_bytes(info: TensorInfo) -> int:
+    """Return what :mod:`.split` makes of a tensor takes at most, in bytes, however large the model.
+
+    Nothing where the library has a quick kernel for Q4_1: only a loaded library can tell.
+    """
+    if info.type.code != Type.Q4_1 or len(info.shape) != 2 or info.name in ENDS:
+        return 0
+    return info.rows * info.shape[-1] // _BLOCK * _SPLIT
 
 
 def has_second_forms(tensors: Iterable[TensorInfo]) -> bool:

@@ -20,7 +20,7 @@ from p2pnode.engine.ggml.expand import (
     expanded_from,
 )
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
-from p2pnode.engine.ggml.second_forms import has_second_forms, second_bytes
+from p2pnode.engine.ggml.second_forms import ENDS, has_second_forms, second_bytes
 from p2pnode.engine.ggml.split import Bytes, Split, split_blocks
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
@@ -207,7 +207,7 @@ class Weights:
         fitting = [
             (info, plain)
             for info in infos
-            if info.type.code == Type.Q4_1 and is_product(info) and len(info.shape) == 2
+            if info.type.code == Type.Q4_1 and info.name not in ENDS and len(info.shape) == 2
             if multiplies_in(self._backend, kind, plain := replace(info, type=_Q4_0))
         ]
         if not fitting:

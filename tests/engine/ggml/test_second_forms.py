@@ -3,7 +3,7 @@
 import os
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,12 +14,15 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from p2pnode.engine.ggml import coded as coded_module, weights as weights_module
+from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.engine import GgmlEngine
 from p2pnode.engine.ggml.load import load_ggml
+from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.probe import Candidate
-from p2pnode.engine.ggml.second_forms import second_bytes
+from p2pnode.engine.ggml.second_forms import second_bytes, split_bytes
+from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TENSOR_TYPES
 from p2pnode.engine.hash_tree import HashTree, hash_file
@@ -253,3 +256,24 @@ def test_what_a_header_claims_is_counted_and_refused_before_anything_is_made(
     assert facts.layer_second_bytes[-1] == rows * width // 32 * 40
     assert most < 2**24
     assert not fitting(facts, "ggml", 0, Memory(2**34, 2**34)).layers
+
+
+def test_what_q4_1_takes_besides_is_counted_and_the_head_has_none(
+    ggml: Ggml, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.gguf"
+    write_tiny_gguf(path, tensor_type="Q4_1", n_layers=1, d_model=256)
+    cpu = next(one for one in ggml.devices() if one.handle == ggml.cpu())
+    with GgufFile(path) as file, ExitStack() as stack:
+        infos = [info for info in file.tensors.values() if len(info.shape) == 2]
+        mapped = stack.enter_context(closing(MappedTensors(file, infos)))
+        backend = stack.enter_context(closing(Backend(ggml, cpu, 1)))
+        names = [info.name for info in infos]
+        weights = stack.enter_context(
+            closing(Weights(backend, file, mapped, names, check=lambda info, view: None))
+        )
+        if not weights.splits:
+            pytest.skip("this CPU has a quick kernel for Q4_1")
+        assert set(weights.splits) == {name for name in names if name.startswith("blk.")}
+        counted = sum(map(split_bytes, infos))
+        assert counted == weights.bytes == facts_of(path, with_words=False).layer_second_bytes[0]
