@@ -58,7 +58,8 @@ def fitting(
     """Return what fits of a model; ``per_weight`` left out is what the engine takes on a CPU."""
     if per_weight is None:
         per_weight = bytes_per_weight(engine, EngineOptions(device="cpu"))
-    return capacity_in(*facts.held(per_weight), room_for(engine, kv_bytes, memory))
+    held = facts.beside(memory.gpu).held(per_weight)
+    return capacity_in(*held, room_for(engine, kv_bytes, memory))
 
 
 def room_for(engine: str, kv_bytes: int, memory: Memory) -> int:
@@ -123,6 +124,17 @@ def free_here(path: Path) -> int:
     engine = engine_for(path, options)
     there = memory_now(engine, options)
     return room_for(engine, 0, there) + SPARE if there.gpu else there.free
+
+
+def gpu_here(path: Path) -> int:
+    """Return what is free on the GPU where ``p2pnode up`` loads a model; 0 without one.
+
+    Raises:
+        ModelError: The file cannot be read, or run.
+        EngineError: No engine here runs it.
+    """
+    options = EngineOptions(cache=cache_dir())
+    return memory_now(engine_for(path, options), options).gpu
 
 
 def per_weight_here(path: Path) -> int:

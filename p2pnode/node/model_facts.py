@@ -1,6 +1,6 @@
 """What a model's header says, and what the model takes of a machine; nothing of it is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -95,6 +95,16 @@ class ModelFacts:
             both = zip(self.layer_bytes, self.layer_second_bytes, strict=True)
             return tuple(stored + second for stored, second in both), self.other_bytes
         return tuple(per_weight * n for n in self.layer_numbers), per_weight * self.other_numbers
+
+    def beside(self, gpu: int) -> "ModelFacts":
+        """Return them where so many bytes of a GPU are free for weights and context.
+
+        A model that it holds whole needs no second forms; of one that is shared out with the CPU
+        they are counted for every layer, which is too much by those that the GPU takes.
+        """
+        if gpu < self.weights + self.kv_bytes:
+            return self
+        return replace(self, layer_second_bytes=(0,) * len(self.layer_bytes))
 
     def memory_as(self, per_weight: int) -> int:
         """Return what the whole model takes, weights held as for :meth:`held`, with a context."""

@@ -65,6 +65,21 @@ def test_the_memory_of_a_gpu_counts_for_ggml_alone(tiny: Path) -> None:
     assert fitting(facts_of(tiny), "numpy", 0, memory).layers == 0
 
 
+def test_a_gpu_that_holds_all_of_a_model_needs_no_second_form(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    write_tiny_gguf(path, tensor_type="Q5_1", n_layers=4)
+    facts = facts_of(path)
+    plain, whole = facts.layer_bytes[0], facts.weights + facts.kv_bytes
+    both = plain + facts.layer_second_bytes[0]
+    assert both > plain
+    for gpu, layer in ((0, both), (whole - 1, both), (whole, plain)):
+        found = fitting(facts, "ggml", 0, Memory(LARGE, LARGE, gpu))
+        assert (found.layers, found.layer_bytes) == (4, layer)
+        assert facts.beside(gpu).held(0)[0][0] == layer
+    assert fitting(facts, "ggml", 0, Memory(0, LARGE, whole)).layers == 4
+    assert fitting(facts, "numpy", 0, Memory(LARGE, LARGE)).layer_bytes == EXPANDED
+
+
 def test_chosen_layers_are_refused_only_where_they_never_fit(tiny: Path) -> None:
     refuse_impossible(tiny, range(4), NUMPY, memory=Memory(0, LARGE))
     with pytest.raises(CapacityError, match="layers 0:4 take 1 MB as float32"):

@@ -22,7 +22,7 @@ def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
     facts = facts_of(path)
     found = model_cache.find_installed(model)
     known = known_model(model)
-    per_weight, free = held_here(path)
+    held, per_weight, free = held_here(path, facts)
     root, space = _identity(path, facts, progress)
     return {
         "name": found.name if found else model,
@@ -53,25 +53,25 @@ def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
         "memory": facts.memory,
         "memory_as_floats": facts.memory_as_floats,
         "free_memory": free,
-        "layers_that_fit": facts.layers_that_fit(free, per_weight),
-        "peers_needed": facts.peers_needed(free, per_weight),
+        "layers_that_fit": held.layers_that_fit(free, per_weight),
+        "peers_needed": held.peers_needed(free, per_weight),
         "root": root,
         "space": space,
         "problem": facts.problem or None,
     }
 
 
-def held_here(path: Path) -> tuple[int, int]:
-    """Return the bytes of each weight where this machine loads a model, and the free ones for it.
+def held_here(path: Path, facts: ModelFacts) -> tuple[ModelFacts, int, int]:
+    """Return a model's facts, the bytes of each weight and those free for it where it is loaded.
 
     As stored and in the main memory, where nothing here runs it.
     """
-    from p2pnode.node.machine_memory import free_here, per_weight_here
+    from p2pnode.node.machine_memory import free_here, gpu_here, per_weight_here
 
     try:
-        return per_weight_here(path), free_here(path)
+        return facts.beside(gpu_here(path)), per_weight_here(path), free_here(path)
     except UserError:
-        return 0, free_memory()
+        return facts, 0, free_memory()
 
 
 def _identity(

@@ -91,7 +91,7 @@ def remark(path: Path) -> str:
         return f"it cannot be run here: {error}"
     if facts.problem:
         return f"it cannot be run here: {facts.problem}"
-    per_weight, free = held_here(path)
+    facts, per_weight, free = held_here(path, facts)
     peers = facts.peers_needed(free, per_weight)
     if peers == 1:
         return ""

@@ -11,7 +11,7 @@ from p2pnode.interfaces.doctor.findings import Finding, mib
 from p2pnode.node import model_cache, models
 from p2pnode.node.capacity import SPARE, capacity_in
 from p2pnode.node.free_memory import free_memory
-from p2pnode.node.machine_memory import free_here
+from p2pnode.node.machine_memory import free_here, memory_now
 from p2pnode.node.model_facts import facts_of
 
 LEAST_CONTEXT = 256
@@ -135,7 +135,10 @@ def demand_of(path: Path, engine: str = "", *, free: int = 0) -> Demand:
     """
     info, facts = models.describe_model(path), facts_of(path)
     options = EngineOptions(cache=model_cache.cache_dir())
-    per_weight = bytes_per_weight(engine or engine_for(path, options), options)
+    engine = engine or engine_for(path, options)
+    per_weight = bytes_per_weight(engine, options)
+    if engine == "ggml":
+        facts = facts.beside(memory_now(engine, options).gpu)
     layers, rest = facts.held(per_weight)
     of_float = info.kv_bytes_per_token_layer
     return Demand(
