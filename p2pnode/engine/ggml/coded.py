@@ -4,7 +4,8 @@ Q5_0, Q5_1, Q6_K and IQ4_XS take 1.0 to 1.5 ns a weight to expand (measured with
 takes 1.7 for a product with 64 rows. Each is an integer of at most 8 bits times a scale for 16 or
 32 of them. So they are unpacked once, when they are loaded. A tile of them becomes float32 in 0.4
 ns a weight if the numbers of one input lie beside each other: a row of scales is multiplied with
-rows of integers then. numpy does that; no number is rounded otherwise than by the library.
+rows of integers then. numpy does that; no number is rounded otherwise than by the library, but that
+what Q5_1 adds to each number of a block is added to the product, times the sum of its inputs.
 
 Q5_0 is Q8_0 with small numbers: it is held so instead, and the library computes the same bits.
 """
