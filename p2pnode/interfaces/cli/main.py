@@ -87,9 +87,9 @@ def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
     here nothing can be raised either, so it comes from another thread, a moment later.
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        import threading
+        import _thread
 
-        threading.Timer(_SOON, _interrupt).start()
+        _thread.start_new_thread(_interrupt, ())  # threading's start would wait, and be interrupted
     elif os.environ.get("P2PNODE_DEBUG") or sys.stderr is None:
         sys.__unraisablehook__(unraisable)
     else:
@@ -101,7 +101,9 @@ def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
 def _interrupt() -> None:
     import signal
     import threading
+    import time
 
+    time.sleep(_SOON)
     main_thread = threading.main_thread().ident
     if main_thread is not None:
         signal.pthread_kill(main_thread, signal.SIGINT)
