@@ -5,7 +5,7 @@ import time
 
 from p2pnode.node.log_file import NOTICE
 
-logger = logging.getLogger("p2pnode.node.node")  # whose doing it is
+logger = logging.getLogger(__name__)  # not the node's: its lines wait for its greeting
 
 _FIRST_NOTE = 2.0  # seconds until it is said that a file is hashed
 _NEXT_NOTE = 10.0  # seconds from then on
