@@ -19,7 +19,7 @@ _LINES = Rate(40, 0.5)
 
 _LAST_LINES = 0.5  # seconds for what waits when the node ends
 STDOUT, STDERR = 1, 2
-_NODE = "p2pnode.node.node"  # logs what the core says; hashing a file has a logger of its own, and does not wait
+_NODE = "p2pnode.node.node"  # logs what the core says; how far a file is hashed has another logger
 
 
 class ConsoleLog(LineHandler):
