@@ -14,7 +14,7 @@ from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import hash_file
 from p2pnode.engine.jax.load import load_jax
 from p2pnode.engine.numpy.engine import NumpyEngine
-from p2pnode.errors import CapacityError, EngineError, ModelChangedError, ModelError
+from p2pnode.errors import CapacityError, EngineError, ModelChangedError, ModelError, UsageError
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
 jax = pytest.importorskip("jax", reason="needs jax: make test-engines")
@@ -338,7 +338,7 @@ def test_a_device_that_is_not_here_is_refused(path: Path, device: str) -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "", ":", "cuda:x", "cuda:-1", "cuda:0:1", "CPU"])
 def test_an_unknown_device_is_refused_with_those_there_are(path: Path, device: str) -> None:
-    with pytest.raises(EngineError, match="knows no device") as caught:
+    with pytest.raises(UsageError, match="knows no device") as caught:
         load(path, device=device)
     assert "auto, cpu, cuda" in caught.value.hint
 

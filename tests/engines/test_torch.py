@@ -12,7 +12,7 @@ from p2pnode.engine.gguf import read_config
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.hash_tree import HashTree, hash_file
 from p2pnode.engine.torch.load import load_torch
-from p2pnode.errors import CapacityError, EngineError, ModelError
+from p2pnode.errors import CapacityError, EngineError, ModelError, UsageError
 from tests.engines.needs import require_references
 
 require_references()
@@ -177,10 +177,12 @@ def test_others_are_refused_by_name(models: Path) -> None:
     with pytest.raises(ModelError, match="has layers 0:4, not 2:5"):
         engine(path, range(2, 5))
     tree, _ = hashed(path)
-    for device in ("cuda:9", "rocm", "cpu:x", "mps:"):
-        with pytest.raises(EngineError, match="torch finds no device"):
+    with pytest.raises(EngineError, match="torch finds no device"):
+        load_torch(path, range(1), tree, device="cuda:9", kv_budget_bytes=AMPLE)
+    for device in ("rocm", "cpu:x", "vulkan:0", "cuda:-1", "cuda:0:1", "CPU", "", ":"):
+        with pytest.raises(UsageError, match="knows no device"):
             load_torch(path, range(1), tree, device=device, kv_budget_bytes=AMPLE)
-    with pytest.raises(EngineError, match="computes in no type 'int4'"):
+    with pytest.raises(UsageError, match="computes in no type 'int4'"):
         load_torch(path, range(1), tree, device="cpu", dtype="int4", kv_budget_bytes=AMPLE)
 
 

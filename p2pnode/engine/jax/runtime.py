@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from p2pnode.engine.base import short_numerics
 from p2pnode.engine.cpu import cpu_name
-from p2pnode.errors import CapacityError, DeviceLostError, EngineError
+from p2pnode.errors import CapacityError, DeviceLostError, EngineError, UsageError
 from p2pnode.installing import install_extra
 
 JaxArray: TypeAlias = Any
@@ -52,12 +52,13 @@ def choose_device(wanted: str) -> Device:
     """Return the device of a name: ``auto``, ``cpu``, or ``cuda``, ``tpu``, ``metal`` with ``:N``.
 
     Raises:
+        UsageError: That names no device of JAX.
         EngineError: JAX has no such device here.
     """
     jax = require_jax()
     platform, _, number = wanted.partition(":")
     if wanted != "auto" and (platform not in _PLATFORMS or not (number or "0").isdecimal()):
-        raise EngineError(
+        raise UsageError(
             f"the jax engine knows no device {wanted!r}",
             hint=f"One of: auto, {', '.join(_PLATFORMS)}, with :N for the device of this number.",
         )

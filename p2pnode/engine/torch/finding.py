@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
 
-from p2pnode.errors import EngineError
+from p2pnode.errors import EngineError, UsageError
 from p2pnode.installing import install_extra
 
 PACKAGES: Final = ("torch", "transformers")
@@ -77,21 +77,26 @@ def find_place(device: str, dtype: str, threads: int | None = None) -> Place:
         threads: Of the CPU; None leaves torch's choice.
 
     Raises:
-        EngineError: There is no such device here, or no such type.
+        UsageError: That names no device of torch, or no type.
+        EngineError: There is no such device here.
     """
     torch = require_torch()
     kind, _, number = device.partition(":")
     here = _devices(torch)
+    if kind not in DEVICES or not (number or "0").isdecimal():
+        raise UsageError(
+            f"the torch engine knows no device {device[:40]!r}",
+            hint=f"One of: {', '.join(DEVICES)}, or cuda:N for the GPU of this number.",
+        )
     if kind == "auto" and not number:
         kind = here[0]
-    is_known = kind in here and (not number or number.isdecimal())
-    if not is_known or (kind == "cuda" and int(number or 0) >= torch.cuda.device_count()):
+    if kind not in here or (kind == "cuda" and int(number or 0) >= torch.cuda.device_count()):
         raise EngineError(
             f"torch finds no device {device[:40]!r} here", hint=f"It finds: {', '.join(here)}."
         )
     chosen = _BY_DEVICE[kind] if dtype == "auto" else dtype
     if chosen not in DTYPES:
-        raise EngineError(
+        raise UsageError(
             f"the torch engine computes in no type {dtype[:40]!r}",
             hint=f"One of: {', '.join(DTYPES)}.",
         )

@@ -29,7 +29,7 @@ def local(name: str) -> LocalNode:
         (
             ("attic",),
             "no node runs on /srv/here; one runs on /srv/attic (attic, process 4711)",
-            "p2pnode stop --state /srv/attic",
+            "p2pnode peers --state /srv/attic",
         ),
         (
             ("attic", "b c"),
@@ -37,7 +37,7 @@ def local(name: str) -> LocalNode:
                 "no node runs on /srv/here; 2 run elsewhere: /srv/attic (attic, process 4711); "
                 "/srv/b c (b c, process 4711)"
             ),
-            "choose one of them, e.g. p2pnode stop --state /srv/attic",
+            "choose one of them, e.g. p2pnode peers --state /srv/attic",
         ),
     ],
 )
@@ -46,8 +46,18 @@ def test_the_nodes_that_run_elsewhere_are_named(
 ) -> None:
     monkeypatch.setattr(running_node, "local_nodes", lambda: [local(name) for name in running])
     with pytest.raises(UserError) as caught:
-        connect(HERE, "stop")
+        connect(HERE, "peers")
     assert (str(caught.value), caught.value.hint) == (said, hint)
+
+
+@pytest.mark.parametrize("running", [("attic",), ("attic", "study")])
+def test_no_other_node_is_proposed_for_one_that_was_to_end(
+    monkeypatch: pytest.MonkeyPatch, running: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(running_node, "local_nodes", lambda: [local(name) for name in running])
+    with pytest.raises(UserError, match="/srv/attic") as caught:
+        connect(HERE, "stop")
+    assert caught.value.hint == "nothing is left to stop there"
 
 
 def test_a_crowd_of_nodes_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
