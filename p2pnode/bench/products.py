@@ -13,7 +13,7 @@ from p2pnode.engine.base import Floats
 from p2pnode.engine.blas import limit_blas_threads
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
 from p2pnode.engine.ggml.binding import Device, Ggml, load
-from p2pnode.engine.ggml.coded import coded, is_coded, put_as_q8_0
+from p2pnode.engine.ggml.coded import AS_Q8_0, coded, is_coded, put_as_q8_0
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.expand import (
     Matrix,
@@ -65,10 +65,11 @@ def _row(backend: Backend, kind: Type, rounds: int) -> dict[str, Any]:
     ggml, rng = backend.ggml, np.random.default_rng(0)
     values = rng.standard_normal((OUT, WIDTH)).astype(np.float32)
     stored, held = _stored(ggml, kind, values), kind
-    if kind == Type.Q5_0:  # as the engine holds it
-        five, held = stored.data.cast("B"), Type.Q8_0
-        stored = np.empty(ggml.row_size(held, WIDTH) * OUT, np.uint8)
-        put_as_q8_0(five, stored)
+    info = TensorInfo("blk.0.weight", values.shape, TENSOR_TYPES[kind], 0)
+    if kind in AS_Q8_0:  # as the engine holds it
+        own_bytes, held = stored.data.cast("B"), Type.Q8_0
+        stored = np.empty(second_bytes(info), np.uint8)
+        put_as_q8_0(info, own_bytes, stored)
     with ExitStack() as stack:
         plain = stack.enter_context(Tensors(backend, 1))
         weight = ggml.new_tensor_2d(plain.context, held, WIDTH, OUT)
@@ -87,7 +88,6 @@ def _row(backend: Backend, kind: Type, rounds: int) -> dict[str, Any]:
         row["expanded_from"] = None if place is not None else least
         matrix: Matrix | None = None
         if has_codes:
-            info = TensorInfo("blk.0.weight", values.shape, TENSOR_TYPES[kind], 0)
             room = np.empty(second_bytes(info), np.uint8)
             matrix = coded(info, stored.data.cast("B"), room)
         elif kind == Type.F32 or to_float(ggml, held) is not None:

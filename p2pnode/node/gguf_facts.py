@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from p2pnode.engine.ggml.second_forms import has_second_forms, second_bytes, split_bytes
+from p2pnode.engine.ggml.second_forms import second_bytes, second_types, split_bytes
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue, TensorInfo
 from p2pnode.engine.stored_model import StoredGguf
@@ -24,9 +24,10 @@ def gguf_facts(model: StoredGguf, *, with_words: bool) -> ModelFacts:
     tensors = [*file.tensors.values()]
     by_layer, other = _by_layer(tensors, lambda tensor: tensor.size)
     numbers, other_numbers = _by_layer(tensors, lambda tensor: tensor.rows * tensor.shape[-1])
-    has_second = has_second_forms(tensors)
+    types = second_types(tensors)
     second, _ = _by_layer(
-        tensors, lambda one: split_bytes(one) + (second_bytes(one) if has_second else 0)
+        tensors,
+        lambda one: split_bytes(one) + (second_bytes(one) if one.type.code in types else 0),
     )
     mix = Counter[str]()
     for tensor in tensors:

@@ -1,6 +1,7 @@
 """Writes small GGUF files of random weights, of any type gguf can quantise to."""
 
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,8 @@ def write_tiny_gguf(
 
     Args:
         path: Where to write.
-        tensor_type: Of all matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1.
+        tensor_type: Of all matrices: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1; or several,
+            with spaces between them, that matrices have in turn.
         seed: Of the weights.
         n_layers: Layers.
         d_model: Width; a multiple of 32, the block of the quantised types.
@@ -104,7 +106,7 @@ class _Tensors:
     ) -> None:
         self._writer = writer
         self._quantize = quantize
-        self._type = tensor_type
+        self._types = cycle(tensor_type.split())
         self._rng = np.random.default_rng(seed)
 
     def layer(self, name: str, d_model: int, queries: int, kv: int) -> None:
@@ -130,7 +132,7 @@ class _Tensors:
         from gguf import GGMLQuantizationType
         from gguf.quants import quantize
 
-        kind = GGMLQuantizationType[self._type]
+        kind = GGMLQuantizationType[next(self._types)]
         stored = (self._quantize or quantize)(weight, kind)
         self._writer.add_tensor(name, stored, raw_dtype=kind)
 

@@ -54,8 +54,8 @@ _OF_256: Final = frozenset(
 _OF_256_IS_TILED: Final = (0, 26)
 """The version that was seen to unpack blocks of 256 weights once for many rows; 0.20 does not."""
 
-PRODUCT_RULES: Final = 2
-"""Raised with every change to which products BLAS makes, and of what: part of the numerics."""
+PRODUCT_RULES: Final = 3
+"""Raised with every change to how weights are held and multiplied: part of the numerics."""
 
 AFTER_SPLIT: Final = 128
 """The same for a matrix of :mod:`.split`: with 64 rows it is faster by that, with more by this."""

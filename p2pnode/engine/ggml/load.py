@@ -185,7 +185,7 @@ class _Loader:
         )
 
     def _numerics(self, shares: Sequence[Share]) -> str:
-        """Name the arithmetic: of the CPU, each other device that computes, and BLAS."""
+        """Name the arithmetic: of the CPU, each other device that computes, BLAS and our rules."""
         names = [self._kernels] if any(share.backend.is_cpu for share in shares) else []
         names += [
             f"ggml {self._ggml.version}/{share.backend.device.description}"
@@ -195,6 +195,8 @@ class _Loader:
         if any(share.weights.uses_blas for share in shares):
             rules = f"{blas_name()} {PRODUCT_RULES}"
             names.append(f"blas~{zlib.crc32(rules.encode()):08x}")
+        elif any(share.weights.has_rounded for share in shares):
+            names.append(f"rules~{PRODUCT_RULES}")
         return "+".join(names)
 
     def _backend(self, device: Device) -> Backend:

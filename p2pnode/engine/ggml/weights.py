@@ -9,7 +9,7 @@ import numpy as np
 
 from p2pnode.engine.ggml.backend import Backend, Tensors, write
 from p2pnode.engine.ggml.binding import Ggml
-from p2pnode.engine.ggml.coded import coded, is_coded, put_as_q8_0
+from p2pnode.engine.ggml.coded import AS_Q8_0, ROUNDED, coded, is_coded, put_as_q8_0
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.expand import (
     AFTER_SPLIT,
@@ -20,7 +20,7 @@ from p2pnode.engine.ggml.expand import (
     expanded_from,
 )
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
-from p2pnode.engine.ggml.second_forms import ENDS, has_second_forms, second_bytes
+from p2pnode.engine.ggml.second_forms import ENDS, second_bytes, second_types
 from p2pnode.engine.ggml.split import Bytes, Split, split_blocks
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
@@ -79,7 +79,7 @@ class Weights:
         self._room = room
         self._tensors: dict[str, int] = {}
         self._groups: list[Tensors] = []
-        self._has_second = backend.is_cpu and has_second_forms(file.tensors.values())
+        self._second = second_types(file.tensors.values()) if backend.is_cpu else frozenset[int]()
         kinds: dict[int | None, list[TensorInfo]] = {}
         types = backend.ggml.extra_buffer_types() if backend.is_cpu and rearrange else []
         for name in names:
@@ -111,6 +111,11 @@ class Weights:
         """Whether BLAS computes a part of long batches."""
         return bool(self.splits or self.expanded)
 
+    @property
+    def has_rounded(self) -> bool:
+        """Whether some of the model's scales are rounded, to be held in Q8_0."""
+        return bool(self._second & ROUNDED)
+
     def get(self, name: str) -> int | None:
         return self._tensors.get(name)
 
@@ -132,12 +137,15 @@ class Weights:
         return None if is_aligned else self._backend.buffer_type
 
     def _held(self, info: TensorInfo) -> TensorInfo:
-        """Describe a tensor as it is held: Q5_0 as Q8_0, where memory is not short."""
-        is_five = info.type.code == Type.Q5_0 and self._has_second and second_bytes(info)
-        return replace(info, type=_Q8_0) if is_five else info
+        """Describe a tensor as it is held: some as Q8_0, where memory is not short."""
+        is_eight = info.type.code in AS_Q8_0 and self._has_second(info)
+        return replace(info, type=_Q8_0) if is_eight else info
 
     def _is_coded(self, info: TensorInfo) -> bool:
-        return self._has_second and is_coded(info.type.code) and second_bytes(info) > 0
+        return is_coded(info.type.code) and self._has_second(info)
+
+    def _has_second(self, info: TensorInfo) -> bool:
+        return info.type.code in self._second and second_bytes(info) > 0
 
     def _expand(self, info: TensorInfo, kind: int | None) -> None:
         """Note from how many rows on a matrix is expanded, unless it is rearranged."""
@@ -184,7 +192,7 @@ class Weights:
             tensor, address = self._tensors[info.name], mapped.address(info)
             held = self._held(info)
             if held != info:
-                self._put_as_q8_0(tensor, mapped.view(info), held.size, kind)
+                self._put_as_q8_0(tensor, info, mapped.view(info), kind)
             elif kind is not None:
                 ggml.backend_tensor_set(tensor, address, 0, info.size)
                 self.bytes += info.size
@@ -192,12 +200,15 @@ class Weights:
                 group.place(tensor, _buffer_at(group, buffers, mapped, address), address)
             done(info.size)
 
-    def _put_as_q8_0(self, tensor: int, stored: memoryview, size: int, kind: int | None) -> None:
+    def _put_as_q8_0(
+        self, tensor: int, info: TensorInfo, stored: memoryview, kind: int | None
+    ) -> None:
+        size = second_bytes(info)
         if kind == self._backend.buffer_type:
-            put_as_q8_0(stored, bytes_at(self._ggml.get_data(tensor), size))
+            put_as_q8_0(info, stored, bytes_at(self._ggml.get_data(tensor), size))
         else:
             room = _bytes_for(size)
-            put_as_q8_0(stored, room)
+            put_as_q8_0(info, stored, room)
             write(self._ggml, tensor, room)
         self.bytes += size
 
