@@ -72,19 +72,21 @@ class CodedMatrix:
     out: int
     tiles: tuple[_Tile, ...]
 
-    @property
-    def room(self) -> int:
-        rest = self.tiles[0].rest
-        return tile_rows(self.width) * (self.width + (0 if rest is None else len(rest)))
+    def room(self, rows: int) -> int:
+        wide = self._wide(rows)
+        return tile_rows(self.width) * wide + (rows * wide if wide > self.width else 0)
 
-    def prepared(self, inputs: Floats) -> Floats:
+    def prepared(self, inputs: Floats, floats: Floats) -> Floats:
         """Put the sums of each block's inputs behind them where the product is to add the rest."""
-        rest = self.tiles[0].rest
-        if rest is None or len(inputs) >= _ADDED_FROM:
+        rows, width = inputs.shape
+        wide = self._wide(rows)
+        if wide == width:
             return inputs
-        ones = np.ones(self.width // len(rest), np.float32)
-        sums = (inputs.reshape(-1, len(ones)) @ ones).reshape(len(inputs), -1)  # [rows, blocks]
-        return np.concatenate([inputs, sums], axis=1)  # [rows, width + blocks]
+        ones = np.ones(width // (wide - width), np.float32)
+        both = floats[len(floats) - rows * wide :].reshape(rows, wide)
+        both[:, :width] = inputs
+        both[:, width:] = (inputs.reshape(-1, len(ones)) @ ones).reshape(rows, -1)
+        return both
 
     def multiply(self, inputs: Floats, start: int, floats: Floats, product: Floats) -> None:
         tile, count = self.tiles[start // tile_rows(self.width)], product.shape[1]
@@ -98,6 +100,11 @@ class CodedMatrix:
             blocks = expanded.reshape(len(tile.rest), -1, count)  # [blocks, inputs of one, rows]
             blocks += tile.rest[:, None]
         np.matmul(inputs, expanded, out=product)
+
+    def _wide(self, rows: int) -> int:
+        """Return how wide what is multiplied is: so many inputs, and the sums of each block's."""
+        rest = self.tiles[0].rest
+        return self.width + (0 if rest is None or rows >= _ADDED_FROM else len(rest))
 
 
 def is_coded(code: int) -> bool:

@@ -134,12 +134,15 @@ class Matrix(Protocol):
     @property
     def out(self) -> int: ...
 
-    @property
-    def room(self) -> int:
-        """The floats that a tile takes."""
+    def room(self, rows: int) -> int:
+        """Return the floats that a product with so many rows needs besides: with a tile, above all.
 
-    def prepared(self, inputs: Floats) -> Floats:
-        """Return what tiles are multiplied with, of inputs [rows, width]."""
+        The same memory serves every product: a new piece of it comes in pages that the system
+        fills first, and 200 KB take 0.1 ms so.
+        """
+
+    def prepared(self, inputs: Floats, floats: Floats) -> Floats:
+        """Return what tiles are multiplied with, of inputs [rows, width], maybe in the room."""
 
     def multiply(self, inputs: Floats, start: int, floats: Floats, product: Floats) -> None:
         """Multiply with one tile.
@@ -147,7 +150,7 @@ class Matrix(Protocol):
         Args:
             inputs: As they were prepared.
             start: The tile's first column; tiles have :func:`tile_rows` of them, or what is left.
-            floats: Room for a tile.
+            floats: The room.
             product: [rows, columns of the tile]: filled.
         """
 
@@ -169,11 +172,12 @@ class StoredMatrix:
         expand = to_float(ggml, head.type)
         return cls(ggml.get_data(weight), head.ne[0], head.ne[1], head.nb[1], expand)
 
-    @property
-    def room(self) -> int:
+    def room(self, rows: int) -> int:
+        del rows
         return 0 if self.expand is None else tile_rows(self.width) * self.width
 
-    def prepared(self, inputs: Floats) -> Floats:
+    def prepared(self, inputs: Floats, floats: Floats) -> Floats:
+        del floats
         return inputs
 
     def multiply(self, inputs: Floats, start: int, floats: Floats, product: Floats) -> None:
@@ -200,9 +204,9 @@ def expanded_product(
     def multiply(target: int, thread: int, threads: int, _data: int | None) -> None:
         product = floats_at(ggml.get_data(target), rows, out)
         try:
-            floats = scratch.of(thread, matrix.room)
+            floats = scratch.of(thread, matrix.room(rows))
             with np.errstate(all="ignore"):  # what is not finite is refused where states leave
-                inputs = matrix.prepared(floats_at(ggml.get_data(x), rows, width))
+                inputs = matrix.prepared(floats_at(ggml.get_data(x), rows, width), floats)
                 for start in range(thread * tile, out, threads * tile):
                     matrix.multiply(inputs, start, floats, product[:, start : start + tile])
         except BaseException:  # C does not hear of it

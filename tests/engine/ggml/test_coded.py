@@ -80,10 +80,11 @@ def test_codes_are_the_matrix(kind: Type, out: int, blocks: int, seed: int) -> N
     expected = known(kind, stored)  # [out, width]
     room = np.empty(second_bytes(info), np.uint8)
     matrix = coded(info, memoryview(stored.tobytes()), room)
-    floats = np.empty(matrix.room, np.float32)
     picked = np.arange(0, width, width // 64)
     for ones in (picked, np.resize(picked, 300)):
-        inputs = matrix.prepared(np.eye(width, dtype=np.float32)[ones])  # so products are numbers
+        floats = np.empty(matrix.room(len(ones)), np.float32)
+        plain = np.eye(width, dtype=np.float32)[ones]  # so products are numbers
+        inputs = matrix.prepared(plain, floats)
         for start in range(0, out, tile_rows(width)):
             columns = expected[start : start + tile_rows(width)]
             product = np.empty((len(ones), len(columns)), np.float32)
