@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from p2pnode.engine.architectures import ARCHITECTURES, Architecture
 from p2pnode.engine.base import Floats, ModelInfo
+from p2pnode.engine.finite import check_weights
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue, TensorInfo
 from p2pnode.engine.hash_tree import HashTree, hash_file
@@ -211,7 +212,7 @@ def read_tensor(file: GgufFile, name: str, shape: tuple[int, ...]) -> Floats:
     """Read a tensor as float32.
 
     Raises:
-        ModelError: It is missing or of another shape.
+        ModelError: It is missing, of another shape, or holds what is no number.
     """
     tensor = find_tensor(file, name)
     if tensor.shape != shape:
@@ -220,9 +221,14 @@ def read_tensor(file: GgufFile, name: str, shape: tuple[int, ...]) -> Floats:
 
 
 def raw_rows(file: GgufFile, tensor: TensorInfo) -> npt.NDArray[np.uint8]:
-    """Return the tensor as stored: uint8 [rows, row_bytes]."""
-    data = np.frombuffer(file.tensor_bytes(tensor), np.uint8)
-    return data.reshape(tensor.rows, tensor.row_bytes)
+    """Return the tensor as stored: uint8 [rows, row_bytes].
+
+    Raises:
+        ModelError: It cannot be read, or holds what is no number.
+    """
+    data = file.tensor_bytes(tensor)
+    check_weights(tensor.name, tensor.type.name, data)
+    return np.frombuffer(data, np.uint8).reshape(tensor.rows, tensor.row_bytes)
 
 
 def dequantise(rows: npt.NDArray[np.uint8], tensor: TensorInfo) -> Floats:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pnode.engine.blas import blas_name, limit_blas_threads
+from p2pnode.engine.finite import check_weights
 from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.binding import Device, Ggml, load
 from p2pnode.engine.ggml.ends import Embedding, Head
@@ -218,6 +219,7 @@ class _Loader:
 
     def _check(self, info: TensorInfo, view: memoryview) -> None:
         self._tree.check(info, view)
+        check_weights(info.name, info.type.name, view)
 
     def _done(self, size: int) -> None:
         self._taken += size

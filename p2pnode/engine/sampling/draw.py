@@ -69,7 +69,7 @@ def check_finite(logits: Floats) -> None:
         GenerationError: The largest is infinite, or one is not a number.
     """
     if not np.isfinite(logits[logits.argmax()]):  # argmax finds a NaN first
-        raise GenerationError("the model's output is not a number: a peer computed garbage")
+        raise GenerationError("the logits that came of it are no numbers")
 
 
 def _choose(logits: Floats, sampling: Sampling, position: int) -> int:

@@ -8,6 +8,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from p2pnode.engine.checkpoint import Checkpoint
 from p2pnode.engine.checkpoint_tree import CheckpointTree
+from p2pnode.engine.finite import check_weights
 from p2pnode.engine.torch.build import rotary_of, settings_of
 from p2pnode.engine.torch.rotary import Turning
 from p2pnode.errors import ModelError
@@ -62,6 +63,7 @@ class CheckpointSource:
         file, stored = self._checkpoint.find(name)
         data = file.read(stored)
         self._tree.check(stored, data)
+        check_weights(name, stored.dtype, data)
         return torch.frombuffer(data, dtype=_DTYPES[stored.dtype]).view(stored.shape)
 
     def _turning(self, kind: str) -> Turning:

@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from p2pnode.engine.ggml import (
     coded as coded_module,
     expand as expand_module,
+    load as load_module,
     weights as weights_module,
 )
 from p2pnode.engine.ggml.backend import Backend
@@ -155,8 +156,15 @@ def spoil(path: Path, layer: int, value: float) -> None:
 @named
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_scales_that_are_no_numbers_make_no_numbers_of_any_batch(
-    library: Candidate, models: dict[Type, Path], kind: Type, value: float, tmp_path: Path
+    library: Candidate,
+    models: dict[Type, Path],
+    kind: Type,
+    value: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """As those do that a file may hold, and that become so: of 31 times a scale of 65,000."""
+    monkeypatch.setattr(load_module, "check_weights", lambda *_: None)
     path = tmp_path / "m.gguf"
     path.write_bytes(models[kind].read_bytes())
     spoil(path, 0, value)
