@@ -33,6 +33,7 @@ class Advert:
         engine: What computes them; None until they are loaded.
         claimed: Layers being claimed or loaded; None when none are.
         served: Layers the engine holds.
+        trouble: Why nothing is served; empty while something is. It stands in no ad.
         draining: Whether no session is admitted any more.
         abilities: What this node can beyond what every node can.
         version: Of the ad, so that all in the swarm can read it.
@@ -48,6 +49,7 @@ class Advert:
     engine: EngineProfile | None = None
     claimed: range | None = None
     served: range = range(0)
+    trouble: str = ""
     draining: bool = False
     abilities: Ability = ABILITIES
     version: int = NEWEST

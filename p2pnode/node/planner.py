@@ -207,7 +207,7 @@ class DirectoryPlanner:
         return () if member is None else tuple(member.record.addresses)
 
     def _ours(self) -> Offer:
-        return Offer(self.node_id, self._advert.compose())
+        return Offer(self.node_id, self._advert.compose(), trouble=self._advert.trouble)
 
     def _forget_gone(self) -> None:
         """Keep no offer of those whom the directory has no line of any more."""

@@ -199,6 +199,7 @@ class Serving:
         claims = self._life.phase in {Phase.LISTENING, Phase.CLAIMING, Phase.LOADING, Phase.SERVING}
         self._advert.claimed = self.holdings.layers if claims else None
         self._advert.served = self.layers
+        self._advert.trouble = "" if self.layers else self.holdings.reason
         self._advert.kv_used = self._inference.kv_spoken_for
         self._advert.draining = self._life.is_leaving
         self._choose_version(now)

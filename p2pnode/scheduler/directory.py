@@ -22,7 +22,8 @@ class Offer:
         peer: Its node id.
         ad: What it says.
         alive: Whether membership believes in it.
-        trouble: Why it is not believed to be alive, e.g. ``suspect``; may be empty.
+        trouble: Why it is not believed to be alive, e.g. ``suspect``, or serves nothing; may be
+            empty.
         met: The moment when it was first heard of.
         address: Where its session is; None without one.
     """
@@ -220,7 +221,7 @@ def _why_not(offer: Offer, demand: Demand, room: int) -> str:
     if not offer.alive:
         return f"is {offer.trouble or 'not believed to be alive'}"
     if not offer.layers:
-        return "holds no layers"
+        return f"holds no layers: {offer.trouble}" if offer.trouble else "holds no layers"
     if offer.space_hash32 != demand.space_hash32:
         return "serves another model"
     if (offer.n_layers, offer.ad.d_model) != (demand.n_layers, demand.d_model):

@@ -105,6 +105,7 @@ def test_layers_that_cannot_be_loaded_again_are_tried_ever_more_rarely() -> None
     assert node.served == range(0)
     swarm.network.run(10)
     assert node.served == range(3, 6)
+    assert {one.trouble for one in node.planner.offers()} == {""}
 
 
 def test_layers_that_never_could_be_loaded_are_not_tried_again() -> None:
@@ -112,6 +113,8 @@ def test_layers_that_never_could_be_loaded_are_not_tried_again() -> None:
     node = swarm.add("a", range(6))
     assert swarm.network.run_until(lambda: node.life.phase is Phase.LOADING, 60)
     swarm.call("a", lambda core, now: core.load_failed(range(6), "no memory", now))
+    [ours] = node.planner.offers()
+    assert ours.trouble == "no memory"  # whoever asks here is told
     swarm.network.run(2 * LAST_RETRY)
     assert node.life.phase is Phase.IDLE
     assert not [event for event in node.take_events() if isinstance(event, LoadRequested)]

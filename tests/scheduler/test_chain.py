@@ -203,6 +203,7 @@ def test_no_cover_says_what_is_missing_and_who_is_near() -> None:
         an_offer(4, 5, 10, state=AdState.DRAINING),
         an_offer(5, 0, 24, space_hash32=1),
         an_offer(6, 0, 0),
+        an_offer(7, 0, 0, trouble="the file is broken"),
     )
     assert found.missing == (range(5), range(10, 30))
     assert [refusal.label for refusal in found.near] == ["peer2", "peer3", "peer5"]
@@ -212,6 +213,7 @@ def test_no_cover_says_what_is_missing_and_who_is_near() -> None:
         "peer5 serves another model",
         "peer4 is leaving",
         "peer6 holds no layers",
+        "peer7 holds no layers: the file is broken",
     )
 
 
