@@ -8,12 +8,13 @@ multiplied with rows of integers then. numpy does that; no number is rounded oth
 library, but that what Q5_1 and Q2_K add to each number of a block is added to the product, times
 the sum of its inputs, where rows are few.
 
-Types with one scale for 32 weights can be held as Q8_0 instead: the library multiplies with that
-faster than with Q5_0, IQ2_XXS or IQ3, also for one row. Q5_0 computes the same bits so. The others'
-scales have up to 16 bits, and Q8_0's have 11: they are rounded by at most one part in 2 ** 11, or
-by 2 ** -25 where they are below 2 ** -14, too small for float16's whole precision (those of IQ3_S
-are exact there). What they are multiplied with, the library rounds to 8 bits. A scale above 65,504,
-that of weights of thousands, is infinite, and what is computed with it is refused.
+Q5_0 and IQ3, with one scale for 32 weights, are held as Q8_0 instead: the library multiplies with
+that faster, also for one row. Q5_0 computes the same bits so. IQ3's scales have up to 16 bits, and
+Q8_0's have 11: they are rounded by at most one part in 2 ** 11, or by 2 ** -25 where they are below
+2 ** -14, too small for float16's whole precision (those of IQ3_S are exact there). What they are
+multiplied with, the library rounds to 8 bits. A scale above 65,504, that of weights of thousands,
+is infinite, and what is computed with it is refused. (A row of IQ2_XXS takes as long in Q8_0, which
+is four times as many bytes: more threads than one or two would wait for memory.)
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from p2pnode.engine.ggml.expand import tile_rows
 from p2pnode.engine.ggml.unpacking import Bytes, Codes
 from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
 
-AS_Q8_0: Final = frozenset({Type.Q5_0, Type.IQ2_XXS, Type.IQ3_XXS, Type.IQ3_S})
+AS_Q8_0: Final = frozenset({Type.Q5_0, Type.IQ3_XXS, Type.IQ3_S})
 """Held as Q8_0 instead of as they are stored."""
 
 ROUNDED: Final = AS_Q8_0 - {Type.Q5_0}

@@ -25,9 +25,9 @@ _EIGHT: Final = 8 * TENSOR_TYPES[Type.Q8_0].size  # of 256 weights
 
 _TAKES: Final[dict[int, int]] = {  # bytes of a block
     Type.IQ3_S: _EIGHT,  # instead of what is mapped
-    Type.IQ2_XXS: _EIGHT,  # likewise
     Type.IQ3_XXS: _EIGHT,  # likewise
-    Type.IQ2_S: 256 + 16 * 4,  # codes and scales
+    Type.IQ2_XXS: 256 + 8 * 4,  # codes and scales
+    Type.IQ2_S: 256 + 16 * 4,
     Type.IQ2_XS: 256 + 16 * 4,
     Type.IQ4_XS: 256 + 8 * 4,
     Type.Q5_1: 32 + 4 + 4,  # codes, a scale, and what is added to each number

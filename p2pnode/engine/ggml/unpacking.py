@@ -18,6 +18,7 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 Codes: TypeAlias = npt.NDArray[np.int8]
 
 LOW: Final = np.uint8(15)
+_LOW_PAIRS: Final = np.uint64(0x0303030303030303)
 _OF_IQ4: Final = (
     np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
     .astype(np.int8)
@@ -70,8 +71,10 @@ def _unpack_q3_k(blocks: Bytes) -> Unpacked:
 
     A weight lies from -4 to 3 and its scale from -32 to 31: their product's negative is a byte.
     """
-    high = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
-    codes = np.uint8(4) - (high << np.uint8(2)) - _two_bits(blocks[:, 32:96]).reshape(-1, 8, 32)
+    bits = np.uint8(1) << np.arange(8, dtype=np.uint8)[:, None]
+    codes = (blocks[:, None, :32] & bits == 0).view(np.uint8)  # [blocks, 8, 32]
+    codes *= np.uint8(4)
+    codes -= _two_bits(blocks[:, 32:96]).reshape(-1, 8, 32)
     low = blocks[:, None, 96:104] >> np.array([[0], [4]], np.uint8) & LOW  # [blocks, 2, 8]
     shifts = np.array([[0], [2], [4], [6]], np.uint8)
     two = blocks[:, None, 104:108] >> shifts & np.uint8(3)  # [blocks, 4, 4]
@@ -122,9 +125,9 @@ def nibbles_in_turn(packed: Bytes) -> Bytes:
 
 def _two_bits(packed: Bytes) -> Bytes:
     """Return the lowest pairs of bits of each 32 bytes, then the next: [n, 64] to [n, 2, 4, 32]."""
-    shifts = np.array([[0], [2], [4], [6]], np.uint8)
-    pairs: Bytes = packed.reshape(-1, 2, 1, 32) >> shifts & np.uint8(3)
-    return pairs
+    words = packed.copy().view(np.uint64).reshape(-1, 2, 1, 4)  # eight bytes are shifted at once
+    pairs = words >> np.array([[0], [2], [4], [6]], np.uint64) & _LOW_PAIRS
+    return pairs.view(np.uint8)
 
 
 def _five_bits(high: Bytes, low: Bytes) -> Bytes:

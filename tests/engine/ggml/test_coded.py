@@ -48,9 +48,10 @@ def as_q8_0(info: TensorInfo, stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
 
 
 def test_every_type_that_is_slow_to_expand_has_one() -> None:
-    names = ["Q5_1", "Q2_K", "Q3_K", "Q6_K", "IQ2_XS", "IQ1_S", "IQ2_S", "IQ4_XS", "IQ1_M"]
+    names = ["Q5_1", "Q2_K", "Q3_K", "Q6_K", "IQ2_XXS", "IQ2_XS"]
+    names += ["IQ1_S", "IQ2_S", "IQ4_XS", "IQ1_M"]
     assert [kind.name for kind in CODED] == names
-    assert [Type(kind).name for kind in EIGHT] == ["Q5_0", "IQ2_XXS", "IQ3_XXS", "IQ3_S"]
+    assert [Type(kind).name for kind in EIGHT] == ["Q5_0", "IQ3_XXS", "IQ3_S"]
 
 
 @pytest.mark.parametrize("kind", UNPACK, ids=lambda kind: kind.name)
@@ -112,7 +113,7 @@ def test_scales_of_q8_0_are_rounded_and_numbers_are_not(
 ) -> None:
     info, stored = info_of(kind, out, 256 * blocks), stored_of(kind, out, 256 * blocks, seed)
     expected = known(kind, stored)
-    np.testing.assert_allclose(as_q8_0(info, stored), expected, rtol=2**-11, atol=43 * 2**-25)
+    np.testing.assert_allclose(as_q8_0(info, stored), expected, rtol=2**-11, atol=31 * 2**-25)
 
 
 @pytest.mark.parametrize("kind", EIGHT, ids=lambda kind: Type(kind).name)
@@ -125,7 +126,7 @@ def test_scales_below_the_precision_of_float16(kind: Type, scale: float) -> None
         rounding = 0.0 if scale < 2**-18 else 2**-11  # beyond, a multiple is a normal number
         np.testing.assert_allclose(found, expected, rtol=rounding)
     else:
-        np.testing.assert_allclose(found, expected, rtol=2**-11, atol=43 * 2**-25)
+        np.testing.assert_allclose(found, expected, rtol=2**-11, atol=31 * 2**-25)
 
 
 @pytest.mark.parametrize("kind", EIGHT[1:], ids=lambda kind: Type(kind).name)

@@ -146,6 +146,8 @@ def test_long_batches_are_exact_and_short_ones_are_the_librarys(
 def test_where_memory_is_short_nothing_is_held_twice(
     ggml: Ggml, file: GgufFile, kind: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if expanded_from(ggml, kind) is None:
+        pytest.skip(f"ggml {ggml.version} is quick with {kind.name}")
     rows = np.random.default_rng(5).standard_normal((MOST, WIDTH)).astype(np.float32)
     found = []
     for is_made in (True, False):
@@ -165,7 +167,7 @@ def test_two_threads_compute_the_same_bits(ggml: Ggml, file: GgufFile, name: str
     for threads in (1, 2, 3, 5):
         with weights_of(ggml, file, name, threads) as (backend, weights, _):
             found.append(product(backend, weights, name, rows))
-            assert len(weights.scratch.arrays) == threads
+            assert len(weights.scratch.arrays) == (threads if name in weights.expanded else 0)
     for one in found[1:]:
         np.testing.assert_array_equal(one, found[0])
 

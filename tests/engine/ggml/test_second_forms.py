@@ -24,7 +24,7 @@ from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.coded import ROUNDED, is_coded
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.engine import GgmlEngine
-from p2pnode.engine.ggml.expand import PRODUCT_RULES
+from p2pnode.engine.ggml.expand import PRODUCT_RULES, expanded_from
 from p2pnode.engine.ggml.load import load_ggml
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.probe import Candidate
@@ -67,6 +67,13 @@ def models(ggml: Ggml, tmp_path_factory: pytest.TempPathFactory) -> dict[Type, P
         paths[kind] = folder / f"{kind.name}.gguf"
         write(ggml, paths[kind], kind)
     return paths
+
+
+@pytest.fixture
+def is_made(ggml: Ggml, kind: Type) -> None:
+    """Skip types of which the library's own kernels are as fast."""
+    if kind in CODED and expanded_from(ggml, kind, is_coded=True) is None:
+        pytest.skip(f"ggml {ggml.version} is quick with {kind.name}")
 
 
 def write(ggml: Ggml, path: Path, *kinds: Type, edit: Any = None) -> None:
@@ -176,6 +183,7 @@ def test_scales_that_are_no_numbers_make_no_numbers_of_any_batch(
 
 
 @pytest.mark.parametrize("kind", CODED, ids=lambda kind: kind.name)  # Q8_0 asks the library
+@pytest.mark.usefixtures("is_made")
 def test_without_memory_for_them_it_says_so(
     library: Candidate, models: dict[Type, Path], kind: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +200,7 @@ def test_without_memory_for_them_it_says_so(
 
 
 @named
+@pytest.mark.usefixtures("is_made")
 def test_without_memory_to_unpack_them_it_says_so(
     library: Candidate, models: dict[Type, Path], kind: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +213,7 @@ def test_without_memory_to_unpack_them_it_says_so(
 
 
 @named
+@pytest.mark.usefixtures("is_made")
 def test_a_file_that_is_written_to_while_they_are_made_is_what_it_was(
     library: Candidate,
     models: dict[Type, Path],
@@ -305,6 +315,7 @@ def matrices(file: GgufFile) -> list[str]:
 
 
 @named
+@pytest.mark.usefixtures("is_made")
 def test_what_is_counted_of_each_kind_is_what_is_made(
     ggml: Ggml, models: dict[Type, Path], kind: Type
 ) -> None:
