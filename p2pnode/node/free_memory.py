@@ -1,31 +1,23 @@
-"""How much memory this machine has, and how much is free, within a container's limit."""
+"""How much memory this machine has, and how much is free, within the limits of its groups."""
 
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from p2pnode.node.cgroup import limiting_groups
+
 _CGROUP: Final = Path("/sys/fs/cgroup")
+_OWN: Final = Path("/proc/self/cgroup")
 
 
 def total_memory() -> int:
     """Return the bytes that programs here may take in all."""
-    total = int(psutil.virtual_memory().total)
-    limit = _number("memory.max")
-    return total if limit is None else min(total, limit)
+    groups = limiting_groups(_CGROUP, _OWN)
+    return min([int(psutil.virtual_memory().total), *(group.limit for group in groups)])
 
 
 def free_memory() -> int:
-    """Return the bytes that may still be taken."""
-    free = int(psutil.virtual_memory().available)
-    limit, used = _number("memory.max"), _number("memory.current")
-    if limit is None or used is None:
-        return free
-    return max(0, min(free, limit - used))
-
-
-def _number(name: str) -> int | None:
-    try:
-        return int((_CGROUP / name).read_text("ascii"))
-    except (OSError, ValueError):  # no container, or "max"
-        return None
+    """Return the bytes that may still be taken; those of files' pages that may be dropped count."""
+    groups = limiting_groups(_CGROUP, _OWN)
+    return min([int(psutil.virtual_memory().available), *(group.free for group in groups)])
