@@ -256,10 +256,12 @@ def _library(options: EngineOptions, lacking: str) -> "Candidate | None":
 
     search = find_library(options.cache)
     if search.chosen is not None:
+        if search.passed_over:
+            _say_once(search.passed_over)
         return search.chosen
     why = _why_none(search)
     if options.engine == "auto" and not lacking:
-        _say_once(why)
+        _say_once(f"computes with numpy: {why}")
         return None
     what = f"the model has {lacking}, which only ggml computes, and " if lacking else ""
     raise EngineError(what + why, hint=remedy())
@@ -267,17 +269,14 @@ def _library(options: EngineOptions, lacking: str) -> "Candidate | None":
 
 def _why_none(search: "Search") -> str:
     """Say why no library can be used."""
-    tried = "; ".join(
-        one.reason if one.provider.name in one.reason else f"{one.provider.name}: {one.reason}"
-        for one in search.candidates
-    )
+    tried = "; ".join(one.why_not for one in search.candidates)
     return f"no ggml library can be used here ({tried or 'none is installed'})"
 
 
 @cache
-def _say_once(why: str) -> None:
+def _say_once(what: str) -> None:
     """A command looks for a library many times, and finds the same."""
-    logger.warning("computes with numpy: %s", why)
+    logger.warning("%s", what)
 
 
 def _refuse_device(options: EngineOptions) -> None:

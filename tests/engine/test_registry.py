@@ -97,16 +97,23 @@ def test_a_name_is_said_once(machine: Machine, llama: Path) -> None:
         check_engine(llama, EngineOptions("ggml"))
 
 
-def test_ggml_that_is_not_there_is_refused(
-    machine: Machine, llama: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_that_was_named_for_nothing_is_told_once(
+    machine: Machine, llama: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    machine.has(CPU)
+    named = Candidate(Provider("the folder x", (), is_named=True), None, "bad", is_usable=False)
+    machine.candidates = (named, *machine.candidates)
+    with caplog.at_level(logging.WARNING):
+        check_engine(llama, EngineOptions("ggml"))
+        check_engine(llama, EngineOptions("ggml"))
+    why = "does not use what P2PNODE_GGML_DIR names (the folder x: bad)"
+    assert caplog.messages == [f"{why}: some-ggml 1.0 takes its place"]
+
+
+def test_ggml_that_is_not_there_is_refused(machine: Machine, llama: Path) -> None:
     with pytest.raises(EngineError, match="none is installed") as caught:
         check_engine(llama, EngineOptions("ggml"))
     assert caught.value.hint.startswith(pip_install("libggml-python"))
-    monkeypatch.setenv(DIRECTORY_VARIABLE, "/nowhere")
-    with pytest.raises(EngineError) as caught:
-        check_engine(llama, EngineOptions("ggml"))
-    assert caught.value.hint.startswith(f"unset {DIRECTORY_VARIABLE}")
 
 
 def test_a_model_beyond_numpy_is_refused_where_only_numpy_is(

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 from p2pnode.engine.cpu import cpu_name
 from p2pnode.engine.ggml.kept import keep_entries, read_entries
 from p2pnode.engine.ggml.probe import Candidate, assess, probe, report_from_json
-from p2pnode.engine.ggml.providers import Provider, providers
+from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE, Provider, providers
 
 _FILE_NAME: Final = "ggml.json"
 _FORMAT: Final = 2  # raised whenever what is compared changes
@@ -42,9 +42,24 @@ class Search:
 
     @property
     def chosen(self) -> Candidate | None:
-        """The first that has a GPU, else the first that can be used at all; None without one."""
+        """The one that was named, else the first with a GPU, else the first; None without one.
+
+        Only those that can be used count.
+        """
         usable = [candidate for candidate in self.candidates if candidate.is_usable]
-        return min(usable, key=_without_gpu, default=None)
+        return min(usable, key=_rank, default=None)
+
+    @property
+    def passed_over(self) -> str:
+        """Why another takes the place of the one that was named; empty where none does."""
+        chosen = self.chosen
+        for one in self.candidates:
+            if one.provider.is_named and not one.is_usable and chosen is not None:
+                return (
+                    f"does not use what {DIRECTORY_VARIABLE} names ({one.why_not}): "
+                    f"{chosen.provider.name} takes its place"
+                )
+        return ""
 
 
 def find_library(
@@ -77,8 +92,9 @@ def find_library(
     return Search(tuple(candidates))
 
 
-def _without_gpu(candidate: Candidate) -> bool:
-    return candidate.report is None or not candidate.report.has_gpu
+def _rank(candidate: Candidate) -> tuple[bool, bool]:
+    has_gpu = candidate.report is not None and candidate.report.has_gpu
+    return not candidate.provider.is_named, not has_gpu
 
 
 def _entry(candidate: Candidate) -> dict[str, Any]:

@@ -115,6 +115,12 @@ class Candidate:
     is_usable: bool
     is_cut_short: bool = False
 
+    @property
+    def why_not(self) -> str:
+        """The reason, with the library's name."""
+        name = self.provider.name
+        return self.reason if name in self.reason else f"{name}: {self.reason}"
+
 
 def probe(provider: Provider, *, timeout: float = TIMEOUT) -> Candidate:
     """Try ``provider`` in a child process, and again without its GPUs if that went wrong.

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -40,37 +40,37 @@ class Provider:
         libraries: What to load, in this order.
         cpu_modules: CPU back ends to choose from, where the library finds them at run time.
         gpu_modules: Other back ends, likewise.
+        is_named: Somebody chose it by ``P2PNODE_GGML_DIR``.
     """
 
     name: str
     libraries: tuple[Path, ...]
     cpu_modules: tuple[Path, ...] = ()
     gpu_modules: tuple[Path, ...] = ()
+    is_named: bool = False
 
 
 def providers(environment: Mapping[str, str] = os.environ) -> list[Provider]:
     """Return the libraries that are there, the one to try first in front.
 
-    A folder named by ``P2PNODE_GGML_DIR`` is the only one looked at where it is set; without
-    libraries it is a provider of none, which cannot be loaded.
+    A folder that ``P2PNODE_GGML_DIR`` names comes before what is installed; without libraries it is
+    a provider of none, which cannot be loaded.
     """
+    found = []
     named = environment.get(DIRECTORY_VARIABLE)
     if named:
         name = f"the folder {named}"
-        return [in_directory(Path(named).absolute(), name) or Provider(name, ())]
-    installed = (_of_package(package) for package in PACKAGES)
-    return [provider for provider in installed if provider is not None]
+        inside = in_directory(Path(named).absolute(), name) or Provider(name, ())
+        found.append(replace(inside, is_named=True))
+    for package in PACKAGES:
+        installed = _of_package(package)
+        if installed is not None and all(installed.libraries != one.libraries for one in found):
+            found.append(installed)
+    return found
 
 
-def is_named(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether ``P2PNODE_GGML_DIR`` names the only folder looked at."""
-    return bool(environment.get(DIRECTORY_VARIABLE))
-
-
-def remedy(environment: Mapping[str, str] = os.environ) -> str:
+def remedy() -> str:
     """Say what to do where no library can be used."""
-    if is_named(environment):
-        return f"unset {DIRECTORY_VARIABLE}, or point it at a folder of llama.cpp's libraries"
     advice = pip_install("libggml-python")
     return f"{advice}, or point {DIRECTORY_VARIABLE} at a folder of llama.cpp's"
 

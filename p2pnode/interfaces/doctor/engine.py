@@ -15,7 +15,7 @@ from p2pnode.engine.cpu import cpu_name, usable_cores
 from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.finding import Search, find_library
 from p2pnode.engine.ggml.probe import Candidate
-from p2pnode.engine.ggml.providers import is_named, remedy
+from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE, remedy
 from p2pnode.engine.registry import EngineOptions, engine_for, load_engine
 from p2pnode.errors import ModelError
 from p2pnode.installing import install_extra, pip_install
@@ -27,6 +27,8 @@ from p2pnode.node.models import open_model, resolve
 INSTALL: Final = pip_install("libggml-python")
 FASTER: Final = pip_install("transcribe-cpp-native")
 """The package whose library chooses among builds for many CPUs."""
+
+UNSET: Final = f"unset {DIRECTORY_VARIABLE}, or point it at a folder of llama.cpp's libraries"
 
 _UNDISTURBED: Final = 0.8
 """The part of the time of measuring that an engine has a core where little else runs."""
@@ -78,10 +80,12 @@ def report_libraries(search: Search) -> Iterator[Finding]:
             yield Finding("library", "ok", f"{one.provider.name} is used: {devices}{lacks}")
         elif one.is_usable:
             yield Finding("library", "ok", f"{one.provider.name} would do, another goes before it")
+        elif one.provider.is_named:
+            what = f"{DIRECTORY_VARIABLE} names what cannot be used: {one.why_not}"
+            yield Finding("library", "warn", what, UNSET)
         else:
             what = f"{one.provider.name} cannot be used: {one.reason}"
-            another = f"another one: {INSTALL}, or {FASTER}"
-            yield Finding("library", "warn", what, remedy() if is_named() else another)
+            yield Finding("library", "warn", what, f"another one: {INSTALL}, or {FASTER}")
     if search.chosen is None:
         what = "no ggml library can be used: numpy computes, at a third of the speed or less"
         yield Finding("library", "warn", what, remedy())
@@ -155,8 +159,7 @@ def limits_of(engine: str, chosen: Candidate | None, cpu: str, cores: int) -> li
     found = []
     flags = set(cpu.lower().replace('"', " ").split())
     if engine == "numpy":
-        cure = remedy() if is_named() else INSTALL
-        found.append(("numpy computes in float32: no ggml library", cure))
+        found.append(("numpy computes in float32: no ggml library", INSTALL))
     if "sse2" in flags and "avx2" not in flags:
         found.append(("this CPU has no AVX2", "let it hold few layers"))
     numerics = chosen.report.numerics if chosen is not None and chosen.report is not None else ""

@@ -132,6 +132,28 @@ def test_the_first_is_chosen_unless_another_has_a_gpu(tmp_path: Path) -> None:
     assert find_library(None, found=[]).chosen is None
 
 
+def test_what_was_named_goes_before_a_gpu_and_is_replaced_where_it_fails(tmp_path: Path) -> None:
+    named = replace(_library(tmp_path, "the folder x"), is_named=True)
+    found = [named, _library(tmp_path, "b")]
+    with_gpu = replace(REPORT, devices=(GPU, CPU))
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        search = find_library(cache, found=found, try_one=Tries({"b": with_gpu}))
+        assert search.chosen is not None
+        assert search.chosen.provider == named
+        assert not search.passed_over
+    for reason, told in (
+        ("it crashed", "the folder x: it crashed"),
+        ("nothing in the folder x", "nothing in the folder x"),
+    ):
+        search = find_library(None, found=found, try_one=Tries({"the folder x": reason}))
+        assert search.chosen is not None
+        assert search.chosen.provider == found[1]
+        what = f"does not use what P2PNODE_GGML_DIR names ({told}): b takes its place"
+        assert search.passed_over == what
+    failing = Tries({"the folder x": "bad", "b": "bad"})
+    assert not find_library(None, found=found, try_one=failing).passed_over
+
+
 def test_the_file_is_bounded_and_keeps_what_was_asked_last(tmp_path: Path) -> None:
     cache, tries = tmp_path / "cache", Tries()
     found = [_library(tmp_path, f"{index}") for index in range(20)]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,27 @@ def test_what_is_no_file_is_no_library(tmp_path: Path) -> None:
     assert in_directory(tmp_path, "x") is None
 
 
-def test_a_folder_that_is_named_is_the_only_one(tmp_path: Path) -> None:
-    environment = {"P2PNODE_GGML_DIR": str(tmp_path)}
-    assert providers(environment) == [Provider(f"the folder {tmp_path}", ())]
-    for name in ("libggml.so", "libggml-base.so"):
-        (tmp_path / name).touch()
-    (found,) = providers(environment)
-    assert [path.name for path in found.libraries] == ["libggml-base.so", "libggml.so"]
+def test_a_folder_that_is_named_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    folder = tmp_path / "named"
+    environment = {"P2PNODE_GGML_DIR": str(folder)}
+    assert providers(environment) == [Provider(f"the folder {folder}", (), is_named=True)]
+    files = ["libggml.so", "libggml-base.so"]
+    _install(tmp_path, "libggml-python", "9.1", "libggml", files)
+    named, installed = providers(environment)
+    assert named == Provider(f"the folder {folder}", (), is_named=True)
+    assert [installed] == providers({})
+    folder.mkdir()
+    for name in files:
+        (folder / name).touch()
+    named, other = providers(environment)
+    assert named.is_named
+    assert [path.name for path in named.libraries] == ["libggml-base.so", "libggml.so"]
+    assert other == installed
+    (same,) = providers({"P2PNODE_GGML_DIR": str(tmp_path / "libggml")})
+    assert same == replace(installed, name=same.name, is_named=True)
 
 
 def test_packages_are_found_by_what_pip_wrote_down(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from p2pnode.engine.base import StageCost
+from p2pnode.engine.ggml import providers
 from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.finding import Search, find_library
 from p2pnode.engine.ggml.probe import Candidate, ProbedDevice, Report
@@ -54,13 +55,16 @@ def test_a_variable_that_names_no_library_is_to_be_unset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("P2PNODE_GGML_DIR", str(tmp_path / "wrong"))
+    monkeypatch.setattr(providers, "PACKAGES", ())  # shuts out every library
     search = find_library(None)
     refused, none = report_libraries(search)
-    assert "wrong cannot be used" in refused.what
-    limits = limits_of("numpy", None, '{"flags": "sse2 avx2"}', 4)
-    for advice in (refused.advice, none.advice, limits[0][1]):
-        assert advice.startswith("unset P2PNODE_GGML_DIR")
-        assert "pip" not in advice
+    assert "P2PNODE_GGML_DIR names what cannot be used: " in refused.what
+    assert str(tmp_path / "wrong") in refused.what
+    assert refused.advice.startswith("unset P2PNODE_GGML_DIR")
+    assert "pip install libggml-python" in none.advice
+    refused, used = report_libraries(Search((*search.candidates, candidate(CPU))))
+    assert refused.verdict == "warn"
+    assert "libggml-python 0.20.2 is used" in used.what
 
 
 def test_a_gpu_that_nothing_computes_with_is_told_with_the_cure() -> None:
