@@ -11,13 +11,13 @@ def checkpoint_facts(model: StoredCheckpoint, *, with_words: bool) -> ModelFacts
     config, checkpoint = model.config(), model.checkpoint
     layers, other, kinds = checkpoint.tensor_bytes()
     of_layer, of_none = checkpoint.numbers
-    words, problem = None, ""
+    words, problem, hint = None, "", ""
     if with_words:
         try:
             words = vocabulary_of(model)
             check_words(model)
         except ModelError as error:
-            problem = str(error)
+            problem, hint = str(error), error.hint
     return ModelFacts(
         title=checkpoint.name,
         architecture=checkpoint.model.model_type,
@@ -37,4 +37,5 @@ def checkpoint_facts(model: StoredCheckpoint, *, with_words: bool) -> ModelFacts
         layer_numbers=(of_layer,) * config.n_layers,
         other_numbers=of_none,
         problem=problem,
+        hint=hint,
     )

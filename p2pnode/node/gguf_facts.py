@@ -29,6 +29,7 @@ def gguf_facts(model: StoredGguf, *, with_words: bool) -> ModelFacts:
         tensors,
         lambda one: split_bytes(one) + (second_bytes(one) if one.type.code in types else 0),
     )
+    problem, hint = _problem(model) if with_words else ("", "")
     mix = Counter[str]()
     for tensor in tensors:
         mix[tensor.type.name] += tensor.size
@@ -50,17 +51,18 @@ def gguf_facts(model: StoredGguf, *, with_words: bool) -> ModelFacts:
         kv_bytes_per_token=_kv_bytes(file, arch, layers),
         layer_numbers=numbers,
         other_numbers=other_numbers,
-        problem=_problem(model) if with_words else "",
+        problem=problem,
+        hint=hint,
     )
 
 
-def _problem(model: StoredGguf) -> str:
+def _problem(model: StoredGguf) -> tuple[str, str]:
     try:
         model.config()
         check_words(model)
     except ModelError as error:
-        return str(error)
-    return ""
+        return str(error), error.hint
+    return "", ""
 
 
 def _by_layer(

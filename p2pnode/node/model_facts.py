@@ -7,6 +7,7 @@ from typing import Final
 from p2pnode.engine.stored_model import StoredGguf, open_stored
 from p2pnode.node.capacity import SPARE, capacity_in
 from p2pnode.node.catalogue import USUAL_CONTEXT
+from p2pnode.text.stored_vocabulary import checked_against
 
 KV_NUMBER: Final = 2
 """Bytes of a number in a KV cache, as f16."""
@@ -38,6 +39,7 @@ class ModelFacts:
         layer_numbers: Weights of each layer.
         other_numbers: Weights of no layer.
         problem: Why it cannot be run here, or empty.
+        hint: What to do about that, or what is known instead; may be empty.
     """
 
     title: str
@@ -58,6 +60,17 @@ class ModelFacts:
     layer_numbers: tuple[int, ...]
     other_numbers: int
     problem: str
+    hint: str = ""
+
+    @property
+    def why_not(self) -> str:
+        """The problem and the hint, in one line."""
+        return f"{self.problem}. {self.hint}" if self.hint else self.problem
+
+    @property
+    def checked_against(self) -> str | None:
+        """The real vocabulary that its kind's tokens were compared with; None without one."""
+        return checked_against(self.vocabulary, self.pre_tokenizer)
 
     @property
     def numbers(self) -> int:

@@ -121,8 +121,9 @@ def test_the_work_is_told_to_be_done_at_its_end(tiny: Path) -> None:
 def test_a_model_that_cannot_be_run_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
     write_tiny_gguf(path, arch="mamba")
-    with pytest.raises(ModelError, match="mamba"):
+    with pytest.raises(ModelError, match="mamba") as caught:
         measured(path, [NUMPY])
+    assert "llama, qwen2" in caught.value.hint
 
 
 def test_more_tokens_than_the_model_has_positions_are_refused(tiny: Path) -> None:

@@ -152,7 +152,7 @@ def ratios(everyone: Sequence[Measured]) -> list[dict[str, Any]]:
 def _plan(path: Path, tokens: int) -> Plan:
     facts = facts_of(path)
     if facts.problem:
-        raise ModelError(f"{path.name} cannot be measured: {facts.problem}")
+        raise ModelError(f"{path.name} cannot be measured: {facts.problem}", hint=facts.hint)
     context = facts.context or QUALITY_TOKENS
     start = min(DECODE_FROM, context // 4)
     most = min(QUALITY_TOKENS, context)

@@ -10,6 +10,7 @@ from p2pnode.node.catalogue import USUAL_CONTEXT, known_model
 from p2pnode.node.disk import size_in_words
 from p2pnode.node.free_memory import free_memory
 from p2pnode.node.model_facts import ModelFacts, facts_of
+from p2pnode.text.stored_vocabulary import UNTESTED, is_untested
 
 
 def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
         "context": facts.context,
         "vocabulary": facts.vocabulary or None,
         "pre_tokenizer": facts.pre_tokenizer or None,
+        "pre_tokenizer_checked_against": facts.checked_against,
         "tokens": facts.tokens,
         "chat_template": facts.has_template,
         "quantisation": facts.quantisation,
@@ -58,6 +60,7 @@ def card_of(model: str, progress: Callable[[float], None]) -> dict[str, Any]:
         "root": root,
         "space": space,
         "problem": facts.problem or None,
+        "hint": facts.hint or None,
     }
 
 
@@ -123,10 +126,13 @@ def _rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "memory", f"{usual}; {size_in_words(card['memory_as_floats'])} as float32"
     yield "this machine", _fit(card)
     yield "cannot be run", card["problem"] or ""
+    yield "what to do", (card["hint"] or "") if card["problem"] else ""
 
 
 def _vocabulary(card: Mapping[str, Any]) -> str:
     kind = f"{card['tokens']} tokens, {card['vocabulary']}, pre-tokenizer {card['pre_tokenizer']}"
+    if is_untested(card["vocabulary"] or "", card["pre_tokenizer"] or ""):
+        kind += f" ({UNTESTED})"
     return kind + ("" if card["chat_template"] else ", no chat template")
 
 

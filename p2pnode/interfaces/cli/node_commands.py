@@ -21,6 +21,7 @@ from p2pnode.interfaces.cli.settings import (
     UpOptions,
     json_option,
     node_options,
+    note_untested,
     settings_of,
     state_option,
 )
@@ -114,6 +115,8 @@ def _run(
     from p2pnode.interfaces.cli.console_log import logging_to_console
     from p2pnode.node.log_file import log_path
 
+    if not as_json:
+        note_untested(settings.model)
     with logging_to_console(log_path(settings.state), verbose=verbose, quiet=as_json) as console:
         run_trio(_serve, settings, as_json, with_parent, console.greeted)
 

@@ -16,7 +16,13 @@ from click.core import ParameterSource
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.output import note
 from p2pnode.interfaces.cli.running_node import others_than, reach
-from p2pnode.interfaces.cli.settings import FreshNodeOption, UpOptions, settings_of, state_of
+from p2pnode.interfaces.cli.settings import (
+    FreshNodeOption,
+    UpOptions,
+    note_untested,
+    settings_of,
+    state_of,
+)
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
 from p2pnode.net.local_nodes import answers
@@ -66,6 +72,7 @@ def some_node(options: UpOptions, *, quiet: bool, chats: bool = False) -> Iterat
     if chats and settings.model is not None:
         _refuse_no_template(settings.model)
     if not quiet:
+        note_untested(settings.model)
         note(f"no node runs on {state}: starting one for this command")
         if others := others_than(state):
             note(f"(to ask one that runs, name it with --state: {others})")

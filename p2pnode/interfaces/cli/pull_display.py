@@ -90,7 +90,7 @@ def remark(path: Path) -> str:
     except ModelError as error:
         return f"it cannot be run here: {error}"
     if facts.problem:
-        return f"it cannot be run here: {facts.problem}"
+        return f"it cannot be run here: {facts.why_not}"
     facts, per_weight, free = held_here(path, facts)
     peers = facts.peers_needed(free, per_weight)
     if peers == 1:

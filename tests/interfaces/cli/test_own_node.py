@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from p2pnode.errors import ModelError, UsageError, UserError
-from p2pnode.interfaces.cli import ask_commands, own_node
+from p2pnode.interfaces.cli import ask_commands, node_commands, own_node
 from p2pnode.interfaces.cli.ask_commands import chat, generate
+from p2pnode.interfaces.cli.node_commands import up
 from p2pnode.interfaces.cli.settings import FreshNodeOption
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from p2pnode.text.template import NO_TEMPLATE
@@ -121,3 +122,21 @@ def test_a_conversation_ends_where_no_further_message_would_fare_better(
     done = CliRunner().invoke(chat, [], input="one\ntwo\n")
     assert len(prompts) == asked
     assert (str(done.exception) == said) == (asked == 1)
+
+
+@pytest.mark.parametrize(("pre", "is_told"), [("default", True), ("smollm", False)])
+@pytest.mark.parametrize("name", [*COMMANDS, "up"])
+def test_whoever_starts_a_node_hears_of_an_untested_pre_tokenizer(
+    name: str, pre: str, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def running(*_: object) -> None:
+        raise UserError("a node would run now")
+
+    monkeypatch.setattr(own_node, "_running", running)
+    monkeypatch.setattr(node_commands, "run_trio", running)
+    write_tiny_gguf(tmp_path / "m.gguf", pre=pre)
+    command, words = {**COMMANDS, "up": (up, [])}[name]
+    given = ["--model", str(tmp_path / "m.gguf"), "--state", str(tmp_path / "state")]
+    done = CliRunner().invoke(command, [*words, *given])
+    assert str(done.exception) == "a node would run now"
+    assert ("the model's pre-tokenizer default is untested" in done.stderr) == is_told
