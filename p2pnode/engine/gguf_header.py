@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from p2pnode.engine.other_formats import foreign
 from p2pnode.errors import ModelError
 
 MAX_PAIRS: Final = 65_536
@@ -27,8 +28,6 @@ MAX_NESTING: Final = 200  # lists in lists; nobody ships more than one
 
 _ALIGNMENTS: Final = tuple(1 << power for power in range(3, 21))  # bytes; ggml wants powers of 2
 _OTHER: Final = "Fetch another file of this model, or convert it anew."
-_AS_GGUF: Final = "Fetch the model as a GGUF file: most are published as one (p2pnode models list)."
-_PICKLES: Final = frozenset({b"\x02", b"\x03", b"\x04", b"\x05"})  # protocols, after b"\x80"
 BROKEN = "The download may be incomplete: fetch the file again."
 ARRAY: Final = 9
 STRING: Final = 8
@@ -347,40 +346,3 @@ class Header:
 
     def _truncated(self) -> ModelError:
         return ModelError(f"{self._name} is truncated within its header", hint=BROKEN)
-
-
-def foreign(data: bytes, name: str) -> ModelError:
-    """Say what a file is that is none of GGUF, where it is one of those that people come upon.
-
-    ``data`` is its beginning; some 64 bytes tell.
-    """
-    start = data[:64].lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        return ModelError(
-            f"{name} is a pointer of Git LFS, not the model itself",
-            hint="Fetch it with git lfs pull, or download it from where it is published.",
-        )
-    if start.startswith(b"<"):
-        return ModelError(
-            f"{name} is a web page, not a model", hint="Download the file itself, not its page."
-        )
-    if data[:4] in {b"lmgg", b"tjgg", b"fmgg"}:
-        return ModelError(
-            f"{name} is of the format before GGUF, which nobody reads any more", hint=_OTHER
-        )
-    if data[:2] == b"PK" or (data[:1] == b"\x80" and data[1:2] in _PICKLES):
-        return pickled(name)
-    if data[8:9] == b"{" and data[4:8] == bytes(4):  # the length of its header, and the header
-        return ModelError(
-            f"{name} holds safetensors, which this engine does not read", hint=_AS_GGUF
-        )
-    return ModelError(f"{name} is not a GGUF file", hint="Give the path of a .gguf file.")
-
-
-def pickled(name: str) -> ModelError:
-    """Refuse a checkpoint that would run code of its author's when it is opened."""
-    return ModelError(
-        f"{name} is a checkpoint of pickled Python: to read it is to run what it says, so it is "
-        "never opened",
-        hint=_AS_GGUF,
-    )

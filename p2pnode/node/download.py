@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
 
-from p2pnode.engine.gguf_header import foreign
+from p2pnode.engine.other_formats import foreign
 from p2pnode.errors import UserError
 from p2pnode.node.disk import free_bytes, is_full, no_space, refuse_full, size_in_words
 from p2pnode.node.entries import MOST_BYTES

@@ -14,7 +14,7 @@ from p2pnode.node.entries import Entry, outdated_files, read_entries, write_entr
 from p2pnode.node.fetching import ROOM_HINT, Progress
 from p2pnode.node.model_list import find_file
 from p2pnode.node.pull_order import forbid_writing, lock_of, locked, work_folder
-from p2pnode.node.sources import cache_name, refuse_other_formats
+from p2pnode.node.sources import cache_name
 from p2pnode.node.taken import refuse_taken
 from p2pnode.node.whole import sha256_of, whole_model
 from p2pnode.text.stored_vocabulary import check_words
@@ -39,7 +39,6 @@ def add_local(
         UserError: It is no model that can be run here, or the name is taken.
         OSError: The cache cannot be written.
     """
-    refuse_other_formats(path.name)
     with open_stored(find_file(str(path))) as model:
         model.config()
         check_words(model)

@@ -6,14 +6,14 @@ from pathlib import Path, PurePosixPath
 from typing import Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from p2pnode.engine.gguf_header import pickled
 from p2pnode.engine.gguf_split import whole_name
+from p2pnode.engine.other_formats import AS_GGUF
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import HubFile, KnownModel, known_model
 from p2pnode.node.places import expanded
 from p2pnode.node.url import split_url
 
-PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+_PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 """Endings of checkpoints that are Python's pickles."""
 
 HUBS: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
@@ -87,14 +87,20 @@ def parse_hub(text: str) -> HubFile:
 
 
 def refuse_other_formats(name: str) -> None:
-    """Refuse a file by its ending, where that says that it is no GGUF.
+    """Refuse a file elsewhere by its ending, where that says that it is no GGUF.
+
+    What is here is looked into instead.
 
     Raises:
         ModelError: It is a pickle, or safetensors.
     """
     ending = PurePosixPath(name).suffix.lower()
-    if ending in PICKLES:
-        raise pickled(PurePosixPath(name).name)
+    if ending in _PICKLES:
+        raise ModelError(
+            f"{PurePosixPath(name).name} is by its ending a checkpoint of pickled Python, or of a "
+            "format before GGUF: neither is read",
+            hint=AS_GGUF,
+        )
     if ending == ".safetensors":
         raise ModelError(
             f"{PurePosixPath(name).name} holds safetensors, which this engine does not read",

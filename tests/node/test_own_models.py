@@ -1,9 +1,13 @@
 """Files of one's own in the cache, what is noted of models, and taking them away."""
 
+import io
 import json
 import math
 import os
+import pickle
 import struct
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +15,7 @@ import gguf
 import pytest
 from hypothesis import example, given, strategies as st
 
+from p2pnode.engine.other_formats import foreign
 from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node import model_cache, models
@@ -91,12 +96,17 @@ def test_what_cannot_be_run_is_not_linked(own: Path, tmp_path: Path) -> None:
         ("model.pt", b"PK\x03\x04"),
         ("disguised.gguf", b"PK\x03\x04checkpoint"),
         ("pickled.gguf", b"\x80\x04\x95"),
+        ("archive.gguf", zipped("archive/data.pkl")),
+        *((f"dict{p}.ckpt", pickle.dumps({"w": [1.0, 2.0]}, p)) for p in (0, 1, 2, 5)),
+        *((f"list{p}.gguf", pickle.dumps(["w"], p)) for p in (0, 1)),
+        *((f"ordered{p}.bin", pickle.dumps(OrderedDict(w=1), p)) for p in (0, 1)),
     ):
         (tmp_path / name).write_bytes(begin + bytes(100))
-        with pytest.raises(ModelError, match="checkpoint of pickled Python") as caught:
-            model_cache.pull(str(tmp_path / name))
-        assert name in str(caught.value)
-        assert "GGUF" in caught.value.hint
+        for ask in (model_cache.pull, lambda path: facts_of(Path(path)), describe):
+            with pytest.raises(ModelError, match="checkpoint of pickled Python") as caught:
+                ask(str(tmp_path / name))
+            assert name in str(caught.value)
+            assert "GGUF" in caught.value.hint
     (tmp_path / "weights.gguf").write_bytes(struct.pack("<Q", 99) + b'{"x":' + bytes(100))
     with pytest.raises(ModelError, match="safetensors"):
         model_cache.pull(str(tmp_path / "weights.gguf"))
@@ -104,6 +114,47 @@ def test_what_cannot_be_run_is_not_linked(own: Path, tmp_path: Path) -> None:
         with pytest.raises(ModelError):
             model_cache.pull(str(tmp_path / missing))
     assert model_cache.installed() == []
+
+
+def zipped(name: str) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        archive.writestr(name, pickle.dumps({}, 2))
+    return body.getvalue()
+
+
+def describe(path: str) -> object:
+    """Do what ``up`` does with a path."""
+    return models.describe_model(models.resolve(path))
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.pt", "model.gguf", "model"])
+@pytest.mark.parametrize(
+    ("begin", "told"),
+    [
+        (b"tjgg\1\0\0\0", "before GGUF"),
+        (b"(hello) world", "is not a GGUF file"),
+        (b"c\0\0\0\0\0\0\0{\n\n}", "safetensors"),
+    ],
+)
+def test_what_a_file_here_is_its_content_tells(
+    name: str, begin: bytes, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(begin + bytes(100))
+    for ask in (model_cache.pull, describe):
+        with pytest.raises(ModelError, match=told):
+            ask(f"{tmp_path / name}")
+
+
+def test_a_model_may_be_called_what_it_likes(own: Path) -> None:
+    path = own.rename(own.with_suffix(".bin"))
+    assert model_cache.pull(str(path)) == path
+
+
+@given(st.binary(max_size=80))
+def test_whatever_a_file_begins_with_is_one_error(data: bytes) -> None:
+    for begin in (b"", b"(", b"c", b"}", b"]", b")", b"\x80", b"(dp0\n", b"ca\nb\nq"):
+        assert str(foreign(begin + data, "x"))
 
 
 def test_names_in_the_cache_are_taken_once(own: Path, tmp_path: Path) -> None:

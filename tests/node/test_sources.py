@@ -114,6 +114,7 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(text: str) -> None:
 def test_other_formats_are_refused_by_name(text: str, ending: str) -> None:
     with pytest.raises(ModelError, match=f"model.{ending}") as caught:
         parse_source(text.format(ending))
+    assert "by its ending" in str(caught.value) or ending == "safetensors"
     assert "GGUF" in caught.value.hint
 
 
