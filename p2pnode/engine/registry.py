@@ -178,6 +178,28 @@ def check_engine(path: Path, options: EngineOptions = DEFAULT_OPTIONS) -> None:
     check_device(options, lacking)
 
 
+def check_device_name(options: EngineOptions, engine: str = "") -> None:
+    """Refuse a device that an engine has on no machine; nothing needs to be installed.
+
+    Args:
+        options: What was asked for.
+        engine: The one engine that computes the model; empty where several do.
+
+    Raises:
+        UsageError: There is no such device anywhere, or numpy is to use one.
+    """
+    match engine or options.engine:
+        case "torch":
+            from p2pnode.engine.torch.finding import check_device_name as check
+        case "jax":
+            from p2pnode.engine.jax.runtime import check_device_name as check
+        case _:
+            from p2pnode.engine.ggml.placing import check_device_name as check
+    check(options.device)
+    if options.engine == "numpy":
+        _refuse_device(options)
+
+
 def check_device(options: EngineOptions, lacking: str = "") -> None:
     """Refuse an engine or a device that is not here; ``lacking`` is what numpy does not compute.
 

@@ -1,6 +1,7 @@
 """The comparison of engines runs, and who fails or hangs is a row with the reason."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from p2pnode.bench.engine import contestants, measure as measurement
 from p2pnode.bench.engine.contestants import LLAMA_CPP, Contestant, choose
 from p2pnode.bench.engine.measure import Measured, measure, ratios
 from p2pnode.bench.engine.process import Process
-from p2pnode.engine.ggml.finding import find_library
+from p2pnode.engine.ggml.constants import DeviceType
+from p2pnode.engine.ggml.finding import Search, find_library
+from p2pnode.engine.ggml.probe import Candidate, ProbedDevice, Report
+from p2pnode.engine.ggml.providers import Provider
 from p2pnode.errors import ConfigError, ModelError, UserError
 from p2pnode.interfaces.cli.bench_commands import bench
 from p2pnode.interfaces.cli.engine_table import as_table
@@ -19,6 +23,8 @@ from p2pnode.node import free_memory
 from p2pnode.node.capacity import SPARE
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
+CPU = ProbedDevice("CPU", "a CPU", DeviceType.CPU, 0, 0, (), ())
+GPU = ProbedDevice("CUDA0", "a card", DeviceType.GPU, 1, 2, (), ())
 NUMPY = Contestant("numpy", "", 1, "auto")
 FIGURES = ("decode_tok_s", "decode_cpu_ms", "prefill64_tok_s", "prefill128_tok_s", "rss_mb")
 
@@ -173,6 +179,36 @@ def test_a_device_that_is_none_is_refused_at_once(tiny: Path) -> None:
     done = CliRunner().invoke(bench, asked)
     assert isinstance(done.exception, ConfigError)
     assert "banana" in str(done.exception)
+
+
+def library(*devices: ProbedDevice) -> Candidate:
+    report = Report("0.26.0", "", "ggml 0.26.0/x64", devices, (), ())
+    return Candidate(Provider("some-ggml 1", ()), report, "", is_usable=True)
+
+
+@pytest.mark.parametrize(
+    ("only", "there", "told"),
+    [
+        (("numpy",), [library(CPU, GPU)], "numpy would be measured on the CPU alone, not on cuda"),
+        (("llama.cpp", "numpy"), [], "llama.cpp and numpy would be measured on the CPU alone"),
+        ((), [library(CPU)], "there is no cuda:0 here: the library finds no GPU"),
+        ((), [replace(library(CPU), report=None, is_usable=False)], "no ggml library can be used"),
+        ((), [library(CPU, replace(GPU, faults=("x",)))], "cannot be used: it computes wrongly"),
+        ((), [library(CPU), library(CPU, GPU)], ""),
+    ],
+)
+def test_a_device_that_nobody_measured_has_is_refused(
+    only: tuple[str, ...], there: list[Candidate], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [("numpy", "", ""), ("ggml", "some-ggml 1", ""), (LLAMA_CPP, "xllamacpp 2", "")]
+    monkeypatch.setattr(contestants, "_everyone", lambda _: names)
+    monkeypatch.setattr(contestants, "find_library", lambda _: Search(tuple(there)))
+    if not told:
+        assert len(choose(only, [1], "cuda:0", None)) == 3
+        return
+    with pytest.raises(UserError, match=told) as caught:
+        choose(only, [1], "cuda:0", None)
+    assert caught.value.hint
 
 
 def test_the_command_prints_rows(tiny: Path) -> None:

@@ -10,7 +10,13 @@ from p2pnode.engine.ggml.constants import DeviceType
 from p2pnode.engine.ggml.finding import Search
 from p2pnode.engine.ggml.probe import Candidate, ProbedDevice, Report
 from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE, Provider
-from p2pnode.engine.registry import EngineOptions, _say_once, check_engine, load_engine
+from p2pnode.engine.registry import (
+    EngineOptions,
+    _say_once,
+    check_device_name,
+    check_engine,
+    load_engine,
+)
 from p2pnode.errors import EngineError, ModelError, UsageError
 from p2pnode.installing import pip_install
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -145,6 +151,29 @@ def test_numpy_on_a_gpu_is_a_mistake_of_the_command_line(machine: Machine, llama
     with pytest.raises(UsageError, match="the CPU alone, not on cuda:0"):
         check_engine(llama, EngineOptions("numpy", "cuda:0"))
     assert not machine.looked
+
+
+@pytest.mark.parametrize(
+    ("engine", "known"),
+    [
+        ("auto", ["auto", "cpu", "cuda:0", "vulkan:1", "metal"]),
+        ("ggml", ["rocm", "sycl:2"]),
+        ("numpy", ["auto", "cpu"]),
+        ("torch", ["auto", "cuda:3", "mps", "cpu"]),
+        ("jax", ["auto", "tpu:0", "cuda:1", "cpu"]),
+    ],
+)
+def test_a_name_is_checked_where_nothing_computes(engine: str, known: list[str]) -> None:
+    for name in known:
+        check_device_name(EngineOptions(engine, name))
+        if engine != "auto":
+            check_device_name(EngineOptions("auto", name), "" if engine == "numpy" else engine)
+    wrong = ("CPU", "", "gpu", "vulkan:99999999999", "cuda:x", f"cuda:{'9' * 5000}", "cuda:\u0663")
+    for name in (*wrong, "tpu" if engine != "jax" else "mps"):
+        with pytest.raises(UsageError, match="device"):
+            check_device_name(EngineOptions(engine, name))
+    with pytest.raises(UsageError, match="the CPU alone"):
+        check_device_name(EngineOptions("numpy", "cuda:0"))
 
 
 @pytest.mark.parametrize("engine", ["auto", "numpy", "ggml"])

@@ -23,7 +23,7 @@ _KINDS: Final = {
     "metal": ("Metal", "MTL"),
     "sycl": ("SYCL",),
 }
-_NAME: Final = re.compile(r"([a-z]+)(?::(\d{1,3}))?")
+_NAME: Final = re.compile(r"([a-z]+)(?::([0-9]{1,3}))?")
 _GPUS: Final = frozenset({DeviceType.GPU, DeviceType.INTEGRATED_GPU})
 
 
@@ -36,7 +36,7 @@ def check_device_name(wanted: str) -> None:
     match = _NAME.fullmatch(wanted)
     if wanted not in {"auto", "cpu"} and (match is None or match[1] not in _KINDS):
         raise UsageError(
-            f"there is no device {wanted!r}",
+            f"there is no device {wanted[:40]!r}",
             hint=f"One of: auto, cpu, {', '.join(f'{kind}:0' for kind in _KINDS)}; "
             "with --engine jax cuda:0, tpu:0 or metal:0, with --engine torch cuda:0 or mps.",
         )

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from p2pnode.engine.base import short_numerics
 from p2pnode.engine.cpu import cpu_name
+from p2pnode.engine.device_name import DEVICE_NAME
 from p2pnode.errors import CapacityError, DeviceLostError, EngineError, UsageError
 from p2pnode.installing import install_extra
 
@@ -48,6 +49,20 @@ def require_jax() -> Module:
         ) from error
 
 
+def check_device_name(wanted: str) -> None:
+    """Refuse what names no device of JAX on any machine; JAX itself need not be here.
+
+    Raises:
+        UsageError: It is none.
+    """
+    match = DEVICE_NAME.fullmatch(wanted)
+    if wanted != "auto" and (match is None or match[1] not in _PLATFORMS):
+        raise UsageError(
+            f"the jax engine knows no device {wanted[:40]!r}",
+            hint=f"One of: auto, {', '.join(_PLATFORMS)}, with :N for the device of this number.",
+        )
+
+
 def choose_device(wanted: str) -> Device:
     """Return the device of a name: ``auto``, ``cpu``, or ``cuda``, ``tpu``, ``metal`` with ``:N``.
 
@@ -56,12 +71,8 @@ def choose_device(wanted: str) -> Device:
         EngineError: JAX has no such device here.
     """
     jax = require_jax()
+    check_device_name(wanted)
     platform, _, number = wanted.partition(":")
-    if wanted != "auto" and (platform not in _PLATFORMS or not (number or "0").isdecimal()):
-        raise UsageError(
-            f"the jax engine knows no device {wanted!r}",
-            hint=f"One of: auto, {', '.join(_PLATFORMS)}, with :N for the device of this number.",
-        )
     name = {"auto": None, "metal": "METAL"}.get(platform, platform)
     try:
         devices = jax.local_devices(backend=name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
 
+from p2pnode.engine.device_name import DEVICE_NAME
 from p2pnode.errors import EngineError, UsageError
 from p2pnode.installing import install_extra
 
@@ -68,6 +69,20 @@ def require_torch(say: Callable[[str], None] | None = None) -> ModuleType:
     return loaded
 
 
+def check_device_name(wanted: str) -> None:
+    """Refuse what names no device of torch on any machine; torch itself need not be here.
+
+    Raises:
+        UsageError: It is none.
+    """
+    match = DEVICE_NAME.fullmatch(wanted)
+    if match is None or match[1] not in DEVICES:
+        raise UsageError(
+            f"the torch engine knows no device {wanted[:40]!r}",
+            hint=f"One of: {', '.join(DEVICES)}, or cuda:N for the GPU of this number.",
+        )
+
+
 def find_place(device: str, dtype: str, threads: int | None = None) -> Place:
     """Return where to compute; ``auto`` takes a GPU where there is one, and what suits it.
 
@@ -81,13 +96,9 @@ def find_place(device: str, dtype: str, threads: int | None = None) -> Place:
         EngineError: There is no such device here.
     """
     torch = require_torch()
+    check_device_name(device)
     kind, _, number = device.partition(":")
     here = _devices(torch)
-    if kind not in DEVICES or not (number or "0").isdecimal():
-        raise UsageError(
-            f"the torch engine knows no device {device[:40]!r}",
-            hint=f"One of: {', '.join(DEVICES)}, or cuda:N for the GPU of this number.",
-        )
     if kind == "auto" and not number:
         kind = here[0]
     if kind not in here or (kind == "cuda" and int(number or 0) >= torch.cuda.device_count()):

@@ -219,6 +219,8 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         from p2pnode.engine.registry import check_engine
 
         check_engine(model, engine)
+    else:
+        _check_unused(model, engine)
     holdings = HoldingsConfig(layers=layers, max_layers=options.max_layers)
     config = NodeConfig(
         name=name,
@@ -238,6 +240,22 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         mdns=options.mdns,
         engine=engine,
     )
+
+
+def _check_unused(model: Path | None, engine: "EngineOptions") -> None:
+    """Refuse a device that is none, though nothing computes here.
+
+    Raises:
+        UsageError: It is none.
+    """
+    from p2pnode.engine.registry import check_device_name
+    from p2pnode.engine.stored_model import open_stored
+
+    if model is None:
+        check_device_name(engine)
+        return
+    with open_stored(model) as stored:
+        check_device_name(engine, stored.engine)
 
 
 def note_untested(model: Path | None) -> None:
@@ -272,12 +290,15 @@ def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions")
     Raises:
         UserError: It cannot be had, or another engine is to compute it: found before any fetch.
     """
+    from p2pnode.engine.registry import check_device, check_device_name, suited
     from p2pnode.engine.torch.hub import NO_LAYERS, is_id
+    from p2pnode.node.model_cache import is_missing
 
     name = options.model
+    if is_missing(name):
+        check_device_name(engine)
     if not is_id(name):
         return model_file(name)
-    from p2pnode.engine.registry import check_device, suited
     from p2pnode.engine.stored_checkpoint import ENGINE
     from p2pnode.node.checkpoints import fetch_id
 

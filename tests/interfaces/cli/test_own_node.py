@@ -140,3 +140,19 @@ def test_whoever_starts_a_node_hears_of_an_untested_pre_tokenizer(
     done = CliRunner().invoke(command, [*words, *given])
     assert str(done.exception) == "a node would run now"
     assert ("the model's pre-tokenizer default is untested" in done.stderr) == is_told
+
+
+@pytest.mark.parametrize("model", ["none", "m.gguf", "qwen3-8b"])
+@pytest.mark.parametrize("device", ["tpu", "CPU", "vulkan:99999999999"])
+def test_a_device_that_is_none_is_refused_where_nothing_computes_too(
+    device: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path / "cache"))  # nothing is fetched for it
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    write_tiny_gguf(tmp_path / "m.gguf")
+    where = str(tmp_path / model) if model.endswith(".gguf") else model
+    given = ["--layers", "none", "--model", where, "--device", device]
+    done = CliRunner().invoke(up, [*given, "--state", str(tmp_path / "state")])
+    assert isinstance(done.exception, UsageError)
+    assert f"there is no device {device!r}" in str(done.exception)
+    assert not (tmp_path / "state").exists()
