@@ -32,7 +32,7 @@ class Pull:
         folder: Where the cache keeps models.
         name: What to call the model.
         report: Hears which part from 0 to 1 is here.
-        tell: Hears why nothing happens for a while.
+        tell: Hears why nothing happens for a while, and what could not be checked.
         file: What to call its file, if it has one; after ``name`` where this is empty.
         sleep: Waits some seconds; tests do not.
     """
@@ -121,6 +121,11 @@ class Pull:
             download.forget()
         for path in outdated:
             path.unlink(missing_ok=True)
+        if hash_from == "none":
+            self.tell(
+                f"not checked: {urlsplit(wanted[0].url).netloc} gives no hash of {self.name}, so "
+                "what came could be compared with nothing"
+            )
         return entry
 
     def _check(self, files: Sequence[str], downloads: Sequence[Download]) -> str:

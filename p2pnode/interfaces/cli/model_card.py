@@ -113,6 +113,8 @@ def _rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     yield "file", "\n                ".join(card["files"])
     yield "size", size_in_words(card["size"])
+    is_own = card["linked"] or not card["installed"]
+    yield "hash", "not checked" if card["hash_from"] == "none" and not is_own else ""
     yield "model", card["title"] or ""
     yield "architecture", card["architecture"] or "not said"
     yield "layers", f"{card['layers']}, of width {card['d_model']}"

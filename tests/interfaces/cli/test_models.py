@@ -22,7 +22,7 @@ from p2pnode.node.catalogue import known_model
 from p2pnode.node.model_facts import facts_of
 from p2pnode.node.model_use import held
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
-from tests.node.local_hub import Hub, Request, on, running_hub, sha
+from tests.node.local_hub import Hub, Request, on, running_hub, saying, sha
 
 FILE = "tiny-Q4_K_M.gguf"
 HERE = ("smollm2-135m", "gemma3-270m")  # the suite runs them
@@ -163,6 +163,7 @@ def test_show_says_what_a_model_is_and_takes(hub: Hub) -> None:
     for label in ("licence", "quantisation", "root", "memory", "this machine"):
         assert f"{label}:" in text or label == "licence"
     assert card["root"] in text
+    assert "not checked" not in text
     assert "the whole model fits" in text
 
 
@@ -223,6 +224,23 @@ def test_what_came_and_cannot_be_run_is_said(hub: Hub, tmp_path: Path) -> None:
     write_tiny_gguf(tmp_path / "odd.gguf", arch="mamba")
     hub.repos["some/Tiny-GGUF"] = {FILE: (tmp_path / "odd.gguf").read_bytes()}
     assert "it cannot be run here: " in run("pull", "hf:some/Tiny-GGUF").stderr
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+@pytest.mark.parametrize("from_hub", [True, False])
+def test_what_no_hash_is_known_of_is_said_not_to_be_checked(
+    hub: Hub, tmp_path: Path, from_hub: bool, how: list[str]
+) -> None:
+    content = (tmp_path / "made.gguf").read_bytes()
+    rows = [{"type": "file", "path": FILE, "size": len(content), "oid": "git"}]
+    hub.behaviours = [on("/api/", saying(200, json.dumps(rows).encode()))] * from_hub
+    hub.behaviours.append(on(FILE, saying(200, content)))
+    name = "hf:some/Tiny-GGUF" if from_hub else f"{hub.url}/{FILE}"
+    done = run("pull", name, "--name", "mine", *how)
+    host = hub.url.removeprefix("http://")
+    assert f"not checked: {host} gives no hash of mine, so" in done.stderr
+    assert "hash:           not checked" in run("show", "mine").stdout
+    assert facts("pull", name, "--name", "mine")["hash_from"] == "none"
 
 
 def test_a_model_larger_than_the_machine_says_how_many_it_takes(
