@@ -259,12 +259,16 @@ def _same_in_all_layers(file: GgufFile, key: str, default: int | None = None) ->
 
 
 def _check_vocabulary_size(file: GgufFile, config: ModelConfig) -> None:
-    key = "tokenizer.ggml.tokens"
-    if key in file.metadata and file.count(key) != config.vocab_size:
-        raise ModelError(
-            f"{file.path.name} names {file.count(key)} tokens, and its embedding has "
-            f"{config.vocab_size} rows; it is broken"
-        )
+    """Refuse what contradicts the embedding's rows; a padded one has its padding in both counts."""
+    key, rows = "tokenizer.ggml.tokens", config.vocab_size
+    tokens = file.count(key) if key in file.metadata else rows
+    size = file.integer(f"{config.arch}.vocab_size", rows)
+    for what, count in ((f"names {tokens} tokens", tokens), (f"says vocab_size {size}", size)):
+        if count != rows:
+            raise ModelError(
+                f"{file.path.name} {what}, and its embedding has {rows} rows; it is broken",
+                hint="Fetch another file of this model, or convert it anew.",
+            )
 
 
 def _name(file: GgufFile) -> str:

@@ -35,6 +35,7 @@ _READ: Final = frozenset(
         "rope.scaling.yarn_beta_fast",
         "rope.scaling.yarn_beta_slow",
         "rope.scale_linear",
+        "vocab_size",
     }
 )
 """What is read, or must agree with what is."""
@@ -46,7 +47,6 @@ _EXPERTS: Final = frozenset({"expert_count", "expert_used_count", "expert_feed_f
 
 _WITHOUT_EFFECT: Final = frozenset(
     {
-        "vocab_size",  # the embedding's rows count
         "tensor_data_layout",  # a remark of old converters
         "attention.layer_norm_epsilon",  # of a norm that none of these has
         "rope.scaling.finetuned",

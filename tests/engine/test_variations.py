@@ -71,6 +71,12 @@ def put(key: str, value: object) -> Callable[[Writer], None]:
         ("llama.feed_forward_length", 64, "expected"),
         ("split.count", 3, "one of 3 parts"),
         ("tokenizer.ggml.tokens", ["a", "b"], "names 2 tokens"),
+        ("llama.vocab_size", 7, "says vocab_size 7, and its embedding has 261 rows"),
+        ("llama.vocab_size", 0, "says vocab_size 0"),
+        ("llama.vocab_size", 262, "says vocab_size 262"),
+        ("llama.vocab_size", 2**32 - 1, "says vocab_size 4294967295"),
+        ("llama.vocab_size", True, "no usable value for llama.vocab_size"),
+        ("llama.vocab_size", "261", "no usable value for llama.vocab_size"),
     ],
 )
 def test_a_variation_is_refused_by_name(
