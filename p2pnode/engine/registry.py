@@ -207,6 +207,7 @@ def check_device(options: EngineOptions, lacking: str = "") -> None:
         UsageError: There is no such device anywhere, or numpy is to use one.
         EngineError: The engine or the device is not there.
     """
+    check_device_name(options)
     if options.engine in _EXTRAS:
         if find_spec(options.engine) is None:
             raise EngineError(
@@ -214,9 +215,8 @@ def check_device(options: EngineOptions, lacking: str = "") -> None:
                 hint=install_extra(options.engine),
             )
         return
-    from p2pnode.engine.ggml.placing import check_device_name, choose_device
+    from p2pnode.engine.ggml.placing import choose_device
 
-    check_device_name(options.device)
     library = _library(options, lacking)
     if library is None:
         _refuse_device(options)

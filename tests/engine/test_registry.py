@@ -13,6 +13,7 @@ from p2pnode.engine.ggml.providers import DIRECTORY_VARIABLE, Provider
 from p2pnode.engine.registry import (
     EngineOptions,
     _say_once,
+    check_device,
     check_device_name,
     check_engine,
     load_engine,
@@ -172,6 +173,8 @@ def test_a_name_is_checked_where_nothing_computes(engine: str, known: list[str])
     for name in (*wrong, "tpu" if engine != "jax" else "mps"):
         with pytest.raises(UsageError, match="device"):
             check_device_name(EngineOptions(engine, name))
+        with pytest.raises(UsageError, match="device"):
+            check_device(EngineOptions(engine, name))  # installed or not
     with pytest.raises(UsageError, match="the CPU alone"):
         check_device_name(EngineOptions("numpy", "cuda:0"))
 
