@@ -217,7 +217,7 @@ def check_device(options: EngineOptions, lacking: str = "") -> None:
         return
     from p2pnode.engine.ggml.placing import choose_device
 
-    library = _library(options, lacking)
+    library = _library(options, lacking, quiet=True)  # whoever loads it says so, in the log too
     if library is None:
         _refuse_device(options)
     elif library.report is not None:
@@ -266,10 +266,13 @@ def _numpy_lacks(model: StoredModel) -> str:
     return "weights as safetensors"
 
 
-def _library(options: EngineOptions, lacking: str) -> "Candidate | None":
+def _library(options: EngineOptions, lacking: str, *, quiet: bool = False) -> "Candidate | None":
     """Return the ggml library to compute with; None where numpy is wanted, or serves as well.
 
-    ``lacking``: what of the model numpy does not compute; empty where it computes all.
+    Args:
+        options: What was asked for.
+        lacking: What of the model numpy does not compute; empty where it computes all.
+        quiet: Nobody is told that another one takes the place of what was wanted.
     """
     if options.engine == "numpy":
         return None
@@ -278,12 +281,13 @@ def _library(options: EngineOptions, lacking: str) -> "Candidate | None":
 
     search = find_library(options.cache)
     if search.chosen is not None:
-        if search.passed_over:
+        if search.passed_over and not quiet:
             _say_once(search.passed_over)
         return search.chosen
     why = _why_none(search)
     if options.engine == "auto" and not lacking:
-        _say_once(f"computes with numpy: {why}")
+        if not quiet:
+            _say_once(f"computes with numpy: {why}")
         return None
     what = f"the model has {lacking}, which only ggml computes, and " if lacking else ""
     raise EngineError(what + why, hint=remedy())

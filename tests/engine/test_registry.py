@@ -16,6 +16,7 @@ from p2pnode.engine.registry import (
     check_device,
     check_device_name,
     check_engine,
+    engine_for,
     load_engine,
 )
 from p2pnode.errors import EngineError, ModelError, UsageError
@@ -112,7 +113,8 @@ def test_a_folder_that_was_named_for_nothing_is_told_once(
     machine.candidates = (named, *machine.candidates)
     with caplog.at_level(logging.WARNING):
         check_engine(llama, EngineOptions("ggml"))
-        check_engine(llama, EngineOptions("ggml"))
+        assert not caplog.messages  # no log is kept yet
+        assert engine_for(llama) == engine_for(llama) == "ggml"
     why = "does not use what P2PNODE_GGML_DIR names (the folder x: bad)"
     assert caplog.messages == [f"{why}: some-ggml 1.0 takes its place"]
 
