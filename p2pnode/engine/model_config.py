@@ -9,6 +9,14 @@ from p2pnode.errors import ModelError
 
 MOST_EXPERTS = 1024
 
+LEAST_FACTOR = 1e-6
+MOST_FACTOR = 1e6
+"""What divides a frequency: beyond, angles would leave float32; published ones are 1 to 65."""
+
+LEAST_BASE = 2.0
+MOST_BASE = float(1 << 40)
+"""Of the rotary embedding: YaRN divides by its logarithm; published ones lie from 1e4 to 1e8."""
+
 
 class RopeKind(StrEnum):
     """How the rotary embedding is stretched beyond the context it was trained for."""
@@ -49,7 +57,7 @@ class RopeScaling:
     def __post_init__(self) -> None:
         for name in ("factor", "attn_factor", "beta_fast", "beta_slow"):
             number = getattr(self, name)
-            if not (math.isfinite(number) and 0 < number <= 1e6):
+            if not LEAST_FACTOR <= number <= MOST_FACTOR:
                 raise ModelError(f"the rotary embedding cannot be scaled by {name} {number}")
         if not 0 <= self.original_context < 1 << 31:
             raise ModelError(f"no model was trained for {self.original_context} positions")
@@ -119,8 +127,9 @@ class ModelConfig:
                 f"the heads do not fit together: {self.n_heads} of {self.head_dim}, "
                 f"{self.n_kv_heads} for keys and values"
             )
-        if not 0 < self.rope_base < math.inf or not 0 <= self.window_rope_base < math.inf:
-            raise ModelError(f"the rotary embedding cannot have the base {self.rope_base}")
+        for base in (self.rope_base, self.window_rope_base or self.rope_base):
+            if not LEAST_BASE <= base <= MOST_BASE:
+                raise ModelError(f"the rotary embedding cannot have the base {base}")
         if self.rope_dims % 2 or self.rope_dims > self.head_dim:
             raise ModelError(f"{self.rope_dims} of a head's {self.head_dim} numbers cannot turn")
         if not 0 < self.norm_eps < 1:

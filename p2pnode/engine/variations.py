@@ -5,13 +5,14 @@ knew when this was written may change everything.
 """
 
 import re
+import struct
 from collections.abc import Mapping
 from typing import Final
 
 from p2pnode.engine.architectures import Architecture
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue, TensorInfo, Value
-from p2pnode.engine.model_config import ModelConfig
+from p2pnode.engine.model_config import LEAST_FACTOR, MOST_FACTOR, ModelConfig
 from p2pnode.errors import ModelError
 from p2pnode.terminal import label
 
@@ -227,9 +228,21 @@ def _rope_factors(file: GgufFile, config: ModelConfig) -> set[str]:
                 f"{file.path.name}: {tensor} has shape {shape}, expected ({config.turned // 2},)"
             )
         _check_plain(file.path.name, file.tensors[tensor])
+        _check_divisors(file, file.tensors[tensor])
     if found & pair not in (set(), pair):
         raise ModelError(f"{file.path.name} has one of {' and '.join(sorted(pair))}, not both")
     return found
+
+
+def _check_divisors(file: GgufFile, tensor: TensorInfo) -> None:
+    """Refuse divisors that would make answers of NaN: nothing that computes looks at them."""
+    divisors = struct.unpack(f"<{tensor.shape[0]}f", file.tensor_bytes(tensor))
+    wrong = [one for one in divisors if not LEAST_FACTOR <= one <= MOST_FACTOR]
+    if wrong:
+        raise ModelError(
+            f"{file.path.name}: {tensor.name} divides a frequency by {wrong[0]:g}",
+            hint="Convert the model anew, or fetch another file of it.",
+        )
 
 
 def _unread(tensor: str, config: ModelConfig) -> str:

@@ -166,6 +166,50 @@ def test_a_norm_that_ggml_cannot_multiply_by_is_refused(
         read_model_info(written(tmp_path / "odd.gguf", store))
 
 
+HEAD_PAIRS = 8
+SENSELESS = (0.0, -1.0, -0.0, float("nan"), float("inf"), float("-inf"), 1e-30, 1e30)
+
+
+@pytest.mark.parametrize("place", [0, HEAD_PAIRS - 1])
+@pytest.mark.parametrize("value", SENSELESS)
+def test_divisors_that_make_answers_of_nan_are_refused(
+    value: float, place: int, tmp_path: Path
+) -> None:
+    divisors = np.ones(HEAD_PAIRS, np.float32)
+
+    def add(*names: str) -> Path:
+        def edit(writer: Writer) -> None:
+            for name in names:
+                writer.add_tensor(name, divisors if name == names[-1] else np.ones_like(divisors))
+
+        return written(tmp_path / "odd.gguf", edit)
+
+    both = ("rope_factors_short.weight", "rope_factors_long.weight")
+    for names in (("rope_freqs.weight",), both, both[::-1]):
+        divisors[place] = 2.0
+        read_model_info(add(*names))
+        divisors[place] = value
+        with pytest.raises(ModelError, match=f"{names[-1]} divides a frequency by"):
+            read_model_info(add(*names))
+
+
+@pytest.mark.parametrize("value", [*SENSELESS[1:], 1.0])
+@pytest.mark.parametrize("key", ["rope.freq_base", "rope.scaling.factor"])
+def test_a_stretch_that_makes_answers_of_nan_is_refused(
+    key: str, value: float, tmp_path: Path
+) -> None:
+    def edit(writer: Writer) -> None:
+        put("llama.rope.scaling.type", "yarn")(writer)
+        put(f"llama.{key}", value)(writer)
+
+    path = written(tmp_path / "odd.gguf", edit)
+    if key == "rope.scaling.factor" and value in (0.0, 1.0):  # 0: there is none
+        read_model_info(path)
+        return
+    with pytest.raises(ModelError, match=r"rotary embedding cannot"):
+        read_model_info(path)
+
+
 @pytest.mark.parametrize(
     ("value", "ids"),
     [(-1, ()), (2**32 - 1, ()), ([260, 257, 9999], (257, 260)), (258, (258,)), ("end", ())],
