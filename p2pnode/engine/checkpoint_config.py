@@ -4,13 +4,13 @@ Only the settings named here reach the modules that compute, and they are what t
 made over: nothing that is not hashed can change the arithmetic.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from p2pnode.engine.checkpoint_rope import LAYER_TYPES, named_anew, read_rope
 from p2pnode.engine.gguf import MOST_POSITIONS
-from p2pnode.engine.model_config import ModelConfig, RopeKind, RopeScaling
+from p2pnode.engine.model_config import LEAST_BASE, ModelConfig, RopeScaling
 from p2pnode.errors import ModelError
 from p2pnode.terminal import label
 
@@ -48,6 +48,16 @@ _NUMBERS: Final = frozenset(
         "query_pre_attn_scalar",
     }
 )
+_LEAST: Final[Mapping[str, float]] = {
+    "rope_theta": LEAST_BASE,
+    "rope_local_base_freq": LEAST_BASE,
+    "original_max_position_embeddings": 2,
+    "sliding_window": 1,
+    "sliding_window_pattern": 1,
+    "query_pre_attn_scalar": 1,
+}
+"""Of the others :class:`ModelConfig` says it; transformers would divide by zero."""
+
 _FLAGS: Final = frozenset(
     {"attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window"}
 )
@@ -62,11 +72,8 @@ _NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
     "use_bidirectional_attention": (None, False),
     "attention_dropout": (None, 0),  # without effect; named since it stands in every file
 }
-_ROPES: Final = frozenset({"default", "linear", "llama3", "yarn", "longrope"})
-_LAYER_TYPES: Final = frozenset({"full_attention", "sliding_attention"})
 _ACTIVATIONS: Final[Mapping[str, str]] = {"gemma3_text": "gelu_pytorch_tanh"}  # silu for all others
 _DTYPES: Final[Mapping[str, str]] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_MOST_FACTORS: Final = 4096
 _MOST_LAYERS: Final = 10_000
 
 
@@ -100,7 +107,9 @@ def read_checkpoint_config(body: object, name: str) -> CheckpointModel:
     if not isinstance(body, dict):
         raise ModelError(f"the config.json of {name} is no object")
     model_type = _model_type(body, name)
-    settings = {key: body[key] for key in sorted(SETTINGS) if body.get(key) is not None}
+    settings = named_anew(
+        {key: body[key] for key in sorted(SETTINGS) if body.get(key) is not None}, model_type
+    )
     _check_types(settings, name)
     _check_activation(settings, model_type, name)
     for key, neutral in _NEUTRAL.items():
@@ -109,7 +118,7 @@ def read_checkpoint_config(body: object, name: str) -> CheckpointModel:
     for key in _NEEDED:
         if key not in settings:
             raise ModelError(f"the config.json of {name} does not say {key}")
-    rope = _rope(settings, model_type, name)
+    rope = read_rope(settings, model_type, name)
     config = _shape(settings, model_type, rope, name)
     rows = config.vocab_size
     return CheckpointModel(
@@ -167,7 +176,9 @@ def tensor_shapes(model: CheckpointModel) -> tuple[dict[str, tuple[int, ...]], d
 
 
 def _model_type(body: Mapping[str, Any], name: str) -> str:
-    if body.get("auto_map"):
+    model_type = body.get("model_type")
+    is_known = isinstance(model_type, str) and model_type in ARCHITECTURES
+    if body.get("auto_map") and not is_known:  # of a known one transformers has the code itself
         raise ModelError(
             f"{name} needs code of its own (auto_map in its config.json), which is never run",
             hint="Use a model of an architecture that transformers has itself.",
@@ -179,13 +190,12 @@ def _model_type(body: Mapping[str, Any], name: str) -> str:
             f"{name} is quantised ({label(str(said))[:40]}), which the torch engine does not read",
             hint="Use its checkpoint in bf16, or a GGUF.",
         )
-    model_type = body.get("model_type")
     if model_type is None:
         raise ModelError(
             f"the config.json of {name} names no architecture (model_type)",
             hint="take the config.json that came with the checkpoint",
         )
-    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+    if not isinstance(model_type, str) or not is_known:
         raise ModelError(
             f"{name} is a {label(str(model_type))[:40]}, which the torch engine does not compute",
             hint=f"It knows {', '.join(ARCHITECTURES)}.",
@@ -197,7 +207,7 @@ def _check_types(settings: Mapping[str, Any], name: str) -> None:
     for key, value in settings.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = (
-            (key in _NUMBERS and is_number and 0 <= value <= 1 << 40)
+            (key in _NUMBERS and is_number and _LEAST.get(key, 0) <= value <= 1 << 40)
             or (key in _FLAGS and isinstance(value, bool))
             or (key in _TEXTS and isinstance(value, str))
             or (key == "layer_types" and _is_layer_types(value))
@@ -209,7 +219,7 @@ def _check_types(settings: Mapping[str, Any], name: str) -> None:
 
 def _is_layer_types(value: object) -> bool:
     return isinstance(value, list) and all(
-        isinstance(one, str) and one in _LAYER_TYPES for one in value
+        isinstance(one, str) and one in LAYER_TYPES for one in value
     )
 
 
@@ -218,48 +228,6 @@ def _check_activation(settings: Mapping[str, Any], model_type: str, name: str) -
     for key in _TEXTS & settings.keys():
         if settings[key] != expected and (key == "hidden_activation") == (expected != "silu"):
             _refuse(name, f"{key} = {label(settings[key])[:40]}")
-
-
-def _rope(settings: Mapping[str, Any], model_type: str, name: str) -> RopeScaling:
-    """Check how the rotary embedding is stretched; say what decides a session's divisors."""
-    found = RopeScaling()
-    for key in ("rope_scaling", "rope_parameters"):
-        said = settings.get(key, {})
-        nested = [said[kind] for kind in _LAYER_TYPES if kind in said]
-        for one in nested or [said]:
-            if not isinstance(one, dict):
-                _refuse(name, f"a {key} of {one!r}"[:60])
-            found = _one_rope(one, settings, model_type, name) or found
-    factor = settings.get("partial_rotary_factor", 1.0)
-    if factor != 1 and model_type != "phi3":
-        _refuse(name, f"partial_rotary_factor = {factor}")
-    return found
-
-
-def _one_rope(
-    said: Mapping[str, Any], settings: Mapping[str, Any], model_type: str, name: str
-) -> RopeScaling | None:
-    kind = said.get("rope_type", said.get("type", "default"))
-    if kind == "su":
-        kind = "longrope"
-    if not isinstance(kind, str) or kind not in _ROPES:
-        _refuse(name, f"a rotary embedding scaled as {label(str(kind))[:40]!r}")
-    for key, value in said.items():
-        if key in ("rope_type", "type", "truncate") or value is None:
-            continue
-        numbers = value if isinstance(value, list) else [value]
-        are_finite = all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
-        if len(numbers) > _MOST_FACTORS or not are_finite:
-            _refuse(name, f"a rotary embedding with {label(str(key))[:40]} = {value!r}"[:100])
-    if said.get("partial_rotary_factor", 1.0) != 1 and model_type != "phi3":
-        _refuse(name, "a rotary embedding of a part of each head")
-    if kind != "longrope":
-        return None
-    context = settings["max_position_embeddings"]
-    original = settings.get(
-        "original_max_position_embeddings", said.get("original_max_position_embeddings", context)
-    )
-    return RopeScaling(kind=RopeKind.LONGROPE, original_context=int(original))
 
 
 def _shape(

@@ -33,7 +33,12 @@ def write_config(folder: Path, **changes: object) -> None:
 
 def shapes(**changes: object) -> dict[str, tuple[int, ...]]:
     """Return all the tensors that the model has."""
-    model = read_checkpoint_config({**LLAMA, **changes}, "tiny")
+    return shapes_of({**LLAMA, **changes})
+
+
+def shapes_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return all the tensors that a model of this configuration has."""
+    model = read_checkpoint_config(dict(config), "tiny")
     layer, found = tensor_shapes(model)
     for index in range(model.config.n_layers):
         found |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
@@ -61,6 +66,12 @@ def write_checkpoint(folder: Path, **changes: object) -> Path:
     write_config(folder, **changes)
     write_shard(folder / SINGLE, shapes(**changes))
     return folder / SINGLE
+
+
+def write_published(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a model of this configuration, in one file."""
+    (folder / CONFIG).write_text(json.dumps(config))
+    write_shard(folder / SINGLE, shapes_of(config))
 
 
 def write_sharded(folder: Path) -> dict[str, str]:

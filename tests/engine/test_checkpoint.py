@@ -40,7 +40,10 @@ def test_shards_are_found_by_their_tensors(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "remote code": ({"auto_map": {"AutoModel": "x.py"}}, "needs code of its own"),
+    "remote code": (
+        {"model_type": "mine", "auto_map": {"AutoModel": "x.py"}},
+        "needs code of its own",
+    ),
     "gptq": ({"quantization_config": {"quant_method": "gptq"}}, "quantised .gptq"),
     "awq": ({"quantization_config": {"quant_method": "awq"}}, "quantised .awq"),
     "fp8": ({"quantization_config": {"quant_method": "fp8"}}, "quantised .fp8"),
