@@ -14,7 +14,6 @@ from p2pnode.engine.checkpoint_config import (
     read_checkpoint_config,
     tensor_shapes,
 )
-from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.model_paths import CONFIG, SHARDS_NOTE
 from p2pnode.engine.safetensors_file import (
     ITEM_BYTES,
@@ -61,7 +60,8 @@ class Checkpoint:
         name: What it is called.
         model: What its configuration says.
         shards: Every shard's name in order, and the file where it is here.
-        tensors: Those of the shards that are here, by name: the shard's name and the place.
+        tensors: Those of the shards that are here, by their names in a model of text alone: the
+            shard's name and the place.
         eos_ids: Tokens that end an answer, by config.json and generation_config.json.
 
     Raises:
@@ -78,7 +78,9 @@ class Checkpoint:
         )
         self.eos_ids = self._eos_ids()
         self._layer, self._shared = tensor_shapes(self.model)
-        names, self._index = shard_names(path)
+        names, index = shard_names(path)
+        plain = ((self.model.own_name(name), shard) for name, shard in index.items())
+        self._index = {name: shard for name, shard in plain if name is not None}
         with ExitStack() as opening:
             self.shards: dict[str, SafetensorsFile | None] = {}
             for name in names:
@@ -167,7 +169,6 @@ class Checkpoint:
 
     def missing(self, layers: range | None) -> list[str]:
         """Return the shards that ``layers`` need, or all layers, and that are not here."""
-        config = self.model.config
         if layers is not None and not layers:
             return []
         if not self._index:
@@ -177,12 +178,12 @@ class Checkpoint:
                 shard
                 for name, shard in self._index.items()
                 if self.shards.get(shard) is None
-                and (layers is None or is_held(name, layers, config))
+                and (layers is None or is_held(name, layers, self.model))
             }
         )
 
     def layer_names(self, index: int) -> dict[str, str]:
-        """Return the tensors of a layer: their names in it, and in the checkpoint."""
+        """Return the tensors of a layer: their names in it, and in :attr:`tensors`."""
         return {name: f"model.layers.{index}.{name}" for name in self._layer}
 
     def find(self, name: str) -> tuple[SafetensorsFile, StoredTensor]:
@@ -208,8 +209,9 @@ class Checkpoint:
             expected |= {name: self._layer[key] for key, name in self.layer_names(index).items()}
         found: dict[str, tuple[str, StoredTensor]] = {}
         for shard, file in self.shards.items():
-            for name, tensor in (file.tensors if file is not None else {}).items():
-                if not self._is_used(name, expected):
+            for stored, tensor in (file.tensors if file is not None else {}).items():
+                name = self.model.own_name(stored)
+                if name is None or not self._is_used(name, expected):
                     continue
                 self._check(name, tensor, expected[name], shard)
                 if name in found:
@@ -247,8 +249,11 @@ class Checkpoint:
             raise ModelError(f"{self.name}: {name} is in {shard}, and {INDEX} says {said}")
 
 
-def is_held(tensor: str, layers: range, config: ModelConfig) -> bool:
+def is_held(stored: str, layers: range, model: CheckpointModel) -> bool:
     """Whether a stage of these layers needs a tensor; a tied embedding is the head as well."""
+    tensor, config = model.own_name(stored), model.config
+    if tensor is None:
+        return False
     found = _LAYER.match(tensor)
     if found is not None:
         return int(found[1]) in layers

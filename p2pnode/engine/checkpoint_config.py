@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from p2pnode.engine.checkpoint_rope import LAYER_TYPES, named_anew, read_rope
+from p2pnode.engine.checkpoint_text_part import TEXT_PARTS, name_in_text_part, text_part
 from p2pnode.engine.gguf import MOST_POSITIONS
 from p2pnode.engine.model_config import LEAST_BASE, ModelConfig, RopeScaling
 from p2pnode.errors import ModelError
@@ -20,9 +21,13 @@ ARCHITECTURES: Final[Mapping[str, str]] = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "gemma3_text": "gemma3",
+    "gemma3": "gemma3",
     "phi3": "phi3",
 }
 """The ``model_type`` of each checkpoint that is computed, and what GGUF calls it."""
+
+_NULL_WINDOWS: Final = ("mistral", "gemma3_text")
+"""Where a window of null is none, and one that is not named at all is transformers' 4,096."""
 
 _NEEDED: Final = (
     "hidden_size",
@@ -82,12 +87,13 @@ class CheckpointModel:
     """What a checkpoint's configuration says.
 
     Attributes:
-        model_type: As transformers calls it.
-        settings: Those of :data:`SETTINGS` that it has, without nulls.
+        model_type: As transformers calls it; of a model with pictures, its text part's.
+        settings: Those of :data:`SETTINGS` that it has, without nulls that say nothing.
         config: The model's shape.
         eos_ids: Tokens that end an answer.
         bos_id: The token that begins a text, or None.
         dtype: The type of the weights as safetensors name it, where they are not here to see.
+        has_pictures: Whether this is the text part of a model that reads pictures as well.
     """
 
     model_type: str
@@ -96,6 +102,11 @@ class CheckpointModel:
     eos_ids: tuple[int, ...]
     bos_id: int | None
     dtype: str
+    has_pictures: bool = False
+
+    def own_name(self, tensor: str) -> str | None:
+        """Return what a tensor of the file is called here; None where it is of pictures."""
+        return name_in_text_part(tensor) if self.has_pictures else tensor
 
 
 def read_checkpoint_config(body: object, name: str) -> CheckpointModel:
@@ -107,8 +118,13 @@ def read_checkpoint_config(body: object, name: str) -> CheckpointModel:
     if not isinstance(body, dict):
         raise ModelError(f"the config.json of {name} is no object")
     model_type = _model_type(body, name)
+    has_pictures = model_type in TEXT_PARTS
+    if has_pictures:
+        body = text_part(body, name)
+        model_type = _model_type(body, name)
     settings = named_anew(
-        {key: body[key] for key in sorted(SETTINGS) if body.get(key) is not None}, model_type
+        {key: body[key] for key in sorted(SETTINGS) if _is_said(body, key, model_type)},
+        model_type,
     )
     _check_types(settings, name)
     _check_activation(settings, model_type, name)
@@ -128,6 +144,7 @@ def read_checkpoint_config(body: object, name: str) -> CheckpointModel:
         ids_in(body.get("eos_token_id"), rows),
         next(iter(ids_in(body.get("bos_token_id"), rows)), None),
         _DTYPES.get(str(body.get("dtype", body.get("torch_dtype"))), "BF16"),
+        has_pictures,
     )
 
 
@@ -203,11 +220,18 @@ def _model_type(body: Mapping[str, Any], name: str) -> str:
     return model_type
 
 
+def _is_said(body: Mapping[str, Any], key: str, model_type: str) -> bool:
+    return body.get(key) is not None or (
+        key == "sliding_window" and key in body and model_type in _NULL_WINDOWS
+    )
+
+
 def _check_types(settings: Mapping[str, Any], name: str) -> None:
     for key, value in settings.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = (
-            (key in _NUMBERS and is_number and _LEAST.get(key, 0) <= value <= 1 << 40)
+            value is None
+            or (key in _NUMBERS and is_number and _LEAST.get(key, 0) <= value <= 1 << 40)
             or (key in _FLAGS and isinstance(value, bool))
             or (key in _TEXTS and isinstance(value, str))
             or (key == "layer_types" and _is_layer_types(value))

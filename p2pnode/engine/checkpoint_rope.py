@@ -63,10 +63,10 @@ def named_anew(settings: Mapping[str, Any], model_type: str) -> dict[str, Any]:
         said = found.get(key)
         if model_type != "phi3" or not isinstance(said, dict):
             continue
-        kind = said.get("rope_type", said.get("type"))
+        word = "rope_type" if "rope_type" in said else "type"
+        kind = said.get(word)
         if isinstance(kind, str) and kind in _OLD_NAMES:
-            rest = {name: said[name] for name in said if name != "type"}
-            found[key] = {**rest, "rope_type": _OLD_NAMES[kind]}
+            found[key] = {**said, word: _OLD_NAMES[kind]}
     return found
 
 

@@ -11,8 +11,10 @@ All numbers are little-endian; a text is its length (u32) and its UTF-8::
 The root is over shards, not tensors, so that a stage that fetched a few of them can compute it: the
 hub says the SHA-256 of the others. The hashes of tensors are taken in the same pass; with them each
 tensor is checked when it is read. A dimension stands outermost first. The JSON has sorted keys, no
-spaces, and whole numbers without a fraction. A GGUF of the same model has another root: its numbers
-are others, and it is another space.
+spaces, and whole numbers without a fraction. Of a model that reads pictures they are the settings
+of its text part, with the values that ``checkpoint_text_part`` names where the file is silent.
+Nulls are left out, unless they say something. A GGUF of the same model has another root: its
+numbers are others, and it is another space.
 """
 
 import hashlib
@@ -111,6 +113,7 @@ def hash_checkpoint(
     done = 0
     shards: dict[str, bytes] = {}
     tensors: dict[str, bytes] = {}
+    used = {stored.name for _, stored in checkpoint.tensors.values()}
     for name, file in checkpoint.shards.items():
         if file is None:
             if name not in said:
@@ -128,7 +131,7 @@ def hash_checkpoint(
                 progress(done / total)
 
         shards[name], found = _hash_shard(file, heard)
-        tensors |= {key: found[key] for key in found if checkpoint.tensors.get(key)}
+        tensors |= {key: found[key] for key in found if key in used}
         if said.get(name, shards[name]) != shards[name]:
             raise ModelChangedError(
                 f"{name} is not what the hub says", hint="Delete it, and fetch it again."

@@ -218,6 +218,62 @@ _GEMMA_270M: Final[Mapping[str, Any]] = {
     "use_bidirectional_attention": False,
 }
 
+_VISION: Final[Mapping[str, Any]] = {
+    "hidden_size": 1152,
+    "image_size": 896,
+    "intermediate_size": 4304,
+    "model_type": "siglip_vision_model",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 27,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+_GEMMA_4B: Final[Mapping[str, Any]] = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "boi_token_index": 255999,
+    "eoi_token_index": 256000,
+    "eos_token_id": [1, 106],
+    "image_token_index": 262144,
+    "initializer_range": 0.02,
+    "mm_tokens_per_image": 256,
+    "model_type": "gemma3",
+    "text_config": {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.50.0.dev0",
+    "vision_config": _VISION,
+}
+_GEMMA_27B_TEXT: Final[Mapping[str, Any]] = {
+    "head_dim": 128,
+    "hidden_size": 5376,
+    "intermediate_size": 21504,
+    "model_type": "gemma3_text",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 62,
+    "num_key_value_heads": 16,
+    "query_pre_attn_scalar": 168,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    "sliding_window": 1024,
+}
+_GEMMA_12B_ANEW: Final[Mapping[str, Any]] = {
+    **{key: _GEMMA_1B[key] for key in _GEMMA_1B if "token_id" not in key},
+    "hidden_size": 3840,
+    "intermediate_size": 15360,
+    "max_position_embeddings": 131072,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 48,
+    "num_key_value_heads": 8,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    "sliding_window": 1024,
+    "vocab_size": 262208,
+}
+
 PUBLISHED: Final[Mapping[str, Mapping[str, Any]]] = {
     "Phi-3-mini-4k-instruct": _PHI3,
     "Phi-3-mini-128k-instruct": _PHI3_128K,
@@ -233,6 +289,9 @@ PUBLISHED: Final[Mapping[str, Mapping[str, Any]]] = {
     "Qwen3-0.6B": _QWEN3,
     "gemma-3-270m": _GEMMA_270M,
     "gemma-3-1b-it": _GEMMA_1B,
+    "gemma-3-4b-it": _GEMMA_4B,
+    "gemma-3-27b-it": {**_GEMMA_4B, "text_config": _GEMMA_27B_TEXT},
+    "gemma-3-12b-it, written anew": {**_GEMMA_4B, "text_config": _GEMMA_12B_ANEW},
 }
 """As they are published."""
 
@@ -249,20 +308,31 @@ _WIDTH: Final = 16
 
 
 def small(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return it with the same keys, and small sizes: heads of 16, windows of 24 positions."""
+    """Return it with the same keys, and small sizes: heads of 16, windows of 24 positions.
+
+    Sizes that it leaves to transformers stay what they are.
+    """
+    if "text_config" in config:
+        vision = {**config["vision_config"], "hidden_size": 16, "intermediate_size": 16}
+        vision |= {"image_size": 28, "num_attention_heads": 2, "num_hidden_layers": 1}
+        return {**config, "text_config": small(config["text_config"]), "vision_config": vision}
     made = {key: _SIZES[key] if key in _SIZES and config[key] else config[key] for key in config}
-    kv = max(1, config["num_key_value_heads"] // 8)
-    heads = kv * (config["num_attention_heads"] // config["num_key_value_heads"])
-    made |= {"num_attention_heads": heads, "num_key_value_heads": kv, "num_hidden_layers": 7}
-    has_own_width = "head_dim" in config
-    made["hidden_size"] = heads * (8 if has_own_width and heads > 1 else _WIDTH)
-    if has_own_width:
+    heads, has_own_width = 8, True  # gemma3's, where nothing is said
+    if "num_attention_heads" in config:
+        kv = max(1, config["num_key_value_heads"] // 8)
+        heads = kv * (config["num_attention_heads"] // config["num_key_value_heads"])
+        has_own_width = "head_dim" in config
+        made |= {"num_attention_heads": heads, "num_key_value_heads": kv}
+    made["num_hidden_layers"] = 7
+    made["hidden_size"] = heads * (8 if has_own_width else _WIDTH)
+    if "head_dim" in config:
         made["head_dim"] = _WIDTH
     if "query_pre_attn_scalar" in config:
         made["query_pre_attn_scalar"] = _WIDTH
     if "layer_types" in config:
         made["layer_types"] = config["layer_types"][:7]
-    made["max_position_embeddings"] = 1024
+    if "max_position_embeddings" in config:
+        made["max_position_embeddings"] = 1024
     made["rope_scaling"] = _small_rope(config)
     if "rope_scaling" not in config:
         del made["rope_scaling"]

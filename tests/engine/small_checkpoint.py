@@ -27,6 +27,14 @@ LLAMA: Mapping[str, Any] = {
 }
 
 
+PICTURES: dict[str, tuple[int, ...]] = {
+    "vision_tower.vision_model.embeddings.patch_embedding.bias": (16,),
+    "vision_tower.vision_model.encoder.layers.0.layer_norm1.weight": (16,),
+    "multi_modal_projector.mm_input_projection_weight": (16, 32),
+}
+"""Some of the tensors that only pictures need, as they are published."""
+
+
 def write_config(folder: Path, **changes: object) -> None:
     (folder / CONFIG).write_text(json.dumps({**LLAMA, **changes}))
 
@@ -37,7 +45,7 @@ def shapes(**changes: object) -> dict[str, tuple[int, ...]]:
 
 
 def shapes_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return all the tensors that a model of this configuration has."""
+    """Return all the tensors that a model of this configuration has, of text alone."""
     model = read_checkpoint_config(dict(config), "tiny")
     layer, found = tensor_shapes(model)
     for index in range(model.config.n_layers):
@@ -69,9 +77,12 @@ def write_checkpoint(folder: Path, **changes: object) -> Path:
 
 
 def write_published(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write a model of this configuration, in one file."""
+    """Write a model of this configuration, in one file, its numbers in two bytes."""
     (folder / CONFIG).write_text(json.dumps(config))
-    write_shard(folder / SINGLE, shapes_of(config))
+    tensors = shapes_of(config)
+    if "text_config" in config:
+        tensors = {f"language_model.{name}": shape for name, shape in tensors.items()} | PICTURES
+    write_shard(folder / SINGLE, tensors, "BF16")
 
 
 def write_sharded(folder: Path) -> dict[str, str]:

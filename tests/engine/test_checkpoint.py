@@ -49,7 +49,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "fp8": ({"quantization_config": {"quant_method": "fp8"}}, "quantised .fp8"),
     "an odd quantisation": ({"quantization_config": [1]}, "quantised"),
     "another architecture": ({"model_type": "mamba"}, "is a mamba"),
-    "gemma3 with pictures": ({"model_type": "gemma3"}, "is a gemma3"),
+    "gemma3 with pictures": ({"model_type": "gemma3"}, "does not say text_config"),
     "no architecture": ({"model_type": None}, "config.json of .* names no architecture"),
     "a number for one": ({"model_type": 7}, "is a 7"),
     "capped scores": ({"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),

@@ -112,14 +112,14 @@ def transformers_logits(model: Any, ids: Sequence[int]) -> Floats:
     return found
 
 
-def hidden_states(model: Any, ids: Sequence[int], layers: int) -> Floats:
+def hidden_states(model: Any, ids: Sequence[int], layers: int, body: Any = None) -> Floats:
     """Return float32 states [tokens, width] that layer ``layers`` would get.
 
     0 is what the embedding gives, scaled where the model scales it; all layers is what the last
-    norm gets, not what it makes of it.
+    norm gets, not what it makes of it. ``body``: what has the layers, unless ``model.model``.
     """
     torch.set_num_threads(MOST_THREADS)
-    body, found = model.model, []
+    body, found = body or model.model, []
     blocks = [*body.layers, body.norm]
 
     def keep(_: Any, arguments: tuple[Any, ...]) -> None:

@@ -10,6 +10,7 @@ from p2pnode.engine.checkpoint_tree import hash_checkpoint
 from p2pnode.engine.torch.hub import fetch_checkpoint
 from p2pnode.errors import ModelChangedError, ModelError, UsageError
 from tests.engine.small_checkpoint import write_checkpoint, write_sharded
+from tests.engine.test_checkpoint_text_part import write_shards
 from tests.engines.needs import require_references
 from tests.engines.small_hub import COMMIT, SmallHub
 
@@ -44,6 +45,15 @@ def test_a_stage_fetches_the_shards_of_its_layers(hub: SmallHub, tmp_path: Path)
     hub.asked.clear()
     fetch_checkpoint("hf:owner/tiny", other)
     assert hub.asked == ["a.safetensors"]  # the rest is there
+
+
+def test_no_shard_of_pictures_is_fetched_for_a_stage(hub: SmallHub, tmp_path: Path) -> None:
+    write_shards(hub.folder)
+    folder = tmp_path / "fetched"
+    fetch_checkpoint("hf:owner/tiny", folder, range(1, 7))
+    weights = {name for name in hub.asked if name.endswith(".safetensors")}
+    assert weights == {"ends.safetensors", *(f"layer-{n}.safetensors" for n in range(1, 7))}
+    assert root_of(folder) == root_of(hub.folder)
 
 
 def test_what_comes_later_is_of_the_same_commit(hub: SmallHub, tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ from p2pnode.engine.torch.rotary import Turning
 from p2pnode.errors import ModelError
 
 _DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_BY_LAYER: Final = ("mistral", "qwen2", "qwen3", "gemma3_text")
+"""Where ``layer_types`` counts: of others transformers passes it over, and of llama any window.
+
+A mistral that has it is what transformers calls a ministral: the same but for these windows.
+"""
 
 
 class CheckpointSource:
@@ -35,10 +40,13 @@ class CheckpointSource:
         self._agree()
 
     def window_of(self, layer: int) -> int:
-        kinds = getattr(self.settings, "layer_types", None)
+        kind = self.settings.model_type
+        if kind == "llama":
+            return 0
+        kinds = getattr(self.settings, "layer_types", None) if kind in _BY_LAYER else None
         if kinds is not None and kinds[layer] != "sliding_attention":
             return 0
-        return getattr(self.settings, "sliding_window", None) or 0
+        return self.settings.sliding_window or 0
 
     def turning_of(self, layer: int) -> Turning:
         kind = self.settings.layer_types[layer] if self.config.arch == "gemma3" else ""

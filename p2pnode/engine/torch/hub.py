@@ -188,7 +188,7 @@ class _Repository:
             if name in self._sizes:
                 self._small(name)
         body = parse_json((self._folder / CONFIG).read_bytes(), CONFIG)
-        config = read_checkpoint_config(body, self._repo).config
+        model = read_checkpoint_config(body, self._repo)
         shards, table = ([SINGLE], {}) if INDEX not in self._sizes else shard_names(self._folder)
         self._forget_others(shards)
         write_note(
@@ -196,7 +196,7 @@ class _Repository:
         )
         needed = [] if layers == NO_LAYERS else shards
         if layers and table:
-            needed = sorted({table[name] for name in table if is_held(name, layers, config)})
+            needed = sorted({table[name] for name in table if is_held(name, layers, model)})
         if any(name not in self._hashes for name in shards):
             needed = shards  # a model of which a part is not here must be known by hashes
         said = {"asked": asked, "commit": self._commit}
