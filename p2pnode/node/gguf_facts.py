@@ -57,6 +57,7 @@ def gguf_facts(model: StoredGguf, *, with_words: bool) -> ModelFacts:
 
 
 def _problem(model: StoredGguf) -> tuple[str, str]:
+    """Return why it cannot be run, and what to do; empty texts where it can."""
     try:
         model.config()
         check_words(model)

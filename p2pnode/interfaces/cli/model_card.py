@@ -132,10 +132,15 @@ def _rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _vocabulary(card: Mapping[str, Any]) -> str:
-    kind = f"{card['tokens']} tokens, {card['vocabulary']}, pre-tokenizer {card['pre_tokenizer']}"
+    """Say what is known of it; why nothing is, the last lines of the card say."""
+    if card["tokens"] is None:
+        return "none that can be read"
+    parts = [f"{card['tokens']} tokens", card["vocabulary"] or "of a kind that is not said"]
+    if card["pre_tokenizer"]:
+        parts.append(f"pre-tokenizer {card['pre_tokenizer']}")
     if is_untested(card["vocabulary"] or "", card["pre_tokenizer"] or ""):
-        kind += f" ({UNTESTED})"
-    return kind + ("" if card["chat_template"] else ", no chat template")
+        parts[-1] += f" ({UNTESTED})"
+    return ", ".join(parts if card["chat_template"] else [*parts, "no chat template"])
 
 
 def _mix(mix: Mapping[str, int]) -> str:

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli import model_commands
+from p2pnode.interfaces.cli.model_card import lines_of
 from p2pnode.interfaces.cli.model_commands import models
 from p2pnode.interfaces.cli.settings import model_file
 from p2pnode.node import model_cache
@@ -22,6 +23,7 @@ from p2pnode.node.catalogue import known_model
 from p2pnode.node.model_facts import facts_of
 from p2pnode.node.model_use import held
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from tests.engine.small_checkpoint import write_checkpoint
 from tests.node.local_hub import Hub, Request, on, running_hub, saying, sha
 
 FILE = "tiny-Q4_K_M.gguf"
@@ -174,6 +176,32 @@ def test_show_of_a_known_model_that_is_not_here(hub: Hub) -> None:
     assert "not verified here" in text
     assert "p2pnode models pull qwen3-4b" in text
     assert facts("show", "Llama3.2:1b")["name"] == "llama-3.2-1b"
+
+
+@pytest.mark.parametrize("changed", ["removed", "emptied"])
+def test_show_of_a_checkpoint_without_words_says_what_to_do(changed: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    if changed == "emptied":
+        (tmp_path / "tokenizer.json").write_text("{}")
+    text = run("show", str(tmp_path)).stdout
+    assert "None tokens" not in text
+    assert "vocabulary:     none that can be read" in text
+    card = facts("show", str(tmp_path))
+    assert (card["tokens"], card["vocabulary"], card["pre_tokenizer"]) == (None, None, None)
+    assert card["hint"]
+    if changed == "removed":
+        assert "has no tokenizer.json" in text.partition("cannot be run:")[2]
+        assert card["hint"].startswith("Fetch it, and put it beside config.json")
+    assert f"what to do:     {card['hint']}\n" in text
+
+
+def test_show_leaves_out_what_a_vocabulary_has_not(hub: Hub, tmp_path: Path) -> None:
+    run("pull", str(tmp_path / "made.gguf"))
+    card = facts("show", "made")
+    shown = {**card, "pre_tokenizer": None, "chat_template": False}
+    assert f"{card['tokens']} tokens, {card['vocabulary']}, no chat template" in [
+        line.partition(": ")[2].strip() for line in lines_of(shown)
+    ]
 
 
 def test_show_of_a_file_that_cannot_be_run(hub: Hub, tmp_path: Path) -> None:
