@@ -24,12 +24,12 @@ test: $(DEV)  ## lint, types, contracts and every test
 	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/python -m pytest -n 2 $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
 	$(BIN)/python -m pytest -n 2 $(PROCESSES)
-	@echo "Not run: tests/engines (against transformers and llama.cpp): make test-engines"
+	@echo "Not run: tests/engines (against transformers and llama.cpp), torch and jax in the suite of every engine: make test-engines"
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one
 	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(HEAVY)
-	$(BIN)/python -m pytest tests/engine/conformance -k jax
+	$(BIN)/python -m pytest -n 2 tests/engine/conformance -k "torch or jax"
 
 check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .
