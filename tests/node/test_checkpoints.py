@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from p2pnode.engine.registry import EngineOptions, check_engine, engine_for
+from p2pnode.engine.stored_checkpoint import StoredCheckpoint
 from p2pnode.engine.stored_model import open_stored
 from p2pnode.errors import EngineError, ModelChangedError, ModelError, UserError
 from p2pnode.installing import install_extra
@@ -19,7 +20,8 @@ from p2pnode.node.model_facts import facts_of
 from p2pnode.node.model_file import ModelFile
 from p2pnode.node.stamp import Stamp
 from p2pnode.node.text_worker import TextWorker
-from tests.engine.small_checkpoint import write_checkpoint, write_sharded
+from tests.engine.published_configs import PUBLISHED, small
+from tests.engine.small_checkpoint import write_checkpoint, write_published, write_sharded
 from tests.text.test_checkpoint_vocabulary import BYTES
 from tests.text.tokenizer_files import library_of
 
@@ -116,6 +118,29 @@ def test_its_facts_are_known_without_loading_it(folder: Path) -> None:
     assert not facts.problem
     there = Memory(free=1 << 40, total=1 << 40)
     assert capacity_of(folder, EngineOptions("torch", "cpu"), 0, memory=there).layers == 2
+
+
+def test_the_text_part_of_a_model_with_pictures_is_a_model(tmp_path: Path) -> None:
+    folder = tmp_path / "seeing"
+    folder.mkdir()
+    config = small(PUBLISHED["gemma-3-4b-it"])
+    config["text_config"] |= {"vocab_size": 300}
+    write_published(folder, config)
+    write_words(folder)
+    facts = facts_of(folder)
+    assert (facts.architecture, facts.layers, facts.tokens) == ("gemma3_text", 7, 300)
+    assert not facts.problem
+    with open_stored(folder) as model:
+        assert isinstance(model, StoredCheckpoint)
+        stored = sum(tensor.size for _, tensor in model.checkpoint.tensors.values())
+    assert facts.weights == stored == 2 * facts.numbers  # none of the pictures'
+    opened = ModelFile.open(folder, tmp_path / "hashes")
+    assert (opened.info.arch, opened.info.n_layers, opened.info.eos_ids[:2]) == (
+        "gemma3",
+        7,
+        (1, 106),
+    )
+    assert opened.read_again(Stamp.of(folder)).tree == opened.tree
 
 
 def test_shards_that_are_not_here_are_reckoned(tmp_path: Path) -> None:
