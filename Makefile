@@ -29,7 +29,7 @@ test: $(DEV)  ## lint, types, contracts and every test
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one
 	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(HEAVY)
-	$(BIN)/python -m pytest -n 2 tests/engine/conformance -k "torch or jax"
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/engine/conformance -k "torch or jax"
 
 check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .
