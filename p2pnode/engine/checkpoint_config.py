@@ -75,6 +75,7 @@ _NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
     "attn_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),
     "use_bidirectional_attention": (None, False),
+    "is_causal": (None, True),
     "attention_dropout": (None, 0),  # without effect; named since it stands in every file
 }
 _ACTIVATIONS: Final[Mapping[str, str]] = {"gemma3_text": "gelu_pytorch_tanh"}  # silu for all others

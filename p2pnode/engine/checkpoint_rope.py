@@ -142,6 +142,8 @@ def _check_part(part: object, model_type: str, name: str) -> None:
 
 def _check(key: str, value: object, pairs: int, name: str) -> None:
     """Refuse a number out of its bounds, and a list that is not a divisor for each pair."""
+    if isinstance(value, bool) and key not in {*_BOUNDS, *_LISTS}:
+        return  # a note of whoever trained it, which nobody reads: finetuned
     numbers: list[Any] = value if isinstance(value, list) else [value]
     if key in _LISTS:
         if not isinstance(value, list) or len(value) != pairs:

@@ -55,6 +55,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "capped scores": ({"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),
     "capped logits": ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
     "both ways": ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    "not causal": ({"is_causal": False, "auto_map": {}}, "is_causal"),
     "dynamic rope": ({"rope_scaling": {"type": "dynamic", "factor": 2}}, "scaled as 'dynamic'"),
     "pictures' rope": ({"rope_scaling": {"rope_type": "mrope"}}, "scaled as 'mrope'"),
     "an endless rope": ({"rope_scaling": {"type": "linear", "factor": 1e400}}, "no usable JSON"),

@@ -153,3 +153,8 @@ def test_the_old_names_of_longrope_are_read_as_that(old: str) -> None:
 def test_a_stretch_for_each_type_of_layer_is_gemmas_alone() -> None:
     with pytest.raises(ModelError, match="by the type of a layer"):
         read("rope_parameters", full_attention={"type": "linear", "factor": 2})
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_what_nobody_reads_may_be_a_flag(kind: str) -> None:
+    read(rope_type=kind, **KINDS[kind], finetuned=True)

@@ -179,7 +179,7 @@ def test_others_are_refused_by_name(models: Path) -> None:
     tree, _ = hashed(path)
     with pytest.raises(EngineError, match="torch finds no device"):
         load_torch(path, range(1), tree, device="cuda:9", kv_budget_bytes=AMPLE)
-    for device in ("rocm", "cpu:x", "vulkan:0", "cuda:-1", "cuda:0:1", "CPU", "", ":"):
+    for device in ("rocm", "cpu:x", "vulkan:0", "auto:3", "cuda:-1", "cuda:0:1", "CPU", "", ":"):
         with pytest.raises(UsageError, match="knows no device"):
             load_torch(path, range(1), tree, device=device, kv_budget_bytes=AMPLE)
     with pytest.raises(UsageError, match="computes in no type 'int4'"):

@@ -1,6 +1,6 @@
 """The weights that a device computes with: as the file stores them, mapped or rearranged."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -20,7 +20,7 @@ from p2pnode.engine.ggml.expand import (
     expanded_from,
 )
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
-from p2pnode.engine.ggml.second_forms import ENDS, second_bytes, second_types
+from p2pnode.engine.ggml.second_forms import ENDS, second_bytes, second_types, split_bytes
 from p2pnode.engine.ggml.split import Bytes, Split, split_blocks
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
@@ -44,6 +44,7 @@ class Weights:
         expanded: Least rows of a batch in which a matrix is expanded (:mod:`.expand`).
         matrices: What those are expanded from: as they lie, or a second form (:mod:`.coded`).
         scratch: What they are expanded into.
+        uses_blas: Whether BLAS computes a part of long batches, in whichever of the model's layers.
         products: The tensors that rows are multiplied with, each with its type of buffer; None
             for the mapped file.
     """
@@ -82,6 +83,7 @@ class Weights:
         self._second = second_types(file.tensors.values()) if backend.is_cpu else frozenset[int]()
         kinds: dict[int | None, list[TensorInfo]] = {}
         types = backend.ggml.extra_buffer_types() if backend.is_cpu and rearrange else []
+        self.uses_blas = any(self._goes_by_blas(info, types) for info in _layer_products(file))
         for name in names:
             info = file.tensors[name]
             view = mapped.view(info)
@@ -94,8 +96,7 @@ class Weights:
         try:
             for kind, infos in kinds.items():
                 self._load(kind, infos, mapped, done)
-            if types and backend.ggml.custom_4d is not None:
-                self._split(types[0], kinds.get(None, ()), mapped)
+            self._split(types, kinds.get(None, ()), mapped)
             self._describe_expanded([file.tensors[name] for name in self.expanded], mapped)
         except BaseException as error:
             self.close()
@@ -105,11 +106,6 @@ class Weights:
 
     def __getitem__(self, name: str) -> int:
         return self._tensors[name]
-
-    @property
-    def uses_blas(self) -> bool:
-        """Whether BLAS computes a part of long batches."""
-        return bool(self.splits or self.expanded)
 
     @property
     def has_rounded(self) -> bool:
@@ -151,10 +147,26 @@ class Weights:
         """Note from how many rows on a matrix is expanded, unless it is rearranged."""
         is_plain = kind in (None, self._backend.buffer_type)
         if self._backend.is_cpu and is_plain and len(info.shape) == 2:
-            code, is_second = self._held(info).type.code, self._is_coded(info)
-            least = expanded_from(self._ggml, code, is_coded=is_second)
+            least = self._least_rows(info)
             if least is not None:
                 self.expanded[info.name] = least
+
+    def _least_rows(self, info: TensorInfo) -> int | None:
+        code = self._held(info).type.code
+        return expanded_from(self._ggml, code, is_coded=self._is_coded(info))
+
+    def _goes_by_blas(self, info: TensorInfo, types: Sequence[int]) -> bool:
+        """Whether any matrix like this is expanded or split, in whatever part of a model."""
+        held = self._held(info)
+        if not self._backend.is_cpu or any(multiplies_in(self._backend, t, held) for t in types):
+            return False
+        return self._least_rows(info) is not None or self._is_split(info, types)
+
+    def _is_split(self, info: TensorInfo, types: Sequence[int]) -> bool:
+        custom: Callable[..., object] | None = self._ggml.custom_4d
+        if custom is None or not types or not split_bytes(info):
+            return False
+        return multiplies_in(self._backend, types[0], replace(info, type=_Q4_0))
 
     def _describe_expanded(self, infos: Iterable[TensorInfo], mapped: MappedTensors) -> None:
         """Note what matrices are expanded from, and make the second form of those that have one."""
@@ -212,22 +224,19 @@ class Weights:
             write(self._ggml, tensor, room)
         self.bytes += size
 
-    def _split(self, kind: int, infos: Iterable[TensorInfo], mapped: MappedTensors) -> None:
+    def _split(
+        self, types: Sequence[int], infos: Iterable[TensorInfo], mapped: MappedTensors
+    ) -> None:
         """Make a second form of the Q4_1 matrices that no buffer takes as they are."""
         ggml = self._ggml
-        fitting = [
-            (info, plain)
-            for info in infos
-            if info.type.code == Type.Q4_1 and info.name not in ENDS and len(info.shape) == 2
-            if multiplies_in(self._backend, kind, plain := replace(info, type=_Q4_0))
-        ]
+        fitting = [info for info in infos if self._is_split(info, types)]
         if not fitting:
             return
         group = Tensors(self._backend, len(fitting))
         self._groups.append(group)
-        tensors = [describe(ggml, group, plain) for _, plain in fitting]
-        group.allocate(kind)
-        for (info, _), tensor in zip(fitting, tensors, strict=True):
+        tensors = [describe(ggml, group, replace(info, type=_Q4_0)) for info in fitting]
+        group.allocate(types[0])
+        for info, tensor in zip(fitting, tensors, strict=True):
             stored = mapped.view(info)
             blocks, rest = split_blocks(stored, info.shape[-1])
             write(ggml, tensor, blocks)
@@ -265,6 +274,15 @@ def describe(ggml: Ggml, group: Tensors, info: TensorInfo) -> int:
     tensor: int = ggml.new_tensor_4d(group.context, info.type.code, *sizes)
     ggml.set_name(tensor, info.name.encode()[:63])
     return tensor
+
+
+def _layer_products(file: GgufFile) -> Iterable[TensorInfo]:
+    """Return one of each kind of matrix that a model's layers multiply with, from its header."""
+    return {
+        (info.type.code, info.shape): info
+        for info in file.tensors.values()
+        if is_product(info) and len(info.shape) == 2 and info.name not in ENDS
+    }.values()
 
 
 def is_product(info: TensorInfo) -> bool:

@@ -46,6 +46,11 @@ class CheckpointSource:
         kinds = getattr(self.settings, "layer_types", None) if kind in _BY_LAYER else None
         if kinds is not None and kinds[layer] != "sliding_attention":
             return 0
+        if kinds is not None and not self.settings.sliding_window:
+            raise ModelError(
+                f"{self._checkpoint.name} has layers of a sliding window, and says no window",
+                hint="Take the config.json that came with the checkpoint.",
+            )
         return self.settings.sliding_window or 0
 
     def turning_of(self, layer: int) -> Turning:

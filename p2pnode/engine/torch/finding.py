@@ -76,7 +76,7 @@ def check_device_name(wanted: str) -> None:
         UsageError: It is none.
     """
     match = DEVICE_NAME.fullmatch(wanted)
-    if match is None or match[1] not in DEVICES:
+    if match is None or match[1] not in DEVICES or (match[1] == "auto" and match[2]):
         raise UsageError(
             f"the torch engine knows no device {wanted[:40]!r}",
             hint=f"One of: {', '.join(DEVICES)}, or cuda:N for the GPU of this number.",

@@ -148,6 +148,33 @@ def test_without_blas_the_numerics_say_what_is_rounded(
         assert (f"rules~{PRODUCT_RULES}" in engine.numerics) == (kind in ROUNDED)
 
 
+MIXTURES: Final = (
+    (Type.Q4_K, Type.IQ3_XXS, Type.Q4_K),
+    (Type.IQ4_NL, Type.Q6_K, Type.Q4_0),
+    (Type.Q4_0, Type.Q4_0, Type.Q4_1),
+    (Type.Q4_0, Type.Q4_0, Type.Q4_0),
+)
+
+
+@pytest.mark.parametrize("kinds", MIXTURES, ids=lambda kinds: "-".join(one.name for one in kinds))
+def test_each_part_of_a_mixture_is_named_as_the_whole_is(
+    library: Candidate, ggml: Ggml, kinds: tuple[Type, ...], tmp_path: Path
+) -> None:
+    """Though BLAS computes in one of its layers alone, or in none."""
+    path = tmp_path / "m.gguf"
+    write(ggml, path, kinds[0], *(kind for kind in kinds for _ in range(7)))  # the embedding first
+    with GgufFile(path) as file:
+        for layer, kind in enumerate(kinds):
+            of_layer = [info for name, info in file.tensors.items() if f"blk.{layer}." in name]
+            assert {info.type.code for info in of_layer if len(info.shape) == 2} == {kind}
+    numerics = set[str]()
+    for start in range(LAYERS):
+        for stop in range(start + 1, LAYERS + 1):
+            with loaded(library, path, range(start, stop)) as engine:
+                numerics.add(engine.numerics)
+    assert len(numerics) == 1
+
+
 def spoil(path: Path, layer: int, value: float) -> None:
     """Make the scales of one row's first block of a layer's matrix something else."""
     with GgufFile(path) as file:
