@@ -192,7 +192,8 @@ def test_a_command_for_another_directory_names_the_nodes_that_run(
             assert done.returncode == 1
             assert f"no node runs on {here}" in done.stderr
             assert f"{there} (daemon, process {node.pid})" in done.stderr
-            assert f"p2pnode {words} --state '" in done.stderr
+            proposes = f"p2pnode {words} --state '" in done.stderr
+            assert proposes == (words != "stop")  # another node must not end for this one
         listed = command(there, "peers").stdout.splitlines()
         assert str(node.pid) in listed[1].split()
         assert '"pid": ' + str(node.pid) in command(there, "peers", "--json").stdout

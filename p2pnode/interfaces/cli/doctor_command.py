@@ -47,7 +47,7 @@ def doctor(model: str, port: int | None, kv_memory: int, state: Path | None, as_
     from p2pnode.interfaces.doctor.checkup import Subject, run_checks
     from p2pnode.interfaces.doctor.findings import is_well
 
-    logging.getLogger("p2pnode").setLevel(logging.ERROR)  # what a warning says is a finding too
+    logging.getLogger("p2pnode").addHandler(logging.NullHandler())  # warnings are findings too
     subject = Subject(state_of(state), model, port, kv_memory << 20)
     findings = []
     for finding in run_checks(subject):
