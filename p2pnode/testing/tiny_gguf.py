@@ -69,17 +69,7 @@ def write_tiny_gguf(
     writer.add_name(f"tiny {seed}")
     writer.add_block_count(n_layers)
     writer.add_context_length(context_length)
-    writer.add_embedding_length(d_model)
-    writer.add_feed_forward_length(2 * d_model)
-    writer.add_head_count(n_heads)
-    writer.add_head_count_kv(n_kv_heads)
-    width = d_model // n_heads if head_dim is None else head_dim
-    writer.add_rope_dimension_count(width)
-    if head_dim is not None:
-        writer.add_key_length(head_dim)
-        writer.add_value_length(head_dim)
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
+    width = _add_widths(writer, d_model, n_heads, n_kv_heads, head_dim)
     vocab_size = _add_vocabulary(writer, pre, _TEMPLATE if template is None else template)
     tensors = _Tensors(writer, tensor_type, seed, quantize)
     tensors.matrix("token_embd", vocab_size, d_model)
@@ -91,6 +81,24 @@ def write_tiny_gguf(
     if edit is not None:
         edit(writer)
     _write(writer)
+
+
+def _add_widths(
+    writer: "GGUFWriter", d_model: int, n_heads: int, n_kv_heads: int, head_dim: int | None
+) -> int:
+    """Add what a layer's arithmetic is; return the width of a head."""
+    writer.add_embedding_length(d_model)
+    writer.add_feed_forward_length(2 * d_model)
+    writer.add_head_count(n_heads)
+    writer.add_head_count_kv(n_kv_heads)
+    width = d_model // n_heads if head_dim is None else head_dim
+    writer.add_rope_dimension_count(width)
+    if head_dim is not None:
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    return width
 
 
 def _write(writer: "GGUFWriter") -> None:
