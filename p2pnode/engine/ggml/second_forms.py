@@ -14,12 +14,12 @@ from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.gguf_header import TENSOR_TYPES, TensorInfo
 
 _ALWAYS: Final = 512 * 2**20
-"""Bytes that a model's second forms may take however small it is: a guess at what nobody misses."""
+"""Bytes that the second forms of any model may take: a guess at what nobody misses."""
 
 _SHARE: Final = 2
-"""Those of a larger model may take one part in so many of its file's. A mixture of Q4_K and Q6_K
-has a fifth of its weights in Q6_K and needs a third; one of Q6_K alone would need 1.5 of its size,
-and goes without."""
+"""A larger model may take half the size of its file for them. A mixture of Q4_K and Q6_K has a
+fifth of its weights in Q6_K and needs a third; one of Q6_K alone would need one and a half, and
+goes without."""
 
 _EIGHT: Final = 8 * TENSOR_TYPES[Type.Q8_0].size  # of 256 weights
 
