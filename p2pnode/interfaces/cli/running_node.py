@@ -22,8 +22,6 @@ two, and a farewell one. Its first start, which hashes the model's file, may tak
 
 _GLANCE = 0.1
 
-_ENDED = "nothing is left to stop there"
-
 
 def connect(state: Path | None, command: str) -> ControlClient:
     """Return a connection to the node of ``state``; ``command`` is what was asked, for hints.
@@ -34,7 +32,10 @@ def connect(state: Path | None, command: str) -> ControlClient:
     directory = state_of(state)
     client = reach(directory)
     if client is None:
-        raise _nobody(directory, command, is_chosen=state is not None)
+        error = _nobody(directory, command, is_chosen=state is not None)
+        if state is not None and command == "stop":  # no other is to end for it
+            error.hint = "nothing is left to stop there"
+        raise error
     return client
 
 
@@ -80,19 +81,17 @@ def _silent(directory: Path, pid: int) -> UserError:
 def _nobody(directory: Path, command: str, *, is_chosen: bool) -> UserError:
     others = [node for node in local_nodes() if node.state != directory]
     problem = f"no node runs on {directory}"
-    ends_chosen = is_chosen and command == "stop"  # another must not end for it
     if not others:
         chosen = f" --state {shlex.quote(str(directory))}" if is_chosen else ""
         return UserError(problem, hint=f"start one: p2pnode up{chosen}")
     there = f"p2pnode {command} --state {shlex.quote(str(others[0].state))}"
     if len(others) == 1:
-        hint = _ENDED if ends_chosen else there
-        return UserError(f"{problem}; one runs on {_named(others[0])}", hint=hint)
+        return UserError(f"{problem}; one runs on {_named(others[0])}", hint=there)
     named = "; ".join(_named(node) for node in others[:_MOST_NAMED])
     more = f"; and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
     return UserError(
         f"no node runs on {directory}; {len(others)} run elsewhere: {named}{more}",
-        hint=_ENDED if ends_chosen else f"choose one of them, e.g. {there}",
+        hint=f"choose one of them, e.g. {there}",
     )
 
 

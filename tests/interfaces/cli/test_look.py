@@ -50,12 +50,12 @@ def test_the_nodes_that_run_elsewhere_are_named(
     assert (str(caught.value), caught.value.hint) == (said, hint)
 
 
-@pytest.mark.parametrize("running", [("attic",), ("attic", "study")])
+@pytest.mark.parametrize("running", [(), ("attic",), ("attic", "study")])
 def test_no_other_node_is_proposed_for_one_that_was_to_end(
     monkeypatch: pytest.MonkeyPatch, running: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(running_node, "local_nodes", lambda: [local(name) for name in running])
-    with pytest.raises(UserError, match="/srv/attic") as caught:
+    with pytest.raises(UserError, match="no node runs on /srv/here") as caught:
         connect(HERE, "stop")
     assert caught.value.hint == "nothing is left to stop there"
 
