@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from p2pnode.bench.figures import spread
+from p2pnode.bench.hop.swarm import PROMPT
 from p2pnode.quantiles import quantile
 from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 from p2pnode.transport.parity import CLEAN
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 WARM_UP = CLEAN + 32
 """Tokens before the first round: as many packets a link as the transport wants to see before it
 takes the path for clean, and a few."""
-
-PROMPT = "Explain how a bicycle stays upright."
 
 
 @dataclass(slots=True)
@@ -51,26 +51,30 @@ def measure(
     tell: Callable[[float], None],
     engine: str = "auto",
     threads: int = 1,
+    compute: str = "engine",
 ) -> dict[str, Any]:
     """Run ``rounds`` of both in turns; ``tell`` hears which part is done.
+
+    With ``compute`` as ``sleep``, each stage sleeps for as long as its arithmetic took before, and
+    the engine alone as long as all three, one after another: cores are free, and the ratio is what
+    the network costs. What travels are states made up from the token and its position, of which
+    the last stage makes the next token, so tokens differ where a state arrives otherwise.
 
     Chain and engine compute with the same code on so many threads each; the order within a round
     alternates, so that neither always finds the warmer cache.
     """
     tally = Tally()
-    with local_swarm() as swarm:
-        asker = start_three(swarm, path, engine=engine, threads=threads)
-        alone = _load(path, engine, threads)
-        with asker.client(timeout=None) as client:
-            prompt_ids = _chain(client, WARM_UP)["prompt_ids"]
-            _solo(alone, prompt_ids, 4)
-            for number in range(rounds):
-                _round(client, alone, prompt_ids, tokens, tally, chain_first=number % 2 == 0)
-                tell((number + 1) / rounds)
-        late = [node.snapshot().loop_late_ms[1] for node in swarm.nodes]
+    both = _computing if compute == "engine" else _sleeping
+    with both(path, engine, threads) as (nodes, client, alone, prompt_ids):
+        _solo(alone, prompt_ids, 4)
+        for number in range(rounds):
+            _round(client, alone, prompt_ids, tokens, tally, chain_first=number % 2 == 0)
+            tell((number + 1) / rounds)
+        late = [node.snapshot().loop_late_ms[1] for node in nodes]
     return {
         "rounds": rounds,
         "tokens": tokens,
+        "compute": compute,
         "engine": alone.numerics,
         "threads": threads,
         "solo_tokens_per_s": round(1 / quantile(tally.solo, 0.5), 3),
@@ -85,6 +89,39 @@ def measure(
         "loop_late_p99_ms": round(max(late), 3),
         "identical": tally.identical,
     }
+
+
+_Both: TypeAlias = tuple[Sequence[NodeProcess], "ControlClient", "Engine", list[int]]
+"""The chain's nodes, a client of the first, an engine that holds every layer, and the prompt."""
+
+
+@contextmanager
+def _computing(path: Path, engine: str, threads: int) -> Iterator[_Both]:
+    with local_swarm() as swarm:
+        asker = start_three(swarm, path, engine=engine, threads=threads)
+        alone = _load(path, engine, threads)
+        with asker.client(timeout=None) as client:
+            prompt_ids = _chain(client, WARM_UP)["prompt_ids"]
+            yield swarm.nodes, client, alone, prompt_ids
+
+
+@contextmanager
+def _sleeping(path: Path, engine: str, threads: int) -> Iterator[_Both]:
+    from p2pnode.bench.hop.knobs import Compute, Setting
+    from p2pnode.bench.hop.stand_in import SoloStandIn, as_engine
+    from p2pnode.bench.hop.swarm import measured_swarm
+
+    with measured_swarm(path, 3, engine=engine, threads=threads) as measured:
+        alone = _load(path, engine, threads)
+        measured.warm_up(WARM_UP)
+        stages = []
+        for knobs in measured.knobs:
+            forward, logits = knobs.found
+            stages.append(Setting(compute=Compute.SLEEP, forward=forward, logits=logits))
+            knobs.setting = stages[-1]
+        prompt_ids = _chain(measured.client, 4)["prompt_ids"]
+        waiting = as_engine(SoloStandIn(alone, stages))
+        yield measured.swarm.nodes, measured.client, waiting, prompt_ids
 
 
 def start_three(

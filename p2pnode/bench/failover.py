@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2pnode.bench.chain import PROMPT, start_three
+from p2pnode.bench.chain import start_three
+from p2pnode.bench.hop.swarm import PROMPT
 from p2pnode.quantiles import quantile
 from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Protocol
 
 import trio
 
@@ -131,6 +132,14 @@ class EngineThread:
             self._to_loop.close()
             return
         logger.warning("the %s thread is still busy; leaving it behind", self._name)
+
+
+class ThreadMaker(Protocol):
+    """Makes the thread of a reactor; :class:`EngineThread` itself does."""
+
+    def __call__(
+        self, body: Callable[[EngineThread], None], *, stop_grace: float
+    ) -> EngineThread: ...
 
 
 @contextmanager

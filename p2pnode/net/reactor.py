@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import trio
 
 from p2pnode.errors import LocalProtocolError
-from p2pnode.net.engine_thread import STOP_GRACE, EngineThread
+from p2pnode.net.engine_thread import STOP_GRACE, EngineThread, ThreadMaker
 from p2pnode.net.jobs import Failed, Finished, Job, outcome_of
 from p2pnode.net.lateness import Lateness
 from p2pnode.net.monitor import TURNS, Monitor
@@ -82,10 +82,11 @@ class Reactor(Generic[CoreT, EventT]):
         *,
         job_of: Callable[[EventT], Job[CoreT, Any] | None] | None = None,
         stop_grace: float = STOP_GRACE,
+        thread: ThreadMaker = EngineThread,
     ) -> None:
         self._socket = socket
         self._on_event = on_event
-        self._thread = None if job_of is None else EngineThread(self._work, stop_grace=stop_grace)
+        self._thread = None if job_of is None else thread(self._work, stop_grace=stop_grace)
         self._monitor: Monitor[CoreT, EventT] = Monitor(core, socket, job_of, self._thread)
         self._dispatching = False
         self._alarm = trio.CancelScope()

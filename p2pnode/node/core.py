@@ -290,6 +290,8 @@ class NodeCore(NodeParts):
             return
         self.traffic.datagram_in(len(data))
         self.endpoint.receive_datagram(data, source, now)
+        if self.observer is not None:
+            self.observer.datagram_opened()
         if self.links.pending:
             self.links.look(now)
         if self.inference.held:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from p2pnode.inference.work import Computed, Forward, Work, WorkFailed, WorkResu
 from p2pnode.net.jobs import Failed, Finished, Job
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent
+from p2pnode.node.fittings import PLAIN, Fittings
 from p2pnode.node.grammars import ModelGrammars
 from p2pnode.node.model_file import ModelFile
 
@@ -39,10 +39,12 @@ class EngineJobs:
         model: ModelFile | None,
         kv_bytes: int,
         options: EngineOptions = DEFAULT_OPTIONS,
+        fittings: Fittings = PLAIN,
     ) -> None:
         self._model = model
         self._options = options
         self._kv_bytes = kv_bytes
+        self._fittings = fittings
         self._engine: Engine | None = None
         self._grammars = ModelGrammars(model)
         self._draws = Draws(self._grammars)
@@ -90,7 +92,7 @@ class EngineJobs:
         if self._engine is None:
             return WorkFailed("no layers are loaded here")
         try:
-            result = run_work(self._engine, work, time.perf_counter, self._draws)
+            result = run_work(self._engine, work, self._fittings.clock, self._draws)
         except ModelChangedError as error:  # its weights changed under it; loading checks them anew
             result = WorkFailed(str(error), is_engine_gone=True)
         except Exception as error:
@@ -144,7 +146,7 @@ class EngineJobs:
                 logger.exception("loading failed")
                 raise
             loaded.pop_all()
-        before, self._engine = self._engine, engine
+        before, self._engine = self._engine, self._fittings.engine(engine)
         if before is not None:
             _shut(before)
         return known

@@ -37,6 +37,7 @@ from p2pnode.node.events import (
     PeerReached,
     PlacementRequested,
 )
+from p2pnode.node.fittings import PLAIN, Fittings
 from p2pnode.node.grammars import can_follow_schemas
 from p2pnode.node.handlers import handlers
 from p2pnode.node.hashing_notes import HashingNotes
@@ -102,8 +103,9 @@ class Node:
         is_up: Whether it has started; before, it is ended by cancelling :meth:`run`.
     """
 
-    def __init__(self, settings: NodeSettings) -> None:
+    def __init__(self, settings: NodeSettings, fittings: Fittings = PLAIN) -> None:
         self.settings = settings
+        self._fittings = fittings
         self._state = StateDirectory(settings.state)
         self._file: ModelFile | None = None
         self._model: ModelInfo | None = None
@@ -190,13 +192,19 @@ class Node:
             reachable_addresses(socket.address),
         )
         self._origin = origin
-        config = self.settings.config
+        config, fittings = self.settings.config, self._fittings
         core = NodeCore(config, origin, random.SystemRandom(), trio.current_time())
         if not can_follow_schemas():
             core.advert.abilities &= ~Ability.SCHEMAS
-        self._engine = EngineJobs(self._file, config.kv_bytes, self.settings.engine)
+        core.observe(fittings.observer)
+        options = self.settings.engine
+        self._engine = EngineJobs(self._file, config.kv_bytes, options, fittings)
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
-            core, socket, self._on_event, job_of=self._engine.job_of
+            core,
+            fittings.socket(socket),
+            self._on_event,
+            job_of=fittings.job_of(self._engine.job_of),
+            thread=fittings.thread,
         )
         self._surroundings = Surroundings(
             origin,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from p2pnode.errors import QueueFullError
 from p2pnode.node.config import OutboxConfig
 from p2pnode.node.links import LinkMeter
+from p2pnode.node.observer import Observer
 from p2pnode.node.record_dials import RecordDials
 from p2pnode.node.traffic import Traffic
 from p2pnode.sansio import Address, NodeId
@@ -58,6 +59,7 @@ class Outbox:
         to_ourselves: Frames a node sends to itself, to be taken from here.
         refused: To whom frames were dropped, and why: if any, :meth:`take_refused`.
         counters: What could not be sent, by reason.
+        observer: Hears that a frame is built; None for nobody.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Outbox:
         self._told: dict[NodeId, float] = {}
         self.to_ourselves: deque[Frame] = deque()
         self.counters: Counter[str] = Counter()
+        self.observer: Observer | None = None
         self._record_dials = RecordDials(config.records, endpoint, self.counters)
 
     # Commands
@@ -227,6 +230,8 @@ class Outbox:
         return None if is_called else "nobody can be called at the peer's addresses"
 
     def _send_encoded(self, peer: NodeId, kind: str, data: bytes, now: float) -> None:
+        if self.observer is not None:
+            self.observer.frame_built()
         if not self._send(peer, data, kind, Delivery.LATENCY, now):
             self._refuse(peer, "send queue of the peer is full")
 

@@ -13,6 +13,7 @@ from p2pnode.node.inquiries import Inquiries
 from p2pnode.node.life import Life
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.narration import Narration
+from p2pnode.node.observer import Observer
 from p2pnode.node.origin import Origin
 from p2pnode.node.outbox import Outbox
 from p2pnode.node.peer_lines import PeerLines
@@ -45,6 +46,7 @@ class NodeParts:
         clock: When the cores last heard each other: a line's time needs to be no better.
         narration: What is said of answers, of work for others and of missing layers.
         events: What is to be told to the world.
+        observer: Hears of what happens to messages, for a measurement; None for nobody.
     """
 
     def __init__(self, config: NodeConfig, origin: Origin, rng: Rng, now: float) -> None:
@@ -101,6 +103,7 @@ class NodeParts:
         self.model: ModelInfo | None = None
         self.shared_keys = SharedKeys(config.key_shared_shown)
         self.events: list[NodeEvent] = []
+        self.observer: Observer | None = None
         room = config.transport.max_peers
         self.remarks = Remarks(config.remarks, room, self.say, self.counters)
         self.peer_lines = PeerLines(config.remarks, room, self.note, self.counters)
@@ -121,6 +124,10 @@ class NodeParts:
             now,
             is_heard=self.is_heard,
         )
+
+    def observe(self, observer: Observer | None) -> None:
+        """Let ``observer`` hear of what happens to messages from here on."""
+        self.observer = self.outbox.observer = observer
 
     def is_heard(self, peer: NodeId, now: float) -> bool:
         """Whether ``peer`` was heard just now: then a suspicion is bad luck and breaks no chain."""

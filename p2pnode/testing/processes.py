@@ -28,6 +28,9 @@ _STARTING = 30.0  # seconds until a node prints where it listens
 _STOPPING = 5.0
 _GLANCE = 0.1
 
+UP = ("p2pnode", "up", "--json", "--with-parent")
+"""The module that a node process runs, and what it is told first."""
+
 
 class NodeProcess:
     """One node process.
@@ -40,14 +43,19 @@ class NodeProcess:
     """
 
     def __init__(
-        self, name: str, state: Path, options: Sequence[str], checkout: Path | None = None
+        self,
+        name: str,
+        state: Path,
+        options: Sequence[str],
+        checkout: Path | None = None,
+        program: Sequence[str] = UP,
     ) -> None:
         self.name = name
         self._state = state
         self._log = (state / "stderr").open("w+b")
         python = sys.executable if checkout is None else str(checkout / ".venv" / "bin" / "python")
         command = [
-            *(python, "-m", "p2pnode", "up", "--json", "--with-parent"),
+            *(python, "-m", *program),
             *("--state", str(state), "--name", name, "--listen", "127.0.0.1", "--port", "0"),
             *options,
         ]
@@ -123,17 +131,24 @@ class LocalSwarm:
         self._secret = secrets.token_hex(32)
         self.nodes: list[NodeProcess] = []
 
-    def start(self, name: str, *options: str, checkout: Path | None = None) -> NodeProcess:
+    def start(
+        self,
+        name: str,
+        *options: str,
+        checkout: Path | None = None,
+        program: Sequence[str] = UP,
+    ) -> NodeProcess:
         """Start a node; it is up when :meth:`NodeProcess.wait_until_up` returns.
 
-        ``checkout`` is that of another revision, with its own ``.venv``, to run the node from.
+        ``checkout`` is that of another revision, with its own ``.venv``, to run the node from;
+        ``program`` another module that runs one, and what that is told before the options.
         """
         state = self._directory / name
         state.mkdir(mode=0o700)
         secret = state / "swarm.secret"
         secret.touch(mode=0o600)
         secret.write_text(self._secret + "\n")
-        node = NodeProcess(name, state, options, checkout)
+        node = NodeProcess(name, state, options, checkout, program)
         self.nodes.append(node)
         return node
 
