@@ -13,6 +13,8 @@ from p2pnode.bench import chain
 from p2pnode.bench.hop import measure, stand_in
 from p2pnode.bench.hop.join import LOCAL_PARTS, PARTS, hops_of
 from p2pnode.bench.hop.knobs import Compute, Knobs, Setting, Wait
+from p2pnode.bench.hop.process import Idle
+from p2pnode.bench.hop.rehearsal import Rehearsal
 from p2pnode.bench.hop.stamps import Moment, Stamp, Stamps, mark_of, read_stamps
 from p2pnode.bench.hop.stand_in import Busy, SoloStandIn, StandIn, as_engine
 from p2pnode.engine.base import Engine
@@ -217,6 +219,31 @@ def test_time_is_spent_as_was_asked(compute: Compute, monkeypatch: pytest.Monkey
     assert now[0] == pytest.approx(0.05, abs=0.003)
 
 
+# Waiting
+
+
+def test_a_rehearsal_can_be_repeated_without_end() -> None:
+    rehearsal = Rehearsal()
+    assert sum(rehearsal.run() for _ in range(2000)) == 2000
+
+
+def test_the_next_job_is_due_after_the_median_of_the_last_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    idle = Idle()
+    for wait in (1.0, 2.0, 9.0):
+        assert idle.due is None
+        idle.began()
+        now[0] += wait
+        idle.ended()
+    idle.is_rehearsed = True
+    idle.began()
+    assert idle.due == now[0] + 2
+    assert not idle.is_rehearsed
+
+
 # Measuring
 
 
@@ -240,12 +267,14 @@ def test_real_nodes_are_measured(model: Path, monkeypatch: pytest.MonkeyPatch) -
     """Two real processes: whether every moment is noted, only those can tell."""
     monkeypatch.setattr(measure, "WARM_UP", 8)
     options = ("--processes", "2", "--after", "1", "--compute", "sleep", "--engine", "numpy")
+    waits = ("sleep", "poll", "rehearse")
+    chosen = [word for wait in waits for word in ("--wait", wait)]
     ran = CliRunner().invoke(
-        cli, ["bench", "hop", *options, "--tokens", "3", "--model", str(model), "--json"]
+        cli, ["bench", "hop", *options, *chosen, "--tokens", "3", "--model", str(model), "--json"]
     )
     assert ran.exit_code == 0, ran.output
     figures = json.loads(ran.stdout)
-    assert [row["wait"] for row in figures["rows"]] == ["sleep", "poll"]
+    assert [row["wait"] for row in figures["rows"]] == list(waits)
     assert "compiled" in figures
     for row in figures["rows"]:
         assert row["hops"] >= 4

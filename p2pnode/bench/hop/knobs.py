@@ -40,6 +40,10 @@ class Wait(IntEnum):
     POLL = 1
     """It asks the socket again and again, and lets others have the core in between."""
 
+    REHEARSE = 2
+    """It sleeps until shortly before the next job is due, by the last ones; then it runs a
+    message's code once, for the caches, and asks the socket until the job is there or overdue."""
+
 
 @value
 class Setting:

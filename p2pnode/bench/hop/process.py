@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Final
 
 import trio
 
 from p2pnode.bench.hop.knobs import Knobs, Wait
+from p2pnode.bench.hop.rehearsal import Rehearsal
 from p2pnode.bench.hop.stamps import Moment, Stamps, mark_of
 from p2pnode.bench.hop.stand_in import StandIn, as_engine
 from p2pnode.engine.blas import limit_blas_threads
@@ -36,6 +40,10 @@ from p2pnode.node.fittings import Fittings, JobOf
 from p2pnode.node.model_cache import cache_dir
 from p2pnode.node.node import Node, NodeSettings
 from p2pnode.sansio import Address
+
+LEAD: Final = 0.002
+"""Seconds before a job is due at which its wait ends, and after which it counts as overdue. One for
+a sleep's overrun, half a one for the rehearsal, the rest a guess."""
 
 
 class StampedSocket:
@@ -84,10 +92,13 @@ class StampedThread(EngineThread):
         super().wake()
 
     def sleep(self, seconds: float | None) -> tuple[bool, float]:
-        if self._around.wait is Wait.POLL:
-            has_arrived, slept = self._poll_for(seconds)
-        else:
-            has_arrived, slept = super().sleep(seconds)
+        match self._around.wait:
+            case Wait.POLL:
+                has_arrived, slept = self._poll_for(seconds)
+            case Wait.REHEARSE:
+                has_arrived, slept = self._rehearse(seconds)
+            case _:
+                has_arrived, slept = super().sleep(seconds)
         self._is_woken = False
         if has_arrived:
             self._around.stamps.take(Moment.AWAKE)
@@ -103,9 +114,53 @@ class StampedThread(EngineThread):
                 return has_arrived, slept
             os.sched_yield()
 
+    def _rehearse(self, seconds: float | None) -> tuple[bool, float]:
+        """Sleep until the next job is nearly due, rehearse once, and ask until it is overdue."""
+        now, idle = time.perf_counter(), self._around.idle
+        due = idle.due
+        if due is None or now > due + LEAD:
+            return super().sleep(seconds)
+        spare = math.floor(1e3 * (due - LEAD - now)) / 1e3  # poll() knows milliseconds alone
+        if spare > 0:
+            return super().sleep(spare if seconds is None else min(spare, seconds))
+        if not idle.is_rehearsed:
+            idle.is_rehearsed = True
+            self._around.rehearsal.run()
+        left = max(0.0, due + LEAD - time.perf_counter())
+        return self._poll_for(left if seconds is None else min(left, seconds))
+
     def _begin(self, thread: EngineThread) -> None:
         self._around.thread = threading.get_ident()
         self._main(thread)
+
+
+class Idle:
+    """When the next job is due, by how long the last ones were waited for.
+
+    Attributes:
+        is_rehearsed: Whether that was done already in this wait.
+    """
+
+    def __init__(self) -> None:
+        self._waits: deque[float] = deque(maxlen=5)
+        self._since: float | None = None
+        self.is_rehearsed = False
+
+    @property
+    def due(self) -> float | None:
+        """The moment; None where nobody knows."""
+        if self._since is None or len(self._waits) < 3:
+            return None
+        return self._since + median(self._waits)
+
+    def ended(self) -> None:
+        """A wait has ended: a job begins."""
+        if self._since is not None:
+            self._waits.append(time.perf_counter() - self._since)
+
+    def began(self) -> None:
+        """A wait begins: a job is done."""
+        self._since, self.is_rehearsed = time.perf_counter(), False
 
 
 class Around:
@@ -115,12 +170,16 @@ class Around:
         stamps: What was noted.
         wait: How the thread that computes waits.
         thread: Its identity.
+        idle: When it will have something to do.
+        rehearsal: What it may run shortly before.
     """
 
     def __init__(self, knobs: Knobs) -> None:
         self.stamps = Stamps()
         self.wait = Wait.SLEEP
         self.thread = 0
+        self.idle = Idle()
+        self.rehearsal = Rehearsal()
         self._knobs = knobs
 
     def fittings(self) -> Fittings:
@@ -157,6 +216,7 @@ class Around:
 
     def _run(self, work: Forward, run: Callable[[], WorkResult]) -> WorkResult:
         begun = time.perf_counter_ns()
+        self.idle.ended()
         setting = self._knobs.setting
         self.stamps.number, self.wait = setting.number, setting.wait
         if len(work.batches) != 1 or work.batches[0].rows != 1:
@@ -166,6 +226,7 @@ class Around:
         self.stamps.take_at(Moment.BEGUN, begun, batch.start, setting.number << 32 | layer)
         result = run()
         self.stamps.take(Moment.CODED)
+        self.idle.began()
         return result
 
 

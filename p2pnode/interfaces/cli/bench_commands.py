@@ -121,13 +121,14 @@ def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) ->
 @click.option(
     "--wait",
     "waits",
-    type=click.Choice(("sleep", "poll")),
+    type=click.Choice(("sleep", "poll", "rehearse")),
     multiple=True,
     default=("sleep", "poll"),
     show_default=True,
-    help="How a stage waits for the next job: as nodes do, or asking again and again; repeatable.",
+    help="How a stage waits for the next job: as nodes do, asking again and again, or asking from "
+    "shortly before it is due, once a message's code was run for nothing; repeatable.",
 )
-@click.option("--tokens", type=click.IntRange(1, 4096), default=16, show_default=True)
+@click.option("--tokens", type=click.IntRange(1, 4096), default=12, show_default=True)
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @_model_option
