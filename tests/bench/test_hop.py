@@ -47,6 +47,7 @@ def _engine(model: Path) -> Engine:
 def job(at: int, position: int, layer: int) -> list[Stamp]:
     """A job of 10 ms whose engine begins after 1 ms and ends 1 ms before it is done."""
     return [
+        (Moment.REQUESTED, at * MS - MS // 2, 0, 0),
         (Moment.BEGUN, at * MS, position, NUMBER | layer),
         (Moment.ENGINE, (at + 1) * MS, 0, 0),
         (Moment.ENGINE, (at + 9) * MS, 0, 0),
@@ -81,8 +82,8 @@ def test_each_part_of_a_hop_is_told() -> None:
     (hop,), unmatched = hops_of(stamps, skip=0)
     assert unmatched == 0
     assert hop.number == 3
-    milliseconds = {name: round(1e3 * hop.parts[name]) for name in PARTS}
-    assert list(milliseconds.values()) == [1, 2, 1, 2, 2, 2, 6, 1]
+    microseconds = {name: round(1e6 * hop.parts[name]) for name in PARTS}
+    assert list(microseconds.values()) == [1000, 2000, 1000, 2000, 2000, 2000, 5500, 500, 1000]
     assert hop.seconds == pytest.approx(0.017)
     assert hop.job == pytest.approx(0.008)
     assert not hop.is_by_loop
@@ -95,7 +96,7 @@ def test_other_datagrams_around_it_change_nothing() -> None:
     }
     (hop,), _ = hops_of(stamps, skip=0)
     assert round(1e3 * hop.parts["peer_awake"]) == 2
-    assert round(1e3 * hop.parts["job_begun"]) == 6
+    assert round(1e6 * hop.parts["job_made"]) == 5500
 
 
 def test_of_a_frame_in_two_datagrams_the_last_one_opened_counts() -> None:
@@ -106,6 +107,7 @@ def test_of_a_frame_in_two_datagrams_the_last_one_opened_counts() -> None:
     (hop,), _ = hops_of(stamps, skip=0)
     assert round(1e3 * hop.parts["peer_awake"]) == 3  # the first one, and nobody slept
     assert round(1e3 * hop.parts["received"]) == 6
+    assert hop.datagrams == 2
     assert hop.is_by_loop
 
 
@@ -125,7 +127,7 @@ def test_in_one_process_nothing_travels() -> None:
 
 
 def test_a_job_that_failed_is_no_end_of_a_hop() -> None:
-    failed = job(0, 7, 0)[:2]
+    failed = job(0, 7, 0)[:3]
     assert hops_of({"one": [*failed, *job(12, 8, 0)]}, skip=0) == ([], 0)
 
 
@@ -247,8 +249,8 @@ def test_the_next_job_is_due_after_the_median_of_the_last_waits(
 # Measuring
 
 
-def test_what_says_nothing_is_left_out() -> None:
-    found = measure.cases((1, 2), ("engine", "sleep"), ("sleep", "poll"), (1.0, 15.0))
+def test_what_would_say_the_same_is_measured_once() -> None:
+    found = measure.cases((1, 2, 2), ("engine", "sleep"), ("sleep", "poll"), (1.0, 15.0))
     assert [(case.processes, case.compute.name, case.wait.name, case.after) for case in found] == [
         (1, "ENGINE", "SLEEP", None),
         (1, "SLEEP", "SLEEP", 1.0),
@@ -267,7 +269,7 @@ def test_real_nodes_are_measured(model: Path, monkeypatch: pytest.MonkeyPatch) -
     """Two real processes: whether every moment is noted, only those can tell."""
     monkeypatch.setattr(measure, "WARM_UP", 8)
     options = ("--processes", "2", "--after", "1", "--compute", "sleep", "--engine", "numpy")
-    waits = ("sleep", "poll", "rehearse")
+    waits = ("sleep", "poll", "rehearse", "rehearse-poll")
     chosen = [word for wait in waits for word in ("--wait", wait)]
     ran = CliRunner().invoke(
         cli, ["bench", "hop", *options, *chosen, "--tokens", "3", "--model", str(model), "--json"]

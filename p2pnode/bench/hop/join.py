@@ -15,6 +15,7 @@ PARTS: Final = (
     "peer_awake",
     "received",
     "opened",
+    "job_made",
     "job_begun",
     "engine_begun",
 )
@@ -25,7 +26,7 @@ only when the peer has nothing to do any more. Where a message takes several dat
 and ``peer_awake`` are the first one's, and ``received`` and ``opened`` the last one's.
 """
 
-LOCAL_PARTS: Final = ("states_coded", "job_begun", "engine_begun")
+LOCAL_PARTS: Final = ("states_coded", "job_made", "job_begun", "engine_begun")
 """The same of a node that holds every layer: nothing leaves it."""
 
 
@@ -38,6 +39,7 @@ class Hop:
         parts: Seconds of each part by name.
         job: Seconds of the engine's part before it.
         call: Seconds until the kernel came back to the sender; 0 where nothing was sent.
+        datagrams: In which it travelled.
         is_by_loop: Whether the peer's loop took the datagram, not the thread that computes.
     """
 
@@ -45,6 +47,7 @@ class Hop:
     parts: Mapping[str, float]
     job: float
     call: float
+    datagrams: int
     is_by_loop: bool
 
     @property
@@ -63,7 +66,8 @@ class _Stage:
         layer: The stage's first.
         begun_at: Index of its first stamp.
         coded_at: Index of its last.
-        begun: Nanoseconds, as the rest.
+        made: Nanoseconds: it was made.
+        begun: It begins.
         engine_begun: The engine's part of it begins.
         engine_ended: It ends.
         coded: The job is done.
@@ -75,6 +79,7 @@ class _Stage:
     layer: int
     begun_at: int
     coded_at: int
+    made: int
     begun: int
     engine_begun: int
     engine_ended: int
@@ -110,23 +115,26 @@ def hops_of(stamps: Mapping[str, Sequence[Stamp]], *, skip: int) -> tuple[list[H
 
 def _jobs(process: str, stamps: Sequence[Stamp]) -> Iterator[_Stage]:
     """Yield the jobs of one process; one that failed in the middle is left out."""
-    begun_at, engine = -1, list[int]()
+    begun_at, made, engine = -1, 0, list[int]()
     for at, (moment, now, first, second) in enumerate(stamps):
         if moment == Moment.BEGUN:
             begun_at, engine, begun, position, stage = at, [], now, first, second
+        elif moment == Moment.REQUESTED:
+            made = now
         elif moment == Moment.ENGINE:
             engine.append(now)
         elif moment == Moment.CODED and begun_at >= 0 and len(engine) == 2:
             number, layer = stage >> 32, stage & 0xFFFFFFFF
             began, ended = engine
-            yield _Stage(process, number, position, layer, begun_at, at, begun, began, ended, now)
+            times = (made or begun, begun, began, ended, now)
+            yield _Stage(process, number, position, layer, begun_at, at, *times)
 
 
 def _joined(job: _Stage, after: _Stage, stamps: Mapping[str, Sequence[Stamp]]) -> Hop | None:
     seconds = (job.engine_ended - job.engine_begun) / 1e9
     if job.process == after.process:
-        here = (job.engine_ended, job.coded, after.begun, after.engine_begun)
-        return Hop(job.number, _parts(LOCAL_PARTS, here), seconds, 0.0, False)
+        here = (job.engine_ended, job.coded, after.made, after.begun, after.engine_begun)
+        return Hop(job.number, _parts(LOCAL_PARTS, here), seconds, 0.0, 0, False)
     sent = _sent(job, stamps[job.process], after.begun)
     if sent is None:
         return None
@@ -137,10 +145,10 @@ def _joined(job: _Stage, after: _Stage, stamps: Mapping[str, Sequence[Stamp]]) -
     awake, received, opened, is_by_loop = arrived
     moments = (
         *(job.engine_ended, job.coded, built, sealed),
-        *(awake, received, opened, after.begun, after.engine_begun),
+        *(awake, received, opened, after.made, after.begun, after.engine_begun),
     )
     call = (left - sealed) / 1e9
-    return Hop(job.number, _parts(PARTS, moments), seconds, call, is_by_loop)
+    return Hop(job.number, _parts(PARTS, moments), seconds, call, len(marks), is_by_loop)
 
 
 def _parts(names: Sequence[str], moments: Sequence[int]) -> Mapping[str, float]:

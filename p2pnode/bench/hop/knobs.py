@@ -42,7 +42,10 @@ class Wait(IntEnum):
 
     REHEARSE = 2
     """It sleeps until shortly before the next job is due, by the last ones; then it runs a
-    message's code once, for the caches, and asks the socket until the job is there or overdue."""
+    message's code once, for the caches, and sleeps again."""
+
+    REHEARSE_POLL = 3
+    """The same, but then it asks the socket until the job is there or overdue."""
 
 
 @value

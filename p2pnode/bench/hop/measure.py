@@ -24,7 +24,7 @@ SKIPPED: Final = 4
 _QUICK: Final = 0.0002  # seconds of a job while links are warmed up
 
 COMPUTES: Final = tuple(one.name.lower() for one in Compute)
-WAITS: Final = tuple(one.name.lower() for one in Wait)
+WAITS: Final = tuple(one.name.lower().replace("_", "-") for one in Wait)
 
 
 @value
@@ -50,19 +50,18 @@ def cases(
     waits: Sequence[str],
     after: Sequence[float],
 ) -> list[Case]:
-    """Return the measurements that were asked for; those that say nothing are left out.
+    """Return the measurements that were asked for, each once.
 
     One process waits for nobody, so there is one way of waiting; and an engine takes its own time.
     """
-    found = list[Case]()
-    for count, compute, wait in product(
-        processes, (Compute[one.upper()] for one in computes), (Wait[one.upper()] for one in waits)
-    ):
-        if count == 1 and wait is not Wait.SLEEP:
-            continue
-        times: Sequence[float | None] = (None,) if compute is Compute.ENGINE else after
-        found += [Case(count, compute, wait, time) for time in times]
-    return found
+    chosen = [Compute(COMPUTES.index(one)) for one in computes]
+    ways = [Wait(WAITS.index(one)) for one in waits]
+    found = dict[Case, None]()
+    for count, compute, wait, time in product(processes, chosen, ways, after):
+        is_timed = compute is not Compute.ENGINE
+        case = Case(count, compute, wait if count > 1 else Wait.SLEEP, time if is_timed else None)
+        found[case] = None
+    return list(found)
 
 
 def measure(
@@ -120,10 +119,11 @@ def _row(case: Case, hops: Sequence[Hop]) -> dict[str, Any]:
     by_loop = sum(hop.is_by_loop for hop in hops)
     return {
         "processes": case.processes,
-        "compute": case.compute.name.lower(),
-        "wait": case.wait.name.lower(),
+        "compute": COMPUTES[case.compute],
+        "wait": WAITS[case.wait],
         "after_ms": case.after,
         "hops": len(hops),
+        "datagrams": quantile([hop.datagrams for hop in hops], 0.5),
         "job_ms": round(1e3 * quantile([hop.job for hop in hops], 0.5), 3),
         "parts_us": {name: spread([1e6 * hop.parts[name] for hop in hops], 1) for name in names},
         "send_call_us": spread([1e6 * hop.call for hop in hops], 1),

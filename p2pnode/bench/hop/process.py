@@ -95,7 +95,7 @@ class StampedThread(EngineThread):
         match self._around.wait:
             case Wait.POLL:
                 has_arrived, slept = self._poll_for(seconds)
-            case Wait.REHEARSE:
+            case Wait.REHEARSE | Wait.REHEARSE_POLL:
                 has_arrived, slept = self._rehearse(seconds)
             case _:
                 has_arrived, slept = super().sleep(seconds)
@@ -112,10 +112,11 @@ class StampedThread(EngineThread):
             is_over = seconds is not None and slept >= seconds
             if has_arrived or is_over or self._is_woken or self.is_stopping:
                 return has_arrived, slept
-            os.sched_yield()
+            if hasattr(os, "sched_yield"):
+                os.sched_yield()
 
     def _rehearse(self, seconds: float | None) -> tuple[bool, float]:
-        """Sleep until the next job is nearly due, rehearse once, and ask until it is overdue."""
+        """Sleep until the next job is nearly due, and rehearse once; then sleep, or ask."""
         now, idle = time.perf_counter(), self._around.idle
         due = idle.due
         if due is None or now > due + LEAD:
@@ -126,6 +127,8 @@ class StampedThread(EngineThread):
         if not idle.is_rehearsed:
             idle.is_rehearsed = True
             self._around.rehearsal.run()
+        if self._around.wait is Wait.REHEARSE:
+            return super().sleep(seconds)
         left = max(0.0, due + LEAD - time.perf_counter())
         return self._poll_for(left if seconds is None else min(left, seconds))
 
@@ -210,6 +213,7 @@ class Around:
             work = event.work
             if not isinstance(work, Forward):
                 return job
+            self.stamps.take(Moment.REQUESTED)
             return Job(partial(self._run, work, job.run), job.done, job.units, job.is_wanted)
 
         return stamped

@@ -43,6 +43,9 @@ class Moment(IntEnum):
     OPENED = 9
     """The transport is done with it."""
 
+    REQUESTED = 10
+    """The frame in it was read, and a job made of it."""
+
 
 Stamp = tuple[int, int, int, int]
 """The moment, nanoseconds of the monotonic clock, ``first`` and ``second``."""

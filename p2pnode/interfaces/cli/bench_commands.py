@@ -121,12 +121,13 @@ def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) ->
 @click.option(
     "--wait",
     "waits",
-    type=click.Choice(("sleep", "poll", "rehearse")),
+    type=click.Choice(("sleep", "poll", "rehearse", "rehearse-poll")),
     multiple=True,
     default=("sleep", "poll"),
     show_default=True,
-    help="How a stage waits for the next job: as nodes do, asking again and again, or asking from "
-    "shortly before it is due, once a message's code was run for nothing; repeatable.",
+    help="How a stage waits for the next job: as nodes do; asking again and again; as nodes do, "
+    "but a message's code runs once for nothing shortly before it is due; or so, and asking from "
+    "then on; repeatable.",
 )
 @click.option("--tokens", type=click.IntRange(1, 4096), default=12, show_default=True)
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)

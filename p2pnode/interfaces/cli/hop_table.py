@@ -15,7 +15,8 @@ _PARTS = (
     ("peer_awake", "awake"),
     ("received", "received"),
     ("opened", "opened"),
-    ("job_begun", "job"),
+    ("job_made", "made"),
+    ("job_begun", "begun"),
     ("engine_begun", "engine"),
 )
 _HEADINGS = ("processes", "after", "compute", "wait", *(short for _, short in _PARTS), "hop")
