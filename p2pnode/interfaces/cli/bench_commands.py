@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.bench_report import measured, model_option, report
 from p2pnode.interfaces.cli.groups import PlainGroup
+from p2pnode.interfaces.cli.hop_command import hop
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, ENGINES, json_option, model_file
+from p2pnode.interfaces.cli.settings import ENGINES, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
-
-_model_option = click.option(
-    "--model", default=DEFAULT_MODEL, show_default=True, help="Name or GGUF file."
-)
 
 
 @click.group(cls=PlainGroup, epilog="Example:\n\n  p2pnode bench chain --json")
@@ -37,7 +33,7 @@ def bench() -> None:
     help="With sleep, each stage sleeps for as long as its arithmetic takes, and the engine alone "
     "as long as all: cores are free, and what is left is the network.",
 )
-@_model_option
+@model_option
 @json_option
 def chain(
     rounds: int,
@@ -53,7 +49,7 @@ def chain(
 
     path = model_file(model)
     with progress("chain and solo in turns", show=not as_json) as bar:
-        figures = _measured(
+        figures = measured(
             lambda: measurement.measure(
                 path,
                 rounds=rounds,
@@ -64,7 +60,7 @@ def chain(
                 compute=compute,
             )
         )
-    _report(figures, as_json)
+    report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench device --engine torch --device cuda:0 --json")
@@ -78,114 +74,33 @@ def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) ->
     from p2pnode.bench import device as measurement
 
     with progress("whole, and then as three stages", show=not as_json) as bar:
-        figures = _measured(
+        figures = measured(
             lambda: measurement.measure(
                 engine=engine, device=device, tokens=tokens, rounds=rounds, tell=bar
             )
         )
-    _report(figures, as_json)
+    report(figures, as_json)
 
 
-@bench.command(
-    epilog="Examples:\n\n  p2pnode bench hop --json"
-    "\n\n  p2pnode bench hop --processes 3 --compute engine --wait sleep --tokens 64"
-)
-@click.option(
-    "--processes",
-    type=click.IntRange(1, 3),
-    multiple=True,
-    default=(1, 2, 3),
-    show_default=True,
-    help="Share the layers out over so many nodes; repeatable. One sends nothing: its hop is what "
-    "a token pays between two jobs of one process.",
-)
-@click.option(
-    "--after",
-    type=click.FloatRange(0.05, 1000),
-    multiple=True,
-    default=(1.0, 15.0, 50.0),
-    show_default=True,
-    metavar="MS",
-    help="Milliseconds of a job before the hop; repeatable. With --compute engine, its own.",
-)
-@click.option(
-    "--compute",
-    "computes",
-    type=click.Choice(("engine", "arithmetic", "sleep", "spin")),
-    multiple=True,
-    default=("arithmetic", "sleep", "spin"),
-    show_default=True,
-    help="What a job does: the engine's own work, products with an array as large as a stage's "
-    "weights, nothing, or products that stay in the first cache; repeatable.",
-)
-@click.option(
-    "--wait",
-    "waits",
-    type=click.Choice(("sleep", "poll", "rehearse", "rehearse-poll")),
-    multiple=True,
-    default=("sleep", "poll"),
-    show_default=True,
-    help="How a stage waits for the next job: as nodes do; asking again and again; as nodes do, "
-    "but a message's code runs once for nothing shortly before it is due; or so, and asking from "
-    "then on; repeatable.",
-)
-@click.option("--tokens", type=click.IntRange(1, 4096), default=12, show_default=True)
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
-@_model_option
-@json_option
-def hop(
-    processes: tuple[int, ...],
-    after: tuple[float, ...],
-    computes: tuple[str, ...],
-    waits: tuple[str, ...],
-    tokens: int,
-    engine: str,
-    threads: int,
-    model: str,
-    as_json: bool,
-) -> None:
-    """Show where the time goes between one stage's engine and the next one's.
-
-    Real nodes answer, and note each moment of a hop: the hidden state coded, the frame built and
-    sealed, the peer awake, the datagram received and opened, the next job and its engine begun.
-    Exits with 1 if no hop could be joined.
-    """
-    from p2pnode.bench.hop import measure as measurement
-    from p2pnode.interfaces.cli.hop_table import as_table
-
-    path = model_file(model)
-    chosen = measurement.cases(processes, computes, waits, after)
-    with progress("hops", show=not as_json) as bar:
-        figures = _measured(
-            lambda: measurement.measure(
-                path, chosen, tokens=tokens, engine=engine, threads=threads, tell=bar
-            )
-        )
-    if as_json:
-        say_json(figures)
-    else:
-        say(as_table(figures))
-    if not all(row["hops"] for row in figures["rows"]):
-        raise UserError("no hop could be joined", hint="ask for more with --tokens")
+bench.add_command(hop)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench idle --seconds 60 --json")
 @click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True)
-@_model_option
+@model_option
 @json_option
 def idle(seconds: float, model: str, as_json: bool) -> None:
     """Measure what three idle nodes cost: CPU, and bytes a second."""
     from p2pnode.bench import idle as measurement
 
     path = model_file(model)
-    _report(_measured(lambda: measurement.measure(path, seconds=seconds)), as_json)
+    report(measured(lambda: measurement.measure(path, seconds=seconds)), as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench failover --rounds 5 --json")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--tokens", type=click.IntRange(4), default=40, show_default=True)
-@_model_option
+@model_option
 @json_option
 def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
     """Kill a peer in mid-answer: time until noticed, and until the answer goes on."""
@@ -193,10 +108,10 @@ def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("killing peers", show=not as_json) as bar:
-        figures = _measured(
+        figures = measured(
             lambda: measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar)
         )
-    _report(figures, as_json)
+    report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench plan --offers 1000 --json")
@@ -208,8 +123,8 @@ def plan(offers: int, layers: int, rounds: int, as_json: bool) -> None:
     """Plan chains and settle claims among hundreds of made-up peers."""
     from p2pnode.bench import plan as measurement
 
-    figures = _measured(lambda: measurement.measure(offers=offers, layers=layers, rounds=rounds))
-    _report(figures, as_json)
+    figures = measured(lambda: measurement.measure(offers=offers, layers=layers, rounds=rounds))
+    report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench think --only p2pnode --only udp --json")
@@ -253,7 +168,7 @@ def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) 
     type=HomePath(dir_okay=False, path_type=Path),
     help="Its file; made first where it is missing, which takes minutes.  [default: the cache]",
 )
-@_model_option
+@model_option
 @json_option
 def kv(calibration: Path | None, model: str, as_json: bool) -> None:
     """Code KV caches: bytes, time, and how far the answers move."""
@@ -264,13 +179,13 @@ def kv(calibration: Path | None, model: str, as_json: bool) -> None:
     space = models.describe_model(path).space_hash32
     file = calibration or model_cache.cache_dir() / "calibrations" / f"{space:08x}.kv"
     with progress("coding KV caches", show=not as_json) as bar:
-        figures = _measured(lambda: measurement.measure(path, file, tell=bar))
-    _report(figures, as_json)
+        figures = measured(lambda: measurement.measure(path, file, tell=bar))
+    report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench codec --tokens 2400 --json")
 @click.option("--tokens", type=click.IntRange(60), default=2400, show_default=True)
-@_model_option
+@model_option
 @json_option
 def codec(tokens: int, model: str, as_json: bool) -> None:
     """Measure the codings of hidden states: bytes, what they change, and time."""
@@ -279,7 +194,7 @@ def codec(tokens: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("evaluating codings", show=not as_json) as bar:
-        figures = _measured(lambda: measurement.measure(path, tokens=tokens, tell=bar))
+        figures = measured(lambda: measurement.measure(path, tokens=tokens, tell=bar))
     if as_json:
         say_json(figures)
         return
@@ -308,7 +223,7 @@ def codec(tokens: int, model: str, as_json: bool) -> None:
     show_default=True,
     help="Compare the logits of an English text with numpy's in float32.",
 )
-@_model_option
+@model_option
 @json_option
 def engine(
     engines: tuple[str, ...],
@@ -335,7 +250,7 @@ def engine(
     path = model_file(model)
     contestants = choose(engines, threads, device, cache_dir())
     with progress("every engine in turns", show=not as_json) as bar:
-        figures = _measured(
+        figures = measured(
             lambda: measurement.measure(
                 path, contestants, rounds=rounds, tokens=tokens, quality=quality, tell=bar
             )
@@ -357,13 +272,13 @@ def products(rounds: int, as_json: bool) -> None:
     from p2pnode.node.model_cache import cache_dir
 
     with progress("products in turns", show=not as_json) as bar:
-        figures = _measured(lambda: measurement.measure(cache_dir(), rounds=rounds, tell=bar))
-    _report(figures, as_json)
+        figures = measured(lambda: measurement.measure(cache_dir(), rounds=rounds, tell=bar))
+    report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench load --rounds 9 --json")
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
-@_model_option
+@model_option
 @json_option
 def load(rounds: int, model: str, as_json: bool) -> None:
     """Load a third of the layers with every tensor checked, and unchecked, in turns."""
@@ -371,20 +286,20 @@ def load(rounds: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("loading both ways", show=not as_json) as bar:
-        figures = _measured(lambda: measurement.measure(path, rounds=rounds, tell=bar))
-    _report(figures, as_json)
+        figures = measured(lambda: measurement.measure(path, rounds=rounds, tell=bar))
+    report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench text --json")
 @click.option("--rounds", type=click.IntRange(1), default=200, show_default=True)
-@_model_option
+@model_option
 @json_option
 def text(rounds: int, model: str, as_json: bool) -> None:
     """Render and tokenise an ordinary chat, in the process that does so for a node."""
     from p2pnode.bench import text as measurement
 
     path = model_file(model)
-    _report(_measured(lambda: measurement.measure(path, rounds=rounds)), as_json)
+    report(measured(lambda: measurement.measure(path, rounds=rounds)), as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench start --json")
@@ -395,14 +310,14 @@ def start(rounds: int, as_json: bool) -> None:
     from p2pnode.bench import start as measurement
 
     with progress("starting commands", show=not as_json) as bar:
-        figures = _measured(lambda: measurement.measure(rounds=rounds, tell=bar))
-    _report(figures, as_json)
+        figures = measured(lambda: measurement.measure(rounds=rounds, tell=bar))
+    report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench soak --minutes 9 --json")
 @click.option("--minutes", type=click.FloatRange(0.2), default=9.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@_model_option
+@model_option
 @json_option
 def soak(minutes: float, seed: int, model: str, as_json: bool) -> None:
     """Answer for minutes while peers are killed, leave and join.
@@ -414,36 +329,7 @@ def soak(minutes: float, seed: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("killing and joining", show=not as_json) as bar:
-        figures = _measured(lambda: measurement.measure(path, minutes=minutes, seed=seed, tell=bar))
-    _report(figures, as_json)
+        figures = measured(lambda: measurement.measure(path, minutes=minutes, seed=seed, tell=bar))
+    report(figures, as_json)
     if figures["broken"]:
         raise UserError(f"the soak was not clean: {'; '.join(figures['broken'])}")
-
-
-def _measured(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return figures and, as ``conditions``, the machine as it was before they were taken."""
-    from p2pnode.bench.machine import describe_machine
-
-    machine = describe_machine()
-    return {**measure(), "conditions": machine}
-
-
-def _report(figures: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        say_json(figures)
-        return
-    from p2pnode.bench.machine import in_words
-
-    width = max(len(name) for name in figures)
-    for name, value in figures.items():
-        if name != "conditions":
-            say(f"{name:<{width}}  {_text(value)}")
-    say(in_words(figures["conditions"]))
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return "; ".join(_text(inner) for inner in value)
-    return str(value)

@@ -1,0 +1,44 @@
+"""What the commands of ``p2pnode bench`` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from p2pnode.interfaces.cli.output import say, say_json
+from p2pnode.interfaces.cli.settings import DEFAULT_MODEL
+
+model_option = click.option(
+    "--model", default=DEFAULT_MODEL, show_default=True, help="Name or GGUF file."
+)
+
+
+def measured(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return figures and, as ``conditions``, the machine as it was before they were taken."""
+    from p2pnode.bench.machine import describe_machine
+
+    machine = describe_machine()
+    return {**measure(), "conditions": machine}
+
+
+def report(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        say_json(figures)
+        return
+    from p2pnode.bench.machine import in_words
+
+    width = max(len(name) for name in figures)
+    for name, value in figures.items():
+        if name != "conditions":
+            say(f"{name:<{width}}  {_text(value)}")
+    say(in_words(figures["conditions"]))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(_text(inner) for inner in value)
+    return str(value)
