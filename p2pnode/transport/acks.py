@@ -1,6 +1,6 @@
 """Which of the peer's packets arrived, and when it must be told."""
 
-from p2pnode.transport.frames import MAX_RANGES, Ack
+from p2pnode.transport.frames import MAX_RANGES, Ack, ack_of_run
 
 
 class Arrivals:
@@ -32,9 +32,15 @@ class Arrivals:
             patience: Seconds that its acknowledgement may wait for company; None for the usual.
                 A hole, or a filled one, is told at once.
         """
-        in_order = self._insert(number)
-        if self._ranges[0][1] == number:
+        ranges = self._ranges
+        if ranges and number == ranges[0][1] + 1:  # the rule
+            ranges[0] = (ranges[0][0], number)
             self._newest_at = now
+            in_order = True
+        else:
+            in_order = self._insert(number)
+            if ranges[0][1] == number:
+                self._newest_at = now
         if not wants_ack:
             return
         self._owed += 1
@@ -52,6 +58,15 @@ class Arrivals:
         self._owed = 0
         return Ack(tuple(self._ranges), now - self._newest_at)
 
+    def take_frame(self, now: float) -> tuple[bytes, int] | None:
+        """As :meth:`take`, as bytes and the highest number in them; None where it is no one run."""
+        if len(self._ranges) != 1:
+            return None
+        low, high = self._ranges[0]
+        self.due = None
+        self._owed = 0
+        return ack_of_run(low, high, now - self._newest_at), high
+
     def forget_below(self, number: int) -> None:
         """The peer knows of everything up to ``number``: no need to tell again."""
         ranges = self._ranges
@@ -63,10 +78,6 @@ class Arrivals:
         ranges = self._ranges
         if not ranges:
             ranges.append((number, number))
-            return True
-        low, high = ranges[0]
-        if number == high + 1:
-            ranges[0] = (low, number)
             return True
         at = 0
         while at < len(ranges) and ranges[at][0] > number:

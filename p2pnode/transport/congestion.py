@@ -68,23 +68,27 @@ class Congestion:
 
 
 class Pacer:
-    """A token bucket; timers are 1 ms grained, so what leaves is a batch."""
+    """A token bucket; timers are 1 ms grained, so what leaves is a batch.
+
+    Attributes:
+        tokens: Bytes that may leave at once; while there are any, nothing waits.
+    """
 
     def __init__(self, burst: int, now: float) -> None:
         self._burst = burst
-        self._tokens = float(burst)
+        self.tokens = float(burst)
         self._filled_at = now
 
     def delay(self, window: int, rtt: float, now: float) -> float:
         """Return how long the next datagram must wait; 0 to go at once."""
-        if self._tokens > 0:
+        if self.tokens > 0:
             return 0.0
         rate = _LEAD * window / max(rtt, _LEAST_RTT)
-        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * rate)
+        self.tokens = min(self._burst, self.tokens + (now - self._filled_at) * rate)
         self._filled_at = now
-        if self._tokens > 0:
+        if self.tokens > 0:
             return 0.0
-        return max(0.001, (-self._tokens + min(self._burst, window) / 8) / rate)
+        return max(0.001, (-self.tokens + min(self._burst, window) / 8) / rate)
 
     def spend(self, size: int) -> None:
-        self._tokens -= size
+        self.tokens -= size

@@ -5,10 +5,9 @@ does, it does at once: each input ends in :meth:`Connection._flush`, which sends
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 
-from p2pnode.sansio import Address, Transmit
+from p2pnode.sansio import Address
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import (
     Delivery,
@@ -17,47 +16,29 @@ from p2pnode.transport.events import (
     PeerResponsive,
     PeerUnresponsive,
     Successor,
-    TransportEvent,
 )
 from p2pnode.transport.frames import (
     Ack,
     Close,
     Datagram,
     Done,
+    Plain,
     Shard,
     close_frame,
     decode_frames_untrusted,
+    plain_frames_untrusted,
 )
 from p2pnode.transport.handshake import Established
-from p2pnode.transport.memory import Memory
 from p2pnode.transport.messages import LEAST_SHARD, Reassembly
 from p2pnode.transport.outlet import BASE_ROOM
 from p2pnode.transport.path import FLOOR
 from p2pnode.transport.sender import Sender
 from p2pnode.transport.snapshot import ConnectionView, Traffic
+from p2pnode.transport.surroundings import Surroundings
 from p2pnode.transport.timers import Timer, Timers
 
 _PATIENCE = 1.2
 _PATIENCE_SHARE = 0.8  # of what the sender allows for; the rest is for our own lateness
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all connections of an endpoint share.
-
-    Attributes:
-        outbox: Datagrams to send are appended to it.
-        events: Events are appended to it.
-        memory: What messages under way may take.
-        count: Counts something under a reason.
-        on_move: Told the peer's address before and after it moves.
-    """
-
-    outbox: list[Transmit[Address]]
-    events: list[TransportEvent]
-    memory: Memory
-    count: Callable[[str], None]
-    on_move: Callable[[Address, Address], None]
 
 
 class Connection:
@@ -90,6 +71,7 @@ class Connection:
     ) -> None:
         """``on_proven`` is called once the peer has done enough for its name, or more often."""
         self._config = config
+        self._is_direct = config.direct
         self._session = made.session
         self._around = around
         self._on_proven = on_proven
@@ -191,6 +173,12 @@ class Connection:
                 self._rearm()
                 return -1
             delivery = Delivery.BULK  # elsewhere it fits; here it is cut
+        if delivery is Delivery.LATENCY and self._is_direct and self.ended is None:
+            number = self._sender.send_whole(payload, now)
+            if number is not None:
+                self.traffic.messages_out += 1
+                self._rearm()
+                return number
         number = self._outbound.add(
             payload, delivery, self._outlet.shard_size, self._recovery.rtt.smoothed
         )
@@ -250,25 +238,11 @@ class Connection:
         self._last_heard = now
         self.traffic.bytes_in += size
         self.traffic.datagrams_in += 1
-        wants_ack = False
-        patience: float | None = None
-        for frame in decode_frames_untrusted(frames):
-            if isinstance(frame, Shard):
-                patience = self._receive_shard_untrusted(frame)
-                wants_ack = True
-            elif isinstance(frame, Ack):
-                acked = self._sender.receive_ack_untrusted(frame, now)
-                if not self.is_responsive and any(not packet.is_probe for packet in acked):
-                    self.is_responsive = True
-                    self._events.append(PeerResponsive(self.peer))
-            elif isinstance(frame, Datagram):
-                self._deliver(frame.payload, Delivery.DATAGRAM)
-            elif isinstance(frame, Done):
-                self._outbound.finish(frame.message)
-            elif isinstance(frame, Close):
-                self.ended = f"closed by the peer: {frame.reason}"
-            else:
-                wants_ack = True
+        plain = plain_frames_untrusted(frames) if self._is_direct else None
+        if plain is not None and self.is_responsive and self._reassembly.is_whole(plain[3]):
+            wants_ack, patience = self._receive_plain_untrusted(plain, now)
+        else:
+            wants_ack, patience = self._receive_frames_untrusted(frames, now)
         self._arrivals.record(counter, now, wants_ack=wants_ack, patience=patience)
         # A whole message goes to its reader first; the timer, if due at once, sends the rest.
         self._flush(now, with_ack=patience is None)
@@ -310,6 +284,41 @@ class Connection:
         )
 
     # Receiving
+
+    def _receive_plain_untrusted(self, plain: Plain, now: float) -> tuple[bool, float | None]:
+        """As :meth:`_receive_frames_untrusted`, for what nearly every datagram holds."""
+        low, high, delay, number, is_urgent, payload = plain
+        if high >= 0:
+            self._sender.receive_run_untrusted(low, high, delay, now)
+        if payload is None:
+            return False, None
+        if not self._reassembly.take_whole_untrusted(number):
+            return True, None
+        self._deliver(payload, Delivery.LATENCY)
+        return True, 0.0 if is_urgent else self._patience
+
+    def _receive_frames_untrusted(self, frames: bytes, now: float) -> tuple[bool, float | None]:
+        """Take frames; return whether they are to be acknowledged, and how long that may wait."""
+        wants_ack = False
+        patience: float | None = None
+        for frame in decode_frames_untrusted(frames):
+            if isinstance(frame, Shard):
+                patience = self._receive_shard_untrusted(frame)
+                wants_ack = True
+            elif isinstance(frame, Ack):
+                acked = self._sender.receive_ack_untrusted(frame, now)
+                if not self.is_responsive and any(not packet.is_probe for packet in acked):
+                    self.is_responsive = True
+                    self._events.append(PeerResponsive(self.peer))
+            elif isinstance(frame, Datagram):
+                self._deliver(frame.payload, Delivery.DATAGRAM)
+            elif isinstance(frame, Done):
+                self._outbound.finish(frame.message)
+            elif isinstance(frame, Close):
+                self.ended = f"closed by the peer: {frame.reason}"
+            else:
+                wants_ack = True
+        return wants_ack, patience
 
     def _receive_shard_untrusted(self, shard: Shard) -> float | None:
         """Take a shard; return how long its acknowledgement may wait, None for as usual.
@@ -384,11 +393,12 @@ class Connection:
         """Send everything that the window, the pace and the acknowledgements owed allow."""
         if self.ended is not None:
             return
-        pause = self._sender.send_waiting(now) if self._outbound.is_waiting else None
+        if self._outbound.is_waiting:  # else no pace holds anything up
+            pause = self._sender.send_waiting(now)
+            self.timers.arm(Timer.PACING, None if pause is None else now + pause)
         due = self._arrivals.due
         if with_ack and due is not None and due <= now:
             self._outlet.send_ack(now)
-        self.timers.arm(Timer.PACING, None if pause is None else now + pause)
         self._rearm()
 
     def _rearm(self) -> None:

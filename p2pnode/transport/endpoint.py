@@ -9,7 +9,7 @@ from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.transport.admission import SwarmKeys
 from p2pnode.transport.config import TransportConfig
-from p2pnode.transport.connection import Connection, Surroundings
+from p2pnode.transport.connection import Connection
 from p2pnode.transport.establishing import Establishing
 from p2pnode.transport.events import (
     Delivery,
@@ -21,6 +21,7 @@ from p2pnode.transport.memory import Memory
 from p2pnode.transport.packets import DATA_HEADER, DroppedError, Hello, Kind
 from p2pnode.transport.peers import PeerTable
 from p2pnode.transport.snapshot import TransportSnapshot
+from p2pnode.transport.surroundings import Surroundings
 
 
 class Endpoint:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import inf
 
 from p2pnode.sansio import Address, NodeId, Transmit, format_address
-from p2pnode.transport.connection import Connection, Surroundings
+from p2pnode.transport.connection import Connection
 from p2pnode.transport.crossing import gives_way, stays
 from p2pnode.transport.events import (
     DialFailed,
@@ -25,6 +25,7 @@ from p2pnode.transport.packets import DroppedError, Kind
 from p2pnode.transport.peers import PeerTable
 from p2pnode.transport.rivals import Contest, Rivals
 from p2pnode.transport.schedule import Schedule
+from p2pnode.transport.surroundings import Surroundings
 
 
 class Establishing:

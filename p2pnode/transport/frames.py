@@ -38,7 +38,12 @@ _DELIVERIES = {
     for bit in (0, _IMMEDIATE_ACK)
 }
 
+_WHOLE = int(Delivery.LATENCY)
+_WHOLE_AT_ONCE = _WHOLE | _IMMEDIATE_ACK
+
 ACK, DONE, PING, CLOSE, PROBE, DATAGRAM, SHARD = range(1, 8)
+
+_ACK_SIZE = _ACK.size
 
 SHARD_HEADER = _SHARD.size
 ACK_ROOM = _ACK.size + 2 * _RANGE.size
@@ -70,7 +75,7 @@ class Ack:
         delay = min(int(self.delay / _DELAY_UNIT), _WIDEST)
         first = min(highest - lowest, _WIDEST)
         if len(self.ranges) == 1:
-            return _ACK.pack(ACK, highest, delay, 0, first)
+            return _ACK.pack(ACK, highest, delay, 0, first)  # as :func:`ack_of_run`
         parts = [b""]
         space = min(MAX_RANGES - 1, (room - _ACK.size) // _RANGE.size)
         edge = highest - min(highest - lowest, _WIDEST)
@@ -159,6 +164,11 @@ Frame: TypeAlias = Ack | Done | Ping | Close | Probe | Datagram | Shard
 
 PING_FRAME = bytes([PING])
 
+Plain: TypeAlias = tuple[int, int, float, int, bool, bytes | None]
+"""An acknowledgement of one range, a latency message of one shard, or both: the range's lowest and
+highest number (-1 without one) and its delay; the message's number, whether its acknowledgement is
+wanted at once, and its bytes (None without one)."""
+
 
 def shard_header(
     delivery: int, message: int, length: int, count: int, index: int, *, immediate_ack: bool = False
@@ -166,6 +176,17 @@ def shard_header(
     if immediate_ack:
         delivery |= _IMMEDIATE_ACK
     return _SHARD.pack(SHARD, delivery, message, length, count, index)
+
+
+def ack_of_run(lowest: int, highest: int, delay: float) -> bytes:
+    """Return the acknowledgement of one range, as :meth:`Ack.encode` has it."""
+    waited = min(int(delay / _DELAY_UNIT), _WIDEST)
+    return _ACK.pack(ACK, highest, waited, 0, min(highest - lowest, _WIDEST))
+
+
+def whole_header(message: int, length: int, *, immediate_ack: bool) -> bytes:
+    """Return the header of a latency message that is one shard, as :func:`shard_header` has it."""
+    return _SHARD.pack(SHARD, _WHOLE_AT_ONCE if immediate_ack else _WHOLE, message, length, 1, 0)
 
 
 def done_frame(message: int) -> bytes:
@@ -179,6 +200,33 @@ def close_frame(reason: str) -> bytes:
 def probe_frame(size: int) -> bytes:
     """Return a frame of ``size`` bytes in all."""
     return bytes([PROBE]) + bytes(size - 1)
+
+
+def plain_frames_untrusted(data: bytes) -> Plain | None:
+    """Return what nearly every datagram holds; None for all else, and for whatever is wrong.
+
+    What it returns, :func:`decode_frames_untrusted` reads too, and the same.
+    """
+    size = len(data)
+    low = high = message = -1
+    delay, at = 0.0, 0
+    if size >= _ACK_SIZE and data[0] == ACK:
+        _, high, waited, further, length = _ACK.unpack_from(data)
+        low = high - length
+        if further or low < 0:
+            return None
+        delay, at = waited * _DELAY_UNIT, _ACK_SIZE
+        if at == size:
+            return low, high, delay, message, False, None
+    body_at = at + SHARD_HEADER
+    if body_at > size or data[at] != SHARD:
+        return None
+    _, delivery, message, length, count, index = _SHARD.unpack_from(data, at)
+    if count != 1 or index or length != size - body_at or delivery & ~_IMMEDIATE_ACK != _WHOLE:
+        return None
+    if length > MAX_MESSAGE:
+        return None
+    return low, high, delay, message, delivery != _WHOLE, data[body_at:]
 
 
 def decode_frames_untrusted(data: bytes) -> list[Frame]:

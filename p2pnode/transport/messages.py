@@ -78,6 +78,11 @@ class Outgoing:
             self.geometry += 1
             self._cut(shard_size, 0)
 
+    def on_sent_whole(self) -> None:
+        """Its one shard left; as :meth:`on_sent` of a message that was just made."""
+        self._waiting.clear()
+        self._copies[0] = self._live = 1
+
     @property
     def is_waiting(self) -> bool:
         """Whether a shard waits to be sent."""
@@ -226,6 +231,27 @@ class Reassembly:
     def arrived(self) -> int:
         """Bytes that are here of messages which are not complete."""
         return sum(one.length * len(one.shards) // one.count for one in self._partials.values())
+
+    def is_whole(self, number: int) -> bool:
+        """Whether a message of one shard is all of it, as far as is known here."""
+        return number not in self._partials
+
+    def take_whole_untrusted(self, number: int) -> bool:
+        """Take a message of one shard; say whether it is new. As :meth:`add_untrusted`.
+
+        Raises:
+            DroppedError: It is far ahead of what was delivered.
+        """
+        ahead = (number - self._floor) & ID_MASK
+        if not ahead and not self._delivered:  # the rule
+            self._floor = self._floor + 1 & ID_MASK
+            return True
+        if ahead > ID_MASK // 2 or self._delivered >> ahead & 1:
+            return False
+        if ahead >= ID_SPAN:
+            raise DroppedError("message_ahead", f"message {number} is far ahead of {self._floor}")
+        self._mark(ahead)
+        return True
 
     def add_untrusted(self, shard: Shard) -> tuple[bytes | None, bool]:
         """Take a shard.

@@ -54,27 +54,56 @@ class Outbound:
         """
         if len(payload) > MAX_MESSAGE:
             raise LocalProtocolError(f"a message has at most {MAX_MESSAGE} bytes")
-        share, pool = self.share, self.share.pool
-        cost = len(payload) + MESSAGE_COST + len(payload) // shard_size * SENT_SHARD_COST
-        held = share.held + cost
-        if held > share.limit or PART * held > pool.free - cost:
-            raise QueueFullError(f"{self.queued} bytes wait already")
-        number = self._next_id
-        self._next_id = number + 1 & ID_MASK
+        cost = self._cost(payload, shard_size)
         parity = 0
         if delivery is Delivery.LATENCY and self._config.fec and self.is_lossy:
             parity = self._parity(-(-len(payload) // shard_size) or 1, rtt)
             if len(payload) > shard_size:
                 cost += parity * (shard_size + PARITY_SHARD_COST)
-        message = Outgoing(number, payload, delivery, shard_size, parity)
-        message.cost = cost
-        share.held += cost
-        pool.free -= cost
-        self._unfinished[number] = message
-        self.queued += len(payload)
+        message = self._accept(payload, delivery, shard_size, parity, cost)
         self.parity_sent += parity
         self.enqueue(message)
-        return number
+        return message.id
+
+    def add_whole(self, payload: bytes, shard_size: int) -> Outgoing | None:
+        """Accept a latency message of one shard, to be sent at once; None where it must wait.
+
+        As :meth:`add`, where nothing waits and nothing was lost of late.
+
+        Raises:
+            QueueFullError: Too much is queued already.
+        """
+        cost = self._cost(payload, shard_size)
+        oldest = next(iter(self._unfinished), None)
+        if oldest is not None and self._next_id - oldest & ID_MASK >= ID_SPAN:
+            return None
+        return self._accept(payload, Delivery.LATENCY, shard_size, 0, cost)
+
+    def _cost(self, payload: bytes, shard_size: int) -> int:
+        """Return the memory that a message takes.
+
+        Raises:
+            QueueFullError: There is less.
+        """
+        share = self.share
+        cost = len(payload) + MESSAGE_COST + len(payload) // shard_size * SENT_SHARD_COST
+        held = share.held + cost
+        if held > share.limit or PART * held > share.pool.free - cost:
+            raise QueueFullError(f"{self.queued} bytes wait already")
+        return cost
+
+    def _accept(
+        self, payload: bytes, delivery: Delivery, shard_size: int, parity: int, cost: int
+    ) -> Outgoing:
+        number = self._next_id
+        self._next_id = number + 1 & ID_MASK
+        message = Outgoing(number, payload, delivery, shard_size, parity)
+        message.cost = cost
+        self.share.held += cost
+        self.share.pool.free -= cost
+        self._unfinished[number] = message
+        self.queued += len(payload)
+        return message
 
     @property
     def is_lossy(self) -> bool:

@@ -13,6 +13,7 @@ from p2pnode.transport.frames import (
     done_frame,
     probe_frame,
     shard_header,
+    whole_header,
 )
 from p2pnode.transport.messages import Outgoing
 from p2pnode.transport.packets import DATA_OVERHEAD
@@ -99,6 +100,21 @@ class Outlet:
         message.on_sent(index, again=again)
         self._track(prefix + header + data, message, index, told, now)
 
+    def send_whole(self, message: Outgoing, now: float) -> None:
+        """Send a message of one shard, just made; as :meth:`send_shard`."""
+        recovery, session = self.recovery, self._session
+        is_urgent = self.is_pressed or not recovery.is_patient
+        frames = whole_header(message.id, message.size, immediate_ack=is_urgent) + message.payload
+        told = -1
+        if self.arrivals.due is not None:
+            room = self._path.datagram - DATA_OVERHEAD - len(frames)
+            prefix, told = self._told(room, now)
+            frames = prefix + frames
+        message.on_sent_whole()
+        number = session.next_number
+        size = self.send_frames(frames, now)
+        recovery.sent(SentPacket(number, now, size, message, 0, 0, told, False))
+
     def send_ping(self, now: float) -> None:
         """Ask for an acknowledgement."""
         prefix, told = self._told(_PING_ROOM, now)
@@ -155,6 +171,8 @@ class Outlet:
         """Return what the peer is to know, if there is room, and the highest number told."""
         if self.arrivals.due is None or room < ACK_ROOM:
             return b"", -1
+        if not self._done and (taken := self.arrivals.take_frame(now)) is not None:
+            return taken
         ack = self.arrivals.take(now)
         if ack is None:
             return b"", -1

@@ -59,6 +59,11 @@ class LossEstimator:
         return self._losses / max(len(self._outcomes), _TRUST) if self._losses else 0.0
 
     @property
+    def is_lossless(self) -> bool:
+        """Whether nothing of what was sent lately was lost."""
+        return not self._losses
+
+    @property
     def is_clean(self) -> bool:
         """Whether nothing of what was sent lately was lost, and that was not little."""
         return not self._losses and len(self._outcomes) >= CLEAN

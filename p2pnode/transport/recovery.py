@@ -120,6 +120,7 @@ class Recovery:
         self.largest_acked = -1
         self._loss_at: float | None = None
         self._lost: dict[int, SentPacket] = {}
+        self._highest_lost = -1
         self._packet_threshold = _PACKET_THRESHOLD
         self._time_factor = _TIME_FACTOR
 
@@ -193,6 +194,39 @@ class Recovery:
             self._widen(packet, ack.largest, now)
         return AckResult(acked, self._detect(now), pardoned)
 
+    def receive_run(self, low: int, high: int, delay: float, now: float) -> list[SentPacket] | None:
+        """Settle an acknowledgement of one range that leaves no hole behind it.
+
+        As :meth:`receive_ack_untrusted`, with nothing lost and nothing pardoned.
+
+        Returns:
+            What has arrived; None where it leaves a hole, or is otherwise unusual: nothing changed.
+        """
+        if high < self.largest_acked or low <= self._highest_lost:
+            return None
+        sent = self._sent
+        acked: list[SentPacket] = []
+        for number, packet in sent.items():
+            if number > high:
+                break
+            if number < low or packet.is_probe:
+                return None
+            acked.append(packet)
+        self.largest_acked = high
+        self._loss_at = None
+        if not acked:
+            return acked
+        for packet in acked:
+            del sent[packet.number]
+            self.in_flight -= packet.size
+        self._eliciting -= len(acked)
+        newest = acked[-1]
+        if newest.number == high:
+            self.rtt.update(now - newest.sent_at, min(delay, self._config.ack_patience))
+        self.pto_count = 0
+        self.waiting_since = self.heard_at = now
+        return acked
+
     def detect_losses(self, now: float) -> list[SentPacket]:
         """Return what became lost by the passing of time; empty when a probe timeout is due."""
         return self._detect(now)
@@ -225,6 +259,7 @@ class Recovery:
             del self._sent[packet.number]
             self._take_out(packet)
             self._lost[packet.number] = packet
+            self._highest_lost = max(self._highest_lost, packet.number)
         while len(self._lost) > _LOST_KEPT:
             del self._lost[next(iter(self._lost))]
         return lost

@@ -91,6 +91,49 @@ class Sender:
                 outlet.send_shard(message, message.next_index(), now)
         return None
 
+    def send_whole(self, payload: bytes, now: float) -> int | None:
+        """Send a latency message of one shard at once; return its number.
+
+        The short way of nearly every message of a chain: nothing waits, nothing was lost of late,
+        and the window and the pacer let it leave. Elsewhere None, and nothing changed.
+
+        Raises:
+            QueueFullError: Too much is queued already.
+        """
+        outbound, outlet, recovery = self.outbound, self.outlet, self.recovery
+        window, size = self.congestion.window, outlet.shard_size
+        if (
+            len(payload) > size
+            or outbound.is_waiting
+            or not outbound.losses.is_lossless
+            or recovery.in_flight >= window
+            or outlet.pacer.tokens <= 0
+        ):
+            return None
+        message = outbound.add_whole(payload, size)
+        if message is None:
+            return None
+        outlet.is_pressed = 2 * recovery.in_flight > window
+        outlet.send_whole(message, now)
+        return message.id
+
+    def receive_run_untrusted(self, low: int, high: int, delay: float, now: float) -> None:
+        """Settle an acknowledgement of one range, as :meth:`receive_ack_untrusted`.
+
+        Raises:
+            DroppedError: It covers a packet that was never sent; nothing changed.
+        """
+        recovery, outbound = self.recovery, self.outbound
+        in_flight, acked = recovery.in_flight, None
+        if high < self._session.next_number:
+            acked = recovery.receive_run(low, high, delay, now)
+        if acked is None:
+            self.receive_ack_untrusted(Ack(((low, high),), delay), now)
+            return
+        for packet in acked:
+            self._settle_acked(packet, in_flight, now)
+        recovery.is_patient = outbound.losses.is_clean
+
     def receive_ack_untrusted(self, ack: Ack, now: float) -> list[SentPacket]:
         """Settle what ``ack`` covers; return what has arrived.
 
