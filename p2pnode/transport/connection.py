@@ -174,7 +174,7 @@ class Connection:
                 return -1
             delivery = Delivery.BULK  # elsewhere it fits; here it is cut
         if delivery is Delivery.LATENCY and self._is_direct and self.ended is None:
-            number = self._sender.send_whole(payload, now)
+            number = self._sender.send_few(payload, now)
             if number is not None:
                 self.traffic.messages_out += 1
                 self._rearm()
@@ -239,7 +239,7 @@ class Connection:
         self.traffic.bytes_in += size
         self.traffic.datagrams_in += 1
         plain = plain_frames_untrusted(frames) if self._is_direct else None
-        if plain is not None and self.is_responsive and self._reassembly.is_whole(plain[3]):
+        if plain is not None and self.is_responsive:
             wants_ack, patience = self._receive_plain_untrusted(plain, now)
         else:
             wants_ack, patience = self._receive_frames_untrusted(frames, now)
@@ -287,14 +287,16 @@ class Connection:
 
     def _receive_plain_untrusted(self, plain: Plain, now: float) -> tuple[bool, float | None]:
         """As :meth:`_receive_frames_untrusted`, for what nearly every datagram holds."""
-        low, high, delay, number, is_urgent, payload = plain
+        low, high, delay, number, length, count, index, is_urgent, data = plain
         if high >= 0:
             self._sender.receive_run_untrusted(low, high, delay, now)
-        if payload is None:
+        if data is None:
             return False, None
-        if not self._reassembly.take_whole_untrusted(number):
+        latency = Delivery.LATENCY
+        payload = self._add_untrusted(number, latency, length, count, index, data)
+        if payload is None:
             return True, None
-        self._deliver(payload, Delivery.LATENCY)
+        self._deliver(payload, latency)
         return True, 0.0 if is_urgent else self._patience
 
     def _receive_frames_untrusted(self, frames: bytes, now: float) -> tuple[bool, float | None]:
@@ -326,14 +328,24 @@ class Connection:
         That of a latency message may wait for the answer, or for the work it brings, unless the
         sender asks for it at once.
         """
-        payload, is_needless = self._reassembly.add_untrusted(shard)
-        if is_needless and shard.count > 1:
-            self._outlet.owe_done(shard.message)
+        payload = self._add_untrusted(
+            shard.message, shard.delivery, shard.length, shard.count, shard.index, shard.data
+        )
         if payload is not None:
             self._deliver(payload, shard.delivery)
         if payload is None or shard.delivery is not Delivery.LATENCY:
             return None
         return 0.0 if shard.immediate_ack else self._patience
+
+    def _add_untrusted(
+        self, number: int, delivery: Delivery, length: int, count: int, index: int, data: bytes
+    ) -> bytes | None:
+        payload, is_needless = self._reassembly.add_piece_untrusted(
+            number, delivery, length, count, index, data
+        )
+        if is_needless and count > 1:
+            self._outlet.owe_done(number)
+        return payload
 
     def _deliver(self, payload: bytes, delivery: Delivery) -> None:
         self.traffic.messages_in += 1

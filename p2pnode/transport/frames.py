@@ -38,8 +38,7 @@ _DELIVERIES = {
     for bit in (0, _IMMEDIATE_ACK)
 }
 
-_WHOLE = int(Delivery.LATENCY)
-_WHOLE_AT_ONCE = _WHOLE | _IMMEDIATE_ACK
+_LATENCY = int(Delivery.LATENCY)
 
 ACK, DONE, PING, CLOSE, PROBE, DATAGRAM, SHARD = range(1, 8)
 
@@ -164,10 +163,15 @@ Frame: TypeAlias = Ack | Done | Ping | Close | Probe | Datagram | Shard
 
 PING_FRAME = bytes([PING])
 
-Plain: TypeAlias = tuple[int, int, float, int, bool, bytes | None]
-"""An acknowledgement of one range, a latency message of one shard, or both: the range's lowest and
-highest number (-1 without one) and its delay; the message's number, whether its acknowledgement is
-wanted at once, and its bytes (None without one)."""
+FEW = 4
+"""Data shards up to which a message takes the short way."""
+
+Plain: TypeAlias = tuple[int, int, float, int, int, int, int, bool, bytes | None]
+"""An acknowledgement of one range, a data shard of a latency message of few, or both.
+
+The range's lowest and highest number (-1 without one) and its delay; then of the shard the fields
+of :class:`Shard`: message, length, count, index, immediate_ack, and its bytes (None without one).
+"""
 
 
 def shard_header(
@@ -182,11 +186,6 @@ def ack_of_run(lowest: int, highest: int, delay: float) -> bytes:
     """Return the acknowledgement of one range, as :meth:`Ack.encode` has it."""
     waited = min(int(delay / _DELAY_UNIT), _WIDEST)
     return _ACK.pack(ACK, highest, waited, 0, min(highest - lowest, _WIDEST))
-
-
-def whole_header(message: int, length: int, *, immediate_ack: bool) -> bytes:
-    """Return the header of a latency message that is one shard, as :func:`shard_header` has it."""
-    return _SHARD.pack(SHARD, _WHOLE_AT_ONCE if immediate_ack else _WHOLE, message, length, 1, 0)
 
 
 def done_frame(message: int) -> bytes:
@@ -217,16 +216,22 @@ def plain_frames_untrusted(data: bytes) -> Plain | None:
             return None
         delay, at = waited * _DELAY_UNIT, _ACK_SIZE
         if at == size:
-            return low, high, delay, message, False, None
+            return low, high, delay, message, 0, 0, 0, False, None
     body_at = at + SHARD_HEADER
     if body_at > size or data[at] != SHARD:
         return None
     _, delivery, message, length, count, index = _SHARD.unpack_from(data, at)
-    if count != 1 or index or length != size - body_at or delivery & ~_IMMEDIATE_ACK != _WHOLE:
+    if not index < count <= FEW or length > MAX_MESSAGE or delivery & ~_IMMEDIATE_ACK != _LATENCY:
         return None
-    if length > MAX_MESSAGE:
+    expected = -(-length // count)
+    if index == count - 1:
+        expected = length - expected * index
+        if index and expected < 1:
+            return None
+    if size - body_at != expected:
         return None
-    return low, high, delay, message, delivery != _WHOLE, data[body_at:]
+    is_urgent = delivery != _LATENCY
+    return low, high, delay, message, length, count, index, is_urgent, data[body_at:]
 
 
 def decode_frames_untrusted(data: bytes) -> list[Frame]:

@@ -78,11 +78,6 @@ class Outgoing:
             self.geometry += 1
             self._cut(shard_size, 0)
 
-    def on_sent_whole(self) -> None:
-        """Its one shard left; as :meth:`on_sent` of a message that was just made."""
-        self._waiting.clear()
-        self._copies[0] = self._live = 1
-
     @property
     def is_waiting(self) -> bool:
         """Whether a shard waits to be sent."""
@@ -178,10 +173,10 @@ class _Partial:
 
     __slots__ = ("cost", "count", "delivery", "idle_from", "is_fed", "length", "shards")
 
-    def __init__(self, shard: Shard, cost: int) -> None:
-        self.delivery = shard.delivery
-        self.length = shard.length
-        self.count = shard.count
+    def __init__(self, delivery: Delivery, length: int, count: int, cost: int) -> None:
+        self.delivery = delivery
+        self.length = length
+        self.count = count
         self.cost = cost
         self.shards: dict[int, bytes] = {}
         self.is_fed = True
@@ -232,29 +227,16 @@ class Reassembly:
         """Bytes that are here of messages which are not complete."""
         return sum(one.length * len(one.shards) // one.count for one in self._partials.values())
 
-    def is_whole(self, number: int) -> bool:
-        """Whether a message of one shard is all of it, as far as is known here."""
-        return number not in self._partials
-
-    def take_whole_untrusted(self, number: int) -> bool:
-        """Take a message of one shard; say whether it is new. As :meth:`add_untrusted`.
-
-        Raises:
-            DroppedError: It is far ahead of what was delivered.
-        """
-        ahead = (number - self._floor) & ID_MASK
-        if not ahead and not self._delivered:  # the rule
-            self._floor = self._floor + 1 & ID_MASK
-            return True
-        if ahead > ID_MASK // 2 or self._delivered >> ahead & 1:
-            return False
-        if ahead >= ID_SPAN:
-            raise DroppedError("message_ahead", f"message {number} is far ahead of {self._floor}")
-        self._mark(ahead)
-        return True
-
     def add_untrusted(self, shard: Shard) -> tuple[bytes | None, bool]:
-        """Take a shard.
+        """Take a shard; as :meth:`add_piece_untrusted`."""
+        return self.add_piece_untrusted(
+            shard.message, shard.delivery, shard.length, shard.count, shard.index, shard.data
+        )
+
+    def add_piece_untrusted(
+        self, number: int, delivery: Delivery, length: int, count: int, index: int, data: bytes
+    ) -> tuple[bytes | None, bool]:
+        """Take a shard, given as the fields of :class:`~p2pnode.transport.frames.Shard`.
 
         Returns:
             The message if this completes it, and whether the peer should be told to stop sending
@@ -264,20 +246,19 @@ class Reassembly:
             DroppedError: There is no room, or the peer breaks the rules; nothing changed, and the
                 packet must not be acknowledged.
         """
-        number = shard.message
         ahead = (number - self._floor) & ID_MASK
         if ahead > ID_MASK // 2 or self._delivered >> ahead & 1:
             return None, True
         if ahead >= ID_SPAN:
             raise DroppedError("message_ahead", f"message {number} is far ahead of {self._floor}")
-        if shard.count == 1 and number not in self._partials:
+        if count == 1 and number not in self._partials:
             self._mark(ahead)
-            return shard.data, False
-        partial = self._partial_untrusted(shard)
+            return data, False
+        partial = self._partial_untrusted(number, delivery, length, count)
         if partial is None:
             return None, False
         partial.is_fed = True
-        partial.shards.setdefault(shard.index, shard.data)
+        partial.shards.setdefault(index, data)
         if len(partial.shards) < partial.count:
             return None, False
         self._drop(number)
@@ -308,19 +289,21 @@ class Reassembly:
         for number in list(self._partials):
             self._drop(number)
 
-    def _partial_untrusted(self, shard: Shard) -> _Partial | None:
+    def _partial_untrusted(
+        self, number: int, delivery: Delivery, length: int, count: int
+    ) -> _Partial | None:
         """Return where the shard belongs; None when it is of a cut that was given up."""
-        partial = self._partials.get(shard.message)
-        if partial is not None and partial.count == shard.count:
-            if (partial.length, partial.delivery) != (shard.length, shard.delivery):
+        partial = self._partials.get(number)
+        if partial is not None and partial.count == count:
+            if (partial.length, partial.delivery) != (length, delivery):
                 raise DroppedError("shard_mismatch", "a message changed on its way")
             return partial
-        if partial is not None and shard.count < partial.count:
+        if partial is not None and count < partial.count:
             return None  # the sender cuts anew only when the path has become smaller
-        size = -(-shard.length // shard.count)
+        size = -(-length // count)
         if size < self._least_shard:
-            raise DroppedError("shard_too_small", f"{shard.length} bytes in {shard.count} shards")
-        cost = PARTIAL_COST + shard.count * (size + RECEIVED_SHARD_COST)
+            raise DroppedError("shard_too_small", f"{length} bytes in {count} shards")
+        cost = PARTIAL_COST + count * (size + RECEIVED_SHARD_COST)
         # What it holds already it keeps, even where others have left too little for a fair part.
         more = cost if partial is None else cost - partial.cost
         if more > self.share.room:
@@ -328,7 +311,7 @@ class Reassembly:
         if partial is None and len(self._partials) >= MOST_PARTIALS:
             raise DroppedError("reassembly_too_many")
         self.share.take(more)
-        self._partials[shard.message] = made = _Partial(shard, cost)
+        self._partials[number] = made = _Partial(delivery, length, count, cost)
         return made
 
     def _drop(self, number: int) -> None:

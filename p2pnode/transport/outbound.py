@@ -65,8 +65,8 @@ class Outbound:
         self.enqueue(message)
         return message.id
 
-    def add_whole(self, payload: bytes, shard_size: int) -> Outgoing | None:
-        """Accept a latency message of one shard, to be sent at once; None where it must wait.
+    def add_few(self, payload: bytes, shard_size: int) -> Outgoing | None:
+        """Accept a latency message of few shards, to be sent at once; None where it must wait.
 
         As :meth:`add`, where nothing waits and nothing was lost of late.
 

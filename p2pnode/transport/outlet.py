@@ -13,7 +13,6 @@ from p2pnode.transport.frames import (
     done_frame,
     probe_frame,
     shard_header,
-    whole_header,
 )
 from p2pnode.transport.messages import Outgoing
 from p2pnode.transport.packets import DATA_OVERHEAD
@@ -99,21 +98,6 @@ class Outlet:
         prefix, told = self._told(room, now)
         message.on_sent(index, again=again)
         self._track(prefix + header + data, message, index, told, now)
-
-    def send_whole(self, message: Outgoing, now: float) -> None:
-        """Send a message of one shard, just made; as :meth:`send_shard`."""
-        recovery, session = self.recovery, self._session
-        is_urgent = self.is_pressed or not recovery.is_patient
-        frames = whole_header(message.id, message.size, immediate_ack=is_urgent) + message.payload
-        told = -1
-        if self.arrivals.due is not None:
-            room = self._path.datagram - DATA_OVERHEAD - len(frames)
-            prefix, told = self._told(room, now)
-            frames = prefix + frames
-        message.on_sent_whole()
-        number = session.next_number
-        size = self.send_frames(frames, now)
-        recovery.sent(SentPacket(number, now, size, message, 0, 0, told, False))
 
     def send_ping(self, now: float) -> None:
         """Ask for an acknowledgement."""

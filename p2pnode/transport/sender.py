@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from p2pnode.sansio import Address, Transmit
 from p2pnode.transport.config import BASE_DATAGRAM, TransportConfig
 from p2pnode.transport.congestion import Congestion
-from p2pnode.transport.frames import Ack
+from p2pnode.transport.frames import FEW, Ack
 from p2pnode.transport.handshake import Established
 from p2pnode.transport.memory import Pool
 from p2pnode.transport.outbound import Outbound
@@ -91,8 +91,8 @@ class Sender:
                 outlet.send_shard(message, message.next_index(), now)
         return None
 
-    def send_whole(self, payload: bytes, now: float) -> int | None:
-        """Send a latency message of one shard at once; return its number.
+    def send_few(self, payload: bytes, now: float) -> int | None:
+        """Send a latency message of few shards at once; return its number.
 
         The short way of nearly every message of a chain: nothing waits, nothing was lost of late,
         and the window and the pacer let it leave. Elsewhere None, and nothing changed.
@@ -102,19 +102,24 @@ class Sender:
         """
         outbound, outlet, recovery = self.outbound, self.outlet, self.recovery
         window, size = self.congestion.window, outlet.shard_size
+        before_last = 0
+        if len(payload) > size:
+            if len(payload) > FEW * size:
+                return None
+            before_last = (FEW - 1) * self.path.datagram
         if (
-            len(payload) > size
-            or outbound.is_waiting
+            outbound.is_waiting
             or not outbound.losses.is_lossless
-            or recovery.in_flight >= window
-            or outlet.pacer.tokens <= 0
+            or recovery.in_flight + before_last >= window
+            or outlet.pacer.tokens <= before_last
         ):
             return None
-        message = outbound.add_whole(payload, size)
+        message = outbound.add_few(payload, size)
         if message is None:
             return None
-        outlet.is_pressed = 2 * recovery.in_flight > window
-        outlet.send_whole(message, now)
+        for index in range(message.count):
+            outlet.is_pressed = 2 * recovery.in_flight > window
+            outlet.send_shard(message, index, now)
         return message.id
 
     def receive_run_untrusted(self, low: int, high: int, delay: float, now: float) -> None:

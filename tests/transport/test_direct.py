@@ -19,7 +19,6 @@ from p2pnode.transport.frames import (
     decode_frames_untrusted,
     plain_frames_untrusted,
     shard_header,
-    whole_header,
 )
 from p2pnode.transport.packets import DroppedError
 from p2pnode.transport.parity import CLEAN as CLEAN_PACKETS
@@ -141,30 +140,40 @@ def test_the_short_way_is_taken() -> None:
     peers.connect(alice, bob)
     peers.network.run(1)
     sender = peers.endpoints[alice]._by_peer[peers.node_id(bob)]._sender
-    assert sender.send_whole(b"x" * 1000, peers.network.now) == 0
-    assert sender.send_whole(b"x" * 20_000, peers.network.now) is None
+    assert sender.send_few(b"x" * 1000, peers.network.now) == 0
+    assert sender.send_few(b"x" * 4000, peers.network.now) == 1
+    assert sender.send_few(b"x" * 20_000, peers.network.now) is None
 
 
 RUN = st.tuples(st.integers(0, 2**40), st.integers(0, 2**16 - 1), st.floats(0, 1))
-WHOLE = st.tuples(st.integers(0, 2**32 - 1), st.binary(max_size=40), st.booleans())
+SHARD = st.tuples(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 60),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.binary(max_size=60),
+    st.sampled_from([0, 1, 2, 0x80]),
+)
 
 
-@given(run=st.one_of(st.none(), RUN), whole=st.one_of(st.none(), WHOLE), tail=st.binary(max_size=2))
+@given(run=st.one_of(st.none(), RUN), shard=st.one_of(st.none(), SHARD), is_fit=st.booleans())
 def test_plain_frames_are_read_as_all_frames_are(
-    run: tuple[int, int, float] | None, whole: tuple[int, bytes, bool] | None, tail: bytes
+    run: tuple[int, int, float] | None,
+    shard: tuple[int, int, int, int, bytes, int] | None,
+    is_fit: bool,
 ) -> None:
     frames = b""
     if run is not None:
         low, length, delay = run
         frames = ack_of_run(low, low + length, delay)
         assert frames == Ack(((low, low + length),), delay).encode(1000)
-    if whole is not None:
-        number, payload, is_urgent = whole
-        header = whole_header(number, len(payload), immediate_ack=is_urgent)
-        assert header == shard_header(0, number, len(payload), 1, 0, immediate_ack=is_urgent)
-        frames += header + payload
+    if shard is not None:
+        number, length, count, index, data, delivery = shard
+        if is_fit and count:  # of the bytes that such a shard has
+            size = -(-length // count)
+            data = bytes(size if index != count - 1 else max(0, length - size * index))
+        frames += shard_header(delivery, number, length, count, index) + data
     _read_alike(frames)
-    _read_alike(frames + tail)
 
 
 @given(frames=st.binary(max_size=60))
@@ -180,15 +189,13 @@ def _read_alike(data: bytes) -> None:
     plain = plain_frames_untrusted(data)
     if plain is None:
         return
-    low, high, delay, number, is_urgent, payload = plain
+    low, high, delay, number, length, count, index, is_urgent, body = plain
     expected: list[Ack | Shard] = []
     if high >= 0:
         expected.append(Ack(((low, high),), delay))
-    if payload is not None:
-        size = len(payload)
-        expected.append(
-            Shard(Delivery.LATENCY, number, size, 1, 0, payload, immediate_ack=is_urgent)
-        )
+    if body is not None:
+        latency = Delivery.LATENCY
+        expected.append(Shard(latency, number, length, count, index, body, immediate_ack=is_urgent))
     try:
         assert decode_frames_untrusted(data) == expected
     except DroppedError as error:
