@@ -141,6 +141,8 @@ def payload_problem(dtype: int, shape: tuple[int, ...], size: int) -> str | None
         expected = prod(shape) << 1
     elif dtype == _I8:
         expected = prod(shape)
+    elif dtype == _F32:
+        expected = prod(shape) << 2
     else:
         info = _INFOS.get(dtype)
         if info is None:
@@ -262,7 +264,7 @@ REGISTRY: Mapping[int, DTypeInfo] = MappingProxyType(_INFOS)
 :func:`register_dtype` adds to it."""
 
 # Plain ints: every slice of every frame passes through payload_problem.
-_F16, _I8 = int(DType.F16), int(DType.I8)
+_F16, _I8, _F32 = int(DType.F16), int(DType.I8), int(DType.F32)
 _ZSTD_BYTE = 0x28  # zstd's first magic byte: how a raw body under a ZSTD flag is told
 _NAME = re.compile(r"[a-z0-9._-]{1,32}")
 _MAX_BITS = 1024  # a guess, so that a slip of the pen is seen

@@ -149,7 +149,7 @@ def encode_frame(
     """
     try:
         if not compress and sealer is None:
-            return _join(_header(frame, 0), _body_parts(frame))
+            return _join([_header(frame, 0), *_body_parts(frame)])
         body = b"".join(_body_parts(frame))
         flags = 0
         if compress and 0 < len(body) <= MAX_INFLATED:
@@ -157,13 +157,13 @@ def encode_frame(
             if len(smaller) < len(body):
                 flags, body = _ZSTD, smaller
         if sealer is None:
-            return _join(_header(frame, flags), [body])
+            return _join([_header(frame, flags), body])
         header = _header(frame, flags | _XCHACHA)
         size = len(header) + len(body) + 20
         if size > MAX_FRAME:
             _refuse_too_long(size)  # before the nonce is spent
         sealed = sealer.seal(body, header, stream_id=frame.stream_id, frame_seq=frame.frame_seq)
-        return _join(header, [sealed])
+        return _join([header, sealed])
     except struct.error as error:
         raise LocalProtocolError(f"a field is too wide for the wire: {error}") from error
 
@@ -225,43 +225,35 @@ def _header(frame: Frame, flags: int) -> bytes:
     if frame.strong_tail:
         flags |= _STRONG_TAIL
     count = len(slices)
-    if count == 1:
-        return _HEADER_OF_ONE.pack(
-            VERSION,
-            frame.type,
-            flags,
-            frame.stream_id,
-            frame.frame_seq,
-            1,
-            len(slices[0].payload),
-            frame.space_hash32,
-            frame.modality,
-        )
-    fixed = _FIXED.pack(VERSION, frame.type, flags, frame.stream_id, frame.frame_seq, count)
-    lengths = _lengths(count).pack(*[len(piece.payload) for piece in slices])
-    return fixed + lengths + _END.pack(frame.space_hash32, frame.modality)
+    return (_HEADERS[count] if count < len(_HEADERS) else _header_of(count)).pack(
+        VERSION,
+        frame.type,
+        flags,
+        frame.stream_id,
+        frame.frame_seq,
+        count,
+        *[len(piece.payload) for piece in slices],
+        frame.space_hash32,
+        frame.modality,
+    )
 
 
 def _body_parts(frame: Frame) -> list[bytes | memoryview]:
     parts: list[bytes | memoryview] = []
     for piece in frame.slices:
         shape = piece.shape
-        if len(shape) > 255:
-            raise LocalProtocolError(f"a slice of {len(shape)} dims")
-        parts.append(_SLICE_HEADS[len(shape)].pack(piece.dtype, len(shape), *shape))
-        parts.append(piece.payload)
+        ndim = len(shape)
+        if ndim > 255:
+            raise LocalProtocolError(f"a slice of {ndim} dims")
+        parts += (_SLICE_HEADS[ndim].pack(piece.dtype, ndim, *shape), piece.payload)
     return parts
 
 
-def _join(header: bytes, parts: list[bytes | memoryview] | list[bytes]) -> bytes:
-    crc = crc32(header)
-    size = len(header) + 4
-    for part in parts:
-        crc = crc32(part, crc)
-        size += len(part)
-    if size > MAX_FRAME:
-        _refuse_too_long(size)
-    return b"".join((header, *parts, _U32.pack(crc)))
+def _join(parts: list[bytes | memoryview]) -> bytes:
+    whole = b"".join(parts)  # copied twice, which costs less than a CRC and a length a part
+    if len(whole) + 4 > MAX_FRAME:
+        _refuse_too_long(len(whole) + 4)
+    return whole + _U32.pack(crc32(whole))
 
 
 def _refuse_too_long(size: int) -> NoReturn:
@@ -334,8 +326,14 @@ def _lengths(count: int) -> struct.Struct:
 
 _FIXED = struct.Struct("<BBHIQQ")  # version, type, flags, stream_id, frame_seq, num_slices
 _END = struct.Struct("<IB")  # space_hash32, modality
-_HEADER_OF_ONE = struct.Struct("<BBHIQQIIB")
 _U32 = struct.Struct("<I")
+
+
+def _header_of(slices: int) -> struct.Struct:
+    return struct.Struct(f"<BBHIQQ{slices}IIB")
+
+
+_HEADERS = tuple(map(_header_of, range(9)))
 _DIMS = tuple(struct.Struct(f"<{ndim}I") for ndim in range(256))
 _SLICE_HEADS = tuple(struct.Struct(f"<BB{ndim}I") for ndim in range(256))
 _TYPES = tuple(MessageType)  # indexed by code: six times faster than calling the enum
