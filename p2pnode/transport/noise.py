@@ -8,7 +8,6 @@ Only what :data:`XX_PSK3` and :data:`IK_PSK2` need, with the one suite that this
 import hashlib
 import hmac
 import struct
-from copy import copy
 from dataclasses import dataclass
 
 from nacl.bindings import (
@@ -76,6 +75,11 @@ class CipherState:
         self._nonce += 1
         return plaintext
 
+    def clone(self) -> "CipherState":
+        twin = CipherState(self._key)
+        twin._nonce = self._nonce
+        return twin
+
     def _next_nonce(self) -> bytes:
         return struct.pack("<IQ", 0, self._nonce)
 
@@ -119,8 +123,10 @@ class SymmetricState:
         return first, second
 
     def clone(self) -> "SymmetricState":
-        twin = copy(self)
-        twin.cipher = copy(self.cipher)
+        twin = SymmetricState(self.hash)
+        twin.hash = self.hash
+        twin._chaining_key = self._chaining_key
+        twin.cipher = self.cipher.clone()
         return twin
 
 
