@@ -8,7 +8,6 @@ it is asked. So a question costs what has changed, not what there is.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from p2pnode.membership.members import Member
@@ -35,7 +34,6 @@ class Table(Protocol):
         """Return all lines."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Line(Generic[AdT]):
     """One node of the directory.
 
@@ -47,11 +45,16 @@ class Line(Generic[AdT]):
         met: The moment from which it has been in the table without a gap.
     """
 
-    peer: NodeId
-    member: Member
-    ad: AdT | None
-    name: str
-    met: float
+    __slots__ = ("ad", "member", "met", "name", "peer")
+
+    def __init__(
+        self, peer: NodeId, member: Member, ad: AdT | None, name: str, met: float
+    ) -> None:
+        self.peer = peer
+        self.member = member
+        self.ad = ad
+        self.name = name
+        self.met = met
 
 
 class Directory(Generic[AdT]):

@@ -25,12 +25,14 @@ class Limits(Protocol):
     def pause(self, failures: int, *, met: bool = False) -> float: ...
 
 
-@dataclass(slots=True)
 class _Flight(Generic[HintT]):
     """A call whose outcome is not known yet; past its deadline none will be told."""
 
-    hint: HintT
-    deadline: float
+    __slots__ = ("deadline", "hint")
+
+    def __init__(self, hint: HintT, deadline: float) -> None:
+        self.hint = hint
+        self.deadline = deadline
 
 
 @dataclass(slots=True)
