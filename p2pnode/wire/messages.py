@@ -7,7 +7,7 @@ are no messages; :mod:`p2pnode.wire.vstream` reads those.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.wire.bounded_json import dump_json, load_json_untrusted
@@ -147,8 +147,8 @@ class SyncError:
 
     code: str
     message: str
-    expected: object = None
-    got: object = None
+    expected: Any = None
+    got: Any = None
 
     def to_body(self) -> dict[str, object]:
         return {
