@@ -168,7 +168,7 @@ class _Sweep:
             self.come.there[number] &= self._edges.holds(boundary)
             if self.come.there[number].any():
                 self._depart(number, boundary)
-        del self._into, self._arrivals  # much memory, and of no more use
+        self._into = self._arrivals = np.empty((0, 0))  # they held much memory: of no more use
 
     def _arrive(self, number: int) -> None:
         """Find the best hop into every place: the least rank, then the least time."""

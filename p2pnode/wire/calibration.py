@@ -186,7 +186,7 @@ def _repetition(strayed: F32Array) -> tuple[float, float]:
     return best[1], best[2]
 
 
-_MEMORIES: Final = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
+_MEMORIES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 
 
 def _header_untrusted(data: bytes, space_hash32: int) -> tuple[int, int]:
