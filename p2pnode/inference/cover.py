@@ -52,7 +52,7 @@ class Covered:
     @property
     def cost_us(self) -> float:
         """What the replacements cost a token, in microseconds."""
-        return sum([run.cost_us for runs in self.instead.values() for run in runs])
+        return sum([run.cost_us for runs in self.instead.values() for run in runs], 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Pace:
     def of_chain(self, legs: tuple[Leg, ...]) -> None:
         """The chain is another one: what the old one has shown says nothing of it."""
         self._layers = max(1, sum(len(leg.run.layers) for leg in legs))
-        self.promised = sum([_cost(leg) for leg in legs]) + self._hop * (len(legs) + 1)
+        self.promised = sum([_cost(leg) for leg in legs], 0.0) + self._hop * (len(legs) + 1)
         self._layer, self._row = None, 0.0
         self._trips.clear()
         self.slow_tokens, self.slow_for = 0, 0.0
@@ -120,7 +120,7 @@ class Pace:
         """
         if len(self._trips) < _ENOUGH:
             return None
-        config, promised = self._config, sum(map(_cost, legs))
+        config, promised = self._config, sum(map(_cost, legs), 0.0)
         took = median(self._trips) - (self.promised - promised)
         if promised <= 0 or took <= config.notice_factor * promised + config.notice_margin:
             return None

@@ -87,7 +87,7 @@ def chain_along(route: Route, refusals: tuple[Refusal, ...]) -> ChainPlan | NoCo
     return ChainPlan(
         stages=stages,
         objective=route.objective,
-        expected_us_per_token=sum(hop_us) + sum([stage.cost_us for stage in stages]),
+        expected_us_per_token=sum(hop_us, 0.0) + sum([stage.cost_us for stage in stages], 0.0),
         slowest_us=max(stage.cost_us for stage in stages),
         hop_us=hop_us,
         reasons=(*reasons.of_chain(route, visits), *reasons.of_refusals(refusals)),

@@ -104,7 +104,7 @@ def of_little_memory(
 
 
 def _summary(route: Route, visits: tuple[Visit, ...]) -> str:
-    hops = sum(route.hops_us(visits))
+    hops = sum(route.hops_us(visits), 0.0)
     stages = [route.expected_us(visit) for visit in visits]
     total = f"{_ms(sum(stages) + hops)} a token, {_ms(hops)} of it on the way"
     if route.objective == "latency":
