@@ -9,7 +9,6 @@ For the same reason requesters that are not proven count together as one, the *s
 somebody proven asks as well. Among themselves they share what is left to them in the same way.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
@@ -105,7 +104,8 @@ class Shares(Generic[HoldingT]):
         """
         is_first = not self._count[asker] and asker != self._ours
         kind = self._is_proven(asker), self._used + needed > self._kv_total
-        if is_first and needed >= self._in_vain.get(kind, math.inf):
+        in_vain = self._in_vain.get(kind)
+        if is_first and in_vain is not None and needed >= in_vain:
             return None
         parties = Parties((asker, *self._count), self._is_proven)
         going = self._among(parties, asker, needed)

@@ -143,20 +143,31 @@ def run_work(
         return Computed((), 0)
     try:
         return _forward(engine, work, clock, draws)
-    except RemoteProtocolError as error:
-        return WorkFailed(str(error), is_input_bad=True)
-    except DrawError as error:
-        return WorkFailed(str(error), is_undrawable=True)
-    except CapacityError as error:
-        return WorkFailed(str(error), is_memory_short=True)
-    except MemoryError as error:  # numpy's, or Python's own, which says nothing
-        return WorkFailed(f"out of memory: {error}".rstrip(": "), is_memory_short=True)
-    except DeviceLostError as error:
-        return WorkFailed(str(error), is_engine_gone=True)
-    except EngineError as error:
-        return WorkFailed(str(error), is_engine_suspect=True)
-    except GenerationError as error:
-        return WorkFailed(str(error))
+    except (
+        RemoteProtocolError,
+        GenerationError,
+        CapacityError,
+        MemoryError,
+        EngineError,
+    ) as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> WorkFailed:
+    match error:
+        case RemoteProtocolError():
+            return WorkFailed(str(error), is_input_bad=True)
+        case DrawError():
+            return WorkFailed(str(error), is_undrawable=True)
+        case CapacityError():
+            return WorkFailed(str(error), is_memory_short=True)
+        case MemoryError():  # numpy's, or Python's own, which says nothing
+            return WorkFailed(f"out of memory: {error}".rstrip(": "), is_memory_short=True)
+        case DeviceLostError():
+            return WorkFailed(str(error), is_engine_gone=True)
+        case EngineError():
+            return WorkFailed(str(error), is_engine_suspect=True)
+    return WorkFailed(str(error))
 
 
 def _forward(engine: Engine, work: Forward, clock: Callable[[], float], draws: Draws) -> Computed:

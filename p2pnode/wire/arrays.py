@@ -31,7 +31,7 @@ T = TypeVar("T")
 _CPU, _PINNED = 1, 3  # kDLCPU, and kDLCUDAHost: memory of the host, too (dlpack.h)
 _BF16_EXPONENT = np.uint16(0x7F80)  # all ones: an infinity or NaN
 _ON_THE_WIRE = {"f2": DType.F16, "f4": DType.F32, "i1": DType.I8}
-_LAYOUTS = {DType.F16: "<f2", DType.F32: "<f4", DType.I8: "i1", DType.BF16: "<u2"}
+_LAYOUTS: dict[int, str] = {DType.F16: "<f2", DType.F32: "<f4", DType.I8: "i1", DType.BF16: "<u2"}
 
 
 class SupportsDLPack(Protocol):
@@ -98,7 +98,7 @@ def slice_view_untrusted(piece: Slice) -> Array:
     Raises:
         RemoteProtocolError: Another type, or a shape that no array has.
     """
-    layout = _LAYOUTS.get(cast(DType, piece.dtype))
+    layout = _LAYOUTS.get(piece.dtype)
     if layout is None:
         raise RemoteProtocolError(f"dtype 0x{piece.dtype:02x} is no plain array")
     try:
