@@ -104,7 +104,8 @@ class Price:
 
     def visit_us(self, layer_count: int, *, head: bool) -> float:
         """Return what a visit counts for in a plan, in microseconds."""
-        return self.fixed_us + self.layer_us * layer_count + (self.head_us if head else 0.0)
+        fixed_us = float(self.fixed_us)  # a peer's own figures are whole numbers
+        return fixed_us + self.layer_us * layer_count + (self.head_us if head else 0.0)
 
     def expected_us(self, layer_count: int, *, head: bool) -> float:
         """Return the time a visit is expected to take, in microseconds."""
