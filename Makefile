@@ -11,12 +11,21 @@ FUZZ_TARGETS ?=
 PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them most of the time
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership tests/scheduler \
+  tests/inference tests/simulations tests/e2e/test_demo.py
+
 HEAVY := tests/engines  # torch, transformers, llama.cpp and jax: some 1.7 GB
 
-.PHONY: demo test test-engines check fuzz format docs clean
+.PHONY: demo test test-fast test-engines fast pure check fuzz format docs clean
 
 demo: $(CORE)  ## three real nodes answer a prompt together
 	$(BIN)/p2pnode demo
+
+fast: $(DEV)  ## compile the cores: the same sources, quicker; needs a C compiler
+	$(BIN)/python .ci/compile_cores.py
+
+pure:  ## go back: what is compiled is thrown away
+	rm -rf p2pnode/_compiled build/compiled
 
 test: $(DEV)  ## lint, types, contracts and every test
 	$(MAKE) --no-print-directory check
@@ -25,6 +34,9 @@ test: $(DEV)  ## lint, types, contracts and every test
 	$(BIN)/python -m pytest -n 2 $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
 	$(BIN)/python -m pytest -n 2 $(PROCESSES)
 	@echo "Not run: tests/engines (against transformers and llama.cpp), torch and jax in the suite of every engine: make test-engines"
+
+test-fast: fast  ## the suite of what is compiled, compiled: `make test` runs it pure
+	P2PNODE_PURE=0 $(BIN)/python -m pytest -n 2 $(COMPILED)
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one
 	$(BIN)/p2pnode models pull gemma3-270m
@@ -48,7 +60,7 @@ format: $(DEV)
 docs: $(DEV)  ## write anew what the protocol's pages take from the code
 	$(BIN)/python -m p2pnode.testing.protocol_pages
 
-clean:
+clean: pure
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:

@@ -1,5 +1,7 @@
 """Settings that the whole suite shares."""
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 # A failure must be the same for everyone, and a slow machine must not be a failure.
@@ -7,3 +9,7 @@ settings.register_profile(
     "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
+
+# What is compiled may be older than what is edited, and is no source to measure coverage of:
+# `make test-fast` alone asks for it.
+os.environ.setdefault("P2PNODE_PURE", "1")

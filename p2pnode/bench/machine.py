@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from p2pnode import CORES
 from p2pnode.engine.cpu import usable_cores
 from p2pnode.phrases import plural
 
@@ -35,6 +36,7 @@ def describe_machine(packages: Iterable[str] = ()) -> dict[str, Any]:
         "load": load,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
+        "cores": CORES.in_words(),
         "versions": {
             name: found
             for name in sorted({*PACKAGES, *packages})
@@ -50,7 +52,7 @@ def in_words(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {found}" for name, found in machine["versions"].items())
     return (
         f"{machine['cpu']}{mhz}, {cores}, load {machine['load'][0]} before; "
-        f"Python {machine['python']}, {versions}"
+        f"Python {machine['python']}, {machine['cores']}, {versions}"
     )
 
 

@@ -47,9 +47,7 @@ class Line(Generic[AdT]):
 
     __slots__ = ("ad", "member", "met", "name", "peer")
 
-    def __init__(
-        self, peer: NodeId, member: Member, ad: AdT | None, name: str, met: float
-    ) -> None:
+    def __init__(self, peer: NodeId, member: Member, ad: AdT | None, name: str, met: float) -> None:
         self.peer = peer
         self.member = member
         self.ad = ad

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from p2pnode import CORES
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.model_paths import paths_by_name
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
@@ -231,6 +232,7 @@ class Node:
             with registered(path, ours):
                 where = format_address(self._socket.address)
                 logger.info("%s, process %d, began on %s", ours.name, ours.pid, where)
+                logger.info("the cores run %s", CORES.in_words())
                 self.is_up = True
                 task_status.started()
                 await self._depart_when_told()
@@ -375,6 +377,7 @@ class Node:
             counters=tuple(counters.items()),
             mdns_problem=self._surroundings.mdns_problem,
             pid=os.getpid(),
+            cores=CORES.in_words(),
             wall_s=_time_of_day(),
         )
 

@@ -61,6 +61,7 @@ class World:
         counters: Drops that the driver counted.
         mdns_problem: What does not work of finding peers on the local network.
         pid: The process it runs in; 0 in a simulation.
+        cores: How its cores run: compiled or pure.
         wall_s: Local time of day in seconds, as a clock on the wall; None in a simulation.
     """
 
@@ -70,6 +71,7 @@ class World:
     counters: tuple[tuple[str, int], ...] = ()
     mdns_problem: str = ""
     pid: int = 0
+    cores: str = ""
     wall_s: float | None = None
 
 
@@ -112,6 +114,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         strangers_believed_in_s=max(0.0, core.ledger.pause_until - now),
         strangers_believed_in_tokens=core.ledger.pause_tokens,
         pid=world.pid,
+        cores=world.cores,
     )
 
 

@@ -274,6 +274,7 @@ class NodeSnapshot:
         pid: Its process on its machine; 0 if that is unknown.
         numerics: How it computes: engine, version, kernels, type of the KV cache; empty while it
             holds no layers.
+        cores: ``compiled`` or ``pure``, and why where they fell back; empty from an older node.
     """
 
     node_id: str
@@ -309,6 +310,7 @@ class NodeSnapshot:
     pid: int = 0
     log_times: tuple[str, ...] = ()
     numerics: str = ""
+    cores: str = ""
 
 
 def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from p2pnode import __version__
+from p2pnode import CORES, __version__
 from p2pnode.interfaces.cli.failures import close_output, tell, tell_of_thread
 from p2pnode.interfaces.cli.groups import PlainGroup
 
@@ -103,7 +103,9 @@ def _kept_from_click() -> Iterator[None]:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with:  p2pnode demo    (three nodes on this machine answer together)",
 )
-@click.version_option(__version__, prog_name="p2pnode")
+@click.version_option(
+    __version__, prog_name="p2pnode", message=f"%(prog)s, version %(version)s, {CORES.in_words()}"
+)
 def cli() -> None:
     """Let ordinary machines run language models together, peer to peer."""
 

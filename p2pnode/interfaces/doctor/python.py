@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 
+from p2pnode import CORES
+from p2pnode.compiled import HOW_TO_COMPILE, VARIABLE, Cores
 from p2pnode.installing import upgrade
 from p2pnode.interfaces.doctor.findings import Finding
 
@@ -40,6 +42,7 @@ def check_python() -> list[Finding]:
     return [
         report_python(sys.version_info[:2], platform.python_implementation()),
         report_packages(required, {name: _version_of(name) for name in required}),
+        report_cores(CORES),
     ]
 
 
@@ -72,6 +75,13 @@ def report_packages(required: Mapping[str, str], found: Mapping[str, str | None]
     if old:
         return Finding("packages", "fail", f"too old: {', '.join(old)}", upgrade())
     return Finding("packages", "ok", f"all {len(required)} dependencies are here")
+
+
+def report_cores(cores: Cores) -> Finding:
+    """Say whether the cores run compiled or pure; that they fell back is worth a warning."""
+    if cores.is_compiled or not cores.why or cores.why.startswith(VARIABLE):
+        return Finding("cores", "ok", cores.in_words())
+    return Finding("cores", "warn", cores.in_words(), f"in a checkout: {HOW_TO_COMPILE}")
 
 
 def required_packages() -> dict[str, str]:

@@ -1,0 +1,230 @@
+"""Compile the cores with mypyc: ``make fast`` in a checkout, the build hook in a wheel.
+
+All modules go into one library, so that either all of them load or none does. Beside it lies a
+list of what it was made of, by which p2pnode/compiled.py tells whether it is still true.
+
+    python .ci/compile_cores.py  # into p2pnode/_compiled of this checkout
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+import tomllib
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "p2pnode"
+LOADER = Path(__file__).with_name("compiled_loader.c")
+KEPT = "build/compiled"  # what the next call need not make again
+LIBRARY = f"{PACKAGE}__mypyc"  # as mypyc names it after the group
+TAG = sysconfig.get_config_var("SOABI") or f"python-{sys.version_info[0]}{sys.version_info[1]}"
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
+
+
+class CannotCompileError(Exception):
+    """It cannot be done here; the message says what to do."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compile p2pnode's cores with mypyc.")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at once")
+    options = parser.parse_args()
+    began = time.monotonic()
+    try:
+        library = compile_into(ROOT / PACKAGE / "_compiled", jobs=options.jobs, is_checkout=True)
+    except CannotCompileError as error:
+        sys.exit(f"error: {error}")
+    size, seconds = library.stat().st_size / 1e6, time.monotonic() - began
+    print(f"{library.relative_to(ROOT)}: {size:.1f} MB in {seconds:.0f} s")
+
+
+def compile_into(folder: Path, *, jobs: int, is_checkout: bool) -> Path:
+    """Compile what pyproject.toml lists, into a folder of this Python's own in ``folder``.
+
+    Args:
+        folder: That of the package, ``_compiled``.
+        jobs: Compilers at once.
+        is_checkout: The sources may change: note by what to tell that they did.
+
+    Returns:
+        The library.
+    """
+    _require_compiler()
+    modules = listed_modules()
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as building:
+        work = Path(building)
+        facts = [_fact(module, is_checkout=is_checkout) for module in modules]
+        library = _compile(modules, work, jobs)
+        made = work / TAG
+        made.mkdir()
+        target = made / f"{LIBRARY}{SUFFIX}"
+        library.replace(target)
+        size = target.stat().st_size
+        (made / "contents").write_text("\n".join([f"{target.name} {size}", *facts, ""]))
+        shutil.rmtree(folder / TAG, ignore_errors=True)
+        made.replace(folder / TAG)
+    return folder / TAG / f"{LIBRARY}{SUFFIX}"
+
+
+def listed_modules() -> list[str]:
+    """Return the modules to compile, by name: ``room.*`` is every one of a room but those left."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][PACKAGE]["compiled"]
+    left: dict[str, str] = table["left-pure"]
+    names: list[str] = []
+    for entry in table["modules"]:
+        if entry.endswith(".*"):
+            room = entry.removesuffix(".*")
+            files = sorted((ROOT / room.replace(".", "/")).glob("*.py"))
+            names += [f"{room}.{file.stem}" for file in files if file.stem != "__init__"]
+        else:
+            names.append(entry)
+    if unknown := sorted(set(left) - set(names)):
+        raise CannotCompileError(f"pyproject.toml leaves out what it does not list: {unknown}")
+    return [name for name in names if name not in left]
+
+
+def source_of(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+def _fact(module: str, *, is_checkout: bool) -> str:
+    """Return a line of the list of contents: a module, and how to tell its source by."""
+    if not is_checkout:
+        return module
+    source = source_of(module)
+    status = source.stat()
+    return f"{module} {status.st_size} {status.st_mtime_ns} {zlib.crc32(source.read_bytes())}"
+
+
+def _require_compiler() -> None:
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    missing = []
+    if os.name != "nt" and shutil.which(os.environ.get("CC", compiler).split()[0]) is None:
+        missing.append(f"a C compiler ({compiler})")
+    if not headers.exists():
+        missing.append(f"Python's headers ({headers})")
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        missing.append("a Python with a global lock")
+    if missing:
+        raise CannotCompileError(
+            f"compiling needs {' and '.join(missing)}; on Debian: apt install gcc python3-dev. "
+            "Without, p2pnode runs pure, and does all the same"
+        )
+
+
+def _compile(modules: list[str], work: Path, jobs: int) -> Path:
+    """Return the library, made by mypyc and the C compiler."""
+    c_folder, objects_folder = ROOT / KEPT / "c", ROOT / KEPT / "objects"
+    objects_folder.mkdir(parents=True, exist_ok=True)
+    with _in_folder(ROOT):
+        extension = _to_c(modules, c_folder)
+        compiler = _compiler()
+        sources = sorted(
+            [*extension.sources, str(LOADER)], key=lambda one: -Path(one).stat().st_size
+        )
+        include = [*extension.include_dirs, sysconfig.get_path("include")]
+
+        headers = b"".join(one.read_bytes() for one in sorted(c_folder.glob("*.h")))
+        setting = hashlib.sha256(headers + repr((include, sys.version)).encode())
+
+        def to_object(source: str) -> str:
+            """Return the object of a source, as an earlier call left it if nothing has changed."""
+            flags = _flags(compiler.compiler_type, Path(source).stem)
+            digest = setting.copy()
+            digest.update(repr(flags).encode() + Path(source).read_bytes())
+            kept = objects_folder / f"{Path(source).stem}-{digest.hexdigest()[:16]}.o"
+            if not kept.exists():
+                made: list[str] = compiler.compile(
+                    [source], output_dir=str(work / "o"), include_dirs=include, extra_postargs=flags
+                )
+                Path(made[0]).replace(kept)
+            return str(kept)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            objects = list(pool.map(to_object, sources))
+        library = work / f"{LIBRARY}{SUFFIX}"
+        compiler.link_shared_object(
+            objects,
+            str(library),
+            export_symbols=[f"PyInit_{LIBRARY}", f"PyInit_{PACKAGE}_loader"],
+            extra_postargs=_LINK_FLAGS if compiler.compiler_type == "unix" else [],
+        )
+    return library
+
+
+_LINK_FLAGS = ["-s"] if sys.platform != "darwin" else []  # without names: half the size
+
+
+_HOT = ("transport",)
+"""Rooms compiled for speed; all others for size, which takes 2/3 of the bytes."""
+
+
+def _flags(kind: str, source: str) -> list[str]:
+    if kind != "unix":
+        return ["/O1"]
+    is_hot = any(f"___{room}___" in source for room in _HOT) or "___" not in source
+    tables = [] if sys.platform == "darwin" else ["-fno-asynchronous-unwind-tables"]
+    return ["-O2" if is_hot else "-Os", "-g0", "-fvisibility=hidden", "-w", *tables]
+
+
+def _to_c(modules: list[str], c_folder: Path) -> Any:
+    """Let mypyc write C; what it has to say is shown only if it fails."""
+    try:
+        from mypyc.build import mypycify
+    except ImportError:
+        raise CannotCompileError("compiling needs mypy: pip install -e '.[dev]'") from None
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            library, *_ = mypycify(
+                [
+                    "--config-file",
+                    "pyproject.toml",
+                    *(str(source_of(one).relative_to(ROOT)) for one in modules),
+                ],
+                multi_file=True,
+                group_name=PACKAGE,
+                target_dir=str(c_folder),
+            )
+    except SystemExit:
+        errors = [line for line in said.getvalue().splitlines() if "warning:" not in line]
+        raise CannotCompileError("mypyc refuses:\n" + "\n".join(errors)) from None
+    return library
+
+
+def _compiler() -> Any:
+    from setuptools._distutils import ccompiler, sysconfig as distutils_sysconfig
+
+    compiler: Any = ccompiler.new_compiler()
+    distutils_sysconfig.customize_compiler(compiler)
+    return compiler
+
+
+@contextlib.contextmanager
+def _in_folder(folder: Path) -> Iterator[None]:
+    """Work in a folder: mypyc names modules after paths from where it stands."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+if __name__ == "__main__":
+    main()
