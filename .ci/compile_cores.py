@@ -111,11 +111,11 @@ def _fact(module: str, *, is_checkout: bool) -> str:
 
 
 def _require_compiler() -> None:
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    wanted = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     missing = []
-    if os.name != "nt" and shutil.which(os.environ.get("CC", compiler).split()[0]) is None:
-        missing.append(f"a C compiler ({compiler})")
+    if os.name != "nt" and shutil.which(wanted) is None:
+        missing.append(f"a C compiler ({wanted})")
     if not headers.exists():
         missing.append(f"Python's headers ({headers})")
     if sysconfig.get_config_var("Py_GIL_DISABLED"):

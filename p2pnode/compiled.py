@@ -19,7 +19,10 @@ VARIABLE = "P2PNODE_PURE"
 
 HOW_TO_COMPILE = "make fast"
 
-_LIBRARY, _STARTER = "p2pnode__mypyc", "p2pnode_loader"
+LIBRARY = "p2pnode__mypyc"
+"""The module of which all compiled ones come."""
+
+_STARTER = "p2pnode_loader"
 _PACKAGE = Path(__file__).parent
 _FOLDER = _PACKAGE / "_compiled"
 
@@ -121,10 +124,10 @@ def _load(folder: Path) -> _Finder:
     if found != size:  # loading a file that was cut off can end the process
         raise _UnusableError(f"{file} is broken: it has {found} bytes, not {size}")
     try:
-        library, starter = _module(_LIBRARY, str(path)), _module(_STARTER, str(path))
+        library, starter = _module(LIBRARY, str(path)), _module(_STARTER, str(path))
     except ImportError as error:
         raise _UnusableError(f"{file} does not load: {' '.join(str(error).split())}") from None
-    sys.modules[_LIBRARY] = library  # where its modules look for it
+    sys.modules[LIBRARY] = library  # where its modules look for it
     return _Finder(modules, library, starter.load)
 
 

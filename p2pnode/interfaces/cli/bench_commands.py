@@ -314,6 +314,18 @@ def start(rounds: int, as_json: bool) -> None:
     report(figures, as_json)
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench compiled --json")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@json_option
+def compiled(rounds: int, as_json: bool) -> None:
+    """Run compiled cores and pure ones in turns: a Think, a swarm, an import."""
+    from p2pnode.bench import compiled as measurement
+
+    with progress("compiled and pure in turns", show=not as_json) as bar:
+        figures = _measured(lambda: measurement.measure(rounds=rounds, tell=bar))
+    _report(figures, as_json)
+
+
 @bench.command(epilog="Example:\n\n  p2pnode bench soak --minutes 9 --json")
 @click.option("--minutes", type=click.FloatRange(0.2), default=9.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)

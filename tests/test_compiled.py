@@ -1,0 +1,215 @@
+"""Compiled and pure cores tell the same story, and what does not load runs pure with one line.
+
+Each test starts processes of its own: a process decides once how its cores run.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import p2pnode
+from p2pnode import compiled
+from p2pnode.interfaces.doctor.python import report_cores
+
+ROOT = Path(__file__).parent.parent
+MADE = ROOT / "p2pnode" / "_compiled"
+LIBRARY = "p2pnode__mypyc.so"
+
+
+def python(*words: str, pure: str = "0", path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        env={**os.environ, "P2PNODE_PURE": pure, "PYTHONPATH": str(path)},
+        cwd=path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def cores(path: Path, pure: str = "0") -> tuple[str, list[str]]:
+    """Return how the cores of a copy run, and what was logged; it is imported and used."""
+    done = python(
+        "-c",
+        "import p2pnode, p2pnode.transport.frames as frames\n"
+        "frames.decode_frames_untrusted(frames.Ack(((0, 3),), 0.0).encode(99))\n"
+        "print(p2pnode.CORES.in_words())",
+        pure=pure,
+        path=path,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), done.stderr.splitlines()
+
+
+@pytest.fixture(scope="module")
+def usable() -> str:
+    words, _ = cores(ROOT)
+    if words != "compiled":
+        pytest.skip(f"nothing usable is compiled here ({words}): make fast")
+    return words
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """Return a folder with a copy of the package, without what was compiled."""
+    leave_out = shutil.ignore_patterns("_compiled", "__pycache__", "calibrations", "*texts")
+    shutil.copytree(ROOT / "p2pnode", tmp_path / "p2pnode", ignore=leave_out)
+    return tmp_path
+
+
+def put_library(copied: Path, content: bytes, *contents: str, size: int | None = None) -> Path:
+    """Put something in the place of what is compiled for this Python, with its list."""
+    tag = EXTENSION_SUFFIXES[0].split(".")[1]
+    folder = copied / "p2pnode" / "_compiled" / tag
+    folder.mkdir(parents=True)
+    (folder / LIBRARY).write_bytes(content)
+    size = len(content) if size is None else size
+    (folder / "contents").write_text("\n".join([f"{LIBRARY} {size}", *contents, ""]))
+    return folder
+
+
+def test_asked_to_be_compiled_they_are() -> None:
+    """``make test-fast`` is of no use where they fell back."""
+    if os.environ["P2PNODE_PURE"] != "0":
+        pytest.skip("make test runs pure; make test-fast does not")
+    assert compiled.Cores(is_compiled=True) == p2pnode.CORES
+
+
+def test_the_same_seed_tells_the_same_story_compiled_and_pure(usable: str) -> None:
+    stories = []
+    for pure in "10":
+        done = python("-m", "p2pnode.bench.swarm", pure=pure)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert found.pop("cores").startswith("pure" if pure == "1" else usable)
+        del found["seconds"]
+        assert found["tokens"][0]
+        stories.append(json.dumps(found))
+    assert stories[0] == stories[1]
+
+
+def test_where_nothing_is_compiled_nothing_is_said(copied: Path) -> None:
+    assert cores(copied) == ("pure", [])
+
+
+def test_asked_for_pure_nothing_else_is_looked_at(copied: Path) -> None:
+    put_library(copied, b"\x7fELF", "p2pnode.errors", size=99)
+    assert cores(copied, pure="1") == ("pure: P2PNODE_PURE=1 asks for it", [])
+
+
+@pytest.mark.parametrize(
+    ("content", "size", "why"),
+    [
+        (b"\x7fELF" + bytes(2000), 1 << 20, "is broken: it has 2004 bytes, not 1048576"),
+        (b"", 1 << 20, "is broken: it has 0 bytes"),
+        (b"not a library at all" * 50, None, "does not load: "),
+        (b"\x7fELF" + bytes(2000), None, "does not load: "),
+    ],
+)
+def test_a_broken_library_falls_back_with_one_line(
+    copied: Path, content: bytes, size: int | None, why: str
+) -> None:
+    put_library(copied, content, "p2pnode.errors", "p2pnode.wire.vframe", size=size)
+    words, logged = cores(copied)
+    assert words.startswith(f"pure: {LIBRARY} {why}")
+    assert len(logged) == 1
+    assert why in logged[0]
+
+
+def test_a_missing_library_falls_back_with_one_line(copied: Path) -> None:
+    (put_library(copied, b"", "p2pnode.errors") / LIBRARY).unlink()
+    words, logged = cores(copied)
+    assert words == f"pure: {LIBRARY} is not there"
+    assert len(logged) == 1
+
+
+@pytest.mark.parametrize("text", ["", "no list", "a b c d\n", "a.so x\n", "a.so 4\nb c d\n", "\0"])
+def test_a_broken_list_falls_back_with_one_line(copied: Path, text: str) -> None:
+    (put_library(copied, b"") / "contents").write_text(text)
+    words, logged = cores(copied)
+    assert words == "pure: the list of what is compiled is broken"
+    assert len(logged) == 1
+
+
+def test_one_for_another_python_is_named(copied: Path) -> None:
+    (copied / "p2pnode" / "_compiled" / "cpython-39-of-old").mkdir(parents=True)
+    words, logged = cores(copied)
+    assert words == "pure: what is compiled is for cpython-39-of-old, not for this Python"
+    assert len(logged) == 1
+
+
+@pytest.mark.parametrize("change", ["longer", "as long"])
+def test_a_source_that_changed_is_named(copied: Path, change: str) -> None:
+    source = copied / "p2pnode" / "errors.py"
+    status = source.stat()
+    put_library(copied, b"x", f"p2pnode.errors {status.st_size} {status.st_mtime_ns - 1} 0")
+    if change == "longer":
+        source.write_text(source.read_text() + "\n")
+    assert cores(copied)[0] == "pure: p2pnode.errors has changed since; make fast compiles it anew"
+
+
+def test_a_command_says_the_line_once_and_does_its_work(copied: Path) -> None:
+    put_library(copied, b"no library", "p2pnode.errors")
+    done = python("-m", "p2pnode", "--version", path=copied)
+    assert done.returncode == 0
+    assert "pure: " in done.stdout
+    assert "does not load" in done.stdout
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_processes_of_one_that_fell_back_do_as_it_does_in_silence(copied: Path) -> None:
+    put_library(copied, b"no library", "p2pnode.errors")
+    child = "import p2pnode; print(p2pnode.CORES.why)"
+    parent = f"import subprocess, sys, p2pnode; subprocess.run([sys.executable, '-c', {child!r}])"
+    done = python("-c", parent, path=copied)
+    assert "does not load" in done.stdout
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (compiled.Cores(is_compiled=True), "ok"),
+        (compiled.Cores(is_compiled=False), "ok"),
+        (compiled.Cores(is_compiled=False, why="P2PNODE_PURE=1 asks for it"), "ok"),
+        (compiled.Cores(is_compiled=False, why="it is broken"), "warn"),
+    ],
+)
+def test_the_doctor_warns_of_a_fall_alone(found: compiled.Cores, verdict: str) -> None:
+    finding = report_cores(found)
+    assert (finding.verdict, finding.what) == (verdict, found.in_words())
+
+
+def test_without_a_compiler_one_sentence_says_what_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, ".ci/compile_cores.py"],
+        env={**os.environ, "CC": "no-such-compiler"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "error: compiling needs a C compiler (no-such-compiler)" in done.stderr
+    assert "apt install" in done.stderr
+
+
+def test_every_module_of_a_room_is_compiled_or_left_out_for_a_reason() -> None:
+    listed = "import sys; sys.path.insert(0, '.ci'); import compile_cores as c; "
+    done = python("-c", f"{listed} print(*c.listed_modules())")
+    modules = done.stdout.split()
+    assert len(modules) > 150, done.stderr
+    assert len(set(modules)) == len(modules)
+    assert {"p2pnode.errors", "p2pnode.transport.connection", "p2pnode.node.core"} <= set(modules)
+    for module in modules:
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
