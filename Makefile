@@ -36,6 +36,7 @@ test: $(DEV)  ## lint, types, contracts and every test
 	@echo "Not run: tests/engines (against transformers and llama.cpp), torch and jax in the suite of every engine: make test-engines"
 
 test-fast: fast  ## the suite of what is compiled, compiled: `make test` runs it pure
+	$(BIN)/p2pnode models pull smollm2-135m
 	P2PNODE_PURE=0 $(BIN)/python -m pytest -n 2 $(COMPILED)
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one
