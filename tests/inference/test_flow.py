@@ -19,6 +19,7 @@ from p2pnode.inference.messages import Opened, from_body_untrusted, to_body
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.links import Link
+from p2pnode.testing.stand_in import stand_in
 from p2pnode.testing.swarm import Swarm
 from p2pnode.wire.messages import parse_sync_untrusted
 from p2pnode.wire.vframe import MessageType
@@ -141,7 +142,7 @@ def test_who_only_says_that_bytes_come_is_replaced_in_bounded_time(rows: int) ->
         lying = replace(message, next_position=0, computed=0, arrived=told[0])
         return SendFrame(event.peer, control_frame(lying, network.space))
 
-    core.take_events = lambda: [lie(event) for event in taken()]  # type: ignore[method-assign]
+    network.cores[EVIL] = stand_in(core, take_events=lambda: [lie(event) for event in taken()])
     assert story.ask(TOKENS) < 30
     assert story.tokens == right()
     assert story.chain == ["a", "b", "c"]

@@ -26,6 +26,7 @@ from p2pnode.inference.work import Computed, Forward, WorkFailed, run_work
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.frames import FrameNetwork, node_id
+from p2pnode.testing.stand_in import stand_in
 from p2pnode.wire.messages import parse_sync_untrusted, sync_frame
 from p2pnode.wire.vframe import Frame, MessageType
 
@@ -308,7 +309,7 @@ def test_a_position_drawn_again_gives_the_same_token() -> None:
 # Stages of an older version
 
 
-def as_older(network: FrameNetwork, monkeypatch: pytest.MonkeyPatch, *peers: NodeId) -> None:
+def as_older(network: FrameNetwork, *peers: NodeId) -> None:
     """Let ``peers`` read of an order what a version reads that knows no ``draw``."""
     for peer in peers:
         receive = network.cores[peer].receive_frame_untrusted
@@ -322,12 +323,12 @@ def as_older(network: FrameNetwork, monkeypatch: pytest.MonkeyPatch, *peers: Nod
                 frame = sync_frame(body, stream_id=1, frame_seq=0, space_hash32=network.space)
             return receive(frame, source, now)
 
-        monkeypatch.setattr(network.cores[peer], "receive_frame_untrusted", read)
+        network.cores[peer] = stand_in(network.cores[peer], receive_frame_untrusted=read)
 
 
 def test_a_stage_of_an_older_version_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     network = three(seed=1, tail=range(4, 6))
-    as_older(network, monkeypatch, C)
+    as_older(network, C)
     NOTED.clear()
     number = network.generate(A, request(HARSH))
     network.run(seconds=30)
@@ -343,7 +344,7 @@ def test_where_all_are_older_the_answer_fails_soon_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = three(seed=1, tail=range(4, 6))
-    as_older(network, monkeypatch, C, TAIL)
+    as_older(network, C, TAIL)
     network.generate(A, request(HARSH))
     network.run(seconds=10)
     final = network.events[-1][2]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
+from p2pnode import CORES
 from p2pnode.membership.coordinates import Coordinate
 from p2pnode.scheduler import budgets, search, sweep
 from p2pnode.scheduler.distances import Distances
@@ -85,6 +86,7 @@ def check_way(terrain: Terrain, visits: tuple[Visit, ...]) -> None:
     assert all(one.place != other.place for one, other in pairwise(visits))
 
 
+@pytest.mark.skipif(CORES.is_compiled, reason="replaces a function that compiled code calls")
 @pytest.mark.parametrize("find", [search.cheapest, budgets.cheapest_within_budgets])
 def test_hundreds_of_places_go_to_the_arrays(
     find: Callable[[Terrain], object], monkeypatch: pytest.MonkeyPatch

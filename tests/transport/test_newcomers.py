@@ -1,13 +1,14 @@
 """Keys that did nothing yet share a small budget and never push out one that proved itself."""
 
 from dataclasses import replace
+from functools import partial
 
 from hypothesis import given, strategies as st
 
 from p2pnode.sansio import Address
 from p2pnode.testing.pair import Endpoints, identity_of
 from p2pnode.transport.config import TransportConfig
-from p2pnode.transport.events import DialFailed, PeerDisconnected
+from p2pnode.transport.events import Delivery, DialFailed, PeerDisconnected
 from p2pnode.transport.newcomers import Bucket, site_of
 from p2pnode.transport.snapshot import TransportSnapshot
 
@@ -47,11 +48,12 @@ def are_in(peers: Endpoints, hub: Address, *names: str) -> list[bool]:
 
 def prove(peers: Endpoints, hub: Address, *names: str) -> None:
     """Let the hub say something to each, and time pass."""
+
+    def say(name: str, now: float) -> None:
+        peers.endpoints[hub].send(identity_of(name).node_id, b"hello", Delivery.BULK, now)
+
     for name in names:
-        peers.network.call(
-            hub,
-            lambda now: peers.endpoints[hub].send(identity_of(name).node_id, b"hello", 1, now),  # type: ignore[arg-type]  # noqa: B023
-        )
+        peers.network.call(hub, partial(say, name))
     peers.network.run(16)
 
 
