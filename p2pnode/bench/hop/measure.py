@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
+from p2pnode import CORES
 from p2pnode.bench.figures import spread
 from p2pnode.bench.hop.join import LOCAL_PARTS, PARTS, Hop, hops_of
 from p2pnode.bench.hop.knobs import Compute, Setting, Wait
@@ -88,7 +89,7 @@ def measure(
         "engine": engine,
         "threads": threads,
         "unmatched": unmatched,
-        "compiled": None,
+        "compiled": CORES.is_compiled,
     }
 
 

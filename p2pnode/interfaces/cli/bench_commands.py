@@ -322,8 +322,8 @@ def compiled(rounds: int, as_json: bool) -> None:
     from p2pnode.bench import compiled as measurement
 
     with progress("compiled and pure in turns", show=not as_json) as bar:
-        figures = _measured(lambda: measurement.measure(rounds=rounds, tell=bar))
-    _report(figures, as_json)
+        figures = measured(lambda: measurement.measure(rounds=rounds, tell=bar))
+    report(figures, as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench soak --minutes 9 --json")
