@@ -18,6 +18,7 @@ from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent
 from p2pnode.node.fittings import PLAIN, Fittings
 from p2pnode.node.grammars import ModelGrammars
+from p2pnode.node.huge_pages import use_huge_pages
 from p2pnode.node.model_file import ModelFile
 
 logger = logging.getLogger(__name__)
@@ -149,6 +150,7 @@ class EngineJobs:
         before, self._engine = self._engine, self._fittings.engine(engine)
         if before is not None:
             _shut(before)
+        logger.debug("%d MiB of the heap are in huge pages", use_huge_pages() >> 20)
         return known
 
 
