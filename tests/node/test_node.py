@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from p2pnode import CORES
 from p2pnode.net.control_lines import Rendered
 from p2pnode.net.reactor import Reactor
 from p2pnode.node import handlers as handlers_module, node as node_module
@@ -92,6 +93,7 @@ async def until_covered(node: Node) -> None:
             await trio.testing.wait_all_tasks_blocked(0.02)
 
 
+@pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of a compiled class")
 async def test_the_core_of_a_node_is_never_touched_without_the_lock(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +173,7 @@ async def test_a_large_picture_is_rendered_off_the_loop(
     assert rendered_in[0] == threading.get_ident() != rendered_in[1]
 
 
+@pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of a compiled class")
 async def test_where_to_go_among_many_is_found_off_the_loop(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +196,7 @@ async def test_where_to_go_among_many_is_found_off_the_loop(
     assert threading.get_ident() not in found_in
 
 
+@pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of a compiled class")
 async def test_a_core_that_fails_ends_its_node_with_that_error_alone(
     tmp_path: Path, model: Path
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from p2pnode import CORES
 from p2pnode.errors import UserError
 from p2pnode.net.interfaces import Interface, InterfaceTable
 from p2pnode.net.jobs import Failed, Finished, outcome_of
@@ -375,6 +376,7 @@ async def test_remembered_peers_are_called(
     assert {one.destination for one in sent} == {("10.0.0.9", 4747)}
 
 
+@pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of a compiled class")
 async def test_those_proven_at_an_earlier_start_are_no_strangers(
     tmp_path: Path,
     interfaces: Callable[..., None],
