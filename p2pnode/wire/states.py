@@ -22,6 +22,7 @@ from p2pnode.wire.tensor import (
 )
 from p2pnode.wire.vframe import Slice
 
+_F32 = np.dtype("<f4")
 BLOCK = 8
 """Rows from which tables of a block's own pay."""
 
@@ -53,7 +54,7 @@ def encode_states(
         calibration: What both ends know of this cut, or None.
     """
     if rung is Rung.F32 or not fits_f16(rows):
-        return tensor_to_slices(rows, DType.F32)
+        return (Slice(DType.F32, rows.shape, rows.astype(_F32, copy=False).tobytes()),)
     if rung is Rung.F16:
         return activations_to_slices(rows)
     if calibration is None:
@@ -66,7 +67,7 @@ def encode_states(
 def decode_states_untrusted(
     slices: Sequence[Slice], calibration: Calibration | None = None
 ) -> F32Array:
-    """Return float32 [tokens, d], whatever rung the sender chose.
+    """Return float32 [tokens, d], whatever rung the sender chose; it may be a view of the slice.
 
     Raises:
         RemoteProtocolError: They are not the coding of states, or need a calibration that is
@@ -76,6 +77,9 @@ def decode_states_untrusted(
         if calibration is None or len(slices) > 1:
             raise RemoteProtocolError("centred states are one slice, and need a calibration")
         return decode_centred_untrusted(slices[0], calibration)
+    first = slices[0] if len(slices) == 1 else None
+    if first is not None and first.dtype == DType.F32 and len(first.shape) == 2 and first.payload:
+        return np.frombuffer(first.payload, _F32).reshape(first.shape)  # as nearly every token's
     rows = slices_to_tensor_untrusted(slices)
     if rows.ndim != 2:
         raise RemoteProtocolError(f"states of shape {rows.shape}")
