@@ -30,9 +30,9 @@ class TransportConfig:
     fec: bool = True
     """Whether latency messages carry parity when loss is measured. False only to compare."""
 
-    direct: bool = True
-    """Whether messages of one shard take the short way where nothing is lost and nothing waits.
-    False only to compare: what is sent and told is the same, byte for byte."""
+    fast_path: bool = True
+    """Whether messages of up to four shards take the fast path where nothing is lost and nothing
+    waits. False only to compare: what is sent and told is the same, byte for byte."""
 
     fec_max_overhead: float = 1.0
     """Most parity shards per data shard, 0 to 4; at least 2 are allowed. A guess: beyond 1.0

@@ -71,7 +71,7 @@ class Connection:
     ) -> None:
         """``on_proven`` is called once the peer has done enough for its name, or more often."""
         self._config = config
-        self._is_direct = config.direct
+        self._has_fast_path = config.fast_path
         self._session = made.session
         self._around = around
         self._on_proven = on_proven
@@ -173,7 +173,7 @@ class Connection:
                 self._rearm()
                 return -1
             delivery = Delivery.BULK  # elsewhere it fits; here it is cut
-        if delivery is Delivery.LATENCY and self._is_direct and self.ended is None:
+        if delivery is Delivery.LATENCY and self._has_fast_path and self.ended is None:
             number = self._sender.send_few(payload, now)
             if number is not None:
                 self.traffic.messages_out += 1
@@ -238,7 +238,7 @@ class Connection:
         self._last_heard = now
         self.traffic.bytes_in += size
         self.traffic.datagrams_in += 1
-        plain = plain_frames_untrusted(frames) if self._is_direct else None
+        plain = plain_frames_untrusted(frames) if self._has_fast_path else None
         if plain is not None and self.is_responsive:
             wants_ack, patience = self._receive_plain_untrusted(plain, now)
         else:

@@ -71,10 +71,10 @@ class Ack:
     def encode(self, room: int) -> bytes:
         """Return the frame, with as many ranges as fit ``room`` bytes."""
         lowest, highest = self.ranges[0]
+        if len(self.ranges) == 1:
+            return ack_of_run(lowest, highest, self.delay)
         delay = min(int(self.delay / _DELAY_UNIT), _WIDEST)
         first = min(highest - lowest, _WIDEST)
-        if len(self.ranges) == 1:
-            return _ACK.pack(ACK, highest, delay, 0, first)  # as :func:`ack_of_run`
         parts = [b""]
         space = min(MAX_RANGES - 1, (room - _ACK.size) // _RANGE.size)
         edge = highest - min(highest - lowest, _WIDEST)
@@ -164,7 +164,7 @@ Frame: TypeAlias = Ack | Done | Ping | Close | Probe | Datagram | Shard
 PING_FRAME = bytes([PING])
 
 FEW = 4
-"""Data shards up to which a message takes the short way."""
+"""Data shards up to which a message takes the fast path."""
 
 Plain: TypeAlias = tuple[int, int, float, int, int, int, int, bool, bytes | None]
 """An acknowledgement of one range, a data shard of a latency message of few, or both.
@@ -223,12 +223,9 @@ def plain_frames_untrusted(data: bytes) -> Plain | None:
     _, delivery, message, length, count, index = _SHARD.unpack_from(data, at)
     if not index < count <= FEW or length > MAX_MESSAGE or delivery & ~_IMMEDIATE_ACK != _LATENCY:
         return None
-    expected = -(-length // count)
-    if index == count - 1:
-        expected = length - expected * index
-        if index and expected < 1:
-            return None
-    if size - body_at != expected:
+    each = -(-length // count)
+    last = length - each * (count - 1)
+    if last < 1 < count or size - body_at != (last if index == count - 1 else each):
         return None
     is_urgent = delivery != _LATENCY
     return low, high, delay, message, length, count, index, is_urgent, data[body_at:]

@@ -192,9 +192,13 @@ class Recovery:
                 self.waiting_since = self.heard_at = now
         for packet in pardoned:
             self._widen(packet, ack.largest, now)
+        if pardoned:
+            self._highest_lost = max(self._lost, default=-1)
         return AckResult(acked, self._detect(now), pardoned)
 
-    def receive_run(self, low: int, high: int, delay: float, now: float) -> list[SentPacket] | None:
+    def receive_run_untrusted(
+        self, low: int, high: int, delay: float, now: float
+    ) -> list[SentPacket] | None:
         """Settle an acknowledgement of one range that leaves no hole behind it.
 
         As :meth:`receive_ack_untrusted`, with nothing lost and nothing pardoned.

@@ -59,7 +59,7 @@ def packets(data: bytes) -> None:
 
 
 def frames(data: bytes) -> None:
-    """What a sealed datagram holds; the short way reads the same, or leaves it."""
+    """What a sealed datagram holds; the fast path reads the same, or leaves it."""
     plain = plain_frames_untrusted(data)
     read = decode_frames_untrusted(data)
     if plain is not None:

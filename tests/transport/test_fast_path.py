@@ -1,6 +1,7 @@
-"""The short way and the general way tell the same story: every byte, event, counter and timer."""
+"""The fast path and the general one do the same: every byte, event, counter and timer."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 from random import Random
 
 import pytest
@@ -22,9 +23,10 @@ from p2pnode.transport.frames import (
 )
 from p2pnode.transport.packets import DroppedError
 from p2pnode.transport.parity import CLEAN as CLEAN_PACKETS
+from p2pnode.transport.recovery import Recovery, SentPacket
 
-SHORT = TransportConfig.simulation()
-GENERAL = replace(SHORT, direct=False)
+FAST = TransportConfig.simulation()
+GENERAL = replace(FAST, fast_path=False)
 
 CLEAN = Link(latency=(0.0001, 0.0002))
 WEATHER = {
@@ -109,10 +111,10 @@ BECOME_CLEAN = Act(300, count=CLEAN_PACKETS + 10)
 
 @given(acts=st.lists(ACTS, min_size=1, max_size=6), seed=st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
-def test_both_ways_tell_the_same(acts: list[Act], seed: int) -> None:
+def test_both_paths_do_the_same(acts: list[Act], seed: int) -> None:
     general = tell(acts, seed, GENERAL, GENERAL)
-    assert tell(acts, seed, SHORT, SHORT) == general
-    assert tell(acts, seed, SHORT, GENERAL) == general
+    assert tell(acts, seed, FAST, FAST) == general
+    assert tell(acts, seed, FAST, GENERAL) == general
 
 
 @pytest.mark.parametrize("weather", sorted(WEATHER))
@@ -129,14 +131,14 @@ def test_on_a_path_that_was_clean_for_long(weather: str) -> None:
     ]
     for seed in range(2):
         general = tell(acts, seed, GENERAL, GENERAL)
-        assert tell(acts, seed, SHORT, SHORT) == general
-        assert tell(acts, seed, SHORT, GENERAL) == general
+        assert tell(acts, seed, FAST, FAST) == general
+        assert tell(acts, seed, FAST, GENERAL) == general
 
 
-def test_the_short_way_is_taken() -> None:
-    """Else the comparison above would compare the general way with itself."""
+def test_the_fast_path_is_taken() -> None:
+    """Else the comparison above would compare the general path with itself."""
     peers = Endpoints(1, CLEAN)
-    alice, bob = peers.add("alice", config=SHORT), peers.add("bob", config=SHORT)
+    alice, bob = peers.add("alice", config=FAST), peers.add("bob", config=FAST)
     peers.connect(alice, bob)
     peers.network.run(1)
     sender = peers.endpoints[alice]._by_peer[peers.node_id(bob)]._sender
@@ -183,6 +185,30 @@ def test_what_is_no_plain_frame_is_left_alone(frames: bytes) -> None:
     _read_alike(frames)
     _read_alike(b"\x01" + frames)
     _read_alike(b"\x07" + frames)
+
+
+def test_every_small_shard_is_read_as_all_frames_are() -> None:
+    """Also those whose last one would be empty, which the general path refuses."""
+    for delivery, length, count, index in product((0, 0x80, 1, 2), range(13), range(6), range(6)):
+        for size in range(14):
+            _read_alike(shard_header(delivery, 7, length, count, index) + bytes(size))
+
+
+def test_a_packet_that_was_only_overtaken_leaves_the_fast_path_open() -> None:
+    acts = [
+        BECOME_CLEAN,
+        Act(800, count=100, weather="reordering", pause=0.0005),
+        Act(800, count=20, weather="clean", pause=0.3),
+    ]
+    general = tell(acts, 4, GENERAL, GENERAL)
+    assert tell(acts, 4, FAST, FAST) == general
+    recovery = Recovery(FAST, 0.001)
+    for number in range(6):
+        recovery.sent(SentPacket(number, 0.0, 100, None, 0, 0, -1, False))
+    recovery.receive_ack_untrusted(Ack(((5, 5),), 0.0), 6, 0.01)  # 0 to 4 are taken for lost
+    recovery.receive_ack_untrusted(Ack(((0, 5),), 0.0), 6, 0.02)  # and were only late
+    recovery.sent(SentPacket(6, 0.02, 100, None, 0, 0, -1, False))
+    assert recovery.receive_run_untrusted(0, 6, 0.0, 0.03)
 
 
 def _read_alike(data: bytes) -> None:
