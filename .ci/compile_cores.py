@@ -9,6 +9,7 @@ list of what it was made of, by which p2pnode/compiled.py tells whether it is st
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import hashlib
 import io
@@ -22,6 +23,7 @@ import tomllib
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ PACKAGE = "p2pnode"
 LOADER = Path(__file__).with_name("compiled_loader.c")
 KEPT = "build/compiled"  # what the next call need not make again
 LIBRARY = f"{PACKAGE}__mypyc"  # as mypyc names it after the group
-TAG = sysconfig.get_config_var("SOABI") or f"python-{sys.version_info[0]}{sys.version_info[1]}"
+TAG = EXTENSION_SUFFIXES[0].split(".")[1]  # as p2pnode/compiled.py looks for it
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 
 
@@ -41,14 +43,35 @@ class CannotCompileError(Exception):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compile p2pnode's cores with mypyc.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at once")
+    parser.add_argument("--check", action="store_true", help="only say whether it can be done here")
     options = parser.parse_args()
     began = time.monotonic()
     try:
-        library = compile_into(ROOT / PACKAGE / "_compiled", jobs=options.jobs, is_checkout=True)
+        if options.check:
+            _require_compiler()
+            return
+        with _alone():
+            folder = ROOT / PACKAGE / "_compiled"
+            library = compile_into(folder, jobs=options.jobs, is_checkout=True)
     except CannotCompileError as error:
         sys.exit(f"error: {error}")
     size, seconds = library.stat().st_size / 1e6, time.monotonic() - began
     print(f"{library.relative_to(ROOT)}: {size:.1f} MB in {seconds:.0f} s")
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Wait for another compilation of this checkout; both would write the same files."""
+    kept = ROOT / KEPT
+    kept.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (kept / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def compile_into(folder: Path, *, jobs: int, is_checkout: bool) -> Path:
@@ -68,14 +91,18 @@ def compile_into(folder: Path, *, jobs: int, is_checkout: bool) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as building:
         work = Path(building)
         facts = [_fact(module, is_checkout=is_checkout) for module in modules]
+        if is_checkout:
+            facts += [f"watched {_fact(one, is_checkout=True)}" for one in _watched(modules)]
         library = _compile(modules, work, jobs)
         made = work / TAG
         made.mkdir()
         target = made / f"{LIBRARY}{SUFFIX}"
         library.replace(target)
         size = target.stat().st_size
-        (made / "contents").write_text("\n".join([f"{target.name} {size}", *facts, ""]))
-        shutil.rmtree(folder / TAG, ignore_errors=True)
+        first = f"{target.name} {size} {len(facts)}"
+        (made / "contents").write_text("\n".join([first, *facts, ""]))
+        if (folder / TAG).exists():  # a folder with files in it cannot be replaced
+            (folder / TAG).replace(work / "before")
         made.replace(folder / TAG)
     return folder / TAG / f"{LIBRARY}{SUFFIX}"
 
@@ -108,6 +135,17 @@ def _fact(module: str, *, is_checkout: bool) -> str:
     source = source_of(module)
     status = source.stat()
     return f"{module} {status.st_size} {status.st_mtime_ns} {zlib.crc32(source.read_bytes())}"
+
+
+def _watched(modules: list[str]) -> list[str]:
+    """Return the modules left pure that ``modules`` import: mypyc takes their constants over."""
+    found: set[str] = set()
+    for module in modules:
+        for node in ast.walk(ast.parse(source_of(module).read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}."):
+                found.add(node.module or "")
+    pure = found - set(modules)
+    return sorted(one for one in pure if source_of(one).exists())
 
 
 def _require_compiler() -> None:

@@ -65,7 +65,7 @@ class _Finder:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Create the module and run it, which mypyc does in one."""
-        return self._start(getattr(self._library, f"init_{spec.name.replace('.', '___')}"))
+        return self._start(getattr(self._library, _start_of(spec.name)))
 
     def exec_module(self, module: ModuleType) -> None:
         """Do nothing: it has been run."""
@@ -125,27 +125,41 @@ def _load(folder: Path) -> _Finder:
         raise _UnusableError(f"{file} is broken: it has {found} bytes, not {size}")
     try:
         library, starter = _module(LIBRARY, str(path)), _module(_STARTER, str(path))
-    except ImportError as error:
+    except Exception as error:  # whatever it raises as it begins
         raise _UnusableError(f"{file} does not load: {' '.join(str(error).split())}") from None
+    if absent := [name for name in modules if not hasattr(library, _start_of(name))]:
+        raise _UnusableError(f"{file} lacks {absent[0]}; {HOW_TO_COMPILE} compiles it anew")
     sys.modules[LIBRARY] = library  # where its modules look for it
     return _Finder(modules, library, starter.load)
 
 
+def _start_of(module: str) -> str:
+    """Return the name under which the library has what begins a module."""
+    return f"init_{module.replace('.', '___')}"
+
+
 def _contents(folder: Path) -> tuple[str, int, list[str]]:
     """Return the library's name, its bytes, and its modules.
+
+    A line of the list is a module and what its source was. One that begins with ``watched`` is not
+    compiled, but has constants that the compiled ones took over.
 
     Raises:
         _UnusableError: The source of one has changed since, or the list of them is broken.
     """
     try:
         first, *lines = (folder / "contents").read_text("utf-8").splitlines()
-        file, size = first.split()
+        file, size, count = first.split()
+        if len(lines) != int(count):
+            raise _UnusableError(f"the list of what is compiled is cut off; {HOW_TO_COMPILE}")
         modules = []
         for line in lines:
-            name, *made_of = line.split()
+            watched, found, rest = line.partition("watched ")
+            name, *made_of = (rest if found and not watched else line).split()
             if made_of and _has_changed(name, *map(int, made_of)):
                 raise _UnusableError(f"{name} has changed since; {HOW_TO_COMPILE} compiles it anew")
-            modules.append(name)
+            if not found:
+                modules.append(name)
         return file, int(size), modules
     except (OSError, ValueError, TypeError):
         raise _UnusableError("the list of what is compiled is broken") from None
@@ -157,7 +171,10 @@ def _has_changed(module: str, size: int, modified: int, checksum: int) -> bool:
     One whose time alone is another, as after a change of branches and back, is read.
     """
     path = f"{_PACKAGE}{module.removeprefix('p2pnode').replace('.', os.sep)}.py"
-    status = os.stat(path)  # noqa: PTH116 -- asked for 170 files at each start
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- asked for 190 files at each start
+    except FileNotFoundError:
+        return True
     if status.st_size != size:
         return True
     if status.st_mtime_ns == modified:

@@ -72,7 +72,8 @@ def put_library(copied: Path, content: bytes, *contents: str, size: int | None =
     folder.mkdir(parents=True)
     (folder / LIBRARY).write_bytes(content)
     size = len(content) if size is None else size
-    (folder / "contents").write_text("\n".join([f"{LIBRARY} {size}", *contents, ""]))
+    first = f"{LIBRARY} {size} {len(contents)}"
+    (folder / "contents").write_text("\n".join([first, *contents, ""]))
     return folder
 
 
@@ -154,6 +155,35 @@ def test_a_source_that_changed_is_named(copied: Path, change: str) -> None:
     if change == "longer":
         source.write_text(source.read_text() + "\n")
     assert cores(copied)[0] == "pure: p2pnode.errors has changed since; make fast compiles it anew"
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_a_source_that_is_gone_or_lends_constants_is_named(copied: Path, is_watched: bool) -> None:
+    """What is left pure counts too: compiled code has its constants in itself."""
+    name = "p2pnode.values" if is_watched else "p2pnode.no_more"
+    put_library(copied, b"x", f"{'watched ' if is_watched else ''}{name} 7 0 0")
+    assert cores(copied)[0] == f"pure: {name} has changed since; make fast compiles it anew"
+
+
+def test_a_list_that_was_cut_off_is_not_half_believed(copied: Path) -> None:
+    folder = put_library(copied, b"x", "p2pnode.errors", "p2pnode.sansio")
+    lines = (folder / "contents").read_text().splitlines()
+    (folder / "contents").write_text("\n".join(lines[:-1]))
+    assert cores(copied)[0] == "pure: the list of what is compiled is cut off; make fast"
+
+
+def test_a_library_that_lacks_a_module_is_not_used(copied: Path, usable: str) -> None:
+    del usable
+    shutil.copytree(MADE, copied / "p2pnode" / "_compiled")
+    (contents,) = (copied / "p2pnode" / "_compiled").glob("*/contents")
+    first, *names = contents.read_text().splitlines()
+    names = [name.split()[0] for name in names if not name.startswith("watched")]
+    library, size, _ = first.split()
+    names.append("p2pnode.values")
+    contents.write_text("\n".join([f"{library} {size} {len(names)}", *names, ""]))
+    words, logged = cores(copied)
+    assert words == f"pure: {library} lacks p2pnode.values; make fast compiles it anew"
+    assert len(logged) == 1
 
 
 def test_a_command_says_the_line_once_and_does_its_work(copied: Path) -> None:

@@ -150,7 +150,8 @@ class EngineJobs:
         before, self._engine = self._engine, self._fittings.engine(engine)
         if before is not None:
             _shut(before)
-        logger.debug("%d MiB of the heap are in huge pages", use_huge_pages() >> 20)
+        collapsed = use_huge_pages()
+        logger.debug("%d MiB more of the memory are in huge pages", collapsed >> 20)
         return known
 
 

@@ -112,6 +112,27 @@ def test_a_load_that_a_person_can_mend_is_told_with_how(
     assert not caplog.messages  # no traceback for what is no fault of ours
 
 
+def test_the_heap_is_collapsed_once_layers_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted() -> int:
+        calls.append("collapse")
+        return 0
+
+    monkeypatch.setattr(engine_jobs, "use_huge_pages", counted)
+    path = tmp_path / "model.gguf"
+    write_tiny_gguf(path)
+    model = ModelFile.open(path, tmp_path / "hashes")
+    job = EngineJobs(model, 1 << 20, EngineOptions("numpy")).job_of(
+        LoadRequested(range(1), "alone")
+    )
+    assert job is not None
+    job.run()
+    assert calls == ["collapse"]
+
+
 class Weak:
     """An engine that fails at what it is told to; counts how often it is shut."""
 
