@@ -301,8 +301,8 @@ class FrameNetwork:
 
     def _computing(self, peer: NodeId, event: ComputeRequested) -> Callable[[], None]:
         def compute() -> None:
-            if peer in self.roster.dead:
-                return
+            if peer in self.roster.dead or event.job not in self.cores[peer].jobs:
+                return  # nobody waits for it, as in a node; its cache may be freed already
             result = run_work(self._engines[peer], event.work, lambda: self.now, self._draws[peer])
             behaviour = self.behaviours.get(peer)
             if behaviour is None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from p2pnode import CORES
 from p2pnode.engine.sampling.options import Sampling
@@ -618,6 +618,9 @@ MISHAPS = st.tuples(
 
 @pytest.mark.skipif(CORES.is_compiled, reason="hypothesis draws constants of the sources it sees")
 @settings(max_examples=40, deadline=None)
+@example(  # the jobs of a session come to the engine after it was closed
+    {EVIL: "not finite", SPARE: "slow", TAIL: "silent"}, [(14.644, EVIL, "closed")], False, 851
+)
 @given(
     st.fixed_dictionaries({peer: st.sampled_from(sorted(ENGINES)) for peer in (EVIL, SPARE, TAIL)}),
     st.lists(MISHAPS, max_size=6),
