@@ -199,6 +199,12 @@ class Inbox:
         """Rows that are here and wait for the rest of their batch."""
         return self._rows
 
+    @property
+    def has_batch(self) -> bool:
+        """Whether the next batch is one frame that is here: of tokens none is more."""
+        found = self._frames.get(self.position)
+        return found is not None and self.position + found[0][0].shape[0] == found[1][0]
+
     def take_batch(self) -> Batch | None:
         """Hand out the next batch if it is complete.
 

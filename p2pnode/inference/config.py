@@ -42,8 +42,8 @@ class InferenceConfig:
         cover_wait: Seconds a generation waits for peers that cover lost layers, then fails, unless
             its request says another time.
         cover_retry: Seconds between two attempts to find such a cover.
-        max_repairs: Repairs of an answer, beside one for each peer that broke it and one for each
-            64 tokens shown; then it fails and says who broke it how often. A guess.
+        max_repairs: Repairs of an answer, beside one for each of 32 peers that broke it and one for
+            each 64 tokens shown; then it fails and says who broke it how often. A guess.
         distrust: Seconds for which a peer that failed a generation is not planned into any; only
             where no ledger of trust is kept.
         last_resort: Seconds after which such a peer is planned in all the same, if nobody else can

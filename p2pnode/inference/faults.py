@@ -2,7 +2,8 @@
 
 An evidence machine: every loss, refusal, stall and lie is entered once, with what was seen.
 Invariants: ``repairs`` only grows, and bounds the epochs of an answer; whoever is in ``times`` is
-not used for this answer while others exist, and of those, whoever failed it least goes first.
+not used for this answer while others exist, and of those, whoever failed it least goes first. What
+a peer computes again after it failed twice without a token between is no progress.
 """
 
 from collections import Counter
@@ -19,6 +20,8 @@ from p2pnode.scheduler.standing import Standing
 
 _TOKENS_A_REPAIR = 64
 _MOST_NAMED = 6
+_MOST_NEWS = 2  # one failure may be the way's, or a restart; a guess
+_MOST_EXCUSED = 32  # peers that each allow one repair more; keys are free, so there is an end
 
 
 class Faults:
@@ -37,6 +40,7 @@ class Faults:
         self._half: Counter[NodeId] = Counter()
         self._excused: set[NodeId] = set()
         self._held: dict[int, tuple[int, float]] = {}
+        self._since_token: Counter[NodeId] = Counter()
         self.repairs = 0
         self.times: Counter[NodeId] = Counter()
 
@@ -53,6 +57,7 @@ class Faults:
     def release(self, run: StageRun, clause: str) -> None:
         """``run`` is not used for this answer any more; ``clause`` goes on after its name."""
         self.times[run.peer] += 1
+        self._since_token[run.peer] += 1
         self._said[run.peer] = (run.name, clause)
 
     def failed(
@@ -163,8 +168,17 @@ class Faults:
             for peer in sorted({run.peer for run in runs} - {self._node_id}):
                 self._trust.served(peer, tokens, now)
 
+    def token_came(self) -> None:
+        """The chain, once mended, brought a token: what is replayed from now on is another."""
+        self._since_token.clear()
+
+    def is_news(self, peer: NodeId) -> bool:
+        """Whether what ``peer`` computes is progress, or a replay once more that leads nowhere."""
+        return self._since_token[peer] < _MOST_NEWS
+
     def is_beyond_repair(self, tokens: int) -> bool:
-        most = self._config.max_repairs + len(self.times) + tokens // _TOKENS_A_REPAIR
+        excused = min(len(self.times), _MOST_EXCUSED)
+        most = self._config.max_repairs + excused + tokens // _TOKENS_A_REPAIR
         return self.repairs > most
 
     def standings(self, now: float, *, last_resort: bool) -> tuple[Standing, ...]:

@@ -26,7 +26,7 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
-from p2pnode.inference.parts import Legs, Look, Parts
+from p2pnode.inference.parts import Legs, Parts
 from p2pnode.inference.phase import Evidence, Phase
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import NoCover
@@ -206,10 +206,9 @@ class Generation(Parts):
         self.counters["stage refused"] += 1
         if code == Refusal.UNUSED and self._may_be_unused(number, now):
             # It waited for a stage before it: that is no new beginning.
-            shown = self._chain.shown
+            look = self._look_now()
             self._lose({number}, f"refused: {reason}", now, is_hopeful=True)
-            if self.phase is not Phase.ENDED:
-                self._look = Look(shown, is_for_slowness=False)
+            self._look = None if self.phase is Phase.ENDED else look
             return
         self._blame({number}, Offence.REFUSED, reason, now)
         self._lose({number}, f"refused: {reason}", now)
@@ -235,11 +234,7 @@ class Generation(Parts):
         if chain.is_waiting:
             self._patience.longest = self._config.first_look
         if look is not None:
-            flowed, has_token = self._flow.explains(chain, now), self._session.inbox.rows > 0
-            moved = chain.shown > look.shown or look.is_for_slowness or has_token
-            self._patience.looked(work, now, flowed, moved=moved)
-            if moved or flowed:
-                self._flow.moved(chain, now)
+            self._take_look(look, work, now)
             if self._patience.is_stalled:
                 self._replace_laggard(now)
                 return
@@ -259,7 +254,7 @@ class Generation(Parts):
             self._session.sent_at = now
             self._patience.fed(work, now)
             self._flow.begins(chain, chain.end, now)
-        elif look is not None and look.is_for_slowness and not self._session.inbox.rows:
+        elif look is not None and look.is_for_slowness and not self._session.has_token:
             self._seek_better(now)
         self._take_tokens(now)
 
@@ -291,7 +286,9 @@ class Generation(Parts):
             self._pace.token(trip, is_alone=self._is_alone())
         self._chain.feed((session.follow(token, batch.start, now),))
         self._flow.begins(self._chain, 1, now)
-        self._is_replayed = False
+        if self._is_replayed:
+            self._is_replayed = False
+            self._faults.token_came()
         self._patience.answered(self._pace.expected, now)
         if self._pace.is_slow:  # look while the next token is under way
             self._patience.look_at(now + self._pace.late / 2)
@@ -303,7 +300,7 @@ class Generation(Parts):
         self.counters[why] += 1
         self._questions.drop()  # for somebody better: the look tells anew whether that is needed
         self._chain.raise_epoch(())
-        self._look = Look(self._chain.shown, is_for_slowness)
+        self._look = self._look_now(is_for_slowness=is_for_slowness)
         self._move(Evidence.STALLED)
         self._open(now)
 

@@ -33,9 +33,16 @@ Legs: TypeAlias = AbstractSet[int]
 
 @value
 class Look:
-    """A re-opening in place: what had been shown before, and why it is done."""
+    """A re-opening in place: what had been shown before, and why it is done.
+
+    Attributes:
+        shown: Positions that all legs together had shown to have computed.
+        news: Those of them that count as progress of the answer.
+        is_for_slowness: Whether a slow leg is looked for, and no late one.
+    """
 
     shown: int
+    news: int
     is_for_slowness: bool
 
 
@@ -158,6 +165,28 @@ class Parts:
             self.counters["answer of an older epoch"] += 1
             return False
         return True
+
+    def _look_now(self, *, is_for_slowness: bool = False) -> Look:
+        return Look(self._chain.shown, self._news, is_for_slowness)
+
+    @property
+    def _news(self) -> int:
+        """Positions shown by legs whose work is progress: a replay over and over is none."""
+        computed, is_news = self._chain.computed, self._faults.is_news
+        return sum(computed.get(leg.number, 0) for leg in self.legs if is_news(leg.run.peer))
+
+    def _take_look(self, look: Look, work: float, now: float) -> None:
+        """All legs have answered a ``look``; what is left should take ``work`` seconds."""
+        chain = self._chain
+        flowed = self._flow.explains(chain, now)
+        is_fine = look.is_for_slowness or self._session.has_token
+        moved = is_fine or chain.shown > look.shown
+        is_news = is_fine or self._news > look.news
+        if flowed:
+            is_news = is_news or self._faults.is_news(chain.laggard()[0].run.peer)
+        self._patience.looked(work, now, flowed, moved=moved, is_news=is_news)
+        if moved or flowed:
+            self._flow.moved(chain, now)
 
     def _holding_up(self, now: float) -> Legs:
         """Return who has kept its work too long, whoever else was lost meanwhile."""

@@ -127,17 +127,18 @@ class Patience:
         if self.deadline is not None:
             self.deadline = min(self.deadline, moment)
 
-    def looked(self, work: float, now: float, flowed: float, *, moved: bool) -> None:
+    def looked(self, work: float, now: float, flowed: float, *, moved: bool, is_news: bool) -> None:
         """The chain was looked at; some leg ``moved`` on since, or none.
 
         ``work`` is what is left, in seconds. Before what there was should have been done, that
         nobody moved says nothing: a stage tells of a job only when it is done. Bytes on the way
-        explain ``flowed`` seconds of the wait: the work has so much longer.
+        explain ``flowed`` seconds of the wait: the work has so much longer. Unless it ``is_news``,
+        what moved was there before: this chain is waited for, and :attr:`limit` stays.
         """
         if flowed and self._finish_by is not None:
             self._finish_by += flowed
         if moved or flowed:
-            self.moved_at = now
+            self.moved_at = now if is_news else self.moved_at
             self.looks = 0
             self.waits(work, now)
             return

@@ -66,6 +66,11 @@ class Session:
         return self.sent[-1].end
 
     @property
+    def has_token(self) -> bool:
+        """Whether the token that is wanted is here, and not only a part of it or a later one."""
+        return self.inbox.has_batch
+
+    @property
     def past(self) -> Past | None:
         """The tokens that the next draw depends on; None where it depends on none."""
         sampling, prompt = self.request.sampling, self.request.prompt

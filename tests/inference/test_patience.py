@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from p2pnode import CORES
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import LocalProtocolError
 from p2pnode.inference.config import InferenceConfig
@@ -616,8 +615,10 @@ MISHAPS = st.tuples(
 )
 
 
-@pytest.mark.skipif(CORES.is_compiled, reason="hypothesis draws constants of the sources it sees")
 @settings(max_examples=40, deadline=None)
+@example(  # tail computes all it is fed, again and again, and no token comes
+    {EVIL: "failing", SPARE: "failing", TAIL: "not finite"}, [(0.0, C, "killed")], False, 0
+)
 @example(  # the jobs of a session come to the engine after it was closed
     {EVIL: "not finite", SPARE: "slow", TAIL: "silent"}, [(14.644, EVIL, "closed")], False, 851
 )
