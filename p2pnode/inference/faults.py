@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Leg
+from p2pnode.inference.messages import OVERFLOW, Failed
 from p2pnode.inference.request import TrustBook
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import StageRun
@@ -41,6 +42,7 @@ class Faults:
         self._excused: set[NodeId] = set()
         self._held: dict[int, tuple[int, float]] = {}
         self._since_token: Counter[NodeId] = Counter()
+        self._overflows: Counter[range] = Counter()  # of our own layers
         self.repairs = 0
         self.times: Counter[NodeId] = Counter()
 
@@ -60,24 +62,25 @@ class Faults:
         self._since_token[run.peer] += 1
         self._said[run.peer] = (run.name, clause)
 
-    def failed(
-        self, legs: tuple[Leg, ...], number: int, culprit: NodeId, reason: str, now: float
-    ) -> set[int]:
-        """Leg ``number`` cannot go on, or says that a neighbour of it cannot; return who goes.
+    def failed(self, legs: tuple[Leg, ...], word: Failed, now: float) -> set[int]:
+        """A leg cannot go on, or says that a neighbour of it cannot; return who goes.
 
         That is a word against another's. A stage sees two things of its neighbours: that what the
         one before sent is no use, and that the one after is silent. Whoever says it too often goes
         as well; and of ourselves we know better. A lie is entered only on a word that is worth more
         than the accused: one word of a stranger would keep an honest peer out for minutes.
         """
-        at = next(index for index, leg in enumerate(legs) if leg.number == number)
+        culprit, reason = word.culprit, word.reason
+        at = next(index for index, leg in enumerate(legs) if leg.number == word.leg)
         run = legs[at].run
         if culprit == run.peer:
+            if word.code == OVERFLOW and culprit == self._node_id:
+                self._overflows[run.layers] += 1
             self.blame(run, Offence.FAILED, reason, now)
             return _legs_of(legs, culprit)
         if culprit == self._node_id:
             self.blame(run, Offence.FAILED, f"it accuses us: {reason}", now)
-            return {number}
+            return {word.leg}
         if any(leg.run.peer == culprit for leg in legs[at + 1 : at + 2]):
             offence, patience, accused = Offence.ACCUSED, 3, legs[at + 1].run
         elif any(leg.run.peer == culprit for leg in legs[:at][-1:]):
@@ -87,9 +90,9 @@ class Faults:
             return set()
         self.blame(accused, offence, f"{run.name} says: {reason}", now)
         lost = _legs_of(legs, culprit)
-        word = f"it accused {accused.name}: {reason}"
-        if self.share_blame(run, Offence.ACCUSED, word, now, patience=patience):
-            lost.add(number)
+        said = f"it accused {accused.name}: {reason}"
+        if self.share_blame(run, Offence.ACCUSED, said, now, patience=patience):
+            lost.add(word.leg)
         return lost
 
     def excuses(self, peer: NodeId) -> bool:
@@ -176,10 +179,13 @@ class Faults:
         """Whether what ``peer`` computes is progress, or a replay once more that leads nowhere."""
         return self._since_token[peer] < _MOST_NEWS
 
-    def is_beyond_repair(self, tokens: int) -> bool:
+    def beyond_repair(self, tokens: int) -> str:
+        """Return why the answer is not worth another repair; empty while it is."""
+        if any(times > 1 for times in self._overflows.values()):
+            return "our own engine overflows each time, so it takes another engine or model file"
         excused = min(len(self.times), _MOST_EXCUSED)
         most = self._config.max_repairs + excused + tokens // _TOKENS_A_REPAIR
-        return self.repairs > most
+        return f"mended {self.repairs - 1} times, broken again" if self.repairs > most else ""
 
     def standings(self, now: float, *, last_resort: bool) -> tuple[Standing, ...]:
         """Return whom to plan with, the best choice first.

@@ -83,12 +83,12 @@ class Generation(Parts):
             case Failed(epoch=epoch, leg=leg, code=Refusal.SAMPLING, reason=reason):
                 if self._expects(leg, epoch, source):
                     self._cannot_draw(leg, reason, now, self._unable.failed())
-            case Failed(epoch=epoch, leg=leg, culprit=culprit, reason=reason):
+            case Failed(epoch=epoch, leg=leg):
                 if self._expects(leg, epoch, source):
-                    lost = self._faults.failed(self._chain.legs, leg, culprit, reason, now)
+                    lost = self._faults.failed(self._chain.legs, message, now)
                     self.counters["stage failed" if lost else "accusation of no neighbour"] += 1
                     if lost:
-                        self._lose(lost, reason, now)
+                        self._lose(lost, message.reason, now)
             case _:
                 self.counters["control message for nobody here"] += 1
 
@@ -371,8 +371,8 @@ class Generation(Parts):
         )
         chain.raise_epoch(tuple(runs))
         self._faults.repairs += 1
-        if self._faults.is_beyond_repair(len(self.tokens)):
-            self._give_up(f"mended {self._faults.repairs - 1} times, broken again", now)
+        if why := self._faults.beyond_repair(len(self.tokens)):
+            self._give_up(why, now)
         else:
             self._find_cover(now)
 

@@ -15,7 +15,16 @@ from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import InferenceEvent, SendFrame, SessionRefused
 from p2pnode.inference.memory import value_bytes
-from p2pnode.inference.messages import Close, Control, Open, Opened, Refusal, Refused, Resume
+from p2pnode.inference.messages import (
+    OVERFLOW,
+    Close,
+    Control,
+    Open,
+    Opened,
+    Refusal,
+    Refused,
+    Resume,
+)
 from p2pnode.inference.outflow import Arriving, Outflow, Queued
 from p2pnode.inference.shares import IsProven, Shares, everybody
 from p2pnode.inference.stage import Stage
@@ -354,7 +363,10 @@ class StageHost:
         if not isinstance(result, Computed):
             sender = stage.order.upstream.peer
             culprit = sender if result.is_input_bad else self._node_id
-            code = Refusal.SAMPLING if result.is_undrawable else ""
+            code: str = Refusal.SAMPLING if result.is_undrawable else ""
+            if result.is_overflow:
+                self.counters["compute failed: no numbers came of it"] += 1
+                code = OVERFLOW if stage.requester == self._node_id else ""
             stage.job = None
             if result.is_memory_short:
                 self.counters["compute failed: no memory"] += 1
@@ -371,7 +383,8 @@ class StageHost:
             self._work.compute(stage)
 
     def _give_up(self, stage: Stage, reason: str, culprit: NodeId, code: str = "") -> None:
-        self.counters["cannot draw as asked" if code else "compute failed"] += 1
+        is_undrawable = code == Refusal.SAMPLING
+        self.counters["cannot draw as asked" if is_undrawable else "compute failed"] += 1
         self._say(stage.requester, stage.failed(culprit, reason, code))
         self._free(stage, reason)
 

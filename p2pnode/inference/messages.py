@@ -8,7 +8,7 @@ there, since JSON's numbers end at 2^53.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.past import Past
@@ -26,6 +26,9 @@ from p2pnode.inference.terms import LADDER, Terms
 from p2pnode.sansio import NodeId
 
 _MOST_RUNGS = 16
+
+OVERFLOW: Final = "overflow"
+"""Code of a failure that a node tells itself alone: its engine gives no numbers, and will not."""
 
 MAX_CONTEXT = 1 << 20
 """Positions a session may ask for; far above any model here, far below an overflow."""
@@ -152,7 +155,8 @@ class Resume:
 class Failed:
     """An admitted stage cannot go on, or sees that ``culprit`` cannot; sent to the requester.
 
-    ``code`` is ``sampling`` where what was asked for cannot be drawn, by anybody perhaps; else "".
+    ``code`` is ``sampling`` where what was asked for cannot be drawn, by anybody perhaps; else "",
+    and what a node tells itself alone (:data:`OVERFLOW`).
     """
 
     session: int
