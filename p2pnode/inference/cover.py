@@ -6,6 +6,7 @@ numbered and remembered (:class:`Cover`) is not touched until its result is take
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.request import GenerationRequest, PlanView
@@ -13,6 +14,8 @@ from p2pnode.inference.terms import PLAIN, Terms, out_dtype, wanted
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.wire.states import Rung
+
+FoundT = TypeVar("FoundT", ChainPlan, tuple[StageRun, ...])
 
 _F16 = frozenset({Rung.F16})
 _UNCODED = frozenset({str(Rung.F32), str(Rung.F16)})  # each batch alike, whatever it holds
@@ -40,7 +43,7 @@ class Covered:
     """Peers for all the layers that lacked some.
 
     Attributes:
-        view: The picture that they were found in.
+        view: The picture that they were found in, under whatever standing.
         plan: A first chain; None for a repair.
         instead: For each lost leg, by number, who takes its place.
     """
@@ -60,8 +63,8 @@ class CoverTask:
     """A question for peers, with all that its answer depends on.
 
     Attributes:
-        views: The swarm without those not to be used, one picture of it and at least one view; the
-            first that has a cover is taken.
+        views: The swarm without those not to be used, one picture of it and at least one view; for
+            each lost leg the first that covers it is taken.
         legs: The chain as it is; empty before the first.
         lost: Numbers of those to replace.
         path: The nodes that a token visits, the requester first and last.
@@ -85,34 +88,39 @@ class CoverTask:
         return self.views[0].is_brief_for(len(self.views))
 
     def __call__(self) -> Covered | NoCover:
-        missing: NoCover | None = None
-        for view in self.views:
-            if not self.is_wanted():
-                break
-            found = self._in(view)
-            if isinstance(found, Covered):
-                return found
-            missing = missing or found
-        return missing or NoCover((), (), ())
-
-    def _in(self, view: PlanView) -> Covered | NoCover:
         if not self.legs:
-            plan = view.chain()
-            return plan if isinstance(plan, NoCover) else Covered(view, plan)
+            plan = self._first(lambda view: view.chain())
+            return plan if isinstance(plan, NoCover) else Covered(self.views[0], plan)
         instead: dict[int, tuple[StageRun, ...]] = {}
         sent = _F16
         for index, leg in enumerate(self.legs):
             if leg.number in self.lost:
-                ends = (self.path[index], self.path[index + 2])
-                runs = self._instead_of(leg, sent, ends, view)
+                runs = self._instead_of(index, sent)
                 if isinstance(runs, NoCover):
                     return runs
                 instead[leg.number] = runs
             sent = leg.rungs
-        return Covered(view, None, instead)
+        return Covered(self.views[0], None, instead)
 
-    def _instead_of(
-        self, lost: Leg, sent: frozenset[Rung], ends: tuple[NodeId, NodeId], view: PlanView
+    def _first(self, search: Callable[[PlanView], FoundT | NoCover]) -> FoundT | NoCover:
+        """Return what the first view finds that finds anything, or what the first one lacks."""
+        missing: NoCover | None = None
+        for view in self.views:
+            if not self.is_wanted():
+                break
+            found = search(view)
+            if not isinstance(found, NoCover):
+                return found
+            missing = missing or found
+        return missing or NoCover((), (), ())
+
+    def _instead_of(self, index: int, sent: frozenset[Rung]) -> tuple[StageRun, ...] | NoCover:
+        """Cover one lost leg, by itself: that another has a bad peer alone left needs none here."""
+        leg, ends = self.legs[index], (self.path[index], self.path[index + 2])
+        return self._first(lambda view: self._in(view, leg, sent, ends))
+
+    def _in(
+        self, view: PlanView, lost: Leg, sent: frozenset[Rung], ends: tuple[NodeId, NodeId]
     ) -> tuple[StageRun, ...] | NoCover:
         """Cover the layers of ``lost`` by peers that read what was ``sent`` there, and code so."""
         codes = lost.rungs

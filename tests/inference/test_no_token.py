@@ -2,19 +2,43 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.activations import Batch
 from p2pnode.inference.config import InferenceConfig
+from p2pnode.inference.cover import Covered, CoverTask, Leg
 from p2pnode.inference.events import ChainBroken, GenerationFailed, TokenProduced
+from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import Computed, Forward, Work, WorkResult
+from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import StageRun
 from p2pnode.scheduler.offences import Offence
+from p2pnode.scheduler.standing import Standing
 from p2pnode.testing.frames import Behaviour, node_id
-from tests.inference.story import EVIL, PROMPT, TAIL, A, B, C, Story, failing, right
+from p2pnode.wire.states import Rung
+from tests.inference.story import (
+    EVIL,
+    PROMPT,
+    SPARE,
+    TAIL,
+    TOKENS,
+    A,
+    B,
+    C,
+    Story,
+    failing,
+    filled_with,
+    right,
+    silent,
+)
 
 MOST = InferenceConfig().give_up + 10
 """Seconds in which an answer in which nothing moves is over, whatever its peers do."""
+
+REQUEST = GenerationRequest(PROMPT, TOKENS, Sampling(), frozenset())
 
 REPLAY = 15.0
 """Seconds in which a stage that replays, and then stands still, is found out."""
@@ -35,6 +59,11 @@ def instead_of_a_token(change: Callable[[Batch], Batch], after: int) -> Behaviou
         return 0.0, replace(result, batches=batches)
 
     return answer
+
+
+def lose(story: Story, peer: NodeId) -> None:
+    story.network.cores[A].peer_lost(peer, "suspected", story.network.now)
+    story.network._collect(A)
 
 
 def test_a_replay_over_and_over_buys_no_time() -> None:
@@ -73,14 +102,10 @@ def test_a_peer_that_is_lost_now_and_then_is_borne_while_tokens_come() -> None:
     network.behaviours[EVIL] = late
     lost_at = [len(PROMPT) + token for token in (1, 4, 7)]
 
-    def lose() -> None:
-        network.cores[A].peer_lost(EVIL, "suspected", network.now)
-        network._collect(A)
-
     def strike(event: TokenProduced) -> None:
         if event.position in lost_at:
             lost_at.remove(event.position)
-            network._plan(0.0, lose)
+            network._plan(0.0, partial(lose, story, EVIL))
 
     network.on_token = strike
     assert story.ask(seconds=400) > 3 * config.give_up
@@ -117,3 +142,39 @@ def test_names_are_free_and_buy_no_repairs_without_end() -> None:
     story.ask()
     assert story.all_of(GenerationFailed)
     assert len(story.all_of(ChainBroken)) <= 45
+
+
+def test_of_two_lost_legs_each_goes_to_whoever_failed_least() -> None:
+    """Only evil's fellow in guilt holds the last layers: that is no reason to ask evil again."""
+    story = Story()
+    network = story.network
+    view = network.roster.view(REQUEST, Standing(), 0.0)
+    runs = [StageRun(peer, "", layers, 0.0, "") for peer, layers in network.roster.holders.items()]
+    legs = tuple(
+        Leg(number, run, "f32", frozenset({Rung.F16}))
+        for number, run in enumerate(runs)
+        if run.peer != B
+    )
+    views = tuple(
+        view.under(Standing(excluded=dict.fromkeys(barred, "")))
+        for barred in ((EVIL, B, C), (EVIL, C), ())
+    )
+    lost = frozenset(leg.number for leg in legs if leg.run.peer != A)
+    found = CoverTask(views, legs, lost, (A, A, EVIL, C, A), calibrated=False)()
+    assert isinstance(found, Covered)
+    assert [run.peer for runs in found.instead.values() for run in runs] == [B, C]
+
+
+def test_an_honest_chain_is_found_among_peers_that_all_failed_once() -> None:
+    """Evil is dropped with c, which accuses it each time; b was lost but once."""
+    story = Story(669, more={"spare": range(2, 4), "tail": range(4, 6)})
+    network = story.network
+    network.behaviours |= {
+        EVIL: filled_with(float("nan")),
+        SPARE: filled_with(float("nan")),
+        TAIL: silent,
+    }
+    for at, peer in ((0.062, C), (5.447, B)):
+        network._plan(at, partial(lose, story, peer))
+    assert story.ask(seconds=200) < 2 * MOST
+    assert story.tokens == right()
