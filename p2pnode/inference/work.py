@@ -145,7 +145,9 @@ def run_work(
         draws.close(work.session)
         return Computed((), 0)
     try:
-        return _forward(engine, work, clock, draws)
+        # Once for the job, since it is dear: what is no number is refused by `_is_sound`.
+        with np.errstate(all="ignore"):
+            return _forward(engine, work, clock, draws)
     except (
         RemoteProtocolError,
         GenerationError,
@@ -290,11 +292,10 @@ def _check_sound(work: Forward, hidden: list[NDArray[np.float32]]) -> None:
 def _is_sound(states: NDArray[np.float32]) -> bool:
     """Whether every row is finite, and of a length that a model's may have."""
     most = MOST_RMS * MOST_RMS * states.shape[1]
-    with np.errstate(all="ignore"):
-        if len(states) == 1:  # a token: this is 2 us of a hop, the other way 10
-            row = states[0]
-            return bool(row.dot(row) <= most)  # NaN is not
-        energy = np.einsum("ij,ij->i", states, states)  # [rows]
+    if len(states) == 1:  # a token: this is 2 us of a hop, the other way 10
+        row = states[0]
+        return bool(row.dot(row) <= most)  # NaN is not
+    energy = np.einsum("ij,ij->i", states, states)  # [rows]
     return bool((energy <= most).all())
 
 
