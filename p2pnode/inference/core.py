@@ -25,7 +25,8 @@ from p2pnode.inference.stage import Stage
 from p2pnode.inference.tensor_policy import EdgeKey, EdgeState, Links
 from p2pnode.inference.terms import fingerprint
 from p2pnode.inference.work import WorkResult
-from p2pnode.sansio import NodeId, Rng, earliest
+from p2pnode.moments import earliest
+from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
 from p2pnode.wire.calibration import CalibrationSet

@@ -11,6 +11,7 @@ from p2pnode.errors import GenerationError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import WorkFailed, WorkResult
+from p2pnode.moments import earliest
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Sighting
@@ -22,7 +23,7 @@ from p2pnode.node.parts import NodeParts
 from p2pnode.node.reach import Reach
 from p2pnode.node.serving import Asked
 from p2pnode.node.wiring import Wiring
-from p2pnode.sansio import Address, NodeId, Rng, Transmit, earliest
+from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.placement import Placement
 from p2pnode.wire.calibration import CalibrationSet

@@ -9,6 +9,7 @@ from p2pnode.errors import ConfigError
 from p2pnode.inference.core import Inference
 from p2pnode.inference.work import WorkResult
 from p2pnode.membership.swim import Swim
+from p2pnode.moments import earliest
 from p2pnode.node.advert import Advert
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
@@ -19,7 +20,7 @@ from p2pnode.node.life import Life, Phase
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.retries import Retries
 from p2pnode.node.speed import SpeedMeter
-from p2pnode.sansio import NodeId, Rng, earliest
+from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.placement import Placement
 from p2pnode.wire.ad import NEWEST
 
