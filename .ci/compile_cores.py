@@ -27,6 +27,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
+from written_out import write_out
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "p2pnode"
 LOADER = Path(__file__).with_name("compiled_loader.c")
@@ -169,7 +171,7 @@ def _compile(modules: list[str], work: Path, jobs: int) -> Path:
     """Return the library, made by mypyc and the C compiler."""
     c_folder, objects_folder = ROOT / KEPT / "c", ROOT / KEPT / "objects"
     objects_folder.mkdir(parents=True, exist_ok=True)
-    with _in_folder(ROOT):
+    with _in_folder(_written_sources(modules)):
         extension = _to_c(modules, c_folder)
         compiler = _compiler()
         sources = sorted(
@@ -205,17 +207,40 @@ def _compile(modules: list[str], work: Path, jobs: int) -> Path:
     return library
 
 
+def _written_sources(modules: list[str]) -> Path:
+    """Return a folder with a copy of the package, with the values of ``modules`` written out."""
+    copy = ROOT / KEPT / "sources"
+    changed = {source_of(one) for one in modules}
+    wanted = set()
+    for source in sorted((ROOT / PACKAGE).rglob("*.py")):
+        text = source.read_text("utf-8")
+        target = copy / source.relative_to(ROOT)
+        wanted.add(target)
+        if source in changed:
+            text = write_out(text)
+        if not target.exists() or target.read_text("utf-8") != text:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, "utf-8")
+    for stale in set(copy.rglob("*.py")) - wanted:
+        stale.unlink()
+    return copy
+
+
 _LINK_FLAGS = ["-s"] if sys.platform != "darwin" else []  # without names: half the size
 
 
-_HOT = ("transport",)
-"""Rooms compiled for speed; all others for size, which takes 2/3 of the bytes."""
+_HOT = "transport"
+"""The room compiled for speed; all others for size, which takes 2/3 of the bytes."""
+
+_COLD = {"config", "establishing", "half_open", "handshake", "noise"}
+"""Modules of the hot room that no datagram of an open session passes, or only for a moment."""
 
 
 def _flags(kind: str, source: str) -> list[str]:
     if kind != "unix":
         return ["/O1"]
-    is_hot = any(f"___{room}___" in source for room in _HOT) or "___" not in source
+    *room, module = source.split("___")[1:] or [""]
+    is_hot = not room or (room == [_HOT] and module not in _COLD)
     tables = [] if sys.platform == "darwin" else ["-fno-asynchronous-unwind-tables"]
     return ["-O2" if is_hot else "-Os", "-g0", "-fvisibility=hidden", "-w", *tables]
 
@@ -232,7 +257,7 @@ def _to_c(modules: list[str], c_folder: Path) -> Any:
             library, *_ = mypycify(
                 [
                     "--config-file",
-                    "pyproject.toml",
+                    str(ROOT / "pyproject.toml"),
                     *(str(source_of(one).relative_to(ROOT)) for one in modules),
                 ],
                 multi_file=True,

@@ -3,11 +3,13 @@
 Each test starts processes of its own: a process decides once how its cores run.
 """
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields, replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -243,3 +245,134 @@ def test_every_module_of_a_room_is_compiled_or_left_out_for_a_reason() -> None:
     assert {"p2pnode.errors", "p2pnode.transport.connection", "p2pnode.node.core"} <= set(modules)
     for module in modules:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
+SMALL = '''"""Samples."""
+
+from dataclasses import dataclass, field
+
+import struct
+
+from p2pnode.values import value
+
+_PAIR = struct.Struct("<HH")
+LIMIT = 1 << 4
+WORD = b"word"
+
+
+@value
+class Key:
+    """A key; "of two"."""
+
+    number: int
+    name: str = "none"  # as long as nobody asks
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Checked.
+
+    Attributes:
+        size: Below the limit.
+    """
+
+    size: int
+    """In bytes."""
+    parts: dict[str, int] = field(default_factory=dict)
+    low: int = -1
+    high: int = LIMIT
+
+    def __post_init__(self) -> None:
+        if self.size >= LIMIT:
+            raise ValueError(self.size)
+
+
+@value
+class Nothing:
+    """Without fields."""
+
+
+@dataclass(slots=True, eq=False)
+class Left:
+    """Its decorator says what is not understood."""
+
+    size: int
+
+
+class _Plain:
+    """Without a decorator."""
+
+'''
+
+
+def written_out(source: str) -> str:
+    spec = importlib.util.spec_from_file_location("written_out", ROOT / ".ci" / "written_out.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    result: str = module.write_out(source)
+    return result
+
+
+def test_a_class_written_out_is_what_its_decorator_makes() -> None:
+    sources = SMALL, written_out(SMALL)
+    assert sources[1].count("@_written_out") == 3
+    stories = []
+    for source in sources:
+        made: dict[str, Any] = {"__name__": "samples"}
+        sys.modules["samples"] = made["module"] = type(sys)("samples")
+        exec(source, made)
+        key, checked = made["Key"], made["Checked"]
+        with pytest.raises(ValueError, match="16"):
+            checked(16)
+        stories.append(
+            (
+                repr(
+                    [key(1), key(2, name="b"), checked(3), made["Nothing"](), made["Left"](1).size]
+                ),
+                [key(1) == key(1), key(1) == key(2), key(1) == 1, len({key(1), key(1)})],
+                [made["Nothing"]() == made["Nothing"](), checked(1) == checked(1)],
+                [
+                    hash(key(1)),
+                    replace(key(1), name="c").name,
+                    checked(1).parts is checked(2).parts,
+                ],
+                [key.__match_args__, key.__doc__, [one.name for one in fields(checked)]],
+            )
+        )
+    del sys.modules["samples"]
+    assert stories[0] == stories[1]
+
+
+def test_what_is_written_out_keeps_its_lines() -> None:
+    written = written_out(SMALL)
+    assert len(written.splitlines()) == len(SMALL.splitlines())
+    for line in ("class Checked:", "    def __post_init__(self) -> None:", "class Left:"):
+        assert written.splitlines().index(line) == SMALL.splitlines().index(line)
+
+
+def test_numbers_and_structs_are_said_to_be_constant() -> None:
+    written = written_out(SMALL).splitlines()
+    assert '_PAIR: _Fixed = struct.Struct("<HH")' in written
+    assert "LIMIT: _Fixed = 1 << 4" in written
+    assert 'WORD = b"word"' in written
+
+
+@pytest.mark.parametrize(
+    ("module", "values"),
+    [
+        ("transport/frames", 7),
+        ("transport/events", 8),
+        ("transport/recovery", 2),
+        ("wire/vframe", 2),
+        ("inference/work", 5),
+        ("membership/timers", 12),
+    ],
+)
+def test_the_values_that_datagrams_make_are_written_out(module: str, values: int) -> None:
+    source = (ROOT / "p2pnode" / f"{module}.py").read_text("utf-8")
+    written = written_out(source)
+    assert written.count("@_written_out") >= values
+    assert not [line for line in written.splitlines() if line.startswith(("@value", "@dataclass"))]

@@ -90,7 +90,7 @@ class Slice:
         LocalProtocolError: The type is unknown, or the payload is not what type and shape say.
     """
 
-    dtype: int
+    dtype: DType | int
     shape: tuple[int, ...]
     payload: bytes | memoryview
 
