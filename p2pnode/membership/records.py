@@ -19,7 +19,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeAlias
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
@@ -233,33 +232,18 @@ def _read_address(reader: Reader) -> Address:
     (family,) = reader.unpack_untrusted(_TAG)
     if family not in _ADDRESS_SIZE:
         raise RemoteProtocolError(f"an address of family {family}")
-    host = _read_host(reader.take_untrusted(_ADDRESS_SIZE[family]))
+    host = ipaddress.ip_address(reader.take_untrusted(_ADDRESS_SIZE[family]))
     (port,) = reader.unpack_untrusted(_PORT)
-    return host, port
+    return str(host), port
 
 
 def _pack_address(host: str, port: int) -> bytes:
-    packed = _pack_host(host)
-    if not 0 < port < 1 << 16:
-        raise LocalProtocolError(f"no such port: {port}")
-    return packed + _PORT.pack(port)
-
-
-_HOSTS = 1024  # remembered, 200 bytes each: a swarm's records come again and again
-
-
-@lru_cache(_HOSTS)
-def _read_host(packed: bytes) -> str:
-    return str(ipaddress.ip_address(packed))
-
-
-@lru_cache(_HOSTS)
-def _pack_host(host: str) -> bytes:
-    """Return an address's family and its bytes."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError as error:
         raise LocalProtocolError(f"not an IP address: {host!r}") from error
     if getattr(address, "scope_id", None) is not None:
         raise LocalProtocolError(f"a scope means nothing to others: {host!r}")
-    return bytes([address.version]) + address.packed
+    if not 0 < port < 1 << 16:
+        raise LocalProtocolError(f"no such port: {port}")
+    return bytes([address.version]) + address.packed + _PORT.pack(port)
