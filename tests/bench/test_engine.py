@@ -221,5 +221,6 @@ def test_the_command_prints_rows(tiny: Path) -> None:
 
 
 _CONDITIONS: dict[str, Any] = {
-    "cpu": "a CPU", "cpu_mhz": 1, "cpu_count": 1, "load": [0], "python": "3", "cores": "pure", "versions": {},
+    "cpu": "a CPU", "cpu_mhz": 1, "cpu_count": 1, "load": [0], "python": "3",
+    "cores": "pure", "versions": {},
 }  # fmt: skip
