@@ -4,7 +4,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 PeerT = TypeVar("PeerT", bound=Hashable)
 EventT = TypeVar("EventT")
@@ -76,14 +76,29 @@ def fingerprint(event: object) -> bytes:
     type alone, of anything else the ``repr``; an event that holds a set of
     strings has no stable one, since their order changes from process to process.
     """
-    if isinstance(event, bytes | memoryview):
-        return bytes(event)
-    if isinstance(event, tuple | list):
-        return b"\x1e".join(fingerprint(part) for part in event)
+    kind = type(event)
+    reader = _READERS.get(kind)
+    if reader is None:
+        reader = _READERS[kind] = _reader_of(event)
+    return reader(event)
+
+
+def _reader_of(event: object) -> Callable[[Any], bytes]:
+    """Return what makes bytes of all events of this one's type; asked once a type."""
+    kind = type(event)
+    if issubclass(kind, bytes | memoryview):
+        return bytes
+    if issubclass(kind, tuple | list):
+        return lambda event: b"\x1e".join([fingerprint(part) for part in event])
+    name = kind.__name__.encode()
     if callable(event):
-        return type(event).__name__.encode()
+        return lambda event: name
     if not dataclasses.is_dataclass(event):
-        return repr(event).encode()
-    parts = [type(event).__name__.encode()]
-    parts += [fingerprint(getattr(event, part.name)) for part in dataclasses.fields(event)]
-    return b"\x1f".join(parts)
+        return lambda event: repr(event).encode()
+    fields = [part.name for part in dataclasses.fields(event)]
+    return lambda event: b"\x1f".join(
+        [name, *[fingerprint(getattr(event, field)) for field in fields]]
+    )
+
+
+_READERS: dict[type, Callable[[Any], bytes]] = {}
