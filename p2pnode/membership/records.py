@@ -39,8 +39,8 @@ RECORD_TAG = 1
 CLAIM_TAG = 2
 
 _REMEMBERED_HOSTS = 1024
-"""Addresses whose other form is remembered, each way: to make it costs 2 to 10 us, and every record of
-every push/pull holds some. A guess; a stranger who names more only has them made again."""
+"""Addresses whose other form is remembered, each way: to make it costs 2 to 10 us, and every
+record of every push/pull holds some. A guess; a stranger who names more has them made again."""
 
 Verify: TypeAlias = Callable[[NodeId, bytes, bytes], bool]
 """``verify(node_id, message, signature)``: whether that node signed that message."""

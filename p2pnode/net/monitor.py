@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from p2pnode.errors import LocalProtocolError
-from p2pnode.net.jobs import Failed, Finished, Job, Pace
+from p2pnode.net.jobs import Failed, Finished, Job
+from p2pnode.net.pace import Pace
 from p2pnode.net.pump import DatagramSocket, Pump
 from p2pnode.net.waiter import Turn, Waiter, next_waiter
 from p2pnode.sansio import Address, Core

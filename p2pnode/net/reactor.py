@@ -2,7 +2,8 @@
 
 Whatever touches the core goes through its monitor (:mod:`p2pnode.net.monitor`), which owns the
 lock, the socket, the timers and who waits; a command reaches the core through :meth:`Reactor.call`
-alone. Here are the two that take turns: the loop's tasks, and what the engine thread does.
+alone. Here are the loop's tasks; what the engine thread does is in
+:mod:`p2pnode.net.engine_turns`.
 
 What leaves because of a datagram, a timer or a command leaves before its thread does anything
 else. Nothing is awaited per datagram: an await costs more than the datagram itself (send and
@@ -11,7 +12,6 @@ thread does, it does for a hop's sake; the figures are in docs/decisions/0011 an
 """
 
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,6 +23,7 @@ import trio
 
 from p2pnode.errors import LocalProtocolError
 from p2pnode.net.engine_thread import STOP_GRACE, EngineThread, ThreadMaker
+from p2pnode.net.engine_turns import POLL_SECONDS, EngineTurns
 from p2pnode.net.jobs import Failed, Finished, Job, outcome_of
 from p2pnode.net.lateness import Lateness
 from p2pnode.net.monitor import TURNS, Monitor
@@ -41,15 +42,6 @@ BATCH = 64
 BATCH_SECONDS = 0.001
 """A batch ends early after this long, so that the first datagram's answer does not wait for the
 last one's arithmetic."""
-
-POLL_SECONDS = 0.0002
-"""Seconds for which the engine thread asks the socket again and again before it goes to sleep, and
-the longest sleep after which that is worth while.
-
-Going to sleep and waking cost two peers that answer each other 35 us each (measured: a 4 KiB echo
-of blocking sockets takes 69 us). So where the last datagram came within this time, the next may
-too. Stages of a chain wait for each other's engines, and never poll.
-"""
 
 OFFLOADED = 4
 """Tasks in trio's pool at once. They are pure Python for the most part, and more would only
@@ -83,8 +75,10 @@ class Reactor(Generic[CoreT, EventT]):
         job_of: Callable[[EventT], Job[CoreT, Any] | None] | None = None,
         stop_grace: float = STOP_GRACE,
         thread: ThreadMaker = EngineThread,
+        poll: float = POLL_SECONDS,
     ) -> None:
         self._socket = socket
+        self._poll = poll
         self._on_event = on_event
         self._thread = None if job_of is None else thread(self._work, stop_grace=stop_grace)
         self._monitor: Monitor[CoreT, EventT] = Monitor(core, socket, job_of, self._thread)
@@ -314,77 +308,8 @@ class Reactor(Generic[CoreT, EventT]):
         if moment is not None:
             self._alarm.deadline = moment
 
-    # In the engine thread
-
     def _work(self, thread: EngineThread) -> None:
-        try:
-            thread.listen(self._socket.fileno)
-            job: Job[CoreT, Any] | None = None
-            while not thread.is_stopping:
-                job = self._wait(thread) if job is None else self._compute(thread, job)
-        except BaseException as error:
-            self._monitor.fail(error)
-            thread.wake_loop()
-
-    def _compute(self, thread: EngineThread, job: Job[CoreT, Any]) -> Job[CoreT, Any] | None:
-        """Compute ``job``, hand over what came of it, and return the next one in the queue."""
-        began = time.perf_counter()
-        outcome = outcome_of(job.run)
-        seconds = time.perf_counter() - began
-        if thread.is_stopping:  # the socket may be closed, and nobody is left to be told
-            return None
-        return self._monitor.finish(job, outcome, seconds)
-
-    def _wait(self, thread: EngineThread) -> Job[CoreT, Any] | None:
-        """Wait at the socket for something to compute; None where the thread is to end.
-
-        What arrives there is as a rule the next thing to compute, and two handovers, to the loop
-        and from it to the thread, cost 0.3 ms of a hop (measured).
-        """
-        monitor = self._monitor
-        is_hot = False
-        while not thread.is_stopping:
-            if monitor.has_jobs and (job := monitor.begin()) is not None:
-                return job
-            taken = self._take_soon() if is_hot else None
-            if taken is None:
-                has_arrived, slept = thread.sleep(monitor.rest())
-                is_hot = slept < POLL_SECONDS
-                taken = self._take_arrived() if has_arrived else None
-            if taken is None:
-                continue
-            job, is_answered = taken
-            if job is not None:
-                return job
-            is_hot = is_hot and is_answered  # garbage is not to make a thread spin
-        return None
-
-    def _take_arrived(self) -> tuple[Job[CoreT, Any] | None, bool] | None:
-        """Take what has arrived, until something comes of it.
-
-        Garbage comes in heaps, and to look at the timers and go to sleep takes as long as it.
-        """
-        last: tuple[Job[CoreT, Any] | None, bool] | None = None
-        for _ in range(TURNS):
-            taken = self._monitor.take_or_begin()
-            if taken is None:
-                break
-            last = taken
-            job, is_answered = taken
-            if job is not None or is_answered or self._monitor.has_jobs:
-                break
-        return last
-
-    def _take_soon(self) -> tuple[Job[CoreT, Any] | None, bool] | None:
-        """Ask a quiet socket again and again for a moment, instead of going to sleep."""
-        monitor = self._monitor
-        until = time.perf_counter() + POLL_SECONDS
-        while time.perf_counter() < until and not monitor.has_jobs:
-            taken = monitor.take_or_begin()
-            if taken is not None:
-                return taken
-            _yield_core()  # to the peer we wait for, should it share ours
-        return None
+        EngineTurns(self._monitor, thread, self._poll).run(self._socket.fileno)
 
 
 def _let_go() -> None:
@@ -393,8 +318,3 @@ def _let_go() -> None:
     Measured until its job's first line: 235 us without, 140 with.
     """
     time.sleep(0)
-
-
-def _yield_core() -> None:
-    if hasattr(os, "sched_yield"):
-        os.sched_yield()

@@ -1,8 +1,8 @@
-"""A core as the virtual network sees it: its shape, its clock and its receive buffer."""
+"""A core as the virtual network sees it: its shape, its clock, its receive buffer, its traffic."""
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -67,6 +67,29 @@ class Node(Generic[PeerT, EventT]):
     buffered: int = 0
     spins: int = 0
     spun_at: float = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics(Generic[PeerT]):
+    """What the network has seen so far.
+
+    Attributes:
+        sent: Datagrams handed over by cores.
+        delivered: Datagrams handed to cores, second copies included.
+        dropped: Datagrams that reached nobody, by reason: ``loss``, ``queue``, ``mtu``,
+            ``partition``, ``absent`` (no core there), ``buffer`` (the receiver was stalled and
+            its buffer full), ``intercepted``.
+        malformed: Datagrams that a core refused with ``RemoteProtocolError``.
+        bytes_sent: UDP payload bytes sent, by sender.
+        bytes_delivered: UDP payload bytes delivered, by receiver.
+    """
+
+    sent: int
+    delivered: int
+    dropped: Mapping[str, int]
+    malformed: int
+    bytes_sent: Mapping[PeerT, int]
+    bytes_delivered: Mapping[PeerT, int]
 
 
 def fingerprint(event: object) -> bytes:

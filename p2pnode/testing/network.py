@@ -9,8 +9,7 @@ import hashlib
 import heapq
 import struct
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
 from random import Random
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -22,6 +21,7 @@ from p2pnode.testing.attached import (
     Attachable,
     Clock,
     Node,
+    Statistics,
     fingerprint,
 )
 from p2pnode.testing.links import Fate, Link, Path
@@ -32,29 +32,6 @@ PeerT = TypeVar("PeerT", bound=Hashable)
 EventT = TypeVar("EventT")
 
 _SPIN_LIMIT = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics(Generic[PeerT]):
-    """What the network has seen so far.
-
-    Attributes:
-        sent: Datagrams handed over by cores.
-        delivered: Datagrams handed to cores, second copies included.
-        dropped: Datagrams that reached nobody, by reason: ``loss``, ``queue``, ``mtu``,
-            ``partition``, ``absent`` (no core there), ``buffer`` (the receiver was stalled and
-            its buffer full), ``intercepted``.
-        malformed: Datagrams that a core refused with ``RemoteProtocolError``.
-        bytes_sent: UDP payload bytes sent, by sender.
-        bytes_delivered: UDP payload bytes delivered, by receiver.
-    """
-
-    sent: int
-    delivered: int
-    dropped: Mapping[str, int]
-    malformed: int
-    bytes_sent: Mapping[PeerT, int]
-    bytes_delivered: Mapping[PeerT, int]
 
 
 class VirtualNetwork(Generic[PeerT, EventT]):

@@ -8,8 +8,9 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from p2pnode.net.jobs import Finished, Job, Pace
+from p2pnode.net.jobs import Finished, Job
 from p2pnode.net.monitor import BRIEF_SECONDS, STUCK_SECONDS, Monitor
+from p2pnode.net.pace import Pace
 from p2pnode.net.waiter import Waiter
 from tests.net.toys import PEER, ToyCore, ToySocket, job_of
 
