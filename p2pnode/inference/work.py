@@ -180,6 +180,24 @@ def _forward(engine: Engine, work: Forward, clock: Callable[[], float], draws: D
     if work.positions and work.batches[0].start == 0:
         engine.reserve(work.session, work.layers, work.positions)  # as it was admitted, exactly
         draws.prepare(work.sampling)
+    try:
+        return _computed(engine, work, inputs, clock, draws)
+    except DrawError:
+        raise
+    except GenerationError as overflow:
+        came = [np.asarray(states, np.float32) for states in inputs if work.layers.start]
+        if all(_is_sound(states, _LOUD_RMS) for states in came):
+            raise
+        raise RemoteProtocolError(f"{overflow}; what came in was so nearly") from None
+
+
+def _computed(
+    engine: Engine,
+    work: Forward,
+    inputs: list[NDArray[np.int64] | NDArray[np.float32]],
+    clock: Callable[[], float],
+    draws: Draws,
+) -> Computed:
     began = clock()
     hidden = engine.forward(work.session, work.layers, inputs, work.batches[0].start)
     tokens = None
@@ -265,7 +283,7 @@ def _decode_untrusted(
             raise RemoteProtocolError(f"a token beyond the vocabulary of {vocab_size}")
         return ids
     states = decode_pieces_untrusted(batch.pieces, work.calibration)
-    if not _is_sound(states):
+    if not _is_sound(states, MOST_RMS):
         raise RemoteProtocolError(
             f"hidden states of positions {batch.start} to {batch.end} are not finite, or beyond"
             " all measure"
@@ -282,16 +300,16 @@ def _check_sound(work: Forward, hidden: list[NDArray[np.float32]]) -> None:
         GenerationError: The engine's numbers are not finite, or beyond all measure.
     """
     for batch, rows in zip(work.batches, hidden, strict=True):  # [rows, d_model]
-        if not _is_sound(rows):
+        if not _is_sound(rows, MOST_RMS):
             raise GenerationError(
                 f"its engine's hidden states of positions {batch.start} to {batch.end} are not"
                 " finite, or beyond all measure"
             )
 
 
-def _is_sound(states: NDArray[np.float32]) -> bool:
-    """Whether every row is finite, and of a length that a model's may have."""
-    most = MOST_RMS * MOST_RMS * states.shape[1]
+def _is_sound(states: NDArray[np.float32], most_rms: float) -> bool:
+    """Whether every row is finite, and no longer than ``most_rms`` allows."""
+    most = most_rms * most_rms * states.shape[1]
     if len(states) == 1:  # a token: this is 2 us of a hop, the other way 10
         row = states[0]
         return bool(row.dot(row) <= most)  # NaN is not
@@ -302,6 +320,10 @@ def _is_sound(states: NDArray[np.float32]) -> bool:
 MOST_RMS = 32768.0
 """The root mean square of a hidden state beyond which it is no model's. The largest measured is
 964 (SmolLM2-135M at token 0, one channel at 23,140); a million in one of 4096 still fits."""
+
+_LOUD_RMS = MOST_RMS / 8
+"""Beyond, four times the largest measured, what came in is to blame for what an engine cannot make
+of it: else a state just below the most has any honest stage that adds to it fail for its sender."""
 
 
 _MOST_MICRONATS = 10**9  # a thousand nats: the answer is nothing to such a cut

@@ -15,7 +15,7 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.frames import node_id
 from p2pnode.testing.stand_in import stand_in
-from tests.inference.story import EVIL, PROMPT, TOKENS, A, B, C, Story, right
+from tests.inference.story import EVIL, PROMPT, TOKENS, A, B, C, Story, filled_with, right
 
 AT = len(PROMPT) + 4
 
@@ -101,3 +101,21 @@ def test_the_word_of_another_that_it_overflows_ends_nothing() -> None:
     assert story.tokens == right()
     assert story.chain[1] == "d"
     assert node_id("d") not in {peer for peer, *_ in story.book.noted}
+
+
+@pytest.mark.parametrize("asker", [A, node_id("d")], ids=["a", "d"])
+def test_states_that_nearly_overflow_have_no_honest_stage_fail_in_their_place(
+    asker: NodeId,
+) -> None:
+    """What d adds to them takes them beyond all measure; it was evil who went so far."""
+    story = Story(more={"d": range(4, 5), "e": range(5, 6)})
+    network = story.network
+    del network.roster.holders[C]
+    network.behaviours[EVIL] = filled_with(-MOST_RMS)
+    request = GenerationRequest(PROMPT, TOKENS, Sampling(), frozenset())
+    number = network.generate(asker, request)
+    network.run(10)
+    assert network.tokens(asker, number) == right()
+    book = story.books[list(network.cores).index(asker)]
+    assert book.noted[0][0] == EVIL
+    assert {peer for peer, _, _, share in book.noted if share == 1} == {EVIL}
