@@ -140,14 +140,27 @@ def _fact(module: str, *, is_checkout: bool) -> str:
 
 
 def _watched(modules: list[str]) -> list[str]:
-    """Return the modules left pure that ``modules`` import: mypyc takes their constants over."""
-    found: set[str] = set()
-    for module in modules:
-        for node in ast.walk(ast.parse(source_of(module).read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}."):
-                found.add(node.module or "")
-    pure = found - set(modules)
-    return sorted(one for one in pure if source_of(one).exists())
+    """Return the modules left pure that ``modules`` import, also by way of each other.
+
+    mypyc takes their constants over, and trusts what they say of types.
+    """
+    known, left = set(modules), list(modules)
+    while left:
+        found = _imported_by(left.pop()) - known
+        known |= found
+        left += found
+    return sorted(known - set(modules))
+
+
+def _imported_by(module: str) -> set[str]:
+    """Return our own modules that one imports, from its head or a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source_of(module).read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
+    return {one for one in names if one.startswith(f"{PACKAGE}.") and source_of(one).exists()}
 
 
 def _require_compiler() -> None:

@@ -3,7 +3,7 @@
 Each test starts processes of its own: a process decides once how its cores run.
 """
 
-import importlib.util
+import importlib
 import json
 import os
 import shutil
@@ -12,6 +12,7 @@ import sys
 from dataclasses import fields, replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -247,6 +248,26 @@ def test_every_module_of_a_room_is_compiled_or_left_out_for_a_reason() -> None:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
 
 
+def test_what_compiled_code_leans_on_is_watched_by_way_of_others_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_cores = tool("compile_cores")
+    monkeypatch.setattr(compile_cores, "ROOT", tmp_path)
+    room = tmp_path / "p2pnode" / "room"
+    room.mkdir(parents=True)
+    sources = {
+        "compiled": "from p2pnode.room import whole\nfrom p2pnode.room.part import Part",
+        "whole": "",
+        "part": "import struct\ndef later():\n    import p2pnode.room.deep",
+        "deep": "from p2pnode.room.compiled import x",
+        "unused": "",
+    }
+    for name, source in sources.items():
+        (room / f"{name}.py").write_text(source)
+    watched = compile_cores._watched(["p2pnode.room.compiled"])
+    assert watched == ["p2pnode.room.deep", "p2pnode.room.part", "p2pnode.room.whole"]
+
+
 SMALL = '''"""Samples."""
 
 from dataclasses import dataclass, field
@@ -305,14 +326,15 @@ class _Plain:
 '''
 
 
+def tool(name: str) -> ModuleType:
+    """Return a module of ``.ci``, which is no package."""
+    if str(ROOT / ".ci") not in sys.path:
+        sys.path.append(str(ROOT / ".ci"))
+    return importlib.import_module(name)
+
+
 def written_out(source: str) -> str:
-    spec = importlib.util.spec_from_file_location("written_out", ROOT / ".ci" / "written_out.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    result: str = module.write_out(source)
+    result: str = tool("written_out").write_out(source)
     return result
 
 
