@@ -52,9 +52,8 @@ def main() -> None:
         if options.check:
             _require_compiler()
             return
-        with _alone():
-            folder = ROOT / PACKAGE / "_compiled"
-            library = compile_into(folder, jobs=options.jobs, is_checkout=True)
+        folder = ROOT / PACKAGE / "_compiled"
+        library = compile_into(folder, jobs=options.jobs, is_checkout=True)
     except CannotCompileError as error:
         sys.exit(f"error: {error}")
     size, seconds = library.stat().st_size / 1e6, time.monotonic() - began
@@ -63,7 +62,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Wait for another compilation of this checkout; both would write the same files."""
+    """Wait for another compilation of this checkout, a wheel's too: both write the same files."""
     kept = ROOT / KEPT
     kept.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
@@ -90,7 +89,7 @@ def compile_into(folder: Path, *, jobs: int, is_checkout: bool) -> Path:
     _require_compiler()
     modules = listed_modules()
     folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as building:
+    with _alone(), tempfile.TemporaryDirectory(dir=folder, prefix="building-") as building:
         work = Path(building)
         facts = [_fact(module, is_checkout=is_checkout) for module in modules]
         if is_checkout:

@@ -268,6 +268,34 @@ def test_what_compiled_code_leans_on_is_watched_by_way_of_others_too(
     assert watched == ["p2pnode.room.deep", "p2pnode.room.part", "p2pnode.room.whole"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="waits for nobody there")
+def test_a_wheel_waits_for_another_compilation_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All write the same files under ``build``, and compile what another may be writing."""
+    import fcntl
+
+    compile_cores = tool("compile_cores")
+    monkeypatch.setattr(compile_cores, "KEPT", str(tmp_path / "kept"))
+    monkeypatch.setattr(compile_cores, "_require_compiler", lambda: None)
+    met: list[str] = []
+
+    def compiled_to(modules: list[str], work: Path, jobs: int) -> Path:
+        with (tmp_path / "kept" / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                met.append("held")
+        (work / "made").touch()
+        return work / "made"
+
+    monkeypatch.setattr(compile_cores, "_compile", compiled_to)
+    library = compile_cores.compile_into(tmp_path / "wheel", jobs=1, is_checkout=False)
+    assert met == ["held"]
+    assert sorted(path.name for path in library.parent.iterdir()) == ["contents", library.name]
+    assert [path.name for path in (tmp_path / "wheel").iterdir()] == [library.parent.name]
+
+
 SMALL = '''"""Samples."""
 
 from dataclasses import dataclass, field
