@@ -21,6 +21,7 @@ import tempfile
 import time
 import tomllib
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -33,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "p2pnode"
 LOADER = Path(__file__).with_name("compiled_loader.c")
 KEPT = "build/compiled"  # what the next call need not make again
+_BUILDING = "building-"  # p2pnode/compiled.py passes over what begins so
+_VERSIONS = 3  # objects of one source that are kept: of a few branches, or Pythons
 LIBRARY = f"{PACKAGE}__mypyc"  # as mypyc names it after the group
 TAG = EXTENSION_SUFFIXES[0].split(".")[1]  # as p2pnode/compiled.py looks for it
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
@@ -89,7 +92,15 @@ def compile_into(folder: Path, *, jobs: int, is_checkout: bool) -> Path:
     _require_compiler()
     modules = listed_modules()
     folder.mkdir(exist_ok=True)
-    with _alone(), tempfile.TemporaryDirectory(dir=folder, prefix="building-") as building:
+    with _alone():
+        if sys.platform != "win32":  # where nobody waited, one of them may be at work
+            for left in folder.glob(f"{_BUILDING}*"):  # of one that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        return _compile_alone(folder, modules, jobs, is_checkout=is_checkout)
+
+
+def _compile_alone(folder: Path, modules: list[str], jobs: int, *, is_checkout: bool) -> Path:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as building:
         work = Path(building)
         facts = [_fact(module, is_checkout=is_checkout) for module in modules]
         if is_checkout:
@@ -205,6 +216,7 @@ def _compile(modules: list[str], work: Path, jobs: int) -> Path:
                     [source], output_dir=str(work / "o"), include_dirs=include, extra_postargs=flags
                 )
                 Path(made[0]).replace(kept)
+            kept.touch()
             return str(kept)
 
         with ThreadPoolExecutor(jobs) as pool:
@@ -216,7 +228,18 @@ def _compile(modules: list[str], work: Path, jobs: int) -> Path:
             export_symbols=[f"PyInit_{LIBRARY}", f"PyInit_{PACKAGE}_loader"],
             extra_postargs=_LINK_FLAGS if compiler.compiler_type == "unix" else [],
         )
+        _forget_old(objects_folder)
     return library
+
+
+def _forget_old(objects: Path) -> None:
+    """Keep of each source the objects used last: with each change of a class all are made anew."""
+    kept = Counter[str]()
+    for one in sorted(objects.glob("*.o"), key=lambda one: -one.stat().st_mtime_ns):
+        source, _, _ = one.stem.rpartition("-")
+        kept[source] += 1
+        if kept[source] > _VERSIONS:
+            one.unlink()
 
 
 def _written_sources(modules: list[str]) -> Path:

@@ -290,10 +290,21 @@ def test_a_wheel_waits_for_another_compilation_too(
         return work / "made"
 
     monkeypatch.setattr(compile_cores, "_compile", compiled_to)
+    (tmp_path / "wheel" / "building-x").mkdir(parents=True)  # of one that was killed
     library = compile_cores.compile_into(tmp_path / "wheel", jobs=1, is_checkout=False)
     assert met == ["held"]
     assert sorted(path.name for path in library.parent.iterdir()) == ["contents", library.name]
     assert [path.name for path in (tmp_path / "wheel").iterdir()] == [library.parent.name]
+
+
+def test_of_each_source_only_the_objects_used_last_are_kept(tmp_path: Path) -> None:
+    compile_cores = tool("compile_cores")
+    names = [f"{source}-{number}.o" for number in range(5) for source in ("__init", "__a-b", "x")]
+    for used, name in enumerate([*names, "once-0.o"]):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (used, used))
+    compile_cores._forget_old(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*names[-9:], "once-0.o"}
 
 
 SMALL = '''"""Samples."""
