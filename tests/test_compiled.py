@@ -310,6 +310,7 @@ def test_of_each_source_only_the_objects_used_last_are_kept(tmp_path: Path) -> N
 SMALL = '''"""Samples."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import struct
 
@@ -318,6 +319,7 @@ from p2pnode.values import value
 _PAIR = struct.Struct("<HH")
 LIMIT = 1 << 4
 WORD = b"word"
+COUNT = 0
 
 
 @value
@@ -359,8 +361,58 @@ class Left:
     size: int
 
 
+@value
+class Wide:
+    """More fields than a key has."""
+
+    one: int
+    two: int = 2
+    three: int = 3
+    four: int = 4
+
+
+@value
+class Based(Key):
+    """More than its base has."""
+
+    size: int = 0
+
+
+@value
+class Shared:
+    """With what all of them have."""
+
+    size: int
+    most: ClassVar[int] = 3
+
+
+@value
+class Late:
+    """With a field after a method."""
+
+    size: int
+
+    def twice(self) -> int:
+        return 2 * self.size
+
+    more: int = 7
+
+
+@value
+class Perhaps:
+    """None is another value than none."""
+
+    parts: tuple[int, ...] | None = field(default_factory=tuple)
+
+
 class _Plain:
     """Without a decorator."""
+
+
+def count() -> int:
+    global COUNT
+    COUNT += 1
+    return COUNT
 
 '''
 
@@ -379,7 +431,7 @@ def written_out(source: str) -> str:
 
 def test_a_class_written_out_is_what_its_decorator_makes() -> None:
     sources = SMALL, written_out(SMALL)
-    assert sources[1].count("@_written_out") == 3
+    assert sources[1].count("@_written_out") == 4
     stories = []
     for source in sources:
         made: dict[str, Any] = {"__name__": "samples"}
@@ -401,6 +453,8 @@ def test_a_class_written_out_is_what_its_decorator_makes() -> None:
                     checked(1).parts is checked(2).parts,
                 ],
                 [key.__match_args__, key.__doc__, [one.name for one in fields(checked)]],
+                [hash(made["Wide"](1)), repr(made["Based"](1, "b", 2)), made["Shared"](1).most],
+                repr([made["Late"](1, 2), made["Perhaps"](), made["Perhaps"](None)]),
             )
         )
     del sys.modules["samples"]
@@ -419,6 +473,7 @@ def test_numbers_and_structs_are_said_to_be_constant() -> None:
     assert '_PAIR: _Fixed = struct.Struct("<HH")' in written
     assert "LIMIT: _Fixed = 1 << 4" in written
     assert 'WORD = b"word"' in written
+    assert "COUNT = 0" in written
 
 
 @pytest.mark.parametrize(
