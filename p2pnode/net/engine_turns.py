@@ -29,7 +29,7 @@ class EngineTurns(Generic[CoreT, EventT]):
         self, monitor: Monitor[CoreT, EventT], thread: EngineThread, poll: float = POLL_SECONDS
     ) -> None:
         self._monitor = monitor
-        self._sleeper = thread  # `_thread` would be a word of C, once compiled
+        self._engine_thread = thread  # `_thread` would be a word of C, once compiled
         self._poll = poll
 
     def run(self, fileno: int) -> None:
@@ -37,7 +37,7 @@ class EngineTurns(Generic[CoreT, EventT]):
 
         Whatever is raised fails the monitor, and wakes the loop to see it.
         """
-        thread = self._sleeper
+        thread = self._engine_thread
         try:
             thread.listen(fileno)
             job: Job[CoreT, Any] | None = None
@@ -52,7 +52,9 @@ class EngineTurns(Generic[CoreT, EventT]):
         began = time.perf_counter()
         outcome = outcome_of(job.run)
         seconds = time.perf_counter() - began
-        if self._sleeper.is_stopping:  # the socket may be closed, and nobody is left to be told
+        if (
+            self._engine_thread.is_stopping
+        ):  # the socket may be closed, and nobody is left to be told
             return None
         return self._monitor.finish(job, outcome, seconds)
 
@@ -62,7 +64,7 @@ class EngineTurns(Generic[CoreT, EventT]):
         What arrives there is as a rule the next thing to compute, and two handovers, to the loop
         and from it to the thread, cost 0.3 ms of a hop (measured).
         """
-        monitor, thread = self._monitor, self._sleeper
+        monitor, thread = self._monitor, self._engine_thread
         is_hot = False
         while not thread.is_stopping:
             if monitor.has_jobs and (job := monitor.begin()) is not None:
