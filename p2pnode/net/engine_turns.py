@@ -52,9 +52,7 @@ class EngineTurns(Generic[CoreT, EventT]):
         began = time.perf_counter()
         outcome = outcome_of(job.run)
         seconds = time.perf_counter() - began
-        if (
-            self._engine_thread.is_stopping
-        ):  # the socket may be closed, and nobody is left to be told
+        if self._engine_thread.is_stopping:  # the socket may be closed, and nobody is left to tell
             return None
         return self._monitor.finish(job, outcome, seconds)
 

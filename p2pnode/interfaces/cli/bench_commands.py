@@ -326,6 +326,29 @@ def compiled(rounds: int, as_json: bool) -> None:
     report(figures, as_json)
 
 
+@bench.command(epilog="Example:\n\n  p2pnode bench forged --json")
+@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--datagrams", type=click.IntRange(1), default=5000, show_default=True)
+@json_option
+def forged(rounds: int, datagrams: int, as_json: bool) -> None:
+    """Show what forged datagrams cost a node: microseconds for each, in memory.
+
+    Exits with 1 if one was not refused, or the open session carries nothing afterwards.
+    """
+    from p2pnode.bench import forged as measurement
+
+    with progress("forging", show=not as_json) as bar:
+        figures = measured(
+            lambda: measurement.measure(rounds=rounds, datagrams=datagrams, tell=bar)
+        )
+    report(figures, as_json)
+    taken = [row["kind"] for row in figures["rows"] if row["refused"] != datagrams]
+    if taken:
+        raise UserError(f"not all of these were refused: {'; '.join(taken)}")
+    if not figures["session_works"]:
+        raise UserError("the open session carried nothing afterwards")
+
+
 @bench.command(epilog="Example:\n\n  p2pnode bench soak --minutes 9 --json")
 @click.option("--minutes", type=click.FloatRange(0.2), default=9.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
