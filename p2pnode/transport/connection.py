@@ -9,36 +9,18 @@ from math import inf
 
 from p2pnode.sansio import Address
 from p2pnode.transport.config import TransportConfig
-from p2pnode.transport.events import (
-    Delivery,
-    MessageReceived,
-    PathTooSmall,
-    PeerResponsive,
-    PeerUnresponsive,
-    Successor,
-)
-from p2pnode.transport.frames import (
-    Ack,
-    Close,
-    Datagram,
-    Done,
-    Plain,
-    Shard,
-    close_frame,
-    decode_frames_untrusted,
-    plain_frames_untrusted,
-)
+from p2pnode.transport.events import Delivery, PathTooSmall, PeerUnresponsive, Successor
+from p2pnode.transport.frames import close_frame, plain_frames_untrusted
 from p2pnode.transport.handshake import Established
-from p2pnode.transport.messages import LEAST_SHARD, Reassembly
 from p2pnode.transport.outlet import BASE_ROOM
 from p2pnode.transport.path import FLOOR
+from p2pnode.transport.receiver import Receiver
 from p2pnode.transport.sender import Sender
 from p2pnode.transport.snapshot import ConnectionView, Traffic
 from p2pnode.transport.surroundings import Surroundings
 from p2pnode.transport.timers import Timer, Timers
 
 _PATIENCE = 1.2
-_PATIENCE_SHARE = 0.8  # of what the sender allows for; the rest is for our own lateness
 
 
 class Connection:
@@ -52,7 +34,6 @@ class Connection:
         began: When it was established.
         is_proven: Whether the peer did something for its name: it kept this connection for a while
             and acknowledged a message, or the node vouches for it.
-        is_responsive: Whether the peer acknowledges what we send.
         ended: Why the connection is over; None while it lives. Its owner drops it then.
         successor: Whose handshake took its place, if one did.
         timers: What it waits for.
@@ -81,7 +62,6 @@ class Connection:
         self.instance = made.hello.instance
         self.is_dialler = made.is_dialler
         self.began = now
-        self.is_responsive = True
         self.is_proven = is_proven
         self.ended: str | None = None
         self.ended_by_us = False
@@ -106,13 +86,16 @@ class Connection:
         self._path = self._sender.path
         self._outlet = self._sender.outlet
         self._arrivals = self._outlet.arrivals
-        self._reassembly = Reassembly(
-            config.reassembly_bytes,
-            around.memory.receiving if is_proven else around.memory.receiving_unproven,
-            least_shard=LEAST_SHARD,
+        self._receiver = Receiver(
+            config,
+            self.peer,
+            self._sender,
+            traffic=self.traffic,
+            events=around.events,
+            pool=around.memory.receiving if is_proven else around.memory.receiving_unproven,
         )
+        self._reassembly = self._receiver.reassembly
         # One side pings first, so that the other need not.
-        self._patience = _PATIENCE_SHARE * config.ack_patience
         self._keepalive = config.keepalive * (1.0 if made.is_dialler else _PATIENCE)
         self.timers.arm(Timer.LIVENESS, now + self._keepalive)
         self.timers.arm(Timer.PATH, self._path.probing_from)
@@ -121,6 +104,11 @@ class Connection:
     def address(self) -> Address:
         """Where the peer is; it may move."""
         return self._outlet.address
+
+    @property
+    def is_responsive(self) -> bool:
+        """Whether the peer acknowledges what we send."""
+        return self._receiver.is_responsive
 
     @property
     def rtt(self) -> float:
@@ -238,11 +226,14 @@ class Connection:
         self._last_heard = now
         self.traffic.bytes_in += size
         self.traffic.datagrams_in += 1
+        receiver = self._receiver
         plain = plain_frames_untrusted(frames) if self._has_fast_path else None
-        if plain is not None and self.is_responsive:
-            wants_ack, patience = self._receive_plain_untrusted(plain, now)
+        if plain is not None and receiver.is_responsive:
+            wants_ack, patience = receiver.receive_plain_untrusted(plain, now)
         else:
-            wants_ack, patience = self._receive_frames_untrusted(frames, now)
+            wants_ack, patience = receiver.receive_frames_untrusted(frames, now)
+            if receiver.closed is not None:
+                self.ended = receiver.closed
         self._arrivals.record(counter, now, wants_ack=wants_ack, patience=patience)
         # A whole message goes to its reader first; the timer, if due at once, sends the rest.
         self._flush(now, with_ack=patience is None)
@@ -283,74 +274,6 @@ class Connection:
             epochs=self._session.epochs,
         )
 
-    # Receiving
-
-    def _receive_plain_untrusted(self, plain: Plain, now: float) -> tuple[bool, float | None]:
-        """As :meth:`_receive_frames_untrusted`, for what nearly every datagram holds."""
-        low, high, delay, number, length, count, index, is_urgent, data = plain
-        if high >= 0:
-            self._sender.receive_run_untrusted(low, high, delay, now)
-        if data is None:
-            return False, None
-        latency = Delivery.LATENCY
-        payload = self._add_untrusted(number, latency, length, count, index, data)
-        if payload is None:
-            return True, None
-        self._deliver(payload, latency)
-        return True, 0.0 if is_urgent else self._patience
-
-    def _receive_frames_untrusted(self, frames: bytes, now: float) -> tuple[bool, float | None]:
-        """Take frames; return whether they are to be acknowledged, and how long that may wait."""
-        wants_ack = False
-        patience: float | None = None
-        for frame in decode_frames_untrusted(frames):
-            if isinstance(frame, Shard):
-                patience = self._receive_shard_untrusted(frame)
-                wants_ack = True
-            elif isinstance(frame, Ack):
-                acked = self._sender.receive_ack_untrusted(frame, now)
-                if not self.is_responsive and any(not packet.is_probe for packet in acked):
-                    self.is_responsive = True
-                    self._events.append(PeerResponsive(self.peer))
-            elif isinstance(frame, Datagram):
-                self._deliver(frame.payload, Delivery.DATAGRAM)
-            elif isinstance(frame, Done):
-                self._outbound.finish(frame.message)
-            elif isinstance(frame, Close):
-                self.ended = f"closed by the peer: {frame.reason}"
-            else:
-                wants_ack = True
-        return wants_ack, patience
-
-    def _receive_shard_untrusted(self, shard: Shard) -> float | None:
-        """Take a shard; return how long its acknowledgement may wait, None for as usual.
-
-        That of a latency message may wait for the answer, or for the work it brings, unless the
-        sender asks for it at once.
-        """
-        payload = self._add_untrusted(
-            shard.message, shard.delivery, shard.length, shard.count, shard.index, shard.data
-        )
-        if payload is not None:
-            self._deliver(payload, shard.delivery)
-        if payload is None or shard.delivery is not Delivery.LATENCY:
-            return None
-        return 0.0 if shard.immediate_ack else self._patience
-
-    def _add_untrusted(
-        self, number: int, delivery: Delivery, length: int, count: int, index: int, data: bytes
-    ) -> bytes | None:
-        payload, is_needless = self._reassembly.add_piece_untrusted(
-            number, delivery, length, count, index, data
-        )
-        if is_needless and count > 1:
-            self._outlet.owe_done(number)
-        return payload
-
-    def _deliver(self, payload: bytes, delivery: Delivery) -> None:
-        self.traffic.messages_in += 1
-        self._events.append(MessageReceived(self.peer, payload, delivery))
-
     # Time
 
     def _give_up_small_path(self, now: float) -> None:
@@ -376,8 +299,8 @@ class Connection:
         silent_for = now - self._recovery.waiting_since
         if now >= self._recovery.waiting_since + self._config.idle_timeout:
             self.ended = f"nothing was acknowledged for {silent_for:.1f} s"
-        elif self.is_responsive:
-            self.is_responsive = False
+        elif self._receiver.is_responsive:
+            self._receiver.is_responsive = False
             self._outbound.be_mute()
             self._events.append(PeerUnresponsive(self.peer, silent_for))
 
@@ -417,6 +340,7 @@ class Connection:
         recovery = self._recovery
         silence = None
         if recovery.is_waiting:
-            limit = self._config.silence if self.is_responsive else self._config.idle_timeout
+            is_responsive = self._receiver.is_responsive
+            limit = self._config.silence if is_responsive else self._config.idle_timeout
             silence = recovery.waiting_since + limit
         self.timers.arm_flow(self._arrivals.due, recovery.next_timeout(), silence)
