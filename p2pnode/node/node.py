@@ -16,7 +16,7 @@ from p2pnode.engine.model_paths import paths_by_name
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
 from p2pnode.errors import GenerationError, UserError
 from p2pnode.inference.cover import Covered
-from p2pnode.inference.events import ComputeRequested, GenerationEvent, PlanRequested
+from p2pnode.inference.events import ComputeRequested, PlanRequested
 from p2pnode.net.addresses import format_address
 from p2pnode.net.control import control_path, serve_control
 from p2pnode.net.interfaces import reachable_addresses
@@ -24,7 +24,8 @@ from p2pnode.net.jobs import Failed, Finished
 from p2pnode.net.local_nodes import LocalNode, registered
 from p2pnode.net.reactor import Reactor
 from p2pnode.net.udp import UdpSocket, open_udp
-from p2pnode.node.answers import AnswerStream, Question, request_of
+from p2pnode.node.answers import AnswerStream, Question
+from p2pnode.node.asking import Asking
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
@@ -115,7 +116,6 @@ class Node:
         self._watch: ModelWatch | None = None
         self._fetches: ShardFetches | None = None
         self._texts: TextWorker | None = None
-        self._streams: dict[int, AnswerStream] = {}
         self.is_up = False
         self._stopping = trio.Event()
         self._departed = trio.Event()
@@ -207,6 +207,7 @@ class Node:
             job_of=fittings.job_of(self._engine.job_of),
             thread=fittings.thread,
         )
+        self._asking = Asking(self._reactor)
         self._surroundings = Surroundings(
             origin,
             self.settings.config,
@@ -294,7 +295,7 @@ class Node:
             case Departed():
                 self._departed.set()
             case _:
-                self._route(event, now)
+                self._asking.route(event, now)
 
     def _plan(self, asked: PlanRequested) -> None:
         """Find peers in trio's pool: that may take longer than the loop has."""
@@ -311,15 +312,6 @@ class Node:
             core.placed(asked.ticket, outcome.unwrap(), now)
 
         self._reactor.offload(asked.task, done)
-
-    def _route(self, event: GenerationEvent, now: float) -> None:
-        stream = self._streams.get(event.generation)
-        if stream is None:
-            return
-        stream.put(event, now)
-        if stream.is_unread and self._streams.pop(event.generation, None) is not None:
-            reason = "answer cancelled: its reader stopped reading"
-            self._reactor.call(lambda core, now: core.counters.update([reason]))
 
     # For faces
 
@@ -343,22 +335,7 @@ class Node:
             raise GenerationError(
                 "this node has no model", hint="start it with: p2pnode up --model smollm2-135m"
             )
-        number = 0
-
-        def cancel() -> None:
-            self._reactor.call(lambda core, now: core.cancel(number, now))
-
-        stream = AnswerStream(cancel, lambda: self._streams.pop(number, None))
-
-        def start(core: NodeCore, now: float) -> None:
-            nonlocal number
-            request = request_of(question, model, core.planner.meant)
-            stream.notes = request.notes
-            number = core.generate(request, now)
-            self._streams[number] = stream
-
-        self._reactor.call(start)
-        return stream
+        return self._asking.ask(question, model)
 
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""
