@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from p2pnode.transport import fec
 from p2pnode.transport.events import Delivery
-from p2pnode.transport.frames import Shard
 from p2pnode.transport.memory import PART, PARTIAL_COST, RECEIVED_SHARD_COST, Pool, Share
 from p2pnode.transport.packets import DroppedError
 
@@ -226,12 +225,6 @@ class Reassembly:
     def arrived(self) -> int:
         """Bytes that are here of messages which are not complete."""
         return sum(one.length * len(one.shards) // one.count for one in self._partials.values())
-
-    def add_untrusted(self, shard: Shard) -> tuple[bytes | None, bool]:
-        """Take a shard; as :meth:`add_piece_untrusted`."""
-        return self.add_piece_untrusted(
-            shard.message, shard.delivery, shard.length, shard.count, shard.index, shard.data
-        )
 
     def add_piece_untrusted(
         self, number: int, delivery: Delivery, length: int, count: int, index: int, data: bytes

@@ -86,7 +86,14 @@ def reassembly(data: bytes) -> None:
         with suppress(RemoteProtocolError):
             for frame in decode_frames_untrusted(script.blob()):
                 if isinstance(frame, Shard):
-                    payload, _ = pieces.add_untrusted(frame)
+                    payload, _ = pieces.add_piece_untrusted(
+                        frame.message,
+                        frame.delivery,
+                        frame.length,
+                        frame.count,
+                        frame.index,
+                        frame.data,
+                    )
                     if payload is not None:
                         assert len(payload) == frame.length
                         assert frame.message not in delivered

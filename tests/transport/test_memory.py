@@ -14,7 +14,6 @@ from p2pnode.testing.links import Link
 from p2pnode.testing.pair import Endpoints, connected_pair
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import Delivery, PeerUnresponsive
-from p2pnode.transport.frames import Shard
 from p2pnode.transport.memory import Pool, Share
 from p2pnode.transport.messages import LEAST_SHARD, MOST_PARTIALS, Outgoing, Reassembly
 from p2pnode.transport.outbound import Outbound
@@ -29,10 +28,14 @@ def snapshot(peers: Endpoints, address: Address) -> TransportSnapshot:
     return peers.endpoints[address].snapshot(peers.network.now)
 
 
-def shard(message: int, length: int, count: int, index: int, rng: Random) -> Shard:
+def add(
+    reassembly: Reassembly, message: int, length: int, count: int, index: int, rng: Random
+) -> None:
+    """Add a shard of the size that it has in such a cut."""
     size = -(-length // count)
     size = size if index < count - 1 else length - size * (count - 1)
-    return Shard(Delivery.BULK, message, length, count, index, rng.randbytes(size))
+    data = rng.randbytes(size)
+    reassembly.add_piece_untrusted(message, Delivery.BULK, length, count, index, data)
 
 
 def _traced() -> int:
@@ -56,7 +59,7 @@ def test_what_unfinished_messages_hold_is_what_is_accounted(
     before = _traced()
     for message in range(100):
         for index in range(present):
-            reassembly.add_untrusted(shard(message, length, count, index, rng))
+            add(reassembly, message, length, count, index, rng)
     really = _traced() - before
     tracemalloc.stop()
     assert really < 1.05 * reassembly.share.held
@@ -69,15 +72,15 @@ def test_a_message_may_be_cut_anew_although_others_hold_the_rest() -> None:
     rng = Random(1)
     pool = Pool(200_000)
     one, length = Reassembly(1 << 30, pool, least_shard=LEAST_SHARD), 30_401
-    one.add_untrusted(shard(1, length, 100, 0, rng))
+    add(one, 1, length, 100, 0, rng)
     Share(1 << 30, pool).take(30_000)
     Share(1 << 30, pool).take(20_000)
     held = one.share.held
     assert one.share.room == 0
-    one.add_untrusted(shard(1, length, 101, 0, rng))
+    add(one, 1, length, 101, 0, rng)
     assert 0 < held - one.share.held < 100
     with pytest.raises(DroppedError):
-        one.add_untrusted(shard(1, length, 110, 0, rng))
+        add(one, 1, length, 110, 0, rng)
     one.release()
     assert pool.held == 50_000
 
@@ -101,7 +104,7 @@ def test_whatever_peers_send_together_their_memory_adds_up(
         if count > 1 and size * (count - 1) >= length:
             continue  # no such shard is decoded
         with suppress(DroppedError):
-            peers[peer].add_untrusted(shard(message, length, count, 0, rng))
+            add(peers[peer], message, length, count, 0, rng)
         assert pool.held == sum(one.share.held for one in peers)
 
 
@@ -130,7 +133,7 @@ def _queue_and_send(payloads: list[bytes], shard_size: int) -> Outbound:
 def test_one_byte_shards_are_refused() -> None:
     reassembly = Reassembly(1 << 24, least_shard=LEAST_SHARD)
     with pytest.raises(DroppedError, match="223 bytes in 223 shards"):
-        reassembly.add_untrusted(shard(0, 223, 223, 0, Random(1)))
+        add(reassembly, 0, 223, 223, 0, Random(1))
     assert len(reassembly) == reassembly.share.held == 0
 
 
@@ -139,8 +142,8 @@ def test_every_honest_cut_is_taken(length: int, path: int) -> None:
     message = Outgoing(0, bytes(length), Delivery.BULK, path - 63, 0)
     reassembly = Reassembly(1 << 20, least_shard=LEAST_SHARD)
     got = [
-        reassembly.add_untrusted(
-            Shard(Delivery.BULK, 0, length, message.count, index, message.shard(index))
+        reassembly.add_piece_untrusted(
+            0, Delivery.BULK, length, message.count, index, message.shard(index)
         )[0]
         for index in range(message.count)
     ]
@@ -151,12 +154,12 @@ def test_every_honest_cut_is_taken(length: int, path: int) -> None:
 def test_unfinished_messages_are_few() -> None:
     reassembly = Reassembly(1 << 30)
     for number in range(MOST_PARTIALS):
-        reassembly.add_untrusted(shard(number, 1000, 2, 0, Random(1)))
+        add(reassembly, number, 1000, 2, 0, Random(1))
     with pytest.raises(DroppedError) as refused:
-        reassembly.add_untrusted(shard(MOST_PARTIALS, 1000, 2, 0, Random(1)))
+        add(reassembly, MOST_PARTIALS, 1000, 2, 0, Random(1))
     assert refused.value.reason == "reassembly_too_many"
-    reassembly.add_untrusted(shard(0, 1000, 2, 1, Random(1)))
-    reassembly.add_untrusted(shard(MOST_PARTIALS, 1000, 2, 0, Random(1)))
+    add(reassembly, 0, 1000, 2, 1, Random(1))
+    add(reassembly, MOST_PARTIALS, 1000, 2, 0, Random(1))
 
 
 def test_messages_delivered_out_of_order_are_remembered_in_little() -> None:
@@ -164,10 +167,11 @@ def test_messages_delivered_out_of_order_are_remembered_in_little() -> None:
     tracemalloc.start()
     before = _traced()
     for number in range(1, 16_384):
-        reassembly.add_untrusted(Shard(Delivery.BULK, number, 1, 1, 0, b"x"))
+        reassembly.add_piece_untrusted(number, Delivery.BULK, 1, 1, 0, b"x")
     assert _traced() - before < 16 * KIB
     tracemalloc.stop()
-    assert reassembly.add_untrusted(Shard(Delivery.BULK, 16_000, 1, 1, 0, b"x")) == (None, True)
+    again = reassembly.add_piece_untrusted(16_000, Delivery.BULK, 1, 1, 0, b"x")
+    assert again == (None, True)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 90)), max_size=200))
@@ -200,7 +204,7 @@ def test_idle_pieces_of_messages_are_forgotten_and_counted() -> None:
     assert peers.received(bob) == [bytes(5_500)]
 
     connection = peers.endpoints[bob]._by_peer[peers.node_id(alice)]
-    connection._reassembly.add_untrusted(shard(7, 1000, 2, 0, Random(1)))
+    add(connection._reassembly, 7, 1000, 2, 0, Random(1))
     assert snapshot(peers, bob).receiving_bytes > 0
     peers.network.run(40)
     assert snapshot(peers, bob).receiving_bytes == 0
@@ -279,8 +283,8 @@ def test_a_hostile_filler_leaves_room_for_the_others() -> None:
     for number in range(200):
         for filler in fillers:
             with suppress(RemoteProtocolError):
-                filler.add_untrusted(shard(number, 60_000, 60, 0, rng))
+                add(filler, number, 60_000, 60, 0, rng)
     honest = Reassembly(1 << 19, pool)
     for index in range(58):
-        honest.add_untrusted(shard(0, 65_536, 58, index, rng))
+        add(honest, 0, 65_536, 58, index, rng)
     assert honest._floor == 1

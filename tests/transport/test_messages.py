@@ -5,19 +5,16 @@ from hypothesis import given, settings, strategies as st
 
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.transport.events import Delivery
-from p2pnode.transport.frames import Shard
 from p2pnode.transport.messages import ID_MASK, ID_SPAN, Outgoing, Reassembly
 
 
-def shard_of(message: Outgoing, index: int) -> Shard:
-    return Shard(
-        message.delivery,
-        message.id,
-        len(message.payload),
-        message.count,
-        index,
-        message.shard(index),
-    )
+def add(reassembly: Reassembly, message: Outgoing, index: int) -> tuple[bytes | None, bool]:
+    return reassembly.add_piece_untrusted(*piece_of(message, index))
+
+
+def piece_of(message: Outgoing, index: int) -> tuple[int, Delivery, int, int, int, bytes]:
+    shard = message.shard(index)
+    return message.id, message.delivery, len(message.payload), message.count, index, shard
 
 
 @given(
@@ -52,7 +49,7 @@ def test_a_message_survives_any_loss_and_arrives_once(
             message.on_lost(index, geometry)
             continue
         if geometry == message.geometry:
-            got, _ = reassembly.add_untrusted(shard_of(message, index))
+            got, _ = add(reassembly, message, index)
             arrived += [] if got is None else [got]
         message.on_acked(index, geometry)
     assert message.is_done
@@ -62,29 +59,29 @@ def test_a_message_survives_any_loss_and_arrives_once(
 def test_shards_of_an_abandoned_cut_do_no_harm() -> None:
     message = Outgoing(0, bytes(range(256)) * 10, Delivery.BULK, 700, 0)
     reassembly = Reassembly(1 << 20)
-    coarse = [shard_of(message, index) for index in range(message.count)]
+    coarse = [piece_of(message, index) for index in range(message.count)]
     message.recut(300)
-    fine = [shard_of(message, index) for index in range(message.count)]
-    for shard in [*coarse[:3], *fine[:-1], coarse[3]]:
-        assert reassembly.add_untrusted(shard) == (None, False)
-    assert reassembly.add_untrusted(fine[-1]) == (message.payload, False)
-    assert reassembly.add_untrusted(fine[-1]) == (None, True)
+    fine = [piece_of(message, index) for index in range(message.count)]
+    for piece in [*coarse[:3], *fine[:-1], coarse[3]]:
+        assert reassembly.add_piece_untrusted(*piece) == (None, False)
+    assert reassembly.add_piece_untrusted(*fine[-1]) == (message.payload, False)
+    assert reassembly.add_piece_untrusted(*fine[-1]) == (None, True)
 
 
 def test_memory_for_half_messages_is_bounded() -> None:
     reassembly = Reassembly(1000)
     half = Outgoing(0, bytes(100), Delivery.BULK, 50, 0)
     more = Outgoing(1, bytes(100), Delivery.BULK, 50, 0)
-    reassembly.add_untrusted(shard_of(half, 0))
+    add(reassembly, half, 0)
     with pytest.raises(RemoteProtocolError):
-        reassembly.add_untrusted(shard_of(more, 0))
-    reassembly.add_untrusted(shard_of(half, 1))
-    assert reassembly.add_untrusted(shard_of(more, 0)) == (None, False)
+        add(reassembly, more, 0)
+    add(reassembly, half, 1)
+    assert add(reassembly, more, 0) == (None, False)
 
 
 def test_a_message_far_ahead_is_refused() -> None:
     with pytest.raises(RemoteProtocolError):
-        Reassembly(1000).add_untrusted(Shard(Delivery.BULK, ID_SPAN, 1, 1, 0, b"x"))
+        Reassembly(1000).add_piece_untrusted(ID_SPAN, Delivery.BULK, 1, 1, 0, b"x")
 
 
 def test_numbers_begin_again_after_the_last() -> None:
@@ -92,9 +89,9 @@ def test_numbers_begin_again_after_the_last() -> None:
     reassembly._floor = ID_MASK - 1
     for number in (ID_MASK, ID_MASK - 1, 1, 0):
         payload = b"%d" % number
-        shard = Shard(Delivery.BULK, number, len(payload), 1, 0, payload)
-        assert reassembly.add_untrusted(shard) == (payload, False)
-        assert reassembly.add_untrusted(shard) == (None, True)
+        piece = (number, Delivery.BULK, len(payload), 1, 0, payload)
+        assert reassembly.add_piece_untrusted(*piece) == (payload, False)
+        assert reassembly.add_piece_untrusted(*piece) == (None, True)
     assert reassembly._floor == 2
 
 
@@ -103,6 +100,6 @@ def test_what_arrived_of_incomplete_messages_is_counted() -> None:
     reassembly = Reassembly(1 << 20)
     counts = []
     for index in range(3):
-        reassembly.add_untrusted(shard_of(message, index))
+        add(reassembly, message, index)
         counts.append(reassembly.arrived)
     assert counts == [1000, 2000, 0]
