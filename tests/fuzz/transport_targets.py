@@ -19,7 +19,6 @@ from p2pnode.transport.frames import (
     close_frame,
     decode_frames_untrusted,
     done_frame,
-    plain_frames_untrusted,
     probe_frame,
     shard_header,
 )
@@ -36,6 +35,7 @@ from p2pnode.transport.packets import (
     Response,
 )
 from tests.fuzz.target import MIB, Script, Target, blob
+from tests.transport.read_alike import assert_read_alike
 
 _KEYS = SwarmKeys.derive(SECRET)
 _EVIL, _US = identity_of("evil"), identity_of("us")
@@ -60,17 +60,8 @@ def packets(data: bytes) -> None:
 
 def frames(data: bytes) -> None:
     """What a sealed datagram holds; the fast path reads the same, or leaves it."""
-    plain = plain_frames_untrusted(data)
-    read = decode_frames_untrusted(data)
-    if plain is not None:
-        low, high, delay, number, length, count, index, is_urgent, body = plain
-        expected: list[Ack | Shard] = [] if high < 0 else [Ack(((low, high),), delay)]
-        if body is not None:
-            latency = Delivery.LATENCY
-            shard = Shard(latency, number, length, count, index, body, immediate_ack=is_urgent)
-            expected.append(shard)
-        assert read == expected
-    for frame in read:
+    assert_read_alike(data)
+    for frame in decode_frames_untrusted(data):
         if isinstance(frame, Ack):
             edges = [edge for low, high in frame.ranges for edge in (high, low)]
             assert all(low <= high for low, high in frame.ranges)

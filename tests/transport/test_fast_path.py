@@ -13,17 +13,10 @@ from p2pnode.testing.links import Bernoulli, GilbertElliott, Link
 from p2pnode.testing.pair import Endpoints
 from p2pnode.transport.config import TransportConfig
 from p2pnode.transport.events import Delivery, TransportEvent
-from p2pnode.transport.frames import (
-    Ack,
-    Shard,
-    ack_of_run,
-    decode_frames_untrusted,
-    plain_frames_untrusted,
-    shard_header,
-)
-from p2pnode.transport.packets import DroppedError
+from p2pnode.transport.frames import Ack, ack_of_run, shard_header
 from p2pnode.transport.parity import CLEAN as CLEAN_PACKETS
 from p2pnode.transport.recovery import Recovery, SentPacket
+from tests.transport.read_alike import assert_read_alike
 
 FAST = TransportConfig.simulation()
 GENERAL = replace(FAST, fast_path=False)
@@ -175,23 +168,23 @@ def test_plain_frames_are_read_as_all_frames_are(
             size = -(-length // count)
             data = bytes(size if index != count - 1 else max(0, length - size * index))
         frames += shard_header(delivery, number, length, count, index) + data
-    _read_alike(frames)
+    assert_read_alike(frames)
 
 
 @given(frames=st.binary(max_size=60))
 @example(frames=bytes([1]) + bytes(13))
 @example(frames=bytes([7]) + bytes(11))
 def test_what_is_no_plain_frame_is_left_alone(frames: bytes) -> None:
-    _read_alike(frames)
-    _read_alike(b"\x01" + frames)
-    _read_alike(b"\x07" + frames)
+    assert_read_alike(frames)
+    assert_read_alike(b"\x01" + frames)
+    assert_read_alike(b"\x07" + frames)
 
 
 def test_every_small_shard_is_read_as_all_frames_are() -> None:
     """Also those whose last one would be empty, which the general path refuses."""
     for delivery, length, count, index in product((0, 0x80, 1, 2), range(13), range(6), range(6)):
         for size in range(14):
-            _read_alike(shard_header(delivery, 7, length, count, index) + bytes(size))
+            assert_read_alike(shard_header(delivery, 7, length, count, index) + bytes(size))
 
 
 def test_a_packet_that_was_only_overtaken_leaves_the_fast_path_open() -> None:
@@ -209,20 +202,3 @@ def test_a_packet_that_was_only_overtaken_leaves_the_fast_path_open() -> None:
     recovery.receive_ack_untrusted(Ack(((0, 5),), 0.0), 6, 0.02)  # and were only late
     recovery.sent(SentPacket(6, 0.02, 100, None, 0, 0, -1, False))
     assert recovery.receive_run_untrusted(0, 6, 0.0, 0.03)
-
-
-def _read_alike(data: bytes) -> None:
-    plain = plain_frames_untrusted(data)
-    if plain is None:
-        return
-    low, high, delay, number, length, count, index, is_urgent, body = plain
-    expected: list[Ack | Shard] = []
-    if high >= 0:
-        expected.append(Ack(((low, high),), delay))
-    if body is not None:
-        latency = Delivery.LATENCY
-        expected.append(Shard(latency, number, length, count, index, body, immediate_ack=is_urgent))
-    try:
-        assert decode_frames_untrusted(data) == expected
-    except DroppedError as error:
-        raise AssertionError(f"read as {plain}, and refused: {error}") from error
