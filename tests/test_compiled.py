@@ -7,8 +7,11 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -29,13 +32,17 @@ LIBRARY = "p2pnode__mypyc.so"
 def python(*words: str, pure: str = "0", path: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *words],
-        env={**os.environ, "P2PNODE_PURE": pure, "PYTHONPATH": str(path)},
+        env=environment(path, pure),
         cwd=path,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def environment(path: Path, pure: str = "0") -> dict[str, str]:
+    return {**os.environ, "P2PNODE_PURE": pure, "PYTHONPATH": str(path)}
 
 
 def cores(path: Path, pure: str = "0") -> tuple[str, list[str]]:
@@ -196,6 +203,57 @@ def test_a_command_says_the_line_once_and_does_its_work(copied: Path) -> None:
     assert "pure: " in done.stdout
     assert "does not load" in done.stdout
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def halved(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a copy whose library is cut in half: the real one, where it is here."""
+    real = next(MADE.glob("*/*.so"), None)
+    whole = b"\x7fELF" + bytes(4000) if real is None else real.read_bytes()
+    put_library(copied, whole[: len(whole) // 2], "p2pnode.errors", size=len(whole))
+    with tempfile.TemporaryDirectory(prefix="run-") as runtime:  # no other node is known there
+        for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
+            monkeypatch.setenv(variable, runtime)
+        yield copied
+
+
+def test_the_doctor_finds_a_library_that_is_cut_in_half(halved: Path) -> None:
+    state = str(halved / "state")
+    words = ("doctor", "--json", "--model", "none", "--state", state)
+    done = python("-m", "p2pnode", *words, path=halved)
+    found = json.loads(done.stdout)
+    assert done.returncode == (0 if found["ok"] else 1)  # whatever else is found on this machine
+    (finding,) = [one for one in found["findings"] if one["topic"] == "cores"]
+    assert finding["verdict"] == "warn"
+    assert finding["what"].startswith(f"pure: {LIBRARY} is broken: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_node_whose_library_is_cut_in_half_serves_and_says_so_in_one_line(halved: Path) -> None:
+    state, words = halved / "state", ("up", "--model", "none", "--no-mdns", "--json")
+    where = ("--listen", "127.0.0.1", "--port", "0", "--state", str(state))
+    node = subprocess.Popen(
+        [sys.executable, "-m", "p2pnode", *words, *where],
+        env=environment(halved),
+        cwd=halved,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert node.stdout is not None
+        assert json.loads(node.stdout.readline())["listening"]
+        node.send_signal(signal.SIGTERM)
+        _, said = node.communicate(timeout=30)
+    finally:
+        node.kill()
+        node.wait()
+    assert node.returncode == 0
+    assert said.count("runs pure") == 1
+    assert "Traceback" not in said
+    log = (state / "log").read_text()
+    assert log.count(f"the cores run pure: {LIBRARY} is broken: ") == 1
+    assert log.count("pure") == 1
 
 
 def test_the_processes_of_one_that_fell_back_do_as_it_does_in_silence(copied: Path) -> None:
