@@ -16,7 +16,8 @@ from p2pnode.testing.links import Bernoulli, Link
 from p2pnode.testing.swarm import Swarm
 
 NODES = 20
-LAYERS = 6
+LAYERS = 3
+"""One a stage: what they compute is the same however the cores run."""
 SECONDS = 10.0
 """Virtual ones that are measured."""
 
@@ -37,8 +38,8 @@ def run(seed: int = 1, *, loss: float = 0.01) -> dict[str, Any]:
     )
     names = [f"node-{number:02}" for number in range(NODES)]
     for number, name in enumerate(names):
-        start = number % 3 * 2
-        swarm.add(name, range(start, start + 2))
+        start = number % LAYERS
+        swarm.add(name, range(start, start + 1))
     swarm.introduce(*names)
     swarm.network.run(_SETTLING)
     began, asked = time.process_time(), []

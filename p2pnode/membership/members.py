@@ -49,6 +49,7 @@ class Entry:
 
     Attributes:
         signed: The latest record, as signed.
+        version: That record's: each digest tells it of everybody.
         health: What is believed of it.
         since: When that began.
         reason: Why.
@@ -58,16 +59,13 @@ class Entry:
     """
 
     signed: SignedRecord
+    version: Version
     health: Health
     since: float
     reason: str = ""
     claim: SignedClaim | None = None
     heard: bool = False
     introducer: NodeId | None = None
-
-    @property
-    def version(self) -> Version:
-        return self.signed.record.version
 
 
 class Members:
@@ -206,7 +204,8 @@ class Members:
             self._forgotten.pop(node_id, None)
             heard = source == node_id
             introducer = None if heard else source
-            entry = Entry(signed, Health.ALIVE, now, heard=heard, introducer=introducer)
+            version = signed.record.version
+            entry = Entry(signed, version, Health.ALIVE, now, heard=heard, introducer=introducer)
             self._entries[node_id] = entry
             insort(self._by_prefix, (prefix_of(node_id), node_id))
             self._note(node_id)
@@ -215,7 +214,7 @@ class Members:
         evidence = _evidence_of(signed.record, old)
         if same_life and evidence is Evidence.REBIRTH and before is not Health.LEFT:
             evidence = Evidence.ASSERTION
-        known.signed = signed
+        known.signed, known.version = signed, signed.record.version
         self._move(known, evidence, now, reason="")
         self._note(node_id)
         return _events_of(evidence, before, old, signed.record)
