@@ -100,11 +100,11 @@ class EngineTurns(Generic[CoreT, EventT]):
         """Ask a quiet socket again and again for a moment, instead of going to sleep."""
         monitor = self._monitor
         until = time.perf_counter() + self._poll
-        while time.perf_counter() < until and not monitor.has_jobs:
-            taken = monitor.take_or_begin()
-            if taken is not None:
-                return taken
+        while not monitor.has_jobs:
             _yield_core()  # to the peer we wait for, should it share ours
+            taken = monitor.take_or_begin()
+            if taken is not None or time.perf_counter() >= until:
+                return taken
         return None
 
 
