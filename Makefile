@@ -12,7 +12,7 @@ PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them mo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership tests/scheduler \
-  tests/inference tests/net tests/node tests/simulations tests/testing tests/e2e/test_demo.py
+  tests/inference tests/net tests/node tests/simulations tests/e2e/test_demo.py
 
 HEAVY := tests/engines  # torch, transformers, llama.cpp and jax: some 1.7 GB
 

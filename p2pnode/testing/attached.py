@@ -1,9 +1,9 @@
-"""A core as the virtual network sees it: its shape, its clock, its receive buffer, its traffic."""
+"""A core as the virtual network sees it: its shape, its clock and its receive buffer."""
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 PeerT = TypeVar("PeerT", bound=Hashable)
@@ -51,45 +51,34 @@ class Clock:
         return (reading - self.offset) / self.rate
 
 
-@dataclass(slots=True, eq=False)
 class Node(Generic[PeerT, EventT]):
-    """One attached core and what the network remembers of it."""
-
-    address: PeerT
-    core: Attachable[PeerT, EventT]
-    on_event: Callable[[EventT, float], None] | None
-    clock: Clock
-    receive_buffer: int
-    wake: float | None = None  # when its earliest agenda entry pops
-    due: float | None = None  # what its own clock reads when its next timer fires
-    stalled_until: float = 0.0
-    waiting: deque[tuple[PeerT, bytes]] = field(default_factory=deque)
-    buffered: int = 0
-    spins: int = 0
-    spun_at: float = -1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics(Generic[PeerT]):
-    """What the network has seen so far.
+    """One attached core and what the network remembers of it.
 
     Attributes:
-        sent: Datagrams handed over by cores.
-        delivered: Datagrams handed to cores, second copies included.
-        dropped: Datagrams that reached nobody, by reason: ``loss``, ``queue``, ``mtu``,
-            ``partition``, ``absent`` (no core there), ``buffer`` (the receiver was stalled and
-            its buffer full), ``intercepted``.
-        malformed: Datagrams that a core refused with ``RemoteProtocolError``.
-        bytes_sent: UDP payload bytes sent, by sender.
-        bytes_delivered: UDP payload bytes delivered, by receiver.
+        wake: When its earliest agenda entry pops.
+        due: What its own clock reads when its next timer fires.
     """
 
-    sent: int
-    delivered: int
-    dropped: Mapping[str, int]
-    malformed: int
-    bytes_sent: Mapping[PeerT, int]
-    bytes_delivered: Mapping[PeerT, int]
+    def __init__(
+        self,
+        address: PeerT,
+        core: Attachable[PeerT, EventT],
+        on_event: Callable[[EventT, float], None] | None,
+        clock: Clock,
+        receive_buffer: int,
+    ) -> None:
+        self.address = address
+        self.core = core
+        self.on_event = on_event
+        self.clock = clock
+        self.receive_buffer = receive_buffer
+        self.wake: float | None = None
+        self.due: float | None = None
+        self.stalled_until = 0.0
+        self.waiting: deque[tuple[PeerT, bytes]] = deque()
+        self.buffered = 0
+        self.spins = 0
+        self.spun_at = -1.0
 
 
 def fingerprint(event: object) -> bytes:

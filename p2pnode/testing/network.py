@@ -21,10 +21,10 @@ from p2pnode.testing.attached import (
     Attachable,
     Clock,
     Node,
-    Statistics,
     fingerprint,
 )
 from p2pnode.testing.links import Fate, Link, Path
+from p2pnode.testing.statistics import Statistics
 
 __all__ = ["Clock", "Statistics", "VirtualNetwork"]
 
