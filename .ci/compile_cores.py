@@ -56,6 +56,7 @@ def main() -> None:
             _require_compiler()
             return
         folder = ROOT / PACKAGE / "_compiled"
+        print(f"compiling {len(listed_modules())} modules, for one minute to five", flush=True)
         library = compile_into(folder, jobs=options.jobs, is_checkout=True)
     except CannotCompileError as error:
         sys.exit(f"error: {error}")
