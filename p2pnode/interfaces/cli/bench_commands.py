@@ -336,12 +336,16 @@ def forged(rounds: int, datagrams: int, as_json: bool) -> None:
     Exits with 1 if one was not refused, or the open session carries nothing afterwards.
     """
     from p2pnode.bench import forged as measurement
+    from p2pnode.interfaces.cli.forged_table import as_table as forged_table
 
     with progress("forging", show=not as_json) as bar:
         figures = measured(
             lambda: measurement.measure(rounds=rounds, datagrams=datagrams, tell=bar)
         )
-    report(figures, as_json)
+    if as_json:
+        say_json(figures)
+    else:
+        say(forged_table(figures))
     taken = [row["kind"] for row in figures["rows"] if row["refused"] != datagrams]
     if taken:
         raise UserError(f"not all of these were refused: {'; '.join(taken)}")

@@ -27,7 +27,7 @@ def as_table(figures: dict[str, Any]) -> str:
     rows = [_cells(row) for row in figures["rows"]]
     lines = [table(_HEADINGS, rows, right="rrll" + "r" * (len(_PARTS) + 1)), ""]
     lines.append(
-        "microseconds until each is reached, p50 / p99, from an engine's end to the next one's"
+        "microseconds of each part, p50 / p99, from an engine's end to the next one's"
         f" beginning; answers of {plural(figures['tokens'], 'token')}"
     )
     if figures["unmatched"]:
