@@ -77,7 +77,7 @@ class _Forger:
         }
 
     def flood(self, kind: str, count: int) -> tuple[float, int]:
-        """Return the seconds that ``count`` datagrams took, and how many were counted."""
+        """Return the seconds that ``count`` datagrams took, and how many were refused."""
         make = self.kinds[kind]
         made = [make() for _ in range(count)]
         endpoint = self._pair.endpoints[self._flooded]
