@@ -100,10 +100,15 @@ class KvSlots(Generic[SlotT]):
 
     def slot(self, session: SessionKey, layers: range, positions: int) -> SlotT:
         """Return the session's slot with room for ``positions`` in all; as :meth:`slots`."""
-        known = self._slots.get((session, layers.start))
-        if known is not None and known.layers == layers and positions <= known.capacity:
-            return known  # as nearly every token finds it
+        known = self.known(session, layers)
+        if known is not None and positions <= known.capacity:
+            return known
         return self.slots(layers, {session: positions})[0]
+
+    def known(self, session: SessionKey, layers: range) -> SlotT | None:
+        """Return the slot that the session has in these layers, if it has one."""
+        slot = self._slots.get((session, layers.start))
+        return slot if slot is not None and slot.layers == layers else None
 
     def slots(self, layers: range, ends: Mapping[SessionKey, int]) -> list[SlotT]:
         """Return the sessions' slots with room for so many positions each, growing them if need be.

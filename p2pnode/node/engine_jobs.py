@@ -12,7 +12,15 @@ from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions, load_engine
 from p2pnode.errors import ModelChangedError, UserError
 from p2pnode.inference.draws import Draws
 from p2pnode.inference.events import ComputeRequested
-from p2pnode.inference.work import Computed, Forward, Work, WorkFailed, WorkResult, run_work
+from p2pnode.inference.work import (
+    Computed,
+    Forward,
+    Work,
+    WorkFailed,
+    WorkResult,
+    be_quiet,
+    run_work_quietly,
+)
 from p2pnode.net.jobs import Failed, Finished, Job
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent
@@ -93,7 +101,7 @@ class EngineJobs:
         if self._engine is None:
             return WorkFailed("no layers are loaded here")
         try:
-            result = run_work(self._engine, work, self._fittings.clock, self._draws)
+            result = run_work_quietly(self._engine, work, self._fittings.clock, self._draws)
         except ModelChangedError as error:  # its weights changed under it; loading checks them anew
             result = WorkFailed(str(error), is_engine_gone=True)
         except Exception as error:
@@ -130,6 +138,7 @@ class EngineJobs:
     def _load(self, layers: range) -> EngineProfile:
         if self._model is None:
             raise UserError("this node has no model")
+        be_quiet()  # nothing is computed in this thread before
         with ExitStack() as loaded:
             try:
                 engine = load_engine(

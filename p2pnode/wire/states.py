@@ -54,7 +54,8 @@ def encode_states(
         calibration: What both ends know of this cut, or None.
     """
     if rung is Rung.F32 or not fits_f16(rows):
-        return (Slice(DType.F32, rows.shape, rows.astype(_F32, copy=False).tobytes()),)
+        plain = rows if rows.dtype is _F32 else rows.astype(_F32)  # numpy has one object for it
+        return (Slice(DType.F32, rows.shape, plain.tobytes()),)
     if rung is Rung.F16:
         return activations_to_slices(rows)
     if calibration is None:

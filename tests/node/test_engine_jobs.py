@@ -251,7 +251,7 @@ def test_what_fails_one_session_is_no_lost_device_and_again_and_again_it_is(
             return WorkFailed(str(error), is_engine_suspect=True)
         raise error
 
-    monkeypatch.setattr("p2pnode.node.engine_jobs.run_work", work)
+    monkeypatch.setattr("p2pnode.node.engine_jobs.run_work_quietly", work)
     results = [jobs._run(DECODE) for _ in range(len(failing))]
     gone = [isinstance(one, WorkFailed) and one.is_engine_gone for one in results]
     assert any(gone) == gone[-1] == engine.is_shut == is_lost

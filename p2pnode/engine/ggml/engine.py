@@ -9,12 +9,20 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from p2pnode.engine.base import EXACT, Array, Floats, KvSizes, ModelInfo, short_numerics
+from p2pnode.engine.base import (
+    EXACT,
+    Array,
+    Floats,
+    KvSizes,
+    ModelInfo,
+    SessionKey,
+    short_numerics,
+)
 from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.slot import CELLS, GgmlSlot
 from p2pnode.engine.ggml.stability import unstable_products
-from p2pnode.engine.ggml.step import Part, StepGraph
+from p2pnode.engine.ggml.step import NextRow, Part, StepGraph
 from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.kv_slots import KvSlots
 from p2pnode.engine.model_config import ModelConfig
@@ -52,8 +60,8 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         kv_budget_bytes: The most memory that all sessions' KV caches may take.
         numerics: Names the arithmetic.
         threads: Of the CPU.
-        is_intact: Whether the weights are still what was loaded: a mapped file may have changed
-            faster than it could be copied.
+        damage: What became of the weights since they were loaded, from another thread: a mapped
+            file may have changed faster than it could be copied. Nothing, as a rule.
         close: Gives back what the shares, embedding and head are made of.
     """
 
@@ -68,7 +76,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         kv_budget_bytes: int,
         numerics: str,
         threads: int,
-        is_intact: Callable[[], bool],
+        damage: Sequence[str],
         close: Callable[[], None],
     ) -> None:
         kv_dim = config.n_kv_heads * config.head_dim
@@ -101,11 +109,26 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         self._graphs: list[Recent[StepGraph]] = [Recent(MOST_GRAPHS) for _ in shares]
         self._embedding = embedding
         self._head = head
-        self._is_intact = is_intact
+        self._damage = damage
         self._close = close
         self._scale = np.float32(
             math.sqrt(config.d_model) if config.architecture.scales_embedding else 1.0
         )
+
+    def forward(
+        self, session: SessionKey, layers: range, batches: Sequence[Array], start: int
+    ) -> list[Floats]:
+        slot = self._slots.known(session, layers)
+        step = None if slot is None or slot.length != start or len(batches) != 1 else slot.step
+        if slot is None or step is None or len(batches[0]) != 1 or not step.fits(start):
+            return super().forward(session, layers, batches, start)
+        # As nearly every token's. A stage's weights went through the caches since the row before,
+        # so each line of code that runs here is waited for.
+        row = batches[0]
+        x = step.run(row if self._is_hidden(row) else self._enter(row, layers), start)
+        self._check_intact()
+        slot.length += 1
+        return [x]
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads of the CPU from now on."""
@@ -156,13 +179,20 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
                 x = self._graph(share, unstable, graphs, run, parts).run(x, starts)
         self._check_intact()
         if len(parts) == 1:
-            _computed(parts[0], x)
+            self._foresee(parts[0], layers)
+            slots[0].length += len(x)
             return [x]
         ends = np.cumsum([part.rows for part in parts])
         found = np.split(x, ends[:-1])  # [rows, d_model] each
-        for part, rows in zip(parts, found, strict=True):
-            _computed(part, rows)
+        for slot, rows in zip(slots, found, strict=True):
+            slot.length += len(rows)
         return found
+
+    def _foresee(self, part: Part, layers: range) -> None:
+        """Keep what ran the one row of a part: it runs the next one too."""
+        if part.rows == 1 and len(self._shares) == 1:
+            graph = self._graph(self._shares[0], self._unstable[0], self._graphs[0], layers, [part])
+            part.slot.step = NextRow(graph, min(part.cells, part.slot.capacity))
 
     def _fill_logits(self, hidden: Floats, logits: Floats) -> None:
         if self._head is None:
@@ -173,7 +203,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
 
     def _check_intact(self) -> None:
         """Refuse what was computed with other weights than those that were loaded."""
-        if not self._is_intact():
+        if self._damage:
             raise ModelChangedError("the model's file changed while it was computed with")
 
     def _graph(
@@ -206,14 +236,6 @@ def _name_devices(shares: Sequence[Share], threads: int) -> str:
         is_cpu = share.backend.is_cpu
         names.append(f"cpu x{threads}" if is_cpu else f"{device.name} {device.description}")
     return " and ".join(dict.fromkeys(names))
-
-
-def _computed(part: Part, rows: Floats) -> None:
-    """Note that the rows [rows, d_model] of a part are in its cache."""
-    slot = part.slot
-    slot.length += part.rows
-    if not math.isfinite(np.vdot(rows, rows)):
-        slot.is_tainted = True
 
 
 class _Closes(Protocol):

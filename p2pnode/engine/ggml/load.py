@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -141,7 +140,7 @@ class _Loader:
             kv_budget_bytes=kv_budget_bytes,
             numerics=f"{self._numerics(made)}/kv-f16",
             threads=threads,
-            is_intact=partial(getattr, self._mapped, "is_intact"),
+            damage=self._mapped.damage,
             close=everything.close,
         )
         self._progress(1.0)

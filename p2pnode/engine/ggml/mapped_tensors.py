@@ -11,6 +11,9 @@ from p2pnode.engine.gguf_header import TensorInfo
 class MappedTensors:
     """Some tensors of a model in memory, read-only, until they are closed.
 
+    Attributes:
+        damage: Files of which bytes are no longer what was first seen; see :class:`MappedFile`.
+
     Raises:
         ModelError: A file is missing, unreadable, or ends before a tensor does.
         CapacityError: There is not enough memory for a copy, where one is needed.
@@ -20,10 +23,11 @@ class MappedTensors:
         wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for tensor in tensors:
             wanted[tensor.part].append((tensor.offset, tensor.size))
+        self.damage: list[str] = []
         self._files: dict[int, MappedFile] = {}
         try:
             for part, places in wanted.items():
-                self._files[part] = MappedFile(file.paths[part], places)
+                self._files[part] = MappedFile(file.paths[part], places, damage=self.damage)
         except BaseException:
             self.close()
             raise
@@ -32,11 +36,6 @@ class MappedTensors:
     def areas(self) -> list[tuple[int, int]]:
         """Every area's address and size: each tensor lies within one of them."""
         return [area for file in self._files.values() for area in file.areas]
-
-    @property
-    def is_intact(self) -> bool:
-        """Whether every byte is still the one that was first seen; see :class:`MappedFile`."""
-        return all(file.is_intact for file in self._files.values())
 
     def address(self, tensor: TensorInfo) -> int:
         """Return where a tensor lies."""

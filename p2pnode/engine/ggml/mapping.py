@@ -38,6 +38,7 @@ class MappedFile:
         path: A regular file.
         parts: The offsets and sizes that will be asked for; left out, the whole file.
         lease: False reads the bytes into memory at once.
+        damage: Where the file is named once its bytes are no longer what was first seen.
 
     Raises:
         ModelError: The file is missing, unreadable, or ends before a part does.
@@ -45,13 +46,18 @@ class MappedFile:
     """
 
     def __init__(
-        self, path: Path, parts: Iterable[tuple[int, int]] | None = None, *, lease: bool = True
+        self,
+        path: Path,
+        parts: Iterable[tuple[int, int]] | None = None,
+        *,
+        lease: bool = True,
+        damage: list[str] | None = None,
     ) -> None:
         self.path = path
         self._lock = threading.Lock()  # held while areas are made, exchanged or closed
         self._areas: list[tuple[int, Area]] = []  # by offset in the file
         self._lease: Lease | None = None
-        self._intact = True
+        self._damage = [] if damage is None else damage
         try:
             # Without waiting: a pipe would be waited for, and so would another's lease.
             self._file = io.FileIO(path, "rb", opener=_open_at_once)
@@ -77,7 +83,7 @@ class MappedFile:
         reads as zeros), or it did not come within the time that the system lets a writer wait, 45 s
         as a rule: nobody may compute with these bytes any more.
         """
-        return self._intact
+        return str(self.path) not in self._damage
 
     @property
     def areas(self) -> list[tuple[int, int]]:
@@ -173,9 +179,11 @@ class MappedFile:
                     if isinstance(area, FileArea):
                         area.exchange(partial(self._read, start))
             except (UserError, MemoryError, OSError):
-                self._intact = False
+                self._damage.append(str(self.path))
             if not self._release():
-                self._intact = False  # somebody may have written before all was copied
+                self._damage.append(
+                    str(self.path)
+                )  # somebody may have written before all was copied
 
     def _release(self) -> bool:
         """Let writers go on; False where they went on before."""

@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
-from p2pnode.engine.base import KvBlock
+from p2pnode.engine.base import Floats, KvBlock
 from p2pnode.engine.ggml.backend import Backend, Tensors, read, write
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.kv_slots import Slot
@@ -19,6 +19,13 @@ _ALIGNMENT: Final = 64  # bytes; ggml's own is 32 or 64
 _versions = itertools.count(1)
 
 
+class NextRow(Protocol):
+    """What runs a session's next row; :class:`p2pnode.engine.ggml.step.NextRow`."""
+
+    def fits(self, start: int) -> bool: ...
+    def run(self, x: Floats, start: int) -> Floats: ...
+
+
 class GgmlSlot(Slot):
     """Keys and values in float16, of each layer [kv_dim, cells] in ggml's order.
 
@@ -27,7 +34,7 @@ class GgmlSlot(Slot):
     Attributes:
         version: Names these tensors: another after each move, so that graphs are told apart.
         is_long: Whether the session takes LongRoPE's divisors for long ones.
-        is_tainted: Whether it may hold numbers that are not finite.
+        step: What its next row needs, from the row before; None where that took another way.
     """
 
     def __init__(
@@ -43,7 +50,7 @@ class GgmlSlot(Slot):
         super().__init__(layers)
         self.version = 0
         self.is_long = False
-        self.is_tainted = False
+        self.step: NextRow | None = None
         self._devices = [
             (backend, run)
             for backend, held in devices
@@ -107,8 +114,11 @@ class GgmlSlot(Slot):
         self._write(block, self.length)
 
     def truncate(self, length: int) -> None:
-        """Forget; a NaN that stayed would reach attention, where nothing times NaN is NaN."""
-        if self.is_tainted and length < self.length:
+        """Forget; a NaN that stayed would reach attention, where nothing times NaN is NaN.
+
+        So all that is forgotten becomes zero: to look at each row as it is computed costs more.
+        """
+        if length < self.length:
             shape = (len(self.layers), 2, self.length - length, self._kv_dim)
             self._write(np.zeros(shape, np.float16), length)
         super().truncate(length)
@@ -129,6 +139,7 @@ class GgmlSlot(Slot):
 
     def _let_go(self) -> None:
         banks, self._banks = self._banks, []
+        self.step = None
         if banks:
             self._moved(self.version)
         for bank in banks:

@@ -27,6 +27,8 @@ _SPLIT_NODES: Final = 28  # that it adds where each product is computed for it b
 _EXPERTS_NODES: Final = 32  # and where all that experts compute is, but for what each of them adds
 _HIDDEN: Final = np.float16(-np.inf)  # added to the score of what a row does not see
 _SEEN: Final = np.float16(0)
+_HIDDEN_BITS: Final = int(_HIDDEN.view(np.uint16))
+_SEEN_BITS: Final = int(_SEEN.view(np.uint16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,13 @@ class StepGraph:
             self._given = Mirror(backend, self._x, shape, np.float32)
             self._found = Mirror(backend, self._out, shape, np.float32)
             self._stand = Mirror(backend, self._positions, (self._rows,), np.int32)
+            self._stand_items = self._stand.array.data
             made.pop_all()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its memory is given back, so that it cannot run any more."""
+        return self._allocator is None
 
     def run(self, x: Floats, starts: Sequence[int]) -> Floats:
         """Compute x [rows, d_model], each part of which begins at one of ``starts``.
@@ -124,6 +132,17 @@ class StepGraph:
             masks.move(start)
             self._stand.array[at : at + masks.rows] = masks.positions
             at += masks.rows
+        return self._compute()
+
+    def run_row(self, x: Floats, start: int) -> Floats:
+        """Do the same for the one row of one part."""
+        self._given.array[:] = x
+        self._given.write()
+        self._masks[0].move(start)
+        self._stand_items[0] = start
+        return self._compute()
+
+    def _compute(self) -> Floats:
         self._stand.write()
         self._backend.compute(self._graph)
         self._found.read()
@@ -153,6 +172,23 @@ class StepGraph:
             )
             first += part.rows
         return found
+
+
+class NextRow:
+    """The graph that ran a session's last row, and runs the next ones in the same cells."""
+
+    def __init__(self, graph: StepGraph, end: int) -> None:
+        """``end``: as many positions as it has cells for, and the session memory."""
+        self._graph = graph
+        self._end = end
+
+    def fits(self, start: int) -> bool:
+        """Whether it can run the row at ``start``; its graph may have made room for others."""
+        return start < self._end and not self._graph.is_closed
+
+    def run(self, x: Floats, start: int) -> Floats:
+        """Compute x [1, d_model], which is left as it is."""
+        return self._graph.run_row(x, start)
 
 
 class _Masks:
@@ -191,6 +227,11 @@ class _Masks:
             window: Mirror(self._backend, tensor, self._shape, np.float16)
             for window, tensor in self.tensors.items()
         }
+        # To set an item so runs a fraction of what numpy runs, all of it cold by then.
+        self._where_items = self._where.array.data
+        self._seen_items = {
+            window: mirror.array.view(np.uint16).data for window, mirror in self._seen.items()
+        }
 
     @property
     def positions(self) -> npt.NDArray[np.int64]:
@@ -203,19 +244,25 @@ class _Masks:
         rows, previous = self.rows, self._start
         self._start = start
         if rows == 1:
-            self._where.array[0] = start
+            self._where_items[0] = start
         else:
             np.add(self._rows_from_0, start, out=self._where.array)
         self._where.write()
+        is_next = rows == 1 and previous is not None and start == previous + 1
         for window, mirror in self._seen.items():
-            seen = mirror.array
-            if rows == 1 and previous is not None and start == previous + 1:
-                seen[:, start] = _SEEN  # the next token: one position more
-                if window and start >= window:
-                    seen[:, start - window] = _HIDDEN
+            if is_next:
+                self._see_one_more(start, window)
             else:
-                _fill(seen, start, rows, window)
+                _fill(mirror.array, start, rows, window)
             mirror.write()
+
+    def _see_one_more(self, start: int, window: int) -> None:
+        """Move the one row from the position before ``start`` to it."""
+        seen = self._seen_items[window]
+        for row in range(self.attended):
+            seen[row, start] = _SEEN_BITS
+            if window and start >= window:
+                seen[row, start - window] = _HIDDEN_BITS
 
 
 def _most_nodes(config: ModelConfig, sessions: int, *, is_split: bool) -> int:

@@ -33,7 +33,7 @@ def test_what_a_gpu_holds_is_what_is_counted(library: Candidate, tmp_path: Path)
     gpu = GgmlEngine(
         engine.info, engine._config, shares, embedding=None, head=None,
         kv_budget_bytes=3 * CELLS * position, numerics="x", threads=1,
-        is_intact=lambda: True, close=lambda: None,
+        damage=(), close=lambda: None,
     )  # fmt: skip
     assert gpu.kv_sizes == KvSizes(CELLS)
     for key, positions, cells in ((b"s", 10, 256), (b"t", 257, 512)):
