@@ -135,7 +135,8 @@ class SlottedEngine(ABC, Generic[SlotT]):
             return batch.copy("C")  # layers may write into it
         is_ids = batch.ndim == 1 and batch.dtype == np.int64 and len(batch) > 0
         if is_ids and layers.start == 0:
-            if batch.min() < 0 or batch.max() >= self.info.vocab_size:
+            first, last = (batch[0], batch[0]) if len(batch) == 1 else (batch.min(), batch.max())
+            if first < 0 or last >= self.info.vocab_size:
                 raise LocalProtocolError(f"token ids must be below {self.info.vocab_size}")
             return self._embed(batch)
         raise LocalProtocolError(

@@ -291,7 +291,7 @@ def _decode_untrusted(
     if work.layers.start == 0:
         parts = [np.frombuffer(ids.payload, "<u4").astype(np.int64) for (ids,) in batch.pieces]
         ids = parts[0] if len(parts) == 1 else np.concatenate(parts)  # [rows]
-        if (ids >= vocab_size).any():
+        if (ids[0] if len(ids) == 1 else ids.max(initial=0)) >= vocab_size:
             # The engine would call it our own mistake, and a node does not survive those.
             raise RemoteProtocolError(f"a token beyond the vocabulary of {vocab_size}")
         return ids

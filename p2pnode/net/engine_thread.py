@@ -11,17 +11,15 @@ thread; what wakes it, and why, is in :mod:`p2pnode.net.wakeup`.
 """
 
 import logging
-import math
-import select
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol
 
 import trio
 
+from p2pnode.net.sleeper import Sleeper
 from p2pnode.net.wakeup import Wakeup
 
 SWITCH_INTERVAL = 0.0005
@@ -34,9 +32,6 @@ at the median, with 0.5 ms 1.1 ms, at the same throughput (measured); less bring
 STOP_GRACE = 2.0
 """Seconds that a stop waits for the job under way; after that the thread is left behind, which
 cannot keep the process alive."""
-
-_LONGEST_SLEEP = 2**31 - 1
-"""Milliseconds that poll() takes at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +62,7 @@ class EngineThread:
         """Run the thread; at the end wait a little for the body to return."""
         self._token = trio.lowlevel.current_trio_token()
         self._to_thread, self._to_loop = Wakeup(), Wakeup()
-        self._poll = select.poll()
-        self._poll.register(self._to_thread.fileno, select.POLLIN)
+        self._sleeper = Sleeper(self._to_thread)
         # A daemon, so that a job that never ends cannot keep a process from ending.
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         with _switch_interval(SWITCH_INTERVAL):
@@ -97,22 +91,11 @@ class EngineThread:
 
     def listen(self, fileno: int) -> None:
         """Let what arrives at ``fileno`` end the sleeps too."""
-        self._poll.register(fileno, select.POLLIN)
+        self._sleeper.listen(fileno)
 
     def sleep(self, seconds: float | None) -> tuple[bool, float]:
-        """Sleep until woken, until something arrives, or for ``seconds``.
-
-        Returns:
-            Whether something arrived, and the seconds it took.
-        """
-        most = None if seconds is None else math.ceil(min(1e3 * seconds, _LONGEST_SLEEP))
-        asleep_at = time.perf_counter()
-        ready = {descriptor for descriptor, _ in self._poll.poll(most)}
-        slept = time.perf_counter() - asleep_at
-        if self._to_thread.fileno in ready:
-            self._to_thread.clear()
-            ready.remove(self._to_thread.fileno)
-        return bool(ready), slept
+        """See :meth:`p2pnode.net.sleeper.Sleeper.sleep`."""
+        return self._sleeper.sleep(seconds)
 
     def _run(self) -> None:
         try:

@@ -7,6 +7,7 @@ lock, and nobody else does.
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
@@ -53,21 +54,24 @@ class Pump(Generic[CoreT, EventT]):
         self.core = core
         self._socket = socket
         self._job_of = job_of
-        self._clock = trio.lowlevel.current_clock()
+        self._clock = clock = trio.lowlevel.current_clock()
+        # Trio's own clock is perf_counter from another start: read so, it takes no Python.
+        is_plain = type(clock).__name__ == "SystemClock"
+        self._ahead = clock.current_time() - perf_counter() if is_plain else None
         self.jobs: deque[Job[CoreT, Any]] = deque()
         self.left: list[EventT] = []
         self.counters: Counter[str] = Counter()
 
     def now(self) -> float:
         """Read the clock: here, so that a core never sees time run backwards."""
-        return self._clock.current_time()
+        return self._clock.current_time() if self._ahead is None else perf_counter() + self._ahead
 
     def take(self) -> float | None:
         """Give the core the next datagram; return when, or None where none was waiting."""
         datagram = self._socket.receive()
         if datagram is None:
             return None
-        now = self._clock.current_time()
+        now = self.now()
         data, source = datagram
         try:
             self.core.receive_datagram(data, source, now)
