@@ -14,6 +14,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership tests/scheduler \
   tests/inference tests/net tests/node tests/simulations tests/e2e/test_demo.py
 
+# What they test is left pure, so once is enough.
+PURE := $(addprefix tests/wire/test_,arrays.py calibration.py centred.py entropy.py frame_json.py \
+  hostile_calibration.py kv_calibration.py kv_codec.py tensor.py) \
+  $(addprefix tests/node/test_,checkpoints.py download.py fetching.py grammars.py hub.py \
+  identity.py invite.py log_file.py model_cache.py models.py own_models.py pulls.py sources.py \
+  text_worker.py web.py)
+
 HEAVY := tests/engines  # torch, transformers, llama.cpp and jax: some 1.7 GB
 
 .PHONY: demo test test-fast test-engines fast pure check fuzz format docs clean
@@ -37,7 +44,7 @@ test: $(DEV)  ## lint, types, contracts and every test
 
 test-fast: fast  ## the suite of what is compiled, compiled: `make test` runs it pure
 	$(BIN)/p2pnode models pull smollm2-135m
-	P2PNODE_PURE=0 $(BIN)/python -m pytest -n 2 $(COMPILED)
+	P2PNODE_PURE=0 $(BIN)/python -m pytest -n 2 $(COMPILED) $(addprefix --ignore ,$(PURE))
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one
 	$(BIN)/p2pnode models pull gemma3-270m

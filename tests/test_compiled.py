@@ -3,6 +3,7 @@
 Each test starts processes of its own: a process decides once how its cores run.
 """
 
+import ast
 import importlib
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -304,6 +306,19 @@ def test_every_module_of_a_room_is_compiled_or_left_out_for_a_reason() -> None:
     assert {"p2pnode.errors", "p2pnode.transport.connection", "p2pnode.node.core"} <= set(modules)
     for module in modules:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
+def test_no_function_of_a_compiled_module_catches_two_types_by_one_name() -> None:
+    """Compiled, the name takes the first type alone: whatever is caught next is a TypeError."""
+    compile_cores = tool("compile_cores")
+    for module in compile_cores.listed_modules():
+        tree = ast.parse(compile_cores.source_of(module).read_text("utf-8"))
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            caught = defaultdict[str, set[str]](set)
+            for node in ast.walk(function):
+                if isinstance(node, ast.ExceptHandler) and node.name and node.type:
+                    caught[node.name].add(ast.unparse(node.type))
+            assert all(len(types) == 1 for types in caught.values()), (module, function.name)
 
 
 def test_what_compiled_code_leans_on_is_watched_by_way_of_others_too(

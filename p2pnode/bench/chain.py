@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from p2pnode.bench.bare_chain import BareChain, bare_chain
 from p2pnode.bench.figures import spread
 from p2pnode.bench.hop.swarm import PROMPT
 from p2pnode.quantiles import quantile
@@ -31,14 +32,18 @@ class Tally:
     Attributes:
         chain: Seconds of each decoded token over the chain.
         solo: Seconds of each decoded token alone.
+        bare: The same over bare sockets, where that is wanted.
         ratios: The chain's speed over the engine's, a round.
+        bare_ratios: The bare chain's speed over the engine's.
         hops_ms: Milliseconds a hop, a token.
-        identical: Whether every round's tokens were the same in both.
+        identical: Whether every round's tokens were the same in all.
     """
 
     chain: list[float] = field(default_factory=list)
     solo: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
+    bare_ratios: list[float] = field(default_factory=list)
     hops_ms: list[float] = field(default_factory=list)
     identical: bool = True
 
@@ -52,8 +57,12 @@ def measure(
     engine: str = "auto",
     threads: int = 1,
     compute: str = "engine",
+    bare: bool = False,
 ) -> dict[str, Any]:
     """Run ``rounds`` of both in turns; ``tell`` hears which part is done.
+
+    With ``bare``, engines joined by bare sockets (:mod:`p2pnode.bench.bare_chain`) take their turn
+    in each round too.
 
     With ``compute`` as ``sleep``, each stage sleeps for as long as its arithmetic took before, and
     the engine alone as long as all three, one after another: cores are free, and the ratio is what
@@ -65,22 +74,26 @@ def measure(
     """
     tally = Tally()
     both = _computing if compute == "engine" else _sleeping
-    with both(path, engine, threads) as (nodes, client, alone, prompt_ids):
-        _solo(alone, prompt_ids, 4)
+    with both(path, engine, threads, bare) as them:
+        _solo(them.alone, them.prompt_ids, 4)
+        if them.bare is not None:
+            them.bare.answer(them.prompt_ids, 4)
         for number in range(rounds):
-            _round(client, alone, prompt_ids, tokens, tally, chain_first=number % 2 == 0)
+            _round(them, tokens, tally, number)
             tell((number + 1) / rounds)
-        late = [node.snapshot().loop_late_ms[1] for node in nodes]
+        late = [node.snapshot().loop_late_ms[1] for node in them.nodes]
+        numerics = them.alone.numerics
     return {
         "rounds": rounds,
         "tokens": tokens,
         "compute": compute,
-        "engine": alone.numerics,
+        "engine": numerics,
         "threads": threads,
         "solo_tokens_per_s": round(1 / quantile(tally.solo, 0.5), 3),
         "chain_tokens_per_s": round(1 / quantile(tally.chain, 0.5), 3),
         "ratio": round(median(tally.ratios), 4),
         "ratios": [round(ratio, 4) for ratio in tally.ratios],
+        **_bare_figures(tally),
         "hop_ms": spread(tally.hops_ms),
         "step_ms": {
             "solo": spread([1e3 * step for step in tally.solo]),
@@ -91,27 +104,57 @@ def measure(
     }
 
 
-_Both: TypeAlias = tuple[Sequence[NodeProcess], "ControlClient", "Engine", list[int]]
-"""The chain's nodes, a client of the first, an engine that holds every layer, and the prompt."""
+def _bare_figures(tally: Tally) -> dict[str, Any]:
+    if not tally.bare:
+        return {}
+    return {
+        "bare_tokens_per_s": round(1 / quantile(tally.bare, 0.5), 3),
+        "bare_ratio": round(median(tally.bare_ratios), 4),
+        "bare_ratios": [round(ratio, 4) for ratio in tally.bare_ratios],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Them:
+    """What takes turns.
+
+    Attributes:
+        nodes: The chain's.
+        client: Speaks to the first of them.
+        alone: An engine that holds every layer.
+        prompt_ids: What is asked.
+        bare: Engines joined by bare sockets, where they are wanted.
+    """
+
+    nodes: Sequence[NodeProcess]
+    client: ControlClient
+    alone: Engine
+    prompt_ids: list[int]
+    bare: BareChain | None
 
 
 @contextmanager
-def _computing(path: Path, engine: str, threads: int) -> Iterator[_Both]:
-    with local_swarm() as swarm:
+def _computing(path: Path, engine: str, threads: int, bare: bool) -> Iterator[_Them]:
+    with ExitStack() as stack:
+        swarm = stack.enter_context(local_swarm())
         asker = start_three(swarm, path, engine=engine, threads=threads)
         alone = _load(path, engine, threads)
-        with asker.client(timeout=None) as client:
-            prompt_ids = _chain(client, WARM_UP)["prompt_ids"]
-            yield swarm.nodes, client, alone, prompt_ids
+        client = stack.enter_context(asker.client(timeout=None))
+        prompt_ids = _chain(client, WARM_UP)["prompt_ids"]
+        cuts = _cuts(alone.info.n_layers)
+        joined = stack.enter_context(bare_chain(path, engine, threads, cuts)) if bare else None
+        yield _Them(swarm.nodes, client, alone, prompt_ids, joined)
 
 
 @contextmanager
-def _sleeping(path: Path, engine: str, threads: int) -> Iterator[_Both]:
-    from p2pnode.bench.hop.knobs import Compute, Setting
+def _sleeping(path: Path, engine: str, threads: int, bare: bool) -> Iterator[_Them]:
+    from p2pnode.bench.hop.knobs import Compute, Knobs, Setting
     from p2pnode.bench.hop.stand_in import SoloStandIn, as_engine
     from p2pnode.bench.hop.swarm import measured_swarm
 
-    with measured_swarm(path, 3, engine=engine, threads=threads) as measured:
+    with ExitStack() as stack:
+        swarm = measured_swarm(path, 3, engine=engine, threads=threads)
+        measured = stack.enter_context(swarm)
         alone = _load(path, engine, threads)
         measured.warm_up(WARM_UP)
         stages = []
@@ -121,7 +164,14 @@ def _sleeping(path: Path, engine: str, threads: int) -> Iterator[_Both]:
             knobs.setting = stages[-1]
         prompt_ids = _chain(measured.client, 4)["prompt_ids"]
         waiting = as_engine(SoloStandIn(alone, stages))
-        yield measured.swarm.nodes, measured.client, waiting, prompt_ids
+        joined = None
+        if bare:
+            told = [measured.folder / f"bare-{number}.knobs" for number in range(len(stages))]
+            for file, setting in zip(told, stages, strict=True):
+                stack.enter_context(Knobs(file)).setting = setting
+            cuts = _cuts(alone.info.n_layers)
+            joined = stack.enter_context(bare_chain(path, engine, threads, cuts, told))
+        yield _Them(measured.swarm.nodes, measured.client, waiting, prompt_ids, joined)
 
 
 def start_three(
@@ -131,8 +181,7 @@ def start_three(
     computing = ("--engine", engine, "--threads", str(threads))
     from p2pnode.node.models import describe_model
 
-    total = describe_model(path).n_layers
-    cuts = [0, -(-total // 3), -(-2 * total // 3), total]
+    cuts = _cuts(describe_model(path).n_layers)
     for name, first, stop in zip(("one", "two", "three"), cuts, cuts[1:], strict=False):
         swarm.start(name, "--model", str(path), "--layers", f"{first}:{stop}", *computing)
     for node in swarm.nodes:
@@ -141,27 +190,41 @@ def start_three(
     return swarm.nodes[0]
 
 
-def _round(
-    client: ControlClient,
-    engine: Engine,
-    prompt_ids: list[int],
-    tokens: int,
-    tally: Tally,
-    *,
-    chain_first: bool,
-) -> None:
-    if chain_first:
-        chained = _chain(client, tokens)
-        alone_ids, alone = _solo(engine, prompt_ids, tokens)
-    else:
-        alone_ids, alone = _solo(engine, prompt_ids, tokens)
-        chained = _chain(client, tokens)
-    steps = [ms / 1e3 for ms in chained["steps_ms"]]
-    tally.chain += steps
-    tally.solo += alone
-    tally.ratios.append(quantile(alone, 0.5) / quantile(steps, 0.5))
-    tally.hops_ms += chained["hops_ms"]
-    tally.identical &= chained["token_ids"] == alone_ids
+def _cuts(layers: int) -> list[int]:
+    """Return the first layer of each of three stages, and how many layers there are."""
+    return [0, -(-layers // 3), -(-2 * layers // 3), layers]
+
+
+def _round(them: _Them, tokens: int, tally: Tally, number: int) -> None:
+    """Let each have a turn; who is first changes, so that none always finds the warmer cache."""
+    ids, steps = dict[str, list[int]](), dict[str, list[float]]()
+
+    def chain() -> None:
+        answer = _chain(them.client, tokens)
+        ids["chain"], steps["chain"] = answer["token_ids"], [ms / 1e3 for ms in answer["steps_ms"]]
+        tally.hops_ms.extend(answer["hops_ms"])
+
+    def solo() -> None:
+        ids["solo"], steps["solo"] = _solo(them.alone, them.prompt_ids, tokens)
+
+    turns: list[Callable[[], None]] = [chain, solo]
+    if (joined := them.bare) is not None:
+
+        def bare() -> None:
+            ids["bare"], steps["bare"] = joined.answer(them.prompt_ids, tokens)
+
+        turns.append(bare)
+    first = number % len(turns)
+    for turn in turns[first:] + turns[:first]:
+        turn()
+    alone = quantile(steps["solo"], 0.5)
+    tally.chain += steps["chain"]
+    tally.solo += steps["solo"]
+    tally.bare += steps.get("bare", [])
+    tally.ratios.append(alone / quantile(steps["chain"], 0.5))
+    if "bare" in steps:
+        tally.bare_ratios.append(alone / quantile(steps["bare"], 0.5))
+    tally.identical &= all(ids["solo"] == one for one in ids.values())
 
 
 def _chain(client: ControlClient, tokens: int) -> dict[str, Any]:

@@ -296,12 +296,13 @@ def test_a_chain_that_sleeps_draws_what_one_engine_does(
     monkeypatch.setattr(chain, "WARM_UP", 20)
     told: list[float] = []
     found = chain.measure(
-        model, rounds=2, tokens=6, tell=told.append, engine="numpy", compute="sleep"
+        model, rounds=3, tokens=6, tell=told.append, engine="numpy", compute="sleep", bare=True
     )
     assert found["compute"] == "sleep"
     assert found["identical"]
     assert 0 < found["ratio"] < 1.5
-    assert told == [0.5, 1.0]
+    assert 0 < found["bare_ratio"] < 1.5
+    assert len(told) == len(found["bare_ratios"]) == 3
 
 
 def test_too_few_layers_are_told_before_anything_starts(model: Path) -> None:

@@ -20,7 +20,10 @@ def bench() -> None:
     """Measure this machine; every figure in the documentation comes from here."""
 
 
-@bench.command(epilog="Example:\n\n  p2pnode bench chain --rounds 10 --json")
+@bench.command(
+    epilog="Examples:\n\n  p2pnode bench chain --rounds 10 --json\n\n"
+    "  p2pnode bench chain --bare --compute sleep"
+)
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True)
 @click.option("--tokens", type=click.IntRange(2), default=48, show_default=True)
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
@@ -33,6 +36,11 @@ def bench() -> None:
     help="With sleep, each stage sleeps for as long as its arithmetic takes, and the engine alone "
     "as long as all: cores are free, and what is left is the network.",
 )
+@click.option(
+    "--bare",
+    is_flag=True,
+    help="Let engines joined by bare UDP sockets take a turn too: what no protocol could better.",
+)
 @model_option
 @json_option
 def chain(
@@ -41,6 +49,7 @@ def chain(
     engine: str,
     threads: int,
     compute: str,
+    bare: bool,
     model: str,
     as_json: bool,
 ) -> None:
@@ -58,6 +67,7 @@ def chain(
                 engine=engine,
                 threads=threads,
                 compute=compute,
+                bare=bare,
             )
         )
     report(figures, as_json)

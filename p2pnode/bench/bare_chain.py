@@ -1,0 +1,210 @@
+"""A chain of engines joined by bare sockets: the most that any protocol could leave of a chain.
+
+Hidden states go from process to process over blocking UDP sockets of this machine. Nothing is
+sealed, coded, acknowledged or repaired, and nobody else has a part in it: what such a chain loses
+against one engine, sockets, wake-ups and cold caches take.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from p2pnode.errors import UserError
+
+if TYPE_CHECKING:
+    from p2pnode.engine.base import Engine, Floats
+
+_HEAD: Final = struct.Struct("<QIII")
+"""A session's number, the position of its first row, how many rows a job has, and the first one
+of these that is in this datagram."""
+_TOKEN: Final = struct.Struct("<QI")
+_MOST_BYTES: Final = 60_000
+_CHUNK: Final = 64  # rows of a prompt that are one job, as in a chain of nodes
+_LOOK_SECONDS: Final = 2.0  # between two looks whether the other processes are still there
+_LOOKS: Final = 30
+
+
+class BareChain:
+    """The first stage, here; the others are processes that hand on to each other."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        own: socket.socket,
+        following: int,
+        others: Sequence[multiprocessing.process.BaseProcess],
+    ) -> None:
+        self._engine = engine
+        self._others = others
+        self._own = own
+        self._following = following
+        self._sessions = 0
+
+    def answer(self, prompt_ids: Sequence[int], tokens: int) -> tuple[list[int], list[float]]:
+        """Return so many tokens, and the seconds from each to the next.
+
+        Raises:
+            UserError: A stage does not answer: it ended, or the machine lost a datagram.
+        """
+        import numpy as np
+
+        self._sessions += 1
+        key = _TOKEN.pack(self._sessions, 0)
+        drawn, moments = list[int](), list[float]()
+        ids, position = np.asarray(prompt_ids, np.int64), 0
+        try:
+            while len(drawn) < tokens:
+                for first in range(0, len(ids), _CHUNK):
+                    chunk = ids[first : first + _CHUNK]
+                    (rows,) = self._engine.forward(key, self._engine.layers, [chunk], position)
+                    _hand_on(self._own, self._following, self._sessions, position, rows)
+                    position += len(chunk)
+                    token = self._token()
+                drawn.append(token)
+                moments.append(time.perf_counter())
+                ids = np.array([token], np.int64)
+        finally:
+            self._engine.close(key)
+        return drawn, [after - before for before, after in pairwise(moments)]
+
+    def _token(self) -> int:
+        for _ in range(_LOOKS):
+            try:
+                number, token = _TOKEN.unpack(self._own.recv(_MOST_BYTES))
+            except TimeoutError:
+                if all(other.is_alive() for other in self._others):
+                    continue
+                break
+            if number == self._sessions:
+                return int(token)
+        raise UserError(
+            "a stage of bare sockets does not answer", hint="run it again on a calmer machine"
+        )
+
+
+@contextmanager
+def bare_chain(
+    path: Path, engine: str, threads: int, cuts: Sequence[int], knobs: Sequence[Path] = ()
+) -> Iterator[BareChain]:
+    """Yield a chain whose stages hold the layers between ``cuts``, ready to compute.
+
+    Args:
+        path: The model.
+        engine: Its name.
+        threads: Of each stage.
+        cuts: The first layer of each stage, and how many layers there are.
+        knobs: For each stage, what it is told to do in place of its arithmetic, if anything.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    sockets = [_bound() for _ in cuts[1:]]
+    ports = [one.getsockname()[1] for one in sockets]
+    sockets[0].settimeout(_LOOK_SECONDS)
+    stages: list[multiprocessing.process.BaseProcess] = []
+    try:
+        for at in range(1, len(sockets)):
+            layers = range(cuts[at], cuts[at + 1])
+            following = ports[(at + 1) % len(ports)]
+            told = knobs[at] if knobs else None
+            target = (path, engine, threads, layers, sockets[at], following, told, os.getpid())
+            stages.append(spawn.Process(target=_stage, args=target, daemon=True))
+            stages[-1].start()
+        first = _load(path, engine, threads, range(cuts[0], cuts[1]), knobs[0] if knobs else None)
+        yield BareChain(first, sockets[0], ports[1 % len(ports)], stages)
+    finally:
+        for stage in stages:
+            stage.terminate()
+            stage.join()
+        for one in sockets:
+            one.close()
+
+
+def _stage(
+    path: Path,
+    name: str,
+    threads: int,
+    layers: range,
+    own: socket.socket,
+    following: int,
+    knobs: Path | None,
+    parent: int,
+) -> None:
+    """Compute what comes, hand it on, or draw the token with the last layer; until terminated."""
+    from p2pnode.engine.blas import limit_blas_threads
+    from p2pnode.engine.sampling.draw import sample
+    from p2pnode.engine.sampling.options import Sampling
+    from p2pnode.node.huge_pages import use_huge_pages
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    limit_blas_threads(threads)
+    engine = _load(path, name, threads, layers, knobs)
+    use_huge_pages()  # as a node does
+    own.settimeout(_LOOK_SECONDS)
+    is_last = layers.stop == engine.info.n_layers
+    greedy, held = Sampling(), 0
+    while True:
+        try:
+            session, position, rows = _receive(own, engine.info.d_model)
+        except TimeoutError:
+            if os.getppid() != parent:
+                return
+            continue
+        if session != held:
+            engine.close(_TOKEN.pack(held, 0))
+            held = session
+        (states,) = engine.forward(_TOKEN.pack(session, 0), layers, [rows], position)
+        if is_last:
+            token = sample(engine.logits(states[-1:])[0], greedy, position + len(rows))
+            own.sendto(_TOKEN.pack(session, token), ("127.0.0.1", following))
+        else:
+            _hand_on(own, following, session, position, states)
+
+
+def _load(path: Path, name: str, threads: int, layers: range, knobs: Path | None) -> Engine:
+    from p2pnode.bench.hop.knobs import Knobs
+    from p2pnode.bench.hop.stand_in import StandIn, as_engine
+    from p2pnode.engine.registry import EngineOptions, load_engine
+    from p2pnode.node.model_cache import cache_dir
+    from p2pnode.node.models import open_model
+
+    options = EngineOptions(name, threads=threads, cache=cache_dir())
+    engine = load_engine(path, layers, options, tree=open_model(path).tree)
+    return engine if knobs is None else as_engine(StandIn(engine, Knobs(knobs)))
+
+
+def _bound() -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind(("127.0.0.1", 0))
+    return one
+
+
+def _hand_on(own: socket.socket, port: int, session: int, position: int, rows: Floats) -> None:
+    """Send rows [rows, d_model] in as many datagrams as it takes."""
+    most = max(1, _MOST_BYTES // (4 * rows.shape[1]))
+    for first in range(0, len(rows), most):
+        head = _HEAD.pack(session, position, len(rows), first)
+        own.sendto(head + rows[first : first + most].tobytes(), ("127.0.0.1", port))
+
+
+def _receive(own: socket.socket, width: int) -> tuple[int, int, Floats]:
+    """Return the session, the first row's position, and the rows [rows, d_model] of a job."""
+    import numpy as np
+
+    pieces: list[Floats] = []
+    while True:
+        data = own.recv(65_535)
+        session, position, count, first = _HEAD.unpack_from(data)
+        if first == 0:
+            pieces.clear()
+        pieces.append(np.frombuffer(data, np.float32, offset=_HEAD.size).reshape(-1, width))
+        if sum(map(len, pieces)) >= count:
+            return session, position, pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
