@@ -93,6 +93,10 @@ class EngineThread:
         """Let what arrives at ``fileno`` end the sleeps too."""
         self._sleeper.listen(fileno)
 
+    def has_arrived(self) -> bool:
+        """See :meth:`p2pnode.net.sleeper.Sleeper.has_arrived`."""
+        return self._sleeper.has_arrived()
+
     def sleep(self, seconds: float | None) -> tuple[bool, float]:
         """See :meth:`p2pnode.net.sleeper.Sleeper.sleep`."""
         return self._sleeper.sleep(seconds)

@@ -98,13 +98,14 @@ class EngineTurns(Generic[CoreT, EventT]):
 
     def _take_soon(self) -> tuple[Job[CoreT, Any] | None, bool] | None:
         """Ask a quiet socket again and again for a moment, instead of going to sleep."""
-        monitor = self._monitor
+        monitor, thread = self._monitor, self._engine_thread
         until = time.perf_counter() + self._poll
         while not monitor.has_jobs:
             _yield_core()  # to the peer we wait for, should it share ours
-            taken = monitor.take_or_begin()
-            if taken is not None or time.perf_counter() >= until:
-                return taken
+            if thread.has_arrived():
+                return monitor.take_or_begin()
+            if time.perf_counter() >= until:
+                return None
         return None
 
 
