@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-# `make test-fast` runs the same stories again, compiled: the first of the examples run pure.
+# `make test-fast` runs the same properties again, compiled, with fewer examples.
 settings.register_profile("again", settings.get_profile("suite"), max_examples=30)
 settings.load_profile("again" if os.environ.get("P2PNODE_PURE") == "0" else "suite")
 

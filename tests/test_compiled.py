@@ -313,7 +313,11 @@ def test_no_function_of_a_compiled_module_catches_two_types_by_one_name() -> Non
     compile_cores = tool("compile_cores")
     for module in compile_cores.listed_modules():
         tree = ast.parse(compile_cores.source_of(module).read_text("utf-8"))
-        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        for function in (
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ):
             caught = defaultdict[str, set[str]](set)
             for node in ast.walk(function):
                 if isinstance(node, ast.ExceptHandler) and node.name and node.type:

@@ -14,7 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,9 +28,12 @@ _HEAD: Final = struct.Struct("<QIII")
 """A session's number, the position of its first row, how many rows a job has, and the first one
 of these that is in this datagram."""
 _TOKEN: Final = struct.Struct("<QI")
-_MOST_BYTES: Final = 60_000
+_READY: Final = b"ready"
+_SILENT: Final = "a stage of bare sockets does not answer"
+_AGAIN: Final = "run it again on a calmer machine"
+_MOST_BYTES: Final = 60_000  # of a datagram's rows; one that another follows is answered first
 _CHUNK: Final = 64  # rows of a prompt that are one job, as in a chain of nodes
-_LOOK_SECONDS: Final = 2.0  # between two looks whether the other processes are still there
+_LOOK_SECONDS: Final = 2  # between two looks whether the other processes are still there
 _LOOKS: Final = 30
 
 
@@ -46,6 +49,7 @@ class BareChain:
     ) -> None:
         self._engine = engine
         self._others = others
+        self._ready = 0
         self._own = own
         self._following = following
         self._sessions = 0
@@ -59,6 +63,7 @@ class BareChain:
         import numpy as np
 
         self._sessions += 1
+        self._await_ready()
         key = _TOKEN.pack(self._sessions, 0)
         drawn, moments = list[int](), list[float]()
         ids, position = np.asarray(prompt_ids, np.int64), 0
@@ -77,19 +82,33 @@ class BareChain:
             self._engine.close(key)
         return drawn, [after - before for before, after in pairwise(moments)]
 
+    def _await_ready(self) -> None:
+        """Wait until every other stage has loaded its layers, for as long as that takes."""
+        while self._ready < len(self._others):
+            data = self._heard()
+            self._ready += data == _READY
+
     def _token(self) -> int:
         for _ in range(_LOOKS):
-            try:
-                number, token = _TOKEN.unpack(self._own.recv(_MOST_BYTES))
-            except TimeoutError:
-                if all(other.is_alive() for other in self._others):
-                    continue
-                break
-            if number == self._sessions:
-                return int(token)
-        raise UserError(
-            "a stage of bare sockets does not answer", hint="run it again on a calmer machine"
-        )
+            data = self._heard()
+            if len(data) == _TOKEN.size:
+                number, token = _TOKEN.unpack(data)
+                if number == self._sessions:
+                    return int(token)
+        raise UserError(_SILENT, hint=_AGAIN)
+
+    def _heard(self) -> bytes:
+        """Return what came, or nothing where nothing came for a while."""
+        try:
+            return self._own.recv(_MOST_BYTES)
+        except BlockingIOError:
+            for other in self._others:
+                if not other.is_alive():
+                    raise UserError(
+                        f"a stage of bare sockets ended with {other.exitcode}",
+                        hint="see what it said above; holding the model takes memory twice here",
+                    ) from None
+            return b""
 
 
 @contextmanager
@@ -106,26 +125,27 @@ def bare_chain(
         knobs: For each stage, what it is told to do in place of its arithmetic, if anything.
     """
     spawn = multiprocessing.get_context("spawn")
-    sockets = [_bound() for _ in cuts[1:]]
-    ports = [one.getsockname()[1] for one in sockets]
-    sockets[0].settimeout(_LOOK_SECONDS)
-    stages: list[multiprocessing.process.BaseProcess] = []
-    try:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(_bound()) for _ in cuts[1:]]
+        ports = [one.getsockname()[1] for one in sockets]
+        stages: list[multiprocessing.process.BaseProcess] = []
         for at in range(1, len(sockets)):
             layers = range(cuts[at], cuts[at + 1])
             following = ports[(at + 1) % len(ports)]
             told = knobs[at] if knobs else None
-            target = (path, engine, threads, layers, sockets[at], following, told, os.getpid())
-            stages.append(spawn.Process(target=_stage, args=target, daemon=True))
-            stages[-1].start()
+            args = (path, engine, threads, layers, sockets[at], following, ports[0], told)
+            stage = spawn.Process(target=_stage, args=(*args, os.getpid()), daemon=True)
+            stage.start()
+            stack.callback(_end, stage)
+            stages.append(stage)
         first = _load(path, engine, threads, range(cuts[0], cuts[1]), knobs[0] if knobs else None)
+        stack.callback(first.shut)
         yield BareChain(first, sockets[0], ports[1 % len(ports)], stages)
-    finally:
-        for stage in stages:
-            stage.terminate()
-            stage.join()
-        for one in sockets:
-            one.close()
+
+
+def _end(stage: multiprocessing.process.BaseProcess) -> None:
+    stage.terminate()
+    stage.join()
 
 
 def _stage(
@@ -135,6 +155,7 @@ def _stage(
     layers: range,
     own: socket.socket,
     following: int,
+    first: int,
     knobs: Path | None,
     parent: int,
 ) -> None:
@@ -148,13 +169,13 @@ def _stage(
     limit_blas_threads(threads)
     engine = _load(path, name, threads, layers, knobs)
     use_huge_pages()  # as a node does
-    own.settimeout(_LOOK_SECONDS)
+    own.sendto(_READY, ("127.0.0.1", first))
     is_last = layers.stop == engine.info.n_layers
     greedy, held = Sampling(), 0
     while True:
         try:
             session, position, rows = _receive(own, engine.info.d_model)
-        except TimeoutError:
+        except BlockingIOError:
             if os.getppid() != parent:
                 return
             continue
@@ -184,15 +205,26 @@ def _load(path: Path, name: str, threads: int, layers: range, knobs: Path | None
 def _bound() -> socket.socket:
     one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     one.bind(("127.0.0.1", 0))
+    # Not Python's own timeout, with which each recv() would ask poll() first.
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _LOOK_SECONDS, 0))
     return one
 
 
 def _hand_on(own: socket.socket, port: int, session: int, position: int, rows: Floats) -> None:
-    """Send rows [rows, d_model] in as many datagrams as it takes."""
+    """Send rows [rows, d_model] in as many datagrams as it takes, each once the last is taken."""
     most = max(1, _MOST_BYTES // (4 * rows.shape[1]))
     for first in range(0, len(rows), most):
+        if first:
+            _await_taken(own)
         head = _HEAD.pack(session, position, len(rows), first)
         own.sendto(head + rows[first : first + most].tobytes(), ("127.0.0.1", port))
+
+
+def _await_taken(own: socket.socket) -> None:
+    try:
+        own.recv(1)
+    except BlockingIOError:
+        raise UserError(_SILENT, hint=_AGAIN) from None
 
 
 def _receive(own: socket.socket, width: int) -> tuple[int, int, Floats]:
@@ -201,10 +233,11 @@ def _receive(own: socket.socket, width: int) -> tuple[int, int, Floats]:
 
     pieces: list[Floats] = []
     while True:
-        data = own.recv(65_535)
+        data, source = own.recvfrom(65_535)
         session, position, count, first = _HEAD.unpack_from(data)
         if first == 0:
             pieces.clear()
         pieces.append(np.frombuffer(data, np.float32, offset=_HEAD.size).reshape(-1, width))
         if sum(map(len, pieces)) >= count:
             return session, position, pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        own.sendto(b"", source)

@@ -3,11 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from p2pnode.engine.base import Engine, Floats, StageCost
+
+_Part: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
+"""What makes ready, and what is timed."""
 
 _SESSION: Final = b"\0calibration"
 _PREFILL_TOKENS: Final = 64  # the chunk that chains use
@@ -32,7 +36,7 @@ def calibrate(engine: Engine) -> StageCost:
     parts = [_visit(engine, run, rows) for run, rows in visits]
     if layers.stop == engine.info.n_layers:
         one = _noise(1, d_model)  # [1, d_model]
-        parts.append(lambda: engine.logits(one))
+        parts.append((lambda: None, lambda: engine.logits(one)))
     try:
         whole, part, prefill, four, eight, *head = _least_of_each(parts)
     finally:
@@ -69,26 +73,26 @@ def _session(layers: range, rows: int) -> bytes:
     return _SESSION + bytes((len(layers) % 256, rows))
 
 
-def _visit(engine: Engine, layers: range, rows: int) -> Callable[[], object]:
+def _visit(engine: Engine, layers: range, rows: int) -> _Part:
     """Return what runs so many rows through ``layers``, each time from the first position on."""
     session, batch = _session(layers, rows), _noise(rows, engine.info.d_model)
-
-    def visit() -> None:
-        engine.truncate(session, 0)
-        engine.forward(session, layers, [batch], 0)
-
-    return visit
+    return (
+        partial(engine.truncate, session, 0),
+        partial(engine.forward, session, layers, [batch], 0),
+    )
 
 
-def _least_of_each(actions: Sequence[Callable[[], object]]) -> list[float]:
-    """Run the actions in turn for a while; return the least time of each."""
-    for action in actions:
-        action()  # warm: the first run pays for page faults and lazy imports
-    least = [math.inf] * len(actions)
+def _least_of_each(parts: Sequence[_Part]) -> list[float]:
+    """Run the parts in turn for a while; return the least time of each."""
+    for ready, run in parts:
+        ready()
+        run()  # warm: the first run pays for page faults and lazy imports
+    least = [math.inf] * len(parts)
     deadline = time.perf_counter() + _SECONDS
     while time.perf_counter() < deadline or math.inf in least:
-        for number, action in enumerate(actions):
+        for number, (ready, run) in enumerate(parts):
+            ready()
             start = time.perf_counter()
-            action()
+            run()
             least[number] = min(least[number], time.perf_counter() - start)
     return least

@@ -57,7 +57,8 @@ class Pump(Generic[CoreT, EventT]):
         self._clock = clock = trio.lowlevel.current_clock()
         # Trio's own clock is perf_counter from another start: read so, it takes no Python.
         is_plain = type(clock).__name__ == "SystemClock"
-        self._ahead = clock.current_time() - perf_counter() if is_plain else None
+        began = perf_counter()  # first: a timer that is a little early here is due when it fires
+        self._ahead = clock.current_time() - began if is_plain else None
         self.jobs: deque[Job[CoreT, Any]] = deque()
         self.left: list[EventT] = []
         self.counters: Counter[str] = Counter()

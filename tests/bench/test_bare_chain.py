@@ -52,5 +52,15 @@ def test_a_stage_that_is_gone_is_told(model: Path) -> None:
         chain.answer([1, 2, 3], 2)
         chain._others[1].terminate()
         chain._others[1].join()
-        with pytest.raises(UserError, match="does not answer"):
+        with pytest.raises(UserError, match="ended with"):
             chain.answer([1, 2, 3], 2)
+
+
+def test_rows_that_fill_no_buffer_are_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "wide.gguf"
+    write_tiny_gguf(path, d_model=2048, n_heads=32, n_kv_heads=4, n_layers=3)
+    prompt = np.random.default_rng(0).integers(0, 256, 64).tolist()
+    alone = answer_alone(NumpyEngine.load(path, range(3)), prompt, 2)
+    with bare_chain(path, "numpy", 1, [0, 1, 2, 3]) as chain:
+        found, _ = chain.answer(prompt, 2)
+    assert tuple(found) == alone.token_ids

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from p2pnode.node import pulling
@@ -27,3 +28,10 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     heard: list[float] = []
     monkeypatch.setattr(pulling, "Pull", partial(pulling.Pull, sleep=heard.append))
     return heard
+
+
+@pytest.fixture(autouse=True)
+def _numpy_warns_as_before() -> Iterator[None]:
+    """An engine's jobs have numpy not warn in their thread: in the next test it does again."""
+    with np.errstate():
+        yield

@@ -2,8 +2,10 @@
 
 import math
 import os
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from p2pnode.engine.base import EXACT, EngineProfile, StageCost
@@ -193,6 +195,23 @@ def test_an_engine_that_cannot_be_shut_keeps_no_other_from_its_place(
         run(jobs, LoadRequested(range(2), "alone"))
     assert (stuck.shuts, after.shuts) == (1, 0)
     assert run(jobs, MeasureRequested()) == StageCost(1, 2, 3, 4)
+
+
+def test_numpy_is_quiet_in_the_thread_that_loads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    jobs = loading(monkeypatch, tmp_path, Weak())
+    told = set[object]()
+
+    def in_a_thread() -> None:
+        run(jobs, LoadRequested(range(2), "alone"))
+        told.update(np.geterr().values())
+
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    thread.join()
+    assert told == {"ignore"}
+    assert "warn" in np.geterr().values()  # here nothing changed
 
 
 def test_weights_that_changed_under_an_engine_end_it(

@@ -180,10 +180,8 @@ class MappedFile:
                         area.exchange(partial(self._read, start))
             except (UserError, MemoryError, OSError):
                 self._damage.append(str(self.path))
-            if not self._release():
-                self._damage.append(
-                    str(self.path)
-                )  # somebody may have written before all was copied
+            if not self._release():  # somebody may have written before all was copied
+                self._damage.append(str(self.path))
 
     def _release(self) -> bool:
         """Let writers go on; False where they went on before."""

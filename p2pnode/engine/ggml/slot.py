@@ -34,7 +34,7 @@ class GgmlSlot(Slot):
     Attributes:
         version: Names these tensors: another after each move, so that graphs are told apart.
         is_long: Whether the session takes LongRoPE's divisors for long ones.
-        step: What its next row needs, from the row before; None where that took another way.
+        step: What ran a row and may run the next, if it says so; None before the first row.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class GgmlSlot(Slot):
 
         So all that is forgotten becomes zero: to look at each row as it is computed costs more.
         """
+        self.step = None  # fewer cells may do from here on, as they would have at first
         if length < self.length:
             shape = (len(self.layers), 2, self.length - length, self._kv_dim)
             self._write(np.zeros(shape, np.float16), length)
@@ -139,7 +140,6 @@ class GgmlSlot(Slot):
 
     def _let_go(self) -> None:
         banks, self._banks = self._banks, []
-        self.step = None
         if banks:
             self._moved(self.version)
         for bank in banks:

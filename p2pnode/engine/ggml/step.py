@@ -21,6 +21,7 @@ TILE: Final = 64
 below (measured with AVX2). Batches that never stand beside others are filled up to it."""
 
 _FEW_CELLS: Final = 64
+_ROWS: Final = 16  # of which one goes the long way
 _LAYER_NODES: Final = 48  # of one layer of the largest kind, but for what each session adds
 _PART_NODES: Final = 24  # that a session adds to a layer
 _SPLIT_NODES: Final = 28  # that it adds where each product is computed for it by itself
@@ -175,7 +176,10 @@ class StepGraph:
 
 
 class NextRow:
-    """The graph that ran a session's last row, and runs the next ones in the same cells."""
+    """The graph that ran a session's last row, and runs the next ones in the same cells.
+
+    Now and then it lets a row go the long way, where the graphs used last are told from others.
+    """
 
     def __init__(self, graph: StepGraph, end: int) -> None:
         """``end``: as many positions as it has cells for, and the session memory."""
@@ -184,7 +188,7 @@ class NextRow:
 
     def fits(self, start: int) -> bool:
         """Whether it can run the row at ``start``; its graph may have made room for others."""
-        return start < self._end and not self._graph.is_closed
+        return start < self._end and start % _ROWS != 0 and not self._graph.is_closed
 
     def run(self, x: Floats, start: int) -> Floats:
         """Compute x [1, d_model], which is left as it is."""
