@@ -1,8 +1,8 @@
 """A chain of engines joined by bare sockets: the most that any protocol could leave of a chain.
 
 Hidden states go from process to process over blocking UDP sockets of this machine. Nothing is
-sealed, coded, acknowledged or repaired, and nobody else has a part in it: what such a chain loses
-against one engine, sockets, wake-ups and cold caches take.
+sealed, coded or repaired, and a token's row, one datagram, is not acknowledged. So what such a
+chain loses against one engine, sockets, wake-ups and cold caches take.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _TOKEN: Final = struct.Struct("<QI")
 _READY: Final = b"ready"
 _SILENT: Final = "a stage of bare sockets does not answer"
 _AGAIN: Final = "run it again on a calmer machine"
-_MOST_BYTES: Final = 60_000  # of a datagram's rows; one that another follows is answered first
+_MOST_BYTES: Final = 60_000
+"""Of the rows in a datagram. A job of more takes several, and each waits until the one before was
+received: together they may not fit the buffer of a stage that is busy."""
 _CHUNK: Final = 64  # rows of a prompt that are one job, as in a chain of nodes
 _LOOK_SECONDS: Final = 2  # between two looks whether the other processes are still there
 _LOOKS: Final = 30
@@ -83,7 +85,7 @@ class BareChain:
         return drawn, [after - before for before, after in pairwise(moments)]
 
     def _await_ready(self) -> None:
-        """Wait until every other stage has loaded its layers, for as long as that takes."""
+        """Wait until every other stage has loaded its layers, however long that takes."""
         while self._ready < len(self._others):
             data = self._heard()
             self._ready += data == _READY
@@ -211,7 +213,11 @@ def _bound() -> socket.socket:
 
 
 def _hand_on(own: socket.socket, port: int, session: int, position: int, rows: Floats) -> None:
-    """Send rows [rows, d_model] in as many datagrams as it takes, each once the last is taken."""
+    """Send rows [rows, d_model] in as many datagrams as it takes.
+
+    Raises:
+        UserError: The receiver of one that another follows does not say that it has it.
+    """
     most = max(1, _MOST_BYTES // (4 * rows.shape[1]))
     for first in range(0, len(rows), most):
         if first:
