@@ -380,7 +380,7 @@ def test_of_each_source_only_the_objects_used_last_are_kept(tmp_path: Path) -> N
     for used, name in enumerate([*names, "once-0.o"]):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (used, used))
-    compile_cores._forget_old(tmp_path)
+    compile_cores._forget_old(tmp_path, [])
     assert {path.name for path in tmp_path.iterdir()} == {*names[-9:], "once-0.o"}
 
 
