@@ -39,7 +39,7 @@ test: $(DEV)  ## lint, types, contracts and every test
 	$(BIN)/p2pnode models pull smollm2-135m
 	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/python -m pytest -n 2 $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
-	$(BIN)/python -m pytest -n 2 $(PROCESSES)
+	$(BIN)/python -m pytest -n 3 $(PROCESSES)
 	@echo "Not run: tests/engines (against transformers and llama.cpp), torch and jax in the suite of every engine: make test-engines"
 
 test-fast: fast  ## the suite of what is compiled, compiled: `make test` runs it pure
@@ -55,7 +55,7 @@ check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
 fuzz: $(FUZZ)  ## hostile bytes into every parser, guided by coverage, for FUZZ_SECONDS in all

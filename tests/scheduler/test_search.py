@@ -57,20 +57,20 @@ def terrains(draw: st.DrawFn, once: bool | None = None) -> Terrain:
     )
 
 
-@settings(max_examples=600)
+@settings(max_examples=150)
 @given(terrain=terrains())
 def test_both_sweeps_find_the_same_way_at_the_same_cost(terrain: Terrain) -> None:
     assert sweep.cheapest(terrain) == search.cheapest_in_python(terrain)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(terrain=terrains())
 def test_both_sweeps_price_every_detour_alike(terrain: Terrain) -> None:
     # Sums from both ends may round differently from sums in one go, but the same here and there.
     assert sweep.cheapest_through(terrain) == search.cheapest_through_in_python(terrain)
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(terrain=terrains())
 def test_a_way_that_exists_is_a_way(terrain: Terrain) -> None:
     found = sweep.cheapest(terrain)
@@ -121,7 +121,7 @@ def many(places: int, *, room: int = 30, once: bool = False) -> Terrain:
 # Memory
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(terrain=terrains())
 def test_the_way_within_budgets_spends_nothing_twice(terrain: Terrain) -> None:
     found = budgets.cheapest_within_budgets(terrain)
