@@ -297,12 +297,18 @@ def _written_sources(modules: list[str]) -> Path:
 _LINK_FLAGS = ["-s"] if sys.platform != "darwin" else []  # without names: half the size
 
 
-_HOT = "transport"
-"""The room compiled for speed; all others for size, which takes 2/3 of the bytes."""
+_HOT = {
+    "net.engine_turns", "net.monitor", "net.pump", "net.sleeper", "net.udp", "transport",
+    "wire.vframe",
+}  # fmt: skip
+"""What each datagram passes, compiled for speed; all others for size, which takes 2/3 of it."""
 
-_COLD = {"config", "establishing", "half_open", "handshake", "noise"}
-"""Modules of the hot room that no datagram of an open session passes, or only for a moment."""
-
+_COLD = {
+    "transport.admission", "transport.config", "transport.establishing", "transport.half_open",
+    "transport.handshake", "transport.identity", "transport.newcomers", "transport.noise",
+    "transport.path", "transport.peers", "transport.rivals",
+}  # fmt: skip
+"""Of a hot room: no datagram of an open session passes these, or only for a moment."""
 
 _OURS = f"__native_{PACKAGE}___"
 """What the name of a source of a module of ours begins with; the others are mypyc's own."""
@@ -311,8 +317,9 @@ _FAST, _SMALL = "-O2", "-Os"
 
 
 def _level(source: str) -> str:
-    *room, module = Path(source).stem.split("___")[1:] or [""]
-    is_hot = not room or (room == [_HOT] and module not in _COLD)
+    name = Path(source).stem.partition("___")[2].replace("___", ".")
+    room = name.partition(".")[0]
+    is_hot = not name or name in _HOT or (room in _HOT and name not in _COLD)
     return _FAST if is_hot else _SMALL
 
 
