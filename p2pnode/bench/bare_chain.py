@@ -24,10 +24,12 @@ from p2pnode.errors import UserError
 if TYPE_CHECKING:
     from p2pnode.engine.base import Engine, Floats
 
-_HEAD: Final = struct.Struct("<QIII")
-"""A session's number, the position of its first row, how many rows a job has, and the first one
-of these that is in this datagram."""
-_TOKEN: Final = struct.Struct("<QI")
+_HEAD: Final = struct.Struct("<QIIId")
+"""A session's number, the position of its first row, how many rows a job has, the first one of
+these that is in this datagram, and the seconds that engines have computed for it so far."""
+_TOKEN: Final = struct.Struct("<QId")
+"""A session's number, its next token, and the seconds that engines computed for it."""
+_KEY: Final = struct.Struct("<Q")
 _READY: Final = b"ready"
 _SILENT: Final = "a stage of bare sockets does not answer"
 _AGAIN: Final = "run it again on a calmer machine"
@@ -56,8 +58,12 @@ class BareChain:
         self._following = following
         self._sessions = 0
 
-    def answer(self, prompt_ids: Sequence[int], tokens: int) -> tuple[list[int], list[float]]:
-        """Return so many tokens, and the seconds from each to the next.
+    def answer(
+        self, prompt_ids: Sequence[int], tokens: int
+    ) -> tuple[list[int], list[float], list[float]]:
+        """Return so many tokens, the seconds from each to the next, and of these those of a hop.
+
+        A hop is what engines leave of a token's time, over the ways from stage to stage.
 
         Raises:
             UserError: A stage does not answer: it ended, or the machine lost a datagram.
@@ -66,23 +72,29 @@ class BareChain:
 
         self._sessions += 1
         self._await_ready()
-        key = _TOKEN.pack(self._sessions, 0)
-        drawn, moments = list[int](), list[float]()
+        key = _KEY.pack(self._sessions)
+        drawn, moments, computed = list[int](), list[float](), list[float]()
         ids, position = np.asarray(prompt_ids, np.int64), 0
         try:
             while len(drawn) < tokens:
                 for first in range(0, len(ids), _CHUNK):
                     chunk = ids[first : first + _CHUNK]
+                    began = time.perf_counter()
                     (rows,) = self._engine.forward(key, self._engine.layers, [chunk], position)
-                    _hand_on(self._own, self._following, self._sessions, position, rows)
+                    seconds = time.perf_counter() - began
+                    _hand_on(self._own, self._following, self._sessions, position, rows, seconds)
                     position += len(chunk)
-                    token = self._token()
+                    token, seconds = self._token()
                 drawn.append(token)
                 moments.append(time.perf_counter())
+                computed.append(seconds)
                 ids = np.array([token], np.int64)
         finally:
             self._engine.close(key)
-        return drawn, [after - before for before, after in pairwise(moments)]
+        steps = [after - before for before, after in pairwise(moments)]
+        ways = len(self._others) + 1
+        hops = [(step - engines) / ways for step, engines in zip(steps, computed[1:], strict=True)]
+        return drawn, steps, hops
 
     def _await_ready(self) -> None:
         """Wait until every other stage has loaded its layers, however long that takes."""
@@ -90,13 +102,13 @@ class BareChain:
             data = self._heard()
             self._ready += data == _READY
 
-    def _token(self) -> int:
+    def _token(self) -> tuple[int, float]:
         for _ in range(_LOOKS):
             data = self._heard()
             if len(data) == _TOKEN.size:
-                number, token = _TOKEN.unpack(data)
+                number, token, seconds = _TOKEN.unpack(data)
                 if number == self._sessions:
-                    return int(token)
+                    return int(token), float(seconds)
         raise UserError(_SILENT, hint=_AGAIN)
 
     def _heard(self) -> bytes:
@@ -176,20 +188,23 @@ def _stage(
     greedy, held = Sampling(), 0
     while True:
         try:
-            session, position, rows = _receive(own, engine.info.d_model)
+            session, position, rows, seconds = _receive(own, engine.info.d_model)
         except BlockingIOError:
             if os.getppid() != parent:
                 return
             continue
         if session != held:
-            engine.close(_TOKEN.pack(held, 0))
+            engine.close(_KEY.pack(held))
             held = session
-        (states,) = engine.forward(_TOKEN.pack(session, 0), layers, [rows], position)
+        began = time.perf_counter()
+        (states,) = engine.forward(_KEY.pack(session), layers, [rows], position)
         if is_last:
             token = sample(engine.logits(states[-1:])[0], greedy, position + len(rows))
-            own.sendto(_TOKEN.pack(session, token), ("127.0.0.1", following))
+            seconds += time.perf_counter() - began
+            own.sendto(_TOKEN.pack(session, token, seconds), ("127.0.0.1", following))
         else:
-            _hand_on(own, following, session, position, states)
+            seconds += time.perf_counter() - began
+            _hand_on(own, following, session, position, states, seconds)
 
 
 def _load(path: Path, name: str, threads: int, layers: range, knobs: Path | None) -> Engine:
@@ -212,7 +227,9 @@ def _bound() -> socket.socket:
     return one
 
 
-def _hand_on(own: socket.socket, port: int, session: int, position: int, rows: Floats) -> None:
+def _hand_on(
+    own: socket.socket, port: int, session: int, position: int, rows: Floats, seconds: float
+) -> None:
     """Send rows [rows, d_model] in as many datagrams as it takes.
 
     Raises:
@@ -222,7 +239,7 @@ def _hand_on(own: socket.socket, port: int, session: int, position: int, rows: F
     for first in range(0, len(rows), most):
         if first:
             _await_taken(own)
-        head = _HEAD.pack(session, position, len(rows), first)
+        head = _HEAD.pack(session, position, len(rows), first, seconds)
         own.sendto(head + rows[first : first + most].tobytes(), ("127.0.0.1", port))
 
 
@@ -233,17 +250,21 @@ def _await_taken(own: socket.socket) -> None:
         raise UserError(_SILENT, hint=_AGAIN) from None
 
 
-def _receive(own: socket.socket, width: int) -> tuple[int, int, Floats]:
-    """Return the session, the first row's position, and the rows [rows, d_model] of a job."""
+def _receive(own: socket.socket, width: int) -> tuple[int, int, Floats, float]:
+    """Return a job's session, its first row's position, its rows [rows, d_model], and the seconds.
+
+    The seconds are those that engines have computed for it so far.
+    """
     import numpy as np
 
     pieces: list[Floats] = []
     while True:
         data, source = own.recvfrom(65_535)
-        session, position, count, first = _HEAD.unpack_from(data)
+        session, position, count, first, seconds = _HEAD.unpack_from(data)
         if first == 0:
             pieces.clear()
         pieces.append(np.frombuffer(data, np.float32, offset=_HEAD.size).reshape(-1, width))
         if sum(map(len, pieces)) >= count:
-            return session, position, pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            return session, position, rows, seconds
         own.sendto(b"", source)

@@ -36,6 +36,7 @@ class Tally:
         ratios: The chain's speed over the engine's, a round.
         bare_ratios: The bare chain's speed over the engine's.
         hops_ms: Milliseconds a hop, a token.
+        bare_hops_ms: The same over bare sockets.
         identical: Whether every round's tokens were the same in all.
     """
 
@@ -45,6 +46,7 @@ class Tally:
     ratios: list[float] = field(default_factory=list)
     bare_ratios: list[float] = field(default_factory=list)
     hops_ms: list[float] = field(default_factory=list)
+    bare_hops_ms: list[float] = field(default_factory=list)
     identical: bool = True
 
 
@@ -111,6 +113,7 @@ def _bare_figures(tally: Tally) -> dict[str, Any]:
         "bare_tokens_per_s": round(1 / quantile(tally.bare, 0.5), 3),
         "bare_ratio": round(median(tally.bare_ratios), 4),
         "bare_ratios": [round(ratio, 4) for ratio in tally.bare_ratios],
+        "bare_hop_ms": spread(tally.bare_hops_ms),
     }
 
 
@@ -211,7 +214,8 @@ def _round(them: _Them, tokens: int, tally: Tally, number: int) -> None:
     if (joined := them.bare) is not None:
 
         def bare() -> None:
-            ids["bare"], steps["bare"] = joined.answer(them.prompt_ids, tokens)
+            ids["bare"], steps["bare"], hops = joined.answer(them.prompt_ids, tokens)
+            tally.bare_hops_ms.extend(1e3 * hop for hop in hops)
 
         turns.append(bare)
     first = number % len(turns)

@@ -31,10 +31,11 @@ def test_tokens_are_those_of_one_engine(
     prompt = np.random.default_rng(length).integers(0, 256, length).tolist()
     alone = answer_alone(NumpyEngine.load(model, range(4)), prompt, 5)
     with bare_chain(model, "numpy", 1, CUTS) as chain:
-        first, steps = chain.answer(prompt, 5)
-        again, _ = chain.answer(prompt, 5)
+        first, steps, hops = chain.answer(prompt, 5)
+        again, *_ = chain.answer(prompt, 5)
     assert tuple(first) == tuple(again) == alone.token_ids
-    assert len(steps) == 4
+    assert len(steps) == len(hops) == 4
+    assert all(0 < 3 * hop < step for hop, step in zip(hops, steps, strict=True))
 
 
 def test_stages_sleep_where_they_are_told_to(model: Path, tmp_path: Path) -> None:
@@ -43,8 +44,9 @@ def test_stages_sleep_where_they_are_told_to(model: Path, tmp_path: Path) -> Non
         with Knobs(file) as knobs:
             knobs.setting = Setting(compute=Compute.SLEEP, forward=0.02, logits=0.01)
     with bare_chain(model, "numpy", 1, CUTS, told) as chain:
-        _, steps = chain.answer([1, 2, 3], 4)
+        _, steps, hops = chain.answer([1, 2, 3], 4)
     assert min(steps) >= 0.07
+    assert all(3 * hop <= step - 0.07 for hop, step in zip(hops, steps, strict=True))
 
 
 def test_a_stage_that_is_gone_is_told(model: Path) -> None:
@@ -62,5 +64,5 @@ def test_rows_that_fill_no_buffer_are_not_lost(tmp_path: Path) -> None:
     prompt = np.random.default_rng(0).integers(0, 256, 64).tolist()
     alone = answer_alone(NumpyEngine.load(path, range(3)), prompt, 2)
     with bare_chain(path, "numpy", 1, [0, 1, 2, 3]) as chain:
-        found, _ = chain.answer(prompt, 2)
+        found, *_ = chain.answer(prompt, 2)
     assert tuple(found) == alone.token_ids
