@@ -12,7 +12,8 @@ PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them mo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership tests/scheduler \
-  tests/inference tests/net tests/node tests/simulations tests/e2e/test_demo.py
+  tests/inference tests/net tests/node tests/simulations \
+  tests/e2e/test_demo.py::test_three_processes_answer_as_one_engine_would
 
 # What they test is left pure, so once is enough.
 PURE := $(addprefix tests/wire/test_,arrays.py calibration.py centred.py entropy.py frame_json.py \
@@ -39,7 +40,7 @@ test: $(DEV)  ## lint, types, contracts and every test
 	$(BIN)/p2pnode models pull smollm2-135m
 	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/python -m pytest -n 2 $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
-	$(BIN)/python -m pytest -n 3 $(PROCESSES)
+	$(BIN)/python -m pytest -n 2 $(PROCESSES)
 	@echo "Not run: tests/engines (against transformers and llama.cpp), torch and jax in the suite of every engine: make test-engines"
 
 test-fast: fast  ## the suite of what is compiled, compiled: `make test` runs it pure

@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -26,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +203,9 @@ def _compile(modules: list[str], work: Path, jobs: int) -> Path:
         compiler = _compiler()
         include = [*extension.include_dirs, sysconfig.get_path("include")]
         headers = b"".join(one.read_bytes() for one in sorted(c_folder.glob("*.h")))
-        setting = hashlib.sha256(headers + repr((include, sys.version)).encode())
+        command = getattr(compiler, "compiler_so", ())  # not of Microsoft's
+        chosen = (include, sys.version, command, os.environ.get("ARCHFLAGS"))
+        setting = hashlib.sha256(headers + repr((chosen, version("mypy"))).encode())
         objects = {
             source: objects_folder / _kept_as(source, compiler, setting)
             for source in (*extension.sources, str(LOADER))
@@ -248,8 +252,10 @@ def _precompiled(compiler: Any, include: list[str], work: Path) -> dict[str, lis
     """Return by level of optimisation the flags that take the headers up as read before.
 
     They are nearly a megabyte: half of the time of a small source. The objects are the same.
+    Elsewhere than on Linux compilers have rules of their own for this (Apple's refuses two
+    architectures at once), and it is left.
     """
-    if compiler.compiler_type != "unix":
+    if sys.platform != "linux":
         return {}
     names = (f"__native_{PACKAGE}.h", f"__native_internal_{PACKAGE}.h")
     heads = {}
@@ -258,15 +264,17 @@ def _precompiled(compiler: Any, include: list[str], work: Path) -> dict[str, lis
         head.write_text("".join(f'#include "{name}"\n' for name in names))
         folders = [f"-I{folder}" for folder in include]
         target = ["-x", "c-header", str(head), "-o", f"{head}.gch"]
-        compiler.spawn([*compiler.compiler_so, *folders, *_flags(compiler, level), *target])
-        heads[level] = ["-include", str(head)]
+        command = [*compiler.compiler_so, *folders, *_flags(compiler, level), *target]
+        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
+            heads[level] = ["-include", str(head)]  # else each source reads them itself
     return heads
 
 
 def _forget_old(folder: Path, used: Iterable[Path]) -> None:
     """Keep of each source the objects used last: with each change of a class all are made anew."""
     for one in used:
-        one.touch()
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(one)
     kept = Counter[str]()
     for one in sorted(folder.glob("*.o"), key=lambda one: -one.stat().st_mtime_ns):
         source, _, _ = one.stem.rpartition("-")
@@ -301,7 +309,8 @@ _HOT = {
     "net.engine_turns", "net.monitor", "net.pump", "net.sleeper", "net.udp", "transport",
     "wire.vframe",
 }  # fmt: skip
-"""What each datagram passes, compiled for speed; all others for size, which takes 2/3 of it."""
+"""Modules and rooms that each datagram passes: they, mypyc's own sources and the loader are
+compiled for speed, all others for size, which makes them a third smaller."""
 
 _COLD = {
     "transport.admission", "transport.config", "transport.establishing", "transport.half_open",
@@ -337,7 +346,6 @@ def _to_c(modules: list[str], c_folder: Path) -> Any:
     except ImportError:
         raise CannotCompileError("compiling needs mypy: pip install -e '.[dev]'") from None
     said = io.StringIO()
-    gc.disable()  # what mypy has read lives until the end
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             library, *_ = mypycify(
@@ -354,8 +362,7 @@ def _to_c(modules: list[str], c_folder: Path) -> Any:
         errors = [line for line in said.getvalue().splitlines() if "warning:" not in line]
         raise CannotCompileError("mypyc refuses:\n" + "\n".join(errors)) from None
     finally:
-        gc.freeze()  # else it takes ten seconds at the end to look through it
-        gc.enable()
+        gc.freeze()  # else Python looks through all that mypy has read at its end, for ten seconds
     return library
 
 

@@ -380,8 +380,17 @@ def test_of_each_source_only_the_objects_used_last_are_kept(tmp_path: Path) -> N
     for used, name in enumerate([*names, "once-0.o"]):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (used, used))
-    compile_cores._forget_old(tmp_path, [])
-    assert {path.name for path in tmp_path.iterdir()} == {*names[-9:], "once-0.o"}
+    compile_cores._forget_old(tmp_path, [tmp_path / "x-0.o", tmp_path / "gone-0.o"])
+    kept = {*names[-9:], "once-0.o", "x-0.o"} - {"x-2.o"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_what_is_compiled_for_speed_exists() -> None:
+    compile_cores = tool("compile_cores")
+    names = {one.removeprefix("p2pnode.") for one in compile_cores.listed_modules()}
+    rooms = {one.partition(".")[0] for one in names}
+    assert names | rooms >= compile_cores._HOT
+    assert names >= compile_cores._COLD
 
 
 SMALL = '''"""Samples."""

@@ -207,6 +207,11 @@ async def test_the_waiting_thread_keeps_the_timers(bench: Bench) -> None:
         await until(lambda: fired_in.count("engine") > 5)
 
 
+async def taken(bench: Bench, count: int) -> None:
+    """Wait until so many datagrams were taken, malformed ones too."""
+    await until(lambda: len(bench.core.heard) + sum(bench.reactor.counters.values()) == count)
+
+
 @pytest.mark.parametrize("kind", [b"answered", b"bad"])
 async def test_only_an_answered_datagram_is_worth_polling_for_the_next(
     bench: Bench, kind: bytes, monkeypatch: pytest.MonkeyPatch
@@ -222,14 +227,38 @@ async def test_only_an_answered_datagram_is_worth_polling_for_the_next(
     monkeypatch.setattr(EngineThread, "has_arrived", look)
     bench.reactor = bench.make(bench.core, poll=20.0)  # outlasts any pause of a busy machine
     async with bench.running():
-        bench.far.send(kind)
-        await until(lambda: bool(bench.socket.sent or bench.reactor.counters))
+        for count in (1, 2):
+            assert looks == 0
+            bench.far.send(kind)
+            await taken(bench, count)
         if kind == b"answered":
             await until(lambda: looks > 10)
         else:
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert looks == 0
         bench.reactor.call(lambda core, now: core.events.append("work"))  # ends the polling
+
+
+async def test_a_thread_that_polls_keeps_the_timers_too(bench: Bench) -> None:
+    class Timing(ToyCore):
+        def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
+            super().receive_datagram(data, source, now)
+            self.timers = [now + 0.005]
+
+        def handle_timeout(self, now: float) -> None:
+            super().handle_timeout(now)
+            fired_in.append(threading.current_thread().name)
+
+    fired_in: list[str] = []
+    bench.core = Timing()
+    bench.reactor = bench.make(bench.core, poll=20.0)
+    async with bench.running():
+        for count in range(1, 6):
+            bench.far.send(b"answered")
+            await taken(bench, count)
+            await until(lambda: bench.core.timers == [])
+        bench.reactor.call(lambda core, now: core.events.append("work"))  # ends the polling
+    assert fired_in == ["engine"] * 5
 
 
 async def test_a_heap_of_garbage_is_taken_without_a_look_at_the_timers_for_each(
