@@ -61,9 +61,9 @@ class BareChain:
     def answer(
         self, prompt_ids: Sequence[int], tokens: int
     ) -> tuple[list[int], list[float], list[float]]:
-        """Return so many tokens, the seconds from each to the next, and of these those of a hop.
+        """Return so many tokens, the seconds from each to the next, and a hop's seconds in each.
 
-        A hop is what engines leave of a token's time, over the ways from stage to stage.
+        A hop is a token's time less its engines' seconds, over the number of stages.
 
         Raises:
             UserError: A stage does not answer: it ended, or the machine lost a datagram.
