@@ -24,8 +24,10 @@ from p2pnode.net.jobs import Failed, Finished
 from p2pnode.net.local_nodes import LocalNode, registered
 from p2pnode.net.reactor import Reactor
 from p2pnode.net.udp import UdpSocket, open_udp
-from p2pnode.node.answers import AnswerStream, Question
-from p2pnode.node.asking import Asking
+from p2pnode.node.answering.asking import Asking
+from p2pnode.node.answering.question import Question
+from p2pnode.node.answering.service import Answering
+from p2pnode.node.answering.stream import AnswerStream
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
@@ -57,7 +59,7 @@ from p2pnode.node.shard_fetches import ShardFetches
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.stamp import Stamp
 from p2pnode.node.surroundings import Surroundings
-from p2pnode.node.text_worker import TextWorker
+from p2pnode.node.text_worker import Prompt, TextWorker
 from p2pnode.sansio import Address
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.placement import Placement
@@ -99,7 +101,7 @@ class NodeSettings:
 
 
 class Node:
-    """Composes and runs everything; faces use :meth:`ask`, :meth:`snapshot` and :meth:`stop`.
+    """Composes and runs everything; faces use :attr:`answering`, :meth:`snapshot` and :meth:`stop`.
 
     Attributes:
         is_up: Whether it has started; before, it is ended by cancelling :meth:`run`.
@@ -323,7 +325,12 @@ class Node:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
-    def ask(self, question: Question) -> AnswerStream:
+    @property
+    def answering(self) -> Answering:
+        """What answers faces: text in, text out."""
+        return Answering(self._text_worker, self._start)
+
+    def _start(self, question: Question, prompt: Prompt) -> AnswerStream:
         """Start an answer.
 
         Raises:
@@ -335,7 +342,7 @@ class Node:
             raise GenerationError(
                 "this node has no model", hint="start it with: p2pnode up --model smollm2-135m"
             )
-        return self._asking.ask(question, model)
+        return self._asking.ask(question, prompt, model)
 
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""
@@ -368,9 +375,8 @@ class Node:
         addresses = self._reactor.call(lambda core, now: core.reach.addresses)
         return Invite(self._origin.swarm_secret, addresses[:_INVITED])
 
-    @property
-    def texts(self) -> TextWorker:
-        """What turns prompts into tokens, and says how tokens are written.
+    def _text_worker(self) -> TextWorker:
+        """Return what turns prompts into tokens, and says how tokens are written.
 
         Raises:
             UserError: There is no model here.

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import UserError
 from p2pnode.inference.cover import Covered, CoverTask, Leg
 from p2pnode.inference.memory import stage_bytes
 from p2pnode.membership.records import Record, sign_record
-from p2pnode.node.answers import Question, request_of
+from p2pnode.node.answering.question import Question, Tokens, request_of
 from p2pnode.node.core import NodeCore
 from p2pnode.node.picture import World, missing_layers, snapshot
+from p2pnode.node.text_worker import Prompt
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, StageRun
 from p2pnode.scheduler.standing import Standing
@@ -20,6 +20,9 @@ from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.ad import CapabilityAd, ModelOffer
 from p2pnode.wire.states import Rung
+
+SAID = Tokens((1, 2))
+PROMPT = Prompt((1, 2), 0, frozenset())
 
 
 @pytest.fixture
@@ -119,9 +122,9 @@ def test_an_exact_name_wins_over_a_key_and_over_nothing_but_its_namesakes(node: 
 
 def test_to_prefer_somebody_absent_is_no_failure_and_the_plan_says_so(node: NodeCore) -> None:
     add(node, 1, an_ad(node, "b"))
-    question = Question((1, 2), 3, Sampling(), prefer=("cellar", "b"), avoid=("attic",))
+    question = Question(SAID, 3, prefer=("cellar", "b"), avoid=("attic",))
     assert node.model is not None
-    request = request_of(question, node.model, node.planner.meant)
+    request = request_of(question, PROMPT, node.model, node.planner.meant)
     assert len(request.prefer) == 1
     assert not request.avoid
     plan = node.planner.view(request, Standing(), 5.0).chain()
@@ -135,8 +138,8 @@ def test_to_prefer_somebody_absent_is_no_failure_and_the_plan_says_so(node: Node
 def test_a_repair_reckons_memory_as_the_stage_that_is_asked_does(node: NodeCore) -> None:
     model = node.model
     assert model is not None
-    question = Question((1, 2), 30, Sampling(), activations="f16")
-    request = request_of(question, model, node.planner.meant)
+    question = Question(SAID, 30, activations="f16")
+    request = request_of(question, PROMPT, model, node.planner.meant)
     needed = stage_bytes(model, 6, request.positions, "f16")
     peer = add(node, 1, replace(an_ad(node, "b"), kv_free_bytes=needed))
     view = node.planner.view(request, Standing(), 5.0)
@@ -180,7 +183,7 @@ def fields_of(offer: ModelOffer) -> dict[str, Any]:
 def test_a_plan_reckons_with_what_the_engine_of_each_stores(node: NodeCore) -> None:
     model = node.model
     assert model is not None
-    request = request_of(Question((1, 2), 30, Sampling()), model, node.planner.meant)
+    request = request_of(Question(SAID, 30), PROMPT, model, node.planner.meant)
     half = model.kv_bytes_per_token_layer // 2
     free = stage_bytes(model, 6, request.positions, "f32", half)
     ad = replace(an_ad(node, "half"), kv_free_bytes=free, decode_layer_us=1)
@@ -204,8 +207,8 @@ def test_a_plan_reckons_with_what_is_sent(
 ) -> None:
     model = node.model
     assert model is not None
-    question = Question((1, 2), 30, Sampling(), activations=activations)
-    request = request_of(question, model, node.planner.meant)
+    question = Question(SAID, 30, activations=activations)
+    request = request_of(question, PROMPT, model, node.planner.meant)
     wanted = node.planner.view(request, Standing(), 5.0).wanted
     assert wanted.kv_bytes_needed(6, 0) == stage_bytes(model, 6, request.positions, sent)
     assert wanted.value_bytes == value_bytes

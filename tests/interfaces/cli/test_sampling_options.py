@@ -11,7 +11,7 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.schema_text import MOST_SCHEMA
 from p2pnode.interfaces.cli.ask_commands import chat, generate
 from p2pnode.interfaces.cli.sampling_options import sampling_options, sampling_params
-from p2pnode.node.sampling_params import sampling_of
+from p2pnode.node.answering.sampling_params import sampling_of
 
 
 def chosen(*words: str) -> dict[str, Any]:

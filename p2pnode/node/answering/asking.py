@@ -1,11 +1,13 @@
-"""The answers under way of a running node: a question goes to the core, its events to a stream."""
+"""The answers under way of a running node: a request goes to the core, its events to a stream."""
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.inference.events import GenerationEvent
 from p2pnode.net.reactor import Reactor
-from p2pnode.node.answers import AnswerStream, Question, request_of
+from p2pnode.node.answering.question import Question, request_of
+from p2pnode.node.answering.stream import AnswerStream
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import NodeEvent
+from p2pnode.node.text_worker import Prompt
 
 
 class Asking:
@@ -15,8 +17,8 @@ class Asking:
         self._reactor = reactor
         self._streams: dict[int, AnswerStream] = {}
 
-    def ask(self, question: Question, model: ModelInfo) -> AnswerStream:
-        """Start an answer of ``model``.
+    def ask(self, question: Question, prompt: Prompt, model: ModelInfo) -> AnswerStream:
+        """Start an answer of ``model`` to a question whose words became ``prompt``.
 
         Raises:
             GenerationError: The prompt does not fit the model.
@@ -31,7 +33,7 @@ class Asking:
 
         def start(core: NodeCore, now: float) -> None:
             nonlocal number
-            request = request_of(question, model, core.planner.meant)
+            request = request_of(question, prompt, model, core.planner.meant)
             stream.notes = request.notes
             number = core.generate(request, now)
             self._streams[number] = stream

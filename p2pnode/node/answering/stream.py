@@ -1,12 +1,11 @@
-"""Answers for faces: text in, tokens and text out as they come, and the facts at the end."""
+"""One answer of the core, as its events come: in order, bounded, and what they come to."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
 
 import trio
 
-from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.sampling.options import MOST_ENDS, Sampling
 from p2pnode.errors import GenerationError
 from p2pnode.inference.events import (
     ChainBroken,
@@ -17,11 +16,8 @@ from p2pnode.inference.events import (
     GenerationPlanned,
     TokenProduced,
 )
-from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.terms import out_dtype
-from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan
-from p2pnode.scheduler.route import Objective
 
 READER_PATIENCE = 30.0
 """Seconds in which a reader takes nothing while events wait for it, before its answer is ended:
@@ -30,38 +26,6 @@ others want its peers' memory and engines. Longer than a busy terminal hesitates
 _QUEUE = 65_536
 """Events that wait for a reader at the most, whatever the clock says: more than half a minute of
 any answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a face asks.
-
-    Attributes:
-        prompt_ids: The prompt as tokens.
-        max_tokens: Most tokens to produce.
-        sampling: How to draw them.
-        stop: Tokens that end the answer, beside those that the model's file names.
-        wait: Seconds to wait for peers that cover the model.
-        lost_wait: The same for layers lost in mid-answer; None for the node's setting, or ``wait``
-            if that is longer.
-        prefer: Hex prefixes or names of peers to use.
-        avoid: Hex prefixes or names of peers to spare.
-        objective: ``latency`` or ``throughput``.
-        ignore_eos: Go on to ``max_tokens`` whatever the model says; for measurements.
-        activations: How stages send each other hidden states; None for the node's setting.
-    """
-
-    prompt_ids: tuple[int, ...]
-    max_tokens: int
-    sampling: Sampling
-    stop: frozenset[int] = frozenset()
-    wait: float = 10.0
-    lost_wait: float | None = None
-    prefer: tuple[str, ...] = ()
-    avoid: tuple[str, ...] = ()
-    objective: Objective = "latency"
-    ignore_eos: bool = False
-    activations: str | None = None
 
 
 @dataclass(slots=True)
@@ -139,7 +103,7 @@ class Answer:
 
 
 class AnswerStream:
-    """The events of one answer, in order, as they come.
+    """The events of one answer, in order, as they come; to leave it cancels the answer.
 
     Attributes:
         notes: What of the question changes nothing, in words, e.g. a peer that nobody knows.
@@ -188,61 +152,31 @@ class AnswerStream:
         self._is_open = False
         self._send.close()
 
-    async def follow(self, show: Callable[[GenerationEvent], Awaitable[None]]) -> Answer:
-        """Pass every event to ``show`` and return the whole; cancels the peers if cancelled.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cancel what is still under way; its peers' memory is freed."""
+        self._forget()
+        self._cancel()  # harmless when it has ended by itself
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> GenerationEvent:
+        """Return the next event.
 
         Raises:
-            GenerationError: The generation failed, or was cancelled because nobody read its events;
-                its peers' memory was freed.
+            GenerationError: The generation failed, or was cancelled because nobody read its events.
         """
         try:
-            async for event in self._receive:
-                self._moved_at = trio.current_time()
-                self.answer.take(event)
-                await show(event)
-        except BaseException:
-            self._cancel()  # harmless when it has ended by itself
-            raise
-        finally:
-            self._forget()
-        if self._is_unread:
-            raise GenerationError("the answer was cancelled: its reader stopped reading")
-        return self.answer
-
-
-def request_of(
-    question: Question, model: ModelInfo, meant: Callable[[str], NodeId | None]
-) -> GenerationRequest:
-    """Turn a face's question into the core's request.
-
-    ``meant`` resolves the name of a peer. To prefer or avoid one that nobody knows is no failure:
-    the plan says that it changes nothing.
-
-    Raises:
-        UserError: A name could mean several peers.
-    """
-    prefer = {name: meant(name) for name in question.prefer}
-    avoid = {name: meant(name) for name in question.avoid}
-    stop = frozenset() if question.ignore_eos else question.stop | frozenset(model.eos_ids)
-    sampling = question.sampling
-    if sampling.schema:
-        sampling = replace(sampling, ends=tuple(sorted(stop))[:MOST_ENDS])
-    absent = [name for name, peer in (prefer | avoid).items() if peer is None]
-    return GenerationRequest(
-        prompt=question.prompt_ids,
-        max_tokens=min(
-            question.max_tokens, max(1, model.context_length - len(question.prompt_ids))
-        ),
-        sampling=sampling,
-        stop=stop,
-        wait=question.wait,
-        lost_wait=question.lost_wait,
-        prefer=frozenset(peer for peer in prefer.values() if peer is not None),
-        avoid=frozenset(peer for peer in avoid.values() if peer is not None),
-        objective=question.objective,
-        activations=question.activations,
-        notes=tuple(
-            f"nobody here is called {name!r}: --prefer and --avoid of it change nothing"
-            for name in absent
-        ),
-    )
+            event = await self._receive.receive()
+        except trio.EndOfChannel:
+            if self._is_unread:
+                raise GenerationError(
+                    "the answer was cancelled: its reader stopped reading"
+                ) from None
+            raise StopAsyncIteration from None
+        self._moved_at = trio.current_time()
+        self.answer.take(event)
+        return event

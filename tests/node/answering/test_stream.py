@@ -1,12 +1,14 @@
 """A reader that stops reading ends its own answer, and nothing else."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pnode.errors import GenerationError
 from p2pnode.inference.events import ChainBroken, ChainRepaired, GenerationEvent, GenerationFinished
-from p2pnode.node.answers import _QUEUE, READER_PATIENCE, Answer, AnswerStream
+from p2pnode.node.answering.stream import _QUEUE, READER_PATIENCE, Answer, AnswerStream
 
 
 def broken(epoch: int) -> ChainBroken:
@@ -15,6 +17,15 @@ def broken(epoch: int) -> ChainBroken:
 
 async def nothing(event: GenerationEvent) -> None:
     await trio.lowlevel.checkpoint()
+
+
+async def follow(
+    stream: AnswerStream, show: Callable[[GenerationEvent], Awaitable[None]]
+) -> Answer:
+    with stream:
+        async for event in stream:
+            await show(event)
+    return stream.answer
 
 
 async def test_events_nobody_reads_cancel_the_answer_and_raise_nothing() -> None:
@@ -39,7 +50,7 @@ async def test_events_nobody_reads_cancel_the_answer_and_raise_nothing() -> None
         shown.append(event)
 
     with pytest.raises(GenerationError, match="stopped reading"):
-        await stream.follow(show)
+        await follow(stream, show)
     assert shown == [broken(epoch) for epoch in range(31)]
     assert forgotten == [True]
 
@@ -67,7 +78,7 @@ async def test_a_reader_that_hangs_over_one_event_ends_its_answer(
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.follow, hang)
+        nursery.start_soon(follow, stream, hang)
         for epoch in range(100):
             stream.put(broken(epoch), trio.current_time())
             await trio.sleep(1)
@@ -81,7 +92,7 @@ async def test_a_reader_that_pauses_within_bounds_loses_nothing() -> None:
         stream.put(broken(epoch), READER_PATIENCE * epoch / 1000)
     stream.put(GenerationFinished(1, "eos"), 2 * READER_PATIENCE)  # it is over anyway
     stream.put(broken(1000), 2 * READER_PATIENCE)  # after the end: nobody waits for it
-    answer = await stream.follow(nothing)
+    answer = await follow(stream, nothing)
     assert answer.finish == "eos"
     assert len(answer.broken) == 1000
     assert not stream.is_unread
@@ -94,7 +105,7 @@ async def test_a_slow_reader_that_takes_what_waits_is_borne(autojump_clock: Mock
         await trio.sleep(READER_PATIENCE - 1)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.follow, dawdle)
+        nursery.start_soon(follow, stream, dawdle)
         for epoch in range(200):
             stream.put(broken(epoch), trio.current_time())
             await trio.sleep(1)

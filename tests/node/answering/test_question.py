@@ -8,9 +8,9 @@ from p2pnode.engine.sampling.logprobs import Logprobs
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.logprob_lines import logprob_lines
-from p2pnode.node.handlers import _without_prompt
-from p2pnode.node.logprobs import logprobs_body
-from p2pnode.node.sampling_params import sampling_of
+from p2pnode.node.answering.logprobs import logprobs_body
+from p2pnode.node.answering.question import Question
+from p2pnode.node.answering.sampling_params import sampling_of
 from p2pnode.text.detokenizer import Detokenizer
 
 
@@ -50,7 +50,7 @@ def test_everything_is_read() -> None:
 )
 def test_what_cannot_be_is_refused_in_words(params: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        _without_prompt(params)
+        Question.of({"prompt": "hi", **params})
 
 
 def test_logprobs_are_told_with_spelling_and_bytes() -> None:
@@ -73,4 +73,4 @@ def test_logprobs_are_told_with_spelling_and_bytes() -> None:
 @pytest.mark.parametrize("asked", [-1, 21, "few", []])
 def test_logprobs_out_of_range_are_refused_in_words(asked: object) -> None:
     with pytest.raises(UserError):
-        _without_prompt({"logprobs": asked})
+        Question.of({"prompt": "hi", "logprobs": asked})

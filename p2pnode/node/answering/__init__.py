@@ -1,0 +1,1 @@
+"""Text in, text out: what every face asks of a node, and how an answer comes to it."""

@@ -1,0 +1,106 @@
+"""Answers as faces have them, in JSON: each event as it comes, and the facts at the end."""
+
+from collections.abc import Sequence
+
+from p2pnode.inference.events import (
+    ChainBroken,
+    ChainRepaired,
+    GenerationEvent,
+    GenerationPlanned,
+    LayersAwaited,
+    TokenProduced,
+)
+from p2pnode.inference.terms import names_of_mask
+from p2pnode.node.answering.stream import Answer
+from p2pnode.quantiles import quantile
+from p2pnode.scheduler.chain import ChainPlan, StageRun
+
+
+def event_body(event: GenerationEvent) -> dict[str, object]:
+    """Return an event as JSON has it; empty for one that faces are not told."""
+    match event:
+        case GenerationPlanned(plan=plan):
+            return {"event": "plan", "plan": plan_body(plan)}
+        case TokenProduced(token=token, position=position):
+            return {"event": "token", "token": token, "position": position}
+        case ChainBroken(epoch=epoch, peers=peers, reason=reason):
+            lost = [peer.hex() for peer in peers]
+            facts = {"names": list(event.names), "layers": _runs(event.layers)}
+            body = {"event": "broken", "epoch": epoch, "peers": lost, "reason": reason}
+            return {**body, **facts, "wait": round(event.seconds, 3)}
+        case ChainRepaired(epoch=epoch, stages=stages, seconds=seconds):
+            repaired = {"event": "repaired", "epoch": epoch, "seconds": seconds}
+            new = [_stage_body(stage) for stage in event.instead]
+            stages_now = [_stage_body(stage) for stage in stages]
+            same = {"bit_reproducible": not event.changed, "bit_reproducible_why": event.changed}
+            return {**repaired, "stages": stages_now, "instead": new, **same}
+        case LayersAwaited(layers=layers, seconds=seconds):
+            why = list(event.reasons)
+            return {"event": "waiting", "layers": _runs(layers), "wait": seconds, "reasons": why}
+        case _:
+            return {}
+
+
+def plan_body(plan: ChainPlan) -> dict[str, object]:
+    """Return a plan as JSON has it."""
+    return {
+        "objective": plan.objective,
+        "stages": [_stage_body(stage) for stage in plan.stages],
+        "hop_ms": [round(hop / 1e3, 3) for hop in plan.hop_us],
+        "expected_ms_per_token": round(plan.expected_us_per_token / 1e3, 3),
+        "reasons": list(plan.reasons),
+    }
+
+
+def facts_body(done: Answer) -> dict[str, object]:
+    """Return what came of an answer, but for its words."""
+    return {
+        "token_ids": done.token_ids,
+        "finish": done.finish,
+        "bit_reproducible": not done.changed,
+        "bit_reproducible_why": done.changed,
+        "plan": None if done.plan is None else plan_body(done.plan),
+        "tokens_per_s": round(done.tokens_per_s, 3),
+        "first_token_ms": round(done.first_token_ms, 3),
+        "hop_ms": {"p50": _hop(done, 0.5), "p99": _hop(done, 0.99)},
+        "broken": [event_body(event) for event in done.broken],
+        "repaired": [event_body(event) for event in done.repaired],
+        "activations": _activations(done),
+    }
+
+
+def details_body(done: Answer) -> dict[str, object]:
+    """Return every step and hop, for measurements."""
+    return {
+        "steps_ms": [round(1e3 * step, 4) for step in done.steps],
+        "hops_ms": [round(hop, 4) for hop in done.hops_ms],
+        "kl": [round(kl, 6) for kl in done.kl],
+    }
+
+
+def _stage_body(run: StageRun) -> dict[str, object]:
+    return {
+        "peer": run.peer.hex(),
+        "name": run.name,
+        "layers": [run.layers.start, run.layers.stop],
+        "cost_ms": round(run.cost_us / 1e3, 3),
+        "numerics": run.numerics_name,
+        "reason": run.reason,
+    }
+
+
+def _runs(runs: Sequence[range]) -> list[list[int]]:
+    return [[run.start, run.stop] for run in runs]
+
+
+def _hop(done: Answer, share: float) -> float | None:
+    return round(quantile(done.hops_ms, share), 4) if done.hops_ms else None
+
+
+def _activations(done: Answer) -> dict[str, object]:
+    """What was sent between stages, and the nats a token that this cost by estimate."""
+    mean = sum(done.kl) / len(done.kl) if done.kl else 0.0
+    return {
+        "codings": list(names_of_mask(done.codings)) or [done.uncoded],
+        "kl_per_token": round(mean, 6),
+    }
