@@ -134,7 +134,7 @@ class Inference:
             self._rng,
             self._calibration,
             now,
-            lambda: len(self._live) < 2,
+            lambda: len(self._live),
         )
         self._generations[number] = generation
         self._live.append(generation)

@@ -147,9 +147,11 @@ class Faults:
             return False
         return asked >= by
 
-    def slow(self, run: StageRun, evidence: str, layer_us: float, now: float) -> None:
-        """``run`` is slower than it said."""
-        self._note(run.peer, Offence.SLOWER_THAN_PROMISED, evidence, now, 1.0)
+    def slow(
+        self, run: StageRun, evidence: str, layer_us: float, now: float, answers: int = 1
+    ) -> None:
+        """``run`` is slower than it said; so many ``answers`` of ours may all notice it now."""
+        self._note(run.peer, Offence.SLOWER_THAN_PROMISED, evidence, now, 1 / max(1, answers))
         self.observed(run.peer, layer_us, now)
 
     def observed(self, peer: NodeId, layer_us: float, now: float) -> None:

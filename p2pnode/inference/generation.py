@@ -283,7 +283,7 @@ class Generation(Parts):
         if is_first or self._is_replayed:
             self._pace.many(trip, session.end)
         else:
-            self._pace.token(trip, is_alone=self._is_alone())
+            self._pace.token(trip, self._answers())
         self._chain.feed((session.follow(token, batch.start, now),))
         self._flow.begins(self._chain, 1, now)
         if self._is_replayed:
@@ -326,7 +326,7 @@ class Generation(Parts):
             return
         if leg.number not in self._slow:
             self._slow.add(leg.number)
-            self._faults.slow(leg.run, seen, took * 1e6 / len(leg.run.layers), now)
+            self._faults.slow(leg.run, seen, took * 1e6 / len(leg.run.layers), now, self._answers())
 
         def take(found: Covered | NoCover, moment: float) -> None:
             left = self.request.max_tokens - len(self.tokens)

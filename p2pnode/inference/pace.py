@@ -35,6 +35,7 @@ class Pace:
         self._row = 0.0  # seconds that a position of many took
         self._trips = deque[float](maxlen=_NEWEST)
         self.promised = 0.0
+        self._due = 0.0  # what the newest token should have taken, beside other answers of ours
         self.slow_tokens = 0
         self.slow_for = 0.0
         self.patience = config.slow_seconds
@@ -74,17 +75,22 @@ class Pace:
         """A prompt or a replay took ``trip`` seconds: no measure of a token, but of the way."""
         self._row = trip / positions
 
-    def token(self, trip: float, *, is_alone: bool = True) -> None:
-        """A token took ``trip`` seconds; while no other answer of ours, if it ``is_alone``."""
+    def token(self, trip: float, answers: int = 1) -> None:
+        """A token took ``trip`` seconds, while so many ``answers`` of ours were under way.
+
+        They may all be with the same engines, each of which has its turn: so it is not slow before
+        it takes longer than the promise so many times.
+        """
         config = self._config
-        if is_alone:
+        if answers == 1:
             self._trips.append(trip)
+        self._due = due = self.promised * max(1, answers)
         layer = trip / self._layers
         known = self._layer
         self._layer = layer if known is None else known + _GAIN * (layer - known)
-        if trip > config.slow_factor * self.promised and trip > self.promised + config.slow_margin:
+        if trip > config.slow_factor * due and trip > due + config.slow_margin:
             self.slow_tokens += 1
-            self.slow_for += trip - self.promised
+            self.slow_for += trip - due
         else:
             self.slow_tokens, self.slow_for = 0, 0.0
 
@@ -102,7 +108,7 @@ class Pace:
     @property
     def late(self) -> float:
         """Seconds that the newest slow tokens took, each."""
-        return self.promised + self.slow_for / max(1, self.slow_tokens)
+        return self._due + self.slow_for / max(1, self.slow_tokens)
 
     @property
     def trip(self) -> float | None:
@@ -132,7 +138,7 @@ class Pace:
         It is borne for twice as long before anybody is looked for again.
         """
         promised = _cost(leg)
-        took = max(promised, self.late - (self.promised - promised))
+        took = max(promised, self.late - (self._due - promised))
         self.slow_tokens, self.slow_for = 0, 0.0
         self.patience *= 2
         return took, f"promised {_duration(promised)}, took {_duration(took)} a token"

@@ -76,9 +76,9 @@ class Parts:
         rng: Rng,
         calibration: int,
         now: float,
-        is_alone: Callable[[], bool] = lambda: True,
+        answers: Callable[[], int] = lambda: 1,
     ) -> None:
-        """``is_alone`` says whether no other answer of this node is under way."""
+        """``answers`` says how many of this node are under way, this one included."""
         self.number = number
         self.request = request
         self.phase = Phase.PLANNING
@@ -102,7 +102,7 @@ class Parts:
         self._look: Look | None = None
         self._slow: set[int] = set()
         self._is_replayed = False
-        self._is_alone = is_alone
+        self._answers = answers
         self._kept: frozenset[int] = frozenset()
         self._told: tuple[range, ...] = ()
         self._awaited_since = now
