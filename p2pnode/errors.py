@@ -4,7 +4,7 @@ Each docstring says whom to blame and whether the object that raised it is still
 Anything else that escapes is a bug in p2pnode.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class P2PNodeError(Exception):
@@ -45,10 +45,12 @@ class UserError(P2PNodeError):
 
     Attributes:
         exit_status: Of the command that met it: 2 where the command line itself is wrong, else 1.
+        kind: What a face in another process is told of it; :func:`error_of` is the way back.
         hint: What the person can do about it; may be empty.
     """
 
     exit_status: ClassVar[int] = 1
+    kind: ClassVar[str] = "request"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -68,6 +70,20 @@ class UsageError(ConfigError):
 class ModelError(UserError):
     """A model file is missing, broken, or of a kind this engine cannot run."""
 
+    kind = "model"
+
+
+class LengthError(UserError):
+    """A prompt does not fit the model's context; a shorter one may."""
+
+    kind = "length"
+
+
+class BusyError(UserError):
+    """Too many wait for the same thing here; nothing was begun, and later it may be."""
+
+    kind = "busy"
+
 
 class EngineError(UserError):
     """An engine's library failed or is not there, or a step did; that session is of no more use."""
@@ -84,6 +100,8 @@ class CapacityError(UserError):
 class GenerationError(UserError):
     """A generation could not start or could not go on; its peers' memory was freed."""
 
+    kind = "generation"
+
 
 class DrawError(GenerationError):
     """What was asked for cannot be drawn: no engine is to blame, and another would do no better."""
@@ -91,3 +109,11 @@ class DrawError(GenerationError):
 
 class ModelChangedError(ModelError):
     """A model's file no longer holds what was hashed; what was loaded before is still right."""
+
+
+_TOLD: Final = {one.kind: one for one in (ModelError, LengthError, BusyError, GenerationError)}
+
+
+def error_of(kind: str, message: str, hint: str = "") -> UserError:
+    """Return the error that another process of this machine told of; an unknown kind is plain."""
+    return _TOLD.get(kind, UserError)(message, hint=hint)

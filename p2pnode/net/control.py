@@ -149,7 +149,7 @@ async def _answer(request: Request, handler: Handler, emit: Emit, control: Path)
     try:
         return encode_result(request.id, await handler(request.params, emit))
     except UserError as error:
-        return _error_line(request.id, str(error), error.hint)
+        return _error_line(request.id, str(error), error.hint, error.kind)
     except Exception as error:
         logger.exception("the control method %r failed", request.method)
         message = f"{request.method} failed inside the node: {type(error).__name__}: {error}"
@@ -158,8 +158,8 @@ async def _answer(request: Request, handler: Handler, emit: Emit, control: Path)
         return _error_line(request.id, message, hint)
 
 
-def _error_line(number: int | None, message: str, hint: str = "") -> bytes:
-    return encode_line({"id": number, "error": {"message": message, "hint": hint}})
+def _error_line(number: int | None, message: str, hint: str = "", kind: str = "") -> bytes:
+    return encode_line({"id": number, "error": {"message": message, "hint": hint, "kind": kind}})
 
 
 def _listen(path: Path) -> trio.SocketListener:

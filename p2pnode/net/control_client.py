@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-from p2pnode.errors import RemoteProtocolError, UserError
+from p2pnode.errors import RemoteProtocolError, UserError, error_of
 from p2pnode.net.control_lines import (
     CHUNK,
     MAX_LINE,
@@ -162,7 +162,8 @@ def _result(answer: dict[str, Any]) -> object:
     error = answer.get("error")
     if not isinstance(error, dict):
         raise _foreign()
-    raise UserError(str(error.get("message", "")), hint=str(error.get("hint", "")))
+    kind, message, hint = (str(error.get(key, "")) for key in ("kind", "message", "hint"))
+    raise error_of(kind, message, hint)
 
 
 def _foreign() -> UserError:

@@ -104,6 +104,7 @@ class Node:
     """Composes and runs everything; faces use :attr:`answering`, :meth:`snapshot` and :meth:`stop`.
 
     Attributes:
+        answering: What answers faces: text in, text out.
         is_up: Whether it has started; before, it is ended by cancelling :meth:`run`.
     """
 
@@ -118,6 +119,7 @@ class Node:
         self._watch: ModelWatch | None = None
         self._fetches: ShardFetches | None = None
         self._texts: TextWorker | None = None
+        self.answering = Answering(self._text_worker, self._start)
         self.is_up = False
         self._stopping = trio.Event()
         self._departed = trio.Event()
@@ -325,11 +327,6 @@ class Node:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
-    @property
-    def answering(self) -> Answering:
-        """What answers faces: text in, text out."""
-        return Answering(self._text_worker, self._start)
-
     def _start(self, question: Question, prompt: Prompt) -> AnswerStream:
         """Start an answer.
 
@@ -352,6 +349,7 @@ class Node:
         """Return what the core cannot know; under the lock, as the engine thread counts too."""
         counters = self._reactor.counters + self._socket.counters
         counters.update(self._surroundings.counters)
+        counters.update(self.answering.turns.counters)
         if self._texts is not None:
             counters.update(self._texts.counters)
         return World(

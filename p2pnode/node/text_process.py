@@ -27,7 +27,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from p2pnode.errors import ModelError, UserError
+from p2pnode.errors import LengthError, ModelError, UserError
 from p2pnode.node.stamp import Stamp
 from p2pnode.text.history import Message, fit, room_for_prompt
 from p2pnode.text.tokenizer import Tokenizer
@@ -126,10 +126,10 @@ def prepare(
     return ids, left
 
 
-def _too_long(ids: Sequence[int], name: str, context: int, left: int) -> UserError:
+def _too_long(ids: Sequence[int], name: str, context: int, left: int) -> LengthError:
     about = "at least " if isinstance(ids, range) else ""
     what = "the last message alone" if left else "the prompt"
-    return UserError(
+    return LengthError(
         f"{what} has {about}{len(ids)} tokens, but the context of {name} ends at {context}",
         hint="shorten the prompt, or give it in parts",
     )
@@ -179,7 +179,7 @@ def _refusal(error: UserError) -> dict[str, object]:
     return {
         "error": str(error),
         "hint": error.hint,
-        "model": isinstance(error, ModelError),
+        "kind": error.kind,
         "spent": out_of_memory,  # what is left may be too little for the next: start anew
     }
 

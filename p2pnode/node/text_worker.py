@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 import psutil
 import trio
 
-from p2pnode.errors import ModelError, UserError
+from p2pnode.errors import BusyError, LengthError, ModelError, UserError, error_of
 from p2pnode.node.stamp import Stamp
 from p2pnode.node.text_process import (
     ENCODE_OVERRUN,
@@ -127,7 +127,7 @@ class TextWorker:
         if size > self._context * words.longest_token:
             at_least = -(-size // words.longest_token)
             self.counters["prompts refused: longer than the context"] += 1
-            raise UserError(
+            raise LengthError(
                 f"the prompt has {size} characters, so at least {at_least} tokens, but the context "
                 f"of {self._name} ends at {self._context}",
                 hint="shorten the prompt, or give it in parts",
@@ -175,7 +175,7 @@ class TextWorker:
         """
         if self._turn.statistics().tasks_waiting >= WAITING:
             self.counters["prompts refused: too many at once"] += 1
-            raise UserError("too many prompts wait to be read here", hint="try again in a moment")
+            raise BusyError("too many prompts wait to be read here", hint="try again in a moment")
         async with self._turn:
             try:
                 with trio.fail_after(PATIENCE):
@@ -259,11 +259,10 @@ class TextWorker:
     async def _reply(self, process: trio.Process) -> dict[str, Any]:
         reply: dict[str, Any] = json.loads(await self._frame(process, _MOST_SAID))
         if "error" in reply:
-            kind = ModelError if reply["model"] else UserError
             self.counters["prompts refused by the text process"] += 1
             if reply.get("spent"):
                 await self._end()
-            raise kind(reply["error"], hint=reply["hint"])
+            raise error_of(reply["kind"], reply["error"], reply["hint"])
         return reply
 
     async def _frame(self, process: trio.Process, most: int) -> bytes:

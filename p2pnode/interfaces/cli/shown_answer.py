@@ -28,10 +28,12 @@ class ShownAnswer:
                 note(f"[reads the prompt first: {event['prompt_tokens']} tokens]")
             case "note" if not self._show_plan:  # a plan has it among its reasons
                 note(f"[{event['text']}]")
+            case "queued":
+                note(f"[waits for its turn: {plural(event['ahead'], 'question')} before it]")
             case "history":
                 gone = plural(_turns(self._params["messages"][: event["left_out"]]), "turn")
                 note(f"[the oldest {gone} left the conversation: the model's context is full]")
-            case "token":
+            case "token" | "rest":
                 self._say(event["text"])
             case "broken":
                 self._tell_loss(event)

@@ -13,6 +13,7 @@ from p2pnode.node.answering.sampling_params import sampling_of
 from p2pnode.node.text_worker import Prompt
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.route import Objective
+from p2pnode.text.stops import checked_stops
 
 MAX_TOKENS: Final = 256
 """Tokens of an answer whose question names no limit."""
@@ -63,6 +64,7 @@ class Question:
         said: What is to be answered or gone on with.
         max_tokens: Most tokens to produce.
         sampling: How to draw them.
+        stop: Strings that end the answer, and are none of its words.
         wait: Seconds to wait for peers that cover the model.
         lost_wait: The same for layers lost in mid-answer; None for the node's setting, or ``wait``
             if that is longer.
@@ -77,6 +79,7 @@ class Question:
     said: Said
     max_tokens: int = MAX_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
     wait: float = 10.0
     lost_wait: float | None = None
     prefer: tuple[str, ...] = ()
@@ -103,6 +106,7 @@ class Question:
                 said=Tokens(()),
                 max_tokens=_max_tokens(params),
                 sampling=sampling_of(params),
+                stop=_stop(params),
                 wait=_seconds(params.get("wait", 10.0)),
                 lost_wait=None if (lost := params.get("lost_wait")) is None else _seconds(lost),
                 prefer=_names(params, "prefer"),
@@ -187,6 +191,14 @@ def _max_tokens(params: Params) -> int:
     if type(asked) is not int or asked < 1:
         raise UserError(f"impossible parameter: max_tokens is {asked!r}")
     return asked
+
+
+def _stop(params: Params) -> tuple[str, ...]:
+    stop = params.get("stop") or ()
+    stops = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(stops, list | tuple) or not all(isinstance(one, str) for one in stops):
+        raise UserError("stop must be a string, or a list of strings")
+    return checked_stops(stops)
 
 
 def _seconds(asked: str | float) -> float:

@@ -5,6 +5,7 @@ model's file. What takes longer, templates and tokenising, is the text process's
 """
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any, Protocol, TypeAlias
 
 import trio
@@ -12,11 +13,11 @@ import trio
 from p2pnode.engine.sampling.schema import check_schema
 from p2pnode.inference.events import GenerationPlanned, TokenProduced
 from p2pnode.node.answering.bodies import details_body, event_body, facts_body
-from p2pnode.node.answering.logprobs import logprobs_body
 from p2pnode.node.answering.question import Conversation, PlainText, Question
 from p2pnode.node.answering.stream import AnswerStream
+from p2pnode.node.answering.turns import Turns
+from p2pnode.node.answering.words import Words
 from p2pnode.node.text_worker import Prompt, TextWorker
-from p2pnode.text.detokenizer import Detokenizer, IncrementalDecoder
 
 Body: TypeAlias = dict[str, Any]
 """An event, or the facts, as JSON has it."""
@@ -29,25 +30,33 @@ class Start(Protocol):
 
 
 class Answering:
-    """Answers what faces ask of one node."""
+    """Answers what faces ask of one node.
+
+    Attributes:
+        turns: Who is answered now, and who waits.
+    """
 
     def __init__(self, texts: Callable[[], TextWorker], start: Start) -> None:
         """``texts`` raises a UserError where the node has no model."""
         self._texts = texts
         self._start = start
+        self.turns = Turns()
 
     def answer(self, question: Question) -> "TextAnswer":
         """Return the answer to ``question``; it begins when its events are asked for."""
-        return TextAnswer(question, self._texts, self._start)
+        return TextAnswer(question, self._texts, self._start, self.turns)
 
 
 class TextAnswer:
     """One answer: its events as they come, and its facts when they are over."""
 
-    def __init__(self, question: Question, texts: Callable[[], TextWorker], start: Start) -> None:
+    def __init__(
+        self, question: Question, texts: Callable[[], TextWorker], start: Start, turns: Turns
+    ) -> None:
         self._question = question
         self._texts = texts
         self._start = start
+        self._turns = turns
         self._facts: Body = {}
 
     async def events(self) -> AsyncGenerator[Body]:
@@ -56,71 +65,70 @@ class TextAnswer:
         Raises:
             UserError: What was asked cannot be, or the answer failed.
         """
+        asked_at = trio.current_time()
         question, texts = self._question, self._texts()
         if question.sampling.schema:
             await trio.to_thread.run_sync(check_schema, question.sampling.schema)
-        prompt = await _prompt(question, texts)
-        words = _Words(prompt, await texts.detokenizer())
-        with self._start(question, prompt) as stream:
-            for line in stream.notes:
-                yield {"event": "note", "text": line}
-            if prompt.left_out:
-                yield {"event": "history", "left_out": prompt.left_out}
-            async for event in stream:
-                body = event_body(event)
-                if isinstance(event, GenerationPlanned):
-                    body["prompt_tokens"] = len(prompt.ids)
-                if isinstance(event, TokenProduced):
-                    body |= words.take(event)
-                if body:
-                    yield body
-            self._facts = self._told(stream, prompt, words)
+        if (ahead := self._turns.ahead) is not None:
+            yield {"event": "queued", "ahead": ahead}
+        async with self._turns.turn():
+            began_at = trio.current_time()
+            prompt = await _prompt(question, texts)
+            words = Words(await texts.detokenizer(), prompt, question.stop)
+            with self._start(question, prompt) as stream:
+                async with aclosing(_said(stream, prompt, words)) as said:
+                    async for body in said:
+                        yield body
+        self._facts = self._told(stream, prompt, words) | {
+            "queued_ms": _milliseconds(began_at - asked_at),
+            "total_ms": _milliseconds(trio.current_time() - asked_at),
+        }
 
     def facts(self) -> Body:
         """Return what came of it, once the events are over.
 
         They name among others ``prompt_ids``, ``stop_ids`` (tokens that end the answer),
-        ``token_ids``, ``text``, and ``left_out``: how many of the oldest messages left so that the
-        rest fits; and ``logprobs`` of each token, where they were asked for.
+        ``token_ids``, ``text``, ``stopped_by`` (the stop string, or None), and ``left_out``: how
+        many of the oldest messages left so that the rest fits; and ``logprobs`` of each token,
+        where they were asked for. Times are in milliseconds: ``queued_ms`` before its turn,
+        ``first_token_ms`` from the prompt's sending to the first token, ``total_ms``.
         """
         return self._facts
 
-    def _told(self, stream: AnswerStream, prompt: Prompt, words: "_Words") -> Body:
+    def _told(self, stream: AnswerStream, prompt: Prompt, words: Words) -> Body:
         question, done = self._question, stream.answer
         facts: Body = {
             "prompt_ids": list(prompt.ids),
             "stop_ids": [] if question.ignore_eos else sorted(prompt.stop_ids),
-            "text": "".join(words.text),
+            "text": words.text,
             "left_out": prompt.left_out,
             **facts_body(done),
+            "finish": "stop" if words.stopped_by else done.finish,
+            "stopped_by": words.stopped_by,
         }
         if question.sampling.logprobs is not None:
             facts["logprobs"] = words.logprobs
         return facts | details_body(done) if question.details else facts
 
 
-class _Words:
-    """The words of an answer, as its tokens come."""
-
-    def __init__(self, prompt: Prompt, detokenizer: Detokenizer) -> None:
-        self._ends = prompt.stop_ids
-        self._detokenizer = detokenizer
-        self._decoder: IncrementalDecoder = detokenizer.decoder(
-            after=next(reversed(prompt.ids), None)
-        )
-        self.text: list[str] = []
-        self.logprobs: list[object] = []
-
-    def take(self, event: TokenProduced) -> Body:
-        """Return what a token says: its words, and how likely it was if that is known."""
-        # The token that ends an answer is none of its words, even where it has a spelling.
-        words = "" if event.token in self._ends else self._decoder.push(event.token)
-        self.text.append(words)
-        if event.logprobs is None:
-            return {"text": words}
-        told = logprobs_body(event.token, event.logprobs, self._detokenizer)
-        self.logprobs.append(told)
-        return {"text": words, "logprobs": told}
+async def _said(stream: AnswerStream, prompt: Prompt, words: Words) -> AsyncGenerator[Body]:
+    """Yield the events of an answer under way, to its end or its first stop string."""
+    for line in stream.notes:
+        yield {"event": "note", "text": line}
+    if prompt.left_out:
+        yield {"event": "history", "left_out": prompt.left_out}
+    async for event in stream:
+        body = event_body(event)
+        if isinstance(event, GenerationPlanned):
+            body["prompt_tokens"] = len(prompt.ids)
+        if isinstance(event, TokenProduced):
+            body |= words.take(event)
+        if body:
+            yield body
+        if words.stopped_by:
+            return
+    if rest := words.finish():
+        yield {"event": "rest", "text": rest}
 
 
 async def _prompt(question: Question, texts: TextWorker) -> Prompt:
@@ -134,3 +142,7 @@ async def _prompt(question: Question, texts: TextWorker) -> Prompt:
         case tokens:
             ends = frozenset[int]() if question.ignore_eos else await texts.stop_ids()
             return Prompt(tokens.ids, 0, ends)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1e3 * seconds, 3)

@@ -1,0 +1,150 @@
+"""Text in, text out: stop strings, turns, and answers that are given up."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from p2pnode.errors import BusyError, UserError
+from p2pnode.inference.events import GenerationFinished, TokenProduced
+from p2pnode.node.answering.question import Question
+from p2pnode.node.answering.service import Answering
+from p2pnode.node.answering.stream import AnswerStream
+from p2pnode.node.answering.turns import Turns
+from p2pnode.node.text_worker import Prompt, TextWorker
+from p2pnode.text.detokenizer import Detokenizer
+
+LETTERS = "abcdefgh"
+END = len(LETTERS)
+
+
+class Texts:
+    """Answers as the text process does, of a vocabulary of letters."""
+
+    async def prompt(self, asked: object) -> Prompt:
+        await trio.lowlevel.checkpoint()
+        return Prompt((1,), 0, frozenset({END}))
+
+    async def detokenizer(self) -> Detokenizer:
+        await trio.lowlevel.checkpoint()
+        kinds = [1] * len(LETTERS) + [3]
+        return Detokenizer([*LETTERS, "<end>"], kinds, "gpt2", space_prefix=False)
+
+
+class Core:
+    """Starts answers, whose tokens the tests give."""
+
+    def __init__(self) -> None:
+        self.streams: list[AnswerStream] = []
+        self.cancelled: list[int] = []
+
+    def start(self, question: Question, prompt: Prompt) -> AnswerStream:
+        number = len(self.streams)
+        stream = AnswerStream(lambda: self.cancelled.append(number), lambda: None)
+        self.streams.append(stream)
+        return stream
+
+    def say(self, number: int, text: str, *, over: bool = True) -> None:
+        tokens = [LETTERS.index(letter) for letter in text]
+        for position, token in enumerate([*tokens, *([END] if over else [])]):
+            event = TokenProduced(number, token, position, 0.1, 0.05, 1, 0.0, 0, None)
+            self.streams[number].put(event)
+        if over:
+            self.streams[number].put(GenerationFinished(number, "eos"))
+
+
+def answering(core: Core) -> Answering:
+    return Answering(lambda: cast(TextWorker, Texts()), core.start)
+
+
+async def events_of(served: Answering, **asked: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    answer = served.answer(Question.of({"prompt": "hi", **asked}))
+    async with aclosing(answer.events()) as events:
+        told = [event async for event in events]
+    return told, answer.facts()
+
+
+def shown(events: Sequence[dict[str, Any]]) -> str:
+    return "".join(event["text"] for event in events if event["event"] in ("token", "rest"))
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "by"),
+    [
+        ([], "abcdefgh", None),
+        (["de"], "abc", "de"),
+        ("de", "abc", "de"),
+        (["hx"], "abcdefgh", None),  # held back, and shown at the end
+        (["fgh", "cd"], "ab", "cd"),
+    ],
+)
+async def test_an_answer_ends_before_its_first_stop_string(
+    stop: object, text: str, by: str | None
+) -> None:
+    core = Core()
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            events, facts = await events_of(answering(core), stop=stop)
+            assert shown(events) == text == facts["text"]
+            assert facts["stopped_by"] == by
+            assert facts["finish"] == ("stop" if by else "eos")
+
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        core.say(0, LETTERS, over=not by)
+    assert core.cancelled == [0]
+
+
+@pytest.mark.parametrize("stop", [[""], 7, [1], ["x"] * 2 + [str(n) for n in range(16)]], ids=str)
+def test_impossible_stop_strings_are_refused(stop: object) -> None:
+    with pytest.raises(UserError):
+        Question.of({"prompt": "hi", "stop": stop})
+
+
+async def test_an_answer_that_is_given_up_is_cancelled_and_its_turn_is_free() -> None:
+    core = Core()
+    served = answering(core)
+    with trio.move_on_after(60) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(events_of, served)
+            await wait_all_tasks_blocked()
+            core.say(0, "ab", over=False)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert not scope.cancelled_caught
+    assert core.cancelled == [0]
+    assert served.turns.ahead is None
+
+
+async def test_questions_are_answered_in_the_order_they_came() -> None:
+    core = Core()
+    served = answering(core)
+    served.turns = Turns(at_once=1, most_waiting=2)
+    told: dict[int, list[Any]] = {}
+
+    async def ask(number: int) -> None:
+        events, _ = await events_of(served)
+        told[number] = events
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(ask, number)
+            await wait_all_tasks_blocked()
+        with pytest.raises(BusyError):
+            await events_of(served)
+        assert len(core.streams) == 1
+        for number, text in enumerate(("a", "b", "c")):
+            core.say(number, text)
+            await wait_all_tasks_blocked()
+            assert list(told) == list(range(number + 1))
+    assert [shown(told[number]) for number in range(3)] == ["a", "b", "c"]
+    assert [told[number][0] for number in (1, 2)] == [
+        {"event": "queued", "ahead": 0},
+        {"event": "queued", "ahead": 1},
+    ]
+    assert served.turns.counters["questions refused: too many wait"] == 1
+    assert served.turns.counters["questions that waited for their turn"] == 2
