@@ -10,6 +10,7 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.bench_report import measured, model_option, report
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.hop_command import hop
+from p2pnode.interfaces.cli.http_servers_command import http_servers
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import ENGINES, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
@@ -93,6 +94,7 @@ def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) ->
 
 
 bench.add_command(hop)
+bench.add_command(http_servers)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench idle --seconds 60 --json")

@@ -1,0 +1,1 @@
+"""HTTP: a server in a process of its own, beside a node."""
