@@ -23,6 +23,7 @@ Tell: TypeAlias = Callable[[dict[str, object]], None]
 FOREVER = 60.0
 """Seconds that a handler waits for what never comes: longer than anybody looks at it."""
 
+_GLANCE = 0.02
 _BLOCK = b"x" * 16384
 _MOST_FLOODED = 256 * 2**20
 _EVENTS = ((b"content-type", b"text/event-stream"),)
@@ -82,6 +83,7 @@ class _Handlers:
             "/tiny": lambda request: request.text(b"ok"),
             "/stream": lambda request: _watched(request, self._stream),
             "/wait": lambda request: _watched(request, _wait),
+            "/poll": _poll,
             "/flood": lambda request: _watched(request, self._flood),
             "/body": _read_body,
             "/facts": self._facts,
@@ -149,6 +151,18 @@ async def _watched(request: _Request, work: Callable[[_Request], Awaitable[None]
 async def _wait(request: _Request) -> None:
     await anyio.sleep(FOREVER)
     await request.text(b"late")
+
+
+async def _poll(request: _Request) -> None:
+    """Ask now and then whether the client is gone, as starlette's ``is_disconnected`` does."""
+    with anyio.move_on_after(FOREVER):
+        while True:
+            with anyio.CancelScope() as at_once:
+                at_once.cancel()
+                if (await request.receive())["type"] == "http.disconnect":
+                    request.saw("receive")
+                    return
+            await anyio.sleep(_GLANCE)
 
 
 async def _read_body(request: _Request) -> None:

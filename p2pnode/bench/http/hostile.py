@@ -57,6 +57,11 @@ def _ended(found: Reply) -> bool:
     return bool(found.status) or found.is_closed
 
 
+def _spoke(found: Reply) -> bool:
+    """HTTP/2 is no answer that HTTP/1.1 knows, but one."""
+    return bool(found.data) or found.is_closed
+
+
 def _failed(found: Reply) -> bool:
     return found.status == 500
 
@@ -78,12 +83,16 @@ def _of(headers: bytes, body: bytes = b"") -> bytes:
     return post("/body", headers, body)
 
 
+_UPGRADE = (
+    b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: bWVhc3VyZWQgYnkgdXMuLg==\r\n"
+)
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 ATTACKS = (
     Attack("no request line", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", _refused),
     Attack("no version", b"GET /tiny\r\n\r\n", _refused),
     Attack("version 9.9", b"GET /tiny HTTP/9.9\r\n" + _HOST + b"\r\n", _refused),
-    Attack("preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", _ended),
+    Attack("preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", _spoke),
     Attack("no host", b"GET /tiny HTTP/1.1\r\n\r\n", _refused),
     Attack("two hosts", get("/tiny", _HOST), _refused),
     Attack("two lengths", _of(b"content-length: 4\r\ncontent-length: 9\r\n", b"GET /"), _refused),
@@ -110,7 +119,8 @@ ATTACKS = (
     Attack("60 kB of headers", get("/tiny", _PARAGRAPH[: 60 * len(_LINE)]), _refused),
     Attack("10,000 headers", get("/tiny", b"x-name: a\r\n" * 10_000), _refused),
     Attack("CONNECT", b"CONNECT localhost:1 HTTP/1.1\r\n" + _HOST + b"\r\n", _ended),
-    Attack("upgrade", get("/tiny", b"connection: upgrade\r\nupgrade: websocket\r\n"), _ended),
+    Attack("upgrade", get("/tiny", _UPGRADE), _ended),
+    Attack("upgrade with more behind it", get("/tiny", _UPGRADE) + b"x", _ended),
     Attack("two at once", get("/tiny") + get("/tiny", b"connection: close\r\n"), _both),
     Attack(
         "body that breaks amid the answer",

@@ -11,6 +11,7 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib import import_module
 
 from p2pnode.bench.http.contestant import App, Foreign
@@ -52,10 +53,11 @@ def bare_asyncio(_app: App, listener: socket.socket) -> None:
             writer.write(data)
             await writer.drain()
 
-        while head := await reader.read(65536):
-            await _answer(head, send, asyncio.sleep)
-            if _LAST in head:
-                break
+        with suppress(ConnectionError):
+            while head := await reader.read(65536):
+                await _answer(head, send, asyncio.sleep)
+                if _LAST in head:
+                    break
         writer.close()
 
     async def serve() -> None:
@@ -70,11 +72,13 @@ def bare_trio(_app: App, listener: socket.socket) -> None:
     trio = import_module("trio")
 
     async def answer(stream: Foreign) -> None:
-        async with stream:
-            while head := await stream.receive_some(65536):
-                await _answer(head, stream.send_all, trio.sleep)
-                if _LAST in head:
-                    break
+        # A client that is gone is no reason for the others to go.
+        with suppress(trio.BrokenResourceError):
+            async with stream:
+                while head := await stream.receive_some(65536):
+                    await _answer(head, stream.send_all, trio.sleep)
+                    if _LAST in head:
+                        break
 
     async def serve() -> None:
         opened = trio.SocketListener(trio.socket.from_stdlib_socket(listener))

@@ -51,6 +51,10 @@ def _wait(number: int) -> bytes:
     return get(f"/wait?id={number}")
 
 
+def _poll(number: int) -> bytes:
+    return get(f"/poll?id={number}")
+
+
 def _half_body(number: int) -> bytes:
     return post(f"/body?id={number}", b"content-length: 2000\r\n", b"x" * 1000)
 
@@ -77,6 +81,7 @@ WAYS = (
     Way("resets before the first token", _wait, b"", reset),
     Way("half-closes before the first token", _wait, b"", _halve),
     Way("asks again, then closes", _wait, b"", _ask_again_and_close),
+    Way("closes while the handler polls", _poll, b"", socket.socket.close),
     Way("closes amid its body", _half_body, b"", socket.socket.close),
     Way("resets amid its body", _half_body, b"", reset),
     Way("closes with full buffers", _flood, b"", socket.socket.close),

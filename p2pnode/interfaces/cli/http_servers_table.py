@@ -85,7 +85,7 @@ def _soundness(row: dict[str, Any]) -> list[str]:
         f"{len(attacks['unsound'])} of {len(attacks['answers'])}",
         "bounded" if row["bounds_heads"] else "endless",
         "never" if slow is None else f"{slow:.0f}",
-        "none" if crowd is None else f"{crowd:.0f}",
+        "none" if crowd is None else f"{crowd:.0f} ({row['crowd']['status']})",
         str(row["left_after_attacks"]),
     ]
 

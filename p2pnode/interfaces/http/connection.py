@@ -9,6 +9,7 @@ version still has them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 import time
@@ -22,6 +23,8 @@ from uvicorn.server import ServerState
 from p2pnode.interfaces.http.limits import HttpLimits, Reason, Refusals
 from p2pnode.interfaces.http.refusal import Farewell, RefusedConnection, whole_answer
 
+_SILENT = logging.getLogger(f"{__name__}.uvicorn")
+_SILENT.setLevel(logging.CRITICAL + 1)  # what goes wrong is counted, and handlers' errors are ours
 _LARGE = 431
 _UNTIL_PROBED, _BETWEEN_PROBES, _PROBES = 15, 5, 3
 """Seconds and times: a client whose machine died is found out after half a minute."""
@@ -54,6 +57,7 @@ class Connection(H11Protocol):
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared.config, shared.state, {})
+        self.logger = _SILENT
         self._shared = shared
         self._limits = shared.limits
         self._farewell: Farewell | None = None

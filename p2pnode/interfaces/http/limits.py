@@ -33,7 +33,7 @@ class HttpLimits:
     """
 
     connections: int = 256
-    refusing: int = 256
+    refusing: int = 512
     head_bytes: int = 16384
     head_seconds: float = 10.0
     keep_alive_seconds: int = 20

@@ -27,6 +27,7 @@ _AFTER_CANCELLING = 0.3
 """Seconds for handlers to end once they are cancelled."""
 
 _BACKLOG = 1024
+_DESCRIPTORS = 4096
 
 
 class HttpServer:
@@ -130,6 +131,7 @@ def run(server: HttpServer, ready: Callable[[], None] = lambda: None) -> None:
                 loop.add_signal_handler(number, server.stop)
         await server.serve(ready)
 
+    _raise_descriptors()
     with suppress(KeyboardInterrupt):
         asyncio.run(until_told())
 
@@ -137,6 +139,20 @@ def run(server: HttpServer, ready: Callable[[], None] = lambda: None) -> None:
 def serve_app(app: App, listener: socket.socket) -> None:
     """Serve ``app`` with the default limits until SIGTERM or Ctrl-C."""
     run(HttpServer(app, listener))
+
+
+def _raise_descriptors() -> None:
+    """Ask the system for as many descriptors as all connections take, and the node's beside each.
+
+    Many systems give a process 1,024 until it asks for more.
+    """
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(_DESCRIPTORS, most)
+        if least != resource.RLIM_INFINITY and least < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _shared(app: App, limits: HttpLimits) -> Shared:
