@@ -35,6 +35,7 @@ from p2pnode.node.text_process import (
 from p2pnode.terminal import whole
 from p2pnode.text.detokenizer import Detokenizer
 from p2pnode.text.stored_vocabulary import read_vocabulary
+from p2pnode.text.tool_calls.formats import ToolFormat, format_of
 
 WAITING: Final = 16
 """Requests that wait for the process at the most; each may take it seconds."""
@@ -83,6 +84,7 @@ class _Words:
     detokenizer: Detokenizer
     ends: frozenset[int]
     longest_token: int
+    tool_format: ToolFormat | None
 
 
 class TextWorker:
@@ -153,6 +155,10 @@ class TextWorker:
         """Return what writes tokens; the first call reads it off the file."""
         return (await self.words()).detokenizer
 
+    async def tool_format(self) -> ToolFormat | None:
+        """Return how the model was taught to write calls of tools; None if it was not."""
+        return (await self.words()).tool_format
+
     async def words(self) -> _Words:
         if self._words is None:
             self._words = await trio.to_thread.run_sync(self._read_words, abandon_on_cancel=True)
@@ -162,7 +168,12 @@ class TextWorker:
         if Stamp.of(self._model) != self._stamp():
             raise changed(self._model)
         read = read_vocabulary(self._model)
-        return _Words(Detokenizer.of(read), frozenset(read.ends), read.longest_token)
+        return _Words(
+            Detokenizer.of(read),
+            frozenset(read.ends),
+            read.longest_token,
+            format_of(read.template),
+        )
 
     async def close(self) -> None:
         """End the process; it holds nothing."""

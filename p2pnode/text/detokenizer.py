@@ -67,15 +67,30 @@ class Detokenizer:
         decoder = self.decoder(control=control)
         return "".join(decoder.push(token) for token in ids)
 
-    def decoder(self, *, control: bool = False, after: int | None = None) -> "IncrementalDecoder":
+    def decoder(
+        self,
+        *,
+        control: bool = False,
+        after: int | None = None,
+        shown: frozenset[int] = frozenset(),
+    ) -> "IncrementalDecoder":
         """Return a decoder for tokens that come one by one.
 
         Args:
             control: Whether to show control tokens.
+            shown: Those to be shown nevertheless.
             after: The token before the first, such as a prompt's last. Where it ends a text, or is
                 None, the space that the vocabulary puts before a text is not shown.
         """
-        return IncrementalDecoder(self, control=control, after=after)
+        return IncrementalDecoder(self, control=control, after=after, shown=shown)
+
+    def spelled(self, spellings: frozenset[str]) -> frozenset[int]:
+        """Return the control tokens of these spellings."""
+        return frozenset(
+            token
+            for token, kind in enumerate(self._kinds)
+            if kind in STEERING and self._tokens[token] in spellings
+        )
 
     def ends_text(self, token: int | None) -> bool:
         """Whether a text that comes after ``token`` begins with a space that nobody wrote."""
@@ -109,15 +124,23 @@ class IncrementalDecoder:
     ends before that character.
     """
 
-    def __init__(self, detokenizer: Detokenizer, *, control: bool, after: int | None) -> None:
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        *,
+        control: bool,
+        after: int | None,
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
         self._detokenizer = detokenizer
         self._control = control
+        self._shown = shown
         self._starts = detokenizer.ends_text(after)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """Return the text that this token completes; may be empty."""
-        data = self._detokenizer.bytes_of(token, control=self._control)
+        data = self._detokenizer.bytes_of(token, control=self._control or token in self._shown)
         if self._starts and self._detokenizer.in_text(token):
             data = data.removeprefix(b" ")
         self._starts = self._detokenizer.ends_text(token)

@@ -1,11 +1,13 @@
 """What a face asks, in words; parsed once, from the JSON that faces send."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.sampling.options import MOST_ENDS, Sampling
+from p2pnode.engine.sampling.schema_text import compact_schema
 from p2pnode.errors import UserError
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.terms import ACTIVATIONS
@@ -14,12 +16,22 @@ from p2pnode.node.text_worker import Prompt
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.route import Objective
 from p2pnode.text.stops import checked_stops
+from p2pnode.text.tool_calls.forced import schema_of
+from p2pnode.text.tool_calls.offered import (
+    Choice,
+    Tool,
+    ToolChoice,
+    checked_choice,
+    checked_tools,
+)
 
 MAX_TOKENS: Final = 256
 """Tokens of an answer whose question names no limit."""
 
 _LONGEST_WAIT: Final = 3600.0
 """Seconds that an answer may wait for peers; ``--wait`` takes as many."""
+
+NO_CALL: Final = ToolChoice(Choice.NONE)
 
 Params: TypeAlias = Mapping[str, Any]
 
@@ -30,12 +42,14 @@ class Conversation:
 
     Attributes:
         messages: Each a mapping with a role and a content; the text process checks them.
-        tools: What the template may offer the model; None for nothing.
+        tools: What the model may call.
+        choice: Whether it may, or must.
         documents: What the template may lay before it; None for nothing.
     """
 
     messages: list[Any]
-    tools: list[Any] | None = None
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = NO_CALL
     documents: list[Any] | None = None
 
 
@@ -94,8 +108,8 @@ class Question:
         """Read a question as faces send it.
 
         ``params``: ``prompt`` (text) or ``messages`` (a chat) or ``prompt_ids``; ``raw`` for a
-        prompt to be continued rather than answered; ``tools`` and ``documents`` for the chat
-        template; the fields of this class by their names; and what
+        prompt to be continued rather than answered; ``tools`` and ``tool_choice`` as OpenAI has
+        them; ``documents`` for the chat template; the fields of this class by their names; and what
         :mod:`p2pnode.node.answering.sampling_params` reads.
 
         Raises:
@@ -118,7 +132,7 @@ class Question:
             )
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise UserError(f"impossible parameter: {error}") from error
-        return replace(asked, said=_said(params))
+        return _with_forced_call(replace(asked, said=_said(params)))
 
 
 def request_of(
@@ -160,6 +174,23 @@ def request_of(
     )
 
 
+def _with_forced_call(question: Question) -> Question:
+    """Hold the answer to the schema of a call, where it must be one."""
+    said = question.said
+    if not isinstance(said, Conversation):
+        return question
+    schema = schema_of(said.tools, said.choice)
+    if schema is None:
+        return question
+    if question.sampling.schema:
+        raise UserError(
+            "an answer cannot be both a call of a tool and JSON of another form",
+            hint='leave one out, or let the model choose with tool_choice "auto"',
+        )
+    text = compact_schema(json.dumps(schema))
+    return replace(question, sampling=replace(question.sampling, schema=text))
+
+
 def _said(params: Params) -> Said:
     if (given := params.get("prompt_ids")) is not None:
         if not isinstance(given, list) or not all(type(token) is int for token in given):
@@ -174,9 +205,9 @@ def _said(params: Params) -> Said:
         messages = [{"role": "user", "content": prompt}]
     if not isinstance(messages, list) or not messages:
         raise UserError("give a prompt, or messages, or prompt_ids")
-    return Conversation(
-        messages, _list_or_none(params, "tools"), _list_or_none(params, "documents")
-    )
+    tools = checked_tools(params.get("tools"))
+    choice = checked_choice(params.get("tool_choice"), tools)
+    return Conversation(messages, tuple(tools), choice, _list_or_none(params, "documents"))
 
 
 def _list_or_none(params: Params, key: str) -> list[Any] | None:

@@ -13,11 +13,13 @@ import trio
 from p2pnode.engine.sampling.schema import check_schema
 from p2pnode.inference.events import GenerationPlanned, TokenProduced
 from p2pnode.node.answering.bodies import details_body, event_body, facts_body
+from p2pnode.node.answering.calls import Calls
 from p2pnode.node.answering.question import Conversation, PlainText, Question
 from p2pnode.node.answering.stream import AnswerStream
 from p2pnode.node.answering.turns import Turns
 from p2pnode.node.answering.words import Words
 from p2pnode.node.text_worker import Prompt, TextWorker
+from p2pnode.text.tool_calls.offered import Choice
 
 Body: TypeAlias = dict[str, Any]
 """An event, or the facts, as JSON has it."""
@@ -74,7 +76,7 @@ class TextAnswer:
         async with self._turns.turn():
             began_at = trio.current_time()
             prompt = await _prompt(question, texts)
-            words = Words(await texts.detokenizer(), prompt, question.stop)
+            words = await _words(question, prompt, texts)
             with self._start(question, prompt) as stream:
                 async with aclosing(_said(stream, prompt, words)) as said:
                     async for body in said:
@@ -88,7 +90,8 @@ class TextAnswer:
         """Return what came of it, once the events are over.
 
         They name among others ``prompt_ids``, ``stop_ids`` (tokens that end the answer),
-        ``token_ids``, ``text``, ``stopped_by`` (the stop string, or None), and ``left_out``: how
+        ``token_ids``, ``text``, ``stopped_by`` (the stop string, or None),
+        ``tool_calls``, and ``left_out``: how
         many of the oldest messages left so that the rest fits; and ``logprobs`` of each token,
         where they were asked for. Times are in milliseconds: ``queued_ms`` before its turn,
         ``first_token_ms`` from the prompt's sending to the first token, ``total_ms``.
@@ -101,6 +104,7 @@ class TextAnswer:
             "prompt_ids": list(prompt.ids),
             "stop_ids": [] if question.ignore_eos else sorted(prompt.stop_ids),
             "text": words.text,
+            "tool_calls": words.calls,
             "left_out": prompt.left_out,
             **facts_body(done),
             "finish": "stop" if words.stopped_by else done.finish,
@@ -128,20 +132,30 @@ async def _said(stream: AnswerStream, prompt: Prompt, words: Words) -> AsyncGene
         if words.stopped_by:
             return
     if rest := words.finish():
-        yield {"event": "rest", "text": rest}
+        yield {"event": "rest", **rest}
 
 
 async def _prompt(question: Question, texts: TextWorker) -> Prompt:
     """Return what is asked as tokens, and what ends its answer."""
     match question.said:
-        case Conversation(messages, tools, documents):
-            more = {"tools": tools, "documents": documents, "max_tokens": question.max_tokens}
+        case Conversation(messages, tools, choice, documents):
+            offered = [] if choice.choice is Choice.NONE else [one.as_offered() for one in tools]
+            more = {"tools": offered, "documents": documents, "max_tokens": question.max_tokens}
             return await texts.prompt({"messages": messages, **more})
         case PlainText(text):
             return await texts.prompt({"text": text})
         case tokens:
             ends = frozenset[int]() if question.ignore_eos else await texts.stop_ids()
             return Prompt(tokens.ids, 0, ends)
+
+
+async def _words(question: Question, prompt: Prompt, texts: TextWorker) -> Words:
+    """Return what spells the answer, and finds the calls of tools in it."""
+    said, calls = question.said, None
+    detokenizer = await texts.detokenizer()
+    if isinstance(said, Conversation) and said.choice.choice is not Choice.NONE:
+        calls = Calls(await texts.tool_format(), is_forced=said.choice.choice is Choice.REQUIRED)
+    return Words(detokenizer, prompt, question.stop, calls)
 
 
 def _milliseconds(seconds: float) -> float:

@@ -10,12 +10,15 @@ from trio.testing import wait_all_tasks_blocked
 
 from p2pnode.errors import BusyError, UserError
 from p2pnode.inference.events import GenerationFinished, TokenProduced
+from p2pnode.node.answering.calls import Calls
 from p2pnode.node.answering.question import Question
 from p2pnode.node.answering.service import Answering
 from p2pnode.node.answering.stream import AnswerStream
 from p2pnode.node.answering.turns import Turns
+from p2pnode.node.answering.words import Words
 from p2pnode.node.text_worker import Prompt, TextWorker
 from p2pnode.text.detokenizer import Detokenizer
+from p2pnode.text.tool_calls.formats import ToolFormat
 
 LETTERS = "abcdefgh"
 END = len(LETTERS)
@@ -148,3 +151,56 @@ async def test_questions_are_answered_in_the_order_they_came() -> None:
     ]
     assert served.turns.counters["questions refused: too many wait"] == 1
     assert served.turns.counters["questions that waited for their turn"] == 2
+
+
+CALL = '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+def words_of(text: str, calls: Calls | None, stop: Sequence[str] = ()) -> Words:
+    """Return the words of an answer whose tokens are its letters, the marks control tokens."""
+    tokens = ["<tool_call>", "</tool_call>", *sorted(set(text) | {" "})]
+    detokenizer = Detokenizer(tokens, [3, 3] + [1] * len(tokens[2:]), "llama", space_prefix=False)
+    words = Words(detokenizer, Prompt((), 0, frozenset()), stop, calls)
+    position = 0
+    while text:
+        spelled = next(token for token in tokens if text.startswith(token))
+        event = TokenProduced(1, tokens.index(spelled), position, 0.1, 0.05, 1, 0.0, 0, None)
+        words.take(event)
+        text, position = text.removeprefix(spelled), position + 1
+    words.finish()
+    return words
+
+
+def test_calls_of_tools_are_told_apart_though_control_tokens_mark_them() -> None:
+    words = words_of(f"so {CALL}", Calls(ToolFormat.HERMES, is_forced=False))
+    assert words.text.strip() == "so"
+    assert words.calls == [{"index": 0, "name": "f", "arguments": '{"x":1}'}]
+
+
+def test_without_tools_a_call_is_what_its_letters_are() -> None:
+    words = words_of(CALL, None)
+    assert words.text == CALL.removeprefix("<tool_call>").removesuffix("</tool_call>")
+    assert words.calls == []
+
+
+def test_a_stop_string_within_a_call_ends_nothing() -> None:
+    words = words_of(f"{CALL}{CALL}", Calls(ToolFormat.HERMES, is_forced=False), ['"x"'])
+    assert (len(words.calls), words.stopped_by) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "calls"),
+    [('{"name": "f", "arguments": {}}', "", 1), ('{"name": "f", "argu', '{"name": "f", "argu', 0)],
+)
+def test_a_forced_call_is_the_whole_answer_or_it_is_none(said: str, text: str, calls: int) -> None:
+    words = words_of(said, Calls(None, is_forced=True))
+    assert (words.text, len(words.calls)) == (text, calls)
+
+
+def test_a_forced_call_holds_the_answer_to_a_schema() -> None:
+    asked = Question.of({"prompt": "hi", "tools": TOOLS, "tool_choice": "required"})
+    assert '"f"' in asked.sampling.schema
+    assert not Question.of({"prompt": "hi", "tools": TOOLS}).sampling.schema
+    with pytest.raises(UserError, match="both"):
+        Question.of({"prompt": "hi", "tools": TOOLS, "tool_choice": "required", "json_mode": True})
