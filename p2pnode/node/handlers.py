@@ -58,8 +58,16 @@ def handlers(node: Node) -> Mapping[str, Handler]:
                 await emit(event)
         return answer.facts()
 
+    async def model(params: Params, emit: Emit) -> object:
+        return await node.model_report()
+
+    async def timings(params: Params, emit: Emit) -> object:
+        return node.answering.timings.to_json()
+
     return {
         "snapshot": picture,
+        "timings": timings,
+        "model": model,
         "invite": invite,
         "connect": connect,
         "stop": stop,

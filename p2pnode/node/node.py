@@ -7,6 +7,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -14,7 +15,7 @@ from p2pnode import CORES
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.model_paths import paths_by_name
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
-from p2pnode.errors import GenerationError, UserError
+from p2pnode.errors import GenerationError, ModelError, UserError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.events import ComputeRequested, PlanRequested
 from p2pnode.net.addresses import format_address
@@ -50,6 +51,7 @@ from p2pnode.node.invite import SECRET_BYTES, Invite
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
 from p2pnode.node.machine_memory import capacity_of, refuse_impossible
 from p2pnode.node.model_file import ModelFile
+from p2pnode.node.model_report import model_report
 from p2pnode.node.model_use import held
 from p2pnode.node.model_watch import ModelWatch
 from p2pnode.node.models import open_model, usable_calibrations
@@ -119,6 +121,7 @@ class Node:
         self._watch: ModelWatch | None = None
         self._fetches: ShardFetches | None = None
         self._texts: TextWorker | None = None
+        self._report: dict[str, Any] | None = None
         self.answering = Answering(self._text_worker, self._start)
         self.is_up = False
         self._stopping = trio.Event()
@@ -341,6 +344,19 @@ class Node:
             )
         return self._asking.ask(question, prompt, model)
 
+    async def model_report(self) -> dict[str, Any]:
+        """Return what faces are told of the model.
+
+        Raises:
+            UserError: There is none, or its file is broken by now.
+        """
+        file = self._file
+        if file is None:
+            raise ModelError("this node has no model", hint="start it with --model")
+        if self._report is None:
+            self._report = await trio.to_thread.run_sync(model_report, file)
+        return self._report
+
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""
         return self._reactor.call(lambda core, now: snapshot(core, self._world(), now))
@@ -380,7 +396,7 @@ class Node:
             UserError: There is no model here.
         """
         if self._texts is None:
-            raise UserError("this node has no model", hint="start it with --model")
+            raise ModelError("this node has no model", hint="start it with --model")
         return self._texts
 
 

@@ -32,6 +32,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "top": ("look_commands:top", "Watch peers and traffic live, in a terminal UI."),
         "generate": ("ask_commands:generate", "Answer a prompt, streaming the text as it comes."),
         "chat": ("ask_commands:chat", "Talk with the model; Ctrl-D ends the conversation."),
+        "serve": (
+            "serve_command:serve",
+            "Serve the node's HTTP API: OpenAI's, Anthropic's and Ollama's.",
+        ),
         "models": ("model_commands:models", "Fetch and list models."),
         "demo": ("demo_command:demo", "Let three nodes on this machine answer a prompt together."),
         "doctor": (

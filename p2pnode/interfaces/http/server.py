@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -28,6 +30,7 @@ _AFTER_CANCELLING = 0.3
 
 _BACKLOG = 1024
 _DESCRIPTORS = 4096
+_CHUNK = 4096
 
 
 class HttpServer:
@@ -121,14 +124,28 @@ class HttpServer:
             logger.error("%s", context.get("message"), exc_info=error)
 
 
-def run(server: HttpServer, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve in an event loop of its own until SIGTERM or Ctrl-C, and return quietly."""
+def run(
+    server: HttpServer, ready: Callable[[], None] = lambda: None, *, with_parent: bool = False
+) -> None:
+    """Serve in an event loop of its own until SIGTERM or Ctrl-C, and return quietly.
+
+    ``with_parent``: also until standard input closes, since whoever started us has ended.
+    """
+
+    def stop_with_parent(loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(OSError):
+            while os.read(0, _CHUNK):
+                pass
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(server.stop)
 
     async def until_told() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             with suppress(NotImplementedError):  # Windows: Ctrl-C is a KeyboardInterrupt there
                 loop.add_signal_handler(number, server.stop)
+        if with_parent:
+            threading.Thread(target=stop_with_parent, args=(loop,), daemon=True).start()
         await server.serve(ready)
 
     _raise_descriptors()

@@ -16,6 +16,7 @@ from p2pnode.node.answering.bodies import details_body, event_body, facts_body
 from p2pnode.node.answering.calls import Calls
 from p2pnode.node.answering.question import Conversation, PlainText, Question
 from p2pnode.node.answering.stream import AnswerStream
+from p2pnode.node.answering.timings import Timings
 from p2pnode.node.answering.turns import Turns
 from p2pnode.node.answering.words import Words
 from p2pnode.node.text_worker import Prompt, TextWorker
@@ -36,6 +37,7 @@ class Answering:
 
     Attributes:
         turns: Who is answered now, and who waits.
+        timings: How long answers took.
     """
 
     def __init__(self, texts: Callable[[], TextWorker], start: Start) -> None:
@@ -43,22 +45,29 @@ class Answering:
         self._texts = texts
         self._start = start
         self.turns = Turns()
+        self.timings = Timings()
 
     def answer(self, question: Question) -> "TextAnswer":
         """Return the answer to ``question``; it begins when its events are asked for."""
-        return TextAnswer(question, self._texts, self._start, self.turns)
+        return TextAnswer(question, self._texts, self._start, self.turns, self.timings)
 
 
 class TextAnswer:
     """One answer: its events as they come, and its facts when they are over."""
 
     def __init__(
-        self, question: Question, texts: Callable[[], TextWorker], start: Start, turns: Turns
+        self,
+        question: Question,
+        texts: Callable[[], TextWorker],
+        start: Start,
+        turns: Turns,
+        timings: Timings,
     ) -> None:
         self._question = question
         self._texts = texts
         self._start = start
         self._turns = turns
+        self._timings = timings
         self._facts: Body = {}
 
     async def events(self) -> AsyncGenerator[Body]:
@@ -77,10 +86,14 @@ class TextAnswer:
             began_at = trio.current_time()
             prompt = await _prompt(question, texts)
             words = await _words(question, prompt, texts)
+            sent_at = trio.current_time()
             with self._start(question, prompt) as stream:
-                async with aclosing(_said(stream, prompt, words)) as said:
-                    async for body in said:
-                        yield body
+                try:
+                    async with aclosing(_said(stream, prompt, words)) as said:
+                        async for body in said:
+                            yield body
+                finally:
+                    self._timings.take(stream.answer, sent_at - asked_at)
         self._facts = self._told(stream, prompt, words) | {
             "queued_ms": _milliseconds(began_at - asked_at),
             "total_ms": _milliseconds(trio.current_time() - asked_at),

@@ -1,0 +1,81 @@
+"""Questions of a request, asked of the node side by side."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from p2pnode.errors import UserError
+from p2pnode.interfaces.http.errors import of_user_error
+from p2pnode.net.control_stream import ControlStream
+
+Body: TypeAlias = dict[str, Any]
+
+_MODEL_SECONDS = 2.0
+Tell: TypeAlias = Callable[[int, Body], Awaitable[None]]
+"""Takes an event of an answer, by the answer's number."""
+
+
+class NodeLink:
+    """The way to one node, over its control socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._model: Body | None = None
+        self._model_at = -math.inf
+
+    async def model(self) -> Body:
+        """Return what the node says of its model, as of some seconds ago at most.
+
+        Raises:
+            ApiError: It has none, or is not there.
+        """
+        now = time.monotonic()
+        if self._model is None or now - self._model_at > _MODEL_SECONDS:
+            self._model, self._model_at = await self.call("model"), now
+        return self._model
+
+    async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 -- JSON
+        """Ask something that has no events.
+
+        Raises:
+            ApiError: The node refused, or is not there.
+        """
+        try:
+            async with ControlStream.open(self.path) as stream:
+                return await stream.call(method, params)
+        except UserError as error:
+            raise of_user_error(error) from error
+
+    async def answers(self, questions: Sequence[Mapping[str, Any]], tell: Tell) -> list[Body]:
+        """Ask all ``questions`` at once; return what came of each. To cancel this cancels them.
+
+        Raises:
+            ApiError: One failed, and so all.
+        """
+
+        async def one(number: int, question: Mapping[str, Any]) -> Body:
+            async with ControlStream.open(self.path) as stream:
+                async with aclosing(stream.events("generate", question)) as events:
+                    async for event in events:
+                        await tell(number, event)
+                facts: Body = stream.result
+                return facts
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(one(number, question))
+                    for number, question in enumerate(questions)
+                ]
+        except* UserError as failed:
+            raise of_user_error(_first(failed)) from failed
+        return [task.result() for task in tasks]
+
+
+def _first(group: BaseExceptionGroup[UserError]) -> UserError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,73 @@
+"""The JSON of a request: bounded in bytes and seconds, and an object."""
+
+import asyncio
+import json
+from typing import Any, Final, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from p2pnode.interfaces.http.errors import ApiError
+
+MOST_BYTES: Final = 4 * 2**20
+"""Of a body. The control socket takes as much in a line."""
+
+SECONDS: Final = 30.0
+"""For a body to arrive: a slow writer holds a connection."""
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """Return the object that a request's body is.
+
+    Raises:
+        ApiError: It is none, too large, or too slow.
+        ClientDisconnect: The client went away meanwhile.
+    """
+    try:
+        async with asyncio.timeout(SECONDS):
+            data = await _bytes(request)
+    except TimeoutError as error:
+        raise ApiError(
+            408, f"the body did not arrive within {SECONDS:.0f} s", code="slow_request"
+        ) from error
+    try:
+        body = json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(
+            400, f"the body is not JSON: {_reason(error)}", code="malformed_json"
+        ) from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body is not a JSON object", code="malformed_json")
+    return body
+
+
+async def _bytes(request: Request) -> bytes:
+    said = request.headers.get("content-length", "0")
+    if said.isdigit() and int(said[:20]) > MOST_BYTES:
+        raise _too_large()
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > MOST_BYTES:
+            raise _too_large()
+    return bytes(data)
+
+
+def _too_large() -> ApiError:
+    return ApiError(
+        413, f"the body is larger than {MOST_BYTES >> 20} MiB", code="request_too_large"
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno}, column {error.colno}"
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "a number is impossible"
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+__all__ = ["MOST_BYTES", "SECONDS", "ClientDisconnect", "json_object"]

@@ -1,0 +1,1 @@
+"""The API of OpenAI, as its own clients speak it."""

@@ -1,0 +1,74 @@
+"""The paths of OpenAI's API."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from p2pnode.interfaces.http.asking import NodeLink
+from p2pnode.interfaces.http.body import json_object
+from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.fields import Fields
+from p2pnode.interfaces.http.openai import chat, completions
+from p2pnode.interfaces.http.openai.models import model_body
+from p2pnode.interfaces.http.openai.params import refuse_foreign
+from p2pnode.interfaces.http.spoken import Spoken, Writer
+
+Body: TypeAlias = dict[str, Any]
+
+
+class OpenAi:
+    """Answers as OpenAI's API does."""
+
+    def __init__(self, link: NodeLink) -> None:
+        self._link = link
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/models", self._models),
+            Route("/v1/models/{name:path}", self._model),
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._completions, methods=["POST"]),
+        ]
+
+    async def _models(self, request: Request) -> Response:
+        try:
+            listed = [model_body(await self._link.model())]
+        except ApiError as error:
+            if error.code != "model_unusable":
+                raise
+            listed = []
+        return JSONResponse({"object": "list", "data": listed})
+
+    async def _model(self, request: Request) -> Response:
+        model = await self._link.model()
+        refuse_foreign(request.path_params["name"], model["name"])
+        return JSONResponse(model_body(model))
+
+    async def _chat(self, request: Request) -> Response:
+        return await self._spoken(request, chat.questions_of, chat.ChatWriter)
+
+    async def _completions(self, request: Request) -> Response:
+        return await self._spoken(request, completions.questions_of, completions.CompletionWriter)
+
+    async def _spoken(
+        self,
+        request: Request,
+        questions_of: Callable[[Fields], list[Body]],
+        writer_of: Callable[[Fields, Body], Writer],
+    ) -> Response:
+        fields = Fields(await json_object(request))
+        model = await self._link.model()
+        refuse_foreign(fields.text("model"), model["name"])
+        questions = questions_of(fields)
+        is_stream = fields.flag("stream")
+        if fields.has("stream_options") and not is_stream:
+            raise ApiError(
+                400,
+                "stream_options goes with stream alone",
+                code="invalid_value",
+                param="stream_options",
+            )
+        return Spoken(self._link, questions, writer_of(fields, model), is_stream=is_stream)
