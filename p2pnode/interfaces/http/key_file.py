@@ -34,7 +34,7 @@ def key_of(path: Path) -> str:
 
 def _read(path: Path) -> str:
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_MOST_BYTES) if stat.S_ISREG(mode) else b""
     except OSError as error:
