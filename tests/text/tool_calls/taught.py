@@ -190,7 +190,8 @@ _MISTRAL_V3 = (
 
 _MISTRAL_SMALL = (
     _MISTRAL_TOOLS
-    + """{{- bos_token }}
+    + """{{- bos_token }}{%- if system_message is defined %}
+{{- '[SYSTEM_PROMPT]' + system_message + '[/SYSTEM_PROMPT]' }}{%- endif %}
 {%- set filtered_messages = [] %}{%- for message in loop_messages %}
 {%- if message["role"] not in ["tool", "tool_results"] and not message.get("tool_calls") %}
 {%- set filtered_messages = filtered_messages + [message] %}{%- endif %}{%- endfor %}
