@@ -31,8 +31,6 @@ from p2pnode.errors import LengthError, ModelError, UserError
 from p2pnode.node.stamp import Stamp
 from p2pnode.text.history import Message, fit, room_for_prompt
 from p2pnode.text.tokenizer import Tokenizer
-from p2pnode.text.tool_calls.conversation import for_template
-from p2pnode.text.tool_calls.formats import format_of
 
 LENGTH: Final = struct.Struct(">I")
 MAX_REQUEST: Final = 16 << 20
@@ -113,9 +111,7 @@ def prepare(
     def prompt_of(messages: Sequence[Message]) -> Sequence[int]:
         with budget.rendering():
             text = tokenizer.chat(
-                for_template(messages, format_of(tokenizer.vocabulary.template)),
-                tools=request.get("tools"),
-                documents=request.get("documents"),
+                messages, tools=request.get("tools"), documents=request.get("documents")
             )
         return encoded(text)
 

@@ -1,7 +1,7 @@
 """Tokens to text."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Self
 
 from p2pnode.text.sentence_pieces import SPACE, byte_of
@@ -72,25 +72,18 @@ class Detokenizer:
         *,
         control: bool = False,
         after: int | None = None,
-        shown: frozenset[int] = frozenset(),
+        marks: Collection[str] = frozenset(),
     ) -> "IncrementalDecoder":
         """Return a decoder for tokens that come one by one.
 
         Args:
             control: Whether to show control tokens.
-            shown: Those to be shown nevertheless.
             after: The token before the first, such as a prompt's last. Where it ends a text, or is
                 None, the space that the vocabulary puts before a text is not shown.
+            marks: Spellings of control tokens that are shown in any case, such as those that a
+                parser of tool calls looks for (:func:`.tool_calls.formats.marks`).
         """
-        return IncrementalDecoder(self, control=control, after=after, shown=shown)
-
-    def spelled(self, spellings: frozenset[str]) -> frozenset[int]:
-        """Return the control tokens of these spellings."""
-        return frozenset(
-            token
-            for token, kind in enumerate(self._kinds)
-            if kind in STEERING and self._tokens[token] in spellings
-        )
+        return IncrementalDecoder(self, control=control, after=after, marks=marks)
 
     def ends_text(self, token: int | None) -> bool:
         """Whether a text that comes after ``token`` begins with a space that nobody wrote."""
@@ -103,13 +96,15 @@ class Detokenizer:
     def _is_spelled(self, token: int) -> bool:
         return 0 <= token < len(self._kinds) and self._kinds[token] in SPELLED
 
-    def bytes_of(self, token: int, *, control: bool = False) -> bytes:
+    def bytes_of(
+        self, token: int, *, control: bool = False, marks: Collection[str] = frozenset()
+    ) -> bytes:
         """Return the bytes that a token stands for, which may be part of a character."""
         if not 0 <= token < len(self._tokens):
             return "\ufffd".encode()
         text, kind = self._tokens[token], self._kinds[token]
         if kind in STEERING:
-            return text.encode() if control else b""
+            return text.encode() if control or text in marks else b""
         if self._is_of_pieces:
             return bytes([byte_of(text)]) if kind == BYTE else text.replace(SPACE, " ").encode()
         if kind == USER_DEFINED:
@@ -130,17 +125,17 @@ class IncrementalDecoder:
         *,
         control: bool,
         after: int | None,
-        shown: frozenset[int] = frozenset(),
+        marks: Collection[str] = frozenset(),
     ) -> None:
         self._detokenizer = detokenizer
         self._control = control
-        self._shown = shown
+        self._marks = marks
         self._starts = detokenizer.ends_text(after)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """Return the text that this token completes; may be empty."""
-        data = self._detokenizer.bytes_of(token, control=self._control or token in self._shown)
+        data = self._detokenizer.bytes_of(token, control=self._control, marks=self._marks)
         if self._starts and self._detokenizer.in_text(token):
             data = data.removeprefix(b" ")
         self._starts = self._detokenizer.ends_text(token)

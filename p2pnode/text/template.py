@@ -13,6 +13,8 @@ from p2pnode.errors import ModelError, UserError
 from p2pnode.text.history import Message
 from p2pnode.text.marked import UNKNOWN, Marked, as_data, marks_of, template_text
 from p2pnode.text.specials import Specials
+from p2pnode.text.tool_calls.conversation import for_template
+from p2pnode.text.tool_calls.formats import ToolFormat, format_of
 from p2pnode.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -67,18 +69,24 @@ class ChatTemplate:
     ) -> Marked:
         """Write a conversation up to the model's turn to speak.
 
-        A message's content may be a text or a list of text parts, whatever the template wants.
+        A message's content may be a text or a list of text parts, whatever the template wants;
+        calls of tools are in OpenAI's form (:func:`.tool_calls.conversation.for_template`).
 
         Raises:
-            UserError: A message is none.
+            UserError: A message is none, or a call in it.
             ModelError: The model has no chat template, or the template refuses the messages.
         """
         if not self._vocabulary.template:
             raise no_template()
         said = [_checked(number, message) for number, message in enumerate(messages, 1)]
         write = _in_parts if self._wants_parts else _in_one
-        said = [_turn(one, write) for one in said]
-        return self._rendered(said, tools=tools or None, documents=documents or None)
+        turns = [_turn(one, write) for one in for_template(said, self.tool_format)]
+        return self._rendered(turns, tools=tools or None, documents=documents or None)
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """How the template teaches to write calls of tools; None: not, or in a way not known."""
+        return format_of(self._vocabulary.template)
 
     @cached_property
     def end_of_turn(self) -> int | None:

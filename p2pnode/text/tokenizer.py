@@ -19,6 +19,7 @@ from p2pnode.text.sentence_pieces import SPACE, SentencePieces
 from p2pnode.text.specials import Specials
 from p2pnode.text.stored_vocabulary import read_vocabulary
 from p2pnode.text.template import ChatTemplate, Clock
+from p2pnode.text.tool_calls.formats import ToolFormat
 from p2pnode.text.vocabulary import BYTE_LEVEL, Vocabulary
 
 __all__ = ["IncrementalDecoder", "Message", "Tokenizer", "byte_alphabet"]
@@ -77,7 +78,7 @@ class Tokenizer:
         The text knows what in it the template wrote: only that becomes control tokens.
 
         Raises:
-            UserError: A message is none.
+            UserError: A message is none, or a call in it.
             ModelError: The model has no chat template, or the template refuses the messages.
         """
         return self._template.render(messages, tools=tools, documents=documents)
@@ -125,6 +126,11 @@ class Tokenizer:
         """The tokens that end an answer: those of the file, and the template's end of a turn."""
         end = self._template.end_of_turn if self.vocabulary.template else None
         return frozenset(self.vocabulary.ends) | (frozenset() if end is None else {end})
+
+    @property
+    def tool_format(self) -> ToolFormat | None:
+        """How the model's template teaches to write calls of tools; None: not, or not known."""
+        return self._template.tool_format
 
     def decode(self, ids: Sequence[int], *, control: bool = False) -> str:
         """Return the text of ``ids``; see :meth:`p2pnode.text.detokenizer.Detokenizer.decode`."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.fuzz import (
+    answer_targets,
     file_targets,
     frame_targets,
     inference_targets,
@@ -25,6 +26,7 @@ TARGETS: dict[str, Target] = {
         frame_targets,
         text_targets,
         prompt_targets,
+        answer_targets,
         transport_targets,
         membership_targets,
         inference_targets,

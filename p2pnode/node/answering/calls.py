@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from p2pnode.text.detokenizer import Detokenizer
 from p2pnode.text.tool_calls.forced import parse_forced
 from p2pnode.text.tool_calls.formats import ToolFormat, marks
 from p2pnode.text.tool_calls.parser import parser_of
@@ -23,11 +22,12 @@ class Calls:
         self._is_forced = is_forced
         self._held: list[str] = []
 
-    def shown(self, detokenizer: Detokenizer) -> frozenset[int]:
-        """Return the control tokens that mark calls, which text alone would not show."""
+    @property
+    def marks(self) -> frozenset[str]:
+        """The control tokens that mark calls, which text alone would not show."""
         if self._kind is None or self._parser is None:
             return frozenset()
-        return detokenizer.spelled(marks(self._kind))
+        return marks(self._kind)
 
     def push(self, text: str) -> Iterable[Piece]:
         """Take the next text of the answer; return what is certain now."""

@@ -33,7 +33,7 @@ class Words:
         self._ends = prompt.stop_ids
         self._decoder = detokenizer.decoder(
             after=next(reversed(prompt.ids), None),
-            shown=calls.shown(detokenizer) if calls else frozenset(),
+            marks=calls.marks if calls else frozenset(),
         )
         self._calls = calls
         self._stops = StopStrings(stop)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from p2pnode.errors import ModelError, UserError
-from p2pnode.text.history import Message
 from p2pnode.text.tool_calls.conversation import for_template
 from p2pnode.text.tool_calls.formats import ToolFormat
 from p2pnode.text.tool_calls.json_scan import MOST_CALL
@@ -61,11 +60,11 @@ CONVERSATION: list[dict[str, Any]] = [
 ]
 
 
-def rendered(name: str, messages: list[dict[str, Any]], **given: Any) -> str:
+def rendered(name: str, messages: list[dict[str, Any]]) -> str:
     tokenizer = with_template(TAUGHT[name].template, clock=lambda: datetime.datetime(2031, 5, 4))
     tools = [tool.as_offered() for tool in checked_tools(TOOLS)]
-    text = tokenizer.chat(for_template(messages, TAUGHT[name].kind), tools=tools, **given)
-    return str.__str__(text)
+    assert tokenizer.tool_format is TAUGHT[name].kind
+    return str.__str__(tokenizer.chat(messages, tools=tools))
 
 
 EXPECTED = {
@@ -142,22 +141,20 @@ def test_a_conversation_that_ends_with_a_result_is_rendered(name: str) -> None:
 def test_nothing_called_or_answered_becomes_control(name: str, words: list[str]) -> None:
     tokenizer = with_template(TAUGHT[name].template, clock=lambda: datetime.datetime(2031, 5, 4))
 
-    def said(words: list[str]) -> list[Message]:
+    def said(words: list[str]) -> list[dict[str, Any]]:
         arguments = {words[1]: [words[2]]}
         called = {**CALLED, "tool_calls": [call(words[0] or "f", arguments, "id")]}
-        answered = {"role": "tool", "tool_call_id": "id", "content": words[3]}
-        return for_template([ASKED, called, answered], TAUGHT[name].kind)
+        return [ASKED, called, {"role": "tool", "tool_call_id": "id", "content": words[3]}]
 
     plain = said(["a", "b", "c", "d"])
-    assert control(tokenizer, [dict(one) for one in said(words)], tools=TOOLS) == control(
-        tokenizer, [dict(one) for one in plain], tools=TOOLS
-    )
+    assert control(tokenizer, said(words), tools=TOOLS) == control(tokenizer, plain, tools=TOOLS)
 
 
-def test_without_conversion_such_conversations_are_not_what_templates_read() -> None:
-    for name in ("Llama 3.1", "Mistral v3"):
-        with pytest.raises(ModelError, match="chat template cannot be used"):
-            with_template(TAUGHT[name].template).chat(CONVERSATION, tools=TOOLS)
+def test_a_message_with_a_broken_call_is_named_before_a_template_sees_it() -> None:
+    broken = {**CALLED, "tool_calls": [{"name": "f"}]}
+    with pytest.raises(UserError, match="tool call 1 of message 2 has no function") as caught:
+        with_template(TAUGHT["Llama 3.1"].template).chat([ASKED, broken])
+    assert not isinstance(caught.value, ModelError)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@
 
 import pytest
 
+from p2pnode.text.detokenizer import Detokenizer
 from p2pnode.text.tool_calls.formats import ToolFormat, format_of, marks
+from p2pnode.text.tool_calls.parser import parser_of
+from p2pnode.text.tool_calls.pieces import Text, ToolCall
+from p2pnode.text.vocabulary import BYTE_LEVEL
 from tests.text.test_template import SHIPPED
 from tests.text.tool_calls.taught import TAUGHT
 
@@ -38,3 +42,15 @@ def test_marks_are_those_that_the_parsers_look_for() -> None:
     assert marks(ToolFormat.HERMES) == {"<tool_call>", "</tool_call>"}
     assert marks(ToolFormat.LLAMA) == {"<|python_tag|>"}
     assert marks(ToolFormat.MISTRAL) == {"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"}
+
+
+def test_a_parser_sees_marks_that_are_control_tokens_and_no_others() -> None:
+    tokens = ("so", "[TOOL_CALLS]", "f", "[ARGS]", "{}", "</s>")
+    detokenizer = Detokenizer(tokens, (1, 3, 1, 3, 1, 3), BYTE_LEVEL, space_prefix=False)
+    for shown, expected in (
+        (marks(ToolFormat.MISTRAL), [Text("so"), ToolCall("f", "{}")]),
+        (frozenset[str](), [Text("so"), Text("f"), Text("{}")]),
+    ):
+        decoder, parser = detokenizer.decoder(marks=shown), parser_of(ToolFormat.MISTRAL)
+        found = [one for token in range(len(tokens)) for one in parser.push(decoder.push(token))]
+        assert [*found, *parser.finish()] == expected

@@ -261,9 +261,9 @@ TRANSCRIPTS = (
     ),
     _mistral(
         "the second of a list is no call",
-        '[TOOL_CALLS] [{"name": "list_files"}, {"named": "get_time"}] so',
+        '[TOOL_CALLS] [{"name": "list_files"}, {"title": "get_time"}] so',
         NO_ARGUMENTS,
-        Text(', {"named": "get_time"}] so'),
+        Text(', {"title": "get_time"}] so'),
     ),
     _mistral(
         "cut off within the second of a list",
