@@ -79,6 +79,8 @@ class ChatTemplate:
         if not self._vocabulary.template:
             raise no_template()
         said = [_checked(number, message) for number, message in enumerate(messages, 1)]
+        if "tool_calls" not in self._vocabulary.template:  # it wants text of every message
+            said = [{**one, "content": one["content"] or ""} for one in said]
         write = _in_parts if self._wants_parts else _in_one
         turns = [_turn(one, write) for one in for_template(said, self.tool_format)]
         return self._rendered(turns, tools=tools or None, documents=documents or None)

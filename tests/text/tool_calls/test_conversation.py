@@ -14,7 +14,7 @@ from p2pnode.text.tool_calls.offered import checked_tools
 from p2pnode.text.tool_calls.parser import parser_of
 from p2pnode.text.tool_calls.pieces import ToolCall
 from p2pnode.text.tool_calls.source import MOST_CALLS
-from tests.text.test_template import control, hostile, with_template
+from tests.text.test_template import SHIPPED, control, hostile, with_template
 from tests.text.tool_calls.taught import TAUGHT
 
 TOOLS = [
@@ -148,6 +148,14 @@ def test_nothing_called_or_answered_becomes_control(name: str, words: list[str])
 
     plain = said(["a", "b", "c", "d"])
     assert control(tokenizer, said(words), tools=TOOLS) == control(tokenizer, plain, tools=TOOLS)
+
+
+@pytest.mark.parametrize("name", ["chatml", "phi", "gemma", "llama 3"])
+def test_a_template_that_knows_no_calls_renders_what_else_was_said(name: str) -> None:
+    text = with_template(SHIPPED[name]).chat(CONVERSATION, tools=TOOLS)
+    assert "None" not in text
+    assert '{"degrees": 3}' in text
+    assert text.index("Oslo?") < text.index("12:00") < text.index("And Rome?")
 
 
 def test_a_message_with_a_broken_call_is_named_before_a_template_sees_it() -> None:
