@@ -61,10 +61,18 @@ class Child:
                     self.start_seconds = time.monotonic() - self._began
                     return
             time.sleep(_GLANCE)
-        raise UserError(f"it did not start: {self._last_line()}")
+        raise UserError(f"it did not start: {self.last_line()}")
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    def has_ended(self, seconds: float) -> bool:
+        """Wait for its end, which may be under way."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def saw(self, number: int, seconds: float) -> dict[str, Any] | None:
         """Wait for what the handler of request ``number`` saw; None if it saw nothing in time."""
@@ -91,6 +99,12 @@ class Child:
         self._log.seek(0)
         return self._log.read().count(b"Traceback (most recent call last)")
 
+    def last_line(self) -> str:
+        """Return the last line that it wrote to its standard error."""
+        self._log.seek(0)
+        words = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        return words[-1] if words else "no word"
+
     def end(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -115,16 +129,11 @@ class Child:
                     raise UserError(f"it said nothing for {seconds:g} s")
             data = os.read(stdout.fileno(), 65536)
             if not data:
-                raise UserError(f"it ended: {self._last_line()}")
+                raise UserError(f"it ended: {self.last_line()}")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         told: dict[str, Any] = json.loads(line)
         return told
-
-    def _last_line(self) -> str:
-        self._log.seek(0)
-        words = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        return words[-1] if words else "no word"
 
 
 @contextmanager

@@ -27,6 +27,9 @@ _PATIENCE = 1.5
 SLOWEST = 15.0
 """Seconds for which a slow writer is watched: a header timeout beyond it is as good as none."""
 
+_DYING = 0.3
+"""Seconds for a process to end after it hung up without an answer."""
+
 _IDLE = 500
 _ENDLESS = 16 * 2**20
 _LINE = b"x-line: " + b"x" * 1000 + b"\r\n"
@@ -144,17 +147,21 @@ def attack(child: Child) -> dict[str, Any]:
     answers: dict[str, int | None] = {}
     unsound, traced = [], []
     for one in ATTACKS:
-        with connected(child.port) as client:
-            send_all(client, one.data)
-            found = reply(client, _PATIENCE, enough=_enough(one))
+        found = _answer(child, one)
         answers[one.name] = found.status if _ended(found) else None
         if not one.is_sound(found):
             unsound.append(one.name)
         if b"Traceback" in found.data or b"RuntimeError" in found.data:
             traced.append(one.name)
-        if not child.is_alive():
-            raise UserError(f"it ended after: {one.name}")
+        if child.has_ended(_DYING if found.is_closed and not found.status else 0):
+            raise UserError(f"it crashed at {one.name!r}: {child.last_line()}")
     return {"answers": answers, "unsound": unsound, "traced": traced}
+
+
+def _answer(child: Child, one: Attack) -> Reply:
+    with connected(child.port) as client:
+        send_all(client, one.data)
+        return reply(client, _PATIENCE, enough=_enough(one))
 
 
 def _enough(one: Attack) -> bytes:

@@ -53,7 +53,6 @@ class Farewell:
         transport.write(answer)
         if transport.can_write_eof():
             transport.write_eof()
-        transport.resume_reading()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_LINGER_SECONDS, transport.abort)
 

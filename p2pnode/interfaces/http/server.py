@@ -87,6 +87,7 @@ class HttpServer:
                 await self._let_end()
             finally:
                 self._abort()
+                await asyncio.sleep(0)  # in which the sockets are closed
 
     def statistics(self) -> HttpStatistics:
         state = self._shared.state

@@ -29,12 +29,15 @@ class Served:
         self._thread.start()
         assert self._is_up.wait(10)
 
-    def stop(self) -> None:
-        """Stop, and wait for the end."""
+    def begin_to_stop(self) -> None:
         assert self._loop is not None
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self.server.stop)
-            self._thread.join(10)
+
+    def stop(self) -> None:
+        """Stop, and wait for the end."""
+        self.begin_to_stop()
+        self._thread.join(10)
         assert not self._thread.is_alive()
 
     async def _serve(self) -> None:

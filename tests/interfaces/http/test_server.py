@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -21,8 +22,11 @@ from p2pnode.bench.http.hostile import attack, is_bounded, left_over
 from p2pnode.bench.http.vanish import WAYS, hold_back, vanish
 from p2pnode.bench.http.wire import Reply, ask, connected, get, post, reply, send_all
 from p2pnode.errors import ConfigError
+from p2pnode.interfaces.http import refusal
 from p2pnode.interfaces.http.guard import Message, Receive, Send
 from p2pnode.interfaces.http.limits import HttpLimits, HttpStatistics, Reason
+from p2pnode.interfaces.http.listening import listen
+from p2pnode.interfaces.http.server import HttpServer
 
 Serving = Callable[..., AbstractContextManager[Any]]
 OURS = Contestant("ours", "ours", "p2pnode.interfaces.http.server:serve_app")
@@ -235,6 +239,52 @@ def test_a_handler_that_fails_is_an_error_without_its_words(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
+def test_who_is_told_that_there_is_no_room_may_say_the_rest(serving: Serving) -> None:
+    with (
+        serving(hello, HttpLimits(connections=1)) as served,
+        connected(served.port),
+        connected(served.port) as second,
+    ):
+        second.sendall(post("/", b"content-length: 3000\r\n"))
+        assert reply(second, PATIENCE, enough=b"overloaded").status == 503
+        for _ in range(3):  # were the connection closed, the second would fail
+            second.sendall(b"x" * 1000)
+
+
+def test_a_body_that_breaks_is_told_to_both_ends(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal, "_LINGER_SECONDS", 1000.0)
+    seen: queue.Queue[str] = queue.Queue()
+
+    async def watch(scope: Message, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            seen.put(message["body"].decode())
+        seen.put("gone")
+
+    with serving(watch) as served, connected(served.port) as client:
+        client.sendall(post("/", b"transfer-encoding: chunked\r\n", b"1\r\nx\r\n"))
+        assert seen.get(timeout=PATIENCE) == "x"
+        client.sendall(b"no chunk\r\n")
+        assert seen.get(timeout=PATIENCE) == "gone"
+        assert reply(client, PATIENCE, enough=b"malformed_request").status == 400
+
+
+def test_no_second_answer_stands_amid_the_first(serving: Serving) -> None:
+    async def early(scope: Message, receive: Receive, send: Send) -> None:
+        await one_token(send)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    with serving(early) as served, connected(served.port) as client:
+        client.sendall(post("/", b"transfer-encoding: chunked\r\n", b"1\r\nx\r\n"))
+        reply(client, PATIENCE, enough=b"data: 1\n")
+        client.sendall(b"no chunk\r\n")
+        rest = reply(client, PATIENCE)
+        assert rest.is_closed
+        assert b"HTTP" not in rest.data
+
+
 def test_at_the_end_the_idle_are_let_go_and_streams_cut(serving: Serving) -> None:
     app = Watching(one_token)
     with serving(app, HttpLimits(grace_seconds=0.3)) as served, ExitStack() as stack:
@@ -279,6 +329,51 @@ def test_an_answer_that_is_about_to_end_ends(serving: Serving) -> None:
         reply(client, PATIENCE, enough=b"data: 1\n")
         served.stop()
         assert reply(client, PATIENCE).data.endswith(b"data: done\n\n\r\n0\r\n\r\n")
+
+
+def test_the_idle_do_not_wait_for_others_to_end(serving: Serving) -> None:
+    may_end = threading.Event()
+
+    async def slow(scope: Message, receive: Receive, send: Send) -> None:
+        await one_token(send)
+        await asyncio.to_thread(may_end.wait, PATIENCE)
+
+    limits = HttpLimits(grace_seconds=PATIENCE)
+    with serving(slow, limits) as served, ExitStack() as stack:
+        idle, asking = (stack.enter_context(connected(served.port)) for _ in range(2))
+        asking.sendall(get("/"))
+        reply(asking, PATIENCE, enough=b"data: 1\n")
+        served.begin_to_stop()
+        assert reply(idle, PATIENCE / 2).is_closed
+        assert served.server.statistics().handlers == 1
+        may_end.set()
+
+
+def test_a_handler_that_will_not_end_does_not_hold_up_the_end() -> None:
+    """``serve`` returns with all sockets closed: its caller's loop may go on."""
+
+    async def stubborn(scope: Message, receive: Receive, send: Send) -> None:
+        await one_token(send)
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await may_end.wait()
+
+    async def main() -> Reply:
+        serving = asyncio.create_task(server.serve())
+        client = await asyncio.to_thread(connected, listener.getsockname()[1])
+        with client:
+            client.sendall(get("/"))
+            await asyncio.to_thread(reply, client, PATIENCE, enough=b"data: 1\n")
+            server.stop()
+            await asyncio.wait_for(serving, PATIENCE)
+            found = await asyncio.to_thread(reply, client, PATIENCE)
+        may_end.set()
+        return found
+
+    may_end = asyncio.Event()
+    listener = listen("127.0.0.1", 0)
+    server = HttpServer(stubborn, listener, HttpLimits(grace_seconds=0.1))
+    assert asyncio.run(main()).is_closed
 
 
 def test_nonsense_is_refused_and_whoever_vanishes_is_missed() -> None:
