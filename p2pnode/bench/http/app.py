@@ -36,6 +36,8 @@ def make_app(tell: Tell) -> App:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await tellers.serve(scope, receive, send)
+        elif scope["type"] == "websocket":  # refused, as starlette refuses it
+            await send({"type": "websocket.close"})
         elif scope["type"] == "lifespan":  # some servers begin no other way
             while (message := await receive())["type"] != "lifespan.shutdown":
                 await send({"type": f"{message['type']}.complete"})

@@ -66,13 +66,10 @@ class Child:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def has_ended(self, seconds: float) -> bool:
+    def wait_for_end(self, seconds: float) -> None:
         """Wait for its end, which may be under way."""
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
 
     def saw(self, number: int, seconds: float) -> dict[str, Any] | None:
         """Wait for what the handler of request ``number`` saw; None if it saw nothing in time."""
@@ -102,8 +99,9 @@ class Child:
     def last_line(self) -> str:
         """Return the last line that it wrote to its standard error."""
         self._log.seek(0)
-        words = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        return words[-1] if words else "no word"
+        lines = self._log.read().decode("utf-8", "replace").splitlines()
+        words = [line.strip(" |+-") for line in lines]  # as a group of exceptions is drawn
+        return next(filter(None, reversed(words)), "no word")
 
     def end(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):

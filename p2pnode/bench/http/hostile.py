@@ -27,8 +27,11 @@ _PATIENCE = 1.5
 SLOWEST = 15.0
 """Seconds for which a slow writer is watched: a header timeout beyond it is as good as none."""
 
-_DYING = 0.3
-"""Seconds for a process to end after it hung up without an answer."""
+_DYING = 0.6
+"""Seconds for a process to end after an answer that may have been its last."""
+
+_USUAL = {200, 400, 404, 431, 501, 505}
+"""Answers after which no server is known to have crashed: nobody waits for its end."""
 
 _IDLE = 500
 _ENDLESS = 16 * 2**20
@@ -146,15 +149,20 @@ def attack(child: Child) -> dict[str, Any]:
     """
     answers: dict[str, int | None] = {}
     unsound, traced = [], []
+    last = "what came before"
     for one in ATTACKS:
-        found = _answer(child, one)
+        try:
+            found = _answer(child, one)
+        except ConnectionRefusedError:
+            raise UserError(f"it crashed at {last!r}: {child.last_line()}") from None
+        last = one.name
+        if found.status not in _USUAL:
+            child.wait_for_end(_DYING)
         answers[one.name] = found.status if _ended(found) else None
         if not one.is_sound(found):
             unsound.append(one.name)
         if b"Traceback" in found.data or b"RuntimeError" in found.data:
             traced.append(one.name)
-        if child.has_ended(_DYING if found.is_closed and not found.status else 0):
-            raise UserError(f"it crashed at {one.name!r}: {child.last_line()}")
     return {"answers": answers, "unsound": unsound, "traced": traced}
 
 

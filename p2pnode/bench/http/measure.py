@@ -42,7 +42,8 @@ class _Entrant:
             with at_most(_HANGS):
                 step(self.child)
         except Exception as error:
-            self.fail(f"{when}: {type(error).__name__}: {error}")
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            self.fail(f"{when}: {kind}{error}")
 
     def fail(self, why: str) -> None:
         self.row["failed"] = why

@@ -41,8 +41,8 @@ def as_table(figures: dict[str, Any]) -> str:
     attacked = [row for row in rows if "slow_writer_s" in row]
     parts = [table(_SPEED, [_speed(row) for row in timed], right=" rrrrrrrrrr")]
     if attacked:
-        parts += ["", table(_SOUND, [_soundness(row) for row in attacked], right=" rrrrlrrr"), ""]
-        parts += [line for row in attacked for line in _exceptions(row)]
+        parts += ["", table(_SOUND, [_soundness(row) for row in attacked], right=" rrrrlrrr")]
+    parts += ["", *(line for row in rows for line in _exceptions(row))]
     parts += [
         f"{why}: {row['name']} {row[why]}"
         for row in rows
@@ -92,15 +92,15 @@ def _soundness(row: dict[str, Any]) -> list[str]:
 
 def _exceptions(row: dict[str, Any]) -> list[str]:
     """Return in words which ways and requests a server did not master."""
-    answers = row["attacks"]["answers"]
-    unnoticed = [name for name, one in row["vanishing"].items() if one["ms"] is None]
-    unsound = [f"{name} ({_answer(answers[name])})" for name in row["attacks"]["unsound"]]
+    attacks = row.get("attacks", {"answers": {}, "unsound": [], "traced": []})
+    unnoticed = [name for name, one in row.get("vanishing", {}).items() if one["ms"] is None]
+    unsound = [f"{name} ({_answer(attacks['answers'][name])})" for name in attacks["unsound"]]
     return [
         f"{row['name']}: {what}: {', '.join(names)}"
         for what, names in (
             ("does not notice who", unnoticed),
             ("unsound", unsound),
-            ("shows a traceback to a client", row["attacks"]["traced"]),
+            ("shows a traceback to a client", attacks["traced"]),
         )
         if names
     ]

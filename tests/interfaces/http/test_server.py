@@ -10,11 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from p2pnode.bench.http.child import child_of
 from p2pnode.bench.http.contestant import Contestant
@@ -197,6 +201,29 @@ def test_who_asks_again_and_vanishes_is_missed(serving: Serving) -> None:
             for _ in range(3):
                 client.sendall(get("/"))
         assert app.next() == "http.disconnect"
+
+
+def test_a_stream_of_starlette_ends_with_its_client(serving: Serving) -> None:
+    ended = threading.Event()
+
+    async def tokens() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: 1\n\n"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def stream(request: Request) -> StreamingResponse:
+        return StreamingResponse(tokens(), media_type="text/event-stream")
+
+    with serving(Starlette(routes=[Route("/", stream)])) as served:
+        with connected(served.port) as client:
+            client.sendall(get("/"))
+            reply(client, PATIENCE, enough=b"data: 1\n")
+            assert not ended.is_set()
+        assert ended.wait(PATIENCE)
+        _until(lambda: served.server.statistics().connections == 0)
+        assert served.server.statistics().refused == {}
 
 
 def test_who_sends_much_before_its_answer_is_cut(serving: Serving) -> None:
