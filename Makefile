@@ -39,6 +39,7 @@ test: $(DEV)  ## lint, types, contracts and every test
 	$(MAKE) --no-print-directory check
 	$(BIN)/p2pnode models pull smollm2-135m
 	$(BIN)/p2pnode models pull gemma3-270m
+	$(BIN)/p2pnode models pull minilm
 	$(BIN)/python -m pytest -n 2 $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
 	$(BIN)/python -m pytest -n 2 $(PROCESSES)
 	@echo "Not run: tests/engines (against transformers and llama.cpp), torch and jax in the suite of every engine: make test-engines"

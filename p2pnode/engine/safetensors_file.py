@@ -60,13 +60,15 @@ class SafetensorsFile:
         path: The file.
         tensors: What it holds, by name.
         size: Its bytes.
+        end: Where the last tensor ends, and the file too, unless something ``follows``.
 
     Raises:
         ModelError: It is not there, truncated, or not of this format.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, follows: bool = False) -> None:
         self.path = path
+        self._follows = follows
         self._descriptor = open_to_read(path)
         try:
             self.size = os.fstat(self._descriptor).st_size
@@ -125,7 +127,9 @@ class SafetensorsFile:
         body.pop("__metadata__", None)
         room = self.size - 8 - length
         found = {key: _tensor(key, said, 8 + length, room, name) for key, said in body.items()}
-        _check_layout(found.values(), 8 + length, self.size, name)
+        self.end = _check_layout(found.values(), 8 + length, name)
+        if self.end > self.size or (self.end < self.size and not self._follows):
+            raise ModelError(f"{name} is truncated, or longer than its header says", hint=_BROKEN)
         return found
 
 
@@ -194,8 +198,8 @@ def _tensor(key: str, said: object, first: int, room: int, file: str) -> StoredT
     return StoredTensor(key, dtype, tuple(shape), first + begin, end - begin)
 
 
-def _check_layout(tensors: Iterable[StoredTensor], first: int, size: int, file: str) -> None:
-    """Refuse tensors that overlap, and bytes that belong to none."""
+def _check_layout(tensors: Iterable[StoredTensor], first: int, file: str) -> int:
+    """Refuse tensors that overlap, and bytes between them; return where the last one ends."""
     at = first
     for tensor in sorted(tensors, key=lambda one: (one.start, one.size)):
         if tensor.start != at:
@@ -203,5 +207,4 @@ def _check_layout(tensors: Iterable[StoredTensor], first: int, size: int, file: 
                 f"{file}: {label(tensor.name)} does not lie where it must", hint=_BROKEN
             )
         at += tensor.size
-    if at != size:
-        raise ModelError(f"{file} is truncated, or longer than its header says", hint=_BROKEN)
+    return at

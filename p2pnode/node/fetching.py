@@ -104,6 +104,8 @@ def _download(
 
 def cures(model: KnownModel) -> str:
     """Return what to do where a model cannot be fetched now."""
+    if model.is_embedder:
+        return f"get online and run p2pnode models pull {model.name}"
     return (
         f"get online and run p2pnode models pull {model.name}; "
         "or name a GGUF file that is on this machine: --model FILE"

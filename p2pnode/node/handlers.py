@@ -12,6 +12,7 @@ from p2pnode.net.addresses import format_address, parse_address, resolve
 from p2pnode.net.control import Emit, Handler
 from p2pnode.net.control_lines import Rendered, render
 from p2pnode.node.answering.question import Question
+from p2pnode.node.embedding import embedder_called, no_embedder, result_of, texts_of
 from p2pnode.node.invite import encode_invite
 from p2pnode.node.snapshot import NodeSnapshot, to_json
 
@@ -64,6 +65,9 @@ def handlers(node: Node) -> Mapping[str, Handler]:
     async def timings(params: Params, emit: Emit) -> object:
         return node.answering.timings.to_json()
 
+    async def embed(params: Params, emit: Emit) -> object:
+        return await vectors(node, params)
+
     return {
         "snapshot": picture,
         "timings": timings,
@@ -72,7 +76,26 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         "connect": connect,
         "stop": stop,
         "generate": generate,
+        "embed": embed,
     }
+
+
+async def vectors(node: Node, params: Params) -> Rendered:
+    """Turn texts into vectors; return them and the facts, as JSON.
+
+    ``params``: ``model`` (its name), ``texts``, ``encoding_format`` (``float`` or ``base64``).
+
+    The result: ``model``, ``dimensions``, ``embeddings`` (each of length 1), ``tokens`` of all
+    texts together, ``tokens_each``, and ``truncated``: whether each text went on beyond them.
+
+    Raises:
+        UserError: A parameter is impossible, or the model is not here.
+    """
+    texts, name = texts_of(params), str(params.get("model") or "")
+    known = embedder_called(name)
+    if known is None:
+        raise no_embedder(name)
+    return await result_of(known.name, await node.embedding.embed(known, texts), params)
 
 
 def _rendered(taken: NodeSnapshot) -> Rendered:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from p2pnode.errors import UserError
+from p2pnode.errors import ModelError, UserError
 from p2pnode.node.catalogue import HubFile, KnownModel, Wheels, known_model, meant
 from p2pnode.node.disk import is_full, no_space, refuse_full
 from p2pnode.node.entries import CHECKPOINT, Entry, forget_entry, read_entries
@@ -127,6 +127,20 @@ def find_installed(name: str) -> InstalledModel | None:
 def is_missing(name: str) -> bool:
     """Tell whether ``name`` is a known model of which nothing is here."""
     return known_model(name) is not None and find_installed(name) is None
+
+
+def refuse_embedder(name: str) -> None:
+    """Refuse a known model that turns texts into vectors, where one with layers is meant.
+
+    Raises:
+        ModelError: It is such a one.
+    """
+    model = known_model(name)
+    if model is not None and model.is_embedder:
+        raise ModelError(
+            f"{model.name} turns texts into vectors: it has no layers to serve, and answers nobody",
+            hint=f"p2pnode embed --model {model.name} TEXT; or choose another: p2pnode models list",
+        )
 
 
 def find_removable(name: str) -> InstalledModel:

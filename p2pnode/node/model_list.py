@@ -57,8 +57,11 @@ def listed(folder: Path) -> list[InstalledModel]:
     Raises:
         UserError: The folder cannot be read.
     """
+    known = {model.file: model for model in KNOWN_MODELS.values()}
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix == ".gguf")
+        paths = sorted(
+            path for path in folder.iterdir() if path.suffix == ".gguf" or path.name in known
+        )
     except FileNotFoundError:
         paths = []
     except OSError as error:
@@ -69,7 +72,6 @@ def listed(folder: Path) -> list[InstalledModel]:
     found = [_noted(entry, folder) for entry in entries.values()]
     taken = {path for one in found for path in one.paths}
     names = {one.name.casefold() for one in found}
-    known = {model.file: model for model in KNOWN_MODELS.values()}
     for path in paths:
         if path not in taken:
             one = _unnoted(path, known.get(path.name), names)
@@ -195,7 +197,7 @@ def _unnoted(path: Path, model: KnownModel | None, names: Container[str]) -> Ins
     It keeps its ending in its name where that is another model's otherwise.
     """
     paths = tuple(one for one in part_paths(path) if os.path.lexists(one)) or (path,)
-    problem, size = _look(path)
+    problem, size = _look(path, is_gguf=model is None or not model.is_embedder)
     if model is None:
         size += sum(_look(one)[1] for one in paths if one != path)
         name = whole_name(path.name)
@@ -226,7 +228,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _look(path: Path) -> tuple[str, int]:
+def _look(path: Path, *, is_gguf: bool = True) -> tuple[str, int]:
     """Return what speaks against a file, or nothing, and its size."""
     problem, size, begin = problem_of(path), 0, b""
     if not problem and path.is_dir():
@@ -238,4 +240,4 @@ def _look(path: Path) -> tuple[str, int]:
                 begin = file.read(len(_MAGIC))
     except OSError as error:
         problem = f"not readable: {error.strerror or error}"
-    return problem or ("" if begin == _MAGIC else _NOT_GGUF), size
+    return problem or ("" if begin == _MAGIC or not is_gguf else _NOT_GGUF), size

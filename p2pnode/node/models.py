@@ -9,7 +9,13 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.stored_model import open_stored
 from p2pnode.errors import ModelError, RemoteProtocolError, UserError
 from p2pnode.node.catalogue import known_model
-from p2pnode.node.model_cache import cache_dir, calibration_path, find_installed, path_of
+from p2pnode.node.model_cache import (
+    cache_dir,
+    calibration_path,
+    find_installed,
+    path_of,
+    refuse_embedder,
+)
 from p2pnode.node.model_file import ModelFile, hash_tree
 from p2pnode.node.model_list import find_file
 from p2pnode.wire.calibration import CalibrationSet
@@ -21,11 +27,13 @@ def resolve(name_or_path: str) -> Path:
     """Return the file of a known model, of one in the cache, or of a path.
 
     Raises:
-        ModelError: There is no such model here; the hint says how to get it.
+        ModelError: There is no such model here, and the hint says how to get it; or it is one that
+            has no layers to serve.
     """
     model = known_model(name_or_path)
     if model is None:
         return _in_cache(name_or_path) or find_file(name_or_path)
+    refuse_embedder(model.name)
     path = path_of(model)
     if not path.is_file():
         raise ModelError(

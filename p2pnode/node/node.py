@@ -32,6 +32,7 @@ from p2pnode.node.answering.stream import AnswerStream
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
+from p2pnode.node.embedding import Embedding
 from p2pnode.node.engine_jobs import EngineJobs
 from p2pnode.node.events import (
     Departed,
@@ -108,6 +109,7 @@ class Node:
     Attributes:
         answering: What answers faces: text in, text out.
         is_up: Whether it has started; before, it is ended by cancelling :meth:`run`.
+        embedding: Turns texts into vectors.
     """
 
     def __init__(self, settings: NodeSettings, fittings: Fittings = PLAIN) -> None:
@@ -124,6 +126,7 @@ class Node:
         self._report: dict[str, Any] | None = None
         self.answering = Answering(self._text_worker, self._start)
         self.is_up = False
+        self.embedding = Embedding()
         self._stopping = trio.Event()
         self._departed = trio.Event()
 

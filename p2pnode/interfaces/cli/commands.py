@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "serve_command:serve",
             "Serve the node's HTTP API: OpenAI's, Anthropic's and Ollama's.",
         ),
+        "embed": ("embed_command:embed", "Turn texts into vectors, by which alike ones are found."),
         "models": ("model_commands:models", "Fetch and list models."),
         "demo": ("demo_command:demo", "Let three nodes on this machine answer a prompt together."),
         "doctor": (

@@ -107,9 +107,10 @@ def _rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "size", f"{'' if card['verified'] else 'about '}{size_in_words(card['size'])}"
         yield "layers", str(card["layers"])
         yield "context", f"{card['context']} tokens"
-        yield "memory", f"{size_in_words(card['memory'])} with {USUAL_CONTEXT} tokens of context"
+        usual = min(card["context"], USUAL_CONTEXT)
+        yield "memory", f"{size_in_words(card['memory'])} with {usual} tokens of context"
         yield "hash", "" if card["verified"] else "from the hub, not verified here"
-        yield "here", f"no: p2pnode models pull {card['name']}"
+        yield "here", _whereabouts(card)
         return
     yield "file", "\n                ".join(card["files"])
     yield "size", size_in_words(card["size"])
@@ -129,6 +130,12 @@ def _rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "this machine", _fit(card)
     yield "cannot be run", card["problem"] or ""
     yield "what to do", (card["hint"] or "") if card["problem"] else ""
+
+
+def _whereabouts(card: Mapping[str, Any]) -> str:
+    if not card["installed"]:
+        return f"no: p2pnode models pull {card['name']}"
+    return f"{card['path']}{f' ({problem})' if (problem := card['problem']) else ''}"
 
 
 def _vocabulary(card: Mapping[str, Any]) -> str:

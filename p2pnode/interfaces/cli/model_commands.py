@@ -84,8 +84,11 @@ def show(model: str, as_json: bool) -> None:
     from p2pnode.interfaces.cli.model_card import card_of, lines_of
 
     known = known_model(model)
-    if known is not None and cache.is_missing(model):
+    found = cache.find_installed(model) if known is not None else None
+    if known is not None and found is None:
         card = _missing(known)
+    elif known is not None and known.is_embedder:
+        card = _as_json(found)
     else:
         with progress(f"hashing {model}", show=not as_json and sys.stderr.isatty()) as bar:
             card = card_of(model, bar)
@@ -248,6 +251,7 @@ def _known_facts(model: KnownModel | None) -> dict[str, object]:
         "layers": model.layers if model else None,
         "context": model.context if model else None,
         "memory": model.memory if model else None,
+        "embeds": bool(model and model.is_embedder),
         "remark": (model.remark if model else "") or None,
     }
 
@@ -288,7 +292,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         ", ".join(row["aliases"]),
         about + size_in_words(max(1, row["size"])),
         size_in_words(memory) if memory else "",
-        str(row["layers"] or ""),
+        "vectors" if row.get("embeds") else str(row["layers"] or ""),
         f"{row['context']:,}" if row["context"] else "",
         row["licence"] or "",
         hashed,

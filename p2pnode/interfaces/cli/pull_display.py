@@ -82,6 +82,9 @@ def twin_of(found: InstalledModel) -> str:
 
 def remark(path: Path) -> str:
     """Say what keeps a model that is here from being run by this machine, or nothing."""
+    embedders = (model for model in KNOWN_MODELS.values() if model.is_embedder)
+    if path.name in {model.file for model in embedders}:
+        return ""
     from p2pnode.interfaces.cli.model_card import fit, held_here
     from p2pnode.node.model_facts import facts_of
 

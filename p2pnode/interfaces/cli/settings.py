@@ -292,9 +292,10 @@ def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions")
     """
     from p2pnode.engine.registry import check_device, check_device_name, suited
     from p2pnode.engine.torch.hub import NO_LAYERS, is_id
-    from p2pnode.node.model_cache import is_missing
+    from p2pnode.node.model_cache import is_missing, refuse_embedder
 
     name = options.model
+    refuse_embedder(name)
     if is_missing(name):
         check_device_name(engine)
     if not is_id(name):
@@ -314,12 +315,20 @@ def model_file(name: str) -> Path:
 
     if not name:
         raise UsageError("--model is empty", hint="name a model, or a GGUF file")
+    model_cache.refuse_embedder(name)
     if model_cache.is_missing(name):
-        with progress(f"pulling {name}") as bar:
-            return model_cache.pull(name, bar, contact_within=_CONTACT_SECONDS, tell=note)
+        return pulled(name)
     from p2pnode.node.models import resolve  # it reads model files, and so needs numpy
 
     return resolve(name)
+
+
+def pulled(name: str) -> Path:
+    """Pull a known model that a command needs now; one that is here already stays as it is."""
+    from p2pnode.node import model_cache
+
+    with progress(f"pulling {name}") as bar:
+        return model_cache.pull(name, bar, contact_within=_CONTACT_SECONDS, tell=note)
 
 
 def parse_layers(text: str) -> range | None:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from p2pnode.errors import UserError
+from p2pnode.errors import ModelError, UserError
 from p2pnode.interfaces.cli import model_commands
 from p2pnode.interfaces.cli.model_card import lines_of
 from p2pnode.interfaces.cli.model_commands import models
 from p2pnode.interfaces.cli.settings import model_file
 from p2pnode.node import model_cache
-from p2pnode.node.catalogue import known_model
+from p2pnode.node.catalogue import KNOWN_MODELS, known_model
 from p2pnode.node.model_facts import facts_of
 from p2pnode.node.model_use import held
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -82,13 +82,28 @@ def test_a_model_goes_through_its_life(hub: Hub, tmp_path: Path) -> None:
     assert "Tiny" not in run("list").stdout
 
 
+def test_a_model_that_makes_vectors_is_listed_and_shown_and_not_served(hub: Hub) -> None:
+    [listed] = [one for one in facts("list")["models"] if one["name"] == "minilm"]
+    assert (listed["embeds"], listed["installed"]) == (True, False)
+    assert "no: p2pnode models pull minilm" in run("show", "minilm").stdout
+    with pytest.raises(ModelError, match="no layers to serve") as caught:
+        model_file("minilm")  # and is not pulled for it
+    assert "p2pnode embed" in caught.value.hint
+    path = model_cache.path_of(KNOWN_MODELS["minilm"])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"cut short")
+    [listed] = [one for one in facts("list")["models"] if one["name"] == "minilm"]
+    assert "truncated; pull it again" in listed["problem"]
+    assert str(path) in run("show", "minilm").stdout
+    assert facts("rm", "minilm", "--yes")["removed"] == [str(path)]
+    assert not path.exists()
+
+
 def test_the_list_says_what_is_not_verified(hub: Hub) -> None:
     text = run("list").stdout
     for line in text.splitlines()[1:]:
         name = line.split()[0]
-        assert ("hash from the hub, not verified here" in line) == (
-            name not in ("smollm2-135m", "gemma3-270m")
-        )
+        assert ("hash from the hub, not verified here" in line) == (name not in (*HERE, "minilm"))
         assert f"p2pnode models pull {name}" in line
     rows = facts("list")["models"]
     assert all(row["size"] and row["licence"] and row["context"] for row in rows)

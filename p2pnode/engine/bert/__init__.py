@@ -1,0 +1,1 @@
+"""BERT in numpy: it turns a text's tokens into one vector."""
