@@ -256,6 +256,15 @@ class Engine(Protocol):
             LocalProtocolError: The last layer is not held, or a wrong shape or type.
         """
 
+    def normed(self, hidden: Floats) -> Floats:
+        """Apply the last norm to hidden states [n, d_model] after the last layer: [n, d_model].
+
+        That is what the head reads. Each row is computed as if alone.
+
+        Raises:
+            LocalProtocolError: As :meth:`logits`.
+        """
+
     def reserve(self, session: SessionKey, layers: range, tokens: int) -> None:
         """Set aside KV memory for ``tokens`` positions in all.
 

@@ -81,14 +81,18 @@ class SlottedEngine(ABC, Generic[SlotT]):
         self._slots.truncate(session, length)
 
     def logits(self, hidden: Floats) -> Floats:
-        if self.layers.stop != self.info.n_layers:
-            raise LocalProtocolError(f"layers {self.layers} do not include the last one")
-        if not self._is_hidden(hidden):
-            raise LocalProtocolError(f"no hidden states: {hidden.dtype}{list(hidden.shape)}")
+        self._check_last(hidden)
         logits = np.empty((len(hidden), self.info.vocab_size), np.float32)  # [n, vocab]
         if len(hidden):
             self._fill_logits(hidden, logits)
         return logits
+
+    def normed(self, hidden: Floats) -> Floats:
+        self._check_last(hidden)
+        rows = np.empty(hidden.shape, np.float32)  # [n, d_model]
+        if len(hidden):
+            self._fill_normed(hidden, rows)
+        return rows
 
     def reserve(self, session: SessionKey, layers: range, tokens: int) -> None:
         self._check(layers)
@@ -123,6 +127,12 @@ class SlottedEngine(ABC, Generic[SlotT]):
             layers and layers.step == 1 and held.start <= layers.start < layers.stop <= held.stop
         ):
             raise LocalProtocolError(f"asked for layers {layers}, holding {held}")
+
+    def _check_last(self, hidden: Floats) -> None:
+        if self.layers.stop != self.info.n_layers:
+            raise LocalProtocolError(f"layers {self.layers} do not include the last one")
+        if not self._is_hidden(hidden):
+            raise LocalProtocolError(f"no hidden states: {hidden.dtype}{list(hidden.shape)}")
 
     def _check_start(self, session: SessionKey, layers: range, start: int) -> None:
         cached = self._slots.length(session, layers.start)
@@ -169,3 +179,7 @@ class SlottedEngine(ABC, Generic[SlotT]):
     @abstractmethod
     def _fill_logits(self, hidden: Floats, logits: Floats) -> None:
         """Turn at least one row of [n, d_model] into logits [n, vocab]; the last layer is held."""
+
+    @abstractmethod
+    def _fill_normed(self, hidden: Floats, rows: Floats) -> None:
+        """Put the last norm of at least one row of [n, d_model] into rows of the same shape."""

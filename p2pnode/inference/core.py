@@ -16,6 +16,7 @@ from p2pnode.inference.distrust import BriefDistrust
 from p2pnode.inference.events import InferenceEvent
 from p2pnode.inference.generation import Generation
 from p2pnode.inference.host import StageHost
+from p2pnode.inference.mean_slice import WIDEST
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
 from p2pnode.inference.outflow import Arriving, Queued
 from p2pnode.inference.phase import Phase
@@ -296,6 +297,8 @@ def _check_fits(request: GenerationRequest, model: ModelInfo) -> None:
         raise GenerationError("an answer needs a prompt and at least one token of room")
     if any(not 0 <= token < model.vocab_size for token in request.prompt):
         raise GenerationError(f"the prompt has tokens beyond {model.name}'s vocabulary")
+    if request.sampling.mean and (request.max_tokens > 1 or model.d_model > WIDEST):
+        raise GenerationError(f"{model.name} gives one mean of at most {WIDEST} numbers")
     if request.sampling.needs_past and request.max_tokens > MOST_PAST:
         raise GenerationError(
             f"an answer whose tokens depend on those before has at most {MOST_PAST}, not "

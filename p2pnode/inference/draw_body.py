@@ -78,6 +78,8 @@ def draw_body(draw: Draw, end: int) -> dict[str, object]:
         body["logprobs"] = sampling.logprobs
     if sampling.schema:
         body |= {"schema": sampling.schema, "ends": list(sampling.ends)}
+    if sampling.mean:
+        body["mean"] = True
     if draw.past is not None:
         packed = b"".join(token.to_bytes(_ID_BYTES, "little") for token in draw.past.tokens)
         body |= {"begins": draw.past.begins, "past": base64.b64encode(packed).decode()}
@@ -87,7 +89,7 @@ def draw_body(draw: Draw, end: int) -> dict[str, object]:
 _KEYS: Final = frozenset(
     {
         *("temperature", "top_k", "top_p", "seed", "end", "min_p", "repetition", "presence"),
-        *("frequency", "last_n", "logprobs", "schema", "ends", "begins", "past"),
+        *("frequency", "last_n", "logprobs", "schema", "ends", "mean", "begins", "past"),
     }
 )
 
@@ -116,6 +118,7 @@ def draw_untrusted(fields: Fields, sample_from: int) -> tuple[int, Draw]:
             logprobs=fields.optional_number("logprobs", MOST_TOP_LOGPROBS + 1),
             schema=_schema_untrusted(fields),
             ends=_ends_untrusted(fields),
+            mean=_mean_untrusted(fields),
         )
     except ConfigError as error:
         raise RemoteProtocolError(f"impossible sampling: {error}") from error
@@ -136,6 +139,13 @@ def _ends_untrusted(fields: Fields) -> tuple[int, ...]:
     if not isinstance(ends, list) or len(ends) > MOST_ENDS:
         raise RemoteProtocolError("the ends are no short list")
     return tuple(whole_number(end, "ends", 1 << 8 * _ID_BYTES) for end in ends)
+
+
+def _mean_untrusted(fields: Fields) -> bool:
+    mean = fields.value("mean") if "mean" in fields else False
+    if not isinstance(mean, bool):
+        raise RemoteProtocolError("mean is neither true nor false")
+    return mean
 
 
 def _past_untrusted(fields: Fields, sample_from: int) -> Past:

@@ -18,6 +18,8 @@ from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import DrawError
 from p2pnode.inference.activations import Batch, Piece
 from p2pnode.inference.logprob_slice import logprob_slice
+from p2pnode.inference.mean_slice import mean_slice
+from p2pnode.inference.means import Means
 from p2pnode.values import value
 
 MOST_WALKS: Final = 16
@@ -58,6 +60,7 @@ class Draws:
 
     def __init__(self, grammars: Grammars | None = None) -> None:
         self._grammars = grammars
+        self._means = Means()
         self._walks: OrderedDict[SessionKey, tuple[str, tuple[int, ...], Walker]] = OrderedDict()
 
     def prepare(self, sampling: Sampling | None) -> None:
@@ -67,6 +70,7 @@ class Draws:
 
     def close(self, session: SessionKey) -> None:
         self._walks.pop(session, None)
+        self._means.close(session)
 
     def tokens(
         self,
@@ -84,6 +88,8 @@ class Draws:
             DrawError: It cannot be drawn as asked.
             GenerationError: The engine's output is no use.
         """
+        if sampling.mean:
+            return self._summed(engine, session, sample_from, batches, hidden)
         drawn: list[Drawn | None] = []
         for batch, rows in zip(batches, hidden, strict=True):
             if batch.end < sample_from:
@@ -98,6 +104,24 @@ class Draws:
             told = () if count is None else (logprob_slice(logprobs_of(logits, token, count)),)
             drawn.append(Drawn(token, told))
         return drawn
+
+    def _summed(
+        self,
+        engine: Engine,
+        session: SessionKey,
+        sample_from: int,
+        batches: tuple[Batch, ...],
+        hidden: list[NDArray[np.float32]],
+    ) -> list[Drawn | None]:
+        """Return the mean so far beside a token that says nothing, where one is wanted."""
+        means = [
+            self._means.take(engine, session, batch.start, rows)
+            for batch, rows in zip(batches, hidden, strict=True)
+        ]
+        return [
+            None if batch.end < sample_from else Drawn(0, (mean_slice(mean),))
+            for batch, mean in zip(batches, means, strict=True)
+        ]
 
     def _allowed(self, session: SessionKey, sampling: Sampling, past: Past | None) -> Ids | None:
         if not sampling.schema:

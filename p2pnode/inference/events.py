@@ -66,6 +66,8 @@ class TokenProduced:
         codings: Mask of the codings the answer's states were sent as so far; 0 where nothing was
             coded.
         logprobs: How likely it was, by the model; None where nobody asked.
+        mean: Of all hidden states before it, float32 [d_model], little-endian; empty where nobody
+            asked. Then the token says nothing.
     """
 
     generation: int
@@ -77,6 +79,7 @@ class TokenProduced:
     kl: float = 0.0
     codings: int = 0
     logprobs: Logprobs | None = None
+    mean: bytes = b""
 
 
 @value

@@ -274,6 +274,7 @@ class Generation(Parts):
                 batch.micronats / 1e6,
                 session.codings,
                 session.logprobs_untrusted(batch),
+                session.mean_untrusted(batch),
             )
         )
         over = session.over

@@ -13,6 +13,7 @@ from p2pnode.engine.sampling.past import Past
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.activations import Batch, Inbox, token_batch, token_of, token_of_untrusted
 from p2pnode.inference.logprob_slice import logprobs_untrusted
+from p2pnode.inference.mean_slice import mean_untrusted
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.wire.dtypes import DType
 
@@ -45,7 +46,8 @@ class Session:
         self.codings = 0
         self.sent: list[Batch] = []
         self.sent_at = now
-        self.beside = int(request.sampling.logprobs is not None)
+        self.d_model = model.d_model
+        self.beside = int(request.sampling.logprobs is not None or request.sampling.mean)
         self.inbox = Inbox(
             _TOKEN_WIDTH, frozenset({int(DType.I8)}), request.positions + 1, self.beside
         )
@@ -95,6 +97,7 @@ class Session:
             if token >= self.vocab_size:
                 raise RemoteProtocolError(f"token {token} of {self.vocab_size}")
             self.logprobs_untrusted(batch)
+            self.mean_untrusted(batch)
         return batch
 
     def logprobs_untrusted(self, batch: Batch) -> Logprobs | None:
@@ -107,6 +110,16 @@ class Session:
         if asked is None:
             return None
         return logprobs_untrusted(batch.pieces[0][1], asked, self.vocab_size)
+
+    def mean_untrusted(self, batch: Batch) -> bytes:
+        """Return the mean of the hidden states, float32 [d_model]; empty where nobody asked.
+
+        Raises:
+            RemoteProtocolError: It is none.
+        """
+        if not self.request.sampling.mean:
+            return b""
+        return mean_untrusted(batch.pieces[0][1], self.d_model)
 
     def accept(self, batch: Batch, now: float) -> int:
         """Take the token that was wanted, out of :meth:`take_untrusted`; return it."""

@@ -14,7 +14,7 @@ from p2pnode.wire.dtypes import DType, dtype_mask
 _KV_STEPS = 16  # free KV memory is published in sixteenths of the whole
 DTYPES = dtype_mask((DType.F32, DType.CENTRED, *RUNG_DTYPES.values()))
 """What this node reads."""
-ABILITIES = Ability.SAMPLING | Ability.SCHEMAS
+ABILITIES = Ability.SAMPLING | Ability.SCHEMAS | Ability.MEANS
 """What this version can, with all that it depends on."""
 _LONGEST_DEVICE = 48  # bytes, in an ad
 

@@ -89,9 +89,9 @@ def texts_of(params: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def no_embedder(name: str) -> UserError:
-    """Return the error for a model that turns no text into vectors here."""
-    known = [model.name for model in KNOWN_MODELS.values() if model.is_embedder]
+def no_embedder(name: str, *served: str) -> UserError:
+    """Return the error for a model that turns no text into vectors; those ``served`` here do."""
+    known = [*(model.name for model in KNOWN_MODELS.values() if model.is_embedder), *served]
     return UserError(f"no model {name[:100]!r} makes vectors here", hint=f"use {', '.join(known)}")
 
 

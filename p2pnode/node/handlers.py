@@ -11,9 +11,10 @@ import trio
 from p2pnode.net.addresses import format_address, parse_address, resolve
 from p2pnode.net.control import Emit, Handler
 from p2pnode.net.control_lines import Rendered, render
-from p2pnode.node.answering.question import Question
+from p2pnode.node.answering.question import Question, seconds_of
 from p2pnode.node.embedding import embedder_called, no_embedder, result_of, texts_of
 from p2pnode.node.invite import encode_invite
+from p2pnode.node.pooling import pooled, served_as
 from p2pnode.node.snapshot import NodeSnapshot, to_json
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def handlers(node: Node) -> Mapping[str, Handler]:
 async def vectors(node: Node, params: Params) -> Rendered:
     """Turn texts into vectors; return them and the facts, as JSON.
 
-    ``params``: ``model`` (its name), ``texts``, ``encoding_format`` (``float`` or ``base64``).
+    ``params``: ``model`` (its name: one that is made for it, or the one that the swarm serves,
+    which is meant where it is left out), ``texts``, ``encoding_format`` (``float`` or ``base64``);
+    and of the swarm's ``wait``, in seconds.
 
     The result: ``model``, ``dimensions``, ``embeddings`` (each of length 1), ``tokens`` of all
     texts together, ``tokens_each``, and ``truncated``: whether each text went on beyond them.
@@ -93,9 +96,13 @@ async def vectors(node: Node, params: Params) -> Rendered:
     """
     texts, name = texts_of(params), str(params.get("model") or "")
     known = embedder_called(name)
-    if known is None:
-        raise no_embedder(name)
-    return await result_of(known.name, await node.embedding.embed(known, texts), params)
+    if known is not None:
+        return await result_of(known.name, await node.embedding.embed(known, texts), params)
+    served = await served_as(node, name)
+    if served is None:
+        raise no_embedder(name, *(() if node.model is None else (node.model.name,)))
+    wait = seconds_of(params, "wait", 10.0)
+    return await result_of(name or served.name, await pooled(node, served, texts, wait), params)
 
 
 def _rendered(taken: NodeSnapshot) -> Rendered:

@@ -98,6 +98,10 @@ class Narration:
         speed = f" at {(len(one.tokens) - 1) / spent:.1f} a second" if spent > 0 else ""
         by = listed(_run(leg.run) for leg in one.legs)
         mended = f", {plural(one.repairs, 'repair')}" if one.repairs else ""
+        if one.request.sampling.mean:
+            read = plural(len(one.request.prompt), "token")
+            self._say(f"answer {number}, asked here: the mean of {read} by {by}{mended}")
+            return
         cut = ", cut at its limit" if reason == "length" else ""
         tokens = plural(len(one.tokens), "token")
         self._say(f"answer {number}, asked here: {tokens}{speed} by {by}{mended}{cut}")

@@ -360,6 +360,11 @@ class Node:
             self._report = await trio.to_thread.run_sync(model_report, file)
         return self._report
 
+    @property
+    def model(self) -> ModelInfo | None:
+        """What it asks for answers of, and serves layers of; None while it has none."""
+        return self._model
+
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""
         return self._reactor.call(lambda core, now: snapshot(core, self._world(), now))

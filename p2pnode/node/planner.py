@@ -246,6 +246,8 @@ class DirectoryPlanner:
 
 def _needs(sampling: Sampling) -> Ability:
     """Return what whoever draws must be able to, beyond what every version is."""
+    if sampling.mean:
+        return Ability.MEANS
     needs = Ability(0) if replace(sampling, schema="", ends=()).is_plain else Ability.SAMPLING
     return needs | Ability.SCHEMAS if sampling.schema else needs
 

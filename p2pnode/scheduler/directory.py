@@ -241,6 +241,7 @@ def _why_not(offer: Offer, demand: Demand, room: int) -> str:
 _WORDS: Mapping[Ability, str] = {
     Ability.SAMPLING: "draw with penalties, min-p or log-probabilities",
     Ability.SCHEMAS: "follow a schema",
+    Ability.MEANS: "tell the mean of hidden states",
 }
 
 

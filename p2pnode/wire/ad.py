@@ -55,6 +55,8 @@ class Ability(IntFlag):
     """Holds an answer to a JSON schema."""
     KV_TRANSFER = 4
     """Hands KV caches on, and takes them."""
+    MEANS = 8
+    """Tells the mean of a prompt's hidden states."""
 
 
 def numerics_hash32(name: str) -> int:

@@ -13,6 +13,8 @@ from p2pnode.scheduler.standing import Standing
 from p2pnode.testing.swarm import Swarm
 from p2pnode.wire.ad import Ability
 
+MEAN = Sampling(mean=True)
+
 
 def swarm_of(*names: str) -> Swarm:
     """``a`` asks and holds the first half; each of ``names`` holds the second."""
@@ -39,7 +41,7 @@ def old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Advert,
         "compose",
-        lambda self: replace(compose(self), abilities=0 if self.name[:3] == "old" else 3),
+        lambda self: replace(compose(self), abilities=0 if self.name[:3] == "old" else 11),
     )
 
 
@@ -51,6 +53,7 @@ def old(monkeypatch: pytest.MonkeyPatch) -> None:
         (Sampling(min_p=0.1), Ability.SAMPLING),
         (Sampling(logprobs=0), Ability.SAMPLING),
         (Sampling(schema="{}", ends=(1,)), Ability.SCHEMAS),
+        (Sampling(mean=True), Ability.MEANS),
         (Sampling(schema="{}", ends=(1,), presence_penalty=1), 3),
     ],
 )
@@ -91,3 +94,36 @@ def test_where_only_older_ones_hold_the_last_layer_it_is_said_by_name() -> None:
     assert failed.hint == "ask with fewer options, or update their nodes"
     swarm = swarm_of("old")
     assert not any(isinstance(event, GenerationFailed) for event in ask(swarm, Sampling()))
+
+
+@pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of a compiled class")
+@pytest.mark.usefixtures("old")
+def test_the_mean_is_had_of_those_who_can_and_else_refused_by_name() -> None:
+    assert swarm_mean(swarm_of("old", "b")) == swarm_mean(swarm_of("b"))
+    swarm = swarm_of("old")
+    number = swarm.generate("a", GenerationRequest((1, 2, 3), 1, MEAN, frozenset()))
+    assert swarm.network.run_until(lambda: swarm.ended("a", number), 60)
+    [failed] = [event for _, _, event in swarm.answers if isinstance(event, GenerationFailed)]
+    said = "no peer that holds the last layer can tell the mean of hidden states"
+    assert failed.reason == f"{said}: old"
+
+
+def test_one_node_and_three_give_the_same_mean_to_the_bit() -> None:
+    three = Swarm(2)
+    for name, held in {"a": range(2), "b": range(2, 4), "c": range(4, 6)}.items():
+        three.add(name, held)
+    three.introduce("a", "b", "c")
+    assert three.network.run_until(three.is_ready, 60)
+    alone = Swarm(2)
+    alone.add("a", range(6))
+    assert alone.network.run_until(alone.is_ready, 60)
+    means = [swarm_mean(swarm, tuple(range(1, 200))) for swarm in (alone, three)]
+    assert means[0] == means[1]
+    assert len(means[0]) == 4 * 32
+
+
+def swarm_mean(swarm: Swarm, prompt: tuple[int, ...] = (1, 2, 3)) -> bytes:
+    number = swarm.generate("a", GenerationRequest(prompt, 1, MEAN, frozenset()))
+    assert swarm.network.run_until(lambda: swarm.ended("a", number), 60)
+    [told] = [event for _, _, event in swarm.answers if isinstance(event, TokenProduced)]
+    return told.mean

@@ -13,9 +13,10 @@ import trio
 import trio.testing
 
 from p2pnode import CORES
+from p2pnode.errors import UserError
 from p2pnode.net.control_lines import Rendered
 from p2pnode.net.reactor import Reactor
-from p2pnode.node import handlers as handlers_module, node as node_module
+from p2pnode.node import handlers as handlers_module, model_cache, node as node_module
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.handlers import handlers
 from p2pnode.node.model_use import is_in_use
@@ -148,6 +149,42 @@ async def test_an_answer_is_written_as_what_follows_its_prompt(
         asked = {"prompt": "hi", "raw": True, "max_tokens": 1}
         answer: Any = await handlers(node)["generate"](asked, emit)
     assert after == [answer["prompt_ids"][-1]] == [ord("i")]
+
+
+async def test_a_node_turns_texts_into_vectors_by_the_model_it_serves(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def emit(event: Any) -> None:
+        raise AssertionError(event)
+
+    monkeypatch.setenv("P2PNODE_CACHE", str(tmp_path / "cache"))
+    model_cache.pull(str(model), called="mine")
+
+    async def vectors(**asked: object) -> Any:
+        return json.loads((await embed(asked, emit)).text)
+
+    node = Node(settings(tmp_path / "one", model, range(4)))
+    async with running(node):
+        await until_covered(node)
+        embed: Any = handlers(node)["embed"]
+        told = await vectors(model="Tiny 0", texts=["hello there", "hi"], wait=5)
+        assert told["model"] == "Tiny 0"
+        assert (told["tokens_each"], told["truncated"]) == ([10, 2], [False, False])
+        assert [len(vector) for vector in told["embeddings"]] == [told["dimensions"]] * 2
+        for vector in told["embeddings"]:
+            assert sum(number * number for number in vector) == pytest.approx(1, abs=1e-6)
+        by_another_name = await vectors(model="mine", texts=["hello there", "hi"])
+        assert by_another_name["embeddings"] == told["embeddings"]
+        assert (await vectors(texts=["hi"]))["model"] == "tiny 0"
+        for asked, why in (
+            ({"model": "nobody"}, "no model 'nobody'"),
+            ({"texts": ["hi", ""]}, "text 2 is empty"),
+            ({"texts": ["hi " * 200]}, "context"),
+            ({"texts": ["hi"] * 5001}, "too many"),
+            ({"wait": -1}, "impossible"),
+        ):
+            with pytest.raises(UserError, match=why):
+                await vectors(**({"texts": ["hi"]} | asked))
 
 
 async def test_a_large_picture_is_rendered_off_the_loop(

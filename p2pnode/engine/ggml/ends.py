@@ -118,11 +118,20 @@ class Head:
             normed = ggml.mul(graph.context, normed, norm)
             found = ggml.mul_mat(graph.context, matrix, normed)
             graph.give(found, (d_model, np.float32), (vocab_size,))
+            alone = self._norm = made.enter_context(closing(_Graph(backend)))
+            normed = ggml.rms_norm(alone.context, alone.take(Type.F32, d_model, 1), eps)
+            normed = ggml.mul(alone.context, normed, norm)
+            alone.give(normed, (d_model, np.float32), (d_model,))
             made.pop_all()
 
     def fill(self, row: Floats, logits: Floats) -> None:
         """Turn one hidden state [d_model] into logits [vocab]."""
         self._graph.run(row, logits)
 
+    def fill_normed(self, row: Floats, out: Floats) -> None:
+        """Put the norm alone of one hidden state [d_model] into ``out`` [d_model]."""
+        self._norm.run(row, out)
+
     def close(self) -> None:
+        self._norm.close()
         self._graph.close()

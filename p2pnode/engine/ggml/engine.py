@@ -201,6 +201,13 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
             self._head.fill(row, logits[number])
         self._check_intact()
 
+    def _fill_normed(self, hidden: Floats, rows: Floats) -> None:
+        if self._head is None:
+            raise LocalProtocolError("the last layer is held without the head")
+        for number, row in enumerate(hidden):
+            self._head.fill_normed(row, rows[number])
+        self._check_intact()
+
     def _check_intact(self) -> None:
         """Refuse what was computed with other weights than those that were loaded."""
         if self._damage:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from p2pnode.engine.base import Array, Floats, ModelInfo
 from p2pnode.engine.jax.kv_cache import JaxSlot
-from p2pnode.engine.jax.llama import Shape
+from p2pnode.engine.jax.llama import Shape, run_norm
 from p2pnode.engine.jax.programs import (
     ROWS,
     Program,
@@ -98,7 +98,8 @@ class JaxEngine(SlottedEngine[JaxSlot]):
         )
         self._weights = weights
         self._jax_device = device
-        self._programs = programs_of(_shape(config), config.context_length, dtype, device)
+        self._shape = _shape(config)
+        self._programs = programs_of(self._shape, config.context_length, dtype, device)
         self._frequencies = _frequencies(config, weights)  # [head_dim / 2]
 
     @property
@@ -203,6 +204,16 @@ class JaxEngine(SlottedEngine[JaxSlot]):
                 logits[number] = np.asarray(
                     program(head, jax.device_put(row, self._jax_device, may_alias=False))
                 )[0]
+
+    def _fill_normed(self, hidden: Floats, rows: Floats) -> None:
+        head = self._weights.head
+        if head is None:
+            raise LocalProtocolError("the last layer is held without the head")
+        with device_errors(_COMPUTING):
+            for number in range(len(hidden)):
+                row = np.ascontiguousarray(hidden[number : number + 1])  # [1, d_model]
+                given = jax.device_put(row, self._jax_device, may_alias=False)
+                rows[number] = np.asarray(run_norm(self._shape, head, given))[0]
 
 
 def _shape(config: ModelConfig) -> Shape:

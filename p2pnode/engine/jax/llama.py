@@ -102,7 +102,12 @@ def run_layer(
 
 def run_head(shape: Shape, head: Head, x: JaxArray) -> JaxArray:
     """Turn x [rows, d_model] into logits [rows, vocab]."""
-    return _project(_rms_norm(x, head.norm, shape.norm_eps), head.weight)
+    return _project(run_norm(shape, head, x), head.weight)
+
+
+def run_norm(shape: Shape, head: Head, x: JaxArray) -> JaxArray:
+    """Apply the last norm to x [rows, d_model]: [rows, d_model]."""
+    return _rms_norm(x, head.norm, shape.norm_eps)
 
 
 def _rms_norm(x: JaxArray, weight: JaxArray, eps: float) -> JaxArray:

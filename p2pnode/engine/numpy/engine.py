@@ -15,7 +15,14 @@ from p2pnode.engine.hash_tree import HashTree, hash_file
 from p2pnode.engine.kv_slots import KvSlots
 from p2pnode.engine.model_config import ModelConfig
 from p2pnode.engine.numpy.kv_cache import NumpySlot
-from p2pnode.engine.numpy.llama import Rotation, rotation_table, run_head, run_layer
+from p2pnode.engine.numpy.llama import (
+    LlamaHead,
+    Rotation,
+    rotation_table,
+    run_head,
+    run_layer,
+)
+from p2pnode.engine.numpy.ops import rms_norm
 from p2pnode.engine.numpy.weights import Progress, Weights, read_weights
 from p2pnode.engine.slotted import SlottedEngine
 from p2pnode.errors import LocalProtocolError
@@ -114,12 +121,22 @@ class NumpyEngine(SlottedEngine[NumpySlot]):
         ]
 
     def _fill_logits(self, hidden: Floats, logits: Floats) -> None:
-        head = self._weights.head
-        if head is None:
-            raise LocalProtocolError("the last layer is held without the head")
+        head = self._head()
         with np.errstate(all="ignore"):
             for number, row in enumerate(np.ascontiguousarray(hidden)):
                 logits[number] = run_head(row[None], head, self._config)[0]
+
+    def _fill_normed(self, hidden: Floats, rows: Floats) -> None:
+        norm = self._head().norm  # [d_model]
+        with np.errstate(all="ignore"):
+            for number, row in enumerate(np.ascontiguousarray(hidden)):
+                rows[number] = rms_norm(row[None], norm, self._config.norm_eps)[0]
+
+    def _head(self) -> LlamaHead:
+        head = self._weights.head
+        if head is None:
+            raise LocalProtocolError("the last layer is held without the head")
+        return head
 
     def _rotations(self, positions: int) -> Rotation:
         if len(self._rotation) < positions:

@@ -1,7 +1,7 @@
 """How a person wants tokens drawn."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from p2pnode.engine.sampling.schema_text import check_schema_text
 from p2pnode.errors import ConfigError
@@ -39,6 +39,7 @@ class Sampling:
             nothing.
         schema: A JSON schema that the answer follows; "" for none.
         ends: Tokens that may end an answer that follows a schema, once it is complete.
+        mean: Draw nothing: tell the mean of the hidden states of all tokens, after the last norm.
 
     Raises:
         ConfigError: A value is out of range.
@@ -56,6 +57,7 @@ class Sampling:
     logprobs: int | None = None
     schema: str = ""
     ends: tuple[int, ...] = ()
+    mean: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
@@ -88,6 +90,8 @@ class Sampling:
 
         if self.schema:
             check_schema_text(self.schema)
+        if self.mean and replace(self, mean=False) != Sampling():
+            raise ConfigError("where the mean of hidden states is asked for, nothing is drawn")
         if len(self.ends) > MOST_ENDS:
             raise ConfigError(f"{len(self.ends)} tokens end an answer; {MOST_ENDS} are the most")
 

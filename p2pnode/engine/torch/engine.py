@@ -192,6 +192,17 @@ class TorchEngine(SlottedEngine[TorchSlot]):
                 found = torch.nn.functional.linear(row, weights.head)  # [1, 1, vocab]
                 logits[number] = found[0, 0].float().cpu().numpy()
 
+    def _fill_normed(self, hidden: Floats, rows: Floats) -> None:
+        norm = self._held().norm
+        if norm is None:
+            raise LocalProtocolError("the last layer is held without the head")
+        with device_errors(self._place.device, "compute a norm"), torch.inference_mode():
+            given = torch.from_numpy(np.array(hidden, order="C"))
+            given = given.to(self._place.device, self._dtype)  # [n, d_model]
+            for number in range(len(given)):
+                row = norm(given[None, number : number + 1])  # [1, 1, d_model]
+                rows[number] = row[0, 0].float().cpu().numpy()
+
     def _held(self) -> TorchWeights:
         if self._weights is None:
             raise LocalProtocolError("the engine is shut")

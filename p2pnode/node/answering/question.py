@@ -232,6 +232,18 @@ def _stop(params: Params) -> tuple[str, ...]:
     return checked_stops(stops)
 
 
+def seconds_of(params: Params, name: str, default: float) -> float:
+    """Return how long to wait for peers.
+
+    Raises:
+        UserError: It is no such time.
+    """
+    try:
+        return _seconds(params.get(name, default))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"impossible parameter: {error}") from error
+
+
 def _seconds(asked: str | float) -> float:
     seconds = float(asked)
     if not 0 <= seconds <= _LONGEST_WAIT:

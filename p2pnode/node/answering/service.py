@@ -8,13 +8,17 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import trio
 
+from p2pnode.engine.base import Floats
+from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.schema import check_schema
+from p2pnode.errors import GenerationError
 from p2pnode.inference.events import GenerationPlanned, TokenProduced
 from p2pnode.node.answering.bodies import details_body, event_body, facts_body
 from p2pnode.node.answering.calls import Calls
-from p2pnode.node.answering.question import Conversation, PlainText, Question
+from p2pnode.node.answering.question import Conversation, PlainText, Question, Tokens
 from p2pnode.node.answering.stream import AnswerStream
 from p2pnode.node.answering.timings import Timings
 from p2pnode.node.answering.turns import Turns
@@ -50,6 +54,31 @@ class Answering:
     def answer(self, question: Question) -> "TextAnswer":
         """Return the answer to ``question``; it begins when its events are asked for."""
         return TextAnswer(question, self._texts, self._start, self.turns, self.timings)
+
+    async def tokens_of(self, text: str) -> tuple[int, ...]:
+        """Return a plain text as tokens.
+
+        Raises:
+            UserError: It does not fit the context, or there is no model.
+        """
+        return (await self._texts().prompt({"text": text})).ids
+
+    async def mean_of(self, ids: tuple[int, ...], wait: float) -> Floats:
+        """Return the mean of the hidden states of a prompt: [d_model].
+
+        ``wait`` is how many seconds to wait for peers.
+
+        Raises:
+            UserError: No chain of peers can do it.
+        """
+        asked = Question(Tokens(ids), 1, Sampling(mean=True), wait=wait, ignore_eos=True)
+        async with self.turns.turn():
+            with self._start(asked, Prompt(ids, 0, frozenset())) as stream:
+                async for _ in stream:
+                    pass
+        if not stream.answer.mean:
+            raise GenerationError("the mean was not computed: it was cancelled")
+        return np.frombuffer(stream.answer.mean, "<f4").astype(np.float32)  # [d_model]
 
 
 class TextAnswer:

@@ -44,6 +44,7 @@ class Answer:
         finish: Why it ended.
         kl: Nats a token that the codings of hidden states cost it, by their senders' estimates.
         codings: Mask of the codings that its states were sent as; 0 where nothing was coded.
+        mean: Of its prompt's hidden states, float32 [d_model], little-endian, where it was asked.
         uncoded: What they were sent as where nothing was coded: ``f32`` or ``f16``.
     """
 
@@ -58,6 +59,7 @@ class Answer:
     kl: list[float] = field(default_factory=list)
     codings: int = 0
     uncoded: str = "f32"
+    mean: bytes = b""
 
     def take(self, event: GenerationEvent) -> None:
         """Note one event.
@@ -89,6 +91,7 @@ class Answer:
         self.token_ids.append(event.token)
         self.kl.append(event.kl)
         self.codings |= event.codings
+        self.mean = event.mean
 
     @property
     def changed(self) -> str:

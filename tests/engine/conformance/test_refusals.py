@@ -131,12 +131,16 @@ def test_a_negative_length_is_refused(engine: Engine) -> None:
 def test_logits_need_the_last_layer(middle: Engine) -> None:
     with pytest.raises(LocalProtocolError):
         middle.logits(states(1))
+    with pytest.raises(LocalProtocolError):
+        middle.normed(states(1))
 
 
 @pytest.mark.parametrize("name", [name for name in BAD_ROWS if name != "no states"])
 def test_logits_of_anything_but_states_are_refused(engine: Engine, name: str) -> None:
     with pytest.raises(LocalProtocolError):
         engine.logits(BAD_ROWS[name])
+    with pytest.raises(LocalProtocolError):
+        engine.normed(BAD_ROWS[name])
 
 
 def test_what_is_unknown_is_empty(engine: Engine) -> None:

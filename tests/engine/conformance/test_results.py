@@ -40,6 +40,7 @@ def test_results_are_near_the_reference(loader: Loader, model: str) -> None:
         assert logits.dtype == np.float32
         assert logits.shape == (len(theirs), engine.info.vocab_size)
         assert distance(logits, reference.logits(theirs)) <= bound
+        assert distance(engine.normed(theirs), reference.normed(theirs)) <= bound
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -132,6 +133,17 @@ def test_logits_of_many_rows_equal_single_rows(engine: Engine) -> None:
     single = np.concatenate([engine.logits(hidden[row : row + 1]) for row in range(70)])
     for count in (1, 2, 4, 8, 31, 32, 33, 70):
         assert same(engine.logits(hidden[:count]), single[:count]), count
+
+
+def test_the_last_norm_of_many_rows_equals_that_of_single_rows(engine: Engine) -> None:
+    hidden = states(70, seed=8)
+    kept = hidden.copy()
+    single = np.concatenate([engine.normed(hidden[row : row + 1]) for row in range(70)])
+    assert single.shape == hidden.shape
+    for count in (1, 2, 33, 70):
+        assert same(engine.normed(hidden[:count]), single[:count]), count
+    assert same(hidden, kept)
+    assert engine.normed(hidden[:0]).shape == (0, hidden.shape[1])
 
 
 def test_results_are_the_callers_own(engine: Engine) -> None:
