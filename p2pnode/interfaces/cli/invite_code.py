@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 import click
-from click.core import ParameterSource
 
 from p2pnode.errors import UsageError, UserError
+from p2pnode.interfaces.cli.own_command import given_options
 from p2pnode.node.invite import MAX_PASTED, decode_invite, encode_invite
 
 _DESCRIPTOR = re.compile(r"fd:(\d{1,6})")
@@ -95,26 +95,6 @@ def _begin_anew(code: str, words: Sequence[str]) -> None:
     os.write(writer, encode_invite(decode_invite(code)).encode("ascii"))
     os.close(writer)
     os.set_inheritable(reader, True)
-    command = [sys.executable, *interpreter, "join", f"fd:{reader}", *_options()]
+    command = [sys.executable, *interpreter, "join", f"fd:{reader}", *given_options()]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 -- no shell is what we want
-
-
-def _options() -> list[str]:
-    """Return the options of this command as they were given."""
-    context = click.get_current_context()
-    options: list[str] = []
-    for parameter in context.command.params:
-        name = parameter.name
-        if not isinstance(parameter, click.Option) or name is None:
-            continue
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[name]
-        if parameter.is_flag:
-            names = parameter.opts if value else parameter.secondary_opts
-            options.append(names[0])
-        else:
-            values = value if parameter.multiple else [value]
-            options += [f"{parameter.opts[0]}={one}" for one in values]
-    return options

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 import trio
@@ -23,6 +25,7 @@ from p2pnode.interfaces.cli.settings import (
     node_options,
     note_untested,
     settings_of,
+    state_of,
     state_option,
 )
 
@@ -37,18 +40,42 @@ _HINT = "p2pnode top shows it; p2pnode invite lets others in; Ctrl-C leaves the 
 _GREETING = 2.0
 """Seconds that the node's lines wait for its greeting: whoever reads that may have stopped."""
 
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+class Life(Enum):
+    """What a node's life hangs on, beside signals and ``p2pnode stop``."""
+
+    ITS_OWN = "nothing"
+    PARENT = "whoever started it: it stops when standard input closes"
+    STARTER = "whoever started it, until it is up"
+
+
+def background_options(command: CommandT) -> CommandT:
+    """Add what starts a node in the background, and what tells it that it is one."""
+    command = click.option("--detached", is_flag=True, hidden=True)(command)
+    return click.option(
+        "--detach", "-d", is_flag=True, help="Return once it is up, and leave it running."
+    )(command)
+
 
 @click.command(
     epilog="Examples:\n\n  p2pnode up\n\n  p2pnode up --layers 0:15 --name kitchen\n\n"
-    "  p2pnode up --peer 192.168.1.20:4747 --max-layers 10"
+    "  p2pnode up --peer 192.168.1.20:4747 --max-layers 10\n\n  p2pnode up --detach"
 )
 @node_options
 @json_option
+@background_options
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens to standard error.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="Stop when standard input closes.")
-def up(as_json: bool, verbose: bool, with_parent: bool, **chosen: Any) -> None:
+def up(
+    as_json: bool, verbose: bool, with_parent: bool, detach: bool, detached: bool, **chosen: Any
+) -> None:
     """Start a node: join the swarm, hold some layers, and serve until Ctrl-C."""
-    _run(settings_of(UpOptions(**chosen)), as_json, verbose, with_parent=with_parent)
+    if detach and not detached:
+        _detach("up")
+    life = Life.STARTER if detached else Life.PARENT if with_parent else Life.ITS_OWN
+    _run(settings_of(UpOptions(**chosen)), as_json, verbose, life)
 
 
 @click.command(
@@ -59,8 +86,11 @@ def up(as_json: bool, verbose: bool, with_parent: bool, **chosen: Any) -> None:
 @click.argument("code", nargs=-1)
 @node_options
 @json_option
+@background_options
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens to standard error.")
-def join(code: tuple[str, ...], as_json: bool, verbose: bool, **chosen: Any) -> None:
+def join(
+    code: tuple[str, ...], as_json: bool, verbose: bool, detach: bool, detached: bool, **chosen: Any
+) -> None:
     """Join the swarm of an invite CODE, and start a node in it.
 
     The code is a secret. For - it is read from standard input, without it you are asked for it;
@@ -68,14 +98,26 @@ def join(code: tuple[str, ...], as_json: bool, verbose: bool, **chosen: Any) -> 
     """
     from p2pnode.interfaces.cli.invite_code import read_code
     from p2pnode.net.addresses import format_address
-    from p2pnode.node.invite import decode_invite
+    from p2pnode.node.invite import decode_invite, encode_invite
 
     invite = decode_invite(read_code(code))
+    if detach and not detached:
+        _detach("join", encode_invite(invite))
     given = UpOptions(**chosen)
     peers = (*given.peer, *(format_address(address) for address in invite.addresses))
     settings = settings_of(replace(given, peer=peers))
     _change_swarm(settings, invite.secret)
-    _run(settings, as_json, verbose)
+    _run(settings, as_json, verbose, Life.STARTER if detached else Life.ITS_OWN)
+
+
+def _detach(command: str, code: str = "") -> NoReturn:
+    """End as the node does that is begun in the background; it reads ``code``, as by ``join -``."""
+    from p2pnode.interfaces.cli.detached import start_detached
+    from p2pnode.interfaces.cli.own_command import given_options
+
+    words = ["-", *given_options()] if code else given_options()
+    said = f"{code}\n" if code else ""
+    click.get_current_context().exit(start_detached(command, words, said))
 
 
 def _change_swarm(settings: NodeSettings, secret: bytes) -> None:
@@ -109,36 +151,48 @@ def stop(state: Path | None, at_once: bool) -> None:
     say(f"{stop_node(state, at_once=at_once)} has ended")
 
 
-def _run(
-    settings: NodeSettings, as_json: bool, verbose: bool, *, with_parent: bool = False
-) -> None:
+def _run(settings: NodeSettings, as_json: bool, verbose: bool, life: Life = Life.ITS_OWN) -> None:
     from p2pnode.interfaces.cli.console_log import logging_to_console
+    from p2pnode.interfaces.cli.detached import begin_detached
     from p2pnode.node.log_file import log_path
 
+    if life is Life.STARTER:
+        begin_detached()
     if not as_json:
         note_untested(settings.model)
     with logging_to_console(log_path(settings.state), verbose=verbose, quiet=as_json) as console:
-        run_trio(_serve, settings, as_json, with_parent, console.greeted)
+        run_trio(_serve, settings, as_json, life, console.greeted)
 
 
 async def _serve(
-    settings: NodeSettings, as_json: bool, with_parent: bool, greeted: Callable[[], None]
+    settings: NodeSettings, as_json: bool, life: Life, greeted: Callable[[], None]
 ) -> None:
     from p2pnode.node.node import Node
 
-    node = Node(settings)
+    node, starting = Node(settings), trio.CancelScope()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, node, nursery.cancel_scope)
-        if with_parent:
-            nursery.start_soon(_stop_with_parent, node, nursery.cancel_scope)
+        if life is not Life.ITS_OWN:
+            nursery.start_soon(_stop_with_parent, node, nursery.cancel_scope, starting)
         await nursery.start(_run_node, node, nursery.cancel_scope)
         # In a thread: a terminal that is stopped, by Ctrl-S, would stop the loop too.
-        lines, hints = _greeting(node, as_json), [] if as_json else [_HINT]
+        lines = _greeting(node, as_json)
+        hints = [] if as_json else _hints(node, life)
         with trio.move_on_after(_GREETING):
             await trio.to_thread.run_sync(_greet, lines, hints, abandon_on_cancel=True)
+        if life is Life.STARTER:
+            _leave_starter(node, starting)
         greeted()
     if not node.is_up:
         raise KeyboardInterrupt  # it was ended while it started
+
+
+def _leave_starter(node: Node, starting: trio.CancelScope) -> None:
+    from p2pnode.interfaces.cli.detached import leave_starter
+
+    starting.cancel()
+    if not leave_starter():
+        node.stop()  # nobody wanted it any more when it was up
 
 
 async def _run_node(
@@ -167,14 +221,19 @@ async def _stop_on_signal(node: Node, scope: trio.CancelScope) -> None:
             node.stop()
 
 
-async def _stop_with_parent(node: Node, scope: trio.CancelScope) -> None:
+async def _stop_with_parent(
+    node: Node, scope: trio.CancelScope, watching: trio.CancelScope
+) -> None:
     """Whoever started us holds the other end of our standard input, or has ended.
 
     Before the node is up there is nothing to leave.
     """
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
-        while await stdin.receive_some():
-            pass
+    with watching:
+        async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+            while await stdin.receive_some():
+                pass
+    if watching.cancelled_caught:
+        return
     if node.is_up:
         node.stop()
     else:
@@ -183,6 +242,8 @@ async def _stop_with_parent(node: Node, scope: trio.CancelScope) -> None:
 
 def _greeting(node: Node, as_json: bool) -> list[str]:
     """Return what to say on standard output: where the node listens."""
+    from p2pnode.node.log_file import log_path
+
     picture = node.snapshot()
     if not as_json:
         where = ", ".join(picture.listening)
@@ -193,8 +254,24 @@ def _greeting(node: Node, as_json: bool) -> list[str]:
         "listening": list(picture.listening),
         "swarm_tag": picture.swarm_tag,
         "state": str(node.settings.state),
+        "log": str(log_path(node.settings.state)),
+        "pid": picture.pid,
     }
     return [json.dumps(facts, ensure_ascii=False)]
+
+
+def _hints(node: Node, life: Life) -> list[str]:
+    """Return what to say on standard error below that: how to see it, and how to end it."""
+    if life is not Life.STARTER:
+        return [_HINT]
+    from p2pnode.node.log_file import log_path
+
+    state = node.settings.state
+    own = f" --state {shlex.quote(str(state))}" if state != state_of(None) else ""
+    return [
+        f"it runs in the background as process {os.getpid()}, and logs to {log_path(state)}",
+        f"p2pnode top{own} shows it; p2pnode stop{own} ends it",
+    ]
 
 
 def _greet(lines: list[str], hints: list[str]) -> None:
