@@ -333,6 +333,10 @@ class Node:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
+    async def wait_stopping(self) -> None:
+        """Wait until it is told to stop."""
+        await self._stopping.wait()
+
     def _start(self, question: Question, prompt: Prompt) -> AnswerStream:
         """Start an answer.
 

@@ -21,6 +21,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "join": ("node_commands:join", "Join the swarm of an invite code, and start a node in it."),
         "stop": ("node_commands:stop", "Stop the node that runs on this machine."),
+        "service": (
+            "service_commands:service",
+            "Have the system start a node, and keep it running.",
+        ),
         "invite": (
             "look_commands:invite",
             "Print a code that lets another machine join this swarm.",

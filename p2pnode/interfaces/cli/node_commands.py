@@ -28,6 +28,7 @@ from p2pnode.interfaces.cli.settings import (
     state_of,
     state_option,
 )
+from p2pnode.net.service_manager import READY, STOPPING, service_manager
 
 if TYPE_CHECKING:
     from p2pnode.node.node import Node, NodeSettings
@@ -175,6 +176,7 @@ async def _serve(
         if life is not Life.ITS_OWN:
             nursery.start_soon(_stop_with_parent, node, nursery.cancel_scope, starting)
         await nursery.start(_run_node, node, nursery.cancel_scope)
+        nursery.start_soon(_tell_service_manager, node)
         # In a thread: a terminal that is stopped, by Ctrl-S, would stop the loop too.
         lines = _greeting(node, as_json)
         hints = [] if as_json else _hints(node, life)
@@ -203,6 +205,14 @@ async def _run_node(
 ) -> None:
     await node.run(task_status=task_status)
     done.cancel()
+
+
+async def _tell_service_manager(node: Node) -> None:
+    """Say to whatever started us as a service that the node is up, and that it stops."""
+    manager = service_manager()
+    manager.tell(READY, f"STATUS={node.settings.config.name} is up")
+    await node.wait_stopping()
+    manager.tell(STOPPING, "STATUS=leaving the swarm")
 
 
 async def _stop_on_signal(node: Node, scope: trio.CancelScope) -> None:

@@ -16,9 +16,9 @@ def own_command() -> list[str]:
     return [sys.executable, *words]
 
 
-def given_options() -> list[str]:
-    """Return the options of the running command that stood on its command line."""
-    context = click.get_current_context()
+def given_options(context: click.Context | None = None) -> list[str]:
+    """Return the options that stood on a command line: that of the running command, or another."""
+    context = context or click.get_current_context()
     options: list[str] = []
     for parameter in context.command.params:
         name = parameter.name
