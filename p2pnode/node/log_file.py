@@ -20,7 +20,12 @@ NOTICE = 25
 """The level of what whoever runs the node hears as it happens."""
 
 MOST_BYTES = 1024 * 1024
-"""Of one file; the one before is kept as ``log.1``. Some ten thousand lines."""
+"""Of one file. Some ten thousand lines."""
+
+MOST_OLD = 4
+"""Files kept of those before, ``log.1`` the newest; with the one that grows they have 5 MiB. Where
+members come and go as often as lines are written of them, one in four seconds, that is two days;
+in a home lab it is months. A guess."""
 
 _OF_OTHERS = Rate(16, 0.2)
 """Records of other libraries in the file. trio writes ten a second, each with its traceback, while
@@ -28,6 +33,7 @@ a process has no descriptor left. A guess, as for lines that members cause."""
 
 _PACKAGE = "p2pnode"
 _RETRY = 10.0  # seconds until a file that could not be written is tried again
+_LOOK = 1.0  # seconds for which the file is taken to be where it was: logrotate may have moved it
 _LAST_LINES = 1.0  # seconds for what waits when the node ends
 
 logging.addLevelName(NOTICE, "NOTICE")
@@ -40,26 +46,36 @@ def log_path(state: Path) -> Path:
 
 
 class LogFile:
-    """Appends lines to a file, and begins another when it is full."""
+    """Appends lines to a file, and begins another when it is full or was moved away."""
 
     def __init__(
-        self, path: Path, on_trouble: Callable[[str], None], *, most_bytes: int = MOST_BYTES
+        self,
+        path: Path,
+        on_trouble: Callable[[str], None],
+        *,
+        most_bytes: int = MOST_BYTES,
+        most_old: int = MOST_OLD,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``on_trouble`` is told once, in words, that it cannot be written."""
         self._path = path
         self._on_trouble = on_trouble
         self._most_bytes = most_bytes
+        self._most_old = most_old
+        self._clock = clock
         self._descriptor: int | None = None
         self._size = 0
         self._is_told = False
         self._try_at = 0.0
+        self._look_at = 0.0
 
     def write(self, line: str) -> None:
         """Append ``line``; what cannot be written is left out."""
-        if self._descriptor is None and time.monotonic() < self._try_at:
+        if self._descriptor is None and self._clock() < self._try_at:
             return
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         try:
+            self._look()
             if self._descriptor is None:
                 self._open()
             if self._size + len(data) > self._most_bytes:
@@ -74,6 +90,22 @@ class LogFile:
                 os.close(self._descriptor)
             self._descriptor = None
 
+    def _look(self) -> None:
+        """Let go of a file that is no longer the one of its name; see whether it was cut."""
+        if self._descriptor is None or self._clock() < self._look_at:
+            return
+        self._look_at = self._clock() + _LOOK
+        written = os.fstat(self._descriptor)
+        try:
+            found = self._path.lstat()
+        except FileNotFoundError:
+            self.close()
+            return
+        if os.path.samestat(found, written):
+            self._size = written.st_size
+        else:
+            self.close()
+
     def _open(self) -> None:
         """Open for appending without waiting: a pipe or a link in its place is refused."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -84,11 +116,18 @@ class LogFile:
         if found.st_mode & 0o077:
             os.fchmod(descriptor, 0o600)
         self._size = found.st_size
+        self._look_at = self._clock() + _LOOK
 
     def _begin_another(self) -> None:
         self.close()
-        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        for number in range(self._most_old, 0, -1):
+            newer = self._old(number - 1) if number > 1 else self._path
+            with suppress(FileNotFoundError):
+                newer.replace(self._old(number))
         self._open()
+
+    def _old(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
 
     def _append(self, data: bytes) -> None:
         if self._descriptor is not None:
@@ -99,7 +138,7 @@ class LogFile:
 
     def _fail(self, why: str) -> None:
         self.close()
-        self._try_at = time.monotonic() + _RETRY
+        self._try_at = self._clock() + _RETRY
         if not self._is_told:
             self._is_told = True
             self._on_trouble(f"the log {self._path} cannot be written: {why}; the node goes on")

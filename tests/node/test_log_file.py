@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from p2pnode.node.lines import LineWriter
-from p2pnode.node.log_file import NOTICE, LogFile, log_path, logging_to
+from p2pnode.node.log_file import MOST_OLD, NOTICE, LogFile, log_path, logging_to
+
+KEPT = range(1, MOST_OLD + 1)
 
 
 def written(path: Path, *lines: str, most_bytes: int = 1000) -> list[str]:
@@ -81,15 +83,73 @@ def test_the_package_logs_as_before_when_the_node_has_ended(tmp_path: Path) -> N
     assert (package.level, list(root.handlers)) == before
 
 
-def test_it_is_private_and_never_larger_than_two_files(tmp_path: Path) -> None:
+def test_it_is_private_and_never_larger_than_its_files(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("old\n")
     path.chmod(0o644)
     assert written(path, *(f"line {number:04}" for number in range(500))) == []
     assert path.stat().st_mode & 0o777 == 0o600
     assert max(one.stat().st_size for one in tmp_path.iterdir()) <= 1000
-    assert {one.name for one in tmp_path.iterdir()} == {"log", "log.1"}
-    assert path.read_text().endswith("line 0499\n")
+    assert {one.name for one in tmp_path.iterdir()} == {"log", *(f"log.{old}" for old in KEPT)}
+    files = [tmp_path / f"log.{old}" for old in reversed(KEPT)]
+    last = "".join(one.read_text() for one in (*files, path)).splitlines()
+    assert last == [f"line {number:04}" for number in range(500 - len(last), 500)]
+
+
+def test_an_old_file_that_was_taken_away_leaves_a_gap_and_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / "log.3").write_text("old\n")
+    assert written(tmp_path / "log", *("x" * 90 for _ in range(15))) == []
+    assert {one.name for one in tmp_path.iterdir()} == {"log", "log.1", "log.4"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_logrotate_moved_away_is_begun_anew_and_what_it_cut_is_not_full(
+    tmp_path: Path,
+) -> None:
+    path, troubles, clock = tmp_path / "log", list[str](), Clock()
+    file = LogFile(path, troubles.append, most_bytes=100, clock=clock)
+    file.write("one")
+    path.rename(tmp_path / "log-20261128")
+    file.write("two, a moment later")
+    clock.now += 1.0
+    file.write("three")
+    assert (tmp_path / "log-20261128").read_text() == "one\ntwo, a moment later\n"
+    assert path.read_text() == "three\n"
+
+    path.unlink()
+    path.write_text("another's\n")  # as logrotate's "create"
+    clock.now += 1.0
+    file.write("four")
+    assert path.read_text() == "another's\nfour\n"
+
+    file.write("x" * 70)
+    os.truncate(path, 0)  # as its "copytruncate"
+    clock.now += 1.0
+    file.write("y" * 70)
+    file.close()
+    assert path.read_text() == "y" * 70 + "\n"
+    assert not (tmp_path / "log.1").exists()
+    assert troubles == []
+
+
+def test_a_link_put_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    path, troubles, clock = tmp_path / "log", list[str](), Clock()
+    file = LogFile(path, troubles.append, clock=clock)
+    file.write("one")
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    clock.now += 1.0
+    file.write("two")
+    file.close()
+    assert len(troubles) == 1
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
