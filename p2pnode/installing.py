@@ -7,10 +7,7 @@ package index knows. Paths are whole: who reads the advice may stand in another 
 import json
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 
 def pip_install(*words: str) -> str:
@@ -31,6 +28,11 @@ def upgrade() -> str:
 
 def _source() -> tuple[str, ...]:
     """Return what pip calls p2pnode: its folder, editable as it is; its name where none is told."""
+    # Seldom asked for, and they take a twentieth of a node's start.
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     try:
         said = json.loads(distribution("p2pnode").read_text("direct_url.json") or "{}")
         parts, is_editable = urlsplit(said["url"]), bool(said["dir_info"].get("editable"))

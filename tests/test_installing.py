@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode import installing
 from p2pnode.engine.registry import EngineOptions, check_device
 from p2pnode.errors import EngineError
 from p2pnode.installing import install_extra, pip_install, upgrade
@@ -31,7 +30,7 @@ def python(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def told(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
-    monkeypatch.setattr(installing, "distribution", lambda _: Installed(text))
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _: Installed(text))
 
 
 def test_the_pip_is_that_of_this_environment(python: str) -> None:
@@ -73,7 +72,7 @@ def test_no_installation_at_all_names_the_package(
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(installing, "distribution", missing)
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
     assert install_extra("jax") == f"{python} 'p2pnode[jax]'"
 
 
