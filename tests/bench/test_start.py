@@ -1,6 +1,7 @@
 """Commands are started for real, in turns, and one that fails is no figure."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -31,17 +32,34 @@ def test_each_command_has_its_turn_and_the_first_round_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started, told = runs(monkeypatch, 0), list[float]()
-    figures = start.measure(rounds=2, tell=told.append)
-    assert started == [["--help"], ["models", "list"]] * 3
+
+    def until_up(words: tuple[str, ...], *_: object) -> tuple[float, float]:
+        started.append(list(words))
+        return 0.5, 0.25
+
+    monkeypatch.setattr(start, "_until_up", until_up)
+    figures = start.measure(rounds=2, model="none", tell=told.append)
+    up = [*start.UP, "--model", "none"]
+    assert started == [["--help"], ["models", "list"], up] * 3
     assert told[-1] == 1.0
-    assert list(figures["seconds"]) == ["p2pnode --help", "p2pnode models list"]
+    assert list(figures["seconds"]) == [
+        *("p2pnode --help", "p2pnode models list", f"p2pnode {' '.join(up)}")
+    ]
     assert all(row["p50"] >= 0 for row in figures["seconds"].values())
 
 
 def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     runs(monkeypatch, 1)
     with pytest.raises(UserError, match="p2pnode --help failed: it is broken"):
-        start.measure(rounds=1, tell=lambda _: None)
+        start.measure(rounds=1, model="none", tell=lambda _: None)
+
+
+def test_a_node_is_timed_until_it_is_up_and_one_that_is_not_is_told(tmp_path: Path) -> None:
+    environment = {**os.environ, "P2PNODE_HOME": str(tmp_path)}
+    up = (*start.UP, "--model", "none")
+    assert all(taken > 0.0 for taken in start._until_up(up, environment, str(tmp_path)))
+    with pytest.raises(UserError, match="did not come up"):
+        start._until_up(("up", "--layers", "9:3"), environment, str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.hop_command import hop
 from p2pnode.interfaces.cli.http_servers_command import http_servers
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
-from p2pnode.interfaces.cli.settings import ENGINES, json_option, model_file
+from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, ENGINES, json_option, model_file
 from p2pnode.interfaces.cli.values import HomePath
 
 
@@ -316,13 +316,16 @@ def text(rounds: int, model: str, as_json: bool) -> None:
 
 @bench.command(epilog="Example:\n\n  p2pnode bench start --json")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Of the node.")
 @json_option
-def start(rounds: int, as_json: bool) -> None:
-    """Start and end commands that do next to nothing: seconds for each, in turns."""
+def start(rounds: int, model: str, as_json: bool) -> None:
+    """Start and end commands that do next to nothing, and a node: seconds for each, in turns."""
     from p2pnode.bench import start as measurement
 
+    if model != "none":
+        model_file(model)  # what is fetched is not measured
     with progress("starting commands", show=not as_json) as bar:
-        figures = measured(lambda: measurement.measure(rounds=rounds, tell=bar))
+        figures = measured(lambda: measurement.measure(rounds=rounds, model=model, tell=bar))
     report(figures, as_json)
 
 
