@@ -62,6 +62,7 @@ class Admission:
         self._kv_per_token_layer: int | None = None
         self._kv_sizes = EXACT
         self._draining = ""
+        self._resting = ""
         self.model: ModelInfo | None = None
         self.waiting: list[Waiting] = []
 
@@ -79,8 +80,12 @@ class Admission:
     def drain(self, reason: str) -> None:
         self._draining = reason
 
-    def refusal(self, order: Open) -> tuple[Refusal, str] | None:
-        """Return why ``order`` cannot be served even by an idle node."""
+    def rest(self, reason: str) -> None:
+        """Admit nobody but the node itself, until ``reason`` is empty."""
+        self._resting = reason
+
+    def refusal(self, order: Open, requester: NodeId) -> tuple[Refusal, str] | None:
+        """Return why ``order`` cannot be served even by a node that has nothing else to do."""
         model = self.model
         if model is None or not _within(order.layers, self._layers):
             held = f"[{self._layers.start}, {self._layers.stop})"
@@ -90,6 +95,8 @@ class Admission:
             return Refusal.MODEL, f"its model is another, of the root {model.data_sig[:16]}"
         if self._draining:
             return Refusal.DRAINING, self._draining
+        if self._resting and requester != self._node_id:
+            return Refusal.DRAINING, self._resting
         if order.sampling is not None and order.layers.stop != model.n_layers:
             return Refusal.LAYERS, "only the last layer's holder can draw tokens"
         if (why := _undrawable(order, model)) is not None:
@@ -153,7 +160,7 @@ class Admission:
         void: list[tuple[Waiting, Refusal, str]] = []
         waiting, self.waiting = self.waiting, []
         for one in waiting:
-            refusal = self.refusal(one.order)
+            refusal = self.refusal(one.order, one.requester)
             if refusal is None:
                 self.waiting.append(one)
             else:

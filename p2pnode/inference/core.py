@@ -107,6 +107,10 @@ class Inference:
     def drain(self, reason: str) -> None:
         self._host.drain(reason)
 
+    def rest(self, reason: str) -> None:
+        """Compute for this node alone until ``reason`` is empty; others are told it, and go on."""
+        self._host.rest(reason)
+
     def give_up(self, reason: str) -> None:
         """End every session of others; their requesters are told why, and repair."""
         self._host.give_up(reason)

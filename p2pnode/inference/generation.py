@@ -210,8 +210,9 @@ class Generation(Parts):
             self._lose({number}, f"refused: {reason}", now, is_hopeful=True)
             self._look = None if self.phase is Phase.ENDED else look
             return
-        self._blame({number}, Offence.REFUSED, reason, now)
-        self._lose({number}, f"refused: {reason}", now)
+        is_rest = code == Refusal.DRAINING
+        self._blame({number}, Offence.STEPPED_BACK if is_rest else Offence.REFUSED, reason, now)
+        self._lose({number}, f"{'stepped back' if is_rest else 'refused'}: {reason}", now)
 
     def _cannot_draw(self, number: int, why: str, now: float, is_final: bool | None = None) -> None:
         clause = f"cannot draw as asked: {why}"

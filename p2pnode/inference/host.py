@@ -98,6 +98,15 @@ class StageHost:
         self._admission.drain(reason)
         self._refuse_void()
 
+    def rest(self, reason: str) -> None:
+        """Compute for this node alone until ``reason`` is empty; sessions of others move on."""
+        self._admission.rest(reason)
+        self._refuse_void()
+        for stage in [one for one in self._stages if reason and one.requester != self._node_id]:
+            self.counters["session moved on: this node rests"] += 1
+            self._refuse(stage.order, stage.requester, Refusal.DRAINING, reason)
+            self._free(stage, reason)
+
     def give_up(self, reason: str) -> None:
         """End every session; each requester is told why, so that it repairs at once."""
         for stage in list(self._stages):
@@ -256,8 +265,7 @@ class StageHost:
             self.counters["order of an older epoch"] += 1
             return
         self._admission.forget(requester, order)
-        refusal = self._admission.refusal(order)
-        if refusal is not None:
+        if (refusal := self._admission.refusal(order, requester)) is not None:
             self._refuse(order, requester, *refusal)
             return
         shares = self._admission.shares(self._stages)

@@ -35,6 +35,8 @@ class Advert:
         served: Layers the engine holds.
         trouble: Why nothing is served; empty while something is. It stands in no ad.
         draining: Whether no session is admitted any more.
+        resting: Why none of others is for now, as a :class:`~p2pnode.wire.rest.RestCause`; 0 while
+            they are.
         abilities: What this node can beyond what every node can.
         version: Of the ad, so that all in the swarm can read it.
         published: The bytes the swarm has.
@@ -51,6 +53,7 @@ class Advert:
     served: range = range(0)
     trouble: str = ""
     draining: bool = False
+    resting: int = 0
     abilities: Ability = ABILITIES
     version: int = NEWEST
     published: bytes = b""
@@ -58,7 +61,9 @@ class Advert:
     def encode(self) -> bytes:
         return self.compose().encode(self.version)
 
-    def compose(self) -> CapabilityAd:
+    def compose(self, *, is_for_us: bool = False) -> CapabilityAd:
+        """Return the ad; ``is_for_us`` as its own node sees it, whose answers it never refuses."""
+        resting = 0 if is_for_us or self.draining else self.resting
         model, cost = self.model, self.cost or StageCost(0, 0, 0, 0)
         layers = self.served or self.claimed or range(0)
         engine = self.engine
@@ -70,7 +75,7 @@ class Advert:
             d_model=0 if model is None else model.d_model,
             first_layer=layers.start,
             layer_count=len(layers),
-            state=self._state(),
+            state=AdState.DRAINING if resting else self._state(),
             decode_fixed_us=cost.decode_fixed_us,
             decode_layer_us=cost.decode_layer_us,
             head_us=cost.head_us,
@@ -85,6 +90,7 @@ class Advert:
             device=self.shown_device,
             dtypes=DTYPES,
             abilities=self.abilities,
+            resting=resting,
         )
 
     @property

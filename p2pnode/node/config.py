@@ -16,6 +16,7 @@ from p2pnode.membership.config import (
     wan as membership_wan,
 )
 from p2pnode.membership.limits import Rate
+from p2pnode.node.resting import RestConfig
 from p2pnode.scheduler.offences import TrustConfig
 from p2pnode.transport.config import TransportConfig
 from p2pnode.wire.vframe import MAX_FRAME
@@ -300,6 +301,7 @@ class NodeConfig:
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
     remarks: RemarkConfig = field(default_factory=RemarkConfig)
+    rest: RestConfig = field(default_factory=RestConfig)
 
     def __post_init__(self) -> None:
         transport, membership, dialer = self.transport, self.membership, self.dialer

@@ -18,17 +18,18 @@ from p2pnode.node.dialer import Sighting
 from p2pnode.node.events import Departed, LoadRequested, NodeEvent
 from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Evidence, Phase
+from p2pnode.node.narration import LEAVING
 from p2pnode.node.origin import Origin
 from p2pnode.node.parts import NodeParts
 from p2pnode.node.reach import Reach
+from p2pnode.node.resting import Rest
 from p2pnode.node.serving import Asked
 from p2pnode.node.wiring import Wiring
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.placement import Placement
 from p2pnode.wire.calibration import CalibrationSet
-
-_LEAVING = "leaving the swarm"
+from p2pnode.wire.rest import rest_words
 
 
 class NodeCore(NodeParts):
@@ -78,22 +79,8 @@ class NodeCore(NodeParts):
         if not hold:
             self.say(f"holds no layers of {model.name}, as was asked: it puts questions to others")
         elif capacity is not None:
-            self._tell_capacity(model, capacity)
+            self.narration.capacity(model, capacity, self.config.holdings.layers)
         self._settle(now)
-
-    def _tell_capacity(self, model: ModelInfo, capacity: Capacity) -> None:
-        """Say so where less of a model fits than it has, or than its owner chose."""
-        chosen, fits = self.config.holdings.layers, capacity.layers
-        if chosen is not None:
-            if len(chosen) > fits:
-                self.say(
-                    f"memory is short for the {len(chosen)} layers that were chosen: {fits} fit "
-                    f"({capacity.why_none}); it may be slow, or be ended by the system"
-                )
-        elif not fits:
-            self.say(f"serves no layers of {model.name}: {capacity.why_none}")
-        elif fits < model.n_layers:
-            self.say(f"has memory for {fits} of the {model.n_layers} layers of {model.name}")
 
     @property
     def model_is_lost(self) -> bool:
@@ -262,6 +249,26 @@ class NodeCore(NodeParts):
             self._ask(load)
         self._settle(now)
 
+    def rest(self, rest: Rest | None, now: float) -> None:
+        """Compute for nobody else, for the reason given; None ends it. The weights stay loaded.
+
+        Answers of others go on elsewhere at once; where nobody else holds the layers, they wait.
+        Those of this node are computed as ever.
+        """
+        before, cause = self.serving.resting, None if rest is None else rest.cause
+        if self.leaving or (None if before is None else before.cause) is cause:
+            return
+        self.serving.rest(rest, now)
+        if rest is None:
+            self.inference.rest("")
+            self.say("computes for others again")
+        else:
+            self.counters[f"stepped back: {rest_words(rest.cause)}"] += before is None
+            alone = self.narration.alone(self.model, self.served)
+            self.say(f"steps back: {rest.words}{alone}")
+            self.inference.rest(rest_words(rest.cause) + alone)
+        self._settle(now)
+
     def leave(self, now: float, *, drain: float | None = None) -> None:
         """Take on nothing new, and leave once the sessions of others have finished.
 
@@ -273,9 +280,9 @@ class NodeCore(NodeParts):
             self.life.deadline = min(deadline, self.life.deadline or deadline)
         elif not self.leaving:
             self.life.move(Evidence.LEAVE_ASKED, deadline=deadline)
-            self.say(self._farewell(deadline - now))
+            self.say(self.narration.farewell(self.inference.stages(), deadline - now))
             self.inference.cancel_all(now)
-            self.inference.drain(_LEAVING)
+            self.inference.drain(LEAVING)
             self.serving.announce(now)
         self._settle(now)
 
@@ -367,25 +374,17 @@ class NodeCore(NodeParts):
         """Go on with leaving: the sessions of others end, everybody is told, then ours close."""
         due = self.life.deadline is not None and now >= self.life.deadline
         if self.life.phase is Phase.DRAINING and (due or not self.inference.stages()):
-            self.inference.give_up(_LEAVING)
+            self.inference.give_up(LEAVING)
             told = self.endpoint.peers()[: self.config.farewells]
             self.swim.leave(now, told=told)
             self._wiring.exchange(now)
             deadline = now + self.config.farewell
-            self.endpoint.close_when_flushed(_LEAVING, deadline, now)
+            self.endpoint.close_when_flushed(LEAVING, deadline, now)
             self.life.move(Evidence.DRAINED, deadline=deadline)
         if self.life.phase is Phase.DEPARTING and self.endpoint.is_closed:
             self.life.move(Evidence.FAREWELL_HEARD)
             self.say("left the swarm")
             self.events.append(Departed())
-
-    def _farewell(self, seconds: float) -> str:
-        """Return what is said on leaving: for whom it waits, and how long."""
-        others = {stage.requester for stage in self.inference.stages()} - {self.node_id}
-        if not others or seconds <= 0:
-            return _LEAVING
-        names = ", ".join(sorted(map(self.planner.name_of, others)))
-        return f"{_LEAVING}; answers of {names} may finish, for {seconds:.0f} s at most"
 
     def _dial(self, now: float) -> None:
         if self.dialer.due is None or now < self.dialer.due:

@@ -100,6 +100,21 @@ class Holdings:
         if self._model is not None and self._life.phase is Phase.IDLE:
             self.use_model(self._model, now, self._fitting)
 
+    def rest(self) -> None:
+        """Look no further for now: whatever was asked is of no more use."""
+        self._is_asking = False
+
+    def resume(self, now: float) -> None:
+        """Go on looking from where :meth:`rest` was called; what was seen before is old."""
+        self._hole_since = self._unserved_since = None
+        pauses = {Phase.LISTENING: self._pause(), Phase.CLAIMING: self._config.confirm}
+        if self._config.layers is not None:
+            pauses = {Phase.LISTENING: 0.0}
+        elif self._life.phase is Phase.SERVING:
+            pauses = {Phase.SERVING: self._config.review}
+        if (pause := pauses.get(self._life.phase)) is not None:
+            self.due = now + pause
+
     def review(self, offers: Sequence[Offer], now: float) -> range | PlacementRequested | None:
         """Look at the swarm if it is time; return layers to load, or a long question, or None.
 

@@ -5,7 +5,8 @@ have an allowance (:mod:`p2pnode.node.peer_lines`), and those about layers that 
 their own, which others cannot use up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from p2pnode.engine.base import EngineProfile, ModelInfo
 from p2pnode.inference.events import (
@@ -19,13 +20,18 @@ from p2pnode.inference.events import (
     StageEnded,
 )
 from p2pnode.inference.generation import Generation
+from p2pnode.inference.stage import Stage
 from p2pnode.membership.limits import Rate, TokenBucket
+from p2pnode.node.capacity import Capacity
 from p2pnode.node.peer_lines import PeerLines
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.phrases import holding, listed, plural, runs_text
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import StageRun
+from p2pnode.scheduler.directory import runs_of
 from p2pnode.terminal import label
+
+LEAVING: Final = "leaving the swarm"
 
 _ASK = 'ask with p2pnode generate "..." or p2pnode chat'
 _COVERAGE = Rate(4, 0.1)
@@ -109,7 +115,35 @@ class Narration:
     def _name(self, peer: NodeId) -> str:
         return self._planner.label_of(peer)
 
+    def farewell(self, stages: Iterable[Stage], seconds: float) -> str:
+        """Return what is said on leaving: for whom it waits, and how long."""
+        others = {stage.requester for stage in stages} - {self._node_id}
+        if not others or seconds <= 0:
+            return LEAVING
+        names = ", ".join(sorted(map(self._planner.name_of, others)))
+        return f"{LEAVING}; answers of {names} may finish, for {seconds:.0f} s at most"
+
+    def alone(self, model: ModelInfo | None, layers: range) -> str:
+        """Return which of our ``layers`` nobody else serves, to go on after a reason."""
+        missing = () if model is None else self._planner.missing(model, without_us=True)
+        held = runs_of(layer for run in missing for layer in run if layer in layers)
+        return f"; nobody else holds {runs_text(held)}: answers wait" if held else ""
+
     # Layers
+
+    def capacity(self, model: ModelInfo, capacity: Capacity, chosen: range | None) -> None:
+        """Say so where less of a model fits than it has, or than its owner has ``chosen``."""
+        fits = capacity.layers
+        if chosen is not None:
+            if len(chosen) > fits:
+                self._say(
+                    f"memory is short for the {len(chosen)} layers that were chosen: {fits} fit "
+                    f"({capacity.why_none}); it may be slow, or be ended by the system"
+                )
+        elif not fits:
+            self._say(f"serves no layers of {model.name}: {capacity.why_none}")
+        elif fits < model.n_layers:
+            self._say(f"has memory for {fits} of the {model.n_layers} layers of {model.name}")
 
     def serves(self, model: ModelInfo, layers: range, engine: EngineProfile, why: str) -> None:
         """Say what this node serves from now on, what computes it, and what the swarm lacks."""

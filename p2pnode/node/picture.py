@@ -14,6 +14,7 @@ from p2pnode.node.ad_facts import facts_of
 from p2pnode.node.core import NodeCore
 from p2pnode.node.dialer import Sighting
 from p2pnode.node.life import Phase
+from p2pnode.node.narration import LEAVING
 from p2pnode.node.snapshot import (
     CalledView,
     EdgeView,
@@ -28,6 +29,7 @@ from p2pnode.sansio import NodeId, format_address
 from p2pnode.scheduler.trust import Entry
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
 from p2pnode.wire.ad import AdState, CapabilityAd
+from p2pnode.wire.rest import rest_words
 
 _AD_STATES = {
     AdState.JOINING: "joining",
@@ -62,6 +64,9 @@ class World:
         mdns_problem: What does not work of finding peers on the local network.
         pid: The process it runs in; 0 in a simulation.
         cores: How its cores run: compiled or pure.
+        resting: Why it rests, by what is seen now; empty where nobody looks.
+        owners_cpu: Share of the CPU that others than this node use; None where nobody looks.
+        limits: What its owner said that it may take.
         wall_s: Local time of day in seconds, as a clock on the wall; None in a simulation.
     """
 
@@ -72,6 +77,9 @@ class World:
     mdns_problem: str = ""
     pid: int = 0
     cores: str = ""
+    resting: str = ""
+    owners_cpu: float | None = None
+    limits: tuple[str, ...] = ()
     wall_s: float | None = None
 
 
@@ -79,7 +87,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
     """Return the whole picture of ``core`` at ``now``."""
     transport = core.endpoint.snapshot(now)
     model, served = core.model, core.served
-    state, reason = _own_state(core, now)
+    state, reason = _own_state(core, world, now)
     return NodeSnapshot(
         node_id=core.node_id.hex(),
         name=core.config.name,
@@ -115,6 +123,8 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         strangers_believed_in_tokens=core.ledger.pause_tokens,
         pid=world.pid,
         cores=world.cores,
+        owners_cpu=world.owners_cpu,
+        limits=world.limits,
     )
 
 
@@ -147,9 +157,11 @@ def _called(core: NodeCore) -> tuple[CalledView, ...]:
     return (*names, *addresses)
 
 
-def _own_state(core: NodeCore, now: float) -> tuple[str, str]:
+def _own_state(core: NodeCore, world: World, now: float) -> tuple[str, str]:
     if core.leaving:
-        return "draining", "leaving the swarm"
+        return "draining", LEAVING
+    if (rest := core.serving.resting) is not None:
+        return "resting", world.resting or rest.words
     phase = core.life.phase
     known = core.shared_keys.seen(core.node_id, now) or core.holdings.reason
     reason = "; ".join(filter(None, (known, _told_of_our_key(core, now))))
@@ -267,6 +279,8 @@ def _member_state(
     if core.model is not None and ad.space_hash32 != core.model.space_hash32:
         other = f"its {ad.model} is another file, or its p2pnode another version"
         return _AD_STATES[ad.state], f"another embedding space: {other}"
+    if ad.resting:
+        return "resting", rest_words(ad.resting)
     if ad.state is AdState.JOINING:
         return "joining", "it has not loaded its layers yet"
     return _AD_STATES[ad.state], ""

@@ -78,12 +78,13 @@ class DirectoryPlanner:
         ours = self._ours()
         return [ours, *others] if ours.space_hash32 == space else others
 
-    def missing(self, model: ModelInfo) -> tuple[range, ...]:
-        """Return the runs of layers that nobody alive serves."""
+    def missing(self, model: ModelInfo, *, without_us: bool = False) -> tuple[range, ...]:
+        """Return the runs of layers that nobody alive serves, or nobody but us."""
         held = {
             layer
             for offer in self.offers_of(model.space_hash32)
             if offer.alive and offer.state is AdState.SERVING
+            if not (without_us and offer.peer == self.node_id)
             for layer in offer.layers
         }
         return tuple(runs_of(layer for layer in range(model.n_layers) if layer not in held))
@@ -207,7 +208,9 @@ class DirectoryPlanner:
         return () if member is None else tuple(member.record.addresses)
 
     def _ours(self) -> Offer:
-        return Offer(self.node_id, self._advert.compose(), trouble=self._advert.trouble)
+        return Offer(
+            self.node_id, self._advert.compose(is_for_us=True), trouble=self._advert.trouble
+        )
 
     def _forget_gone(self) -> None:
         """Keep no offer of those whom the directory has no line of any more."""

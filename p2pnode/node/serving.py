@@ -18,6 +18,7 @@ from p2pnode.node.holdings import AS_WAS_ASKED, Holdings
 from p2pnode.node.kv_offer import KvOffer
 from p2pnode.node.life import Life, Phase
 from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.node.resting import Rest
 from p2pnode.node.retries import Retries
 from p2pnode.node.speed import SpeedMeter
 from p2pnode.sansio import NodeId, Rng
@@ -34,6 +35,7 @@ class Serving:
         holdings: Which layers, and why.
         speed: What real work says of this machine's speed.
         layers: What the engine holds; empty before the first load.
+        resting: Why this node computes for nobody else now; None while it does.
         is_model_lost: Whether the model's file is another than the one that was hashed.
     """
 
@@ -61,6 +63,7 @@ class Serving:
         self.speed = SpeedMeter(config.speed)
         self.layers = range(0)
         self.is_model_lost = False
+        self.resting: Rest | None = None
         self._announce_at: float | None = None
         self._are_members_others = False
         self._old_until = 0.0  # until when ads are of version 1, though none reads that alone
@@ -150,6 +153,15 @@ class Serving:
         self.is_model_lost = False
         self.holdings.restart(now)
 
+    def rest(self, rest: Rest | None, now: float) -> None:
+        """Offer nothing to others, and look for nothing to hold, until ``rest`` is None."""
+        before, self.resting = self.resting, rest
+        if rest is not None and before is None:
+            self.holdings.rest()
+        elif rest is None and before is not None:
+            self.holdings.resume(now)
+        self.announce(now)
+
     def finished(self, job: int, result: WorkResult, now: float) -> None:
         """The engine has done a job."""
         if self.speed.finished(job, result, now):
@@ -170,7 +182,7 @@ class Serving:
     def requests(self, now: float) -> Sequence[Asked]:
         """Return what others are to do now: the engine, or a planner; nearly always nothing."""
         due = earliest(self.holdings.due, self.speed.due)
-        if due is None or now < due:
+        if due is None or now < due or self.resting is not None:
             return ()
         asked = (self.review(now), self.measurement(now))
         return [request for request in asked if request is not None]
@@ -198,11 +210,12 @@ class Serving:
     def announce(self, now: float) -> None:
         """Publish our ad if what it says has changed."""
         claims = self._life.phase in {Phase.LISTENING, Phase.CLAIMING, Phase.LOADING, Phase.SERVING}
-        self._advert.claimed = self.holdings.layers if claims else None
+        self._advert.claimed = self.holdings.layers if claims and self.resting is None else None
         self._advert.served = self.layers
         self._advert.trouble = "" if self.layers else self.holdings.reason
         self._advert.kv_used = self._inference.kv_spoken_for
         self._advert.draining = self._life.is_leaving
+        self._advert.resting = 0 if self.resting is None else self.resting.cause
         self._choose_version(now)
         ad = self._advert.encode()
         if self._advert.published != ad:
@@ -230,10 +243,10 @@ class Serving:
     # Time
 
     def next_timeout(self) -> float | None:
-        measure_at = self.speed.due if self.layers else None
-        return earliest(
-            self.holdings.due, self._announce_at, measure_at, self._kv.due, self._retries.due
-        )
+        work_at = None  # while it rests, nothing is measured, and nothing taken on
+        if self.resting is None:
+            work_at = earliest(self.holdings.due, self.speed.due if self.layers else None)
+        return earliest(work_at, self._announce_at, self._kv.due, self._retries.due)
 
     def handle_timeout(self, now: float) -> None:
         if self._announce_at is not None and now >= self._announce_at:

@@ -52,6 +52,7 @@ class PeerView:
         node_id: Its ed25519 key, in hex.
         name: The name its owner gave it; not unique.
         state: ``serving``, ``joining``, ``draining``, ``idle`` (a member without layers),
+            ``resting`` (computes for nobody else, for its owner's sake),
             ``suspect``, ``dead``, ``left``, or ``seen`` (announced, but no handshake succeeded).
         reason: Why it is in that state, in a few words; for a peer that does no work, why not.
         addresses: Where it says it can be reached, ``host:port``.
@@ -241,7 +242,8 @@ class NodeSnapshot:
     Attributes:
         node_id: This node's key in hex.
         name: This node's name.
-        state: ``joining``, ``loading``, ``serving``, ``idle`` (no layers) or ``draining``.
+        state: ``joining``, ``loading``, ``serving``, ``idle`` (no layers), ``draining``, or
+            ``resting``: it steps back for its owner, and computes for nobody else.
         reason: Why it is in that state.
         uptime_s: Seconds since it started.
         listening: Where its socket is bound, ``host:port``.
@@ -275,6 +277,9 @@ class NodeSnapshot:
         numerics: How it computes: engine, version, kernels, type of the KV cache; empty while it
             holds no layers.
         cores: ``compiled`` or ``pure``, and why where they fell back; empty from an older node.
+        owners_cpu: Share of all cores, 0 to 1, that the owner's programs use; None where nobody
+            looks, since the node was not told to step back for them.
+        limits: What its owner said that it may take, each in words: ``memory 4.0 GB``.
     """
 
     node_id: str
@@ -311,6 +316,8 @@ class NodeSnapshot:
     log_times: tuple[str, ...] = ()
     numerics: str = ""
     cores: str = ""
+    owners_cpu: float | None = None
+    limits: tuple[str, ...] = ()
 
 
 def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:

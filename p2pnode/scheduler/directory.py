@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from p2pnode.sansio import Address, NodeId
 from p2pnode.wire.ad import Ability, AdState, CapabilityAd
+from p2pnode.wire.rest import rest_words
 
 NOTHING_MORE: Final = Ability(0)
 """What every peer can is enough."""
@@ -229,7 +230,7 @@ def _why_not(offer: Offer, demand: Demand, room: int) -> str:
     if offer.state is AdState.JOINING:
         return f"is still loading {interval(offer.layers)}"
     if offer.state is AdState.DRAINING:
-        return "is leaving"
+        return f"rests: {rest_words(offer.ad.resting)}" if offer.ad.resting else "is leaving"
     if not room:
         return (
             f"has too little memory: {_mib(offer.ad.kv_free_bytes)} free,"

@@ -26,6 +26,7 @@ class Offence(Enum):
     SILENT = auto()
     STALLED = auto()
     REFUSED = auto()
+    STEPPED_BACK = auto()
     FAILED = auto()
     NOT_FINITE = auto()
     IMPOSSIBLE_TOKEN = auto()
@@ -55,6 +56,8 @@ MEANINGS: Mapping[Offence, Meaning] = MappingProxyType(
         Offence.SILENT: Meaning(Kind.DEAD, 1.0, "did not answer"),
         Offence.STALLED: Meaning(Kind.SLOW, 1.0, "stalled"),
         Offence.REFUSED: Meaning(Kind.SLOW, 0.5, "refused"),
+        # Its owner's right, and no fault; but a chain through whoever often does is mended often.
+        Offence.STEPPED_BACK: Meaning(Kind.SLOW, 0.125, "stepped back"),
         Offence.FAILED: Meaning(Kind.DEAD, 1.0, "failed"),
         Offence.NOT_FINITE: Meaning(Kind.LYING, 1.0, "sent numbers that are not finite"),
         Offence.IMPOSSIBLE_TOKEN: Meaning(Kind.LYING, 1.0, "sent a token that does not exist"),

@@ -151,6 +151,9 @@ class CapabilityAd(ModelOffer):
         numerics_names: For people, the names whose hashes the offers have as ``numerics``; at most
             64 bytes each, printable. Any may be missing.
         others: Offers of further models, 7 at most; no space is offered twice.
+        resting: Why it computes for nobody else now, as a :class:`~p2pnode.wire.rest.RestCause` or
+            a number that this code does not know; 0 while it does not rest. Its offers are
+            DRAINING then, which is all that older readers know of it.
         reads: The newest version of an ad that the peer reads.
         extra: Fields that this code does not know.
 
@@ -166,6 +169,7 @@ class CapabilityAd(ModelOffer):
     kv_free_bytes: Annotated[int, _Number(6, 64)]
     numerics_names: tuple[str, ...] = ()
     others: tuple[ModelOffer, ...] = ()
+    resting: Annotated[int, _Number(9, 8)] = 0
     reads: int = NEWEST
     extra: tuple[Field, ...] = ()
     _names: Mapping[int, str] = field(init=False, repr=False, compare=False)

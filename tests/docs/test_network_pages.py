@@ -225,6 +225,7 @@ AD = CapabilityAd(
     numerics=numerics_hash32("numpy 2"),
     numerics_names=("numpy 2",),
     kv_bytes_per_token_layer=1536,
+    resting=2,
 )
 
 

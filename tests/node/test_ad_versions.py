@@ -7,7 +7,10 @@ import pytest
 from p2pnode import CORES
 from p2pnode.node.advert import Advert
 from p2pnode.node.picture import World, snapshot
+from p2pnode.node.resting import Rest
 from p2pnode.testing.swarm import Swarm
+from p2pnode.wire.ad import AdState, CapabilityAd
+from p2pnode.wire.rest import RestCause
 
 
 @pytest.fixture
@@ -77,3 +80,25 @@ def test_whoever_changes_its_mind_makes_nobody_sign_at_each_word(
         swarm.network.run(2)
     assert swarm.nodes["old"].swim.record.incarnation > 25
     assert swarm.nodes["b"].swim.record.incarnation == signed
+
+
+def test_to_who_reads_version_1_alone_a_resting_node_is_draining() -> None:
+    advert = Advert("den", "cpu", 0, resting=RestCause.GPU, served=range(2))
+    advert.model = Swarm(1).add("a").model
+    ad = advert.compose()
+    assert (ad.state, ad.resting) == (AdState.DRAINING, 2)
+    old = CapabilityAd.decode_untrusted(ad.encode(1))
+    assert (old.state, old.resting) == (AdState.DRAINING, 0)
+    assert CapabilityAd.decode_untrusted(ad.encode()) == ad
+    assert advert.compose(is_for_us=True).state is AdState.SERVING
+    advert.draining = True
+    assert advert.compose().resting == 0
+
+
+def test_a_cause_that_this_version_does_not_know_is_rest_all_the_same(swarm: Swarm) -> None:
+    swarm.call("b", lambda node, now: node.rest(Rest(RestCause.CPU, "busy"), now))
+    swarm.nodes["b"].advert.resting = 200
+    swarm.call("b", lambda node, now: node.swim.update_ad(node.advert.encode(), now))
+    swarm.network.run(3)
+    (peer,) = snapshot(swarm.nodes["a"], World(), swarm.network.now).peers
+    assert (peer.state, peer.reason) == ("resting", "its owner wishes it so")
