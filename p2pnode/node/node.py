@@ -58,11 +58,13 @@ from p2pnode.node.model_watch import ModelWatch
 from p2pnode.node.models import open_model, usable_calibrations
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
+from p2pnode.node.rest_watch import RestWatch
 from p2pnode.node.shard_fetches import ShardFetches
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.stamp import Stamp
 from p2pnode.node.surroundings import Surroundings
 from p2pnode.node.text_worker import Prompt, TextWorker
+from p2pnode.node.wall_clock import seconds_of_day
 from p2pnode.sansio import Address
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.placement import Placement
@@ -90,6 +92,7 @@ class NodeSettings:
         peers: Addresses to call, beside those remembered.
         mdns: Whether to announce and to look around on the local network.
         engine: What computes.
+        limits: What its owner said that it may take, in words; for people.
     """
 
     config: NodeConfig
@@ -101,6 +104,7 @@ class NodeSettings:
     peers: tuple[Address, ...] = ()
     mdns: bool = True
     engine: EngineOptions = DEFAULT_OPTIONS
+    limits: tuple[str, ...] = ()
 
 
 class Node:
@@ -125,6 +129,7 @@ class Node:
         self._texts: TextWorker | None = None
         self._report: dict[str, Any] | None = None
         self.answering = Answering(self._text_worker, self._start)
+        self._rest: RestWatch | None = None
         self.is_up = False
         self.embedding = Embedding()
         self._stopping = trio.Event()
@@ -235,6 +240,7 @@ class Node:
                 self._watch = ModelWatch(self._file, self._reactor.call, self._engine.take)
                 self._fetches = ShardFetches(self._reactor, self._engine, self._watch)
                 nursery.start_soon(self._watch.run)
+            await self._look_at_owner(nursery)
             self._take_up_model()
             nursery.start_soon(self._surroundings.run)
             path = control_path(self.settings.state)
@@ -273,6 +279,14 @@ class Node:
         if known is None:
             raise UserError("this node has no model")
         return known.stamp
+
+    async def _look_at_owner(self, nursery: trio.Nursery) -> None:
+        """Rest at once where it is time to: nothing is to be loaded then."""
+        config = self.settings.config.rest
+        if self.settings.hold and self._model is not None and not config.is_always:
+            self._rest = RestWatch(config, self._reactor.call, self._fittings.load)
+            await self._rest.look()
+            nursery.start_soon(self._rest.run)
 
     def _take_up_model(self) -> None:
         model, hold, known = self._model, self.settings.hold, self._calibrations
@@ -388,7 +402,10 @@ class Node:
             mdns_problem=self._surroundings.mdns_problem,
             pid=os.getpid(),
             cores=CORES.in_words(),
-            wall_s=_time_of_day(),
+            resting="" if self._rest is None else self._rest.why,
+            owners_cpu=None if self._rest is None else self._rest.owners_cpu,
+            limits=self.settings.limits,
+            wall_s=seconds_of_day(),
         )
 
     @property
@@ -410,9 +427,3 @@ class Node:
         if self._texts is None:
             raise ModelError("this node has no model", hint="start it with --model")
         return self._texts
-
-
-def _time_of_day() -> float:
-    """Return the seconds of the local day."""
-    here = time.localtime()
-    return 3600.0 * here.tm_hour + 60 * here.tm_min + here.tm_sec
