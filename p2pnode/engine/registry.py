@@ -41,6 +41,7 @@ class EngineOptions:
         device: ``auto``, ``cpu``, or a GPU: ``cuda:0``, ``vulkan:1``, ``metal``.
         threads: Of the CPU; None for what is measured to be fastest.
         cache: Where is kept what was found out about libraries and threads; None for nowhere.
+        max_vram: The most bytes of a GPU's memory for weights and KV caches; None for all.
 
     Raises:
         ConfigError: There is no such engine, or so many threads.
@@ -50,6 +51,7 @@ class EngineOptions:
     device: str = "auto"
     threads: int | None = None
     cache: Path | None = None
+    max_vram: int | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -58,6 +60,8 @@ class EngineOptions:
             )
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise ConfigError(f"an engine cannot have {self.threads} threads")
+        if self.max_vram is not None and self.max_vram < 0:
+            raise ConfigError("less than no memory of a GPU")
 
 
 DEFAULT_OPTIONS: Final = EngineOptions()
@@ -116,6 +120,7 @@ def load_engine(
         device=options.device,
         threads=options.threads,
         cache=options.cache,
+        max_vram=options.max_vram,
         kv_budget_bytes=kv_budget_bytes,
         progress=progress,
     )

@@ -267,6 +267,8 @@ class NodeConfig:
         name: What the owner calls it; at most 32 bytes of UTF-8.
         device: What it computes on, for people.
         kv_bytes: Memory offered for KV caches and retained activations.
+        max_memory: The most bytes of the main memory for weights and ``kv_bytes`` together, at
+            least the latter; None for all that is free.
         announce_every: Seconds between two re-advertisements of changed speed or memory at the
             most, so that ads do not flood the gossip.
         old_ads: Seconds for which ads stay of version 1 once nobody is left who reads no other.
@@ -286,6 +288,7 @@ class NodeConfig:
     name: str
     device: str = "cpu"
     kv_bytes: int = 512 << 20
+    max_memory: int | None = None
     announce_every: float = 2.0
     old_ads: float = 120.0
     drain: float = 10.0
@@ -313,6 +316,8 @@ class NodeConfig:
                     self.kv_bytes, self.drain, self.farewells
                 )
                 >= 0,
+                "max_memory is at least kv_bytes": self.max_memory is None
+                or self.max_memory >= self.kv_bytes,
                 "announce_every is positive": self.announce_every > 0,
                 "old_ads is at least announce_every": self.old_ads >= self.announce_every,
                 "farewell is at least a round trip and ack_patience": self.farewell >= round_trip,

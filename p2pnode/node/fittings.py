@@ -12,7 +12,6 @@ from p2pnode.net.pump import DatagramSocket
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.observer import Observer
-from p2pnode.node.resting import Load
 
 T = TypeVar("T")
 
@@ -34,8 +33,6 @@ class Fittings:
         clock: Read right before and after the engine's part of a job, in seconds.
         thread: Makes the thread that computes and waits at the socket.
         observer: Hears of the moments that only the core knows.
-        load: Returns what others than the node used of the machine since the call before, where
-            the node looks at that; None for what the system says.
     """
 
     socket: Callable[[DatagramSocket], DatagramSocket] = _unchanged
@@ -44,7 +41,6 @@ class Fittings:
     clock: Callable[[], float] = time.perf_counter
     thread: ThreadMaker = EngineThread
     observer: Observer | None = None
-    load: Callable[[], Load] | None = None
 
 
 PLAIN = Fittings()

@@ -1,6 +1,6 @@
 """How many of a model's layers this machine has memory for, now."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -30,9 +30,20 @@ class Memory:
     total: int
     gpu: int = 0
 
+    def within(self, most: int | None) -> "Memory":
+        """Return it where ``most`` bytes of the main memory may be taken; None for all."""
+        if most is None:
+            return self
+        return replace(self, free=min(self.free, most + SPARE), total=min(self.total, most))
+
 
 def capacity_of(
-    path: Path, options: EngineOptions, kv_bytes: int, *, memory: Memory | None = None
+    path: Path,
+    options: EngineOptions,
+    kv_bytes: int,
+    *,
+    memory: Memory | None = None,
+    most: int | None = None,
 ) -> Capacity:
     """Read a model's header and say how much of it fits; nothing is loaded.
 
@@ -41,13 +52,14 @@ def capacity_of(
         options: What is to compute, which decides how weights are held.
         kv_bytes: Memory that is to be offered for KV caches.
         memory: What there is; looked up if left out.
+        most: The most bytes of the main memory for weights and KV caches; None for all.
 
     Raises:
         ModelError: The file cannot be read, or run.
         EngineError: The engine or the device that was asked for is not there.
     """
     engine = engine_for(path, options)
-    there = memory or memory_now(engine, options)
+    there = (memory or memory_now(engine, options)).within(most)
     facts = facts_of(path, with_words=False)
     return fitting(facts, engine, kv_bytes, there, bytes_per_weight(engine, options))
 
@@ -101,6 +113,44 @@ def refuse_impossible(
         )
 
 
+def refuse_beyond(
+    path: Path,
+    layers: range,
+    options: EngineOptions,
+    kv_bytes: int,
+    most: int,
+    *,
+    memory: Memory | None = None,
+) -> None:
+    """Refuse layers that take more than their owner lets a node have, however much is free.
+
+    Args:
+        path: The model.
+        layers: Those that were chosen.
+        options: What is to compute.
+        kv_bytes: Of ``most``, what is offered for KV caches and retained batches.
+        most: The most bytes of the main memory.
+        memory: What there is; looked up if left out.
+
+    Raises:
+        CapacityError: They do.
+        EngineError: As :func:`capacity_of`.
+    """
+    engine = engine_for(path, options)
+    there = memory or memory_now(engine, options)
+    facts = facts_of(path, with_words=False).beside(there.gpu)
+    sizes, end = facts.held(bytes_per_weight(engine, options))
+    needed = sum(sizes[layers.start : layers.stop]) + end * (layers.stop == len(sizes))
+    room = room_for(engine, kv_bytes, replace(there, free=most + SPARE))
+    if needed > room:
+        raise CapacityError(
+            f"layers {layers.start}:{layers.stop} take {megabytes(needed)}; of the "
+            f"{megabytes(most)} that this node may take, {megabytes(room)} are for weights, "
+            f"{megabytes(kv_bytes)} for KV caches",
+            hint="Hold fewer layers, or allow more: --max-memory, --kv-memory.",
+        )
+
+
 def memory_now(engine: str, options: EngineOptions) -> Memory:
     """Look up what this machine has for an engine.
 
@@ -108,6 +158,7 @@ def memory_now(engine: str, options: EngineOptions) -> Memory:
         EngineError: The engine or the device that was asked for is not there.
     """
     gpu = max(0, gpu_memory(engine, options) - SPARED)
+    gpu = gpu if options.max_vram is None else min(gpu, options.max_vram)
     return Memory(free_memory(), total_memory(), gpu)
 
 

@@ -50,7 +50,7 @@ from p2pnode.node.hashing_notes import HashingNotes
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import SECRET_BYTES, Invite
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
-from p2pnode.node.machine_memory import capacity_of, refuse_impossible
+from p2pnode.node.machine_memory import capacity_of, refuse_beyond, refuse_impossible
 from p2pnode.node.model_file import ModelFile
 from p2pnode.node.model_report import model_report
 from p2pnode.node.model_use import held
@@ -191,9 +191,12 @@ class Node:
             UserError: Those that were chosen never will, or nothing here can run the model.
         """
         config, engine = self.settings.config, self.settings.engine
-        if config.holdings.layers is not None:
-            refuse_impossible(path, config.holdings.layers, engine)
-        return capacity_of(path, engine, config.kv_bytes)
+        chosen, most = config.holdings.layers, config.max_memory
+        if chosen is not None:
+            refuse_impossible(path, chosen, engine)
+            if most is not None:
+                refuse_beyond(path, chosen, engine, config.kv_bytes, most)
+        return capacity_of(path, engine, config.kv_bytes, most=most)
 
     def _compose(self, socket: UdpSocket) -> None:
         state = self._state
@@ -284,7 +287,7 @@ class Node:
         """Rest at once where it is time to: nothing is to be loaded then."""
         config = self.settings.config.rest
         if self.settings.hold and self._model is not None and not config.is_always:
-            self._rest = RestWatch(config, self._reactor.call, self._fittings.load)
+            self._rest = RestWatch(config, self._reactor.call)
             await self._rest.look()
             nursery.start_soon(self._rest.run)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pnode.engine.ggml.placing import SPARED
 from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import CapacityError
 from p2pnode.interfaces.doctor.model import demand_of, layers_that_fit
@@ -16,6 +17,8 @@ from p2pnode.node.machine_memory import (
     capacity_of,
     fitting,
     free_here,
+    memory_now,
+    refuse_beyond,
     refuse_impossible,
 )
 from p2pnode.node.model_facts import facts_of
@@ -214,3 +217,33 @@ def test_a_node_with_room_says_nothing_of_memory() -> None:
     node = start(None, Capacity(6, ONE_TAKES, 10**10)).nodes["a"]
     assert node.served == range(6)
     assert not any("memory" in line for line in node.log)
+
+
+def test_an_owner_may_allow_less_than_is_free(tiny: Path) -> None:
+    most, kv = free_for(tiny, 2, kv=1 << 20) - SPARE, 1 << 20
+    plenty = Memory(LARGE, LARGE)
+    ggml = EngineOptions("ggml")
+    assert capacity_of(tiny, NUMPY, kv, memory=plenty).layers == 4
+    assert fitting(facts_of(tiny), "ggml", kv, plenty.within(most)).layers == 2
+    assert fitting(facts_of(tiny), "ggml", kv, Memory(most, LARGE).within(most)).layers == 0
+    assert capacity_of(tiny, NUMPY, kv, memory=plenty, most=kv).layers == 0
+    assert plenty.within(None) == plenty
+    refuse_beyond(tiny, range(2), ggml, kv, most, memory=plenty)
+    with pytest.raises(CapacityError, match=r"layers 0:4 take .* that this node may take"):
+        refuse_beyond(tiny, range(4), ggml, kv, most, memory=plenty)
+    refuse_beyond(tiny, range(4), ggml, kv, most, memory=Memory(0, LARGE, LARGE))
+
+
+def test_the_output_matrix_counts_with_the_last_layer(tiny: Path) -> None:
+    facts = facts_of(tiny)
+    one = facts.held(0)[0][-1]
+    ggml, plenty = EngineOptions("ggml"), Memory(LARGE, LARGE)
+    refuse_beyond(tiny, range(2, 3), ggml, 0, one, memory=plenty)
+    with pytest.raises(CapacityError):
+        refuse_beyond(tiny, range(3, 4), ggml, 0, one, memory=plenty)
+
+
+def test_a_gpu_is_bounded_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_memory, "gpu_memory", lambda engine, options: 8 << 30)
+    assert memory_now("ggml", EngineOptions(max_vram=2 << 30)).gpu == 2 << 30
+    assert memory_now("ggml", EngineOptions(max_vram=1 << 40)).gpu == (8 << 30) - SPARED

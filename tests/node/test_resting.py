@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -151,6 +152,6 @@ def test_it_steps_back_within_a_second_of_looks(shares: list[float], first: floa
         {"longest_look": 0.4},
     ],
 )
-def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="rest settings"):
         replace(CONFIG, **wrong)

@@ -46,6 +46,7 @@ def load_ggml(
     device: str = "auto",
     threads: int | None = 1,
     cache: Path | None = None,
+    max_vram: int | None = None,
     kv_budget_bytes: int,
     progress: Callable[[float], None] | None = None,
 ) -> GgmlEngine:
@@ -76,7 +77,7 @@ def load_ggml(
                 f"{path.name} has layers 0:{config.n_layers}, not {layers.start}:{layers.stop}"
             )
         chosen = loaded_device(device, library.report, ggml.devices())
-        shares = loader.shares(layers, chosen, kv_budget_bytes)
+        shares = loader.shares(layers, chosen, kv_budget_bytes, max_vram)
         engine = loader.engine(layers, shares, threads or 1, kv_budget_bytes)
         if threads is None:
             made.callback(engine.shut)
@@ -148,7 +149,7 @@ class _Loader:
         return engine
 
     def shares(
-        self, layers: range, device: Device, kv_budget_bytes: int
+        self, layers: range, device: Device, kv_budget_bytes: int, max_vram: int | None
     ) -> list[tuple[Device, range]]:
         """Share the layers out among a device and the CPU."""
         of_kv = kv_budget_bytes // len(layers)
@@ -159,7 +160,7 @@ class _Loader:
         is_last = layers.stop == self._config.n_layers
         matrix = EMBEDDING if self._config.is_tied else HEAD
         end = self._file.tensors[matrix].size if is_last else 0
-        return share_out(layers, device, self._cpu(), sizes, end)
+        return share_out(layers, device, self._cpu(), sizes, end, max_vram)
 
     def _cpu(self) -> Device:
         handle = self._ggml.cpu()

@@ -117,6 +117,7 @@ def share_out(
     cpu: Device,
     layer_bytes: Sequence[int],
     end_bytes: int,
+    most: int | None = None,
 ) -> list[tuple[Device, range]]:
     """Give the last layers that fit to a device, and the others to the CPU.
 
@@ -126,6 +127,7 @@ def share_out(
         cpu: For the rest.
         layer_bytes: What each of ``layers`` takes on the device, KV cache included.
         end_bytes: What the head takes there, on top of the last layer.
+        most: The most bytes to take of the device; None for all that is free.
 
     Returns:
         Devices and their runs, in order of the layers; none is empty.
@@ -133,6 +135,8 @@ def share_out(
     if device.type == DeviceType.CPU:
         return [(cpu, layers)]
     room = device.free - SPARED - end_bytes if device.free else sum(layer_bytes)
+    if most is not None:
+        room = min(room, most - end_bytes)
     count = 0
     for size in reversed(layer_bytes):
         if size > room:

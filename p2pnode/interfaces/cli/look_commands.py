@@ -66,6 +66,8 @@ def peers(state: Path | None, as_json: bool) -> None:
         say(f"\nno live peer serves layers {missing} of {picture.model}")
     if said := _ways(picture):
         say(said)
+    if picture.limits:
+        say(f"\nlends at most: {', '.join(picture.limits)}")
     if picture.called:
         say("\ncalled, and nobody reached:")
         say("\n".join(f"  {one.address}  {one.reason}" for one in picture.called))
@@ -156,7 +158,7 @@ def _sorted(picture: NodeSnapshot) -> list[PeerView]:
 def _facts(picture: NodeSnapshot, pids: Mapping[str, int]) -> dict[str, object]:
     facts = asdict(picture)
     wanted = ("node_id", "name", "pid", "state", "model", "n_layers", "layers", "missing_layers")
-    own = ("device", "numerics")
+    own = ("reason", "device", "numerics", "owners_cpu", "limits")
     peers = [{**peer, "pid": pids.get(peer["node_id"])} for peer in facts["peers"]]
     chosen = {key: facts[key] for key in (*wanted, *own, "called", "mdns_problem")}
     return {**chosen, "peers": peers}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 import trio
 
+from p2pnode.interfaces.cli.care_options import give_way
 from p2pnode.interfaces.cli.output import say
 from p2pnode.interfaces.cli.running import run_trio
 from p2pnode.interfaces.cli.settings import (
@@ -76,7 +77,9 @@ def up(
     if detach and not detached:
         _detach("up")
     life = Life.STARTER if detached else Life.PARENT if with_parent else Life.ITS_OWN
-    _run(settings_of(UpOptions(**chosen)), as_json, verbose, life)
+    given = UpOptions(**chosen)
+    give_way(given.nice)
+    _run(settings_of(given), as_json, verbose, life)
 
 
 @click.command(
@@ -105,6 +108,7 @@ def join(
     if detach and not detached:
         _detach("join", encode_invite(invite))
     given = UpOptions(**chosen)
+    give_way(given.nice)
     peers = (*given.peer, *(format_address(address) for address in invite.addresses))
     settings = settings_of(replace(given, peer=peers))
     _change_swarm(settings, invite.secret)

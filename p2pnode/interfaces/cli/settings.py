@@ -12,12 +12,20 @@ import click
 from click.core import ParameterSource
 
 from p2pnode.errors import UsageError
+from p2pnode.interfaces.cli.care_options import (
+    Care,
+    care_options,
+    kv_bytes_of,
+    limits_of,
+    rest_of,
+)
 from p2pnode.interfaces.cli.output import note, progress
 from p2pnode.interfaces.cli.values import HomePath, check_listen, node_name, peer_address
 
 if TYPE_CHECKING:
     from p2pnode.engine.registry import EngineOptions
     from p2pnode.node.node import NodeSettings
+    from p2pnode.node.quiet_hours import QuietHours
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -29,6 +37,9 @@ ENGINES = ("auto", "ggml", "numpy", "torch", "jax")
 """As the engines' registry has them, which takes long to import; a test holds the two together."""
 
 DEFAULT_PORT = 4747
+DEFAULT_KV = 512
+"""MiB; where less than twice that may be taken in all, half of it."""
+
 DEFAULT_MODEL = "smollm2-135m"
 
 ACTIVATION_COSTS: Mapping[str, str] = MappingProxyType(
@@ -78,6 +89,16 @@ class UpOptions:
     engine: str = "auto"
     device: str = "auto"
     threads: int | None = None
+    max_memory: int | None = None
+    max_vram: int | None = None
+    nice: int | None = None
+    when: str = "always"
+    quiet_hours: "tuple[QuietHours, ...]" = ()
+
+    @property
+    def care(self) -> Care:
+        """What the node may have of the machine."""
+        return Care(self.max_memory, self.max_vram, self.nice, self.when, self.quiet_hours)
 
 
 def activations_option(purpose: str, default: str | None = "f32") -> Callable[[CommandT], CommandT]:
@@ -98,7 +119,7 @@ def kv_memory_option(purpose: str) -> Callable[[CommandT], CommandT]:
         "--kv-memory",
         type=click.IntRange(1),
         callback=_within_memory,
-        default=512,
+        default=DEFAULT_KV,
         show_default=True,
         help=purpose,
     )
@@ -171,6 +192,7 @@ def node_options(command: CommandT) -> CommandT:
         kv_memory_option("MiB of memory for KV caches."),
         activations_option("How the answers that you ask for here travel between peers."),
         *engine_options(),
+        *care_options(),
         click.option("--mdns/--no-mdns", default=True, help="Look for peers on the local network."),
         state_option,
     )
@@ -200,6 +222,8 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     from p2pnode.node.node import NodeSettings
 
     layers = parse_layers(options.layers)
+    is_chosen = options.kv_memory != DEFAULT_KV
+    kv_bytes = kv_bytes_of(options.kv_memory, options.care, is_chosen=is_chosen)
     if options.max_layers is not None and options.layers != "auto":
         raise UsageError(
             f"--max-layers goes with --layers auto, not with {options.layers}",
@@ -225,9 +249,11 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     config = NodeConfig(
         name=name,
         device=f"{platform.machine()} cpu, {os.cpu_count()} cores",
-        kv_bytes=options.kv_memory << 20,
+        kv_bytes=kv_bytes,
+        max_memory=options.care.max_memory,
         holdings=holdings,
         inference=InferenceConfig(activations=options.activations),
+        rest=rest_of(options.care),
     )
     return NodeSettings(
         config=config,
@@ -239,6 +265,7 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         peers=peers,
         mdns=options.mdns,
         engine=engine,
+        limits=limits_of(options.care, options.threads),
     )
 
 
@@ -281,7 +308,8 @@ def engine_of(options: UpOptions) -> "EngineOptions":
     from p2pnode.node.model_cache import cache_dir
 
     refuse_too_many(options.threads)
-    return EngineOptions(options.engine, options.device, options.threads, cache_dir())
+    vram = options.care.max_vram
+    return EngineOptions(options.engine, options.device, options.threads, cache_dir(), vram)
 
 
 def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions") -> Path:

@@ -211,6 +211,10 @@ def _of_draining(peer: PeerView, picture: NodeSnapshot) -> tuple[str, str]:
     return "is leaving and takes nothing new", "nothing to do, unless its layers are missed"
 
 
+def _of_resting(peer: PeerView, picture: NodeSnapshot) -> tuple[str, str]:
+    return f"rests: {peer.reason}", "nothing to do: it comes back by itself"
+
+
 def _of_idle(peer: PeerView, picture: NodeSnapshot) -> tuple[str, str]:
     if "another version" in peer.reason:
         return "runs another version of p2pnode", "run the same version on both"
@@ -238,13 +242,14 @@ _EXPLANATIONS: Mapping[str, _Explain] = MappingProxyType(
         "seen": _of_seen,
         "joining": _of_joining,
         "draining": _of_draining,
+        "resting": _of_resting,
         "idle": _of_idle,
         "suspect": _of_suspect,
         "dead": _of_dead,
         "left": _of_left,
     }
 )
-_HARMLESS = frozenset({"left", "draining", "joining"})
+_HARMLESS = frozenset({"left", "draining", "resting", "joining"})
 
 
 def _of_memory(name: str, peer: PeerView, per_token_layer: int) -> Finding | None:

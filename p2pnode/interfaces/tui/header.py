@@ -95,6 +95,7 @@ def facts(picture: Picture) -> list[Text]:
     state, style = palette.state(node.state)
     said = Text.assemble((state, style), (f": {node.reason}" if node.reason else "", palette.muted))
     identity = Text.assemble((node.name, palette.accent), (f" {node.node_id[:8]}", palette.muted))
+    owner = node.owners_cpu
     p50, p99 = node.loop_late_ms
     late = palette.warn if p99 >= 100 else palette.plain
     used, total = long_bytes(node.kv_used_bytes), long_bytes(node.kv_total_bytes)
@@ -107,6 +108,8 @@ def facts(picture: Picture) -> list[Text]:
             palette.plain,
         ),
         ("KV", f"{used} of {total}" * bool(node.kv_total_bytes), palette.plain),
+        ("owner uses", "" if owner is None else f"{owner:.0%} of the CPU", palette.plain),
+        ("lends at most", ", ".join(node.limits), palette.plain),
         ("listening", ", ".join(node.listening), palette.plain),
         ("swarm", node.swarm_tag, palette.plain),
         ("loop late p50/p99", f"{milliseconds(p50)}/{milliseconds(p99)} ms", late),

@@ -25,6 +25,7 @@ SIGNS = (
     ("serving", "runs its layers for the swarm"),
     ("joining", "not ready for work yet"),
     ("draining", "finishes its work and takes no more"),
+    ("resting", "steps back for its owner; its detail says why"),
     ("idle", "a member without layers; its detail says why"),
     ("suspect", "did not answer a probe, and may be dead"),
     ("dead", "did not refute that in time"),
@@ -33,7 +34,7 @@ SIGNS = (
 )
 MAP = (
     ("┣━ name ━┫", "serves these layers"),
-    ("├┄ name ┄┤", "joining;  ┣╍ ╍┫ suspect;  ├─ ─┤ draining"),
+    ("├┄ name ┄┤", "joining;  ┣╍ ╍┫ suspect;  ├─ ─┤ draining, resting"),
     ("✕✕✕", "layers that nobody serves"),
 )
 

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from p2pnode.interfaces.tui.formats import clip
 from p2pnode.node.snapshot import NodeSnapshot, PeerView
 
-LIVE = frozenset({"serving", "joining", "draining", "suspect", "loading"})
+LIVE = frozenset({"serving", "joining", "draining", "resting", "suspect", "loading"})
 """States whose layers are still worth a bar; a dead peer's are not."""
 
 
@@ -99,6 +99,7 @@ _STROKES = {
     "joining": ("├", "┄", "┤"),
     "loading": ("├", "┄", "┤"),
     "draining": ("├", "─", "┤"),
+    "resting": ("├", "─", "┤"),
     "suspect": ("┣", "╍", "┫"),
 }
 

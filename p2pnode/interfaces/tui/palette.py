@@ -45,6 +45,7 @@ ROLES = {
     "loading": ("◐", "warn"),
     "opening": ("◐", "warn"),
     "draining": ("◑", "warn"),
+    "resting": ("◒", "muted"),
     "repairing": ("◑", "warn"),
     "suspect": ("?", "warn"),
     "idle": ("○", "muted"),

@@ -84,10 +84,15 @@ def test_no_layers_are_loaded_onto_a_gpu_that_computes_wrongly(
     monkeypatch.setattr(Ggml, "devices", lambda self: [gpu, *here(self)])
 
     def shares(
-        layers: range, device: Device, cpu: Device, sizes: list[int], end: int
+        layers: range,
+        device: Device,
+        cpu: Device,
+        sizes: list[int],
+        end: int,
+        most: int | None,
     ) -> list[tuple[Device, range]]:
         chosen.append(device)
-        return share_out(layers, cpu, cpu, sizes, end)
+        return share_out(layers, cpu, cpu, sizes, end, most)
 
     monkeypatch.setattr(load_module, "share_out", shares)
     faulty = replace(library, report=replace(library.report, devices=(WRONG, CPU)))
@@ -98,3 +103,14 @@ def test_no_layers_are_loaded_onto_a_gpu_that_computes_wrongly(
     untried = replace(library, report=None, reason="it crashed")
     with pytest.raises(EngineError, match="cannot be used: it crashed"):
         load_ggml(untried, path, range(2), tree, kv_budget_bytes=1 << 20)
+
+
+def test_no_more_of_a_gpu_is_taken_than_its_owner_allows() -> None:
+    gpu, cpu = loaded(replace(GOOD, free=8 << 30), CPU)
+    one, end = 1 << 30, 1 << 29
+
+    def on_gpu(most: int | None) -> int:
+        shares = share_out(range(10, 20), gpu, cpu, [one] * 10, end, most)
+        return sum(len(run) for where, run in shares if where is gpu)
+
+    assert [on_gpu(most) for most in (None, 1 << 40, end + 3 * one, 3 * one, 0)] == [7, 7, 3, 2, 0]
