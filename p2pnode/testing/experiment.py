@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -14,8 +15,10 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest
+from p2pnode.node.resting import Rest
 from p2pnode.testing.runs import carry_out, swarm_of
-from p2pnode.testing.scenario import Kill, Run, Scenario
+from p2pnode.testing.scenario import Kill, Resting, Run, Scenario
+from p2pnode.wire.rest import RestCause
 
 _FIRST_PROMPT_TOKEN = 3
 _PATIENCE = 60.0  # virtual seconds for a swarm to find itself and load its layers
@@ -206,15 +209,23 @@ class _Experiment:
         trouble = self._run.trouble
         if isinstance(trouble, Kill):
             self._swarm.kill(self._victim(trouble))
+        elif isinstance(trouble, Resting):
+            self._rest(self._victim(trouble), trouble.seconds)
         elif trouble is not None:
             one, other = ([self._swarm.address(name) for name in side] for side in trouble.sides)
             self._network.partition(one, other, one_way=trouble.one_way)
             self._network.after(trouble.seconds, lambda now: self._network.heal())
 
-    def _victim(self, kill: Kill) -> str:
+    def _rest(self, name: str, seconds: float) -> None:
+        busy = Rest(RestCause.CPU, "the owner uses the CPU")
+        self._swarm.call(name, lambda node, now: node.rest(busy, now))
+        over = partial(self._swarm.call, name, lambda node, now: node.rest(None, now))
+        self._network.after(seconds, lambda now: over())
+
+    def _victim(self, trouble: Kill | Resting) -> str:
         generation = self._swarm.nodes[self._names[0]].inference.generations()[0]
         chain = {leg.run.name for leg in generation.legs}
-        return next((name for name in kill.nodes if name in chain), kill.nodes[0])
+        return next((name for name in trouble.nodes if name in chain), trouble.nodes[0])
 
     # What came of it
 

@@ -91,6 +91,17 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Resting:
+    """The first of ``nodes`` that the chain runs through steps back for its owner for a while."""
+
+    name: str
+    nodes: tuple[str, ...]
+    after: tuple[int, ...]
+    delay: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Partition:
     """Nothing passes between the two sides for ``seconds``; from side one only if ``one_way``."""
 
@@ -102,7 +113,7 @@ class Partition:
     one_way: bool
 
 
-Trouble: TypeAlias = Kill | Partition
+Trouble: TypeAlias = Kill | Resting | Partition
 """It strikes ``delay`` seconds after the token numbered ``after`` (one run for each) is shown."""
 
 
@@ -336,6 +347,11 @@ def _trouble(table: TomlTable, members: tuple[Member, ...], question: Question) 
     if kind == "kill":
         nodes = _names(table, "nodes", members[1:])
         trouble = Kill(table.text("name", f"{nodes[0]} dies"), nodes, after, delay)
+    elif kind == "rest":
+        nodes = _names(table, "nodes", members)
+        seconds = table.number("seconds", 0.001, 3600)
+        name = table.text("name", f"{nodes[0]} rests")
+        trouble = Resting(name, nodes, after, delay, seconds)
     elif kind == "partition":
         sides = (_names(table, "side", members), _names(table, "other_side", members))
         if set(sides[0]) & set(sides[1]):
@@ -344,7 +360,7 @@ def _trouble(table: TomlTable, members: tuple[Member, ...], question: Question) 
         name = table.text("name", f"cut for {seconds:g} s")
         trouble = Partition(name, sides, after, delay, seconds, table.flag("one_way", False))
     else:
-        table.refuse("kind", f"is kill or partition, not {kind!r}")
+        table.refuse("kind", f"is kill, rest or partition, not {kind!r}")
     table.finish()
     return trouble
 

@@ -1,8 +1,8 @@
 """A node whose owner is whoever a test says: the processes whose numbers stand in a file.
 
 ``lent_node FILE up ...`` is ``p2pnode up ...``, but that the owner's load is what those processes
-use of one core, since what else runs on the machine of a test is nobody's; and the owner counts as
-gone after two seconds.
+use of an eighth of a core: what else runs on the machine of a test is nobody's, and may leave them
+little. The owner counts as gone after two seconds.
 """
 
 import sys
@@ -19,7 +19,7 @@ from p2pnode.node.resting import Load, RestConfig
 
 
 class ChosenLoad:
-    """What the processes in a file used of one core since the call before."""
+    """What the processes in a file used of an eighth of a core since the call before."""
 
     def __init__(self, chosen: Path) -> None:
         self._chosen = chosen
@@ -35,7 +35,7 @@ class ChosenLoad:
                 continue
             used[int(word)] = times.user + times.system
         spent = sum(cpu - self._before.get(pid, cpu) for pid, cpu in used.items())
-        share = spent / max(now - self._at, 1e-3)
+        share = 8 * spent / max(now - self._at, 1e-3)
         self._before, self._at = used, now
         return Load(min(1.0, max(0.0, share)))
 

@@ -15,7 +15,7 @@ from p2pnode.testing.processes import NodeProcess, local_swarm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-TOKENS = 60
+TOKENS = 40
 ASK = {"prompt": "The sky is", "max_tokens": TOKENS, "ignore_eos": True, "prefer": ["giver"]}
 BURN = "input()\nwhile True: pass"
 

@@ -28,6 +28,7 @@ def test_there_are_some() -> None:
         "home-wifi",
         "hostile-members",
         "loss-sweep",
+        "owner-returns",
         "partition",
         "peer-death",
     ]
