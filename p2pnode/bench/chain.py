@@ -178,10 +178,10 @@ def _sleeping(path: Path, engine: str, threads: int, bare: bool) -> Iterator[_Th
 
 
 def start_three(
-    swarm: LocalSwarm, path: Path, *, engine: str = "auto", threads: int = 1
+    swarm: LocalSwarm, path: Path, *options: str, engine: str = "auto", threads: int = 1
 ) -> NodeProcess:
     """Start three nodes with a third of the layers each; return the one with the first."""
-    computing = ("--engine", engine, "--threads", str(threads))
+    computing = ("--engine", engine, "--threads", str(threads), *options)
     from p2pnode.node.models import describe_model
 
     cuts = _cuts(describe_model(path).n_layers)

@@ -14,10 +14,10 @@ from p2pnode.testing.processes import NodeProcess, local_swarm
 _SETTLING = 5.0  # seconds until discovery and the first push/pull are over
 
 
-def measure(path: Path, *, seconds: float) -> dict[str, Any]:
-    """Return the CPU and the bytes that each idle node takes."""
+def measure(path: Path, *, seconds: float, when: str = "always") -> dict[str, Any]:
+    """Return the CPU and the bytes that each idle node takes; ``when`` they serve others."""
     with local_swarm() as swarm:
-        start_three(swarm, path)
+        start_three(swarm, path, "--when", when)
         time.sleep(_SETTLING)
         before = [_sample(node) for node in swarm.nodes]
         time.sleep(seconds)
@@ -32,6 +32,7 @@ def measure(path: Path, *, seconds: float) -> dict[str, Any]:
     ]
     return {
         "seconds": seconds,
+        "when": when,
         "nodes": rows,
         "cpu_percent": max(
             row["cpu_percent"] for row in rows if isinstance(row["cpu_percent"], float)

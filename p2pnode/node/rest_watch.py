@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import trio
 
+from p2pnode.node.core import NodeCore
 from p2pnode.node.gpu_use import find_gpus
 from p2pnode.node.owners_load import OwnersLoad
 from p2pnode.node.resting import Load, Rest, RestConfig, RestPolicy
@@ -54,12 +55,9 @@ class RestWatch:
             return
         if self._config.when_idle and self._load is None:
             self._load = await trio.to_thread.run_sync(self._measure, abandon_on_cancel=True)
-        pause = self._config.look_every if self._config.when_idle else _CLOCK_EVERY
-        due = trio.current_time()
         while True:
             await self.look()
-            due = max(due + pause, trio.current_time())
-            await trio.sleep_until(due)
+            await trio.sleep(self._pause())
 
     async def look(self) -> None:
         """Look once, and have the node rest or resume if that is what follows."""
@@ -70,6 +68,12 @@ class RestWatch:
             )
         self._decide(self._policy.look(load, self._minute(), trio.current_time()))
 
+    def _pause(self) -> float:
+        if not self._config.when_idle:
+            return _CLOCK_EVERY
+        works = self._call(_computes_for_others)
+        return self._config.look_every if works else self._config.look_idle
+
     def _decide(self, rest: Rest | None) -> None:
         cause = None if rest is None else rest.cause
         self._why = "" if rest is None else rest.words
@@ -79,3 +83,8 @@ class RestWatch:
 
     def _measure(self) -> OwnersLoad:
         return OwnersLoad(self._config.above, find_gpus())
+
+
+def _computes_for_others(core: NodeCore, now: float) -> bool:
+    del now
+    return any(stage.requester != core.node_id for stage in core.inference.stages())

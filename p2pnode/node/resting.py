@@ -23,11 +23,15 @@ class RestConfig:
     Attributes:
         when_idle: Whether it steps back while its owner uses the machine.
         quiet_hours: Hours of the day in which it always does.
-        look_every: Seconds between two looks at the machine. With ``above_for`` it bounds how soon
-            a node steps back: after one look and that time, 0.75 s. One look takes 0.1 ms.
+        look_every: Seconds between two looks at the machine while it computes for others. A
+            node steps back one look and ``above_for`` after its owner came: 0.75 s.
+        look_idle: The same while it does not, where there is nothing to feel. At least
+            ``look_every``; a session may begin between two looks, and with ``above_for`` it is a
+            second at most all the same.
         above: Share of the machine, 0 to 1, that the owner's programs use when it steps back:
             half a core of two, two of eight. What a desktop does by itself stays below it.
-        above_for: Seconds for which they do; at least two looks, since one may be a window opening.
+        above_for: Seconds for which they do; at least two looks at work, since one may be a window
+            opening.
         below: Share of the machine under which the owner counts as gone; below ``above``.
         below_for: Seconds for which the owner is gone when the node comes back: longer than a
             person thinks between two strokes of work.
@@ -38,6 +42,7 @@ class RestConfig:
     when_idle: bool = False
     quiet_hours: tuple[QuietHours, ...] = ()
     look_every: float = 0.25
+    look_idle: float = 0.5
     above: float = 0.25
     above_for: float = 0.5
     below: float = 0.10
@@ -51,7 +56,11 @@ class RestConfig:
             raise ConfigError(
                 "rest settings: above_for is two looks at least, below_for no less than above_for"
             )
-        if self.longest_look < 2 * self.look_every:
+        if not self.look_every <= self.look_idle <= 1.0 - self.above_for:
+            raise ConfigError(
+                "rest settings: look_idle is look_every at least, a second with above_for at most"
+            )
+        if self.longest_look < 2 * self.look_idle:
             raise ConfigError("rest settings: longest_look is two looks at least")
 
     @property

@@ -140,6 +140,21 @@ def test_it_steps_back_within_a_second_of_looks(shares: list[float], first: floa
     assert owner.rest is not None
 
 
+@given(st.floats(0.2501, 1), st.floats(0, 0.499))
+def test_it_does_so_within_a_second_also_when_work_begins_between_two_looks(
+    used: float, begins: float
+) -> None:
+    """The owner comes ``begins`` seconds after the last look of a node with nothing to do."""
+    policy = RestPolicy(CONFIG)
+    policy.look(Load(0.0), NOON, 0.0)
+    now = CONFIG.look_idle
+    rest = policy.look(Load(used * (now - begins)), NOON, now)
+    while rest is None and now < 5:
+        now += CONFIG.look_every
+        rest = policy.look(Load(used), NOON, now)
+    assert now - begins <= 1.0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -149,7 +164,9 @@ def test_it_steps_back_within_a_second_of_looks(shares: list[float], first: floa
         {"look_every": 0.3},
         {"look_every": 0.0},
         {"below_for": 0.4},
-        {"longest_look": 0.4},
+        {"longest_look": 0.9},
+        {"look_idle": 0.2},
+        {"look_idle": 0.6},
     ],
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:

@@ -99,14 +99,21 @@ bench.add_command(http_servers)
 
 @bench.command(epilog="Example:\n\n  p2pnode bench idle --seconds 60 --json")
 @click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True)
+@click.option(
+    "--when",
+    type=click.Choice(("always", "idle")),
+    default="always",
+    show_default=True,
+    help="As up has it; idle: they look at what else runs. Wants a quiet machine.",
+)
 @model_option
 @json_option
-def idle(seconds: float, model: str, as_json: bool) -> None:
+def idle(seconds: float, when: str, model: str, as_json: bool) -> None:
     """Measure what three idle nodes cost: CPU, and bytes a second."""
     from p2pnode.bench import idle as measurement
 
     path = model_file(model)
-    report(measured(lambda: measurement.measure(path, seconds=seconds)), as_json)
+    report(measured(lambda: measurement.measure(path, seconds=seconds, when=when)), as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench failover --rounds 5 --json")
