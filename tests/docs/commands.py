@@ -43,7 +43,7 @@ PARSED_ONLY = {
     r"p2pnode service .*": "changes the account's services; tests/interfaces/service runs a unit",
     r"podman .*": "needs an engine; tests/test_wheel.py does what the image does",
     r"p2pnode join CODE": "the tutorial joins with a real code",
-    r"p2pnode simulate .*/(peer-death|owner-returns|hostile-members)\.toml": "takes minutes; see tests/testing",
+    r"p2pnode simulate .*/(peer-death|hostile-members)\.toml": "takes minutes; see tests/testing",
     r"p2pnode simulate .* --baseline .*": "takes half a minute; see tests/testing",
     r"p2pnode (models|up --model) .*": "needs a hub; see tests/interfaces/cli/test_models.py",
     r"p2pnode bench .*": "measures for minutes; see tests/bench",

@@ -130,6 +130,8 @@ def _who_could_fill(picture: NodeSnapshot, first: int, stop: int) -> list[str]:
         overlaps = peer.layers[0] < stop and first < peer.layers[1]
         if overlaps and ours and peer.state == "joining":
             found.append(f"{name} is loading [{peer.layers[0]}, {peer.layers[1]}): wait")
+        elif overlaps and ours and peer.state == "resting":
+            found.append(f"{name} rests with [{peer.layers[0]}, {peer.layers[1]}): {peer.reason}")
         elif overlaps and ours and peer.state in ("suspect", "dead", "left"):
             found.append(f"{name} had [{peer.layers[0]}, {peer.layers[1]}): bring it back")
         elif peer.state == "idle":

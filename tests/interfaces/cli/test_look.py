@@ -188,3 +188,19 @@ def test_who_computes_how_stands_below_the_table(
     assert [peer["numerics"] for peer in facts["peers"]][:2] == [
         each.numerics for each in peers[:2]
     ]
+
+
+def test_what_an_owner_allows_is_shown_and_why_the_node_rests(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = ("memory 4 GiB", "quiet 22:00-07:00")
+    picture = replace(lonely(), state="resting", reason="quiet hours until 07:00", limits=limits)
+    monkeypatch.setattr(look_commands, "look", lambda state: picture)
+    look_commands.peers.main(["--state", "/srv/here"], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "resting" in out.splitlines()[1].split()
+    assert out.splitlines()[1].endswith("quiet hours until 07:00")
+    assert "\nlends at most: memory 4 GiB, quiet 22:00-07:00\n" in out
+    look_commands.peers.main(["--state", "/srv/here", "--json"], standalone_mode=False)
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["limits"], facts["owners_cpu"]) == (list(limits), None)

@@ -110,7 +110,7 @@ def test_strangers_share_one_line_and_worry_only_a_swarm_in_need() -> None:
     assert {one.verdict for one in swarm(stranger, WORKER, node=whole)} == {"ok"}
 
 
-@pytest.mark.parametrize("state", ["joining", "draining", "left"])
+@pytest.mark.parametrize("state", ["joining", "draining", "resting", "left"])
 def test_what_passes_by_itself_is_no_warning(state: str) -> None:
     assert of_peer(state=state).verdict == "ok"
 
@@ -119,11 +119,15 @@ def test_missing_layers_name_those_who_could_fill_them() -> None:
     loading = replace(WORKER, name="tower", state="joining", layers=(10, 20))
     idle = replace(WORKER, name="guest", state="idle", layers=(0, 0), kv_free_bytes=0)
     gone = replace(WORKER, name="porch", state="dead", layers=(20, 30))
-    [layers] = [one for one in swarm(loading, idle, gone) if one.topic == "layers"]
+    lent = replace(
+        WORKER, name="den", state="resting", reason="it has quiet hours", layers=(12, 15)
+    )
+    [layers] = [one for one in swarm(loading, idle, gone, lent) if one.topic == "layers"]
     assert layers.verdict == "warn"
     assert "[10, 30)" in layers.what
     assert "tower is loading [10, 20): wait" in layers.advice
     assert "guest holds none" in layers.advice
+    assert "den rests with [12, 15): it has quiet hours" in layers.advice
     assert "porch had [20, 30): bring it back" in layers.advice
     assert "p2pnode up --layers 10:30" in layers.advice
 

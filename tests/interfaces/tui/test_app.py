@@ -92,6 +92,24 @@ def test_a_large_screen_shows_everything_at_once() -> None:
     run(scenario, HOUSE)
 
 
+def test_a_node_that_rests_says_what_its_owner_uses_and_allows() -> None:
+    resting = replace(
+        HOUSE[-1],
+        state="resting",
+        reason="the owner uses 63% of the CPU",
+        owners_cpu=0.63,
+        limits=("memory 4 GiB", "when idle"),
+    )
+
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        assert "resting: the owner uses 63% of the CPU" in header(app)
+        assert "owner uses 63% of the CPU" in header(app)
+        assert "lends at most memory 4 GiB, when idle" in header(app)
+
+    run(scenario, [resting])
+
+
 def test_a_small_screen_shows_a_page_at_a_time() -> None:
     async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
         await polled(app, pilot)
