@@ -12,7 +12,7 @@ from p2pnode.interfaces.cli.simulate_command import simulate as command
 from p2pnode.testing.experiment import Outcome, perform, simulate, unlike
 from p2pnode.testing.links import WIFI, Bernoulli, GilbertElliott
 from p2pnode.testing.report import baseline_of, changes, failures, report, table_of, write_baseline
-from p2pnode.testing.scenario import Kill, Partition, Scenario, read_scenario
+from p2pnode.testing.scenario import Kill, Partition, Resting, Scenario, read_scenario
 from tests.testing.files import write
 
 SMALL = """
@@ -104,6 +104,15 @@ def test_trouble_strikes_after_each_token_unless_told(tmp_path: Path) -> None:
     assert len(scenario.runs) == (5 + 1) * 2 * 2
 
 
+def test_an_owner_comes_back_for_a_while(tmp_path: Path) -> None:
+    rest = KILL.replace('"kill"', '"rest"') + "seconds = 2.5\n"
+    (resting,) = read_scenario(write(tmp_path, SMALL + SPARE + rest)).troubles
+    assert isinstance(resting, Resting)
+    assert (resting.seconds, resting.after) == (2.5, (3,))
+    with pytest.raises(ConfigError, match=r"trouble\[0\]\.seconds"):
+        read_scenario(write(tmp_path, SMALL + SPARE + KILL.replace('"kill"', '"rest"')))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -137,7 +146,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, old: str, new: str, complaint
         (KILL.replace('"b", "spare"', '"a"'), "nodes may hold b, not 'a'"),
         (CUT.replace('["b"]', '["a"]'), "other_side shares no node"),
         (CUT.replace("[3]", "[6]"), "after_tokens lies in 1..5"),
-        (CUT.replace('"partition"', '"flood"'), "kind is kill or partition"),
+        (CUT.replace('"partition"', '"flood"'), "kind is kill, rest or partition"),
         (CUT.replace("seconds = 0.2", ""), "seconds is missing"),
     ],
 )
