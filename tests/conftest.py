@@ -15,3 +15,6 @@ settings.load_profile("again" if os.environ.get("P2PNODE_PURE") == "0" else "sui
 # What is compiled may be older than what is edited, and is no source to measure coverage of:
 # `make test-fast` alone asks for it.
 os.environ.setdefault("P2PNODE_PURE", "1")
+
+# What whoever runs the suite keeps as settings is no part of what is tested.
+os.environ["P2PNODE_CONFIG"] = os.devnull

@@ -18,6 +18,7 @@ import psutil
 
 from p2pnode.bench.figures import spread
 from p2pnode.errors import UserError
+from p2pnode.node.places import without_settings
 
 COMMANDS: Final = (("--help",), ("models", "list"))
 """Commands that people wait for, and that need next to nothing."""
@@ -41,7 +42,7 @@ def measure(*, rounds: int, model: str, tell: Callable[[float], None]) -> dict[s
     taken: dict[str, list[float]] = {" ".join(words): [] for words in (*COMMANDS, up)}
     computed: list[float] = []
     with TemporaryDirectory(prefix="p2pnode-") as home:
-        environment = {**os.environ, "P2PNODE_HOME": home}
+        environment = {**without_settings(os.environ), "P2PNODE_HOME": home}
         for done in range(rounds + 1):
             for words in COMMANDS:
                 seconds = _run(words, environment)

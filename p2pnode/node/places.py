@@ -1,15 +1,15 @@
 """Where a person's files lie: ``~`` is expanded, and relative paths are made absolute, once."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
-
-import platformdirs
+from typing import Final, Literal
 
 from p2pnode.errors import UserError
 
 STATE_VARIABLE: Final = "P2PNODE_HOME"
 CACHE_VARIABLE: Final = "P2PNODE_CACHE"
+CONFIG_VARIABLE: Final = "P2PNODE_CONFIG"
 
 
 def state_directory(explicit: Path | None, environ: Mapping[str, str]) -> Path:
@@ -22,9 +22,7 @@ def state_directory(explicit: Path | None, environ: Mapping[str, str]) -> Path:
         return expanded(explicit)
     if home := environ.get(STATE_VARIABLE):
         return expanded(Path(home))
-    return _usual(
-        "XDG_STATE_HOME", environ, lambda: platformdirs.user_state_dir("p2pnode", appauthor=False)
-    )
+    return _usual("XDG_STATE_HOME", environ, "state")
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:
@@ -35,9 +33,22 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     """
     if override := environ.get(CACHE_VARIABLE):
         return expanded(Path(override))
-    return _usual(
-        "XDG_CACHE_HOME", environ, lambda: platformdirs.user_cache_dir("p2pnode", appauthor=False)
-    )
+    return _usual("XDG_CACHE_HOME", environ, "cache")
+
+
+def config_file(environ: Mapping[str, str]) -> Path:
+    """Return where settings are kept where nobody names a file: ``config.toml`` of the usual place.
+
+    Raises:
+        UserError: There is no home directory to lay it in.
+    """
+    return _usual("XDG_CONFIG_HOME", environ, "config") / "config.toml"
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which a command does what it is told, whatever its owner keeps."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("P2PNODE_UP_")}
+    return {**kept, CONFIG_VARIABLE: os.devnull}
 
 
 def expanded(path: Path) -> Path:
@@ -62,12 +73,21 @@ def expanded(path: Path) -> Path:
         ) from error
 
 
-def _usual(variable: str, environ: Mapping[str, str], place: Callable[[], str]) -> Path:
+def _usual(
+    variable: str, environ: Mapping[str, str], kind: Literal["state", "cache", "config"]
+) -> Path:
     """Ask the platform; without a home it raises, or answers with a path that begins with ``~``."""
     if (base := environ.get(variable, "")).startswith("~"):  # which the platform would ignore
         return expanded(Path(base)) / "p2pnode"
+    import platformdirs  # here: where only a command's name is completed, nobody asks
+
+    places: dict[str, Callable[..., str]] = {
+        "state": platformdirs.user_state_dir,
+        "cache": platformdirs.user_cache_dir,
+        "config": platformdirs.user_config_dir,
+    }
     try:
-        return expanded(Path(place()))
+        return expanded(Path(places[kind]("p2pnode", appauthor=False)))
     except RuntimeError as error:
         raise _homeless() from error
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from p2pnode.errors import UserError
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
+from p2pnode.node.places import without_settings
 from p2pnode.node.snapshot import NodeSnapshot, from_json
 from p2pnode.phrases import plural
 
@@ -54,6 +55,9 @@ class NodeProcess:
         self._state = state
         self._log = (state / "stderr").open("w+b")
         python = sys.executable if checkout is None else str(checkout / ".venv" / "bin" / "python")
+        environment = without_settings(os.environ)
+        if checkout is not None:
+            environment["PYTHONPATH"] = str(checkout)
         command = [
             *(python, "-m", *program),
             *("--state", str(state), "--name", name, "--listen", "127.0.0.1", "--port", "0"),
@@ -65,7 +69,7 @@ class NodeProcess:
             stdout=subprocess.PIPE,
             stderr=self._log,
             cwd=checkout,
-            env=None if checkout is None else {**os.environ, "PYTHONPATH": str(checkout)},
+            env=environment,
             start_new_session=True,  # a Ctrl-C is ours to handle: the node is told properly
         )
         self.pid = self._process.pid

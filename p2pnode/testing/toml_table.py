@@ -2,20 +2,14 @@
 
 import difflib
 import math
-import re
-import tomllib
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from p2pnode.errors import ConfigError
-from p2pnode.testing.toml_lines import KeyLines
+from p2pnode.toml.file import read_toml
+from p2pnode.toml.lines import KeyLines
 
 _Word = TypeVar("_Word", bound=str)
-_MOST_BYTES = 1 << 20
-_MOST_DOTS = 100
-"""In one key: what the standard reader takes grows with their square."""
-
-_MOST_DIGITS = 4300  # Python reads no longer number
 _SHOWN = 60  # letters of a value in a complaint
 
 
@@ -43,25 +37,8 @@ class TomlTable:
         Raises:
             ConfigError: It cannot be read, or is no TOML.
         """
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MOST_BYTES + 1)
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror or error}") from error
-        if len(data) > _MOST_BYTES:
-            raise ConfigError(f"{path}: a scenario has at most {_MOST_BYTES} bytes")
-        try:
-            text = data.decode("utf-8-sig")
-            _refuse_deep(path, text)
-            return cls(str(path), "", tomllib.loads(text), KeyLines(text))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not TOML: {error}") from error
-        except RecursionError as error:
-            raise ConfigError(f"{path}: nested too deeply") from error
-        except ValueError as error:  # the one other that the reader lets through
-            raise ConfigError(
-                f"{path}{_line_of_digits(text)}: a number has more than {_MOST_DIGITS} digits"
-            ) from error
+        file = read_toml(path)
+        return cls(str(path), "", file.values, file.lines)
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -188,21 +165,6 @@ class TomlTable:
         if not isinstance(value, str) or not value or not value.isprintable():
             self.refuse(key, f"is a line of text, not {_shown(value)}")
         return value
-
-
-def _refuse_deep(path: Path, text: str) -> None:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.count(".") > _MOST_DOTS and any(
-            piece.count(".") > _MOST_DOTS for piece in re.split(r"[=,{}\[\]]", line)
-        ):
-            raise ConfigError(f"{path}:{number}: more than {_MOST_DOTS} dots in one key")
-
-
-def _line_of_digits(text: str) -> str:
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.search(rf"[0-9_]{{{_MOST_DIGITS}}}", line):
-            return f":{number}"
-    return ""
 
 
 def _shown(value: object) -> str:

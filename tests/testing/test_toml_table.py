@@ -8,7 +8,6 @@ from hypothesis import given, strategies as st
 
 from p2pnode.errors import ConfigError, UserError
 from p2pnode.testing.scenario import read_scenario
-from p2pnode.testing.toml_lines import KeyLines
 from p2pnode.testing.toml_table import TomlTable
 
 
@@ -86,60 +85,6 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
             TomlTable.read(path)
 
 
-LINES = """# a comment = not a key
-title = "x = 1"
-seeds = [
-  1, # one
-  2,
-]
-text = '''
-mtu = 3
-'''
-
-[link]
-mtu = 1
-"quoted" = 2
-a.b = 3
-inline = { c = 1,
-} # of TOML 1.1
-[[weather]]
-loss = 1
-[[weather]]
-loss = 2
-[weather.bursts]
-p = 1
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "line"),
-    [
-        ("title", 2),
-        ("seeds", 3),
-        ("text", 7),
-        ("link", 11),
-        ("link.mtu", 12),
-        ("link.quoted", 13),
-        ("link.a.b", 14),
-        ("link.inline.c", 15),
-        ("link.absent", 11),
-        ("weather", 17),
-        ("weather[0].loss", 18),
-        ("weather[1].loss", 20),
-        ("weather[1].bursts.p", 22),
-        ("weather[1].absent", 19),
-        ("absent", None),
-    ],
-)
-def test_the_line_of_each_key_is_found(path: str, line: int | None) -> None:
-    assert KeyLines(LINES).line_of(path) == line
-
-
-@given(st.text(max_size=300), st.text(max_size=20))
-def test_lines_of_any_text_are_looked_for_without_an_error(text: str, path: str) -> None:
-    KeyLines(text).line_of(path)
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -155,7 +100,7 @@ def test_lines_of_any_text_are_looked_for_without_an_error(text: str, path: str)
         ('title = "a"\nseeds = [1]\n[model]\n' + "x" * 5000 + " = 1", "x.toml:4: model.xxx"),
         ("x" * (1 << 20) + "y", "at most"),
         ("\0", "not TOML"),
-        ("= 1", "not TOML: Invalid statement (at line 1"),
+        ("= 1", "x.toml:1:1: not TOML: Invalid statement"),
     ],
 )
 def test_a_hostile_file_is_one_line(tmp_path: Path, text: str, told: str) -> None:

@@ -9,6 +9,7 @@ import click
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli import repairs
+from p2pnode.interfaces.cli.completions import complete_model, complete_peer
 from p2pnode.interfaces.cli.logprob_lines import logprob_lines
 from p2pnode.interfaces.cli.output import complain, note, say, say_json
 from p2pnode.interfaces.cli.own_node import Host, some_node
@@ -36,8 +37,8 @@ _WAIT = 20.0  # seconds for a swarm that is there already: one of its nodes may 
 def _asking_options(command: CommandT) -> CommandT:
     options = (
         click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True),
-        click.option("--prefer", multiple=True, metavar="PEER", help="Use this peer if possible."),
-        click.option("--avoid", multiple=True, metavar="PEER", help="Spare this peer if possible."),
+        _peer_option("--prefer", "Use this peer if possible."),
+        _peer_option("--avoid", "Spare this peer if possible."),
         click.option(
             "--wait",
             type=click.FloatRange(0, 3600),
@@ -45,7 +46,13 @@ def _asking_options(command: CommandT) -> CommandT:
             "[default: 20 before it and 30 in the middle, 60 where a node is started for it]",
         ),
         activations_option("How this answer travels between peers; else as the node is set.", None),
-        click.option("--model", cls=FreshNodeOption, default=DEFAULT_MODEL, show_default=True),
+        click.option(
+            "--model",
+            cls=FreshNodeOption,
+            default=DEFAULT_MODEL,
+            show_default=True,
+            shell_complete=complete_model,
+        ),
         click.option("--peer", cls=FreshNodeOption, multiple=True, metavar="HOST:PORT"),
         click.option("--listen", cls=FreshNodeOption, default="::", show_default=True),
         state_option,
@@ -53,6 +60,12 @@ def _asking_options(command: CommandT) -> CommandT:
     for option in reversed(options):
         command = option(command)
     return sampling_options(command)
+
+
+def _peer_option(flag: str, purpose: str) -> Callable[[CommandT], CommandT]:
+    return click.option(
+        flag, multiple=True, metavar="PEER", help=purpose, shell_complete=complete_peer
+    )
 
 
 @click.command(

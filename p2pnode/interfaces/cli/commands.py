@@ -1,17 +1,23 @@
 """The command and its subcommands, each imported only when called."""
 
 import importlib
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from p2pnode import CORES, __version__
+from p2pnode.interfaces.cli.completions import COMPLETING
 from p2pnode.interfaces.cli.failures import close_output, tell, tell_of_thread
 from p2pnode.interfaces.cli.groups import PlainGroup
+from p2pnode.interfaces.config.applied import apply_file, prepare, told_of_parameter
+from p2pnode.node.places import CONFIG_VARIABLE
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -47,6 +53,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "doctor_command:doctor",
             "Find out what is wrong here, and what to do about it.",
         ),
+        "config": (
+            "config_commands:config",
+            "Show the settings of file and environment, or write a file of them.",
+        ),
+        "completion": (
+            "completion_commands:completion",
+            "Let the Tab key complete commands, options, models and peers.",
+        ),
         "simulate": (
             "simulate_command:simulate",
             "Answer in a swarm of whole nodes on a virtual network.",
@@ -78,7 +92,15 @@ class _LazyGroup(PlainGroup):
         found = getattr(importlib.import_module(f"p2pnode.interfaces.cli.{module}"), name)
         if not isinstance(found, click.Command):
             raise TypeError(f"{where} is no command")
+        if cmd_name not in self._prepared:
+            self._prepared.add(cmd_name)
+            prepare(cmd_name, found)
         return found
+
+    @cached_property
+    def _prepared(self) -> set[str]:
+        """The commands whose options can be set by file and environment."""
+        return set()
 
     def make_context(
         self,
@@ -90,9 +112,27 @@ class _LazyGroup(PlainGroup):
         with _kept_from_click():
             return super().make_context(info_name, args, parent, **extra)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Name commands from the table: click would import each to see whether it is hidden."""
+        names = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        words = given[: given.index("--")] if "--" in given else given
+        ctx.meta[_IS_HELP] = bool({"-h", "--help"} & set(words))
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- as click has it
         with _kept_from_click():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except click.BadParameter as error:
+                raise told_of_parameter(error) from error
 
 
 class _ReaderGoneError(Exception):
@@ -115,8 +155,16 @@ def _kept_from_click() -> Iterator[None]:
 @click.version_option(
     __version__, prog_name="p2pnode", message=f"%(prog)s, version %(version)s, {CORES.in_words()}"
 )
-def cli() -> None:
+@click.option(
+    "--config",
+    metavar="FILE",
+    envvar=CONFIG_VARIABLE,
+    help="Settings to go by.  [default: config.toml where p2pnode config path says]",
+)
+@click.pass_context
+def cli(context: click.Context, config: str | None) -> None:
     """Let ordinary machines run language models together, peer to peer."""
+    apply_file(context, config, COMMANDS, is_help=context.meta[_IS_HELP])
 
 
 def run() -> int:
@@ -134,8 +182,10 @@ def run() -> int:
     except _ReaderGoneError as carrier:
         status = tell(carrier.__cause__ or carrier)
     except Exception as error:
-        status = tell(error)
+        # Where a shell completes, an error would be printed into the line that is typed.
+        status = 1 if COMPLETING in os.environ else tell(error)
     return close_output(status if isinstance(status, int) else 0)
 
 
 _INTERRUPTED = 130
+_IS_HELP = "p2pnode.help"

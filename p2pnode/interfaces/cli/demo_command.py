@@ -11,6 +11,7 @@ import click
 
 from p2pnode.errors import UsageError
 from p2pnode.interfaces.cli import repairs
+from p2pnode.interfaces.cli.completions import complete_model
 from p2pnode.interfaces.cli.output import note, say, say_json
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
@@ -39,7 +40,13 @@ _KILL_AT = 12  # tokens shown before a peer is killed, or half the answer where 
 @click.argument("prompt", default=_PROMPT)
 @click.option("--kill", is_flag=True, help="Add a spare peer and kill one in mid-answer.")
 @click.option("--max-tokens", type=click.IntRange(2), default=96, show_default=True)
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name or GGUF file.")
+@click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Name or GGUF file.",
+    shell_complete=complete_model,
+)
 @activations_option("How the answer travels between the nodes.")
 @json_option
 def demo(

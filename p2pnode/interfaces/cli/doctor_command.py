@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import textwrap
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from p2pnode.interfaces.cli.completions import complete_model
 from p2pnode.interfaces.cli.output import say, say_json
 from p2pnode.interfaces.cli.settings import (
     DEFAULT_MODEL,
@@ -29,7 +32,13 @@ _TOPIC, _WIDTH = 11, 100
 
 
 @click.command(epilog="Examples:\n\n  p2pnode doctor\n\n  p2pnode doctor --json")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name or GGUF file.")
+@click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Name or GGUF file.",
+    shell_complete=complete_model,
+)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
@@ -48,7 +57,7 @@ def doctor(model: str, port: int | None, kv_memory: int, state: Path | None, as_
     from p2pnode.interfaces.doctor.findings import is_well
 
     logging.getLogger("p2pnode").addHandler(logging.NullHandler())  # warnings are findings too
-    subject = Subject(state_of(state), model, port, kv_memory << 20)
+    subject = Subject(state_of(state), model, port, kv_memory << 20, _check_settings)
     findings = []
     for finding in run_checks(subject):
         findings.append(finding)
@@ -60,6 +69,19 @@ def doctor(model: str, port: int | None, kv_memory: int, state: Path | None, as_
     else:
         _sum_up(findings)
     return 0 if well else 1
+
+
+def _check_settings() -> Iterable[Finding]:
+    """Look at the file that this call goes by."""
+    from p2pnode.interfaces.config.applied import chosen
+    from p2pnode.interfaces.config.config_file import choose
+    from p2pnode.interfaces.doctor.settings import check_settings
+
+    context = click.get_current_context()
+    root = context.find_root().command
+    if not isinstance(root, click.Group):  # called by itself, as tests do
+        return ()
+    return check_settings(choose(chosen(context), os.environ), root)
 
 
 def _show(finding: Finding) -> None:

@@ -25,7 +25,8 @@ class PlainGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
+        is_wanted = not ctx.resilient_parsing  # where a shell completes, nobody is to be told
+        if is_wanted and args and args[0] not in known and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], known, n=1)
             meant = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."
             raise click.UsageError(f"No such command {args[0][:_SHOWN]!r}.{meant}", ctx)

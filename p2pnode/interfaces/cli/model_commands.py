@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from p2pnode.errors import ModelError, UserError
+from p2pnode.interfaces.cli.completions import complete_model
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
 from p2pnode.interfaces.cli.pull_display import pulling, remark, twin_of
@@ -35,7 +36,12 @@ def models() -> None:
     "  p2pnode models pull https://example.org/model.gguf#sha256=...\n\n"
     "  p2pnode models pull ./mine.gguf --name mine"
 )
-@click.argument("name", default=DEFAULT_MODEL, metavar="NAME|hf:OWNER/REPO[:FILE]|URL|PATH")
+@click.argument(
+    "name",
+    default=DEFAULT_MODEL,
+    metavar="NAME|hf:OWNER/REPO[:FILE]|URL|PATH",
+    shell_complete=complete_model,
+)
 @click.option("--name", "called", default="", help="What to call it here.")
 @click.option("--copy", is_flag=True, help="Copy a PATH into the cache; without, it is linked.")
 @json_option
@@ -77,7 +83,7 @@ def list_models(as_json: bool) -> None:
 
 
 @models.command(epilog="Example:\n\n  p2pnode models show smollm2-135m")
-@click.argument("model", default=DEFAULT_MODEL, metavar="NAME|PATH")
+@click.argument("model", default=DEFAULT_MODEL, metavar="NAME|PATH", shell_complete=complete_model)
 @json_option
 def show(model: str, as_json: bool) -> None:
     """Say what a model is and what it takes of this machine."""
@@ -100,7 +106,7 @@ def show(model: str, as_json: bool) -> None:
 
 
 @models.command(epilog="Example:\n\n  p2pnode models rm qwen3-4b")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_model)
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @json_option
 def rm(name: str, yes: bool, as_json: bool) -> None:
@@ -128,7 +134,7 @@ def rm(name: str, yes: bool, as_json: bool) -> None:
     epilog="Example:\n\n  p2pnode models calibrate smollm2-135m\n\n"
     "Both ends of a link must hold the same calibration to use it: give your peers the file."
 )
-@click.argument("model", default=DEFAULT_MODEL)
+@click.argument("model", default=DEFAULT_MODEL, shell_complete=complete_model)
 @click.option(
     "--text",
     type=HomePath(path_type=Path, exists=True, dir_okay=False),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from p2pnode.engine.sampling.options import MOST_PAST, MOST_TOP_LOGPROBS
 from p2pnode.interfaces.cli.values import NumberRange, Schema
@@ -14,6 +15,13 @@ _NAMES = (
     *("temperature", "top_k", "top_p", "min_p", "seed", "repetition_penalty", "penalty_last_n"),
     *("presence_penalty", "frequency_penalty", "logprobs", "schema", "json_mode"),
 )
+
+
+_NEAREST = (
+    *(ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT),
+    *(ParameterSource.DEFAULT_MAP, ParameterSource.DEFAULT),
+)
+"""Where values come from; what stands before beats what stands behind."""
 
 
 def sampling_options(command: CommandT) -> CommandT:
@@ -108,12 +116,22 @@ def _forms() -> tuple[Callable[[Any], Any], ...]:
 
 
 def _alone(context: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401 -- as click has it
-    """Refuse ``--schema`` with ``--json-mode``: of two forms, one would be ignored."""
+    """Refuse ``--schema`` with ``--json-mode``: of two forms, one would be ignored.
+
+    One that was given beats another that the environment or a file has, without a word.
+    """
     other = "json_mode" if parameter.name == "schema" else "schema"
-    if value and context.params.get(other):  # of what was given, the second finds the first
+    if not value or not context.params.get(other):  # of what was said, the second finds the first
+        return value
+    ours = context.get_parameter_source(str(parameter.name))
+    theirs = context.get_parameter_source(other)
+    if ours not in _NEAREST or theirs not in _NEAREST or ours is theirs:
         raise click.UsageError(
             "--schema and --json-mode do not go together: say in the schema what JSON is wanted"
         )
+    if _NEAREST.index(theirs) < _NEAREST.index(ours):  # the other was said closer to the call
+        return None if parameter.name == "schema" else False
+    context.params[other] = None if other == "schema" else False
     return value
 
 

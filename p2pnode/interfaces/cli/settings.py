@@ -19,6 +19,7 @@ from p2pnode.interfaces.cli.care_options import (
     limits_of,
     rest_of,
 )
+from p2pnode.interfaces.cli.completions import complete_model
 from p2pnode.interfaces.cli.output import note, progress
 from p2pnode.interfaces.cli.values import HomePath, check_listen, node_name, peer_address
 
@@ -170,6 +171,7 @@ def node_options(command: CommandT) -> CommandT:
             default=DEFAULT_MODEL,
             show_default=True,
             metavar="NAME|PATH|hf:OWNER/REPO|none",
+            shell_complete=complete_model,
             help="Name, GGUF file, folder of a checkpoint or its id of the hub, or none.",
         ),
         click.option(

@@ -23,12 +23,14 @@ class Subject:
         model: Name or file of the model a node here would run.
         port: UDP port to look at; None for the running node's, else the one by default.
         kv_bytes: Memory it would offer for KV caches.
+        settings: What is wrong with the settings that commands go by.
     """
 
     state: Path
     model: str
     port: int | None
     kv_bytes: int
+    settings: Check
 
 
 def run_checks(subject: Subject) -> Iterator[Finding]:
@@ -72,6 +74,7 @@ def _unheard(holder: int | None, error: UserError) -> Finding:
 def _checks(subject: Subject, running: _Running) -> Iterator[tuple[str, Check]]:
     """Yield each topic with its check, which imports what it needs only when it runs."""
     yield "python", _python
+    yield "settings", subject.settings
     yield "state", partial(check_state, subject.state)
     yield "control", partial(_runtime, subject.state)
     yield "running", running.look

@@ -1,6 +1,7 @@
 """On which line of a TOML file a key stands: the standard library's reader does not say."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -38,7 +39,7 @@ class KeyLines:
         arrays: dict[str, int] = {}
         table = ""
         for line, head in _statements(self._text):
-            parts = [part.strip("\"'") for part in head if part not in {".", *_OPENING, *_CLOSING}]
+            parts = [_bare(part) for part in head if part not in {".", *_OPENING, *_CLOSING}]
             path = "" if head[0] == "[" else table
             for number, part in enumerate(parts):
                 path = f"{path}.{part}" if path else part
@@ -51,6 +52,16 @@ class KeyLines:
             if head[0] == "[":
                 table = path
         return lines
+
+
+def _bare(part: str) -> str:
+    """Return a part of a key as the reader understands it: without quotes, escapes resolved."""
+    if part[0] not in "\"'":
+        return part
+    try:
+        return next(iter(tomllib.loads(f"{part} = 0")))
+    except tomllib.TOMLDecodeError:  # of a text that the reader has not accepted
+        return part.strip("\"'")
 
 
 def _statements(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -1,0 +1,70 @@
+"""What the Tab key may put behind an option: names of models, and of peers.
+
+A name that came over the network is offered only if no shell could take it for more than a word:
+what Tab puts into a line is run by Enter.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from p2pnode.errors import UserError
+
+COMPLETING: Final = "_P2PNODE_COMPLETE"
+"""The variable by which a shell asks for completions, as click names it."""
+
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_PATIENCE = 0.3  # seconds for a node's answer: somebody waits with a finger on the key
+
+
+def complete_model(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Offer the models that are known and those that are here, and files where none begins so."""
+    from p2pnode.node.catalogue import KNOWN_MODELS
+
+    here = _names_in_cache()
+    names = {*KNOWN_MODELS, *here}
+    found = [
+        CompletionItem(name, help="here" if name in here else "to be fetched")
+        for name in sorted(_offered(names, incomplete))
+    ]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+def complete_peer(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Offer the names of the peers that the running node sees."""
+    from p2pnode.net.control_client import ControlClient
+    from p2pnode.net.control_lines import find_control_path
+    from p2pnode.node.places import state_directory
+    from p2pnode.node.snapshot import from_json
+
+    state = context.params.get("state")
+    try:
+        directory = state_directory(Path(state) if state else None, os.environ)
+        with ControlClient(find_control_path(directory), timeout=_PATIENCE) as client:
+            peers = from_json(client.call("snapshot")).peers
+    except (UserError, OSError):
+        return []
+    names = {peer.name for peer in peers if not peer.is_gone}
+    return [CompletionItem(name) for name in sorted(_offered(names, incomplete))]
+
+
+def _offered(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete) and _WORD.fullmatch(name)]
+
+
+def _names_in_cache() -> set[str]:
+    from p2pnode.node import model_cache
+
+    try:
+        return {one.name for one in model_cache.installed()}
+    except (UserError, OSError):
+        return set()

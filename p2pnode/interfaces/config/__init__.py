@@ -1,0 +1,1 @@
+"""Settings that a person keeps in a file or in the environment, for the options of commands."""

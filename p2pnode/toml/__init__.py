@@ -1,0 +1,1 @@
+"""TOML that people write: read within bounds, with the line of each key."""
