@@ -26,6 +26,9 @@ from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.membership.codec import Reader
 from p2pnode.sansio import Address, NodeId
 
+SIGNED_VERSION = 1
+"""Of what is signed; it is part of it, so that no other version's signature is ours."""
+
 MAX_AD = 512
 MAX_ADDRESSES = 8
 NODE_ID_SIZE = 32
@@ -197,7 +200,7 @@ def short(node_id: NodeId) -> str:
     return node_id.hex()[:8]
 
 
-_SIGNED_PREFIX = b"p2pnode membership 1"
+_SIGNED_PREFIX = f"p2pnode membership {SIGNED_VERSION}".encode()
 _TAG = struct.Struct("<B")
 _RECORD = struct.Struct("<B32sQIBB")
 _RECORD_REST = struct.Struct("<32sQIBB")  # after the tag

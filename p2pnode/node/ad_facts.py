@@ -17,6 +17,7 @@ class AdFacts(TypedDict):
     numerics: str
     kv_bytes_per_token_layer: int
     is_older: bool
+    software: str
 
 
 def facts_of(ad: CapabilityAd | None) -> AdFacts:
@@ -32,6 +33,7 @@ def facts_of(ad: CapabilityAd | None) -> AdFacts:
             numerics="",
             kv_bytes_per_token_layer=0,
             is_older=False,
+            software="",
         )
     return AdFacts(
         model=ad.model,
@@ -43,4 +45,5 @@ def facts_of(ad: CapabilityAd | None) -> AdFacts:
         numerics=ad.numerics_name,
         kv_bytes_per_token_layer=ad.kv_bytes_per_token_layer,
         is_older=ad.reads < NEWEST,
+        software=ad.software,
     )

@@ -38,6 +38,7 @@ class Advert:
         resting: Why none of others is for now, as a :class:`~p2pnode.wire.rest.RestCause`; 0 while
             they are.
         abilities: What this node can beyond what every node can.
+        software: The version of p2pnode that it runs; empty says nothing.
         version: Of the ad, so that all in the swarm can read it.
         published: The bytes the swarm has.
     """
@@ -55,6 +56,7 @@ class Advert:
     draining: bool = False
     resting: int = 0
     abilities: Ability = ABILITIES
+    software: str = ""
     version: int = NEWEST
     published: bytes = b""
 
@@ -91,6 +93,7 @@ class Advert:
             dtypes=DTYPES,
             abilities=self.abilities,
             resting=resting,
+            software=self.software,
         )
 
     @property

@@ -266,6 +266,8 @@ class NodeConfig:
     Attributes:
         name: What the owner calls it; at most 32 bytes of UTF-8.
         device: What it computes on, for people.
+        software: The version of p2pnode that others are told; at most 24 bytes. Empty tells
+            nothing, as in simulations, whose traffic must not change with a release.
         kv_bytes: Memory offered for KV caches and retained activations.
         max_memory: The most bytes of the main memory for weights and ``kv_bytes`` together, at
             least the latter; None for all that is free.
@@ -287,6 +289,7 @@ class NodeConfig:
 
     name: str
     device: str = "cpu"
+    software: str = ""
     kv_bytes: int = 512 << 20
     max_memory: int | None = None
     announce_every: float = 2.0

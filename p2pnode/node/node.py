@@ -5,13 +5,13 @@ import os
 import random
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from p2pnode import CORES
+from p2pnode import CORES, __version__
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.model_paths import paths_by_name
 from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
@@ -212,6 +212,7 @@ class Node:
         )
         self._origin = origin
         config, fittings = self.settings.config, self._fittings
+        config = replace(config, software=__version__)
         core = NodeCore(config, origin, random.SystemRandom(), trio.current_time())
         if not can_follow_schemas():
             core.advert.abilities &= ~Ability.SCHEMAS

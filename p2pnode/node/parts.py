@@ -55,7 +55,7 @@ class NodeParts:
         self.node_id = origin.identity.node_id
         self.started_at = now
         self.counters: Counter[str] = Counter()
-        self.advert = Advert(config.name, config.device, config.kv_bytes)
+        self.advert = Advert(config.name, config.device, config.kv_bytes, software=config.software)
         self.endpoint = Endpoint(config.transport, origin.identity, origin.swarm_secret, rng, now)
         self.swim = self._membership(rng, now)
         self.silent: set[NodeId] = set()

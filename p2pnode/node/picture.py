@@ -125,6 +125,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         cores=world.cores,
         owners_cpu=world.owners_cpu,
         limits=world.limits,
+        software=core.advert.software,
     )
 
 

@@ -75,6 +75,8 @@ class PeerView:
             not say.
         kv_bytes_per_token_layer: What a position takes there in a layer; 0 if it does not say.
         is_older: Whether its p2pnode reads no ads but those of version 1, so that all write those.
+        software: The version of p2pnode that it says it runs; empty if it does not say, as one of
+            before it could, or one whose ad is of version 1.
     """
 
     node_id: str
@@ -100,6 +102,7 @@ class PeerView:
     numerics: str = ""
     kv_bytes_per_token_layer: int = 0
     is_older: bool = False
+    software: str = ""
 
     @property
     def is_gone(self) -> bool:
@@ -276,6 +279,7 @@ class NodeSnapshot:
         pid: Its process on its machine; 0 if that is unknown.
         numerics: How it computes: engine, version, kernels, type of the KV cache; empty while it
             holds no layers.
+        software: The version of p2pnode that it runs; empty from an older node.
         cores: ``compiled`` or ``pure``, and why where they fell back; empty from an older node.
         owners_cpu: Share of all cores, 0 to 1, that the owner's programs use; None where nobody
             looks, since the node was not told to step back for them.
@@ -318,6 +322,7 @@ class NodeSnapshot:
     cores: str = ""
     owners_cpu: float | None = None
     limits: tuple[str, ...] = ()
+    software: str = ""
 
 
 def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:
@@ -329,6 +334,19 @@ def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:
         serves = peer.state == "serving" and peer.layers[1] > peer.layers[0]
         if serves and peer.space_hash32 == picture.space_hash32:
             found[peer.numerics] = (*found.get(peer.numerics, ()), peer.name)
+    return found
+
+
+def other_versions(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:
+    """Return the names of the members that do not say that they run this node's version.
+
+    They are listed by the version that they say; those that say none are under an empty one.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for peer in picture.peers:
+        is_member = not peer.is_gone and peer.state != "seen"
+        if picture.software and is_member and peer.software != picture.software:
+            found[peer.software] = (*found.get(peer.software, ()), peer.name)
     return found
 
 

@@ -150,6 +150,8 @@ class CapabilityAd(ModelOffer):
         kv_free_bytes: What of it is free.
         numerics_names: For people, the names whose hashes the offers have as ``numerics``; at most
             64 bytes each, printable. Any may be missing.
+        software: The version of p2pnode that it runs, for people; empty if it does not say. At most
+            24 bytes, printable.
         others: Offers of further models, 7 at most; no space is offered twice.
         resting: Why it computes for nobody else now, as a :class:`~p2pnode.wire.rest.RestCause` or
             a number that this code does not know; 0 while it does not rest. Its offers are
@@ -168,6 +170,7 @@ class CapabilityAd(ModelOffer):
     kv_total_bytes: Annotated[int, _Number(5, 64)]
     kv_free_bytes: Annotated[int, _Number(6, 64)]
     numerics_names: tuple[str, ...] = ()
+    software: Annotated[str, _Text(10, 24)] = ""
     others: tuple[ModelOffer, ...] = ()
     resting: Annotated[int, _Number(9, 8)] = 0
     reads: int = NEWEST

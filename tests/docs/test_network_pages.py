@@ -224,6 +224,7 @@ AD = CapabilityAd(
     rows8_layer_us=301,
     numerics=numerics_hash32("numpy 2"),
     numerics_names=("numpy 2",),
+    software="0.1.0",
     kv_bytes_per_token_layer=1536,
     resting=2,
 )

@@ -8,6 +8,7 @@ from p2pnode import CORES
 from p2pnode.node.advert import Advert
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.resting import Rest
+from p2pnode.node.snapshot import other_versions
 from p2pnode.testing.swarm import Swarm
 from p2pnode.wire.ad import AdState, CapabilityAd
 from p2pnode.wire.rest import RestCause
@@ -102,3 +103,22 @@ def test_a_cause_that_this_version_does_not_know_is_rest_all_the_same(swarm: Swa
     swarm.network.run(3)
     (peer,) = snapshot(swarm.nodes["a"], World(), swarm.network.now).peers
     assert (peer.state, peer.reason) == ("resting", "its owner wishes it so")
+
+
+def test_what_somebody_runs_is_told_and_shown() -> None:
+    swarm = Swarm(1)
+    swarm.add("a", range(6))
+    swarm.add("b", range(6))
+    swarm.nodes["a"].advert.software, swarm.nodes["b"].advert.software = "0.2.0", "0.3.0"
+    swarm.introduce("a", "b")
+    swarm.call("b", lambda node, now: node.serving.announce(now))
+    swarm.network.run(10)
+    shown = snapshot(swarm.nodes["a"], World(), swarm.network.now)
+    assert shown.software == "0.2.0"
+    assert other_versions(shown) == {"0.3.0": ("b",)}
+
+
+def test_who_does_not_say_what_it_runs_is_told_apart(swarm: Swarm) -> None:
+    swarm.nodes["a"].advert.software = "0.2.0"
+    shown = snapshot(swarm.nodes["a"], World(), swarm.network.now)
+    assert other_versions(shown) == {"": ("b",)}

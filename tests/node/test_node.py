@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from p2pnode import CORES
+from p2pnode import CORES, __version__
 from p2pnode.errors import UserError
 from p2pnode.net.control_lines import Rendered
 from p2pnode.net.reactor import Reactor
@@ -95,6 +95,12 @@ async def until_covered(node: Node) -> None:
 
 
 @pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of a compiled class")
+async def test_a_node_tells_others_its_version(model: Path, tmp_path: Path) -> None:
+    node = Node(settings(tmp_path / "a", model, range(1)))
+    async with running(node):
+        assert node.snapshot().software == __version__
+
+
 async def test_the_core_of_a_node_is_never_touched_without_the_lock(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from p2pnode import __version__
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
 from p2pnode.membership import records
 from p2pnode.node.advert import DTYPES
@@ -59,6 +60,7 @@ def full_ad(**changes: Any) -> CapabilityAd:
         "rows8_layer_us": 700,
         "numerics": numerics_hash32(NUMERICS),
         "numerics_names": (NUMERICS,),
+        "software": "0.1.0",
         "kv_bytes_per_token_layer": 768,
         "others": (an_offer(8), an_offer(9, model="other")),
     }
@@ -91,6 +93,7 @@ def test_the_widest_ad_of_one_model_fits_a_record_and_a_datagram() -> None:
         model="m" * 64,
         device="d" * 48,
         numerics_names=("n" * 64,),
+        software="s" * 24,
         numerics=numerics_hash32("n" * 64),
         kv_bytes_per_token_layer=2**32 - 1,
         kv_free_bytes=2**64 - 1,
@@ -121,10 +124,10 @@ def test_a_usual_ad_takes_what_the_figures_say() -> None:
         dtypes=DTYPES,
         abilities=0,
     )
-    assert (len(usual.encode(1)), len(usual.encode())) == (105, 162)
-    assert len(replace(usual, numerics_names=()).encode()) == 127
+    assert (len(usual.encode(1)), len(usual.encode())) == (105, 169)
+    assert len(replace(usual, numerics_names=()).encode()) == 134
     others = tuple(replace(usual.first_offer, space_hash32=1 << 31 | n) for n in range(5))
-    assert len(replace(usual, others=others[:4]).encode()) == 502
+    assert len(replace(usual, others=others[:4]).encode()) == 509
     with pytest.raises(LocalProtocolError):
         replace(usual, others=others).encode()
 
@@ -190,6 +193,9 @@ def an_inner_offer() -> bytes:
     [
         {"name": "é" * 17},
         {"name": "a\x1b[2J"},
+        {"software": "1\x1b[2J"},
+        {"software": "1\n"},
+        {"software": "1" * 25},
         {"model": "line\nbreak"},
         {"device": "x" * 49},
         {"name": "\ud800"},
@@ -323,3 +329,26 @@ def test_a_field_of_number_0_or_too_long_has_no_place() -> None:
 def test_a_hash_of_an_arithmetic_is_never_that_of_none() -> None:
     assert numerics_hash32("") == 0
     assert numerics_hash32("numpy") != numerics_hash32("ggml")
+
+
+def test_a_version_that_would_steer_a_terminal_never_gets_in() -> None:
+    data = some_ad(software="9.9.9").encode()
+    for hostile in (b"9\x1b[2J", b"9\n9.9", b"\xff9.9.", b"9\xe2\x80\xae9"):
+        with pytest.raises(RemoteProtocolError):
+            CapabilityAd.decode_untrusted(data.replace(b"9.9.9", hostile))
+    with pytest.raises(RemoteProtocolError):
+        CapabilityAd.decode_untrusted(data[:-7] + b"\x0a\x19" + b"1" * 25)
+
+
+def test_a_reader_from_before_the_version_passes_over_it() -> None:
+    ad = some_ad(software="9.9.9")
+    fields = decode_fields_untrusted(ad.encode()[1:], frozenset({8}))
+    assert fields[-1] == (10, b"9.9.9")
+    assert CapabilityAd.decode_untrusted(ad.encode(1)) == replace(ad, software="")
+    unknown = some_ad(extra=((11, b"later"),))
+    assert CapabilityAd.decode_untrusted(unknown.encode()).extra == ((11, b"later"),)
+
+
+def test_this_versions_name_fits() -> None:
+    ad = some_ad(software=__version__)
+    assert CapabilityAd.decode_untrusted(ad.encode()) == ad

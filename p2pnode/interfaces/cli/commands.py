@@ -12,7 +12,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from p2pnode import CORES, __version__
 from p2pnode.interfaces.cli.completions import COMPLETING
 from p2pnode.interfaces.cli.failures import close_output, tell, tell_of_thread
 from p2pnode.interfaces.cli.groups import PlainGroup
@@ -124,6 +123,7 @@ class _LazyGroup(PlainGroup):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)
         words = given[: given.index("--")] if "--" in given else given
+        ctx.meta[_IS_JSON] = "--json" in words
         ctx.meta[_IS_HELP] = bool({"-h", "--help"} & set(words))
         return super().parse_args(ctx, args)
 
@@ -152,9 +152,15 @@ def _kept_from_click() -> Iterator[None]:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with:  p2pnode demo    (three nodes on this machine answer together)",
 )
-@click.version_option(
-    __version__, prog_name="p2pnode", message=f"%(prog)s, version %(version)s, {CORES.in_words()}"
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, wanted: _show_version(context, wanted=wanted),
+    help="Show the version, and those of the protocol, and exit.",
 )
+@click.option("--json", "as_json", is_flag=True, hidden=True)  # of --version, which ends first
 @click.option(
     "--config",
     metavar="FILE",
@@ -162,9 +168,20 @@ def _kept_from_click() -> Iterator[None]:
     help="Settings to go by.  [default: config.toml where p2pnode config path says]",
 )
 @click.pass_context
-def cli(context: click.Context, config: str | None) -> None:
+def cli(context: click.Context, config: str | None, as_json: bool) -> None:
     """Let ordinary machines run language models together, peer to peer."""
+    if as_json:
+        raise click.UsageError("--json goes behind the command, or with --version", context)
     apply_file(context, config, COMMANDS, is_help=context.meta[_IS_HELP])
+
+
+def _show_version(context: click.Context, *, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from p2pnode.interfaces.cli.versions import say_version
+
+    say_version(as_json=context.meta[_IS_JSON])
+    context.exit()
 
 
 def run() -> int:
@@ -189,3 +206,4 @@ def run() -> int:
 
 _INTERRUPTED = 130
 _IS_HELP = "p2pnode.help"
+_IS_JSON = "p2pnode.json"

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.output import note, say, say_json, table
 from p2pnode.interfaces.cli.settings import json_option, state_option
 from p2pnode.interfaces.spans import span
-from p2pnode.node.snapshot import NodeSnapshot, PeerView, counted, from_json, ways
+from p2pnode.node.snapshot import NodeSnapshot, PeerView, counted, from_json, other_versions, ways
 from p2pnode.phrases import runs_text
 
 
@@ -60,7 +60,8 @@ def peers(state: Path | None, as_json: bool) -> None:
         say_json(_facts(picture, pids))
         return
     rows = [_own_row(picture), *(_row(peer, pids.get(peer.node_id)) for peer in _sorted(picture))]
-    say(table(_HEADINGS, rows, right="  r  rrr"))
+    headings, rows = _with_versions(_HEADINGS, rows, _versions(picture))
+    say(table(headings, rows, right="  r  rrr"))
     missing = runs_text(range(*run) for run in picture.missing_layers)
     if missing:
         say(f"\nno live peer serves layers {missing} of {picture.model}")
@@ -68,6 +69,8 @@ def peers(state: Path | None, as_json: bool) -> None:
         say(said)
     if picture.limits:
         say(f"\nlends at most: {', '.join(picture.limits)}")
+    if said := _other_versions(picture):
+        say(said)
     if picture.called:
         say("\ncalled, and nobody reached:")
         say("\n".join(f"  {one.address}  {one.reason}" for one in picture.called))
@@ -158,7 +161,8 @@ def _sorted(picture: NodeSnapshot) -> list[PeerView]:
 def _facts(picture: NodeSnapshot, pids: Mapping[str, int]) -> dict[str, object]:
     facts = asdict(picture)
     wanted = ("node_id", "name", "pid", "state", "model", "n_layers", "layers", "missing_layers")
-    own = ("reason", "device", "numerics", "owners_cpu", "limits")
+    own = ("reason", "device", "numerics", "owners_cpu", "limits", "software")
+
     peers = [{**peer, "pid": pids.get(peer["node_id"])} for peer in facts["peers"]]
     chosen = {key: facts[key] for key in (*wanted, *own, "called", "mdns_problem")}
     return {**chosen, "peers": peers}
@@ -171,6 +175,32 @@ def _ways(picture: NodeSnapshot) -> str:
         return ""
     rows = (f"  {name or 'not said'}: {', '.join(who)}" for name, who in known.items())
     return "\n".join(("\ncompute as:", *rows))
+
+
+def _versions(picture: NodeSnapshot) -> list[str]:
+    """Return who runs which version, row by row; nothing where all run one."""
+    if not other_versions(picture):
+        return []
+    return [picture.software, *(peer.software or "-" for peer in _sorted(picture))]
+
+
+def _with_versions(
+    headings: Sequence[str], rows: list[tuple[str, ...]], versions: list[str]
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Put the versions, if there are any, before the last column: that is as wide as its words."""
+    if not versions:
+        return list(headings), rows
+    wider = [(*row[:-1], one, row[-1]) for row, one in zip(rows, versions, strict=True)]
+    return [*headings[:-1], "VERSION", headings[-1]], wider
+
+
+def _other_versions(picture: NodeSnapshot) -> str:
+    """Say who runs another version, or does not say which; nothing where all run one."""
+    known = other_versions(picture)
+    if not known:
+        return ""
+    rows = (f"  {version or 'not said'}: {', '.join(who)}" for version, who in known.items())
+    return "\n".join((f"\nversions other than this node's {picture.software}:", *rows))
 
 
 def _layers(layers: tuple[int, int]) -> str:

@@ -53,6 +53,7 @@ def _facts(peer: PeerView) -> list[tuple[str, str]]:
         *(("sends", line) for line in _sends(peer)),
         ("device", f"{peer.device or 'unknown'}, KV free {long_bytes(peer.kv_free_bytes)}"),
         *([("numerics", peer.numerics)] if peer.numerics else []),
+        *([("version", peer.software)] if peer.software else []),
         ("traffic", f"{long_bytes(peer.bytes_in)} in, {long_bytes(peer.bytes_out)} out"),
     ]
 

@@ -204,3 +204,38 @@ def test_what_an_owner_allows_is_shown_and_why_the_node_rests(
     look_commands.peers.main(["--state", "/srv/here", "--json"], standalone_mode=False)
     facts = json.loads(capsys.readouterr().out)
     assert (facts["limits"], facts["owners_cpu"]) == (list(limits), None)
+
+
+def test_another_version_has_a_column_and_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (picture,) = list(minute())[-1:]
+    member = replace(picture.peers[0], state="serving", gone_s=None, software="0.2.0")
+    alike = (replace(member, name="attic"), replace(member, name="shed", software=""))
+    others = (
+        replace(member, name="cellar", software="0.3.0"),
+        replace(member, name="stranger", software="", state="seen"),
+        replace(member, name="left", software="0.1.0", state="left", gone_s=1.0),
+    )
+    shown = replace(picture, name="here", software="0.2.0", peers=(*alike, *others))
+    monkeypatch.setattr(look_commands, "look", lambda state: shown)
+    look_commands.peers.main(["--state", "/srv/here"], standalone_mode=False)
+    out = capsys.readouterr().out
+    heading, *rows = out.splitlines()[:4]
+    at = heading.index("VERSION")
+    assert [row[at:].split()[0] for row in rows] == ["0.2.0", "0.2.0", "-"]
+    told = out.split("\nversions other than this node's 0.2.0:\n")[1]
+    assert told.startswith("  not said: shed\n  0.3.0: cellar\n\n")
+    look_commands.peers.main(["--state", "/srv/here", "--json"], standalone_mode=False)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["software"] == "0.2.0"
+    assert [peer["software"] for peer in facts["peers"]][:3] == ["0.2.0", "", "0.3.0"]
+    for same in (
+        replace(shown, peers=(alike[0], *others[1:])),
+        replace(shown, software=""),  # an older node, which does not know its own
+    ):
+        monkeypatch.setattr(look_commands, "look", lambda state, same=same: same)
+        look_commands.peers.main(["--state", "/srv/here"], standalone_mode=False)
+        out = capsys.readouterr().out
+        assert "VERSION" not in out
+        assert "versions other" not in out

@@ -258,7 +258,9 @@ def test_it_polls_by_itself() -> None:
 
 def test_rows_are_updated_in_place_and_the_cursor_stays_on_its_peer() -> None:
     changed = tuple(
-        replace(peer, layers=(29, 30), rtt_ms=99.5) if peer.name == "attic" else peer
+        replace(peer, layers=(29, 30), rtt_ms=99.5, software="0.9.1")
+        if peer.name == "attic"
+        else peer
         for peer in HOUSE[1].peers
     )
 
@@ -272,6 +274,7 @@ def test_rows_are_updated_in_place_and_the_cursor_stays_on_its_peer() -> None:
         assert names(app).index("attic") == 5
         assert app.query_one(DataTable).cursor_row == 5
         assert "RTT 99.5 ms" in text(app, PeerDetail)
+        assert "0.9.1" in text(app, PeerDetail)
 
     run(scenario, [HOUSE[0], replace(HOUSE[1], peers=changed)])
 
