@@ -1,6 +1,7 @@
 """Files: models from anywhere, and what lies in a node's own directory."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,12 @@ from p2pnode.engine.gguf import read_model_info
 from p2pnode.engine.gguf_file import GgufFile
 from p2pnode.engine.gguf_header import ArrayValue
 from p2pnode.engine.hash_tree import HashTree
-from p2pnode.errors import ModelError, UserError
+from p2pnode.errors import ConfigError, ModelError, UserError
+from p2pnode.interfaces.cli.commands import COMMANDS, cli
+from p2pnode.interfaces.config.config_file import Choice, ConfigFile
+from p2pnode.interfaces.config.report import in_words, rows
+from p2pnode.interfaces.config.settings import Setting, all_settings
+from p2pnode.interfaces.config.template import template
 from p2pnode.node.advert import Advert
 from p2pnode.node.identity import StateDirectory
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -63,6 +69,27 @@ def state_files(data: bytes) -> None:
         read()
 
 
+def settings_file(data: bytes) -> None:
+    """What a person keeps: each complaint names a line that is there, each value can be shown."""
+    with _file(data) as path:
+        file = ConfigFile.read(Choice(path, is_named=True))
+        known = _settings()
+        complaints = [*file.problems_of_names(COMMANDS), *file.problems_of_groups(known)]
+        for words, settings in known.items():
+            said = file.read_table(words, settings)
+            complaints += [one for one in said if isinstance(one, ConfigError)]
+        for complaint in complaints:
+            line = int(str(complaint).removeprefix(f"{path}:").split(":")[0])
+            assert 1 <= line <= data.count(b"\n") + 1
+        for row in rows(file, known, {}):
+            in_words(row)
+
+
+@lru_cache(maxsize=1)
+def _settings() -> dict[tuple[str, ...], dict[str, Setting]]:
+    return all_settings(cli)
+
+
 def _ignoring_type(read: Callable[[str], object], key: str) -> None:
     with suppress(ModelError):
         read(key)
@@ -101,10 +128,26 @@ def _state_seeds() -> Iterator[bytes]:
     yield b"\3" + b"1700000000\n"
 
 
+def _settings_seeds() -> Iterator[bytes]:
+    yield re.sub(r"^#(?=\w)", "", template(_settings()), flags=re.MULTILINE).encode()
+    yield b'model = "a"\n[up]\nport = 1\n"kv-memory" = 0x10\npeer = ["a:1", """b:2"""]\n'
+    yield b"up.mdns = true\nup . 'name' = '''\n[up]\n'''\n[generate]\ntemperature = 1e-1 # no\n"
+    yield b"[[up]]\n[up.port]\n[bench]\n[nosuch]\nstate = 1979-05-27T07:32:00Z\n"
+
+
 TARGETS = (
     Target("gguf", gguf, _headers, refusals=(ModelError,), max_len=16_384, memory=2 * MIB),
     Target(
         "tokenizer", tokenizer, _headers, refusals=(ModelError,), max_len=16_384, memory=4 * MIB
+    ),
+    Target(
+        "settings-file",
+        settings_file,
+        _settings_seeds,
+        refusals=(UserError,),
+        max_len=16_384,
+        memory=4 * MIB,
+        words=(b"[up]", b"\n", b'"""', b"'''", b" = ", b"up.port", b"[[", b"]]", b"{", b"}"),
     ),
     Target("state-files", state_files, _state_seeds, refusals=(UserError,), memory=3 * MIB),
 )

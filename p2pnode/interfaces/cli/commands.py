@@ -12,6 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from p2pnode.errors import UsageError
 from p2pnode.interfaces.cli.completions import COMPLETING
 from p2pnode.interfaces.cli.failures import close_output, tell, tell_of_thread
 from p2pnode.interfaces.cli.groups import PlainGroup
@@ -133,6 +134,11 @@ class _LazyGroup(PlainGroup):
                 return super().invoke(ctx)
             except click.BadParameter as error:
                 raise told_of_parameter(error) from error
+            except click.NoSuchOption as error:
+                if error.option_name != "--config":
+                    raise
+                words = f"p2pnode --config FILE {ctx.invoked_subcommand}"
+                raise UsageError("--config stands before the command", hint=words) from error
 
 
 class _ReaderGoneError(Exception):

@@ -15,6 +15,7 @@ from p2pnode.interfaces.config.kinds import as_toml, default_of
 from p2pnode.interfaces.config.settings import Path, Setting, unknown_variables
 
 Known = Mapping[Path, Mapping[str, Setting]]
+MOST_PROBLEMS: Final = 50
 _HIDDEN: Final = "(hidden)"
 
 
@@ -77,10 +78,17 @@ def _read(setting: Setting, text: str) -> object:
 
 
 def problems(file: ConfigFile, root: click.Group, known: Known) -> Iterator[UserError]:
-    """Yield all that is wrong in a file and in the variables of commands, each thing once."""
+    """Yield what is wrong in a file and in the variables of commands, each thing once.
+
+    At most :data:`MOST_PROBLEMS`, and a word that there are more: a file of another program has one
+    on each of its lines.
+    """
     told: set[str] = set()
     for problem in _all_problems(file, root, known):
         # What stands above the tables is of many commands, and wrong in each.
+        if len(told) == MOST_PROBLEMS:
+            yield ConfigError(f"more than {MOST_PROBLEMS} problems", hint="mend these first")
+            return
         if str(problem) not in told:
             told.add(str(problem))
             yield problem

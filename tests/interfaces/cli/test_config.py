@@ -88,6 +88,8 @@ def test_a_file_can_be_named_in_the_call(
     assert status == 1
     assert f"{tmp_path}/absent.toml: No such file" in told
     assert len(started) == 1
+    told = call("up", "--config", "x")[2]
+    assert told.endswith("stands before the command\n  try: p2pnode --config FILE up\n")
 
 
 def test_the_state_of_the_environment_beats_that_of_the_file(
