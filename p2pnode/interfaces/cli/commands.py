@@ -55,7 +55,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "config": (
             "config_commands:config",
-            "Show the settings of file and environment, or write a file of them.",
+            "Show the settings that are kept, and where each comes from.",
         ),
         "completion": (
             "completion_commands:completion",
