@@ -24,7 +24,7 @@ _HEADINGS = ("COMMAND", "SETTING", "VALUE", "FROM")
 
 @click.group(cls=PlainGroup, epilog="Example:\n\n  p2pnode config show up")
 def config() -> None:
-    """Show the settings that are kept in file and environment, look for mistakes, or begin a file."""
+    """Show the settings that are kept, look for mistakes in them, or begin a file."""
 
 
 @config.command(epilog="Examples:\n\n  p2pnode config show\n\n  p2pnode config show up --json")
