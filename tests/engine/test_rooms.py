@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-_ROOMS = ("numpy", "ggml", "torch", "jax")
+_ROOMS = ("numpy", "ggml", "torch", "jax", "bert")
 _ENGINE = Path(__file__).parents[2] / "p2pnode" / "engine"
 
 
