@@ -51,10 +51,10 @@ def test_more_texts_than_fit_one_request_are_no_trouble() -> None:
     assert facts("-", said="the\n" * 600)["tokens"] == 1800
 
 
-def test_what_cannot_be_is_said_in_a_line() -> None:
+def test_what_cannot_be_is_said_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no text"):
         run("-", said="")
     with pytest.raises(UserError, match="not in UTF-8"):
         run("-", said=b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="no model 'nobody'"):
-        run("hi", "--model", "nobody")
+    with pytest.raises(UserError, match="no file called 'nobody'"):
+        run("hi", "--model", "nobody", "--state", str(tmp_path / "state"))
