@@ -29,7 +29,8 @@ def complete_model(
     from p2pnode.node.catalogue import KNOWN_MODELS
 
     here = _names_in_cache()
-    names = {*KNOWN_MODELS, *here}
+    embedders = {name for name, model in KNOWN_MODELS.items() if model.is_embedder}
+    names = {*KNOWN_MODELS, *here} - embedders  # nobody starts a node with one
     found = [
         CompletionItem(name, help="here" if name in here else "to be fetched")
         for name in sorted(_offered(names, incomplete))

@@ -128,6 +128,7 @@ class _Node:
 
     def __init__(self, said: list[str]) -> None:
         self._said = said
+        self.settings = NodeSettings(NodeConfig("here"), Path())
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         logging.getLogger("p2pnode.node.node").log(NOTICE, "kitchen joined")
