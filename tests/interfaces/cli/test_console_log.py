@@ -136,6 +136,9 @@ class _Node:
         while len(self._said) < 3:  # the greeting, its hint and the line
             await trio.lowlevel.checkpoint()
 
+    async def wait_stopping(self) -> None:
+        await trio.sleep_forever()
+
     def snapshot(self) -> NodeSnapshot:
         return replace(lonely(), name="here", listening=("[::]:4747",))
 
