@@ -7,9 +7,10 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -18,6 +19,8 @@ import click
 import trio
 
 from p2pnode.interfaces.cli.care_options import give_way
+from p2pnode.interfaces.cli.http_face import HttpFace
+from p2pnode.interfaces.cli.http_options import HttpOptions, http_options, listening
 from p2pnode.interfaces.cli.output import say
 from p2pnode.interfaces.cli.running import run_trio
 from p2pnode.interfaces.cli.settings import (
@@ -53,6 +56,17 @@ class Life(Enum):
     STARTER = "whoever started it, until it is up"
 
 
+def face_options(command: CommandT) -> CommandT:
+    """Add what says whether an HTTP API stands beside the node, and who may ask there."""
+    command = http_options(command)
+    return click.option(
+        "--http",
+        metavar="[HOST:]PORT",
+        help="Serve the HTTP API there, too, as p2pnode serve does; without a host, for this "
+        "machine alone.",
+    )(command)
+
+
 def background_options(command: CommandT) -> CommandT:
     """Add what starts a node in the background, and what tells it that it is one."""
     command = click.option("--detached", is_flag=True, hidden=True)(command)
@@ -63,23 +77,31 @@ def background_options(command: CommandT) -> CommandT:
 
 @click.command(
     epilog="Examples:\n\n  p2pnode up\n\n  p2pnode up --layers 0:15 --name kitchen\n\n"
-    "  p2pnode up --peer 192.168.1.20:4747 --max-layers 10\n\n  p2pnode up --detach"
+    "  p2pnode up --peer 192.168.1.20:4747 --max-layers 10\n\n  p2pnode up --detach --http 8080"
 )
 @node_options
+@face_options
 @json_option
 @background_options
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens to standard error.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="Stop when standard input closes.")
 def up(
-    as_json: bool, verbose: bool, with_parent: bool, detach: bool, detached: bool, **chosen: Any
+    as_json: bool,
+    verbose: bool,
+    with_parent: bool,
+    detach: bool,
+    detached: bool,
+    http: str | None,
+    **chosen: Any,
 ) -> None:
     """Start a node: join the swarm, hold some layers, and serve until Ctrl-C."""
     if detach and not detached:
         _detach("up")
     life = Life.STARTER if detached else Life.PARENT if with_parent else Life.ITS_OWN
+    face = _face(http, HttpOptions.taken_from(chosen), chosen["state"])
     given = UpOptions(**chosen)
     give_way(given.nice)
-    _run(settings_of(given), as_json, verbose, life)
+    _run(settings_of(given), as_json, verbose, life, face)
 
 
 @click.command(
@@ -89,11 +111,18 @@ def up(
 )
 @click.argument("code", nargs=-1)
 @node_options
+@face_options
 @json_option
 @background_options
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens to standard error.")
 def join(
-    code: tuple[str, ...], as_json: bool, verbose: bool, detach: bool, detached: bool, **chosen: Any
+    code: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+    detach: bool,
+    detached: bool,
+    http: str | None,
+    **chosen: Any,
 ) -> None:
     """Join the swarm of an invite CODE, and start a node in it.
 
@@ -107,12 +136,35 @@ def join(
     invite = decode_invite(read_code(code))
     if detach and not detached:
         _detach("join", encode_invite(invite))
+    face = _face(http, HttpOptions.taken_from(chosen), chosen["state"])
     given = UpOptions(**chosen)
     give_way(given.nice)
     peers = (*given.peer, *(format_address(address) for address in invite.addresses))
     settings = settings_of(replace(given, peer=peers))
     _change_swarm(settings, invite.secret)
-    _run(settings, as_json, verbose, Life.STARTER if detached else Life.ITS_OWN)
+    _run(settings, as_json, verbose, Life.STARTER if detached else Life.ITS_OWN, face)
+
+
+@dataclass(frozen=True, slots=True)
+class _Face:
+    """The HTTP API to stand beside a node: where it listens, and with which options."""
+
+    listener: socket.socket
+    url: str
+    words: tuple[str, ...]
+
+
+def _face(where: str | None, options: HttpOptions, state: Path | None) -> _Face | None:
+    """Take the API's address before the node starts: what is wrong with it is said at once.
+
+    Raises:
+        UserError: It cannot be had.
+    """
+    if where is None:
+        return None
+    listener = listening(where, options)
+    words = (f"--state={state_of(state).absolute()}", *options.as_words())
+    return _Face(listener, options.url(listener), words)
 
 
 def _detach(command: str, code: str = "") -> NoReturn:
@@ -156,7 +208,13 @@ def stop(state: Path | None, at_once: bool) -> None:
     say(f"{stop_node(state, at_once=at_once)} has ended")
 
 
-def _run(settings: NodeSettings, as_json: bool, verbose: bool, life: Life = Life.ITS_OWN) -> None:
+def _run(
+    settings: NodeSettings,
+    as_json: bool,
+    verbose: bool,
+    life: Life = Life.ITS_OWN,
+    face: _Face | None = None,
+) -> None:
     from p2pnode.interfaces.cli.console_log import logging_to_console
     from p2pnode.interfaces.cli.detached import begin_detached
     from p2pnode.node.log_file import log_path
@@ -166,11 +224,15 @@ def _run(settings: NodeSettings, as_json: bool, verbose: bool, life: Life = Life
     if not as_json:
         note_untested(settings.model)
     with logging_to_console(log_path(settings.state), verbose=verbose, quiet=as_json) as console:
-        run_trio(_serve, settings, as_json, life, console.greeted)
+        run_trio(_serve, settings, as_json, life, console.greeted, face)
 
 
 async def _serve(
-    settings: NodeSettings, as_json: bool, life: Life, greeted: Callable[[], None]
+    settings: NodeSettings,
+    as_json: bool,
+    life: Life,
+    greeted: Callable[[], None],
+    face: _Face | None,
 ) -> None:
     from p2pnode.node.node import Node
 
@@ -181,8 +243,10 @@ async def _serve(
             nursery.start_soon(_stop_with_parent, node, nursery.cancel_scope, starting)
         await nursery.start(_run_node, node, nursery.cancel_scope)
         nursery.start_soon(_tell_service_manager, node)
+        if face is not None:
+            nursery.start_soon(HttpFace(face.listener, face.words).run)
         # In a thread: a terminal that is stopped, by Ctrl-S, would stop the loop too.
-        lines = _greeting(node, as_json)
+        lines = _greeting(node, as_json, face)
         hints = [] if as_json else _hints(node, life)
         with trio.move_on_after(_GREETING):
             await trio.to_thread.run_sync(_greet, lines, hints, abandon_on_cancel=True)
@@ -254,14 +318,15 @@ async def _stop_with_parent(
         scope.cancel()
 
 
-def _greeting(node: Node, as_json: bool) -> list[str]:
+def _greeting(node: Node, as_json: bool, face: _Face | None) -> list[str]:
     """Return what to say on standard output: where the node listens."""
     from p2pnode.node.log_file import log_path
 
     picture = node.snapshot()
     if not as_json:
         where = ", ".join(picture.listening)
-        return [f"{picture.name} ({picture.node_id[:8]}) listens on {where}"]
+        said = [f"{picture.name} ({picture.node_id[:8]}) listens on {where}"]
+        return said if face is None else [*said, f"HTTP API: {face.url}"]
     facts = {
         "node_id": picture.node_id,
         "name": picture.name,
@@ -270,6 +335,7 @@ def _greeting(node: Node, as_json: bool) -> list[str]:
         "state": str(node.settings.state),
         "log": str(log_path(node.settings.state)),
         "pid": picture.pid,
+        **({} if face is None else {"http": face.url}),
     }
     return [json.dumps(facts, ensure_ascii=False)]
 
