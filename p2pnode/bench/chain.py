@@ -178,15 +178,24 @@ def _sleeping(path: Path, engine: str, threads: int, bare: bool) -> Iterator[_Th
 
 
 def start_three(
-    swarm: LocalSwarm, path: Path, *options: str, engine: str = "auto", threads: int = 1
+    swarm: LocalSwarm,
+    path: Path,
+    *options: str,
+    engine: str = "auto",
+    threads: int = 1,
+    first_options: Sequence[str] = (),
 ) -> NodeProcess:
-    """Start three nodes with a third of the layers each; return the one with the first."""
+    """Start three nodes with a third of the layers each; return the one with the first.
+
+    ``options`` are for each of them, ``first_options`` for the first alone.
+    """
     computing = ("--engine", engine, "--threads", str(threads), *options)
     from p2pnode.node.models import describe_model
 
     cuts = _cuts(describe_model(path).n_layers)
     for name, first, stop in zip(("one", "two", "three"), cuts, cuts[1:], strict=False):
-        swarm.start(name, "--model", str(path), "--layers", f"{first}:{stop}", *computing)
+        own = first_options if not first else ()
+        swarm.start(name, "--model", str(path), "--layers", f"{first}:{stop}", *computing, *own)
     for node in swarm.nodes:
         node.wait_until_up()
     swarm.wait_until_serving()

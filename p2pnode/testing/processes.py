@@ -41,6 +41,7 @@ class NodeProcess:
         pid: Its process id.
         node_id: Its key, in hex.
         address: Where it listens, ``host:port``.
+        http: Where its API is, a URL; empty without one.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class NodeProcess:
         self.pid = self._process.pid
         self.node_id = ""
         self.address = ""
+        self.http = ""
 
     def wait_until_up(self) -> None:
         """Wait for the node to say where it listens.
@@ -89,6 +91,7 @@ class NodeProcess:
             raise UserError(f"node {self.name} did not start: {self.last_words()}")
         facts = json.loads(line)
         self.node_id, self.address = facts["node_id"], facts["listening"][0]
+        self.http = facts.get("http", "")
 
     def client(self, timeout: float | None = 10.0) -> ControlClient:
         return ControlClient(find_control_path(self._state), timeout=timeout)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.bench_api_command import api
 from p2pnode.interfaces.cli.bench_report import measured, model_option, report
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.hop_command import hop
@@ -93,6 +94,7 @@ def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) ->
     report(figures, as_json)
 
 
+bench.add_command(api)
 bench.add_command(hop)
 bench.add_command(http_servers)
 
