@@ -1,91 +1,61 @@
 """Commands that ask the swarm: one prompt, or a conversation."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli import repairs
-from p2pnode.interfaces.cli.completions import complete_model, complete_peer
+from p2pnode.interfaces.cli.asking_options import asked_params, asking_options
 from p2pnode.interfaces.cli.logprob_lines import logprob_lines
-from p2pnode.interfaces.cli.output import complain, note, say, say_json
-from p2pnode.interfaces.cli.own_node import Host, some_node
-from p2pnode.interfaces.cli.sampling_options import sampling_options, sampling_params
-from p2pnode.interfaces.cli.settings import (
-    DEFAULT_MODEL,
-    FreshNodeOption,
-    UpOptions,
-    activations_option,
-    json_option,
-    state_option,
+from p2pnode.interfaces.cli.output import note, say, say_json
+from p2pnode.interfaces.cli.own_node import some_node
+from p2pnode.interfaces.cli.piped_input import (
+    MOST_BYTES,
+    checked_text,
+    decoded,
+    text_beside_prompt,
 )
+from p2pnode.interfaces.cli.settings import UpOptions, json_option, state_of
 from p2pnode.interfaces.cli.shown_answer import ShownAnswer
 from p2pnode.net.control_client import ControlClient
 from p2pnode.phrases import plural
-
-CommandT = TypeVar("CommandT", bound=Callable[..., Any])
-_FRESH_WAIT = 60.0  # seconds a fresh node may need to meet the others and load
-_FINAL = ("this model has no chat template", "this node has no model")
-"""How a node begins to say what it will say to each message."""
-
-_WAIT = 20.0  # seconds for a swarm that is there already: one of its nodes may be loading
-
-
-def _asking_options(command: CommandT) -> CommandT:
-    options = (
-        click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True),
-        _peer_option("--prefer", "Use this peer if possible."),
-        _peer_option("--avoid", "Spare this peer if possible."),
-        click.option(
-            "--wait",
-            type=click.FloatRange(0, 3600),
-            help="Seconds to wait for missing layers, before an answer and in the middle of it.  "
-            "[default: 20 before it and 30 in the middle, 60 where a node is started for it]",
-        ),
-        activations_option("How this answer travels between peers; else as the node is set.", None),
-        click.option(
-            "--model",
-            cls=FreshNodeOption,
-            default=DEFAULT_MODEL,
-            show_default=True,
-            shell_complete=complete_model,
-        ),
-        click.option("--peer", cls=FreshNodeOption, multiple=True, metavar="HOST:PORT"),
-        click.option("--listen", cls=FreshNodeOption, default="::", show_default=True),
-        state_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return sampling_options(command)
-
-
-def _peer_option(flag: str, purpose: str) -> Callable[[CommandT], CommandT]:
-    return click.option(
-        flag, multiple=True, metavar="PEER", help=purpose, shell_complete=complete_peer
-    )
 
 
 @click.command(
     epilog='Examples:\n\n  p2pnode generate "Why is the sky blue?"\n\n'
     '  p2pnode generate "Write a haiku" --temperature 0.8 --seed 7 --plan\n\n'
-    "  echo 'What is 2+2?' | p2pnode generate - --json"
+    "  echo 'What is 2+2?' | p2pnode generate - --json\n\n"
+    '  cat notes.txt | p2pnode generate "Summarise this." --system "Be brief." --stop "###"\n\n'
+    '  p2pnode generate "Invent a person." --json-schema person.json'
 )
 @click.argument("prompt")
 @click.option("--raw", is_flag=True, help="Continue the prompt instead of answering it.")
 @click.option("--plan", "show_plan", is_flag=True, help="Show who runs which layers, and why.")
-@_asking_options
+@click.option(
+    "--stdin/--no-stdin",
+    "stdin",
+    default=None,
+    help="Put all of standard input before PROMPT, or none of it.  [default: a file from its "
+    "beginning, or a pipe in which something comes within 3 s]",
+)
+@asking_options
 @json_option
-def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: Any) -> None:
-    """Answer PROMPT (or standard input, for -), streaming the text as it comes."""
-    text = _read_stdin() if prompt == "-" else _checked(prompt)
+def generate(
+    prompt: str, raw: bool, show_plan: bool, stdin: bool | None, as_json: bool, **chosen: Any
+) -> None:
+    """Answer PROMPT (or standard input, for -), streaming the text as it comes.
+
+    What a file or a pipe has on standard input stands before PROMPT.
+    """
+    text = _prompt(prompt, stdin)
     if not text.strip():
         raise UsageError("the prompt is empty", hint='for instance p2pnode generate "Hello"')
-    question = {"prompt": text, "raw": raw}
+    question = _question(text, chosen["system"], raw=raw)
     with some_node(_fresh(chosen), quiet=as_json, chats=not raw) as host, host.client() as client:
-        params = {**question, **_params(chosen, host)}
+        params = {**question, **asked_params(chosen, is_fresh=host.is_fresh)}
         result = _stream(client, params, quiet=as_json, show_plan=show_plan)
     if as_json:
         say_json(result)
@@ -93,82 +63,63 @@ def generate(prompt: str, raw: bool, show_plan: bool, as_json: bool, **chosen: A
     _summarise(result, chosen["activations"])
 
 
-@click.command(epilog="Examples:\n\n  p2pnode chat\n\n  p2pnode chat --temperature 0.7")
-@_asking_options
-def chat(**chosen: Any) -> None:
-    """Talk with the model; Ctrl-C stops an answer, Ctrl-D ends the conversation."""
-    messages: list[dict[str, str]] = []
-    with some_node(_fresh(chosen), quiet=False, chats=True) as host:
-        note("Ctrl-C stops an answer, Ctrl-D ends the conversation")
-        while (said := _listen()) is not None:
-            if not said.strip():
-                continue
-            messages.append({"role": "user", "content": said})
-            result = _reply(host, {"messages": messages, **_params(chosen, host)})
-            if result is None:
-                messages.pop()  # as if it had not been said
-            else:
-                del messages[: result["left_out"]]  # said once: they do not come back
-                messages.append({"role": "assistant", "content": str(result["text"])})
+@click.command(
+    epilog="Examples:\n\n  p2pnode chat\n\n  p2pnode chat --temperature 0.7 --system @persona.txt"
+    "\n\n  cat question.txt | p2pnode chat\n\n  printf 'Hello\\nAnd now?\\n' | p2pnode chat --lines"
+)
+@click.option("--plain", is_flag=True, help="Show answers as they come, not as Markdown.")
+@click.option("--no-history", is_flag=True, help="Keep nothing of what is said for later chats.")
+@click.option(
+    "--lines",
+    is_flag=True,
+    help="Where standard input is no terminal, each line is a message; else all of it is one.",
+)
+@asking_options
+def chat(plain: bool, no_history: bool, lines: bool, **chosen: Any) -> int:
+    """Talk with the model; Ctrl-C stops an answer, Ctrl-D ends the conversation, /help is help."""
+    from p2pnode.interfaces.chat.start import ChatOptions, talk
+
+    options = ChatOptions(
+        system=chosen["system"] or "",
+        is_plain=plain,
+        keeps_history=not no_history,
+        each_line=lines,
+        state=state_of(chosen["state"]),
+        answers=chosen,
+    )
+    return talk(options, lambda: some_node(_fresh(chosen), quiet=False, chats=True))
 
 
-def _reply(host: Host, params: dict[str, Any]) -> dict[str, Any] | None:
-    """Stream one answer and return its facts, or None where it failed or was stopped.
+def _prompt(prompt: str, stdin: bool | None) -> str:
+    """Return what is asked: the prompt, behind what standard input has.
 
-    Either frees its peers' memory.
+    The question is last, where a model that has read a long text still knows it.
 
     Raises:
-        UserError: No further message would fare better.
+        UserError: It is no text, or too long.
     """
-    try:
-        with host.client() as client:
-            result = _stream(client, params)
-    except UserError as error:
-        if str(error).startswith(_FINAL) or host.has_ended():
-            raise
-        complain(error)
-        return None
-    except KeyboardInterrupt:
-        note("\n[stopped]")
-        return None
-    say()
-    return result
+    if prompt == "-":
+        return decoded(sys.stdin.buffer.read(MOST_BYTES + 1))
+    checked_text(prompt)
+    given = text_beside_prompt(stdin) if prompt.strip() else ""
+    return f"{given}\n\n{prompt}" if given.strip() else prompt
 
 
-def _listen() -> str | None:
-    """Return what is said next, nothing for what is no text, None at the end."""
-    try:
-        return _checked(input("> "))
-    except EOFError:
-        say()
-        return None
-    except KeyboardInterrupt:
-        note("\nnothing to stop here; Ctrl-D ends the conversation")
-    except UnicodeDecodeError:
-        complain(_not_text())
-    except UserError as error:
-        complain(error)
-    return ""
+def _question(text: str, system: str | None, *, raw: bool) -> dict[str, Any]:
+    """Return what is asked as a node takes it.
 
-
-def _read_stdin() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")  # editors put a mark at the start
-    except UnicodeDecodeError as error:
-        raise _not_text() from error
-
-
-def _checked(text: str) -> str:
-    """Refuse stray bytes here, where the person who typed them can be told."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise _not_text() from error
-    return text
-
-
-def _not_text() -> UserError:
-    return UserError("the prompt is not text in UTF-8", hint="convert it first, e.g. with iconv")
+    Raises:
+        UsageError: There is a system prompt, and no template to put it in.
+    """
+    if not system:
+        return {"prompt": text, "raw": raw}
+    if raw:
+        raise UsageError(
+            "--raw goes on with a text, and has no place for --system",
+            hint="put it at the prompt's beginning",
+        )
+    head = {"role": "system", "content": system}
+    return {"messages": [head, {"role": "user", "content": text}]}
 
 
 def _stream(
@@ -202,19 +153,6 @@ def _summarise(result: dict[str, Any], asked: str | None) -> None:
             f"sent between peers as {', '.join(sent['codings'])}: an estimated "
             f"{sent['kl_per_token']:.4f} nats a token from the exact answer's probabilities"
         )
-
-
-def _params(chosen: dict[str, Any], host: Host) -> dict[str, Any]:
-    usual = _FRESH_WAIT if host.is_fresh else _WAIT
-    return {
-        "max_tokens": chosen["max_tokens"],
-        **sampling_params(chosen),
-        "prefer": list(chosen["prefer"]),
-        "avoid": list(chosen["avoid"]),
-        "activations": chosen["activations"],
-        "wait": usual if chosen["wait"] is None else chosen["wait"],
-        "lost_wait": chosen["wait"],
-    }
 
 
 def _fresh(chosen: dict[str, Any]) -> UpOptions:

@@ -59,6 +59,11 @@ def peers(state: Path | None, as_json: bool) -> None:
     if as_json:
         say_json(_facts(picture, pids))
         return
+    tell_peers(picture, pids)
+
+
+def tell_peers(picture: NodeSnapshot, pids: Mapping[str, int]) -> None:
+    """Print the table of peers, and what is worth knowing besides."""
     rows = [_own_row(picture), *(_row(peer, pids.get(peer.node_id)) for peer in _sorted(picture))]
     headings, rows = _with_versions(_HEADINGS, rows, _versions(picture))
     say(table(headings, rows, right="  r  rrr"))

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -25,6 +26,15 @@ def _encodable(text: str) -> str:
     """Return ``text`` with ``?`` for what the encoding of standard output does not have."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
+
+
+def paint(text: str, **style: Any) -> None:
+    """Write to standard output at once, with no line's end, in the ``style`` that click knows.
+
+    What is painted is filtered as what is said.
+    """
+    click.echo(click.style(_encodable(shown(text)), **style), nl=False)
+    sys.stdout.flush()
 
 
 def note(line: str) -> None:

@@ -32,8 +32,11 @@ def waiting(event: Mapping[str, Any]) -> str:
     return f"[nobody serves layers {runs}: waiting for them, {event['wait']:.0f} s more at most]"
 
 
-def cut(tokens: int, most: int) -> str:
-    """Say that an answer ended at a limit: that of its asker, or that of the model's context."""
+def cut(tokens: int, most: int, more: str = "--max-tokens N") -> str:
+    """Say that an answer ended at a limit: that of its asker, or that of the model's context.
+
+    ``more`` is how the asker raises it.
+    """
     if tokens < most:
         return f"[the answer was cut at {tokens} tokens: the model's context is full]"
-    return f"[the answer was cut at {tokens} tokens: --max-tokens N for more]"
+    return f"[the answer was cut at {tokens} tokens: {more} for more]"

@@ -101,6 +101,8 @@ def _forms() -> tuple[Callable[[Any], Any], ...]:
         ),
         click.option(
             "--schema",
+            "--json-schema",
+            "schema",
             type=Schema(),
             metavar="FILE|JSON",
             callback=_alone,

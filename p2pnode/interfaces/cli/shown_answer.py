@@ -1,6 +1,6 @@
 """What a person sees of an answer while it comes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from p2pnode.interfaces.cli import repairs
@@ -13,8 +13,15 @@ _LONG_PROMPT = 512  # tokens; a machine of the default kind reads some hundreds 
 class ShownAnswer:
     """Shows the events of one answer as they come."""
 
-    def __init__(self, params: Mapping[str, Any], *, show_plan: bool = False) -> None:
-        """``params`` are those of what was asked."""
+    def __init__(
+        self,
+        params: Mapping[str, Any],
+        *,
+        show_plan: bool = False,
+        write: Callable[[str], None] | None = None,
+    ) -> None:
+        """``params`` are those of what was asked; ``write`` takes the answer's words."""
+        self._write = write or _say
         self._params = params
         self._show_plan = show_plan
         self._is_in_line = False
@@ -23,7 +30,7 @@ class ShownAnswer:
     def show(self, event: Mapping[str, Any]) -> None:
         match event.get("event"):
             case "plan" if self._show_plan:
-                _tell_plan(event["plan"])
+                tell_plan(event["plan"])
             case "plan" if event["prompt_tokens"] >= _LONG_PROMPT:
                 note(f"[reads the prompt first: {event['prompt_tokens']} tokens]")
             case "note" if not self._show_plan:  # a plan has it among its reasons
@@ -31,7 +38,7 @@ class ShownAnswer:
             case "queued":
                 note(f"[waits for its turn: {plural(event['ahead'], 'question')} before it]")
             case "history":
-                gone = plural(_turns(self._params["messages"][: event["left_out"]]), "turn")
+                gone = plural(_turns(self._params["messages"], event["left_out"]), "turn")
                 note(f"[the oldest {gone} left the conversation: the model's context is full]")
             case "token" | "rest":
                 self._say(event["text"])
@@ -51,7 +58,7 @@ class ShownAnswer:
 
     def _say(self, text: str) -> None:
         if text:
-            say(text, end="")
+            self._write(text)
             self._is_in_line = not text.endswith("\n")
 
     def _note(self, line: str) -> None:
@@ -67,12 +74,8 @@ class ShownAnswer:
         self._lost |= lost
 
 
-def _turns(messages: Sequence[Mapping[str, str]]) -> int:
-    """Count the exchanges: what was said, with its answer if there was one."""
-    return sum(message["role"] == "user" for message in messages)
-
-
-def _tell_plan(plan: Mapping[str, Any]) -> None:
+def tell_plan(plan: Mapping[str, Any]) -> None:
+    """Tell who computes which layers, at what cost, and why."""
     for stage in plan["stages"]:
         first, stop = stage["layers"]
         note(
@@ -80,3 +83,16 @@ def _tell_plan(plan: Mapping[str, Any]) -> None:
         )
     for reason in plan["reasons"]:
         note(f"  {reason}")
+
+
+def _say(text: str) -> None:
+    say(text, end="")
+
+
+def _turns(messages: Sequence[Mapping[str, str]], left_out: int) -> int:
+    """Count the exchanges that left: what was said, with its answer if there was one.
+
+    What stands at the head for the whole conversation stays.
+    """
+    said = [message for message in messages if message["role"] not in {"system", "developer"}]
+    return sum(message["role"] == "user" for message in said[:left_out])

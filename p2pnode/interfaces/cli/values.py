@@ -19,6 +19,7 @@ from p2pnode.sansio import Address
 
 _LOOKUP_SECONDS = 2.0  # for a name server's answer; without one a name is taken as it is
 _SHOWN = 60  # letters of what was typed
+_MOST_SYSTEM = 1024 * 1024  # bytes of a system prompt's file
 _MOST_FILE = 64 * MOST_SCHEMA  # bytes read of a schema's file; space may be left out
 
 MOST_NAME = 32
@@ -83,6 +84,50 @@ class Schema(click.ParamType[str]):
             return _checked_schema(text)
         except UserError as error:
             self.fail(f"{error} ({error.hint})" if error.hint else str(error), param, ctx)
+
+
+class SystemPrompt(click.ParamType[str]):
+    """A system prompt, or ``@`` and the file that has it; ``@@`` begins a text with ``@``."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.startswith("@") or value.startswith("@@"):
+            return _checked_text(self, value.removeprefix("@"), param, ctx)
+        path = Path(_expanded(self, value[1:], param, ctx))
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MOST_SYSTEM + 1)
+            text = data.decode("utf-8-sig").strip()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+            self.fail(f"{value[1:_SHOWN]!r}: {reason}; or write the text itself", param, ctx)
+        if len(data) > _MOST_SYSTEM:
+            self.fail(f"{value[1:_SHOWN]!r} has more than {_MOST_SYSTEM >> 20} MiB", param, ctx)
+        return text
+
+
+class StopString(click.ParamType[str]):
+    """A string that ends an answer; how long it may be is checked with the others."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return _checked_text(self, value, param, ctx)
+
+
+def _checked_text(
+    kind: click.ParamType[str],
+    text: str,
+    param: click.Parameter | None,
+    ctx: click.Context | None,
+) -> str:
+    """Refuse bytes that are no text: they came as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        kind.fail("it is not text in UTF-8", param, ctx)
+    return text
 
 
 def node_name(given: str | None, taken: Collection[str] = ()) -> str:

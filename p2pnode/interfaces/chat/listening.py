@@ -1,0 +1,49 @@
+"""What a person says next: at a terminal that edits, at one that does not, or through a pipe."""
+
+import sys
+from typing import Protocol
+
+from p2pnode.interfaces.cli.piped_input import MOST_BYTES, decoded
+
+
+class Listener(Protocol):
+    """Hears what is said.
+
+    Attributes:
+        is_person: Whether somebody sits there, who is told how things stand.
+    """
+
+    is_person: bool
+
+    def listen(self) -> str | None:
+        """Return what is said next, nothing for nothing said, and None at the end.
+
+        Raises:
+            UserError: What was said is no text; more may be said.
+            KeyboardInterrupt: Ctrl-C.
+        """
+
+
+class WholeInput:
+    """All of standard input is one message."""
+
+    is_person = False
+
+    def __init__(self) -> None:
+        self._is_read = False
+
+    def listen(self) -> str | None:
+        if self._is_read:
+            return None
+        self._is_read = True
+        return decoded(sys.stdin.buffer.read(MOST_BYTES + 1))
+
+
+class EachLine:
+    """Each line of standard input is a message."""
+
+    is_person = False
+
+    def listen(self) -> str | None:
+        line = sys.stdin.buffer.readline(MOST_BYTES + 1)
+        return decoded(line).rstrip("\n").removesuffix("\r") if line else None
