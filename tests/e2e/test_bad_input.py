@@ -362,7 +362,8 @@ def test_ctrl_c_in_mid_answer_frees_the_memory(tmp_path: Path, models: Path, sta
 def test_ctrl_c_in_a_chat_stops_the_answer_only(tmp_path: Path, models: Path, start: Start) -> None:
     node = start("one", models / "slow.gguf")
     until(node, is_serving)
-    process = _spawn("chat", "--state", str(tmp_path / "one"), "--max-tokens", "5000")
+    asking = ("chat", "--lines", "--state", str(tmp_path / "one"))
+    process = _spawn(*asking, "--max-tokens", "5000")
     assert process.stdin is not None
     process.stdin.write(b"Tell me a story\n")
     process.stdin.flush()

@@ -9,7 +9,7 @@ from typing import Final
 
 PASTE_BEGINS: Final = "\x1b[200~"
 PASTE_ENDS: Final = "\x1b[201~"
-_LONG: Final = 64
+LONG: Final = 64
 """Characters that nobody types between two looks at the keyboard. A guess."""
 
 _ENDS: Final = ("\r", "\n")
@@ -49,7 +49,7 @@ def _is_paste(data: str) -> bool:
     if len(data) < 3 or not _is_text(data):
         return False
     body = data[:-1]
-    return len(data) > _LONG or any(end in body for end in _ENDS)
+    return len(data) > LONG or any(end in body for end in _ENDS)
 
 
 def _is_text(data: str) -> bool:

@@ -14,6 +14,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.shortcuts import CompleteStyle
+from prompt_toolkit.styles import Style
 
 from p2pnode.interfaces.chat import composing
 from p2pnode.interfaces.chat.line_history import LineHistory
@@ -21,6 +22,8 @@ from p2pnode.interfaces.chat.pastes import Pastes
 from p2pnode.interfaces.cli.piped_input import checked_text
 
 PROMPT = "> "
+_STYLE = Style.from_dict({"prompt": "ansicyan"})
+"""With a colour its space is written too: whoever drives a terminal waits for the whole of it."""
 
 
 class EditedLine:
@@ -32,7 +35,8 @@ class EditedLine:
         """``history`` is the file to keep what was said in; None for none."""
         self._pastes = Pastes()
         self._session: PromptSession[str] = PromptSession(
-            PROMPT,
+            [("class:prompt", PROMPT)],
+            style=_STYLE,
             multiline=True,
             prompt_continuation=" " * len(PROMPT),
             history=LineHistory(history, self._pastes.expanded),

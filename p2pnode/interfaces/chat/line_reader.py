@@ -6,11 +6,14 @@ from typing import Final
 
 from prompt_toolkit.input.posix_utils import PosixStdinReader
 
-from p2pnode.interfaces.chat.bursts import Bursts
+from p2pnode.interfaces.chat.bursts import LONG, Bursts
 
 _SETTLED: Final = 0.025
 """Seconds without a further byte after which a line's end was typed. Longer than a pasting program
 hesitates, shorter than anybody feels. A guess."""
+
+_PASTING: Final = 0.15
+"""The same once it shows that somebody pastes: over a slow line the next piece takes longer."""
 
 _CHUNK: Final = 65_536
 _MOST: Final = 8 * 1024 * 1024  # bytes of a burst; what is beyond is another one
@@ -37,14 +40,19 @@ def burst(descriptor: int) -> bytes:
     A single key is waited for no longer than it takes to come.
     """
     data = bytearray(_read(descriptor))
-    while data and len(data) < _MOST:
-        is_maybe_cut = data.endswith((b"\r", b"\n")) or len(data) > 1
-        ready, _, _ = select.select([descriptor], [], [], _SETTLED if is_maybe_cut else 0)
-        more = _read(descriptor) if ready else b""
-        if not more:
+    while data and len(data) < _MOST and select.select([descriptor], [], [], _patience(data))[0]:
+        if not (more := _read(descriptor)):
             break
         data += more
     return bytes(data)
+
+
+def _patience(data: bytearray) -> float:
+    """Return how long to wait for more behind what came."""
+    if len(data) == 1 and not data.isspace():
+        return 0.0
+    is_pasted = len(data) > LONG or b"\n" in data[:-1] or b"\r" in data[:-1]
+    return _PASTING if is_pasted else _SETTLED
 
 
 def _read(descriptor: int) -> bytes:

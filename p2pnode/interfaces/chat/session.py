@@ -50,6 +50,7 @@ class ChatSession:
         self._talk = Talk(Conversation(system))
         self._plan: Mapping[str, Any] | None = None
         self._status = 0
+        self._last_word: UserError | None = None  # an error after which nothing more is asked
         self._obey: Mapping[str, Callable[[str], None]] = MappingProxyType(
             {
                 "help": lambda _: note(help_text()),
@@ -78,6 +79,8 @@ class ChatSession:
                 if said is None or not self._take(said):
                     return self._status
             except UserError as error:
+                if error is self._last_word:
+                    raise
                 self._complain(error)
             except KeyboardInterrupt:
                 if not self._listener.is_person:
@@ -142,6 +145,7 @@ class ChatSession:
             return
         is_over = self._host.has_ended() and (self._host.is_fresh or not self._listener.is_person)
         if str(reply.error).startswith(_FINAL) or is_over:
+            self._last_word = reply.error
             raise reply.error
         self._complain(reply.error)
         if self._listener.is_person and not reply.text:

@@ -112,16 +112,8 @@ def test_what_a_model_writes_steers_no_terminal(host: Host) -> None:
         assert "\u00a0b" in written
 
 
-def test_turns_that_left_a_conversation_are_told_once(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = iter(["first", "second", "third"])
-
-    def listen() -> str | None:
-        return next(said, None)
-
-    monkeypatch.setattr(ask_commands, "_listen", listen)
-    done = CliRunner().invoke(chat, [])
+def test_turns_that_left_a_conversation_are_told_once(host: Host) -> None:
+    done = CliRunner().invoke(chat, ["--lines"], input="first\nsecond\nthird\n")
     assert done.exit_code == 0, done.exception
     assert done.output.count("the oldest 1 turn left the conversation") == 1
     contents = [[one["content"] for one in asked["messages"]] for asked in host.asked]

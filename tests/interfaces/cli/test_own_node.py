@@ -119,7 +119,7 @@ def test_a_conversation_ends_where_no_further_message_would_fare_better(
     monkeypatch.setattr(own_node, "_is_running", lambda _: True)
     monkeypatch.setattr(own_node, "ControlClient", Client)
     monkeypatch.setattr(own_node, "answers", lambda _: is_there)
-    done = CliRunner().invoke(chat, [], input="one\ntwo\n")
+    done = CliRunner().invoke(chat, ["--lines"], input="one\ntwo\n")
     assert len(prompts) == asked
     assert (str(done.exception) == said) == (asked == 1)
 

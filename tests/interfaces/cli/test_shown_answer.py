@@ -6,6 +6,7 @@ import pytest
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli import ask_commands
+from p2pnode.interfaces.cli.asking_options import asked_params
 from p2pnode.interfaces.cli.shown_answer import ShownAnswer
 
 LOST: dict[str, Any] = {
@@ -61,12 +62,18 @@ def test_a_note_in_the_middle_of_a_line_ends_it(capsys: pytest.CaptureFixture[st
 
 
 def test_the_wait_that_a_person_chose_holds_in_mid_answer_too() -> None:
-    class Host:
-        is_fresh = False
-
     chosen = ask_commands.generate.make_context("generate", ["Why?", "--wait", "5"]).params
-    asked = ask_commands._params(chosen, Host())  # type: ignore[arg-type]
+    asked = asked_params(chosen, is_fresh=False)
     assert (asked["wait"], asked["lost_wait"]) == (5.0, 5.0)
     chosen = ask_commands.generate.make_context("generate", ["Why?"]).params
-    asked = ask_commands._params(chosen, Host())  # type: ignore[arg-type]
+    asked = asked_params(chosen, is_fresh=False)
     assert (asked["wait"], asked["lost_wait"]) == (20.0, None)
+
+
+def test_a_system_prompt_is_none_of_the_turns_that_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    roles = ("system", "user", "assistant", "user", "assistant", "user")
+    shown = ShownAnswer({"messages": [{"role": role, "content": "x"} for role in roles]})
+    shown.show({"event": "history", "left_out": 4})
+    assert "the oldest 2 turns left" in capsys.readouterr().err
