@@ -24,6 +24,7 @@ from tests.docs.commands import (
 
 SHOWN = [command for page in PAGES for command in commands(page)]
 EVERYWHERE = {"--help", "--version"}
+IN_A_CHAT = {"--replace"}  # of /save
 
 
 @pytest.mark.parametrize("command", SHOWN, ids=str)
@@ -33,7 +34,7 @@ def test_a_command_can_be_given_as_it_stands(command: Command) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_an_option_that_a_page_mentions_exists(page: Path) -> None:
-    known = set(_options(cli)) | EVERYWHERE
+    known = set(_options(cli)) | EVERYWHERE | IN_A_CHAT
     for line, option in inline_options(page):
         assert option in known, f"{page.relative_to(ROOT)}:{line}: there is no {option}"
 

@@ -19,7 +19,7 @@ from p2pnode.interfaces.chat.screen import Words
 from p2pnode.interfaces.chat.talk import Talk
 from p2pnode.interfaces.cli.asking_options import asked_params
 from p2pnode.interfaces.cli.logprob_lines import logprob_lines
-from p2pnode.interfaces.cli.output import complain, note, say
+from p2pnode.interfaces.cli.output import complain, note
 from p2pnode.interfaces.cli.own_node import Host
 from p2pnode.interfaces.cli.shown_answer import tell_plan
 from p2pnode.interfaces.cli.values import SystemPrompt
@@ -152,8 +152,6 @@ class ChatSession:
             note("[nothing came of the question; /retry asks it again]")
 
     def _close(self, reply: Reply, params: Mapping[str, Any]) -> None:
-        if not self._listener.is_person:
-            say()
         if reply.facts is not None and "logprobs" in reply.facts:
             note("\n".join(logprob_lines(reply.facts["logprobs"])))
         is_cut = reply.facts is not None and reply.facts["finish"] == "length"

@@ -38,7 +38,7 @@ def text_beside_prompt(wanted: bool | None) -> str:
     try:
         descriptor = sys.stdin.fileno()
     except io.UnsupportedOperation:  # it is in memory, and so holds up nobody
-        return decoded(sys.stdin.buffer.read(MOST_BYTES + 1))
+        return decoded(sys.stdin.buffer.read(MOST_BYTES + 1)).rstrip("\n")
     if wanted is None and not _is_meant(descriptor):
         return ""
     return decoded(read_bounded(descriptor)).rstrip("\n")

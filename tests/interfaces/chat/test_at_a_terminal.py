@@ -245,8 +245,8 @@ def test_commands_are_obeyed_and_wrong_ones_explained(
 ) -> None:
     terminal = start("--system", "Be brief.", "--plain", "--no-history")
     told = {
-        "/sav x": "there is no command /sav",
-        "/set temprature 1": "try: /set temperature",
+        "/saev x": "there is no command /saev",
+        "/set temperaturee 1": "try: /set temperature",
         "/set temperature 1": "temperature         1.0",
         "/plan": "nothing was planned yet",
         "hello": "some **bold** and",

@@ -33,7 +33,7 @@ def test_a_command_is_a_slash_and_a_word(text: str, expected: Command | None) ->
 @pytest.mark.parametrize(
     ("text", "words", "hint"),
     [
-        ("/sav x", "there is no command /sav", "/save;"),
+        ("/saev x", "there is no command /saev", "/save;"),
         ("/xyzzy", "there is no command /xyzzy", "/help lists them"),
         ("/reset all", "/reset takes nothing behind it", "/reset"),
         ("/load", "/load needs FILE", "/load FILE"),
