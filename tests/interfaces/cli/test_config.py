@@ -165,9 +165,9 @@ def test_what_a_running_node_would_ignore_may_stand_in_a_file(
     monkeypatch.setattr(own_node, "_is_running", lambda _: True)
     monkeypatch.setattr(own_node.Host, "client", lambda _: nullcontext())
     monkeypatch.setattr(ask_commands, "_stream", stream)
-    assert call("generate", "hi")[2] == "p2pnode: far enough\n"
+    assert call("generate", "hi", "--no-stdin")[2] == "p2pnode: far enough\n"
     assert asked[0]["max_tokens"] == 7
-    assert "would ignore --model" in call("generate", "hi", "--model", "x")[2]
+    assert "would ignore --model" in call("generate", "hi", "--no-stdin", "--model", "x")[2]
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def test_of_two_forms_the_one_said_closer_to_the_call_holds(
         raise UserError("far enough")
 
     monkeypatch.setattr(ask_commands, "_fresh", fresh)
-    call("generate", "hi", *words)
+    call("generate", "hi", "--no-stdin", *words)
     assert (chosen[0]["schema"] is not None, chosen[0]["json_mode"]) == (schema, json_mode)
 
 
 def test_two_forms_in_one_place_are_refused(call: Call, file: Path) -> None:
     file.write_text("[generate]\njson-mode = true\nschema = '{}'\n")
-    assert "do not go together" in call("generate", "hi")[2]
+    assert "do not go together" in call("generate", "hi", "--no-stdin")[2]
 
 
 BROKEN = ["= broken", "[up\n", "\0", "[nosuch]", "a = " + "[" * 5000]
