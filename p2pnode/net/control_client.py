@@ -5,7 +5,7 @@ It imports no trio, so a command that only asks and prints starts in half the ti
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -61,9 +61,23 @@ class ControlClient:
         Raises:
             UserError: It is too long to ask; the node refused, stopped, or was silent for too long.
         """
+        told = self.stream(method, params)
+        while True:
+            try:
+                event = next(told)
+            except StopIteration as end:
+                return end.value
+            if on_event is not None:
+                on_event(event)
+
+    def stream(
+        self, method: str, params: Mapping[str, Any] | None = None
+    ) -> Generator[dict[str, Any], None, Json]:
+        """Ask, yield each event as it comes, and return the result; raises as :meth:`call`."""
         self._last_id += 1
+        number = self._last_id
         self._has_begun = False
-        line = encode_line({"id": self._last_id, "method": method, "params": params or {}})
+        line = encode_line({"id": number, "method": method, "params": params or {}})
         if len(line) > MAX_LINE:
             raise UserError(
                 f"what is asked takes {len(line) / 2**20:.1f} MiB, and a node reads "
@@ -73,13 +87,12 @@ class ControlClient:
         self._send(line)
         while True:
             answer = self._answer()
-            if answer.get("id") not in (self._last_id, None):
+            if answer.get("id") not in (number, None):
                 continue  # left over from a call that was given up
             if "event" not in answer:
                 return _result(answer)
             self._has_begun = True
-            if on_event is not None:
-                on_event(answer["event"])
+            yield answer["event"]
 
     def close(self) -> None:
         """Hang up; the node cancels whatever this client still had running."""

@@ -217,6 +217,24 @@ class OutboxConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramFramesConfig:
+    """What programs may send each other through their nodes. Guesses all.
+
+    Attributes:
+        most_each: Frames of one peer that wait for our program.
+        bytes_each: Bytes of them; more than a frame may inflate to, 1 MiB.
+        bytes_total: Bytes of all that wait; at least ``bytes_each``.
+        under_way_bytes: Bytes under way to a peer, a program's or not, beyond which our program's
+            next frame to it is refused; well below the transport's ``mute_queue_bytes``.
+    """
+
+    most_each: int = 64
+    bytes_each: int = 2 << 20
+    bytes_total: int = 16 << 20
+    under_way_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
 class SpeedConfig:
     """When a node measures itself again. A measurement takes the engine half a second.
 
@@ -308,6 +326,7 @@ class NodeConfig:
     trust: TrustConfig = field(default_factory=TrustConfig)
     remarks: RemarkConfig = field(default_factory=RemarkConfig)
     rest: RestConfig = field(default_factory=RestConfig)
+    programs: ProgramFramesConfig = field(default_factory=ProgramFramesConfig)
 
     def __post_init__(self) -> None:
         transport, membership, dialer = self.transport, self.membership, self.dialer

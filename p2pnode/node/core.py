@@ -30,6 +30,9 @@ from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.placement import Placement
 from p2pnode.wire.calibration import CalibrationSet
 from p2pnode.wire.rest import rest_words
+from p2pnode.wire.vframe import Frame
+
+_LEAVING = "leaving the swarm"
 
 
 class NodeCore(NodeParts):
@@ -195,6 +198,11 @@ class NodeCore(NodeParts):
         if self.model is None:
             raise GenerationError("this node has no model, and so no space to agree on")
         self.outbox.send_frame(peer, self.inquiries.propose(peer, self.model), now)
+        self._settle(now)
+
+    def send_frame(self, peer: NodeId, frame: Frame, now: float) -> None:
+        """Send a frame of the program that runs this node; raises as ``programs.send`` does."""
+        self.programs.send(peer, frame, now)
         self._settle(now)
 
     def cancel(self, generation: int, now: float) -> None:

@@ -57,6 +57,11 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameWaits:
+    """A frame waits for the program that runs the node, where none did before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Departed:
     """The node has left the swarm: everybody was told, and no session is open any more."""
 
@@ -70,5 +75,6 @@ NodeEvent: TypeAlias = (
     | PlacementRequested
     | PeerReached
     | Noted
+    | FrameWaits
     | Departed
 )

@@ -36,6 +36,7 @@ from p2pnode.node.embedding import Embedding
 from p2pnode.node.engine_jobs import EngineJobs
 from p2pnode.node.events import (
     Departed,
+    FrameWaits,
     LoadRequested,
     MeasureRequested,
     NodeEvent,
@@ -58,6 +59,7 @@ from p2pnode.node.model_watch import ModelWatch
 from p2pnode.node.models import open_model, usable_calibrations
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import World, snapshot
+from p2pnode.node.program_exchange import ProgramExchange
 from p2pnode.node.rest_watch import RestWatch
 from p2pnode.node.shard_fetches import ShardFetches
 from p2pnode.node.snapshot import NodeSnapshot
@@ -112,6 +114,7 @@ class Node:
 
     Attributes:
         answering: What answers faces: text in, text out.
+        programs: What the program that runs it sends and takes; once it is up.
         is_up: Whether it has started; before, it is ended by cancelling :meth:`run`.
         embedding: Turns texts into vectors.
     """
@@ -227,6 +230,7 @@ class Node:
             thread=fittings.thread,
         )
         self._asking = Asking(self._reactor)
+        self.programs = ProgramExchange(self._reactor)
         self._surroundings = Surroundings(
             origin,
             self.settings.config,
@@ -320,6 +324,8 @@ class Node:
                 self._surroundings.met(peer, address)
             case Noted(line, is_aloud):
                 logger.log(NOTICE if is_aloud else logging.INFO, "%s", line)
+            case FrameWaits():
+                self.programs.wake()
             case Departed():
                 self._departed.set()
             case _:

@@ -18,6 +18,7 @@ from p2pnode.node.origin import Origin
 from p2pnode.node.outbox import Outbox
 from p2pnode.node.peer_lines import PeerLines
 from p2pnode.node.planner import DirectoryPlanner
+from p2pnode.node.program_frames import ProgramFrames
 from p2pnode.node.reach import Reach
 from p2pnode.node.remarks import Remarks
 from p2pnode.node.serving import Serving
@@ -96,6 +97,9 @@ class NodeParts:
             self.counters,
         )
         self.inquiries = Inquiries()
+        self.programs = ProgramFrames(
+            config.programs, self.node_id, self.outbox, self.endpoint.is_connected
+        )
         self.dialer = Dialer(config.dialer, self.node_id, self.counters)
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.noted_at: deque[float] = deque(maxlen=_LOG_LINES)
@@ -124,6 +128,11 @@ class NodeParts:
             now,
             is_heard=self.is_heard,
         )
+
+    @property
+    def space_hash32(self) -> int:
+        """The embedding space of our model, 0 without one."""
+        return 0 if self.model is None else self.model.space_hash32
 
     def observe(self, observer: Observer | None) -> None:
         """Let ``observer`` hear of what happens to messages from here on."""

@@ -1,5 +1,6 @@
 """Draws a node's snapshot from its cores; the only place that knows both."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -380,9 +381,14 @@ def _stage(core: NodeCore, stage: Stage) -> StageView:
     )
 
 
+def _node_counters(core: NodeCore) -> Counter[str]:
+    said = core.inquiries.counters + core.programs.counters
+    return core.counters + core.outbox.counters + said
+
+
 def _counters(core: NodeCore, transport: TransportSnapshot, world: World) -> dict[str, int]:
     parts = (
-        ("node", core.counters + core.outbox.counters + core.inquiries.counters),
+        ("node", _node_counters(core)),
         ("inference", core.inference.all_counters()),
         ("membership", core.swim.counters),
         ("trust", core.ledger.counters),

@@ -28,7 +28,7 @@ from p2pnode.membership.events import (
     OwnKeyUsedElsewhere,
 )
 from p2pnode.membership.messages import MAGIC
-from p2pnode.node.events import PeerReached
+from p2pnode.node.events import FrameWaits, PeerReached
 from p2pnode.node.outbox import SendRefused
 from p2pnode.node.parts import NodeParts
 from p2pnode.node.shared_keys import CURE
@@ -233,6 +233,10 @@ class Wiring:
             owed = parts.inquiries.receive_untrusted(frame, peer, parts.model)
             if owed is not None:
                 parts.outbox.send_frame(peer, owed, now)
+            return
+        if parts.programs.concerns(frame) and frame.space_hash32 == parts.space_hash32:
+            if parts.programs.receive_untrusted(frame, peer):
+                parts.events.append(FrameWaits())
             return
         refusal = parts.inference.receive_frame_untrusted(frame, peer, now)
         if refusal is not None:

@@ -28,6 +28,7 @@ from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import (
     Departed,
+    FrameWaits,
     LoadRequested,
     MeasureRequested,
     NodeEvent,
@@ -254,7 +255,7 @@ class Swarm:
                 case MeasureRequested():
                     cost = self._costs[node.node_id]
                     self._later(name, node, MEASURING, lambda now: node.measured(cost, now))
-                case Noted() | PeerReached() | Departed():
+                case Noted() | PeerReached() | FrameWaits() | Departed():
                     pass
                 case _:
                     self.answers.append((self.network.now, name, event))
