@@ -6,6 +6,7 @@ It imports no trio, so a command that only asks and prints starts in half the ti
 import socket
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -95,7 +96,12 @@ class ControlClient:
             yield answer["event"]
 
     def close(self) -> None:
-        """Hang up; the node cancels whatever this client still had running."""
+        """Hang up; the node cancels whatever this client still had running.
+
+        A call that waits for the node in another thread ends at once, with a UserError.
+        """
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # to close alone would wake nobody
         self._socket.close()
 
     def wait_until_closed(self, limit: float) -> bool:

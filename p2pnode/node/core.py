@@ -32,8 +32,6 @@ from p2pnode.wire.calibration import CalibrationSet
 from p2pnode.wire.rest import rest_words
 from p2pnode.wire.vframe import Frame
 
-_LEAVING = "leaving the swarm"
-
 
 class NodeCore(NodeParts):
     """One node: transport, membership, scheduler and inference."""

@@ -130,6 +130,7 @@ def join(
     one given here leaves the process's arguments at once, though not your shell's history.
     """
     from p2pnode.interfaces.cli.invite_code import read_code
+    from p2pnode.interfaces.joining import change_swarm
     from p2pnode.net.addresses import format_address
     from p2pnode.node.invite import decode_invite, encode_invite
 
@@ -141,7 +142,7 @@ def join(
     give_way(given.nice)
     peers = (*given.peer, *(format_address(address) for address in invite.addresses))
     settings = settings_of(replace(given, peer=peers))
-    _change_swarm(settings, invite.secret)
+    change_swarm(settings, invite.secret)
     _run(settings, as_json, verbose, Life.STARTER if detached else Life.ITS_OWN, face)
 
 
@@ -175,27 +176,6 @@ def _detach(command: str, code: str = "") -> NoReturn:
     words = ["-", *given_options()] if code else given_options()
     said = f"{code}\n" if code else ""
     click.get_current_context().exit(start_detached(command, words, said))
-
-
-def _change_swarm(settings: NodeSettings, secret: bytes) -> None:
-    """Belong to the swarm of ``secret`` from here on, unless this node could not start at all.
-
-    Raises:
-        UserError: The model, the port or the state cannot be used; the state is as it was.
-    """
-    from p2pnode.net.udp import open_udp
-    from p2pnode.node.identity import StateDirectory
-    from p2pnode.node.models import describe_model
-
-    if settings.model is not None:
-        describe_model(settings.model)
-    state = StateDirectory(settings.state)
-    with state.lock():  # first: a node that runs here has the port too
-        open_udp(settings.host, settings.port).close()
-        state.identity_seed()
-        if state.swarm_secret() != secret:
-            state.remember_peers(())  # those of another swarm
-        state.set_swarm_secret(secret)
 
 
 @click.command(epilog="Examples:\n\n  p2pnode stop\n\n  p2pnode stop --now")
