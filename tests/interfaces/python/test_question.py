@@ -70,7 +70,7 @@ def test_what_is_none_is_left_out() -> None:
     assert params == {"prompt": "hi"}
 
 
-@pytest.mark.parametrize("name", ["temprature", "details", "prompt", "messages", "tools"])
+@pytest.mark.parametrize("name", ["tempo", "details", "prompt", "messages", "tools"])
 def test_an_option_that_nobody_reads_is_refused(name: str) -> None:
     options: PromptOptions = {name: 1}  # type: ignore[misc]
     with pytest.raises(TypeError, match=rf"generate\(\) has no option '{name}'; it has"):
