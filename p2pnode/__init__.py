@@ -28,6 +28,7 @@ _EVENTS = (
     "Stage",
     "Token",
     "TokenChance",
+    "ToolCall",
     "Waiting",
 )
 _ERRORS = ("BusyError", "GenerationError", "LengthError", "ModelError", "UserError")

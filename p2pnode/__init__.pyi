@@ -28,6 +28,7 @@ from p2pnode.interfaces.python.events import (
     Stage as Stage,
     Token as Token,
     TokenChance as TokenChance,
+    ToolCall as ToolCall,
     Waiting as Waiting,
 )
 from p2pnode.interfaces.python.frames import (

@@ -83,6 +83,19 @@ class TokenChance:
     top: tuple["TokenChance", ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that the model made.
+
+    Attributes:
+        name: Of the tool, as the model wrote it.
+        arguments: A JSON object, as text.
+    """
+
+    name: str
+    arguments: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued(Event):
     """The question waits for its turn.
@@ -137,16 +150,24 @@ class Token(Event):
         token: Its id.
         position: Its place, counted from the prompt's first token.
         chance: How likely it was; None unless ``logprobs`` were asked for.
+        calls: Calls of tools that it completes.
     """
 
     token: int
     position: int
     chance: TokenChance | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest(Event):
-    """The last words, which were held back for a stop string that did not come."""
+    """The last words, which were held back for a stop string or a call that did not come.
+
+    Attributes:
+        calls: Calls of tools that end with the answer.
+    """
+
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +253,7 @@ class Answer:
         codings: What hidden states were sent as.
         kl_per_token: Nats a token that this cost, by estimate.
         chances: How likely each token was; empty unless ``logprobs`` were asked for.
+        calls: Calls of tools, in order.
     """
 
     text: str
@@ -254,6 +276,7 @@ class Answer:
     codings: tuple[str, ...] = ()
     kl_per_token: float = 0.0
     chances: tuple[TokenChance, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,10 @@ class Node:
         engine: str | None = None,
         device: str | None = None,
         threads: int | None = None,
+        max_memory: str | None = None,
+        max_vram: str | None = None,
+        when: str | None = None,
+        quiet_hours: Sequence[str] = (),
     ) -> None:
         """Read the options; nothing begins before the block is entered.
 
@@ -103,6 +107,10 @@ class Node:
             engine: What computes.
             device: Where.
             threads: Of the CPU.
+            max_memory: All that it may take, e.g. ``4G``.
+            max_vram: The same of a GPU's memory.
+            when: ``idle`` to step back while the owner uses the machine; else ``always``.
+            quiet_hours: Hours in which it computes for nobody else, e.g. ``22:00-07:00``.
 
         Raises:
             UserError: A value is impossible, or the code is none.
@@ -122,6 +130,10 @@ class Node:
             "engine": engine,
             "device": device,
             "threads": threads,
+            "max_memory": max_memory,
+            "max_vram": max_vram,
+            "when": when,
+            "quiet_hours": tuple(quiet_hours),
         }
         self._options: UpOptions = up_options(said)
         self._invite: Invite | None = None

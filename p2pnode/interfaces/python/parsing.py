@@ -22,6 +22,7 @@ from p2pnode.interfaces.python.events import (
     Stage,
     Token,
     TokenChance,
+    ToolCall,
     Waiting,
 )
 
@@ -83,7 +84,13 @@ def _token(body: Body) -> Event:
         token=int(body["token"]),
         position=int(body.get("position", 0)),
         chance=None if chance is None else _chance(chance),
+        calls=_calls(body),
     )
+
+
+def _calls(body: Body) -> tuple[ToolCall, ...]:
+    calls = map(_object, body.get("tool_calls", ()))
+    return tuple(ToolCall(str(call["name"]), str(call["arguments"])) for call in calls)
 
 
 def _broken(body: Body) -> Broken:
@@ -122,7 +129,7 @@ _EVENTS: Final[Mapping[str, Callable[[Body], Event]]] = {
     "history": lambda body: Shortened(left_out=int(body.get("left_out", 0))),
     "plan": _planned,
     "token": _token,
-    "rest": lambda body: Rest(text=str(body.get("text", ""))),
+    "rest": lambda body: Rest(text=str(body.get("text", "")), calls=_calls(body)),
     "waiting": _waiting,
     "broken": _broken,
     "repaired": _repaired,
@@ -153,6 +160,7 @@ def _answer(body: Body) -> Answer:
         repaired=tuple(map(_repaired, body.get("repaired", ()))),
         codings=_texts(sent.get("codings", ())),
         kl_per_token=float(sent.get("kl_per_token", 0.0)),
+        calls=_calls(body),
         chances=tuple(map(_chance, body.get("logprobs", ()))),
     )
 

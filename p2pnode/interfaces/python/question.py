@@ -73,11 +73,14 @@ class ChatOptions(QuestionOptions, total=False):
     """The same for a chat.
 
     Attributes:
-        tools: What the template may offer the model, each a JSON object.
+        tools: What the model may call, each ``{"type": "function", "function": {...}}``.
+        tool_choice: ``auto``, ``none``, ``required``, or ``{"type": "function", "function":
+            {"name": ...}}`` for one that must be called.
         documents: What the template may lay before it.
     """
 
     tools: Sequence[Mapping[str, object]]
+    tool_choice: str | Mapping[str, object]
     documents: Sequence[object]
 
 

@@ -19,7 +19,7 @@ from p2pnode.wire.messages import sync_frame
 
 pytestmark = pytest.mark.timeout(120)
 
-NOT_A_PROGRAM_S: set[str] = set()
+NOT_A_PROGRAM_S = {"nice"}  # it is the whole process that is
 """Options of ``up`` that a node in a program has no use for."""
 
 

@@ -13,6 +13,7 @@ from p2pnode.interfaces.python.question import (
     prompt_params,
 )
 from p2pnode.node.answering.question import Conversation, PlainText, Question, Tokens
+from p2pnode.text.tool_calls.offered import Choice, Tool, ToolChoice
 
 EVERYTHING: QuestionOptions = {
     "max_tokens": 7,
@@ -60,9 +61,12 @@ def test_a_prompt_may_be_tokens() -> None:
 
 def test_a_chat_has_messages_and_what_the_template_may_use() -> None:
     message = {"role": "user", "content": "hi"}
-    tool = {"type": "function"}
-    asked = Question.of(chat_params([message], {"tools": (tool,), "documents": ["d"]}))
-    assert asked.said == Conversation([message], [tool], ["d"])
+    tool = {"type": "function", "function": {"name": "f"}}
+    options: ChatOptions = {"tools": (tool,), "tool_choice": "auto", "documents": ["d"]}
+    asked = Question.of(chat_params([message], options))
+    assert asked.said == Conversation(
+        [message], (Tool("f", "", None),), ToolChoice(Choice.AUTO), ["d"]
+    )
 
 
 def test_what_is_none_is_left_out() -> None:
