@@ -1,7 +1,8 @@
-"""The JSON of a request: bounded in bytes and seconds, and an object."""
+"""The JSON of a request: bounded in bytes, seconds and depth, and an object that can be written."""
 
 import asyncio
 import json
+import math
 from typing import Any, Final, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
@@ -13,6 +14,10 @@ MOST_BYTES: Final = 4 * 2**20
 
 SECONDS: Final = 30.0
 """For a body to arrive: a slow writer holds a connection."""
+
+MOST_NESTED: Final = 200
+"""Objects and lists in each other: Python writes and reads no more than some hundreds. A schema of
+a tool has ten."""
 
 
 async def json_object(request: Request) -> dict[str, Any]:
@@ -30,7 +35,7 @@ async def json_object(request: Request) -> dict[str, Any]:
             408, f"the body did not arrive within {SECONDS:.0f} s", code="slow_request"
         ) from error
     try:
-        body = json.loads(data, parse_constant=_refuse)
+        body = _parsed(data)
     except (ValueError, RecursionError) as error:
         raise ApiError(
             400, f"the body is not JSON: {_reason(error)}", code="malformed_json"
@@ -38,6 +43,30 @@ async def json_object(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not a JSON object", code="malformed_json")
     return body
+
+
+def _parsed(data: bytes) -> object:
+    """Return what JSON says, if it can be said again: the node is told, and some clients, too.
+
+    Raises:
+        ValueError: It is no JSON, or has half a character or a number beyond all range.
+        RecursionError: It is nested too deep.
+    """
+    body: object = json.loads(data, parse_constant=_refuse, parse_float=_finite)
+    if data.count(b"[") + data.count(b"{") > MOST_NESTED:
+        _refuse_deep(body)
+    if b"\\u" in data:  # UTF-8 itself has no halves
+        json.dumps(body, ensure_ascii=False).encode()
+    return body
+
+
+def _refuse_deep(body: object) -> None:
+    level = [body] if isinstance(body, dict | list) else []
+    for _ in range(MOST_NESTED):
+        within = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [inner for each in within for inner in each if isinstance(inner, dict | list)]
+    if level:
+        raise RecursionError
 
 
 async def _bytes(request: Request) -> bytes:
@@ -63,11 +92,20 @@ def _reason(error: Exception) -> str:
         return "it is nested too deep"
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno}, column {error.colno}"
+    if isinstance(error, UnicodeEncodeError):
+        return "a string has half of a surrogate pair"
     return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "a number is impossible"
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 __all__ = ["MOST_BYTES", "SECONDS", "ClientDisconnect", "json_object"]

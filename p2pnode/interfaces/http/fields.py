@@ -1,6 +1,5 @@
 """The parameters of a request, read one by one, each refused by its name."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ class Fields:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(name, "must be a number")
-        if not (math.isfinite(value) and low <= value <= high):
+        if not low <= value <= high:  # nor is what is no number: nan
             raise self._wrong(name, f"must be between {low:g} and {high:g}")
         return float(value)
 

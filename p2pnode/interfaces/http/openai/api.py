@@ -13,7 +13,7 @@ from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
 from p2pnode.interfaces.http.openai import chat, completions
 from p2pnode.interfaces.http.openai.models import model_body
-from p2pnode.interfaces.http.openai.params import refuse_foreign
+from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.interfaces.http.spoken import Spoken, Writer
 
 Body: TypeAlias = dict[str, Any]

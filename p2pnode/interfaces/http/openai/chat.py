@@ -12,11 +12,9 @@ from p2pnode.interfaces.http.openai.params import (
     HARMLESS,
     MOST_CHOICES,
     MOST_TOP,
-    format_params,
     length_params,
     sampling_params,
     several,
-    within_past,
 )
 from p2pnode.interfaces.http.openai.writing import (
     DONE,
@@ -25,6 +23,7 @@ from p2pnode.interfaces.http.openai.writing import (
     logprob_body,
     usage,
 )
+from p2pnode.interfaces.http.params import format_params, within_past
 from p2pnode.interfaces.http.spoken import server_sent
 
 Body: TypeAlias = dict[str, Any]

@@ -10,13 +10,12 @@ from p2pnode.interfaces.http.openai.params import (
     EXTENSIONS,
     HARMLESS,
     MOST_CHOICES,
-    format_params,
     length_params,
     sampling_params,
     several,
-    within_past,
 )
 from p2pnode.interfaces.http.openai.writing import DONE, OpenAiWriter, finish_of, usage
+from p2pnode.interfaces.http.params import format_params, within_past
 from p2pnode.interfaces.http.spoken import server_sent
 
 Body: TypeAlias = dict[str, Any]
