@@ -60,6 +60,10 @@ def handlers(node: Node) -> Mapping[str, Handler]:
                 await emit(event)
         return answer.facts()
 
+    async def tokenise(params: Params, emit: Emit) -> object:
+        """Say how many tokens a question of ``generate`` has, without asking it."""
+        return {"tokens": await node.answering.count(Question.of(params))}
+
     async def model(params: Params, emit: Emit) -> object:
         return await node.model_report()
 
@@ -77,6 +81,7 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         "connect": connect,
         "stop": stop,
         "generate": generate,
+        "tokenise": tokenise,
         "embed": embed,
     }
 

@@ -95,6 +95,8 @@ def prepare(
 ) -> tuple[Sequence[int], int]:
     """Return a request's prompt as ids, and how many messages left the conversation for it.
 
+    Where it is only to be counted, none does, and it may be longer than the context.
+
     Raises:
         UserError: It does not fit the context, or cannot be rendered.
     """
@@ -111,17 +113,22 @@ def prepare(
     def prompt_of(messages: Sequence[Message]) -> Sequence[int]:
         with budget.rendering():
             text = tokenizer.chat(
-                messages, tools=request.get("tools"), documents=request.get("documents")
+                messages,
+                tools=request.get("tools"),
+                documents=request.get("documents"),
+                goes_on=bool(request.get("goes_on")),
             )
         return encoded(text)
 
     left = 0
     if "text" in request:
         ids = encoded(request["text"])
+    elif request.get("only_count"):
+        ids = prompt_of(request["messages"])
     else:
         room = room_for_prompt(context, int(request["max_tokens"]))
         ids, left = fit(request["messages"], room, prompt_of)
-    if len(ids) >= context:
+    if len(ids) >= context and not request.get("only_count"):
         raise _too_long(ids, str(request["name"]), context, left)
     return ids, left
 
@@ -170,6 +177,9 @@ def _answered(tokenizer: Tokenizer, request: dict[str, Any]) -> Iterator[object]
         refused.__cause__ = error
         yield _refusal(refused)
     else:
+        if request.get("only_count"):
+            yield {"tokens": len(ids)}
+            return
         yield {"left_out": left, "count": len(ids)}
         yield array("I", ids)
 

@@ -138,6 +138,18 @@ class TextWorker:
         reply, ids = await self._exchange(request)
         return Prompt(tuple(ids), int(reply["left_out"]), await self.stop_ids())
 
+    async def count(self, asked: Request) -> int:
+        """Render and tokenise what :meth:`prompt` takes, whole, and return how many tokens it has.
+
+        Of a text that has more than a context full of its longest token, so many at least.
+
+        Raises:
+            UserError: It cannot be done, or took too long.
+        """
+        request = {"context": self._context, "name": self._name, **asked, "only_count": True}
+        reply, _ = await self._exchange(request)
+        return int(reply["tokens"])
+
     async def stop_ids(self) -> frozenset[int]:
         """Return the tokens that end an answer: the file's, and the template's end of a turn.
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from p2pnode.errors import ModelError, UserError
 from p2pnode.text.history import Message
-from p2pnode.text.marked import UNKNOWN, Marked, as_data, marks_of, template_text
+from p2pnode.text.marked import (
+    UNKNOWN,
+    Marked,
+    as_data,
+    data_text,
+    marks_of,
+    template_text,
+)
 from p2pnode.text.specials import Specials
 from p2pnode.text.tool_calls.conversation import for_template
 from p2pnode.text.tool_calls.formats import ToolFormat, format_of
@@ -66,8 +73,13 @@ class ChatTemplate:
         *,
         tools: Sequence[Any] | None = None,
         documents: Sequence[Any] | None = None,
+        goes_on: bool = False,
     ) -> Marked:
         """Write a conversation up to the model's turn to speak.
+
+        With ``goes_on`` the last message, a text, is the beginning of what it says: it stands after
+        what the template writes before an answer. Templates differ too much in how they write a
+        turn that is over to cut its end off.
 
         A message's content may be a text or a list of text parts, whatever the template wants;
         calls of tools are in OpenAI's form (:func:`.tool_calls.conversation.for_template`).
@@ -79,11 +91,12 @@ class ChatTemplate:
         if not self._vocabulary.template:
             raise no_template()
         said = [_checked(number, message) for number, message in enumerate(messages, 1)]
+        begun = data_text(str(said.pop()["content"])) if goes_on else data_text("")
         if "tool_calls" not in self._vocabulary.template:  # it wants text of every message
             said = [{**one, "content": one["content"] or ""} for one in said]
         write = _in_parts if self._wants_parts else _in_one
         turns = [_turn(one, write) for one in for_template(said, self.tool_format)]
-        return self._rendered(turns, tools=tools or None, documents=documents or None)
+        return self._rendered(turns, tools=tools or None, documents=documents or None) + begun
 
     @cached_property
     def tool_format(self) -> ToolFormat | None:

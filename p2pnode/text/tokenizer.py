@@ -72,8 +72,11 @@ class Tokenizer:
         *,
         tools: Sequence[Any] | None = None,
         documents: Sequence[Any] | None = None,
+        goes_on: bool = False,
     ) -> Marked:
         """Write a conversation as the model was taught to read it, up to its turn to speak.
+
+        With ``goes_on`` the last message, a text, is the beginning of what it says.
 
         The text knows what in it the template wrote: only that becomes control tokens.
 
@@ -81,7 +84,7 @@ class Tokenizer:
             UserError: A message is none, or a call in it.
             ModelError: The model has no chat template, or the template refuses the messages.
         """
-        return self._template.render(messages, tools=tools, documents=documents)
+        return self._template.render(messages, tools=tools, documents=documents, goes_on=goes_on)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``: what :meth:`chat` wrote, or plain text.

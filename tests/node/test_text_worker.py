@@ -61,6 +61,22 @@ async def test_a_prompt_is_what_the_tokenizer_makes_of_it(start: Start, tmp_path
     assert worker.counters == {"text processes started": 1}
 
 
+async def test_what_is_counted_is_the_whole_prompt(start: Start) -> None:
+    worker = await start()
+    assert await worker.count(SAID) == len((await worker.prompt(SAID)).ids)
+    assert await worker.count({"text": "abc"}) == 3
+    long = [{"role": "user", "content": "a" * CONTEXT}] * 3
+    assert await worker.count({"messages": long, "max_tokens": 8}) > 3 * CONTEXT
+
+
+async def test_a_prompt_ends_with_the_beginning_of_its_answer(start: Start) -> None:
+    worker = await start()
+    plain = await worker.prompt(SAID)
+    begun = [*SAID["messages"], {"role": "assistant", "content": "I <|end|>"}]  # type: ignore[misc]
+    prompt = await worker.prompt({**SAID, "messages": begun, "goes_on": True})
+    assert prompt.ids == plain.ids + tuple(b"I <|end|>")  # spelled out: nobody ends a turn so
+
+
 async def test_one_process_serves_many_at_once(start: Start) -> None:
     worker = await start()
     answers: list[tuple[int, ...]] = []

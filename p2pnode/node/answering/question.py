@@ -45,12 +45,14 @@ class Conversation:
         tools: What the model may call.
         choice: Whether it may, or must.
         documents: What the template may lay before it; None for nothing.
+        goes_on: Whether the last message is the beginning of the answer.
     """
 
     messages: list[Any]
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = NO_CALL
     documents: list[Any] | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ class Question:
 
         ``params``: ``prompt`` (text) or ``messages`` (a chat) or ``prompt_ids``; ``raw`` for a
         prompt to be continued rather than answered; ``tools`` and ``tool_choice`` as OpenAI has
-        them; ``documents`` for the chat template; the fields of this class by their names; and what
+        them; ``documents`` for the chat template; ``goes_on`` if the last message, the model's own,
+        is the beginning of the answer; the fields of this class by their names; and what
         :mod:`p2pnode.node.answering.sampling_params` reads.
 
         Raises:
@@ -207,7 +210,19 @@ def _said(params: Params) -> Said:
         raise UserError("give a prompt, or messages, or prompt_ids")
     tools = checked_tools(params.get("tools"))
     choice = checked_choice(params.get("tool_choice"), tools)
-    return Conversation(messages, tuple(tools), choice, _list_or_none(params, "documents"))
+    documents = _list_or_none(params, "documents")
+    return Conversation(messages, tuple(tools), choice, documents, _goes_on(params, messages))
+
+
+def _goes_on(params: Params, messages: list[Any]) -> bool:
+    if not params.get("goes_on"):
+        return False
+    last = messages[-1]
+    if len(messages) < 2 or not isinstance(last, Mapping) or last.get("role") != "assistant":
+        raise UserError("an answer goes on from a last message of the model's own alone")
+    if not isinstance(last.get("content"), str) or last.get("tool_calls"):
+        raise UserError("the beginning of an answer must be a text, without calls of tools")
+    return True
 
 
 def _list_or_none(params: Params, key: str) -> list[Any] | None:

@@ -55,6 +55,21 @@ class Answering:
         """Return the answer to ``question``; it begins when its events are asked for."""
         return TextAnswer(question, self._texts, self._start, self.turns, self.timings)
 
+    async def count(self, question: Question) -> int:
+        """Return how many tokens a question has; of one far beyond the context, so many at least.
+
+        Raises:
+            UserError: It cannot be rendered, or there is no model.
+        """
+        texts = self._texts()
+        match question.said:
+            case Conversation() as said:
+                return await texts.count(_asked(said, question))
+            case PlainText(text):
+                return await texts.count({"text": text})
+            case tokens:
+                return len(tokens.ids)
+
     async def tokens_of(self, text: str) -> tuple[int, ...]:
         """Return a plain text as tokens.
 
@@ -180,15 +195,25 @@ async def _said(stream: AnswerStream, prompt: Prompt, words: Words) -> AsyncGene
 async def _prompt(question: Question, texts: TextWorker) -> Prompt:
     """Return what is asked as tokens, and what ends its answer."""
     match question.said:
-        case Conversation(messages, tools, choice, documents):
-            offered = [] if choice.choice is Choice.NONE else [one.as_offered() for one in tools]
-            more = {"tools": offered, "documents": documents, "max_tokens": question.max_tokens}
-            return await texts.prompt({"messages": messages, **more})
+        case Conversation() as said:
+            return await texts.prompt(_asked(said, question))
         case PlainText(text):
             return await texts.prompt({"text": text})
         case tokens:
             ends = frozenset[int]() if question.ignore_eos else await texts.stop_ids()
             return Prompt(tokens.ids, 0, ends)
+
+
+def _asked(said: Conversation, question: Question) -> Body:
+    """Return a conversation as the text process is asked about it."""
+    is_silent = said.choice.choice is Choice.NONE
+    return {
+        "messages": said.messages,
+        "tools": [] if is_silent else [one.as_offered() for one in said.tools],
+        "documents": said.documents,
+        "goes_on": said.goes_on,
+        "max_tokens": question.max_tokens,
+    }
 
 
 async def _words(question: Question, prompt: Prompt, texts: TextWorker) -> Words:

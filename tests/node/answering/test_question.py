@@ -9,7 +9,7 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.logprob_lines import logprob_lines
 from p2pnode.node.answering.logprobs import logprobs_body
-from p2pnode.node.answering.question import Question
+from p2pnode.node.answering.question import Conversation, Question
 from p2pnode.node.answering.sampling_params import sampling_of
 from p2pnode.text.detokenizer import Detokenizer
 
@@ -74,3 +74,32 @@ def test_logprobs_are_told_with_spelling_and_bytes() -> None:
 def test_logprobs_out_of_range_are_refused_in_words(asked: object) -> None:
     with pytest.raises(UserError):
         Question.of({"prompt": "hi", "logprobs": asked})
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "assistant", "content": "I am"}],
+        [{"role": "user", "content": "hi"}],
+        [{"role": "user", "content": "hi"}, "I am"],
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None}],
+        [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": "I", "tool_calls": [1]},
+        ],
+    ],
+    ids=str,
+)
+def test_only_a_text_of_the_model_s_own_is_gone_on_with(messages: list[Any]) -> None:
+    with pytest.raises(UserError, match="answer"):
+        Question.of({"messages": messages, "goes_on": True})
+
+
+def test_the_beginning_of_an_answer_is_known_as_one() -> None:
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "I am"}]
+    begun = Question.of({"messages": said, "goes_on": True}).said
+    assert isinstance(begun, Conversation)
+    assert begun.goes_on
+    over = Question.of({"messages": said}).said
+    assert isinstance(over, Conversation)
+    assert not over.goes_on
