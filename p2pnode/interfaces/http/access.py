@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from p2pnode.interfaces.http.dialects import told
 from p2pnode.interfaces.http.errors import ApiError
 
 OPEN: Final = frozenset({"/", "/health", "/chat", "/swarm"})
@@ -53,7 +54,7 @@ class AccessGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (error := self._objection(scope)) is not None:
-            await _refuse(send, error)
+            await _refuse(scope, send, error)
         else:
             await self._app(scope, receive, send)
 
@@ -127,12 +128,12 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-async def _refuse(send: Send, error: ApiError) -> None:
-    body = {"message": error.message, "type": error.type, "param": None, "code": error.code}
-    data = json.dumps({"type": "error", "error": body}).encode()
+async def _refuse(scope: Scope, send: Send, error: ApiError) -> None:
+    status, body = told(error, scope["path"], Headers(scope=scope))
+    data = json.dumps(body).encode()
     headers = {"content-type": "application/json", "content-length": f"{len(data)}"}
     lines = [
         (name.encode(), value.encode()) for name, value in {**headers, **error.headers}.items()
     ]
-    await send({"type": "http.response.start", "status": error.status, "headers": lines})
+    await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": data, "more_body": False})

@@ -13,11 +13,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from p2pnode.interfaces.http.access import Access, AccessGuard
+from p2pnode.interfaces.http.anthropic.api import Anthropic
 from p2pnode.interfaces.http.asking import NodeLink
+from p2pnode.interfaces.http.dialects import is_anthropic, told
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.look import Looks
+from p2pnode.interfaces.http.ollama.api import Ollama
 from p2pnode.interfaces.http.openai.api import OpenAi
-from p2pnode.interfaces.http.openai.writing import error_body
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -34,13 +36,17 @@ _PAGE_HEADERS: Final = {
 
 def make_app(link: NodeLink, access: Access) -> ASGIApp:
     """Return the app that answers for the node behind ``link``."""
-    looks, openai = Looks(link), OpenAi(link)
+    looks, openai, anthropic = Looks(link), OpenAi(link), Anthropic(link)
     routes = [
         Route("/health", looks.health),
         Route("/snapshot", looks.snapshot),
         Route("/events", looks.events),
         Route("/metrics", looks.metrics),
+        Route("/v1/models", _by_version(anthropic.models, openai.models)),
+        Route("/v1/models/{name:path}", _by_version(anthropic.model, openai.model)),
         *openai.routes(),
+        *anthropic.routes(),
+        *Ollama(link).routes(),
         *(Route(path, _page(name)) for path, name in _PAGES.items()),
     ]
     app: ASGIApp = Starlette(
@@ -63,10 +69,21 @@ def _page(name: str) -> Endpoint:
     return page
 
 
+def _by_version(anthropic: Endpoint, openai: Endpoint) -> Endpoint:
+    """Return what answers on a path that two APIs have."""
+
+    async def either(request: Request) -> Response:
+        endpoint = anthropic if is_anthropic(request.url.path, request.headers) else openai
+        return await endpoint(request)
+
+    return either
+
+
 async def _api_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
-    return JSONResponse(error_body(error), error.status, headers=error.headers)
+    status, body = told(error, request.url.path, request.headers)
+    return JSONResponse(body, status, headers=error.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -74,5 +91,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     asked = f"{request.method} {request.url.path[:100]}"
-    told = ApiError(error.status_code, f"there is no {asked} here", code="not_found", param=None)
-    return JSONResponse(error_body(told), error.status_code, headers=error.headers)
+    absent = ApiError(error.status_code, f"there is no {asked} here", code="not_found")
+    status, body = told(absent, request.url.path, request.headers)
+    return JSONResponse(body, status, headers=error.headers)

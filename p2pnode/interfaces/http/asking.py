@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.http.errors import of_user_error
+from p2pnode.interfaces.http.errors import ApiError, of_user_error
 from p2pnode.net.control_stream import ControlStream
 
 Body: TypeAlias = dict[str, Any]
@@ -37,6 +37,19 @@ class NodeLink:
         if self._model is None or now - self._model_at > _MODEL_SECONDS:
             self._model, self._model_at = await self.call("model"), now
         return self._model
+
+    async def models(self) -> list[Body]:
+        """Return the models that answer: one, or none.
+
+        Raises:
+            ApiError: The node is not there.
+        """
+        try:
+            return [await self.model()]
+        except ApiError as error:
+            if error.code != "model_unusable":
+                raise
+            return []
 
     async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 -- JSON
         """Ask something that has no events.

@@ -46,6 +46,9 @@ class Writer(Protocol):
     def error(self, error: ApiError) -> object:
         """Return an error as one JSON value."""
 
+    def status(self, error: ApiError) -> int:
+        """Return the status of HTTP that an error has."""
+
 
 class Spoken(Response):
     """Asks, and writes what comes of it; a client that goes away ends its answers."""
@@ -83,8 +86,12 @@ class Spoken(Response):
             facts = await self._link.answers(self._questions, _nothing)
             response = JSONResponse(self._writer.whole(facts))
         except ApiError as error:
-            response = JSONResponse(self._writer.error(error), error.status, headers=error.headers)
+            response = self._refusal(error)
         await response(scope, receive, send)
+
+    def _refusal(self, error: ApiError) -> Response:
+        body, status = self._writer.error(error), self._writer.status(error)
+        return JSONResponse(body, status, headers=error.headers)
 
     async def _streamed(self, send: Send) -> None:
         stream = _Stream(send, self._writer)
@@ -129,7 +136,7 @@ class _Stream:
             await self.say(self._writer.failure(error))
             return
         async with self._turn:
-            await self._begin(error.status, "application/json", error.headers)
+            await self._begin(self._writer.status(error), "application/json", error.headers)
             body = json.dumps(self._writer.error(error)).encode()
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 

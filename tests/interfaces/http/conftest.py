@@ -5,14 +5,19 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
+from p2pnode.interfaces.http.access import Access
+from p2pnode.interfaces.http.app import make_app
+from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.guard import App
 from p2pnode.interfaces.http.limits import HttpLimits
 from p2pnode.interfaces.http.listening import listen
 from p2pnode.interfaces.http.server import HttpServer
+from tests.interfaces.http.fake_node import FakeNode, fake_node
 
 
 class Served:
@@ -63,3 +68,17 @@ def _serving() -> Serving:
             served.stop()
 
     return serving
+
+
+@pytest.fixture(name="node")
+def _node(tmp_path: Path) -> Iterator[FakeNode]:
+    with fake_node(tmp_path / "node.sock") as node:
+        yield node
+
+
+@pytest.fixture(name="url")
+def _url(serving: Serving, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of the API of a fake node."""
+    monkeypatch.setattr("p2pnode.interfaces.http.embedding.is_missing", lambda name: False)
+    with serving(make_app(NodeLink(node.path), Access())) as served:
+        yield f"http://127.0.0.1:{served.port}"

@@ -1,5 +1,6 @@
 """The paths of OpenAI's API."""
 
+from asyncio import to_thread
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -9,10 +10,14 @@ from starlette.routing import Route
 
 from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.body import json_object
+from p2pnode.interfaces.http.embedding import embedders
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
 from p2pnode.interfaces.http.openai import chat, completions
+from p2pnode.interfaces.http.openai.embeddings import embedder_body, embeddings_body
 from p2pnode.interfaces.http.openai.models import model_body
+from p2pnode.interfaces.http.openai.responses import question as responses
+from p2pnode.interfaces.http.openai.responses.writing import ResponseWriter
 from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.interfaces.http.spoken import Spoken, Writer
 
@@ -27,24 +32,23 @@ class OpenAi:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/v1/models", self._models),
-            Route("/v1/models/{name:path}", self._model),
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._completions, methods=["POST"]),
+            Route("/v1/responses", self._responses, methods=["POST"]),
+            Route("/v1/embeddings", self._embeddings, methods=["POST"]),
         ]
 
-    async def _models(self, request: Request) -> Response:
-        try:
-            listed = [model_body(await self._link.model())]
-        except ApiError as error:
-            if error.code != "model_unusable":
-                raise
-            listed = []
+    async def models(self, request: Request) -> Response:
+        listed = [model_body(model) for model in await self._link.models()]
+        listed += [embedder_body(name) for name in await to_thread(embedders)]
         return JSONResponse({"object": "list", "data": listed})
 
-    async def _model(self, request: Request) -> Response:
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name in await to_thread(embedders):
+            return JSONResponse(embedder_body(name))
         model = await self._link.model()
-        refuse_foreign(request.path_params["name"], model["name"])
+        refuse_foreign(name, model["name"])
         return JSONResponse(model_body(model))
 
     async def _chat(self, request: Request) -> Response:
@@ -52,6 +56,15 @@ class OpenAi:
 
     async def _completions(self, request: Request) -> Response:
         return await self._spoken(request, completions.questions_of, completions.CompletionWriter)
+
+    async def _responses(self, request: Request) -> Response:
+        return await self._spoken(
+            request, lambda fields: [responses.question_of(fields)], ResponseWriter
+        )
+
+    async def _embeddings(self, request: Request) -> Response:
+        fields = Fields(await json_object(request))
+        return JSONResponse(await embeddings_body(self._link, fields))
 
     async def _spoken(
         self,

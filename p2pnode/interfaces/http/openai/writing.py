@@ -36,6 +36,9 @@ class OpenAiWriter:
     def error(self, error: ApiError) -> object:
         return error_body(error)
 
+    def status(self, error: ApiError) -> int:
+        return error.status
+
 
 def error_body(error: ApiError) -> Body:
     """Return an error as OpenAI writes it."""

@@ -1,0 +1,65 @@
+"""The paths of Anthropic's API."""
+
+from typing import Any, Final, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from p2pnode.interfaces.http.anthropic.models import listed_body, model_body
+from p2pnode.interfaces.http.anthropic.question import counted_question_of, question_of
+from p2pnode.interfaces.http.anthropic.writing import MessageWriter
+from p2pnode.interfaces.http.asking import NodeLink
+from p2pnode.interfaces.http.body import json_object
+from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.fields import Fields
+from p2pnode.interfaces.http.params import refuse_foreign
+from p2pnode.interfaces.http.spoken import Spoken
+
+Body: TypeAlias = dict[str, Any]
+
+VERSION: Final = "anthropic-version"
+"""The header that all clients of this API send, and no others."""
+
+_BETA: Final = "anthropic-beta"
+
+
+class Anthropic:
+    """Answers as Anthropic's API does."""
+
+    def __init__(self, link: NodeLink) -> None:
+        self._link = link
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/messages", self._messages, methods=["POST"]),
+            Route("/v1/messages/count_tokens", self._count, methods=["POST"]),
+        ]
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse(listed_body(await self._link.models()))
+
+    async def model(self, request: Request) -> Response:
+        model = await self._link.model()
+        refuse_foreign(request.path_params["name"], model["name"])
+        return JSONResponse(model_body(model))
+
+    async def _messages(self, request: Request) -> Response:
+        fields, model = await self._asked(request)
+        question = question_of(fields, is_beta=_BETA in request.headers)
+        writer, is_stream = MessageWriter(model), fields.flag("stream")
+        return Spoken(self._link, [question], writer, is_stream=is_stream)
+
+    async def _count(self, request: Request) -> Response:
+        fields, _ = await self._asked(request)
+        question = counted_question_of(fields, is_beta=_BETA in request.headers)
+        told = await self._link.call("tokenise", question)
+        return JSONResponse({"input_tokens": told["tokens"]})
+
+    async def _asked(self, request: Request) -> tuple[Fields, Body]:
+        if not request.headers.get(VERSION):
+            raise ApiError(400, f"{VERSION}: header is required", code="missing_header")
+        fields = Fields(await json_object(request))
+        model = await self._link.model()
+        refuse_foreign(fields.text("model"), model["name"])
+        return fields, model
