@@ -222,12 +222,12 @@ class Node:
     def watch(self, interval: float = WATCH_SECONDS) -> Watch:
         """Return an iterator of pictures: one at once, then one every ``interval`` seconds.
 
-        It ends when the node does.
+        It ends when the node does, and is empty where the node has ended by now.
 
         Raises:
-            UserError: It is not running.
+            UserError: It has not begun.
         """
-        node = self._up
+        node = self._node or self._up
         return Watch(interval, lambda: None if self._has_ended else node.snapshot())
 
     def invite(self) -> str:
