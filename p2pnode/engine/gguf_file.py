@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
+from p2pnode import system
 from p2pnode.engine.gguf_header import (
     BROKEN,
     MAX_HEADER,
@@ -179,7 +180,7 @@ def _open(path: Path, opening: ExitStack) -> int:
     ``opening`` closes it.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, system.READ)
     except FileNotFoundError:
         raise ModelError(f"there is no file {path}", hint="Check the path.") from None
     except OSError as error:
@@ -207,7 +208,7 @@ def _read_header(descriptor: int, path: Path, first: int | None = None) -> Heade
 def _read(descriptor: int, path: Path, start: int, size: int) -> bytes:
     """Read exactly ``size`` bytes; less than a GiB comes in one call on every system we know."""
     try:
-        data = os.pread(descriptor, size, start)
+        data = system.read_at(descriptor, size, start)
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(data) < size:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 
+from p2pnode import system
 from p2pnode.errors import ModelError
 from p2pnode.terminal import label
 
@@ -107,7 +108,7 @@ class SafetensorsFile:
 
     def _pread(self, start: int, size: int) -> bytes:
         try:
-            data = os.pread(self._descriptor, size, start)
+            data = system.read_at(self._descriptor, size, start)
         except OSError as error:
             raise ModelError(f"cannot read {self.path}: {error.strerror}") from error
         if not data:
@@ -140,7 +141,7 @@ def open_to_read(path: Path) -> int:
         ModelError: It is none, is not there, or may not be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, system.READ)
     except FileNotFoundError:
         raise ModelError(f"there is no file {path}", hint="Check the path.") from None
     except OSError as error:

@@ -1,14 +1,13 @@
 """The control socket's server: how the CLI and the terminal UI reach a running node.
 
-A Unix stream socket that only its owner can open; :mod:`p2pnode.net.control_lines` has the
-language. Requests of one connection run side by side; a client that hangs up cancels its own.
+A stream socket that only its owner can open: :mod:`p2pnode.net.control_door`;
+:mod:`p2pnode.net.control_lines` has the language. Requests of one connection run side by side; a
+client that hangs up cancels its own.
 """
 
-import errno
 import logging
-import socket
-import stat
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import trio
 
 from p2pnode.errors import RemoteProtocolError, UserError
 from p2pnode.net.control_client import ControlClient
+from p2pnode.net.control_door import Door, listen
 from p2pnode.net.control_lines import (
     CHUNK,
     LineBuffer,
@@ -26,7 +26,7 @@ from p2pnode.net.control_lines import (
     find_control_path,
     parse_request_untrusted,
 )
-from p2pnode.net.local_nodes import answers, node_behind
+from p2pnode.net.local_nodes import node_behind
 
 __all__ = [
     "ControlClient",
@@ -42,6 +42,8 @@ Handler = Callable[[dict[str, Any], Emit], Awaitable[object]]
 
 MAX_REQUESTS = 64
 """Requests in flight on one connection; an honest face has one or two."""
+
+_TOKEN_SECONDS = 5.0  # for a client's first line, where it is asked for
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +61,14 @@ async def serve_control(
     Raises:
         UserError: Another live node serves this path, or it cannot be bound.
     """
-    listener = _listen(path)
+    door = _listen(path)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(door.socket))
 
     async def serve(stream: trio.SocketStream) -> None:
-        async with stream, trio.open_nursery() as nursery:
-            await _Connection(stream, handlers, nursery, path).serve()
+        async with stream:
+            if await _is_admitted(door, stream):
+                async with trio.open_nursery() as nursery:
+                    await _Connection(stream, handlers, nursery, path).serve()
 
     try:
         async with trio.open_nursery() as nursery:
@@ -71,6 +76,17 @@ async def serve_control(
             await trio.serve_listeners(serve, [listener], handler_nursery=nursery)
     finally:
         _remove(path)
+
+
+async def _is_admitted(door: Door, stream: trio.SocketStream) -> bool:
+    """Whether a client says the token, where one is asked for; others are not told why."""
+    line = b""
+    with trio.move_on_after(_TOKEN_SECONDS), suppress(trio.BrokenResourceError):
+        while len(line) < len(door.token):
+            if not (data := await stream.receive_some(len(door.token) - len(line))):
+                return False
+            line += data
+    return door.admits(line)
 
 
 class _Connection:
@@ -162,40 +178,14 @@ def _error_line(number: int | None, message: str, hint: str = "", kind: str = ""
     return encode_line({"id": number, "error": {"message": message, "hint": hint, "kind": kind}})
 
 
-def _listen(path: Path) -> trio.SocketListener:
-    raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _listen(path: Path) -> Door:
     try:
-        _bind(raw, path)
-        path.chmod(0o600)  # its directory already lets nobody else in
-        raw.listen(16)
+        return listen(path)
     except OSError as error:
-        raw.close()
         raise UserError(
             f"cannot open the control socket {path}: {error.strerror or error}",
             hint="is the directory writable, and the path shorter than 100 bytes?",
         ) from error
-    except UserError:
-        raw.close()
-        raise
-    return trio.SocketListener(trio.socket.from_stdlib_socket(raw))
-
-
-def _bind(raw: socket.socket, path: Path) -> None:
-    """Bind, replacing the socket that a dead node left behind."""
-    try:
-        raw.bind(str(path))
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-    else:
-        return
-    if not stat.S_ISSOCK(path.lstat().st_mode) or answers(path):
-        raise UserError(
-            f"another node already listens on {path}",
-            hint="stop it first: p2pnode stop",
-        )
-    path.unlink()
-    raw.bind(str(path))
 
 
 def _remove(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from p2pnode.errors import RemoteProtocolError, UserError, error_of
+from p2pnode.net.control_door import answers, connect
 from p2pnode.net.control_lines import (
     CHUNK,
     MAX_LINE,
@@ -18,7 +19,7 @@ from p2pnode.net.control_lines import (
     encode_line,
     parse_object_untrusted,
 )
-from p2pnode.net.local_nodes import answers, node_behind
+from p2pnode.net.local_nodes import node_behind
 
 Json: TypeAlias = Any
 """Whatever JSON a method answers with."""
@@ -42,12 +43,9 @@ class ControlClient:
         self._has_begun = False
         self._path = path
         self._timeout = timeout
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout)
         try:
-            self._socket.connect(str(path))
+            self._socket = connect(path, timeout)
         except OSError as error:
-            self._socket.close()
             raise UserError("no node is running here", hint="start one: p2pnode up") from error
         self._node = node_behind(path)
 

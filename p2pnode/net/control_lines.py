@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from p2pnode import system
 from p2pnode.errors import RemoteProtocolError, UserError
+from p2pnode.net.control_door import is_ours
 
 MAX_LINE = 4 * 1024 * 1024
 MAX_ID = 2**53
@@ -148,14 +150,14 @@ def find_control_path(state_dir: Path) -> Path:
     """
     name = _socket_name(state_dir)
     paths = [directory / name for directory in runtime_directories()]
-    return next((path for path in paths if _is_ours(path)), paths[0])
+    return next((path for path in paths if is_ours(path)), paths[0])
 
 
 def runtime_directories() -> list[Path]:
     """Return where control sockets may lie, the directory to use first."""
-    fallback = Path(tempfile.gettempdir()) / f"p2pnode-{os.getuid()}"
+    fallback = Path(tempfile.gettempdir()) / f"p2pnode-{system.account()}"
     found = [fallback]
-    for runtime in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{os.getuid()}"):
+    for runtime in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{system.account()}"):
         directory = Path(os.path.expanduser(runtime or ""))  # noqa: PTH111 -- never raises
         if runtime and _owned(directory):
             found.insert(len(found) - 1, directory / "p2pnode")
@@ -178,7 +180,7 @@ def _own_directory(directory: Path) -> None:
             f"cannot use the runtime directory {directory}: {error.strerror}",
             hint="set XDG_RUNTIME_DIR to a directory of yours",
         ) from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or not system.is_private(found):
         raise UserError(
             f"the runtime directory {directory} is not yours alone",
             hint="someone else may have made it; remove it, or set XDG_RUNTIME_DIR to another",
@@ -190,13 +192,4 @@ def _owned(directory: Path) -> bool:
         found = directory.stat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-
-
-def _is_ours(path: Path) -> bool:
-    """Tell whether a socket of ours lies at ``path``: a stranger's could answer with anything."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISSOCK(found.st_mode) and found.st_uid == os.getuid()
+    return stat.S_ISDIR(found.st_mode) and system.is_ours(found)

@@ -7,13 +7,14 @@ there, the node has ended, and the file is removed.
 
 import json
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2pnode import system
+from p2pnode.net.control_door import answers
 from p2pnode.net.control_lines import runtime_directories
 from p2pnode.replacing import replace_file
 
@@ -79,19 +80,6 @@ def node_behind(control: Path) -> LocalNode | None:
     return _read(_file_beside(control)) if _is_private(control.parent) else None
 
 
-def answers(control: Path) -> bool:
-    """Tell whether anybody listens on a control socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(control))
-        except BlockingIOError:
-            return True  # its queue is full: busy, not dead
-        except OSError:
-            return False
-        return True
-
-
 def _file_beside(control: Path) -> Path:
     return control.with_suffix(".json")
 
@@ -109,10 +97,10 @@ def _write(path: Path, node: LocalNode) -> None:
 
 def _read(path: Path) -> LocalNode | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, system.READ | system.NOFOLLOW)
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+            if not stat.S_ISREG(found.st_mode) or not system.is_ours(found):
                 return None
             data = file.read(MOST_BYTES + 1)
     except OSError:
@@ -146,5 +134,4 @@ def _is_private(directory: Path) -> bool:
         found = directory.lstat()
     except OSError:
         return False
-    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-    return is_ours and not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and system.is_private(found)

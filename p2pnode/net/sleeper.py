@@ -4,9 +4,9 @@ It is a module of its own because it is compiled, which what starts the thread c
 runs between a sleep and the datagram that ended it is waited for.
 """
 
-import select
 import time
 
+from p2pnode.net.polling import READABLE, poller
 from p2pnode.net.wakeup import Wakeup
 
 _LONGEST = 2.0**31 - 1
@@ -18,12 +18,12 @@ class Sleeper:
 
     def __init__(self, alarm: Wakeup) -> None:
         self._alarm = alarm
-        self._poll = select.poll()
-        self._poll.register(alarm.fileno, select.POLLIN)
+        self._poll = poller()
+        self._poll.register(alarm.fileno, READABLE)
 
     def listen(self, fileno: int) -> None:
         """Let what arrives at ``fileno`` end the sleeps too."""
-        self._poll.register(fileno, select.POLLIN)
+        self._poll.register(fileno, READABLE)
 
     def has_arrived(self) -> bool:
         """Whether something is there to be taken: cheaper than to ask a socket that has nothing."""

@@ -6,7 +6,6 @@ node can do without (remembered peers, the boot epoch) is set aside when it is b
 never keeps a node from starting.
 """
 
-import fcntl
 import ipaddress
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from p2pnode import system
 from p2pnode.errors import UserError
 from p2pnode.node.disk import is_full, no_space
 from p2pnode.node.remembered import MAX_PEERS, MAX_SECONDS, RememberedPeer
@@ -85,7 +85,7 @@ class StateDirectory:
             found = path.stat()
         if not stat.S_ISDIR(found.st_mode):
             raise UserError(f"{path} is no directory", hint="choose one, with P2PNODE_HOME")
-        if found.st_uid != os.getuid():
+        if not system.is_ours(found):
             raise UserError(
                 f"{path} belongs to another account",
                 hint="choose a directory of your own, with P2PNODE_HOME",
@@ -103,7 +103,7 @@ class StateDirectory:
         """
         path = self.path / _LOCK
         with _explained(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | system.NOFOLLOW, 0o600)
         try:
             with _explained(path):
                 self._claim(descriptor)
@@ -183,18 +183,16 @@ class StateDirectory:
         return epoch
 
     def _claim(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        if not system.lock(descriptor):
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
             raise UserError(
                 f"another node (process {holder or 'unknown'}) already runs on {self.path}",
                 hint="stop it (p2pnode stop), or give this one a directory and a port of its own: "
                 "--state DIR --port 0",
-            ) from error
+            )
         with suppress(OSError):  # on a full disk others hear of an unknown process
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
 
     def _read(self, name: str, parse: Callable[[str], T], *, private: bool = False) -> T | None:
         path = self.path / name
@@ -267,7 +265,7 @@ class StateDirectory:
 
 def _open_at_once(path: Path) -> int:
     """Open without waiting: a named pipe in a file's place would hold up the node for ever."""
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    return os.open(path, system.READ)
 
 
 def _text_of(data: bytes) -> str:

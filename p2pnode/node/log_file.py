@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from p2pnode import system
 from p2pnode.membership.limits import Rate, TokenBucket
 from p2pnode.node.lines import LineWriter
 
@@ -108,13 +109,13 @@ class LogFile:
 
     def _open(self) -> None:
         """Open for appending without waiting: a pipe or a link in its place is refused."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.NOFOLLOW | system.NONBLOCK
         self._descriptor = descriptor = os.open(self._path, flags, 0o600)
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is no ordinary file")
-        if found.st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
+        if not system.is_private(found):
+            self._path.chmod(0o600)
         self._size = found.st_size
         self._look_at = self._clock() + _LOOK
 

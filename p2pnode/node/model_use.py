@@ -4,11 +4,12 @@ A node holds a shared lock on them for as long as it runs; the system drops it w
 ends, however it ends. Nobody is kept from reading or writing by it.
 """
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from p2pnode import system
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def held(paths: Iterable[Path]) -> Iterator[None]:
             descriptor = _open(path)
             if descriptor is not None:
                 stack.callback(os.close, descriptor)
-                _lock(descriptor, fcntl.LOCK_SH)
+                _lock(descriptor, shared=True)
         yield
 
 
@@ -29,24 +30,21 @@ def is_in_use(path: Path) -> bool:
     if descriptor is None:
         return False
     try:
-        return not _lock(descriptor, fcntl.LOCK_EX)
+        return not _lock(descriptor, shared=False)
     finally:
         os.close(descriptor)
 
 
 def _open(path: Path) -> int | None:
     try:
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(path, system.READ)
     except OSError:
         return None
 
 
-def _lock(descriptor: int, how: int) -> bool:
+def _lock(descriptor: int, *, shared: bool) -> bool:
     """Lock; tell whether nobody was in the way. Where there are no locks, nobody is."""
     try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return system.lock(descriptor, shared=shared)
     except OSError:
         return True
-    return True

@@ -1,6 +1,5 @@
 """What a pull does so that two of them, a signal and a full disk leave nothing half done."""
 
-import fcntl
 import shutil
 import signal
 import stat
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
+from p2pnode import system
 from p2pnode.errors import UserError
 from p2pnode.node.disk import is_full, no_space
 from p2pnode.node.fetching import ROOM_HINT
@@ -48,11 +48,9 @@ def kept_in(folder: Path, needed: int) -> Iterator[None]:
 def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock file; the system frees it when the process ends, however it ends."""
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not system.lock(file):
             tell("another process fetches this model: waiting for it to end")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            system.lock(file, wait=True)
         yield
 
 
@@ -64,7 +62,7 @@ def ending_in_order() -> Iterator[None]:
         return
     numbers = [
         number
-        for number in (signal.SIGTERM, signal.SIGHUP)
+        for number in (signal.SIGTERM, *system.HANG_UP)
         if signal.getsignal(number) is signal.SIG_DFL
     ]
     for number in numbers:

@@ -4,8 +4,8 @@ A chat template is a foreign program, and a prompt may be megabytes of anything.
 a node that computes for others, and neither can be interrupted from another thread, so they run
 here, within limits that the operating system keeps even if the node was killed:
 
-- CPU time of a request: an interval timer ends the process, whatever runs in it. Its signal tells
-  which part of the work overran.
+- CPU time of a request: an interval timer ends the process, whatever runs in it (or a thread does,
+  see :mod:`~p2pnode.node.cpu_limits`). How it ended tells which part of the work overran.
 - Memory: so much beyond what the loaded tokenizer takes. Where the system does not say what that is
   (``/proc``), the node looks from outside.
 - Life: the process ends when its standard input closes.
@@ -16,7 +16,6 @@ prompt its ids, 4 bytes each in this machine's order.
 
 import json
 import os
-import resource
 import signal
 import struct
 import sys
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from p2pnode.errors import LengthError, ModelError, UserError
+from p2pnode.node.cpu_limits import CpuLimit, default_signals, limit_memory, spending
 from p2pnode.node.stamp import Stamp
 from p2pnode.text.history import Message, fit, room_for_prompt
 from p2pnode.text.tokenizer import Tokenizer
@@ -49,8 +49,8 @@ megabytes without a word's end take more, since they cannot be cut."""
 
 NO_TEMPLATE: Final = "no-template"
 
-RENDER_OVERRUN: Final = signal.SIGPROF
-ENCODE_OVERRUN: Final = signal.SIGVTALRM
+RENDERING: Final = CpuLimit(RENDER_SECONDS, "ITIMER_PROF", "SIGPROF", 113)
+ENCODING: Final = CpuLimit(ENCODE_SECONDS, "ITIMER_VIRTUAL", "SIGVTALRM", 114)
 
 
 def main() -> None:
@@ -60,8 +60,7 @@ def main() -> None:
     not to end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the node's to handle
-    for overrun in (RENDER_OVERRUN, ENCODE_OVERRUN):
-        signal.signal(overrun, signal.SIG_DFL)
+    default_signals((RENDERING, ENCODING))
     replies = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing else may write among the frames
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -73,7 +72,7 @@ def main() -> None:
     except UserError as error:
         _write(replies, _refusal(error))
         return
-    bounded = _limit()
+    bounded = limit_memory(MEMORY)
     with _Budget().rendering():
         stops = tokenizer.vocabulary.ends if alone else tokenizer.stop_ids
     _write(replies, {"stops": sorted(stops), "bounded": bounded})
@@ -143,27 +142,22 @@ def _too_long(ids: Sequence[int], name: str, context: int, left: int) -> LengthE
 
 
 class _Budget:
-    """What a request has left of CPU time; at its end the process dies by the timer's signal."""
+    """What a request has left of CPU time; at its end the process dies."""
 
     def __init__(self) -> None:
-        self._left = {
-            signal.ITIMER_PROF: RENDER_SECONDS,
-            signal.ITIMER_VIRTUAL: ENCODE_SECONDS,
-        }
+        self._left = {limit: limit.seconds for limit in (RENDERING, ENCODING)}
 
     def rendering(self) -> AbstractContextManager[None]:
-        return self._spend(signal.ITIMER_PROF)
+        return self._spend(RENDERING)
 
     def encoding(self) -> AbstractContextManager[None]:
-        return self._spend(signal.ITIMER_VIRTUAL)
+        return self._spend(ENCODING)
 
     @contextmanager
-    def _spend(self, timer: int) -> Iterator[None]:
-        signal.setitimer(timer, self._left[timer])
-        try:
+    def _spend(self, limit: CpuLimit) -> Iterator[None]:
+        with spending(limit, self._left[limit]) as rest:
             yield
-        finally:
-            self._left[timer] = max(1e-3, signal.setitimer(timer, 0)[0])
+        self._left[limit] = rest[0]
 
 
 def _answered(tokenizer: Tokenizer, request: dict[str, Any]) -> Iterator[object]:
@@ -192,23 +186,6 @@ def _refusal(error: UserError) -> dict[str, object]:
         "kind": error.kind,
         "spent": out_of_memory,  # what is left may be too little for the next: start anew
     }
-
-
-def _limit() -> bool:
-    """Leave no core behind, and bound memory where the system says what is taken now.
-
-    Returns:
-        Whether memory is bounded.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        most = int(statm.read_text().split()[0]) * resource.getpagesize() + MEMORY
-        allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
-        if allowed != resource.RLIM_INFINITY:
-            most = min(most, allowed)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    return statm.exists()
 
 
 def _read(source: int) -> dict[str, Any] | None:

@@ -22,14 +22,14 @@ import trio
 from p2pnode.errors import BusyError, LengthError, ModelError, UserError, error_of
 from p2pnode.node.stamp import Stamp
 from p2pnode.node.text_process import (
-    ENCODE_OVERRUN,
     ENCODE_SECONDS,
+    ENCODING,
     LENGTH,
     MAX_REQUEST,
     MEMORY,
     NO_TEMPLATE,
-    RENDER_OVERRUN,
     RENDER_SECONDS,
+    RENDERING,
     changed,
 )
 from p2pnode.terminal import whole
@@ -232,7 +232,7 @@ class TextWorker:
             return await self._start()
         except _EndedError as error:
             status = await self._end(patience=_LAST_MOMENT)
-            if status != -RENDER_OVERRUN or not self._template_ends:
+            if status != RENDERING.status or not self._template_ends:
                 raise self._overran(status) from error
         self._template_ends = False  # --raw does not need it
         self.counters["end of a turn not found: the chat template overran"] += 1
@@ -310,7 +310,10 @@ class TextWorker:
             with trio.move_on_after(_LOOK):
                 return bytes(await process.stdout.receive_some(most))
             if _memory_of(process) > self._most_memory:
-                process.send_signal(signal.SIGABRT)
+                try:
+                    process.send_signal(signal.SIGABRT)
+                except ValueError:  # Windows knows no signals: it is ended without one
+                    process.kill()
                 break
         return bytes(await process.stdout.receive_some(most))
 
@@ -333,10 +336,10 @@ class TextWorker:
         return status
 
     def _overran(self, status: int | None) -> ModelError:
-        if status == -RENDER_OVERRUN:
+        if status == RENDERING.status:
             what = f"did not end within {RENDER_SECONDS:g} s of CPU time"
             return self._lost(f"chat template {what}", _RAW)
-        if status == -ENCODE_OVERRUN:
+        if status == ENCODING.status:
             what = f"tokenizer took more than {ENCODE_SECONDS:g} s of CPU time for this prompt"
             return self._lost(what, "shorten the prompt")
         if status == -signal.SIGABRT:  # how the library's allocator ends, and who outgrew

@@ -77,6 +77,8 @@ def _pool(context: SpawnContext, jobs: int) -> Pool:
 
     It reaches every process of the terminal, and the parent ends its workers itself.
     """
+    if not hasattr(signal, "pthread_sigmask"):
+        return context.Pool(jobs, initializer=_ignore_interrupts)
     resource_tracker.ensure_running()  # it would let them hear it again, were it started below
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit it
     try:

@@ -260,7 +260,9 @@ async def test_a_template_that_overran_is_asked_for_its_end_once(start: Start) -
 async def test_memory_is_bounded_from_outside_where_the_process_cannot(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unbounded = "from p2pnode.node import text_process; text_process._limit = lambda: False; "
+    unbounded = (
+        "from p2pnode.node import text_process; text_process.limit_memory = lambda more: False; "
+    )
     monkeypatch.setattr(
         text_worker, "_START", text_worker._START.replace("; from", "; " + unbounded + "from", 1)
     )

@@ -27,7 +27,9 @@ _GRACE: Final = 5  # seconds for the end of a child that was ended
 _MOST_OUTPUT: Final = 2**18  # bytes of an answer; a usual one has 2,000
 _MOST_DEVICES: Final = 64
 _MOST_TEXT: Final = 500
-_FROM_OUTSIDE: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGKILL})
+_FROM_OUTSIDE: Final = frozenset(
+    one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGKILL"}
+)
 """Signals that no library gives itself: the machine shuts down, or has no memory left."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import click
 
+from p2pnode import system
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.own_command import given_options
 from p2pnode.node.invite import MAX_PASTED, decode_invite, encode_invite
@@ -86,6 +87,8 @@ def _begin_anew(code: str, words: Sequence[str]) -> None:
     It keeps its number, its streams and what it ignores. Does nothing where the code does not
     stand in this process's arguments, as where the command is called by a program.
     """
+    if not system.HAS_ACCOUNTS:
+        return  # other accounts cannot read a process's arguments there
     given = sys.argv[1:]
     interpreter = sys.orig_argv[1 : len(sys.orig_argv) - len(given)]
     if not sys.executable or not set(words) <= set(given) or sys.orig_argv[-len(given) :] != given:

@@ -99,11 +99,14 @@ def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _interrupt() -> None:
+    import _thread
     import signal
     import threading
     import time
 
     time.sleep(_SOON)
     main_thread = threading.main_thread().ident
-    if main_thread is not None:
+    if not hasattr(signal, "pthread_kill"):
+        _thread.interrupt_main()
+    elif main_thread is not None:
         signal.pthread_kill(main_thread, signal.SIGINT)

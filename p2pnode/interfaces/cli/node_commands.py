@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 import trio
 
+from p2pnode import system
 from p2pnode.interfaces.cli.care_options import give_way
 from p2pnode.interfaces.cli.http_face import HttpFace
 from p2pnode.interfaces.cli.http_options import HttpOptions, http_options, listening
@@ -269,8 +270,8 @@ async def _stop_on_signal(node: Node, scope: trio.CancelScope) -> None:
     Before the node is up there is nothing to leave.
     """
     asked = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup wants it to live on
-        asked.append(signal.SIGHUP)
+    # One that is ignored is nohup's: it wants the node to live on.
+    asked += [one for one in system.HANG_UP if signal.getsignal(one) is not signal.SIG_IGN]
     with trio.open_signal_receiver(*asked) as signals:
         async for _ in signals:
             if node.stopping or not node.is_up:
@@ -287,9 +288,12 @@ async def _stop_with_parent(
     Before the node is up there is nothing to leave.
     """
     with watching:
-        async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
-            while await stdin.receive_some():
-                pass
+        if sys.platform != "win32":
+            async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+                while await stdin.receive_some():
+                    pass
+        else:
+            await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
     if watching.cancelled_caught:
         return
     if node.is_up:

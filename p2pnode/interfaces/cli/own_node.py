@@ -24,8 +24,8 @@ from p2pnode.interfaces.cli.settings import (
     state_of,
 )
 from p2pnode.net.control_client import ControlClient
+from p2pnode.net.control_door import answers
 from p2pnode.net.control_lines import find_control_path
-from p2pnode.net.local_nodes import answers
 
 if TYPE_CHECKING:
     from p2pnode.node.node import NodeSettings

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.output import note
 from p2pnode.interfaces.cli.running_node import connect
@@ -90,10 +92,11 @@ class _Process:
         if not self._pid:
             return False  # an older node does not say: that it hung up must do
         try:
-            os.kill(self._pid, 0)
-        except OSError:
+            return psutil.Process(self._pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
             return False
-        return True
+        except psutil.Error:
+            return True
 
 
 @contextmanager

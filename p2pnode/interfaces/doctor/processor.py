@@ -20,7 +20,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 def check_processor() -> Iterator[Finding]:
     """Look at the processors and the linear algebra library."""
-    yield report_processor(_usable(), os.getloadavg()[0], _quota())
+    yield report_processor(_usable(), psutil.getloadavg()[0], _quota())
     import_module("numpy")  # a BLAS that is not loaded cannot be seen
     threadpoolctl = import_module("threadpoolctl")  # by name: it has no type hints
     yield report_blas(threadpoolctl.threadpool_info())

@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+from p2pnode import system
 from p2pnode.interfaces.doctor.findings import Finding
 from p2pnode.net.control_lines import MAX_SOCKET_PATH, find_control_path
 
@@ -30,7 +31,7 @@ def report_runtime(directory: Path, mode: int, *, is_ours: bool) -> Finding:
     hint = "remove it, or set XDG_RUNTIME_DIR to a directory of yours"
     if not stat.S_ISDIR(mode):
         return Finding(TOPIC, "fail", f"{directory} is no directory", hint)
-    if not is_ours or mode & 0o077:
+    if not is_ours or (system.HAS_ACCOUNTS and mode & 0o077):
         return Finding(TOPIC, "fail", f"the runtime directory {directory} is not yours alone", hint)
     return Finding(TOPIC, "ok", f"sockets lie in {directory}, which is yours alone")
 
@@ -43,4 +44,4 @@ def _directory(directory: Path) -> Finding:
             return Finding(TOPIC, "ok", f"{directory} is not there yet: the first start makes it")
         what = f"{directory} cannot be made"
         return Finding(TOPIC, "fail", what, "set XDG_RUNTIME_DIR to a directory of yours")
-    return report_runtime(directory, found.st_mode, is_ours=found.st_uid == os.getuid())
+    return report_runtime(directory, found.st_mode, is_ours=system.is_ours(found))

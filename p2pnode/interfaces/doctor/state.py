@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from p2pnode import system
 from p2pnode.errors import UserError
 from p2pnode.interfaces.doctor.findings import Finding, Verdict
 from p2pnode.node.disk import free_bytes, size_in_words
@@ -33,11 +34,11 @@ def check_state(directory: Path) -> Iterator[Finding]:
     yield report_directory(
         directory,
         found.st_mode,
-        is_ours=found.st_uid == os.getuid(),
+        is_ours=system.is_ours(found),
         is_writable=os.access(directory, os.W_OK | os.X_OK),
     )
     yield from report_room(directory, free_bytes(directory))
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+    if stat.S_ISDIR(found.st_mode) and system.is_ours(found):
         yield from _files(StateDirectory(directory))
 
 
@@ -49,7 +50,7 @@ def report_directory(path: Path, mode: int, *, is_ours: bool, is_writable: bool)
         return Finding(TOPIC, "fail", f"{path} belongs to another account", "choose your own")
     if not is_writable:
         return Finding(TOPIC, "fail", f"{path} cannot be written", f"chmod u+rwx {path}")
-    if mode & 0o022:
+    if system.HAS_ACCOUNTS and mode & 0o022:
         return Finding(TOPIC, "warn", f"other accounts may write to {path}", f"chmod 700 {path}")
     return Finding(TOPIC, "ok", str(path))
 
