@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from p2pnode.net.control_door import answers
 from p2pnode.net.control_lines import find_control_path
-from p2pnode.net.local_nodes import answers
 from p2pnode.node.identity import lock_holder
 from p2pnode.node.invite import Invite, encode_invite
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
