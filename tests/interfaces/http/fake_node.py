@@ -168,7 +168,7 @@ def facts(text: str = "", tokens: int = 2, **more: Any) -> Body:
     }
 
 
-HELLO: tuple[Step, ...] = (plan(), token("Hel"), token("lo"), facts("Hello"))
+HELLO: tuple[Step, ...] = (plan(), token("He"), token("llo"), facts("Hello"))
 CALLS: tuple[Step, ...] = (
     plan(),
     token("Let me "),

@@ -76,9 +76,9 @@ def test_the_events_of_text_are_those_of_the_original(url: str, node: FakeNode) 
         {
             "type": "content_block_delta",
             "index": 0,
-            "delta": {"type": "text_delta", "text": "Hel"},
+            "delta": {"type": "text_delta", "text": "He"},
         },
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "lo"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "llo"}},
         {"type": "content_block_stop", "index": 0},
     ]
     assert end["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
@@ -301,7 +301,7 @@ def test_what_the_node_refuses_has_its_class(
 def test_an_answer_that_breaks_off_ends_with_an_error(
     client: anthropic.Anthropic, node: FakeNode
 ) -> None:
-    node.says(plan(), token("Hel"), GenerationError("a peer was lost"))
+    node.says(plan(), token("He"), GenerationError("a peer was lost"))
     seen: list[str] = []
     with pytest.raises(anthropic.APIStatusError, match="a peer was lost"):
         seen.extend(event.type for event in create(client, stream=True))

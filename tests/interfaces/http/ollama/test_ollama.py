@@ -45,8 +45,8 @@ def test_a_chat_comes_in_lines(url: str, node: FakeNode) -> None:
     node.says(*HELLO)
     *pieces, last = lines(url, "/api/chat", messages=SAID)
     assert [one["message"] for one in pieces] == [
-        {"role": "assistant", "content": "Hel"},
-        {"role": "assistant", "content": "lo"},
+        {"role": "assistant", "content": "He"},
+        {"role": "assistant", "content": "llo"},
     ]
     assert not any(one["done"] for one in pieces)
     assert last["message"] == {"role": "assistant", "content": ""}
