@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from p2pnode.errors import RemoteProtocolError, UserError, error_of
+from p2pnode.net.control_door import connect, has_unix_sockets
 from p2pnode.net.control_lines import CHUNK, LineBuffer, encode_line, parse_object_untrusted
 
 Body: TypeAlias = dict[str, Any]
+
+_PATIENCE = 5.0  # seconds for a loopback port to be connected to
 
 
 class NodeGoneError(UserError):
@@ -40,7 +43,11 @@ class ControlStream:
         """
         try:
             # What waits for a slow reader stays in the node, which ends an answer nobody reads.
-            reader, writer = await asyncio.open_unix_connection(path, limit=CHUNK)
+            if has_unix_sockets():
+                reader, writer = await asyncio.open_unix_connection(path, limit=CHUNK)
+            else:
+                made = await asyncio.to_thread(connect, path, _PATIENCE)
+                reader, writer = await asyncio.open_connection(sock=made, limit=CHUNK)
         except OSError as error:
             raise NodeGoneError(
                 "the node is not running", hint="start it again: p2pnode up"
