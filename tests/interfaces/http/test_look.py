@@ -1,0 +1,78 @@
+"""What of a node can be looked at over HTTP."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from p2pnode.interfaces.http.metrics import metrics_text
+from p2pnode.interfaces.tui.example import minute
+from p2pnode.node.answering.stream import Answer
+from p2pnode.node.answering.timings import SECONDS, Timings
+
+PICTURE: dict[str, Any] = json.loads(json.dumps(asdict(list(minute())[-1])))
+
+
+def timings() -> Timings:
+    made = Timings()
+    made.take(Answer([1, 2, 3], first_token_ms=20.0, hops_ms=[0.4, 600_000.0], steps=[0.02]), 0.01)
+    made.take(Answer(), 0.0)  # it said nothing
+    return made
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_every_counter_and_peer_is_told() -> None:
+    found = samples(metrics_text(PICTURE, timings().to_json()).decode())
+    for what, count in PICTURE["counters"].items():
+        assert found["p2pnode_events_total", (("what", what),)] == count
+    for peer in PICTURE["peers"]:
+        labels = (("name", peer["name"]), ("peer", peer["node_id"][:16]))
+        assert found["p2pnode_peer_bytes_in_total", labels] == peer["bytes_in"]
+        if peer["rtt_ms"] is not None:
+            assert found["p2pnode_peer_rtt_seconds", labels] == pytest.approx(peer["rtt_ms"] / 1e3)
+
+
+def test_times_are_histograms_that_add_up() -> None:
+    found = samples(metrics_text(PICTURE, timings().to_json()).decode())
+    assert found["p2pnode_first_token_seconds_count", ()] == 1
+    assert found["p2pnode_first_token_seconds_sum", ()] == pytest.approx(0.03)
+    assert found["p2pnode_first_token_seconds_bucket", (("le", "0.05"),)] == 1
+    assert found["p2pnode_first_token_seconds_bucket", (("le", "0.025"),)] == 0
+    assert found["p2pnode_hop_seconds_bucket", (("le", f"{SECONDS[-1]:g}"),)] == 1
+    assert found["p2pnode_hop_seconds_bucket", (("le", "+Inf"),)] == 2
+    assert found["p2pnode_token_seconds_count", ()] == 1
+
+
+def test_names_that_carry_quotes_and_lines_break_nothing() -> None:
+    name = 'a"b\nc\\ # HELP x{y="z"} 1'
+    picture = {**PICTURE, "peers": [{**PICTURE["peers"][0], "name": name}]}
+    found = samples(metrics_text(picture, timings().to_json()).decode())
+    assert [dict(labels)["name"] for what, labels in found if what == "p2pnode_peer_up"] == [name]
+
+
+def test_a_node_that_is_away_is_told_and_comes_back_by_itself(url: str) -> None:
+    with httpx.Client(base_url=url) as client:
+        away = client.get("/health")  # the fake node takes no picture of itself
+        assert away.status_code == 503
+        assert away.json()["status"] == "unavailable"
+        assert client.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/swarm", "/chat"])
+def test_pages_load_nothing_from_elsewhere(url: str, path: str) -> None:
+    page = httpx.get(url + path)
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
