@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -15,6 +17,7 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "api.md"
 MODEL = "smollm2-135m"
 SAID: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 CITY = {
@@ -47,6 +50,27 @@ def _url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         started("serve", "--http", "0", *state) as served,
     ):
         yield served["url"]
+
+
+def _examples(kind: str) -> list[str]:
+    return re.findall(
+        rf"^```{kind}\n(.*?)^```$", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+@pytest.mark.parametrize("kind", ["bash", "python"])
+def test_the_examples_of_the_guide_answer(url: str, kind: str) -> None:
+    examples = _examples(kind)
+    assert len(examples) > 1
+    for example in examples:
+        asked = example.replace("http://127.0.0.1:8080", url)
+        assert asked != example
+        program = ["bash", "-c"] if kind == "bash" else [sys.executable, "-c"]
+        done = subprocess.run([*program, asked], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+        if kind == "bash":
+            assert "error" not in json.loads(done.stdout), done.stdout
 
 
 def test_anthropic(url: str) -> None:

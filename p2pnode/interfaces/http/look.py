@@ -34,7 +34,8 @@ class Looks:
             )
         missing = picture["missing_layers"]
         if not picture["model"] or missing:
-            reason = f"nobody serves layers {missing}" if missing else "the node has no model"
+            runs = ", ".join(f"{first} to {stop - 1}" for first, stop in missing)
+            reason = f"nobody serves layers {runs}" if missing else "the node has no model"
             return JSONResponse({"status": "degraded", "reason": reason})
         return JSONResponse({"status": "ok"})
 
