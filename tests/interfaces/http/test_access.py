@@ -124,7 +124,7 @@ def test_a_key_is_needed_where_there_is_one(
     serving: Serving, node: FakeNode, said: dict[str, str], status: int
 ) -> None:
     with serving(make_app(NodeLink(node.path), Access(KEY))) as served:
-        found, body, headers = ask(served.port, **said)
+        found, body, headers = ask(served.port, "/v1/models", "GET", b"", **said)
         assert found == status
         if status == 401:
             assert body["error"]["code"] == "invalid_api_key"

@@ -70,7 +70,8 @@ def test_calls_of_tools(client: openai.OpenAI, node: FakeNode, is_stream: bool) 
     (choice,) = completion.choices
     assert choice.finish_reason == "tool_calls"
     calls = choice.message.tool_calls
-    said: Any = CALLS[-1]["tool_calls"]
+    last: Any = CALLS[-1]
+    said = last["tool_calls"]
     assert [call.function.name for call in calls] == [call["name"] for call in said]
     assert [call.function.arguments for call in calls] == [call["arguments"] for call in said]
     assert len({call.id for call in calls}) == len(calls)
@@ -89,7 +90,7 @@ def test_several_answers_have_seeds_of_their_own(client: openai.OpenAI, node: Fa
 
 def test_what_is_asked_reaches_the_node(client: openai.OpenAI, node: FakeNode) -> None:
     node.says(*HELLO)
-    messages = [
+    messages: list[Any] = [
         {"role": "developer", "content": "be brief"},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
     ]
