@@ -316,7 +316,7 @@ def load(rounds: int, model: str, as_json: bool) -> None:
 @model_option
 @json_option
 def text(rounds: int, model: str, as_json: bool) -> None:
-    """Render and tokenise an ordinary chat, in the process that does so for a node."""
+    """Render and tokenise an ordinary chat, and spell the tokens of an answer."""
     from p2pnode.bench import text as measurement
 
     path = model_file(model)

@@ -153,6 +153,28 @@ async def test_questions_are_answered_in_the_order_they_came() -> None:
     assert served.turns.counters["questions that waited for their turn"] == 2
 
 
+async def test_who_gives_up_while_it_waits_gives_its_place_back() -> None:
+    core = Core()
+    served = answering(core)
+    served.turns = Turns(at_once=1, most_waiting=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(events_of, served)
+        await wait_all_tasks_blocked()
+        with trio.CancelScope() as waiting:
+            async with trio.open_nursery() as second:
+                second.start_soon(events_of, served)
+                await wait_all_tasks_blocked()
+                assert served.turns.ahead == 1
+                waiting.cancel()
+        assert served.turns.ahead == 0
+        nursery.start_soon(events_of, served)
+        await wait_all_tasks_blocked()
+        for number in range(2):
+            core.say(number, "a")
+            await wait_all_tasks_blocked()
+    assert (len(core.streams), served.turns.ahead) == (2, None)
+
+
 CALL = '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 
