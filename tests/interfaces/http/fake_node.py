@@ -79,16 +79,17 @@ class FakeNode:
     async def _generate(self, params: Body, emit: Emit) -> object:
         self.asked.put(("generate", params))
         *events, last = self.script
-        for event in events:
-            assert isinstance(event, dict)
-            await emit(event)
+        try:
+            for event in events:
+                assert isinstance(event, dict)
+                await emit(event)
+            if isinstance(last, Hang):
+                await trio.sleep_forever()
+        except trio.Cancelled:
+            self.gone.put("gone")
+            raise
         if isinstance(last, UserError):
             raise last
-        if isinstance(last, Hang):
-            try:
-                await trio.sleep_forever()
-            finally:
-                self.gone.put("gone")
         return last
 
     async def _tokenise(self, params: Body, emit: Emit) -> object:
