@@ -41,7 +41,9 @@ def old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Advert,
         "compose",
-        lambda self: replace(compose(self), abilities=0 if self.name[:3] == "old" else 11),
+        lambda self, **how: replace(
+            compose(self, **how), abilities=0 if self.name[:3] == "old" else 11
+        ),
     )
 
 

@@ -119,7 +119,7 @@ def test_the_template_says_nothing_until_its_lines_are_uncommented(tmp_path: Pat
     assert len(found) > 40
     for row in found:
         if row.key != "state":  # which is an example
-            option = KNOWN[row.command,][row.key].option
+            option = KNOWN[tuple(row.command.split())][row.key].option
             assert row.value == default_of(option), row
     assert wrong(tmp_path / "y.toml", used) == []
 
