@@ -52,7 +52,9 @@ def _parsed(data: bytes) -> object:
         ValueError: It is no JSON, or has half a character or a number beyond all range.
         RecursionError: It is nested too deep.
     """
-    body: object = json.loads(data, parse_constant=_refuse, parse_float=_finite)
+    # As text: of bytes, json guesses UTF-16 and UTF-32, too, and lets halves of characters pass.
+    text = data.decode("utf-8-sig")
+    body: object = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     if data.count(b"[") + data.count(b"{") > MOST_NESTED:
         _refuse_deep(body)
     if b"\\u" in data:  # UTF-8 itself has no halves

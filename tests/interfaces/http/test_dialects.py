@@ -106,6 +106,8 @@ def test_any_json_is_answered_with_json(
         (b"{", "line 1, column 2"),
         (b"[]", "not a JSON object"),
         (b'"\xff"', "not UTF-8"),
+        (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),  # half of a surrogate pair
+        ('{"a": "\ud800"}'.encode("utf-16", "surrogatepass"), "not UTF-8"),
         (b'{"a": NaN}', "a number is impossible"),
         (b'{"a": 1e999}', "a number is impossible"),
         (b'{"a": "\\ud800"}', "half of a surrogate pair"),
