@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
+from starlette.requests import ClientDisconnect
+
 from p2pnode.interfaces.http.limits import HttpLimits, Reason, Refusals
 from p2pnode.interfaces.http.refusal import RETRY_AFTER, error_body
 
@@ -51,6 +53,8 @@ class Guard:
             if has_begun:
                 raise
             await _answer(send, 503, str(Reason.STOPPING), "stopping")
+        except ClientDisconnect:
+            pass  # amid its own request: no handler failed, and nobody is left to be answered
         except Exception as error:
             self._refusals.add(Reason.FAILED)
             logger.error("a handler of %s failed", scope["path"][:200], exc_info=error)  # noqa: TRY400

@@ -297,6 +297,21 @@ def test_a_body_that_breaks_is_told_to_both_ends(
         assert reply(client, PATIENCE, enough=b"malformed_request").status == 400
 
 
+def test_who_hangs_up_amid_a_body_is_no_failure_of_ours(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def read(scope: Message, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+
+    with serving(read) as served:
+        with connected(served.port) as client:
+            client.sendall(post("/", b"content-length: 3\r\nexpect: 100-continue\r\n", b"x"))
+            assert client.recv(100).startswith(b"HTTP/1.1 100")  # so the handler reads
+        _until(lambda: served.server.statistics().handlers == 0)
+        assert served.server.statistics().refused == {}
+    assert not caplog.records
+
+
 def test_no_second_answer_stands_amid_the_first(serving: Serving) -> None:
     async def early(scope: Message, receive: Receive, send: Send) -> None:
         await one_token(send)
