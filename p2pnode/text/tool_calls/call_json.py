@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NoReturn
 
+from p2pnode.terminal import whole
 from p2pnode.text.tool_calls.json_scan import SPACES, JsonScan
 from p2pnode.text.tool_calls.pieces import ToolCall
 
@@ -31,7 +32,7 @@ def call_of(written: str, *, marked: bool) -> ToolCall | None:
         return None
     members = {key: (value, spelled) for key, value, spelled in _members(written)}
     name, _ = members.get("name", (None, ""))
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or whole(name) != name:
         return None
     given, spelled = members.get("arguments") or members.get("parameters") or (None, "")
     if isinstance(given, dict):

@@ -267,6 +267,7 @@ def hermes(body: str) -> str:
         hermes('{"name": "f", "arguments": "' + '{\\"a\\":' * 20_000 + '"}'),
         hermes('{"name": "f", "arguments": {"a": "' + "x" * MOST_CALL + '"}}'),
         hermes(json.dumps({"name": "x" * (LONGEST_NAME + 1), "arguments": {}})),
+        hermes(r'{"name": "\ud800", "arguments": {}}'),  # half a character
         "<tool_call>{" * 10_000,
         '<tool_call>{"<tool_call>{","' * 5_000,
         "<tool_call>" + " " * (MOST_SPACES + 1) + '{"name": "f"}',
