@@ -1,5 +1,6 @@
 """A node in a program's own process, under trio."""
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from p2pnode.interfaces.python.question import (
 )
 from p2pnode.interfaces.python.watching import Watch
 from p2pnode.net.addresses import format_address, parse_address, resolve
+from p2pnode.net.control_lines import Rendered
 from p2pnode.node.answering.question import Question
 from p2pnode.node.handlers import handlers
 from p2pnode.node.invite import Invite, decode_invite, encode_invite
@@ -284,7 +286,8 @@ class Node:
         if embed is None:
             raise cannot_embed()
         asked: Params = {"texts": list(texts)} | ({} if model is None else {"model": model})
-        return embeddings_of(await embed(asked, _no_events))
+        made = await embed(asked, _no_events)
+        return embeddings_of(json.loads(made.text) if isinstance(made, Rendered) else made)
 
     # Frames of programs
 

@@ -1,6 +1,7 @@
 """A node in a program's own process: real ones on loopback, with a tiny model."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from p2pnode import Ask, Client, DType, Node, NodeSnapshot, Slice, UserError
 from p2pnode.errors import UsageError
 from p2pnode.interfaces.cli.settings import UpOptions
 from p2pnode.interfaces.python.options import up_options
+from p2pnode.net.control_lines import render
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from p2pnode.wire.messages import sync_frame
 
@@ -261,14 +263,15 @@ async def test_a_node_without_embeddings_says_so(
             await node.embed(["hi"])
 
 
+@pytest.mark.parametrize("write", [dict, render], ids=["as objects", "as JSON"])
 async def test_embeddings_are_asked_for_as_on_the_socket(
-    model: str, monkeypatch: pytest.MonkeyPatch
+    model: str, monkeypatch: pytest.MonkeyPatch, write: Callable[[dict[str, object]], object]
 ) -> None:
     asked: list[object] = []
 
     async def embed(params: object, emit: object) -> object:
         asked.append(params)
-        return {"embeddings": [[0.5]], "tokens": 1, "model": "minilm"}
+        return write({"embeddings": [[0.5]], "tokens": 1, "model": "minilm"})
 
     monkeypatch.setattr("p2pnode.interfaces.python.node.handlers", lambda node: {"embed": embed})
     async with quiet(model, layers="none") as node:
