@@ -32,6 +32,8 @@ _PAGE_HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+_INSTEAD: Final = {"/api/pull": "on the node's machine, p2pnode models pull NAME fetches models"}
+"""What is done in place of what programs often ask for, and is not here."""
 
 
 def make_app(link: NodeLink, access: Access) -> ASGIApp:
@@ -90,7 +92,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Answer a path or a method that there is not."""
     if not isinstance(error, HTTPException):
         raise error
-    asked = f"{request.method} {request.url.path[:100]}"
-    absent = ApiError(error.status_code, f"there is no {asked} here", code="not_found")
-    status, body = told(absent, request.url.path, request.headers)
+    path = request.url.path
+    asked = f"there is no {request.method} {path[:100]} here"
+    taken = (error.headers or {}).get("Allow", "")
+    hint = f"ask with {taken}" if taken else _INSTEAD.get(path, "the page / lists what there is")
+    absent = ApiError(error.status_code, f"{asked}: {hint}", code="not_found")
+    status, body = told(absent, path, request.headers)
     return JSONResponse(body, status, headers=error.headers)

@@ -245,10 +245,23 @@ def test_an_answer_that_breaks_off(client: ollama.Client, node: FakeNode) -> Non
     assert seen == ["a"]
 
 
-def test_a_path_that_there_is_not(url: str) -> None:
-    answer = httpx.post(f"{url}/api/push", json={})
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/api/push", "the page / lists what there is"),
+        ("/api/pull", "on the node's machine, p2pnode models pull NAME fetches models"),
+    ],
+)
+def test_a_path_that_there_is_not(url: str, path: str, hint: str) -> None:
+    answer = httpx.post(f"{url}{path}", json={})
     assert answer.status_code == 404
-    assert answer.json() == {"error": "there is no POST /api/push here"}
+    assert answer.json() == {"error": f"there is no POST {path} here: {hint}"}
+
+
+def test_a_method_that_there_is_not(url: str) -> None:
+    answer = httpx.get(f"{url}/api/chat")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json() == {"error": "there is no GET /api/chat here: ask with POST"}
 
 
 def test_a_client_that_leaves_ends_the_answer(client: ollama.Client, node: FakeNode) -> None:
