@@ -222,7 +222,8 @@ def _why_not(offer: Offer, demand: Demand, room: int) -> str:
     if not offer.alive:
         return f"is {offer.trouble or 'not believed to be alive'}"
     if not offer.layers:
-        return f"holds no layers: {offer.trouble}" if offer.trouble else "holds no layers"
+        rest = f"rests: {rest_words(offer.ad.resting)}" if offer.ad.resting else ""
+        return ": ".join(("holds no layers", *filter(None, (offer.trouble or rest,))))
     if offer.space_hash32 != demand.space_hash32:
         return "serves another model"
     if (offer.n_layers, offer.ad.d_model) != (demand.n_layers, demand.d_model):

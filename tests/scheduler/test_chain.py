@@ -18,6 +18,7 @@ from p2pnode.scheduler.standing import Standing
 from p2pnode.scheduler.view import PlanView, Wanted
 from p2pnode.testing.offers import D_MODEL, SPACE, an_offer, changed, peer_id as node_id
 from p2pnode.wire.ad import AdState
+from p2pnode.wire.rest import RestCause
 
 WIDTH = D_MODEL
 KIB = 1024
@@ -204,6 +205,7 @@ def test_no_cover_says_what_is_missing_and_who_is_near() -> None:
         an_offer(5, 0, 24, space_hash32=1),
         an_offer(6, 0, 0),
         an_offer(7, 0, 0, trouble="the file is broken"),
+        an_offer(8, 0, 0, state=AdState.DRAINING, resting=RestCause.CPU),
     )
     assert found.missing == (range(5), range(10, 30))
     assert [refusal.label for refusal in found.near] == ["peer2", "peer3", "peer5"]
@@ -214,6 +216,7 @@ def test_no_cover_says_what_is_missing_and_who_is_near() -> None:
         "peer4 is leaving",
         "peer6 holds no layers",
         "peer7 holds no layers: the file is broken",
+        "peer8 holds no layers: rests: its owner uses the CPU",
     )
 
 
