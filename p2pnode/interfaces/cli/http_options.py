@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -95,6 +96,20 @@ class HttpOptions:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         return f"{'http' if self.tls_cert is None else 'https'}://{shown}:{port}"
+
+    def reaching(self, listener: socket.socket) -> list[str]:
+        """Return what else a client must know: what others call this machine, and the key."""
+        host, port = listener.getsockname()[:2]
+        lines: list[str] = []
+        if ip_address(host).is_unspecified:
+            scheme = "http" if self.tls_cert is None else "https"
+            name = socket.gethostname()
+            lines.append(f"for other machines: {scheme}://{name}:{port}, or an address of this one")
+        if self.key_file is not None:
+            lines.append(f"clients send the key in {self.key_file}")
+        elif os.environ.get(KEY_VARIABLE):
+            lines.append(f"clients send the key in ${KEY_VARIABLE}")
+        return lines
 
 
 def http_options(command: CommandT) -> CommandT:

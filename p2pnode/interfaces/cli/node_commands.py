@@ -153,6 +153,7 @@ class _Face:
 
     listener: socket.socket
     url: str
+    reaching: tuple[str, ...]
     words: tuple[str, ...]
 
 
@@ -166,7 +167,7 @@ def _face(where: str | None, options: HttpOptions, state: Path | None) -> _Face 
         return None
     listener = listening(where, options)
     words = (f"--state={state_of(state).absolute()}", *options.as_words())
-    return _Face(listener, options.url(listener), words)
+    return _Face(listener, options.url(listener), tuple(options.reaching(listener)), words)
 
 
 def _detach(command: str, code: str = "") -> NoReturn:
@@ -310,7 +311,7 @@ def _greeting(node: Node, as_json: bool, face: _Face | None) -> list[str]:
     if not as_json:
         where = ", ".join(picture.listening)
         said = [f"{picture.name} ({picture.node_id[:8]}) listens on {where}"]
-        return said if face is None else [*said, f"HTTP API: {face.url}"]
+        return said if face is None else [*said, f"HTTP API: {face.url}", *face.reaching]
     facts = {
         "node_id": picture.node_id,
         "name": picture.name,

@@ -65,6 +65,8 @@ def serve(
             say_json({"url": url, "host": place.host, "port": place.port, "state": str(directory)})
             return
         say(f"{url} answers for the node of {directory}")
+        for line in options.reaching(listener):
+            note(line)
         note(f"for programs that speak OpenAI's API: {url}/v1; Ctrl-C ends it")
 
     run(server, ready, with_parent=with_parent)

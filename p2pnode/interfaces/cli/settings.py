@@ -184,9 +184,18 @@ def node_options(command: CommandT) -> CommandT:
         click.option("--max-layers", type=click.IntRange(1), help="Most layers to hold with auto."),
         click.option("--listen", default="::", show_default=True, help="Address to bind."),
         click.option(
-            "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True
+            "--port",
+            type=click.IntRange(0, 65535),
+            default=DEFAULT_PORT,
+            show_default=True,
+            help="UDP port to bind; 0 for any free one.",
         ),
-        click.option("--peer", multiple=True, metavar="HOST:PORT", help="A member to call."),
+        click.option(
+            "--peer",
+            multiple=True,
+            metavar="HOST:PORT",
+            help="A member to call; may be repeated.",
+        ),
         click.option(
             "--name",
             help="What to call this node.  [default: the host's name; a second one's, with a 2]",

@@ -1,0 +1,42 @@
+"""What is said of where the HTTP API listens."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from p2pnode.interfaces.cli.http_options import KEY_VARIABLE, HttpOptions
+
+KEY, CERT = Path("/home/ada/p2p.key"), Path("/home/ada/tls.crt")
+
+
+def said(host: str, *, key_file: Path | None = None, tls_cert: Path | None = None) -> list[str]:
+    options = HttpOptions(key_file, (), (), tls_cert, tls_cert)
+    with socket.create_server((host, 0)) as listener:
+        port = f":{listener.getsockname()[1]}"
+        return [line.replace(port, ":PORT") for line in options.reaching(listener)]
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "attic")
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+
+
+def test_loopback_without_a_key_needs_no_more_words() -> None:
+    assert said("127.0.0.1") == []
+
+
+def test_other_machines_are_told_a_name_and_the_key() -> None:
+    assert said("0.0.0.0", key_file=KEY) == [
+        "for other machines: http://attic:PORT, or an address of this one",
+        f"clients send the key in {KEY}",
+    ]
+
+
+def test_with_tls_it_is_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "0123456789abcdef")
+    assert said("0.0.0.0", tls_cert=CERT) == [
+        "for other machines: https://attic:PORT, or an address of this one",
+        f"clients send the key in ${KEY_VARIABLE}",
+    ]
