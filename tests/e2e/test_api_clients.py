@@ -109,7 +109,9 @@ def test_responses_and_vectors(url: str) -> None:
         )
         assert "Paris" in response.output_text
         assert response.status == "completed"
-        texts = list(client.responses.create(model=MODEL, input="Hi", stream=True))
+        texts = list(
+            client.responses.create(model=MODEL, input="Hi", stream=True, max_output_tokens=16)
+        )
         assert texts[-1].type in ("response.completed", "response.incomplete")
         made = client.embeddings.create(model=MODEL, input=["a cat", "a kitten"])
         assert made.model == MODEL
