@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from p2pnode.engine.base import EXACT, KvSizes, ModelInfo
 from p2pnode.engine.sampling.options import MOST_PAST
-from p2pnode.errors import GenerationError, RemoteProtocolError
+from p2pnode.errors import GenerationError, LengthError, RemoteProtocolError, UserError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.distrust import BriefDistrust
@@ -297,25 +297,30 @@ class Inference:
 
 
 def _check_fits(request: GenerationRequest, model: ModelInfo) -> None:
+    """Refuse what no swarm could answer.
+
+    Raises:
+        UserError: It is the question's fault; a LengthError where it is too long.
+    """
     if not request.prompt or request.max_tokens < 1:
-        raise GenerationError("an answer needs a prompt and at least one token of room")
+        raise UserError("an answer needs a prompt and at least one token of room")
     if any(not 0 <= token < model.vocab_size for token in request.prompt):
-        raise GenerationError(f"the prompt has tokens beyond {model.name}'s vocabulary")
+        raise UserError(f"the prompt has tokens beyond {model.name}'s vocabulary")
     if request.sampling.mean and (request.max_tokens > 1 or model.d_model > WIDEST):
-        raise GenerationError(f"{model.name} gives one mean of at most {WIDEST} numbers")
+        raise UserError(f"{model.name} gives one mean of at most {WIDEST} numbers")
     if request.sampling.needs_past and request.max_tokens > MOST_PAST:
-        raise GenerationError(
+        raise UserError(
             f"an answer whose tokens depend on those before has at most {MOST_PAST}, not "
             f"{request.max_tokens}",
             hint=f"lower --max-tokens to {MOST_PAST}, or leave penalties and schema out",
         )
     if request.sampling.schema and not request.sampling.ends:
-        raise GenerationError(
+        raise UserError(
             "an answer that follows a schema ends by itself, so something must end it",
             hint="leave ignore_eos out",
         )
     if request.positions > model.context_length:
-        raise GenerationError(
+        raise LengthError(
             f"the prompt has {len(request.prompt)} tokens and the answer may have "
             f"{request.max_tokens}, but the context of {model.name} ends at {model.context_length}",
             hint="shorten the prompt or lower --max-tokens",

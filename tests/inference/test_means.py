@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from p2pnode.engine.base import Engine
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.sampling.options import Sampling
-from p2pnode.errors import ConfigError, DrawError, GenerationError, RemoteProtocolError
+from p2pnode.errors import ConfigError, DrawError, GenerationError, RemoteProtocolError, UserError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.draw_body import Draw, draw_body, draw_untrusted
 from p2pnode.inference.events import ChainBroken, GenerationFinished, TokenProduced
@@ -139,7 +139,7 @@ def test_nobody_is_asked_to_draw_as_well() -> None:
     for other in (Sampling(1.0), Sampling(logprobs=1), Sampling(schema="{}"), Sampling(seed=3)):
         with pytest.raises(ConfigError, match="nothing is drawn"):
             replace(other, mean=True)
-    with pytest.raises(GenerationError, match="one mean"):
+    with pytest.raises(UserError, match="one mean"):
         swarm(1, THREE).generate(A, GenerationRequest(PROMPT, 2, MEAN, frozenset()))
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.sampling.options import MOST_PAST, Sampling
 from p2pnode.engine.sampling.past import Past
-from p2pnode.errors import GenerationError, RemoteProtocolError
+from p2pnode.errors import RemoteProtocolError, UserError
 from p2pnode.inference.activations import token_batch, token_of_untrusted
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
@@ -156,7 +156,7 @@ def test_no_more_of_the_past_is_told_than_a_draw_depends_on() -> None:
 
 
 def test_an_answer_too_long_to_be_told_is_refused_at_once() -> None:
-    with pytest.raises(GenerationError, match=str(MOST_PAST)):
+    with pytest.raises(UserError, match=str(MOST_PAST)):
         three(seed=1).generate(A, request(HARSH, MOST_PAST + 1))
 
 

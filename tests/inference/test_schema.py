@@ -16,7 +16,7 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.past import Past
 from p2pnode.engine.sampling.schema import Constraints
 from p2pnode.engine.sampling.schema_text import ANY_OBJECT, MOST_SCHEMA, compact_schema
-from p2pnode.errors import ConfigError, DrawError, GenerationError, RemoteProtocolError
+from p2pnode.errors import ConfigError, DrawError, RemoteProtocolError, UserError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.draws import MOST_WALKS, Draws, Walker
@@ -303,7 +303,7 @@ def test_without_a_vocabulary_no_schema_is_followed() -> None:
 
 
 def test_an_answer_that_nothing_ends_is_refused_at_once() -> None:
-    with pytest.raises(GenerationError, match="ends by itself"):
+    with pytest.raises(UserError, match="ends by itself"):
         three(seed=1).generate(
             A, GenerationRequest(PROMPT, 9, Sampling(schema=PERSON), frozenset())
         )

@@ -68,6 +68,7 @@ def check_schema_text(text: str, most: int = MOST_SCHEMA) -> None:
             "the schema is JSON, but not an object", hint=f"for instance {ANY_OBJECT}"
         )
     _check_multiples(body)
+    _check_references(body)
     if most_meeting(body) > MOST_MEETING:
         raise ConfigError(
             "the schema asks of one text to match too many patterns at once",
@@ -88,6 +89,47 @@ def _check_multiples(body: dict[str, object]) -> None:
         "the schema's multipleOf would take too much memory",
         hint=f"use few and small ones: together they may come to {MOST_MULTIPLE}",
     )
+
+
+def _check_references(body: dict[str, object]) -> None:
+    """Refuse a ``$ref`` that leads only to itself: it says nothing, and no token would be allowed.
+
+    What has other keys beside ``$ref``, or is no reference within the schema, is left alone.
+    """
+    left: list[object] = [body]
+    checked: set[str] = set()
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+            path: list[str] = []
+            while (reference := _only_reference(value)) and reference not in checked:
+                if reference in path:
+                    raise ConfigError(
+                        f"the schema's $ref {reference[:60]!r} leads only to itself",
+                        hint="let it lead to what describes a value",
+                    )
+                path.append(reference)
+                value = _referred(body, reference)
+            checked.update(path)
+        elif isinstance(value, list):
+            left += value
+
+
+def _only_reference(value: object) -> str:
+    reference = value.get("$ref") if isinstance(value, dict) and len(value) == 1 else None
+    return reference if isinstance(reference, str) else ""
+
+
+def _referred(body: object, reference: str) -> object:
+    """Return what a reference within a schema leads to (RFC 6901); None for any other."""
+    head, *names = reference.split("/")
+    if head != "#":
+        return None
+    for name in names:
+        key = name.replace("~1", "/").replace("~0", "~")
+        body = body.get(key) if isinstance(body, dict) else None
+    return body
 
 
 def _multiples(body: dict[str, object]) -> Iterator[float]:

@@ -65,11 +65,13 @@ class HttpOptions:
             UserError: The key cannot be read, or others than this machine might ask without one.
         """
         from p2pnode.interfaces.http.access import Access
-        from p2pnode.interfaces.http.key_file import key_of
+        from p2pnode.interfaces.http.key_file import checked_key, key_of
         from p2pnode.net.addresses import is_loopback
 
-        file = self.key_file
-        key = os.environ.get(KEY_VARIABLE, "") if file is None else key_of(file)
+        file, said = self.key_file, os.environ.get(KEY_VARIABLE, "")
+        key = "" if file is None else key_of(file)
+        if file is None and said:
+            key = checked_key(said, f"${KEY_VARIABLE}", "set another, or name a --key-file")
         is_local = place.host == "localhost" or is_loopback((place.host, place.port))
         if not key and not is_local:
             raise UsageError(

@@ -53,7 +53,11 @@ def make_app(link: NodeLink, access: Access) -> ASGIApp:
     ]
     app: ASGIApp = Starlette(
         routes=routes,
-        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            Exception: _our_fault,
+        },
     )
     if access.origins:
         app = CORSMiddleware(
@@ -86,6 +90,15 @@ async def _api_error(request: Request, error: Exception) -> Response:
         raise error
     status, body = told(error, request.url.path, request.headers)
     return JSONResponse(body, status, headers=error.headers)
+
+
+async def _our_fault(request: Request, error: Exception) -> Response:
+    """Answer for a handler that failed; whoever stands around the app notes why."""
+    failed = ApiError(
+        500, "the fault is ours; the node's log says more", type="server_error", code="internal"
+    )
+    status, body = told(failed, request.url.path, request.headers)
+    return JSONResponse(body, status)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -6,15 +6,19 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.http.errors import ApiError, of_user_error
-from p2pnode.net.control_stream import ControlStream
+from p2pnode.net.control_stream import ControlStream, NodeGoneError
 
 Body: TypeAlias = dict[str, Any]
 
-_MODEL_SECONDS = 2.0
+LOOK_SECONDS: Final = 10.0
+"""That a node has to say how it is. It takes milliseconds; a busy one some tenths."""
+
+_MODEL_SECONDS: Final = 2.0
+
 Tell: TypeAlias = Callable[[int, Body], Awaitable[None]]
 """Takes an event of an answer, by the answer's number."""
 
@@ -51,17 +55,26 @@ class NodeLink:
                 raise
             return []
 
-    async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 -- JSON
-        """Ask something that has no events.
+    async def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        seconds: float | None = LOOK_SECONDS,
+    ) -> Any:  # noqa: ANN401 -- JSON
+        """Ask something that has no events; the answer has so many ``seconds``, None for any.
 
         Raises:
-            ApiError: The node refused, or is not there.
+            ApiError: The node refused, is not there, or says nothing.
         """
         try:
-            async with ControlStream.open(self.path) as stream:
+            async with asyncio.timeout(seconds), ControlStream.open(self.path) as stream:
                 return await stream.call(method, params)
         except UserError as error:
             raise of_user_error(error) from error
+        except TimeoutError as error:
+            silent = NodeGoneError(f"the node did not answer for {seconds:g} s", hint="ask again")
+            raise of_user_error(silent) from error
 
     async def answers(self, questions: Sequence[Mapping[str, Any]], tell: Tell) -> list[Body]:
         """Ask all ``questions`` at once; return what came of each. To cancel this cancels them.

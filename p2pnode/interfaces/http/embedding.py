@@ -56,7 +56,7 @@ async def vectors_of(
     for first in range(0, len(texts), _AT_ONCE):
         group = list(texts[first : first + _AT_ONCE])
         asked = {"model": model, "texts": group, "encoding_format": encoding}
-        told = await link.call("embed", asked)
+        told = await link.call("embed", asked, seconds=None)
         if dimensions not in (None, told["dimensions"]):
             has = f"{model} makes {told['dimensions']} of them"
             raise wrong("dimensions", f"dimensions must be left out: {has}")

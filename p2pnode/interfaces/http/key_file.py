@@ -1,4 +1,4 @@
-"""The key that clients must know, in a file that only its owner reads."""
+"""The key that clients must know: in a file that only its owner reads, or said otherwise."""
 
 import os
 import secrets
@@ -38,13 +38,24 @@ def _read(path: Path) -> str:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_MOST_BYTES) if stat.S_ISREG(mode) else b""
     except OSError as error:
-        raise UserError(f"cannot read the key in {path}: {error.strerror}", hint="") from error
+        raise UserError(
+            f"cannot read the key in {path}: {error.strerror}", hint="choose another file"
+        ) from error
     if mode & 0o077:
         raise UserError(f"others can read the key in {path}", hint=f"chmod 600 {path}")
-    key = data.decode("ascii", "replace").strip()
-    if len(key) < _LEAST or not key.isprintable() or " " in key or "\ufffd" in key:
+    return checked_key(data.decode("ascii", "replace"), str(path), "remove it, and one is made")
+
+
+def checked_key(text: str, where: str, hint: str) -> str:
+    """Return the key that ``text`` is, without the white space around it.
+
+    Raises:
+        UserError: It is none that a client could say.
+    """
+    key = text.strip()
+    if len(key) < _LEAST or not key.isascii() or not key.isprintable() or " " in key:
         raise UserError(
-            f"{path} holds no key: one is {_LEAST} or more letters, digits and signs in a line",
-            hint="remove it, and one is made",
+            f"{where} holds no key: one is {_LEAST} or more letters, digits and signs in a line",
+            hint=hint,
         )
     return key

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from p2pnode.errors import UserError
+from p2pnode.interfaces.cli.http_options import KEY_VARIABLE, HttpOptions
 from p2pnode.interfaces.http.access import Access
 from p2pnode.interfaces.http.app import make_app
 from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.body import MOST_BYTES
 from p2pnode.interfaces.http.key_file import key_of
+from p2pnode.interfaces.http.listening import Where
 from tests.interfaces.http.conftest import Serving
 from tests.interfaces.http.fake_node import FakeNode
 
@@ -186,3 +188,17 @@ def test_a_file_without_a_key_is_told(tmp_path: Path, text: str) -> None:
         key_of(tmp_path / "nowhere" / "key")
     with pytest.raises(UserError, match=r"holds no key|cannot read"):
         key_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "said", ["hush", "\udcff\udcfe-no-key-of-text-at-all", "two words " * 3, " "]
+)
+def test_a_key_of_the_environment_is_one_that_clients_can_say(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    options, here = HttpOptions(None, (), (), None, None), Where("127.0.0.1", 8080)
+    monkeypatch.setenv(KEY_VARIABLE, f"  {KEY}\n")
+    assert options.access(here).key == KEY
+    monkeypatch.setenv(KEY_VARIABLE, said)
+    with pytest.raises(UserError, match="holds no key"):
+        options.access(here)

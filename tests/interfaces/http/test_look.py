@@ -1,17 +1,22 @@
 """What of a node can be looked at over HTTP."""
 
+import asyncio
 import json
 from dataclasses import asdict
 from typing import Any
 
 import httpx
 import pytest
+import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from p2pnode.interfaces.http.asking import NodeLink
+from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.metrics import metrics_text
 from p2pnode.interfaces.tui.example import minute
 from p2pnode.node.answering.stream import Answer
 from p2pnode.node.answering.timings import SECONDS, Timings
+from tests.interfaces.http.fake_node import FakeNode, Hang
 
 PICTURE: dict[str, Any] = json.loads(json.dumps(asdict(list(minute())[-1])))
 
@@ -76,3 +81,32 @@ def test_pages_load_nothing_from_elsewhere(url: str, path: str) -> None:
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert page.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_node_that_says_nothing_is_not_waited_for_for_ever(node: FakeNode) -> None:
+    node.says(Hang())
+
+    async def ask() -> None:
+        with pytest.raises(ApiError, match="did not answer for") as caught:
+            await NodeLink(node.path).call("generate", seconds=0.2)
+        assert (caught.value.status, caught.value.code) == (503, "node_unavailable")
+
+    await trio.to_thread.run_sync(lambda: asyncio.run(ask()))
+    assert node.gone.get(timeout=5) == "gone"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/v1/models", {}), ("/v1/models", {"anthropic-version": "2023-06-01"}), ("/api/tags", {})],
+)
+def test_a_fault_of_ours_is_json_too(
+    url: str, path: str, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: NodeLink) -> None:
+        raise RuntimeError("a secret of ours")
+
+    monkeypatch.setattr(NodeLink, "model", broken)
+    answer = httpx.get(url + path, headers=headers)
+    assert answer.status_code == 500
+    assert "error" in answer.json()
+    assert "secret" not in answer.text

@@ -53,7 +53,7 @@ class Anthropic:
     async def _count(self, request: Request) -> Response:
         fields, _ = await self._asked(request)
         question = counted_question_of(fields, is_beta=_BETA in request.headers)
-        told = await self._link.call("tokenise", question)
+        told = await self._link.call("tokenise", question, seconds=None)
         return JSONResponse({"input_tokens": told["tokens"]})
 
     async def _asked(self, request: Request) -> tuple[Fields, Body]:
