@@ -8,10 +8,12 @@ know it is hung up on, for any account of the machine may call a loopback port.
 import errno
 import hmac
 import json
+import math
 import os
 import secrets
 import socket
 import stat
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,6 +25,12 @@ from p2pnode.replacing import replace_file
 LOOPBACK: Final = "127.0.0.1"
 TOKEN_LINE: Final = 65
 """Bytes of a token's line: 32 random bytes in hex, and its end."""
+
+BETWEEN_TRIES: Final = 0.01
+"""Seconds until somebody is let in, where too many wait: the node takes some each turn."""
+
+_MOST_WAITING: Final = 256
+"""Connections that the system holds until the node takes them: as many as the HTTP API has."""
 
 _MOST_FILE: Final = 256
 _ANSWER: Final = 0.5  # seconds for a loopback port to answer; one that is there takes none
@@ -75,19 +83,39 @@ def connect(path: Path, timeout: float | None) -> socket.socket:
         OSError: Nobody does, or it is not ours.
     """
     if has_unix_sockets():
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            made.settimeout(timeout)
-            made.connect(str(path))
-        except BaseException:
-            made.close()
-            raise
-        return made
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while (admitted := try_connect(path)) is None:
+            if time.monotonic() >= until:
+                raise TimeoutError("too many wait at the control socket")
+            time.sleep(BETWEEN_TRIES)
+        admitted.settimeout(timeout)
+        return admitted
     there = read_port(path)
     made = socket.create_connection((LOOPBACK, there.port), timeout=timeout or None)
     try:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.sendall(there.token)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def try_connect(path: Path) -> socket.socket | None:
+    """Return a connection to a Unix socket that does not block; None while too many wait there.
+
+    Where a socket may block the system lets it wait by itself, but not for a bounded time.
+
+    Raises:
+        OSError: Nobody listens there.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.connect(str(path))
+    except BlockingIOError:
+        made.close()
+        return None
     except BaseException:
         made.close()
         raise
@@ -150,7 +178,7 @@ def _listen_unix(path: Path) -> Door:
     try:
         _bind(raw, path)
         path.chmod(0o600)  # its directory already lets nobody else in
-        raw.listen(16)
+        raw.listen(_MOST_WAITING)
     except BaseException:
         raw.close()
         raise

@@ -1,18 +1,19 @@
 """An asynchronous client of the control socket, for faces with an asyncio loop."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from p2pnode.errors import RemoteProtocolError, UserError, error_of
-from p2pnode.net.control_door import connect, has_unix_sockets
+from p2pnode.net.control_door import BETWEEN_TRIES, connect, has_unix_sockets, try_connect
 from p2pnode.net.control_lines import CHUNK, LineBuffer, encode_line, parse_object_untrusted
 
 Body: TypeAlias = dict[str, Any]
 
-_PATIENCE = 5.0  # seconds for a loopback port to be connected to
+_PATIENCE = 10.0  # seconds to be let in
 
 
 class NodeGoneError(UserError):
@@ -43,12 +44,10 @@ class ControlStream:
         """
         try:
             # What waits for a slow reader stays in the node, which ends an answer nobody reads.
-            if has_unix_sockets():
-                reader, writer = await asyncio.open_unix_connection(path, limit=CHUNK)
-            else:
-                made = await asyncio.to_thread(connect, path, _PATIENCE)
+            async with asyncio.timeout(_PATIENCE):
+                made = await _connected(path)
                 reader, writer = await asyncio.open_connection(sock=made, limit=CHUNK)
-        except OSError as error:
+        except OSError as error:  # of which a timeout is one
             raise NodeGoneError(
                 "the node is not running", hint="start it again: p2pnode up"
             ) from error
@@ -90,6 +89,19 @@ class ControlStream:
             async for _ in events:
                 pass
         return self.result
+
+
+async def _connected(path: Path) -> socket.socket:
+    """Connect; where too many wait at the node's socket, wait as well.
+
+    Raises:
+        OSError: Nobody listens there.
+    """
+    if not has_unix_sockets():
+        return await asyncio.to_thread(connect, path, _PATIENCE)
+    while (made := try_connect(path)) is None:  # noqa: ASYNC110 -- no event tells of room
+        await asyncio.sleep(BETWEEN_TRIES)
+    return made
 
 
 def _result(answer: Body) -> object:
