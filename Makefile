@@ -9,7 +9,11 @@ FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
 PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them most of the time
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Where the environment has no pip yet, that of $(PYTHON) installs into it: it comes quicker so.
+PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python || echo $(PYTHON)) -m pip \
+  --disable-pip-version-check --python $(BIN)/python
+# The demo compiles what it imports; where Python may keep none of that, all is compiled before.
+LATER := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
 COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership tests/scheduler \
   tests/inference tests/net tests/node tests/simulations \
@@ -76,14 +80,15 @@ clean: pure
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "p2pnode needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	if $(PYTHON) -m pip --python $(PYTHON) --version >/dev/null 2>&1; \
+	  then $(PYTHON) -m venv --without-pip $(VENV); else $(PYTHON) -m venv $(VENV); fi
 
 $(CORE): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet -c .ci/constraints.txt -e .
+	$(PIP) install --quiet $(LATER) -c .ci/constraints.txt pip -e .
 	touch $@
 
 $(DEV): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet -c .ci/constraints.txt -e '.[dev]'
+	$(PIP) install --quiet -c .ci/constraints.txt pip -e '.[dev]'
 	touch $@ $(CORE)
 
 $(ENGINES): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
