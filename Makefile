@@ -80,7 +80,7 @@ clean: pure
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "p2pnode needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	if $(PYTHON) -m pip --python $(PYTHON) --version >/dev/null 2>&1; \
+	if $(PYTHON) -m pip --python "$$(command -v $(PYTHON))" --version >/dev/null 2>&1; \
 	  then $(PYTHON) -m venv --without-pip $(VENV); else $(PYTHON) -m venv $(VENV); fi
 
 $(CORE): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
