@@ -40,6 +40,7 @@ PARSED_ONLY = {
     r"p2pnode demo.*": "tests/e2e/test_demo.py runs it",
     r"p2pnode top.*": "needs a terminal; tests/e2e/test_cli.py runs it",
     r"p2pnode up --detach": "tests/e2e/test_detach.py runs it",
+    r"p2pnode up --http 8080": "tests/e2e/test_http_face.py runs it, at a free port",
     r"p2pnode service .*": "changes the account's services; tests/interfaces/service runs a unit",
     r"podman .*": "needs an engine; tests/test_wheel.py does what the image does",
     r"p2pnode join CODE": "the tutorial joins with a real code",
