@@ -114,7 +114,8 @@ def test_a_doctor_finds_no_bug_of_ours(tmp_path: Path) -> None:
     assert "could not be checked" not in said
 
 
-def test_a_node_runs_answers_and_is_stopped(tmp_path: Path) -> None:
+def test_a_node_runs_answers_and_is_stopped(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tmp_path = tmp_path_factory.mktemp("n")  # a control socket's path may have 100 bytes only
     model = tmp_path / "tiny.gguf"
     write_tiny_gguf(model)
     quiet = ("--no-mdns", "--listen", "127.0.0.1", "--port", "0", "--engine", "numpy")
