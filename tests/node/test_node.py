@@ -94,13 +94,13 @@ async def until_covered(node: Node) -> None:
             await trio.testing.wait_all_tasks_blocked(0.02)
 
 
-@pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of a compiled class")
 async def test_a_node_tells_others_its_version(model: Path, tmp_path: Path) -> None:
     node = Node(settings(tmp_path / "a", model, range(1)))
     async with running(node):
         assert node.snapshot().software == __version__
 
 
+@pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of a compiled class")
 async def test_the_core_of_a_node_is_never_touched_without_the_lock(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
