@@ -9,11 +9,9 @@ FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
 PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them most of the time
-# Where the environment has no pip yet, that of $(PYTHON) installs into it: it comes quicker so.
-PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python || echo $(PYTHON)) -m pip \
-  --disable-pip-version-check --python $(BIN)/python
-# The demo compiles what it imports; where Python may keep none of that, all is compiled before.
-LATER := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+INSTALL = .ci/install $(PYTHON) $(VENV)
+# What is compiled at an import is kept, as an installer would keep it: a demo has four processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership tests/scheduler \
   tests/inference tests/net tests/node tests/simulations \
@@ -84,19 +82,19 @@ $(VENV)/bin/python:
 	  then $(PYTHON) -m venv --without-pip $(VENV); else $(PYTHON) -m venv $(VENV); fi
 
 $(CORE): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet $(LATER) -c .ci/constraints.txt pip -e .
+	$(INSTALL) -e .
 	touch $@
 
 $(DEV): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet -c .ci/constraints.txt pip -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $@ $(CORE)
 
 $(ENGINES): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet -c .ci/constraints.txt -e '.[dev,engines]'
+	$(INSTALL) -e '.[dev,engines]'
 	touch $@ $(CORE) $(DEV)
 
 $(FUZZ): pyproject.toml .ci/constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet -c .ci/constraints.txt -e '.[dev,fuzz]' || \
+	$(INSTALL) -e '.[dev,fuzz]' || \
 	  { echo "make fuzz needs atheris, which has no build for this machine; \
 	the corpus itself is replayed by: make test"; exit 1; }
 	touch $@ $(CORE) $(DEV)
