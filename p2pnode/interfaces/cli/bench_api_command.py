@@ -26,15 +26,7 @@ from p2pnode.interfaces.cli.settings import json_option, model_file
 @click.option("--vanish", type=click.IntRange(0), default=5, show_default=True)
 @model_option
 @json_option
-def api(
-    rounds: int,
-    tokens: int,
-    streams: int,
-    stream_tokens: int,
-    vanish: int,
-    model: str,
-    as_json: bool,
-) -> None:
+def api(model: str, as_json: bool, **counts: int) -> None:
     """Compare the HTTP API with generate, in turns; then let clients vanish, and come in crowds.
 
     Exits with 1 if an answer of the crowd does not complete.
@@ -43,17 +35,8 @@ def api(
 
     path = model_file(model)
     with progress("generate and HTTP in turns, and many at once", show=not as_json) as bar:
-        figures = measured(
-            lambda: measurement.measure(
-                path,
-                rounds=rounds,
-                tokens=tokens,
-                streams=streams,
-                stream_tokens=stream_tokens,
-                vanish=vanish,
-                tell=bar,
-            )
-        )
+        figures = measured(measurement.measure, path, tell=bar, **counts)
     report(figures, as_json)
+    streams = counts["streams"]
     if streams and figures["streams_outcomes"] != {"complete": streams}:
         raise UserError(f"not all answers completed: {figures['streams_outcomes']}")
