@@ -36,7 +36,8 @@ from p2pnode.interfaces.cli.settings import (
 from p2pnode.net.service_manager import READY, STOPPING, service_manager
 
 if TYPE_CHECKING:
-    from p2pnode.node.node import Node, NodeSettings
+    from p2pnode.node.node import Node
+    from p2pnode.node.settings import NodeSettings
 
 
 logger = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from p2pnode.net.control_door import answers
 from p2pnode.net.control_lines import find_control_path
 
 if TYPE_CHECKING:
-    from p2pnode.node.node import NodeSettings
+    from p2pnode.node.settings import NodeSettings
 
 _STOPPING = 10.0  # seconds for leaving the swarm; then the process ends anyway
 

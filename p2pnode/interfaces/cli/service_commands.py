@@ -27,7 +27,7 @@ from p2pnode.interfaces.service.service import (
 )
 
 if TYPE_CHECKING:
-    from p2pnode.node.node import NodeSettings
+    from p2pnode.node.settings import NodeSettings
 
 _NOT_FOR_A_SERVICE = ("detach", "detached", "with_parent")
 _TRYING = 60.0  # seconds for a command that only says its version

@@ -25,8 +25,8 @@ from p2pnode.interfaces.cli.values import HomePath, check_listen, node_name, pee
 
 if TYPE_CHECKING:
     from p2pnode.engine.registry import EngineOptions
-    from p2pnode.node.node import NodeSettings
     from p2pnode.node.quiet_hours import QuietHours
+    from p2pnode.node.settings import NodeSettings
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -220,7 +220,7 @@ def state_of(state: Path | None) -> Path:
 
 
 def settings_of(options: UpOptions) -> "NodeSettings":
-    """Turn options into :class:`~p2pnode.node.node.NodeSettings`, pulling the model if need be.
+    """Turn options into :class:`~p2pnode.node.settings.NodeSettings`, pulling the model if need be.
 
     Raises:
         UserError: An option is impossible, which is found before anything is fetched.
@@ -230,7 +230,7 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     from p2pnode.inference.config import InferenceConfig
     from p2pnode.net.local_nodes import local_nodes
     from p2pnode.node.config import HoldingsConfig, NodeConfig
-    from p2pnode.node.node import NodeSettings
+    from p2pnode.node.settings import NodeSettings
 
     layers = parse_layers(options.layers)
     is_chosen = options.kv_memory != DEFAULT_KV
