@@ -15,7 +15,6 @@ from p2pnode.moments import earliest
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.departure import Departure
-from p2pnode.node.dialer import Sighting
 from p2pnode.node.events import LoadRequested, NodeEvent
 from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Phase
@@ -25,6 +24,7 @@ from p2pnode.node.reach import Reach
 from p2pnode.node.resting import Rest
 from p2pnode.node.serving import Asked
 from p2pnode.node.setbacks import Setbacks
+from p2pnode.node.sightings import Sighting
 from p2pnode.node.wiring import Wiring
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.scheduler.chain import NoCover

@@ -7,7 +7,7 @@ from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.node.ad_facts import facts_of
 from p2pnode.node.core import NodeCore
-from p2pnode.node.dialer import Sighting
+from p2pnode.node.sightings import Sighting
 from p2pnode.node.snapshot import EdgeView, PeerView
 from p2pnode.sansio import NodeId, format_address
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
@@ -44,7 +44,7 @@ def peer_views(core: NodeCore, transport: TransportSnapshot, now: float) -> tupl
         for line in core.planner.directory
         if not _has_faded(line.member, now)
     }
-    for peer, sighting in core.dialer.sightings.items():
+    for peer, sighting in core.dialer.sightings.known.items():
         if peer not in views:
             views[peer] = _sighted(core, peer, sighting, links.get(peer))
     return tuple(views.values())
