@@ -12,8 +12,9 @@ from p2pnode.interfaces.cli.bench_report import measured, model_option, report, 
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.hop_command import hop
 from p2pnode.interfaces.cli.http_servers_command import http_servers
+from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL, ENGINES, json_option
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, ENGINES, json_option, model_file
+from p2pnode.interfaces.cli.settings import model_file
 from p2pnode.interfaces.cli.values import HomePath
 
 

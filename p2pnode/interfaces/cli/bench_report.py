@@ -7,8 +7,8 @@ from typing import Any, ParamSpec
 
 import click
 
+from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL
 from p2pnode.interfaces.cli.output import say, say_json
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL
 
 P = ParamSpec("P")
 

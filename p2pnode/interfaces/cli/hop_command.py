@@ -6,8 +6,9 @@ import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.bench_report import measured, model_option, report_table
+from p2pnode.interfaces.cli.node_options import ENGINES, json_option
 from p2pnode.interfaces.cli.output import progress
-from p2pnode.interfaces.cli.settings import ENGINES, json_option, model_file
+from p2pnode.interfaces.cli.settings import model_file
 
 
 @click.command(

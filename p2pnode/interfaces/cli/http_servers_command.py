@@ -6,8 +6,8 @@ import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.bench_report import report_table
+from p2pnode.interfaces.cli.node_options import json_option
 from p2pnode.interfaces.cli.output import progress
-from p2pnode.interfaces.cli.settings import json_option
 
 _OURS = "p2pnode.interfaces.http.server:serve_app"
 """Handed in from here: measurements know no faces."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from p2pnode.errors import UsageError, UserError
+from p2pnode.interfaces.cli.node_options import json_option
 from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
-from p2pnode.interfaces.cli.settings import json_option
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.phrases import plural
 

@@ -13,7 +13,8 @@ from typing import Self, TypeVar, Unpack
 import trio
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, UpOptions, settings_of
+from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL, UpOptions
+from p2pnode.interfaces.cli.settings import settings_of
 from p2pnode.interfaces.joining import change_swarm
 from p2pnode.interfaces.python.answer import AsyncRunningAnswer
 from p2pnode.interfaces.python.events import Embeddings
