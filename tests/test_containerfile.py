@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.interfaces.cli.settings import DEFAULT_PORT
+from p2pnode.interfaces.cli.node_options import DEFAULT_PORT
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "Containerfile").read_text("utf-8")

@@ -3,7 +3,7 @@
 from p2pnode.net.udp import open_udp
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.models import describe_model
-from p2pnode.node.node import NodeSettings
+from p2pnode.node.settings import NodeSettings
 
 
 def change_swarm(settings: NodeSettings, secret: bytes) -> None:

@@ -116,15 +116,7 @@ class Swim:
         )
         self._joins = Buckets[NodeId](config.limits.joins_per_peer, config.max_members)
         self._claims = self._compose_claims(is_heard)
-        self._news = NewsFilter(
-            config,
-            verify,
-            swarm_tag,
-            self._own,
-            self._members,
-            self._claims,
-            self.counters,
-        )
+        self._news = self._compose_news(verify, swarm_tag)
         self._intake = self._compose_intake(is_heard)
         self._exchange = self._compose_exchange()
         self._start(now)
@@ -323,6 +315,17 @@ class Swim:
             self.counters,
             is_heard,
             self._rng,
+        )
+
+    def _compose_news(self, verify: Verify, swarm_tag: bytes) -> NewsFilter:
+        return NewsFilter(
+            self._config,
+            verify,
+            swarm_tag,
+            self._own,
+            self._members,
+            self._claims,
+            self.counters,
         )
 
     def _compose_intake(self, is_heard: IsHeard) -> Intake:

@@ -14,16 +14,17 @@ from p2pnode.inference.work import WorkFailed, WorkResult
 from p2pnode.moments import earliest
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
-from p2pnode.node.dialer import Sighting
-from p2pnode.node.events import Departed, LoadRequested, NodeEvent
+from p2pnode.node.departure import Departure
+from p2pnode.node.events import LoadRequested, NodeEvent
 from p2pnode.node.holdings import Holdings
-from p2pnode.node.life import Evidence, Phase
-from p2pnode.node.narration import LEAVING
+from p2pnode.node.life import Phase
 from p2pnode.node.origin import Origin
 from p2pnode.node.parts import NodeParts
 from p2pnode.node.reach import Reach
 from p2pnode.node.resting import Rest
 from p2pnode.node.serving import Asked
+from p2pnode.node.setbacks import Setbacks
+from p2pnode.node.sightings import Sighting
 from p2pnode.node.wiring import Wiring
 from p2pnode.sansio import Address, NodeId, Rng, Transmit
 from p2pnode.scheduler.chain import NoCover
@@ -39,6 +40,8 @@ class NodeCore(NodeParts):
     def __init__(self, config: NodeConfig, origin: Origin, rng: Rng, now: float) -> None:
         super().__init__(config, origin, rng, now)
         self._wiring = Wiring(self)
+        self._setbacks = Setbacks(self)
+        self._departure = Departure(self, self._wiring)
 
     @property
     def holdings(self) -> Holdings:
@@ -92,17 +95,14 @@ class NodeCore(NodeParts):
         """The model's file no longer holds what was hashed: leave its layers. Said once."""
         if self.leaving or self.model is None or self.model_is_lost:
             return
-        self.counters["model file changed: its layers left"] += 1
-        self.say(f"no layers are served any more: {reason}")
-        self.serving.model_lost(reason, now)
+        self._setbacks.model_lost(reason, now)
         self._settle(now)
 
     def model_restored(self, now: float) -> None:
         """The model's file holds again what was hashed: take on layers as at the start."""
         if self.leaving or not self.model_is_lost:
             return
-        self.say("the model file is again the one that was hashed")
-        self.serving.model_restored(now)
+        self._setbacks.model_restored(now)
         self._settle(now)
 
     def layers_loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
@@ -117,9 +117,7 @@ class NodeCore(NodeParts):
     def load_failed(self, layers: range, reason: str, now: float) -> None:
         if not self._is_loading(layers):
             return
-        again = self.serving.load_failed(reason, now)
-        later = "" if again is None else f"; tries again in {again:.0f} s"
-        self.say(f"cannot serve: {reason}{later}")
+        self._setbacks.load_failed(reason, now)
         self._settle(now)
 
     def _is_loading(self, layers: range) -> bool:
@@ -212,24 +210,8 @@ class NodeCore(NodeParts):
         self.serving.finished(job, result, now)
         self.inference.compute_finished(job, result, now)
         if isinstance(result, WorkFailed):
-            self._heed(result, now)
+            self._setbacks.work_failed(result, now)
         self._hear(now)
-
-    def _heed(self, failure: WorkFailed, now: float) -> None:
-        """Offer less where memory ran out, and nothing where the engine is gone."""
-        if self.leaving or not self.served:
-            return
-        if failure.is_memory_short:
-            self.note(f"memory ran out, less of it is offered for a while: {failure.reason}")
-            self.serving.memory_ran_out(now)
-        elif failure.is_engine_gone:
-            self.counters["the engine failed: its layers left"] += 1
-            again = self.serving.engine_lost(failure.reason, now)
-            self.inference.give_up("its engine failed")
-            self.say(
-                f"no layers are served now, the engine failed: {failure.reason}; "
-                f"tries again in {again:.0f} s"
-            )
 
     def measured(self, cost: StageCost, now: float) -> None:
         """Take the result of a :class:`~p2pnode.node.events.MeasureRequested`."""
@@ -281,15 +263,7 @@ class NodeCore(NodeParts):
         ``drain`` is how many seconds they have for it, :attr:`NodeConfig.drain` if left out. Asked
         again, a node leaves no later than before. The event Departed says that it has left.
         """
-        deadline = now + (self.config.drain if drain is None else drain)
-        if self.life.phase is Phase.DRAINING:
-            self.life.deadline = min(deadline, self.life.deadline or deadline)
-        elif not self.leaving:
-            self.life.move(Evidence.LEAVE_ASKED, deadline=deadline)
-            self.say(self.narration.farewell(self.inference.stages(), deadline - now))
-            self.inference.cancel_all(now)
-            self.inference.drain(LEAVING)
-            self.serving.announce(now)
+        self._departure.begin(now + (self.config.drain if drain is None else drain), now)
         self._settle(now)
 
     # Inputs
@@ -357,7 +331,7 @@ class NodeCore(NodeParts):
         """
         self._wiring.exchange(now)
         if self.life.is_leaving:
-            self._depart(now)
+            self._departure.go_on(now)
 
     def _settle(self, now: float) -> None:
         """Do what is due, and let the cores hear each other."""
@@ -375,22 +349,6 @@ class NodeCore(NodeParts):
         if isinstance(asked, LoadRequested):
             self.say(f"loads layers [{asked.layers.start}, {asked.layers.stop}): {asked.reason}")
         self.events.append(asked)
-
-    def _depart(self, now: float) -> None:
-        """Go on with leaving: the sessions of others end, everybody is told, then ours close."""
-        due = self.life.deadline is not None and now >= self.life.deadline
-        if self.life.phase is Phase.DRAINING and (due or not self.inference.stages()):
-            self.inference.give_up(LEAVING)
-            told = self.endpoint.peers()[: self.config.farewells]
-            self.swim.leave(now, told=told)
-            self._wiring.exchange(now)
-            deadline = now + self.config.farewell
-            self.endpoint.close_when_flushed(LEAVING, deadline, now)
-            self.life.move(Evidence.DRAINED, deadline=deadline)
-        if self.life.phase is Phase.DEPARTING and self.endpoint.is_closed:
-            self.life.move(Evidence.FAREWELL_HEARD)
-            self.say("left the swarm")
-            self.events.append(Departed())
 
     def _dial(self, now: float) -> None:
         if self.dialer.due is None or now < self.dialer.due:

@@ -15,18 +15,10 @@ from itertools import chain, zip_longest
 from p2pnode.node.config import DialerConfig
 from p2pnode.node.dial_budget import Budget
 from p2pnode.node.reach import Reach
+from p2pnode.node.sightings import INIT_BYTES, NOT_TRIED, Sighting, Sightings
 from p2pnode.sansio import Address, NodeId
-from p2pnode.transport.identity import is_possible
-
-INIT_BYTES = 164
-"""What one call of an unproven address sends: a single INIT of Noise XX, padded as it is."""
-
-LEAST_ANNOUNCEMENT = 190
-"""Bytes that an announcement takes at the very least: PTR, SRV, TXT and one address."""
 
 _LEAST_ROUND = 0.1  # seconds: what is due already but must wait is looked at no more often
-_GONE = 8  # calls in vain, some ten minutes of them, after which a node once met counts as gone
-_NOT_TRIED = "not tried yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,48 +49,11 @@ class Contact:
     """
 
     addresses: tuple[Address, ...]
-    reason: str = _NOT_TRIED
+    reason: str = NOT_TRIED
     owner: NodeId | None = None
     failures: int = 0
     due: float = 0.0
     name: Address | None = None
-
-
-@dataclass(slots=True)
-class Sighting:
-    """A node that announced itself.
-
-    Attributes:
-        addresses: Where it says it can be reached.
-        name: What it says it is called.
-        ours: Whether it says it belongs to our swarm.
-        reason: Why no session with it is up, for a person.
-        heard: Bytes of the announcements of these addresses; as many may go there before it is met.
-        sent: Bytes that went there.
-        failures: Calls since it was met last.
-        due: It is not called before.
-        met: Whether a session with it ever came up.
-        near: Of its addresses those on our links, once they were looked at.
-        possible: Whether its key is one, once it was looked at.
-    """
-
-    addresses: tuple[Address, ...]
-    name: str
-    ours: bool
-    reason: str = _NOT_TRIED
-    heard: int = LEAST_ANNOUNCEMENT
-    sent: int = 0
-    failures: int = 0
-    due: float = 0.0
-    met: bool = False
-    near: tuple[Address, ...] | None = None
-    possible: bool | None = None
-
-    @property
-    def is_callable(self) -> bool:
-        """Whether a call is worth a thought, and paid for."""
-        paid = self.met or self.sent + INIT_BYTES <= self.heard
-        return self.ours and paid and self.possible is not False
 
 
 @dataclass(slots=True)
@@ -123,7 +78,7 @@ class Dialer:
         fixed: Addresses given by hand.
         names: Host names given by hand; their addresses are among ``fixed``.
         remembered: Peers met at an earlier start.
-        sightings: Nodes that announced themselves, by identity, the latest last.
+        sightings: Nodes that announced themselves.
         due: When there may be somebody to call.
     """
 
@@ -133,11 +88,12 @@ class Dialer:
     fixed: dict[Address, Contact] = field(default_factory=dict)
     names: dict[Address, HostName] = field(default_factory=dict)
     remembered: dict[NodeId, Contact] = field(default_factory=dict)
-    sightings: dict[NodeId, Sighting] = field(default_factory=dict)
+    sightings: Sightings = field(init=False)
     due: float | None = None
     _budget: Budget[_Hint] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.sightings = Sightings(self.config, self.node_id, self.counters)
         self._budget = Budget(self.config)
 
     # What a person says
@@ -189,20 +145,11 @@ class Dialer:
 
     def sighted(self, peer: NodeId, sighting: Sighting, now: float) -> None:
         """Note an announcement; a known one pays for further calls, but hastens none."""
-        known = self.sightings.get(peer)
-        if known is None:
-            if not self._has_room(sighting):
-                self.counters["announcement not kept: too many"] += 1
-                return
-            sighting.due = now
-            self.sightings[peer] = sighting
-        else:
-            self._renew(known, sighting, now)
-        if sighting.ours:
+        if self.sightings.note(peer, sighting, now) and sighting.ours:
             self.due = now
 
     def sighting_withdrawn(self, peer: NodeId) -> None:
-        self.sightings.pop(peer, None)
+        self.sightings.known.pop(peer, None)
 
     # What became of a call
 
@@ -227,13 +174,10 @@ class Dialer:
         """A session with ``peer`` is up."""
         self.due = now
         self._budget.met(address)
-        sighting = self.sightings.get(peer)
         for contact in (self.fixed.get(address), self.remembered.get(peer)):
             if contact is not None:
                 contact.owner, contact.reason, contact.failures, contact.due = peer, "", 0, now
-        if sighting is not None:
-            sighting.reason, sighting.failures, sighting.met = "", 0, True
-            sighting.due = now
+        self.sightings.met(peer, now)
 
     def hurry(self, now: float, *, moved: bool = True) -> None:
         """Look anew at who is near; if we ``moved``, call everybody as if for the first time."""
@@ -242,10 +186,7 @@ class Dialer:
         for contact in chain(self.fixed.values(), self.remembered.values()) if moved else ():
             contact.failures, contact.due = 0, now
             contact.owner = None if contact.owner == self.node_id else contact.owner
-        for sighting in self.sightings.values():
-            if moved or sighting.near == ():
-                sighting.failures, sighting.due = 0, now
-            sighting.near = None
+        self.sightings.look_anew(now, moved=moved)
         self.due = now
 
     # Whom to call
@@ -299,46 +240,16 @@ class Dialer:
     ) -> Iterator[tuple[_Hint, tuple[Address, ...]]]:
         """Yield the hints to be followed, the remembered and the announced in turn.
 
-        The remembered come in their own order, the longest known first. Of the announced the latest
-        comes first: a newcomer does not queue behind a flood of names that came before it. What
-        takes time to check is checked as they are asked for.
+        The remembered come in their own order, the longest known first.
         """
         remembered = (
             (one, one.addresses)
             for peer, one in self.remembered.items()
             if one.due <= now and not is_connected(peer)
         )
-        announced = [
-            (peer, one)
-            for peer, one in reversed(self.sightings.items())
-            if one.due <= now and one.is_callable and not is_connected(peer)
-        ]
-        announced.sort(key=lambda pair: pair[1].failures)
-        checked = (
-            (one, one.near)
-            for peer, one in announced
-            if self._is_worth_a_call(peer, one, reach, now) and one.near
-        )
-        for pair in zip_longest(remembered, checked):
+        announced = self.sightings.worth_a_call(now, is_connected, reach)
+        for pair in zip_longest(remembered, announced):
             yield from (hint for hint in pair if hint is not None)
-
-    def _is_worth_a_call(self, peer: NodeId, sighting: Sighting, reach: Reach, now: float) -> bool:
-        """Check an announcement, the cheapest things first, and each of them once."""
-        if peer == self.node_id:
-            return False
-        if sighting.near is None:
-            near = (one for one in reach.order(sighting.addresses) if reach.is_near(one))
-            sighting.near = tuple(near)[: self.config.addresses_each]
-        if not sighting.near:
-            sighting.reason = "it announces no address on a network of ours"
-            sighting.due = now + self.config.backoff_most
-            return False
-        if sighting.possible is None:
-            sighting.possible = is_possible(peer)
-            if not sighting.possible:
-                sighting.reason = "its key is no key: no such node exists"
-                self.counters["dial failed"] += 1
-        return sighting.possible
 
     def _call(self, hint: _Hint, address: Address, now: float) -> Call:
         hint.failures += 1
@@ -352,49 +263,14 @@ class Dialer:
 
     def _next_round(self, now: float, is_connected: Callable[[NodeId], bool]) -> float | None:
         """Return when to look again: at the latest after a redial, for a session may have ended."""
-        if not (self.fixed or self.remembered or self.sightings):
+        if not (self.fixed or self.remembered or self.sightings.known):
             return None
         latest = now + self.config.redial
         remembered = (one.due for peer, one in self.remembered.items() if not is_connected(peer))
-        announced = (
-            one.due
-            for peer, one in self.sightings.items()
-            if one.is_callable and not is_connected(peer)
-        )
+        announced = self.sightings.dues(is_connected)
         hint = min(chain(remembered, announced), default=latest)
         fixed = (one.due for one in self.fixed.values() if one.due > now)
         return min(max(hint, self._budget.next_room(now), now + _LEAST_ROUND), *fixed, latest)
 
-    def _renew(self, known: Sighting, said: Sighting, now: float) -> None:
-        """Take what a known node announces now.
-
-        Anyone may speak in its name: what was proven of its old addresses is not of new ones, and
-        what was paid for calls of the old ones pays for none of the new.
-        """
-        if known.addresses != said.addresses:
-            known.addresses, known.near, known.due = said.addresses, None, now
-            known.met, known.heard, known.sent = False, 0, 0
-        elif known.met:
-            known.due = now
-        known.heard = min(known.heard + said.heard, self.config.most_credit + known.sent)
-        known.ours, known.name = said.ours, said.name
-
-    def _has_room(self, newcomer: Sighting) -> bool:
-        """Make room for a newcomer: what never answered gives way, of other swarms first."""
-        if len(self.sightings) < self.config.most_sightings:
-            return True
-        goes = min(self.sightings, key=lambda peer: _worth(self.sightings[peer]))
-        if _worth(self.sightings[goes]) > _worth(newcomer):
-            return False
-        del self.sightings[goes]
-        self.counters["announcement forgotten for a newer one"] += 1
-        return True
-
     def _is_up(self, owner: NodeId | None, is_connected: Callable[[NodeId], bool]) -> bool:
         return owner is not None and (owner == self.node_id or is_connected(owner))
-
-
-def _worth(sighting: Sighting) -> tuple[bool, bool, bool]:
-    """Order sightings by what would be lost with them; of equals the oldest goes."""
-    is_lost = sighting.failures >= _GONE
-    return sighting.ours, sighting.met and not is_lost, sighting.failures == 0

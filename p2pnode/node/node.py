@@ -3,10 +3,7 @@
 import logging
 import os
 import random
-import secrets
-import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -14,14 +11,11 @@ import trio
 from p2pnode import CORES, __version__
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.model_paths import paths_by_name
-from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions
-from p2pnode.errors import GenerationError, ModelError, UserError
-from p2pnode.inference.cover import Covered
+from p2pnode.errors import GenerationError, ModelError
 from p2pnode.inference.events import ComputeRequested, PlanRequested
 from p2pnode.net.addresses import format_address
 from p2pnode.net.control import control_path, serve_control
 from p2pnode.net.interfaces import reachable_addresses
-from p2pnode.net.jobs import Failed, Finished
 from p2pnode.net.local_nodes import LocalNode, registered
 from p2pnode.net.reactor import Reactor
 from p2pnode.net.udp import UdpSocket, open_udp
@@ -29,8 +23,6 @@ from p2pnode.node.answering.asking import Asking
 from p2pnode.node.answering.question import Question
 from p2pnode.node.answering.service import Answering
 from p2pnode.node.answering.stream import AnswerStream
-from p2pnode.node.capacity import Capacity
-from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
 from p2pnode.node.embedding import Embedding
 from p2pnode.node.engine_jobs import EngineJobs
@@ -47,66 +39,29 @@ from p2pnode.node.events import (
 from p2pnode.node.fittings import PLAIN, Fittings
 from p2pnode.node.grammars import can_follow_schemas
 from p2pnode.node.handlers import handlers
-from p2pnode.node.hashing_notes import HashingNotes
 from p2pnode.node.identity import StateDirectory
-from p2pnode.node.invite import SECRET_BYTES, Invite
+from p2pnode.node.invite import Invite
+from p2pnode.node.kept_origin import kept_origin
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
-from p2pnode.node.machine_memory import capacity_of, refuse_beyond, refuse_impossible
-from p2pnode.node.model_file import ModelFile
-from p2pnode.node.model_report import model_report
 from p2pnode.node.model_use import held
-from p2pnode.node.model_watch import ModelWatch
-from p2pnode.node.models import open_model, usable_calibrations
-from p2pnode.node.origin import Origin
+from p2pnode.node.offloading import offload_placement, offload_plan
+from p2pnode.node.own_model import OwnModel
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.program_exchange import ProgramExchange
 from p2pnode.node.rest_watch import RestWatch
+from p2pnode.node.settings import NodeSettings
 from p2pnode.node.shard_fetches import ShardFetches
 from p2pnode.node.snapshot import NodeSnapshot
-from p2pnode.node.stamp import Stamp
 from p2pnode.node.surroundings import Surroundings
 from p2pnode.node.text_worker import Prompt, TextWorker
 from p2pnode.node.wall_clock import seconds_of_day
 from p2pnode.sansio import Address
-from p2pnode.scheduler.chain import NoCover
-from p2pnode.scheduler.placement import Placement
-from p2pnode.transport.identity import Identity
 from p2pnode.wire.ad import Ability
-from p2pnode.wire.calibration import CalibrationSet
 
 logger = logging.getLogger(__name__)
 
 _GOODBYE = 0.25  # seconds for telling the swarm, when whoever runs the node will not wait
 _INVITED = 4  # addresses in an invite
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSettings:
-    """What a person chooses about one node.
-
-    Attributes:
-        config: The core's settings.
-        state: Its state directory.
-        model: A model; None for a node without a model.
-        hold: Whether to take on layers; a mere requester does not.
-        host: Address to bind; ``::`` is every interface, IPv4 included.
-        port: UDP port; 0 lets the system choose.
-        peers: Addresses to call, beside those remembered.
-        mdns: Whether to announce and to look around on the local network.
-        engine: What computes.
-        limits: What its owner said that it may take, in words; for people.
-    """
-
-    config: NodeConfig
-    state: Path
-    model: Path | None = None
-    hold: bool = True
-    host: str = "::"
-    port: int = 0
-    peers: tuple[Address, ...] = ()
-    mdns: bool = True
-    engine: EngineOptions = DEFAULT_OPTIONS
-    limits: tuple[str, ...] = ()
 
 
 class Node:
@@ -123,14 +78,8 @@ class Node:
         self.settings = settings
         self._fittings = fittings
         self._state = StateDirectory(settings.state)
-        self._file: ModelFile | None = None
-        self._model: ModelInfo | None = None
-        self._calibrations: CalibrationSet | None = None
-        self._capacity: Capacity | None = None
-        self._watch: ModelWatch | None = None
+        self._own: OwnModel | None = None
         self._fetches: ShardFetches | None = None
-        self._texts: TextWorker | None = None
-        self._report: dict[str, Any] | None = None
         self.answering = Answering(self._text_worker, self._start)
         self._rest: RestWatch | None = None
         self.is_up = False
@@ -150,21 +99,8 @@ class Node:
         path = settings.model
         files = () if path is None else {path, *paths_by_name(path)}
         with self._state.lock(), logging_to(log_path(settings.state)), held(files):
-            if settings.model is not None:
-                self._file = await trio.to_thread.run_sync(
-                    open_model, settings.model, HashingNotes(), abandon_on_cancel=True
-                )
-                self._model = self._file.info
-                self._texts = TextWorker(
-                    settings.model, self._model.name, self._model.context_length, self._stamp
-                )
-                self._calibrations = await trio.to_thread.run_sync(
-                    usable_calibrations, self._model.space_hash32, abandon_on_cancel=True
-                )
-                if settings.hold:
-                    self._capacity = await trio.to_thread.run_sync(
-                        self._look_at_memory, settings.model, abandon_on_cancel=True
-                    )
+            if path is not None:
+                self._own = await OwnModel.open(path, settings)
             self._socket = open_udp(settings.host, settings.port)
             try:
                 self._compose(self._socket)
@@ -178,8 +114,8 @@ class Node:
                 raise
             finally:
                 self._socket.close()
-                if self._texts is not None:
-                    await self._texts.close()
+                if self._own is not None:
+                    await self._own.texts.close()
 
     def stop(self, *, at_once: bool = False) -> None:
         """Leave the swarm and end :meth:`run`; ``at_once`` without waiting for others' answers."""
@@ -187,33 +123,9 @@ class Node:
         if at_once:
             self._reactor.call(lambda core, now: core.leave(now, drain=0.0))
 
-    def _look_at_memory(self, path: Path) -> Capacity:
-        """Say how many layers fit.
-
-        Raises:
-            UserError: Those that were chosen never will, or nothing here can run the model.
-        """
-        config, engine = self.settings.config, self.settings.engine
-        chosen, most = config.holdings.layers, config.max_memory
-        if chosen is not None:
-            refuse_impossible(path, chosen, engine)
-            if most is not None:
-                refuse_beyond(path, chosen, engine, config.kv_bytes, most)
-        return capacity_of(path, engine, config.kv_bytes, most=most)
-
     def _compose(self, socket: UdpSocket) -> None:
         state = self._state
-        secret = state.swarm_secret()
-        if secret is None:  # the first of its swarm
-            secret = secrets.token_bytes(SECRET_BYTES)
-            state.set_swarm_secret(secret)
-        origin = Origin(
-            Identity(state.identity_seed()),
-            secret,
-            state.next_boot_epoch(time.time()),
-            reachable_addresses(socket.address),
-        )
-        self._origin = origin
+        origin = self._origin = kept_origin(state, reachable_addresses(socket.address))
         config, fittings = self.settings.config, self._fittings
         config = replace(config, software=__version__)
         core = NodeCore(config, origin, random.SystemRandom(), trio.current_time())
@@ -221,7 +133,8 @@ class Node:
             core.advert.abilities &= ~Ability.SCHEMAS
         core.observe(fittings.observer)
         options = self.settings.engine
-        self._engine = EngineJobs(self._file, config.kv_bytes, options, fittings)
+        file = None if self._own is None else self._own.file
+        self._engine = EngineJobs(file, config.kv_bytes, options, fittings)
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
             core,
             fittings.socket(socket),
@@ -244,10 +157,10 @@ class Node:
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._reactor.run)
-            if self._file is not None:
-                self._watch = ModelWatch(self._file, self._reactor.call, self._engine.take)
-                self._fetches = ShardFetches(self._reactor, self._engine, self._watch)
-                nursery.start_soon(self._watch.run)
+            if self._own is not None:
+                watch = self._own.watched(self._reactor.call, self._engine.take)
+                self._fetches = ShardFetches(self._reactor, self._engine, watch)
+                nursery.start_soon(watch.run)
             await self._look_at_owner(nursery)
             self._take_up_model()
             nursery.start_soon(self._surroundings.run)
@@ -281,32 +194,25 @@ class Node:
                     self._reactor.call(lambda core, now: core.leave(now, drain=0.0))
                     await self._departed.wait()
 
-    def _stamp(self) -> Stamp:
-        """Return the newest stamp under which the file is the model that was hashed."""
-        known = self._file if self._watch is None else self._watch.file
-        if known is None:
-            raise UserError("this node has no model")
-        return known.stamp
-
     async def _look_at_owner(self, nursery: trio.Nursery) -> None:
         """Rest at once where it is time to: nothing is to be loaded then."""
         config = self.settings.config.rest
-        if self.settings.hold and self._model is not None and not config.is_always:
+        if self.settings.hold and self._own is not None and not config.is_always:
             self._rest = RestWatch(config, self._reactor.call)
             await self._rest.look()
             nursery.start_soon(self._rest.run)
 
     def _take_up_model(self) -> None:
-        model, hold, known = self._model, self.settings.hold, self._calibrations
-        capacity = self._capacity
-        if model is not None:
-            self._reactor.call(
-                lambda core, now: core.use_model(
-                    model, hold=hold, now=now, calibrations=known, capacity=capacity
-                )
-            )
-        else:
+        own, hold = self._own, self.settings.hold
+        if own is None:
             self._reactor.call(lambda core, now: core.say("serves no layers: it has no model"))
+            return
+        known, fitting = own.calibrations, own.capacity
+        self._reactor.call(
+            lambda core, now: core.use_model(
+                own.info, hold=hold, now=now, calibrations=known, capacity=fitting
+            )
+        )
 
     # Events of the core
 
@@ -317,9 +223,9 @@ class Node:
             case ComputeRequested() | LoadRequested() | MeasureRequested():
                 raise AssertionError("the engine thread computes, loads and measures")
             case PlanRequested():
-                self._plan(event)
+                offload_plan(self._reactor, event)
             case PlacementRequested():
-                self._place(event)
+                offload_placement(self._reactor, event)
             case PeerReached(peer, address):
                 self._surroundings.met(peer, address)
             case Noted(line, is_aloud):
@@ -330,22 +236,6 @@ class Node:
                 self._departed.set()
             case _:
                 self._asking.route(event, now)
-
-    def _plan(self, asked: PlanRequested) -> None:
-        """Find peers in trio's pool: that may take longer than the loop has."""
-
-        def done(core: NodeCore, outcome: Finished[Covered | NoCover] | Failed, now: float) -> None:
-            core.planned(asked.generation, asked.ticket, outcome.unwrap(), now)
-
-        self._reactor.offload(asked.task, done)
-
-    def _place(self, asked: PlacementRequested) -> None:
-        """Find layers to hold in trio's pool, likewise."""
-
-        def done(core: NodeCore, outcome: Finished[Placement | None] | Failed, now: float) -> None:
-            core.placed(asked.ticket, outcome.unwrap(), now)
-
-        self._reactor.offload(asked.task, done)
 
     # For faces
 
@@ -368,12 +258,12 @@ class Node:
             GenerationError: There is no model here, or the prompt does not fit it.
             UserError: A peer was named that several are called.
         """
-        model = self._model
-        if model is None:
+        own = self._own
+        if own is None:
             raise GenerationError(
                 "this node has no model", hint="start it with: p2pnode up --model smollm2-135m"
             )
-        return self._asking.ask(question, prompt, model)
+        return self._asking.ask(question, prompt, own.info)
 
     async def model_report(self) -> dict[str, Any]:
         """Return what faces are told of the model.
@@ -381,17 +271,12 @@ class Node:
         Raises:
             UserError: There is none, or its file is broken by now.
         """
-        file = self._file
-        if file is None:
-            raise ModelError("this node has no model", hint="start it with --model")
-        if self._report is None:
-            self._report = await trio.to_thread.run_sync(model_report, file)
-        return self._report
+        return await self._with_model().report()
 
     @property
     def model(self) -> ModelInfo | None:
         """What it asks for answers of, and serves layers of; None while it has none."""
-        return self._model
+        return None if self._own is None else self._own.info
 
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""
@@ -402,8 +287,8 @@ class Node:
         counters = self._reactor.counters + self._socket.counters
         counters.update(self._surroundings.counters)
         counters.update(self.answering.turns.counters)
-        if self._texts is not None:
-            counters.update(self._texts.counters)
+        if self._own is not None:
+            counters.update(self._own.texts.counters)
         return World(
             listening=(format_address(self._socket.address),),
             loop_late_ms=self._reactor.loop_late_ms(),
@@ -434,6 +319,14 @@ class Node:
         Raises:
             UserError: There is no model here.
         """
-        if self._texts is None:
+        return self._with_model().texts
+
+    def _with_model(self) -> OwnModel:
+        """Return the model.
+
+        Raises:
+            ModelError: There is none here.
+        """
+        if self._own is None:
             raise ModelError("this node has no model", hint="start it with --model")
-        return self._texts
+        return self._own

@@ -72,17 +72,7 @@ class NodeParts:
         self.outbox = Outbox(
             self.node_id, self.endpoint, self.traffic, self._called_at, config.outbox, self.links
         )
-        self.inference = Inference(
-            config.inference,
-            self.node_id,
-            self.planner,
-            rng,
-            self.links,
-            self.ledger,
-            queued=self.outbox.under_way,
-            is_proven=self.endpoint.is_proven,
-            arriving=self.endpoint.arriving_bytes,
-        )
+        self.inference = self._inference(rng)
         self.life = Life()
         self.serving = Serving(
             config,
@@ -127,6 +117,19 @@ class NodeParts:
             rng,
             now,
             is_heard=self.is_heard,
+        )
+
+    def _inference(self, rng: Rng) -> Inference:
+        return Inference(
+            self.config.inference,
+            self.node_id,
+            self.planner,
+            rng,
+            self.links,
+            self.ledger,
+            queued=self.outbox.under_way,
+            is_proven=self.endpoint.is_proven,
+            arriving=self.endpoint.arriving_bytes,
         )
 
     @property

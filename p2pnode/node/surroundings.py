@@ -17,11 +17,11 @@ from p2pnode.net.interfaces import InterfaceTable, read_interfaces, source_host
 from p2pnode.net.mdns import Impaired, MdnsEvent, MdnsService, Sighted, Withdrawn
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.core import NodeCore
-from p2pnode.node.dialer import Sighting
 from p2pnode.node.identity import StateDirectory
 from p2pnode.node.origin import Origin
 from p2pnode.node.reach import Reach
 from p2pnode.node.remembered import RememberedPeer, RememberedPeers
+from p2pnode.node.sightings import Sighting
 from p2pnode.sansio import Address, NodeId
 
 _T = TypeVar("_T")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from p2pnode.interfaces.cli.commands import cli
-from p2pnode.interfaces.cli.settings import ACTIVATION_COSTS
+from p2pnode.interfaces.cli.node_options import ACTIVATION_COSTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "guides" / "swarm.md").read_text("utf-8")

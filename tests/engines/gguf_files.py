@@ -8,6 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+from tests.engines.gguf_sizes import add_sizes, end
 from tests.engines.recipes import Recipe
 from tests.engines.tiny_vocabulary import add_vocabulary
 
@@ -32,25 +33,23 @@ def write_gguf(path: Path, recipe: Recipe, model: Any, stored: Stored) -> None:
         writer.add_tensor(name, data, raw_dtype=kind)
     for name, factors in _rope_factors(recipe, model.config):
         writer.add_tensor(name, np.array(factors, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    end(writer)
 
 
 def _add_sizes(writer: Any, recipe: Recipe, config: Any) -> None:
     if recipe.architecture == "llama":
         writer.add_vocab_size(config.vocab_size)  # the others leave it to the embedding's rows
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    if (head_dim := getattr(config, "head_dim", None)) is not None:
-        writer.add_key_length(head_dim)
-        writer.add_value_length(head_dim)
+    add_sizes(
+        writer,
+        layers=config.num_hidden_layers,
+        context=config.max_position_embeddings,
+        d_model=config.hidden_size,
+        d_ff=config.intermediate_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        norm_eps=config.rms_norm_eps,
+        head_dim=getattr(config, "head_dim", None),
+    )
     if (experts := getattr(config, "num_experts", None)) is not None:
         writer.add_expert_count(experts)
         writer.add_expert_used_count(config.num_experts_per_tok)

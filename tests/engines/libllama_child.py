@@ -14,34 +14,27 @@ from typing import Any, Final
 
 import numpy as np
 
-_CONTEXT_BYTES: Final = 512
-"""More than the structures that llama.cpp takes by value have: it reads and writes its own part."""
-
-# Offsets in `llama_context_params`, each with its default, by which another layout is noticed.
-_N_CTX, _N_BATCH, _N_UBATCH = (0, 512), (4, 2048), (8, 512)
-_N_OUTPUTS, _N_THREADS, _N_THREADS_BATCH = (20, 0), (28, 4), (32, 4)
-_FLASH_ATTENTION, _TYPE_K, _TYPE_V = (52, -1), (104, 1), (108, 1)
-_KNOWN = (
-    *(_N_CTX, _N_BATCH, _N_UBATCH, _N_OUTPUTS, _N_THREADS, _N_THREADS_BATCH),
-    *(_FLASH_ATTENTION, _TYPE_K, _TYPE_V),
+from p2pnode.bench.engine.libllama import (
+    FLASH_ATTENTION,
+    FUNCTIONS,
+    KNOWN,
+    LOG_ERROR,
+    N_BATCH,
+    N_CTX,
+    N_THREADS,
+    N_THREADS_BATCH,
+    POINTER,
+    TYPE_K,
+    TYPE_V,
+    Batch,
+    LogCallback,
+    Params,
+    declare,
 )
+
+_N_OUTPUTS: Final = (20, 0)
+_KNOWN: Final = (*KNOWN, _N_OUTPUTS)
 _KV_TYPES: Final = {"f32": 0, "f16": 1}
-
-
-class _Opaque(ctypes.Structure):
-    _fields_ = (("bytes", ctypes.c_uint8 * _CONTEXT_BYTES),)
-
-
-class _Batch(ctypes.Structure):
-    _fields_ = (
-        ("n_tokens", ctypes.c_int32),
-        ("token", ctypes.POINTER(ctypes.c_int32)),
-        ("embd", ctypes.c_void_p),
-        ("pos", ctypes.POINTER(ctypes.c_int32)),
-        ("n_seq_id", ctypes.POINTER(ctypes.c_int32)),
-        ("seq_id", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-        ("logits", ctypes.POINTER(ctypes.c_int8)),
-    )
 
 
 class _TypeTraits(ctypes.Structure):
@@ -55,15 +48,29 @@ class _TypeTraits(ctypes.Structure):
     )
 
 
-_LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-
-
 def _only_errors(level: int, text: bytes, _: Any) -> None:
-    if level >= 4:  # GGML_LOG_LEVEL_ERROR
+    if level >= LOG_ERROR:
         sys.stderr.write(text.decode(errors="replace"))
 
 
-_ONLY_ERRORS = _LogCallback(_only_errors)
+_ONLY_ERRORS = LogCallback(_only_errors)
+
+
+_FUNCTIONS: Final = (
+    *FUNCTIONS,
+    ("llama_model_free", None, [POINTER]),
+    ("llama_free", None, [POINTER]),
+    ("llama_batch_free", None, [Batch]),
+    ("llama_version", ctypes.c_char_p, []),
+    ("ggml_get_type_traits", ctypes.POINTER(_TypeTraits), [ctypes.c_int]),
+    ("ggml_row_size", ctypes.c_size_t, [ctypes.c_int, ctypes.c_int64]),
+    ("ggml_quantize_requires_imatrix", ctypes.c_bool, [ctypes.c_int]),
+    (
+        "ggml_quantize_chunk",
+        ctypes.c_size_t,
+        [ctypes.c_int, POINTER, POINTER, *[ctypes.c_int64] * 3, POINTER],
+    ),
+)
 
 
 def _library() -> ctypes.CDLL:
@@ -72,34 +79,7 @@ def _library() -> ctypes.CDLL:
     assert spec.origin is not None
     (path,) = Path(spec.origin).parent.glob("xllamacpp*.so")
     library = ctypes.CDLL(str(path))
-    pointer, params = ctypes.c_void_p, _Opaque
-    for name, result, arguments in (
-        ("llama_log_set", None, [_LogCallback, pointer]),
-        ("llama_model_default_params", params, []),
-        ("llama_context_default_params", params, []),
-        ("llama_model_load_from_file", pointer, [ctypes.c_char_p, params]),
-        ("llama_init_from_model", pointer, [pointer, params]),
-        ("llama_model_get_vocab", pointer, [pointer]),
-        ("llama_vocab_n_tokens", ctypes.c_int32, [pointer]),
-        ("llama_model_free", None, [pointer]),
-        ("llama_free", None, [pointer]),
-        ("llama_decode", ctypes.c_int32, [pointer, _Batch]),
-        ("llama_batch_init", _Batch, [ctypes.c_int32] * 3),
-        ("llama_batch_free", None, [_Batch]),
-        ("llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), [pointer, ctypes.c_int32]),
-        ("llama_version", ctypes.c_char_p, []),
-        ("ggml_version", ctypes.c_char_p, []),
-        ("ggml_get_type_traits", ctypes.POINTER(_TypeTraits), [ctypes.c_int]),
-        ("ggml_row_size", ctypes.c_size_t, [ctypes.c_int, ctypes.c_int64]),
-        ("ggml_quantize_requires_imatrix", ctypes.c_bool, [ctypes.c_int]),
-        (
-            "ggml_quantize_chunk",
-            ctypes.c_size_t,
-            [ctypes.c_int, pointer, pointer, *[ctypes.c_int64] * 3, pointer],
-        ),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
+    declare(library, _FUNCTIONS)
     library.llama_log_set(_ONLY_ERRORS, None)
     return library
 
@@ -145,18 +125,18 @@ class _Worker:
             lib.llama_free(context)
             lib.llama_model_free(model)
 
-    def _context_params(self, request: dict[str, Any], tokens: int) -> _Opaque:
-        params: _Opaque = self._lib.llama_context_default_params()
+    def _context_params(self, request: dict[str, Any], tokens: int) -> Params:
+        params: Params = self._lib.llama_context_default_params()
         kv = _KV_TYPES[request["kv"]]
         for (offset, _), value in (
-            (_N_CTX, request["n_ctx"]),
-            (_N_BATCH, max(tokens, 512)),
+            (N_CTX, request["n_ctx"]),
+            (N_BATCH, max(tokens, 512)),
             (_N_OUTPUTS, 0),
-            (_N_THREADS, request["threads"]),
-            (_N_THREADS_BATCH, request["threads"]),
-            (_FLASH_ATTENTION, int(request["flash"])),
-            (_TYPE_K, kv),
-            (_TYPE_V, kv),
+            (N_THREADS, request["threads"]),
+            (N_THREADS_BATCH, request["threads"]),
+            (FLASH_ATTENTION, int(request["flash"])),
+            (TYPE_K, kv),
+            (TYPE_V, kv),
         ):
             struct.pack_into("<i", params.bytes, offset, value)
         return params

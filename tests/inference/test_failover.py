@@ -21,6 +21,7 @@ from p2pnode.inference.request import GenerationRequest
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import FrameNetwork, node_id
 from p2pnode.wire.vframe import Frame, MessageType
+from tests.inference.killed import kill_after, tokens_of
 
 A, B, C, SPARE, TAIL = (node_id(name) for name in ("a", "b", "c", "spare", "tail"))
 PROMPT = tuple(range(3, 43))
@@ -66,12 +67,8 @@ def test_a_kill_after_any_token_changes_no_token(
     victim: NodeId, token: int, sampling: Sampling
 ) -> None:
     network = three(seed=token, spare=range(2, 4), tail=range(4, 6))
-    network.on_token = lambda event: (
-        network.kill(victim) if event.position == len(PROMPT) + token else None
-    )
-    number = network.generate(A, request(sampling))
-    network.run(seconds=30)
-    assert network.tokens(A, number) == undisturbed(sampling)
+    kill_after(network, victim, len(PROMPT) + token)
+    assert tokens_of(network, A, request(sampling)) == undisturbed(sampling)
 
 
 @pytest.mark.parametrize("step", range(60))

@@ -16,7 +16,7 @@ from p2pnode.net.announcement import (
     parse_announcement_untrusted,
     parse_text_untrusted,
 )
-from p2pnode.node.dialer import LEAST_ANNOUNCEMENT
+from p2pnode.node.sightings import LEAST_ANNOUNCEMENT
 from p2pnode.sansio import NodeId
 
 OURS = Announcement(

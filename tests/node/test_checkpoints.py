@@ -13,7 +13,8 @@ from p2pnode.engine.stored_checkpoint import StoredCheckpoint
 from p2pnode.engine.stored_model import open_stored
 from p2pnode.errors import EngineError, ModelChangedError, ModelError, UserError
 from p2pnode.installing import install_extra
-from p2pnode.interfaces.cli.settings import UpOptions, settings_of
+from p2pnode.interfaces.cli.node_options import UpOptions
+from p2pnode.interfaces.cli.settings import settings_of
 from p2pnode.node import model_cache, models
 from p2pnode.node.machine_memory import Memory, capacity_of
 from p2pnode.node.model_facts import facts_of

@@ -13,8 +13,9 @@ from hypothesis import given, settings, strategies as st
 
 from p2pnode import CORES
 from p2pnode.node.config import DialerConfig
-from p2pnode.node.dialer import INIT_BYTES, LEAST_ANNOUNCEMENT, Dialer, Sighting
+from p2pnode.node.dialer import Dialer
 from p2pnode.node.reach import Reach
+from p2pnode.node.sightings import INIT_BYTES, LEAST_ANNOUNCEMENT, Sighting
 from p2pnode.sansio import Address, NodeId
 from p2pnode.testing.links import Link
 from p2pnode.testing.swarm import SECRET, Swarm
@@ -129,7 +130,7 @@ def test_a_newcomer_does_not_queue_behind_a_flood() -> None:
     caller.sighted(399)
     caller.run(6)
     assert PEERS[399] in caller.up
-    assert len(caller.dialer.sightings) == CONFIG.most_sightings
+    assert len(caller.dialer.sightings.known) == CONFIG.most_sightings
 
 
 def test_who_was_met_is_never_forgotten_for_a_stranger() -> None:
@@ -139,7 +140,7 @@ def test_who_was_met_is_never_forgotten_for_a_stranger() -> None:
     caller.run(1)
     for number in range(1, 400):
         caller.sighted(number)
-    assert PEERS[0] in caller.dialer.sightings
+    assert PEERS[0] in caller.dialer.sightings.known
 
 
 def test_those_of_other_swarms_give_way_first_and_are_never_called() -> None:
@@ -149,10 +150,10 @@ def test_those_of_other_swarms_give_way_first_and_are_never_called() -> None:
             PEERS[number], Sighting((at(number),), "x", ours=number % 2 == 0), 0.0
         )
     caller.sighted(300)
-    ours = [one.ours for one in caller.dialer.sightings.values()]
+    ours = [one.ours for one in caller.dialer.sightings.known.values()]
     assert ours.count(True) == CONFIG.most_sightings // 2 + 1
     caller.dialer.sighted(PEERS[301], Sighting((at(301),), "x", ours=False), 0.0)
-    assert len(caller.dialer.sightings) == CONFIG.most_sightings
+    assert len(caller.dialer.sightings.known) == CONFIG.most_sightings
     caller.run(60)
     odd = {at(number) for number in range(1, CONFIG.most_sightings, 2)}
     assert not odd & set(caller.called())
@@ -223,7 +224,7 @@ def test_what_is_far_is_said_to_be_and_not_called() -> None:
     caller.sighted(1, [("203.0.113.9", 1)])
     caller.run(60)
     assert not caller.made
-    assert "no address on a network of ours" in caller.dialer.sightings[PEERS[1]].reason
+    assert "no address on a network of ours" in caller.dialer.sightings.known[PEERS[1]].reason
     caller.reach = Reach(HERE.addresses, (ipaddress.ip_network("203.0.113.0/24"),))
     caller.dialer.hurry(caller.now)  # we moved there
     caller.run(60)
@@ -236,7 +237,7 @@ def test_a_new_bridge_cuts_no_pause_short_and_its_containers_are_near() -> None:
     caller.sighted(2, [("10.2.0.9", 4747)], heard=4000)
     caller.run(60)
     called = len(caller.made)
-    due = caller.dialer.sightings[PEERS[2]].due
+    due = caller.dialer.sightings.known[PEERS[2]].due
     assert due > caller.now + 2
     assert HERE.networks is not None
     bridge = ipaddress.ip_network("172.30.0.0/16")
@@ -245,7 +246,7 @@ def test_a_new_bridge_cuts_no_pause_short_and_its_containers_are_near() -> None:
         caller.dialer.hurry(caller.now, moved=False)
         caller.run(1)
     assert caller.called()[called:] == [("172.30.0.2", 4747)]
-    assert caller.dialer.sightings[PEERS[2]].due == due
+    assert caller.dialer.sightings.known[PEERS[2]].due == due
 
 
 def test_our_own_announcement_and_an_impossible_key_are_not_called() -> None:
@@ -254,7 +255,7 @@ def test_our_own_announcement_and_an_impossible_key_are_not_called() -> None:
         caller.dialer.sighted(key, Sighting((at(5),), "x", ours=True), 0.0)
     caller.run(60)
     assert not caller.made
-    assert "no such node" in caller.dialer.sightings[NodeId(bytes(32))].reason
+    assert "no such node" in caller.dialer.sightings.known[NodeId(bytes(32))].reason
 
 
 def test_a_session_ends_the_calls_and_a_lost_one_is_called_soon() -> None:
@@ -393,7 +394,7 @@ def test_whatever_is_announced_calls_are_bounded(
             caller.dialer.sighting_withdrawn(PEERS[number])
     caller.run(30)
     assert caller.most_flying <= CONFIG.most_in_flight
-    assert len(caller.dialer.sightings) <= CONFIG.most_sightings
+    assert len(caller.dialer.sightings.known) <= CONFIG.most_sightings
     for when, _, _ in caller.made:
         near = [t for t, _, _ in caller.made if when <= t < when + 1]
         assert len(near) <= CONFIG.burst + CONFIG.rate + 1
@@ -475,7 +476,7 @@ def test_whatever_a_dialer_is_told_it_rests_and_stays_small(
         budget = dialer._budget
         assert budget.in_flight <= CONFIG.most_in_flight
         assert len(budget._pauses) <= CONFIG.most_pauses
-        assert len(dialer.sightings) <= CONFIG.most_sightings
+        assert len(dialer.sightings.known) <= CONFIG.most_sightings
         assert len(dialer.fixed) <= CONFIG.most_fixed
     assert US not in dialer.remembered
     at_once = Counter(when for when, _, tries in caller.made if tries is not None)

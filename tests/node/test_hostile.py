@@ -17,7 +17,7 @@ from p2pnode.inference.messages import Close, Edge, Open, Resume
 from p2pnode.inference.work import Forward, run_work
 from p2pnode.membership.coordinates import Coordinate, Vivaldi
 from p2pnode.node.core import NodeCore
-from p2pnode.node.dialer import Sighting
+from p2pnode.node.sightings import Sighting
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import Roster, node_id
 from p2pnode.testing.swarm import Swarm

@@ -8,7 +8,8 @@ from p2pnode.inference.events import ChainBroken, ChainRepaired, LayersAwaited
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import Noted
-from p2pnode.node.picture import GONE_SHOWN, World, snapshot
+from p2pnode.node.peer_views import GONE_SHOWN
+from p2pnode.node.picture import World, snapshot
 from p2pnode.testing.links import Link
 from p2pnode.testing.swarm import Swarm
 

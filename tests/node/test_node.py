@@ -20,7 +20,8 @@ from p2pnode.node import handlers as handlers_module, model_cache, node as node_
 from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.handlers import handlers
 from p2pnode.node.model_use import is_in_use
-from p2pnode.node.node import Node, NodeSettings
+from p2pnode.node.node import Node
+from p2pnode.node.settings import NodeSettings
 from p2pnode.node.snapshot import NodeSnapshot, to_json
 from p2pnode.sansio import Address
 from p2pnode.scheduler.moving import Choosing, Settling

@@ -6,7 +6,6 @@ What follows is how the last revision settled claims and chose, in as few lines 
 from collections.abc import Iterable
 from random import Random
 
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from p2pnode.sansio import NodeId
@@ -15,6 +14,7 @@ from p2pnode.scheduler.directory import Offer, runs_of
 from p2pnode.scheduler.placement import choose_layers, settle_claims
 from p2pnode.testing.offers import N_LAYERS as N, an_offer, peer_id
 from p2pnode.wire.ad import AdState
+from tests.scheduler.arrivals import converge
 
 Rates = dict[NodeId, float]
 
@@ -168,25 +168,7 @@ def test_a_mixed_swarm_comes_to_rest_and_leaves_no_hole_that_it_could_fill(
     if served:
         for newcomer in newcomers:
             newcomer.known[peer_id(99)] = an_offer(99, served.start, served.stop)
-    told: dict[tuple[int, int], int] = {}
-    waiting = list(newcomers)
-    for _ in range(2_000):
-        news = [
-            (one, other)
-            for one in newcomers
-            for other in newcomers
-            if one is not other and one.changes > told.get((one.number, other.number), 0)
-        ]
-        if waiting and (not news or rng.random() < 0.3):
-            waiting.pop(rng.randrange(len(waiting))).start()
-        elif news:
-            one, other = rng.choice(news)
-            told[one.number, other.number] = one.changes
-            other.hear(one.known[one.peer])
-        else:
-            break
-    else:
-        pytest.fail("they never agreed")
+    converge(newcomers, rng, lambda one, other: other.hear(one.known[one.peer]))
     assert sum(newcomer.changes for newcomer in newcomers) <= 6 * len(newcomers)
     if served and any(capacity >= N for capacity, _ in kinds):
         held = set(served).union(*(n.known[n.peer].layers for n in newcomers))

@@ -16,6 +16,7 @@ from p2pnode.scheduler.placement import (
 )
 from p2pnode.testing.offers import N_LAYERS as N, an_offer, peer_id as node_id
 from p2pnode.wire.ad import AdState
+from tests.scheduler.arrivals import converge
 
 
 def a_claim(number: int, start: int, stop: int) -> Offer:
@@ -197,33 +198,15 @@ class Newcomer:
         self.ads[self.peer] = (self.changes, claim)
 
 
-def converge(newcomers: list[Newcomer], rng: Random) -> int:
-    """Start all at random moments and deliver every ad in random order, until all is quiet."""
-    told: dict[tuple[NodeId, NodeId], int] = {}
-    waiting = list(newcomers)
-    for steps in range(5_000):
-        news = [
-            (one, other)
-            for one in newcomers
-            for other in newcomers
-            if one is not other and one.changes > told.get((one.peer, other.peer), 0)
-        ]
-        if waiting and (not news or rng.random() < 0.3):
-            waiting.pop(rng.randrange(len(waiting))).start()
-        elif news:
-            one, other = rng.choice(news)
-            told[one.peer, other.peer] = one.changes
-            other.hear(one.peer, *one.ads[one.peer])
-        else:
-            return steps
-    raise AssertionError("they never agreed")
+def tell(one: Newcomer, other: Newcomer) -> None:
+    other.hear(one.peer, *one.ads[one.peer])
 
 
 @settings(max_examples=100)
 @given(capacities=CAPACITIES.filter(lambda them: sum(them) >= N), seed=st.integers(0, 2**32))
 def test_any_order_of_arrival_ends_in_full_cover(capacities: list[int], seed: int) -> None:
     newcomers = [Newcomer(number, capacity) for number, capacity in enumerate(capacities)]
-    converge(newcomers, Random(seed))
+    converge(newcomers, Random(seed), tell)
     assert covered(newcomer.layers for newcomer in newcomers) == set(range(N))
     assert all(newcomer.ads[n.peer] == n.ads[n.peer] for newcomer in newcomers for n in newcomers)
 
@@ -232,7 +215,7 @@ def test_any_order_of_arrival_ends_in_full_cover(capacities: list[int], seed: in
 @given(seed=st.integers(0, 2**32))
 def test_three_equal_newcomers_always_end_in_thirds(seed: int) -> None:
     newcomers = [Newcomer(number, 10) for number in range(3)]
-    converge(newcomers, Random(seed))
+    converge(newcomers, Random(seed), tell)
     assert sorted(newcomer.layers.start for newcomer in newcomers) == [0, 10, 20]
     assert sum(newcomer.changes for newcomer in newcomers) <= 9
 

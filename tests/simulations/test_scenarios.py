@@ -11,7 +11,8 @@ from p2pnode.testing.hostile import WAYS
 from p2pnode.testing.hostile_report import hostile_failures, report_hostile
 from p2pnode.testing.hostile_run import simulate_hostile
 from p2pnode.testing.report import failures, report
-from p2pnode.testing.scenario import Scenario, read_scenario
+from p2pnode.testing.scenario import Scenario
+from p2pnode.testing.scenario_file import read_scenario
 
 FOLDER = Path(__file__).parents[2] / "simulations"
 PATHS = sorted((FOLDER / "scenarios").glob("*.toml"))

@@ -28,9 +28,10 @@ from p2pnode.testing.hostile_run import (
 )
 from p2pnode.testing.links import Link
 from p2pnode.testing.report import baseline_of, changes, write_baseline
-from p2pnode.testing.scenario import Scenario, read_scenario
+from p2pnode.testing.scenario import Scenario
+from p2pnode.testing.scenario_file import read_scenario
 from p2pnode.testing.swarm import Swarm
-from tests.testing.files import write
+from tests.testing.files import two_nodes, write
 
 SMALL = """
 title = "Small"
@@ -45,17 +46,6 @@ prompt_tokens = 8
 tokens = 4
 limit_s = 20
 
-[link]
-latency_ms = [0.2, 0.8]
-
-[[node]]
-name = "a"
-layers = [0, 3]
-
-[[node]]
-name = "b"
-layers = [3, 6]
-
 [hostile]
 members = 1
 ways = ["hoards"]
@@ -63,7 +53,7 @@ rekeying = ["answer"]
 answers = 2
 further = 1
 pause_s = 1.5
-"""
+""" + two_nodes(6)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from p2pnode.interfaces.cli.simulate_command import simulate as command
 from p2pnode.testing.experiment import Outcome, perform, simulate, unlike
 from p2pnode.testing.links import WIFI, Bernoulli, GilbertElliott
 from p2pnode.testing.report import baseline_of, changes, failures, report, table_of, write_baseline
-from p2pnode.testing.scenario import Kill, Partition, Resting, Scenario, read_scenario
-from tests.testing.files import write
+from p2pnode.testing.scenario import Kill, Partition, Resting, Scenario
+from p2pnode.testing.scenario_file import read_scenario
+from tests.testing.files import two_nodes, write
 
 SMALL = """
 title = "Small"
@@ -28,21 +29,10 @@ prompt_tokens = 8
 tokens = 6
 warm_up = 2
 
-[link]
-latency_ms = [0.2, 0.8]
-
-[[node]]
-name = "a"
-layers = [0, 2]
-
-[[node]]
-name = "b"
-layers = [2, 4]
-
 [[weather]]
 name = "10 %"
 loss = 0.1
-"""
+""" + two_nodes(4)
 SPARE = """
 [[node]]
 name = "spare"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from p2pnode.errors import ConfigError, UserError
-from p2pnode.testing.scenario import read_scenario
+from p2pnode.testing.scenario_file import read_scenario
 from p2pnode.testing.toml_table import TomlTable
 
 

@@ -12,66 +12,38 @@ from typing import Any, Final
 
 import numpy as np
 
+from p2pnode.bench.engine.libllama import (
+    FUNCTIONS,
+    KNOWN,
+    LOG_ERROR,
+    N_BATCH,
+    N_CTX,
+    N_THREADS,
+    N_THREADS_BATCH,
+    POINTER,
+    LogCallback,
+    Params,
+    declare,
+)
 from p2pnode.engine.base import Floats
 from p2pnode.engine.ggml.providers import Provider
 from p2pnode.errors import EngineError
 
-_PARAMS_BYTES: Final = 512
-"""More than the structures passed by value have; the library reads and writes its own part."""
-
-# Offsets in llama_context_params, and the defaults that show the layout to be the known one.
-_N_CTX: Final = (0, 512)
-_N_BATCH: Final = (4, 2048)
-_N_UBATCH: Final = (8, 512)
-_THREADS: Final = ((28, 4), (32, 4))  # of one token, of a batch
-_KNOWN: Final = (_N_CTX, _N_BATCH, _N_UBATCH, *_THREADS, (52, -1), (104, 1), (108, 1))
-
-_LOG_ERROR: Final = 4
-_LogCallback: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-
-
-class _Params(ctypes.Structure):
-    _fields_ = (("bytes", ctypes.c_uint8 * _PARAMS_BYTES),)
-
-
-class _Batch(ctypes.Structure):
-    _fields_ = (
-        ("n_tokens", ctypes.c_int32),
-        ("token", ctypes.POINTER(ctypes.c_int32)),
-        ("embd", ctypes.c_void_p),
-        ("pos", ctypes.POINTER(ctypes.c_int32)),
-        ("n_seq_id", ctypes.POINTER(ctypes.c_int32)),
-        ("seq_id", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-        ("logits", ctypes.POINTER(ctypes.c_int8)),
-    )
-
-
-_POINTER: Final = ctypes.c_void_p
-_FUNCTIONS: Final[tuple[tuple[str, Any, list[Any]], ...]] = (
-    ("llama_log_set", None, [_LogCallback, _POINTER]),
-    ("llama_model_default_params", _Params, []),
-    ("llama_context_default_params", _Params, []),
-    ("llama_model_load_from_file", _POINTER, [ctypes.c_char_p, _Params]),
-    ("llama_init_from_model", _POINTER, [_POINTER, _Params]),
-    ("llama_model_get_vocab", _POINTER, [_POINTER]),
-    ("llama_vocab_n_tokens", ctypes.c_int32, [_POINTER]),
-    ("llama_get_memory", _POINTER, [_POINTER]),
-    ("llama_memory_clear", None, [_POINTER, ctypes.c_bool]),
-    ("llama_decode", ctypes.c_int32, [_POINTER, _Batch]),
-    ("llama_batch_init", _Batch, [ctypes.c_int32] * 3),
-    ("llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), [_POINTER, ctypes.c_int32]),
-    ("ggml_version", ctypes.c_char_p, []),
+_FUNCTIONS: Final = (
+    *FUNCTIONS,
+    ("llama_get_memory", POINTER, [POINTER]),
+    ("llama_memory_clear", None, [POINTER, ctypes.c_bool]),
 )
 
 
 def _keep_errors(level: int, text: bytes, _: Any) -> None:  # noqa: ANN401, C's
-    if level == _LOG_ERROR and text:
+    if level == LOG_ERROR and text:
         _said.append(text.decode("utf-8", "replace").strip()[:200])
         del _said[:-3]
 
 
 _said: Final[list[str]] = []
-_KEEP_ERRORS: Final = _LogCallback(_keep_errors)
+_KEEP_ERRORS: Final = LogCallback(_keep_errors)
 
 
 class LlamaCpp:
@@ -100,7 +72,7 @@ class LlamaCpp:
         self._context = self._lib.llama_init_from_model(model, self._params(threads, positions))
         if not self._context:
             raise EngineError(f"llama.cpp makes no context: {' '.join(_said)}")
-        self._batch = self._lib.llama_batch_init(_N_BATCH[1], 0, 1)
+        self._batch = self._lib.llama_batch_init(N_BATCH[1], 0, 1)
         self._length = 0
 
     def feed(self, ids: Sequence[int], *, every: bool) -> Floats:
@@ -133,14 +105,15 @@ class LlamaCpp:
         found = self._lib.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(found, (self._size,)).copy()
 
-    def _params(self, threads: int, positions: int) -> _Params:
-        params: _Params = self._lib.llama_context_default_params()
+    def _params(self, threads: int, positions: int) -> Params:
+        params: Params = self._lib.llama_context_default_params()
         data = bytes(params.bytes)
-        if any(struct.unpack_from("<i", data, at) != (value,) for at, value in _KNOWN):
+        if any(struct.unpack_from("<i", data, at) != (value,) for at, value in KNOWN):
             raise EngineError("this version of llama.cpp is not known here")
         for (at, _), value in (
-            (_N_CTX, positions),
-            *((offset, threads) for offset in _THREADS),
+            (N_CTX, positions),
+            (N_THREADS, threads),
+            (N_THREADS_BATCH, threads),
         ):
             struct.pack_into("<i", params.bytes, at, value)
         return params
@@ -149,9 +122,7 @@ class LlamaCpp:
 def _open(path: Path, name: str) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
-        for function, result, arguments in _FUNCTIONS:
-            found = getattr(library, function)
-            found.restype, found.argtypes = result, arguments
+        declare(library, _FUNCTIONS)
     except (OSError, AttributeError) as error:
         raise EngineError(f"{name} has no libllama that can be used: {error}") from error
     library.llama_log_set(_KEEP_ERRORS, None)

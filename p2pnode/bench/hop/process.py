@@ -38,7 +38,8 @@ from p2pnode.node.core import NodeCore
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.fittings import Fittings, JobOf
 from p2pnode.node.model_cache import cache_dir
-from p2pnode.node.node import Node, NodeSettings
+from p2pnode.node.node import Node
+from p2pnode.node.settings import NodeSettings
 from p2pnode.sansio import Address
 
 LEAD: Final = 0.002

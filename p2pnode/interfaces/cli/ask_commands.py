@@ -10,6 +10,7 @@ from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli import repairs
 from p2pnode.interfaces.cli.asking_options import asked_params, asking_options
 from p2pnode.interfaces.cli.logprob_lines import logprob_lines
+from p2pnode.interfaces.cli.node_options import UpOptions, json_option
 from p2pnode.interfaces.cli.output import note, say, say_json
 from p2pnode.interfaces.cli.own_node import some_node
 from p2pnode.interfaces.cli.piped_input import (
@@ -18,7 +19,7 @@ from p2pnode.interfaces.cli.piped_input import (
     decoded,
     text_beside_prompt,
 )
-from p2pnode.interfaces.cli.settings import UpOptions, json_option, state_of
+from p2pnode.interfaces.cli.settings import state_of
 from p2pnode.interfaces.cli.shown_answer import ShownAnswer
 from p2pnode.net.control_client import ControlClient
 from p2pnode.phrases import plural

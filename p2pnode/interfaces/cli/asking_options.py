@@ -7,13 +7,13 @@ import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.completions import complete_model, complete_peer
-from p2pnode.interfaces.cli.sampling_options import sampling_options, sampling_params
-from p2pnode.interfaces.cli.settings import (
+from p2pnode.interfaces.cli.node_options import (
     DEFAULT_MODEL,
     FreshNodeOption,
     activations_option,
     state_option,
 )
+from p2pnode.interfaces.cli.sampling_options import sampling_options, sampling_params
 from p2pnode.interfaces.cli.values import StopString, SystemPrompt
 from p2pnode.text.stops import LONGEST_STOP, MOST_STOPS, checked_stops
 

@@ -6,8 +6,9 @@ import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.bench_report import measured, model_option, report
+from p2pnode.interfaces.cli.node_options import json_option
 from p2pnode.interfaces.cli.output import progress
-from p2pnode.interfaces.cli.settings import json_option, model_file
+from p2pnode.interfaces.cli.settings import model_file
 
 
 @click.command(
@@ -26,15 +27,7 @@ from p2pnode.interfaces.cli.settings import json_option, model_file
 @click.option("--vanish", type=click.IntRange(0), default=5, show_default=True)
 @model_option
 @json_option
-def api(
-    rounds: int,
-    tokens: int,
-    streams: int,
-    stream_tokens: int,
-    vanish: int,
-    model: str,
-    as_json: bool,
-) -> None:
+def api(model: str, as_json: bool, **counts: int) -> None:
     """Compare the HTTP API with generate, in turns; then let clients vanish, and come in crowds.
 
     Exits with 1 if an answer of the crowd does not complete.
@@ -43,17 +36,8 @@ def api(
 
     path = model_file(model)
     with progress("generate and HTTP in turns, and many at once", show=not as_json) as bar:
-        figures = measured(
-            lambda: measurement.measure(
-                path,
-                rounds=rounds,
-                tokens=tokens,
-                streams=streams,
-                stream_tokens=stream_tokens,
-                vanish=vanish,
-                tell=bar,
-            )
-        )
+        figures = measured(measurement.measure, path, tell=bar, **counts)
     report(figures, as_json)
+    streams = counts["streams"]
     if streams and figures["streams_outcomes"] != {"complete": streams}:
         raise UserError(f"not all answers completed: {figures['streams_outcomes']}")

@@ -8,12 +8,13 @@ import click
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.bench_api_command import api
-from p2pnode.interfaces.cli.bench_report import measured, model_option, report
+from p2pnode.interfaces.cli.bench_report import measured, model_option, report, report_table
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.hop_command import hop
 from p2pnode.interfaces.cli.http_servers_command import http_servers
+from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL, ENGINES, json_option
 from p2pnode.interfaces.cli.output import progress, say, say_json, table
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, ENGINES, json_option, model_file
+from p2pnode.interfaces.cli.settings import model_file
 from p2pnode.interfaces.cli.values import HomePath
 
 
@@ -61,16 +62,15 @@ def chain(
     path = model_file(model)
     with progress("chain and solo in turns", show=not as_json) as bar:
         figures = measured(
-            lambda: measurement.measure(
-                path,
-                rounds=rounds,
-                tokens=tokens,
-                tell=bar,
-                engine=engine,
-                threads=threads,
-                compute=compute,
-                bare=bare,
-            )
+            measurement.measure,
+            path,
+            rounds=rounds,
+            tokens=tokens,
+            tell=bar,
+            engine=engine,
+            threads=threads,
+            compute=compute,
+            bare=bare,
         )
     report(figures, as_json)
 
@@ -87,9 +87,12 @@ def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) ->
 
     with progress("whole, and then as three stages", show=not as_json) as bar:
         figures = measured(
-            lambda: measurement.measure(
-                engine=engine, device=device, tokens=tokens, rounds=rounds, tell=bar
-            )
+            measurement.measure,
+            engine=engine,
+            device=device,
+            tokens=tokens,
+            rounds=rounds,
+            tell=bar,
         )
     report(figures, as_json)
 
@@ -115,7 +118,7 @@ def idle(seconds: float, when: str, model: str, as_json: bool) -> None:
     from p2pnode.bench import idle as measurement
 
     path = model_file(model)
-    report(measured(lambda: measurement.measure(path, seconds=seconds, when=when)), as_json)
+    report(measured(measurement.measure, path, seconds=seconds, when=when), as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench failover --rounds 5 --json")
@@ -129,9 +132,7 @@ def failover(rounds: int, tokens: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("killing peers", show=not as_json) as bar:
-        figures = measured(
-            lambda: measurement.measure(path, rounds=rounds, tokens=tokens, tell=bar)
-        )
+        figures = measured(measurement.measure, path, rounds=rounds, tokens=tokens, tell=bar)
     report(figures, as_json)
 
 
@@ -144,7 +145,7 @@ def plan(offers: int, layers: int, rounds: int, as_json: bool) -> None:
     """Plan chains and settle claims among hundreds of made-up peers."""
     from p2pnode.bench import plan as measurement
 
-    figures = measured(lambda: measurement.measure(offers=offers, layers=layers, rounds=rounds))
+    figures = measured(measurement.measure, offers=offers, layers=layers, rounds=rounds)
     report(figures, as_json)
 
 
@@ -175,10 +176,7 @@ def think(rounds: int, only: tuple[str, ...], cores: int | None, as_json: bool) 
     contestants = choose(only)
     with progress("everyone in turns", show=not as_json) as bar:
         figures = measurement.measure(contestants, rounds=rounds, tell=bar, cores=cores)
-    if as_json:
-        say_json(figures)
-    else:
-        say(as_table(figures))
+    report_table(figures, as_json, as_table)
     if not any("repetitions" in row for row in figures["rows"]):
         raise UserError("nobody could be measured", hint="the reason stands beside each name")
 
@@ -200,7 +198,7 @@ def kv(calibration: Path | None, model: str, as_json: bool) -> None:
     space = models.describe_model(path).space_hash32
     file = calibration or model_cache.cache_dir() / "calibrations" / f"{space:08x}.kv"
     with progress("coding KV caches", show=not as_json) as bar:
-        figures = measured(lambda: measurement.measure(path, file, tell=bar))
+        figures = measured(measurement.measure, path, file, tell=bar)
     report(figures, as_json)
 
 
@@ -215,7 +213,7 @@ def codec(tokens: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("evaluating codings", show=not as_json) as bar:
-        figures = measured(lambda: measurement.measure(path, tokens=tokens, tell=bar))
+        figures = measured(measurement.measure, path, tokens=tokens, tell=bar)
     if as_json:
         say_json(figures)
         return
@@ -272,14 +270,15 @@ def engine(
     contestants = choose(engines, threads, device, cache_dir())
     with progress("every engine in turns", show=not as_json) as bar:
         figures = measured(
-            lambda: measurement.measure(
-                path, contestants, rounds=rounds, tokens=tokens, quality=quality, tell=bar
-            )
+            measurement.measure,
+            path,
+            contestants,
+            rounds=rounds,
+            tokens=tokens,
+            quality=quality,
+            tell=bar,
         )
-    if as_json:
-        say_json(figures)
-    else:
-        say(as_table(figures))
+    report_table(figures, as_json, as_table)
     if all("failed" in row for row in figures["rows"]):
         raise UserError("no engine could be measured", hint="the reason stands beside each name")
 
@@ -293,7 +292,7 @@ def products(rounds: int, as_json: bool) -> None:
     from p2pnode.node.model_cache import cache_dir
 
     with progress("products in turns", show=not as_json) as bar:
-        figures = measured(lambda: measurement.measure(cache_dir(), rounds=rounds, tell=bar))
+        figures = measured(measurement.measure, cache_dir(), rounds=rounds, tell=bar)
     report(figures, as_json)
 
 
@@ -307,7 +306,7 @@ def load(rounds: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("loading both ways", show=not as_json) as bar:
-        figures = measured(lambda: measurement.measure(path, rounds=rounds, tell=bar))
+        figures = measured(measurement.measure, path, rounds=rounds, tell=bar)
     report(figures, as_json)
 
 
@@ -320,7 +319,7 @@ def text(rounds: int, model: str, as_json: bool) -> None:
     from p2pnode.bench import text as measurement
 
     path = model_file(model)
-    report(measured(lambda: measurement.measure(path, rounds=rounds)), as_json)
+    report(measured(measurement.measure, path, rounds=rounds), as_json)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench start --json")
@@ -334,7 +333,7 @@ def start(rounds: int, model: str, as_json: bool) -> None:
     if model != "none":
         model_file(model)  # what is fetched is not measured
     with progress("starting commands", show=not as_json) as bar:
-        figures = measured(lambda: measurement.measure(rounds=rounds, model=model, tell=bar))
+        figures = measured(measurement.measure, rounds=rounds, model=model, tell=bar)
     report(figures, as_json)
 
 
@@ -346,7 +345,7 @@ def compiled(rounds: int, as_json: bool) -> None:
     from p2pnode.bench import compiled as measurement
 
     with progress("compiled and pure in turns", show=not as_json) as bar:
-        figures = measured(lambda: measurement.measure(rounds=rounds, tell=bar))
+        figures = measured(measurement.measure, rounds=rounds, tell=bar)
     report(figures, as_json)
 
 
@@ -363,13 +362,8 @@ def forged(rounds: int, datagrams: int, as_json: bool) -> None:
     from p2pnode.interfaces.cli.forged_table import as_table as forged_table
 
     with progress("forging", show=not as_json) as bar:
-        figures = measured(
-            lambda: measurement.measure(rounds=rounds, datagrams=datagrams, tell=bar)
-        )
-    if as_json:
-        say_json(figures)
-    else:
-        say(forged_table(figures))
+        figures = measured(measurement.measure, rounds=rounds, datagrams=datagrams, tell=bar)
+    report_table(figures, as_json, forged_table)
     taken = [row["kind"] for row in figures["rows"] if row["refused"] != datagrams]
     if taken:
         raise UserError(f"not all of these were refused: {'; '.join(taken)}")
@@ -392,7 +386,7 @@ def soak(minutes: float, seed: int, model: str, as_json: bool) -> None:
 
     path = model_file(model)
     with progress("killing and joining", show=not as_json) as bar:
-        figures = measured(lambda: measurement.measure(path, minutes=minutes, seed=seed, tell=bar))
+        figures = measured(measurement.measure, path, minutes=minutes, seed=seed, tell=bar)
     report(figures, as_json)
     if figures["broken"]:
         raise UserError(f"the soak was not clean: {'; '.join(figures['broken'])}")

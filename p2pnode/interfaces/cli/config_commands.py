@@ -9,8 +9,8 @@ import click
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
+from p2pnode.interfaces.cli.node_options import json_option
 from p2pnode.interfaces.cli.output import complain, note, say, say_json, table
-from p2pnode.interfaces.cli.settings import json_option
 from p2pnode.interfaces.config.applied import chosen
 from p2pnode.interfaces.config.config_file import ConfigFile, choose, problem_of
 from p2pnode.interfaces.config.report import Known, in_words, problems, rows

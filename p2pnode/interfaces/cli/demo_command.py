@@ -12,13 +12,9 @@ import click
 from p2pnode.errors import UsageError
 from p2pnode.interfaces.cli import repairs
 from p2pnode.interfaces.cli.completions import complete_model
+from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL, activations_option, json_option
 from p2pnode.interfaces.cli.output import note, say, say_json
-from p2pnode.interfaces.cli.settings import (
-    DEFAULT_MODEL,
-    activations_option,
-    json_option,
-    model_file,
-)
+from p2pnode.interfaces.cli.settings import model_file
 from p2pnode.phrases import plural
 from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 

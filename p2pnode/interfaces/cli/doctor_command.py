@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pnode.interfaces.cli.completions import complete_model
-from p2pnode.interfaces.cli.output import say, say_json
-from p2pnode.interfaces.cli.settings import (
+from p2pnode.interfaces.cli.node_options import (
     DEFAULT_MODEL,
     DEFAULT_PORT,
     json_option,
     kv_memory_option,
-    state_of,
     state_option,
 )
+from p2pnode.interfaces.cli.output import say, say_json
+from p2pnode.interfaces.cli.settings import state_of
 from p2pnode.phrases import plural
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from p2pnode.errors import UsageError, UserError
-from p2pnode.interfaces.cli.output import note, say, say_json
-from p2pnode.interfaces.cli.own_node import some_node
-from p2pnode.interfaces.cli.settings import (
+from p2pnode.interfaces.cli.node_options import (
     FreshNodeOption,
     UpOptions,
     json_option,
-    pulled,
     state_option,
 )
+from p2pnode.interfaces.cli.output import note, say, say_json
+from p2pnode.interfaces.cli.own_node import some_node
+from p2pnode.interfaces.cli.settings import pulled
 from p2pnode.phrases import plural
 
 if TYPE_CHECKING:

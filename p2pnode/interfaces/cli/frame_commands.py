@@ -10,8 +10,8 @@ import click
 
 from p2pnode.errors import RemoteProtocolError, UsageError, UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
+from p2pnode.interfaces.cli.node_options import json_option
 from p2pnode.interfaces.cli.output import note, say, say_json, table
-from p2pnode.interfaces.cli.settings import json_option
 from p2pnode.interfaces.cli.values import HomeFile
 from p2pnode.phrases import plural
 from p2pnode.terminal import to_json

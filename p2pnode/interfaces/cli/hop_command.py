@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.bench_report import measured, model_option
-from p2pnode.interfaces.cli.output import progress, say, say_json
-from p2pnode.interfaces.cli.settings import ENGINES, json_option, model_file
+from p2pnode.interfaces.cli.bench_report import measured, model_option, report_table
+from p2pnode.interfaces.cli.node_options import ENGINES, json_option
+from p2pnode.interfaces.cli.output import progress
+from p2pnode.interfaces.cli.settings import model_file
 
 
 @click.command(
@@ -82,13 +83,14 @@ def hop(
     chosen = measurement.cases(processes, computes, waits, after)
     with progress("hops", show=not as_json) as bar:
         figures = measured(
-            lambda: measurement.measure(
-                path, chosen, tokens=tokens, engine=engine, threads=threads, tell=bar
-            )
+            measurement.measure,
+            path,
+            chosen,
+            tokens=tokens,
+            engine=engine,
+            threads=threads,
+            tell=bar,
         )
-    if as_json:
-        say_json(figures)
-    else:
-        say(as_table(figures))
+    report_table(figures, as_json, as_table)
     if not all(row["hops"] for row in figures["rows"]):
         raise UserError("no hop could be joined", hint="ask for more with --tokens")

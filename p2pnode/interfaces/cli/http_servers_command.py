@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.output import progress, say, say_json
-from p2pnode.interfaces.cli.settings import json_option
+from p2pnode.interfaces.cli.bench_report import report_table
+from p2pnode.interfaces.cli.node_options import json_option
+from p2pnode.interfaces.cli.output import progress
 
 _OURS = "p2pnode.interfaces.http.server:serve_app"
 """Handed in from here: measurements know no faces."""
@@ -40,9 +41,6 @@ def http_servers(rounds: int, only: tuple[str, ...], as_json: bool) -> None:
     contestants = choose(only, (ours, *EVERYONE))
     with progress("everyone in turns", show=not as_json) as bar:
         figures = measure(contestants, rounds=rounds, tell=bar)
-    if as_json:
-        say_json(figures)
-    else:
-        say(as_table(figures))
+    report_table(figures, as_json, as_table)
     if not any("token_us" in row for row in figures["rows"]):
         raise UserError("nobody could be measured", hint="the reason stands beside each name")

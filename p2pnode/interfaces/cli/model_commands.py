@@ -11,9 +11,10 @@ import click
 from p2pnode.errors import ModelError, UserError
 from p2pnode.interfaces.cli.completions import complete_model
 from p2pnode.interfaces.cli.groups import PlainGroup
+from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL, json_option
 from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
 from p2pnode.interfaces.cli.pull_display import pulling, remark, twin_of
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, json_option, model_file
+from p2pnode.interfaces.cli.settings import model_file
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.node import model_cache as cache
 from p2pnode.node.catalogue import KNOWN_MODELS, KnownModel, known_model

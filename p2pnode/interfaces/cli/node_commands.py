@@ -22,21 +22,15 @@ from p2pnode import system
 from p2pnode.interfaces.cli.care_options import give_way
 from p2pnode.interfaces.cli.http_face import HttpFace
 from p2pnode.interfaces.cli.http_options import HttpOptions, http_options, listening
+from p2pnode.interfaces.cli.node_options import UpOptions, json_option, node_options, state_option
 from p2pnode.interfaces.cli.output import say
 from p2pnode.interfaces.cli.running import run_trio
-from p2pnode.interfaces.cli.settings import (
-    UpOptions,
-    json_option,
-    node_options,
-    note_untested,
-    settings_of,
-    state_of,
-    state_option,
-)
+from p2pnode.interfaces.cli.settings import note_untested, settings_of, state_of
 from p2pnode.net.service_manager import READY, STOPPING, service_manager
 
 if TYPE_CHECKING:
-    from p2pnode.node.node import Node, NodeSettings
+    from p2pnode.node.node import Node
+    from p2pnode.node.settings import NodeSettings
 
 
 logger = logging.getLogger(__name__)

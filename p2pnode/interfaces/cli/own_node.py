@@ -14,21 +14,16 @@ import click
 from click.core import ParameterSource
 
 from p2pnode.errors import UsageError, UserError
+from p2pnode.interfaces.cli.node_options import FreshNodeOption, UpOptions
 from p2pnode.interfaces.cli.output import note
 from p2pnode.interfaces.cli.running_node import others_than, reach
-from p2pnode.interfaces.cli.settings import (
-    FreshNodeOption,
-    UpOptions,
-    note_untested,
-    settings_of,
-    state_of,
-)
+from p2pnode.interfaces.cli.settings import note_untested, settings_of, state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_door import answers
 from p2pnode.net.control_lines import find_control_path
 
 if TYPE_CHECKING:
-    from p2pnode.node.node import NodeSettings
+    from p2pnode.node.settings import NodeSettings
 
 _STOPPING = 10.0  # seconds for leaving the swarm; then the process ends anyway
 

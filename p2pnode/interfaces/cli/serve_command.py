@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from p2pnode.interfaces.cli.http_options import HttpOptions, http_options, listening
+from p2pnode.interfaces.cli.node_options import json_option, state_option
 from p2pnode.interfaces.cli.output import note, say, say_json
-from p2pnode.interfaces.cli.settings import json_option, state_of, state_option
+from p2pnode.interfaces.cli.settings import state_of
 
 DEFAULT_HTTP = "8080"
 

@@ -13,9 +13,10 @@ import click
 
 from p2pnode.errors import UsageError, UserError
 from p2pnode.interfaces.cli.groups import PlainGroup
+from p2pnode.interfaces.cli.node_options import UpOptions, json_option
 from p2pnode.interfaces.cli.output import note, say, say_json
 from p2pnode.interfaces.cli.own_command import given_options, own_command
-from p2pnode.interfaces.cli.settings import UpOptions, json_option, settings_of, state_of
+from p2pnode.interfaces.cli.settings import settings_of, state_of
 from p2pnode.interfaces.service.managers import is_ours, manager_here, standings
 from p2pnode.interfaces.service.service import (
     Manager,
@@ -27,7 +28,7 @@ from p2pnode.interfaces.service.service import (
 )
 
 if TYPE_CHECKING:
-    from p2pnode.node.node import NodeSettings
+    from p2pnode.node.settings import NodeSettings
 
 _NOT_FOR_A_SERVICE = ("detach", "detached", "with_parent")
 _TRYING = 60.0  # seconds for a command that only says its version

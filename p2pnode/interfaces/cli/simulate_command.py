@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from p2pnode.errors import UsageError, UserError
+from p2pnode.interfaces.cli.node_options import json_option
 from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
-from p2pnode.interfaces.cli.settings import json_option
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.phrases import plural
 
@@ -34,7 +34,7 @@ def _seeds_of(
     """Read ``5``, or ``1-25`` with both ends."""
     if words is None:
         return None
-    from p2pnode.testing.scenario import MOST_RUNS
+    from p2pnode.testing.scenario_file import MOST_RUNS
 
     first, dash, last = words.partition("-")
     if not first.isdecimal() or not (last.isdecimal() or not dash):
@@ -79,7 +79,7 @@ def simulate(
     members, if one neither is right nor fails in time, or if they are still believed in the end.
     """
     from p2pnode.testing import report as reports
-    from p2pnode.testing.scenario import read_scenario
+    from p2pnode.testing.scenario_file import read_scenario
 
     if write_baseline and baseline is None:
         raise UsageError("--write-baseline needs --baseline FILE to say where")

@@ -156,7 +156,8 @@ def _look_closer(setting: Setting, value: object) -> None:
         UserError: It would refuse it.
     """
     from p2pnode.engine.ggml.threads import refuse_too_many
-    from p2pnode.interfaces.cli.settings import DEFAULT_PORT, parse_layers
+    from p2pnode.interfaces.cli.node_options import DEFAULT_PORT
+    from p2pnode.interfaces.cli.settings import parse_layers
     from p2pnode.interfaces.cli.values import check_listen, node_name, peer_address
 
     match setting.key, value:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.settings import DEFAULT_PORT
+from p2pnode.interfaces.cli.node_options import DEFAULT_PORT
 from p2pnode.interfaces.doctor.findings import Check, Finding, examine
 from p2pnode.interfaces.doctor.state import boot_epoch, check_state, lock_holder
 from p2pnode.net.control_client import ControlClient

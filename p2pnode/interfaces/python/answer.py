@@ -4,12 +4,12 @@ from typing import Self
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.python.events import Answer, Event
-from p2pnode.interfaces.python.missing import not_over
+from p2pnode.interfaces.python.outcome import Outcome
 from p2pnode.interfaces.python.parsing import answer_of, event_of
 from p2pnode.node.answering.service import TextAnswer
 
 
-class AsyncRunningAnswer:
+class AsyncRunningAnswer(Outcome):
     """An answer as it comes: an iterator of its events, with its :attr:`result` at the end.
 
     For instance::
@@ -25,19 +25,7 @@ class AsyncRunningAnswer:
     def __init__(self, answer: TextAnswer) -> None:
         self._answer = answer
         self._events = answer.events()
-        self._result: Answer | None = None
         self._is_spent = False
-
-    @property
-    def result(self) -> Answer:
-        """What came of it.
-
-        Raises:
-            UserError: It is not over.
-        """
-        if self._result is None:
-            raise not_over()
-        return self._result
 
     async def read(self) -> Answer:
         """Read to the end, and return what came of it; raises as :meth:`__anext__`."""

@@ -12,7 +12,8 @@ from typing import Any, Self, Unpack
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.python.events import Answer, Embeddings, Event
-from p2pnode.interfaces.python.missing import no_embeddings, not_over
+from p2pnode.interfaces.python.missing import no_embeddings
+from p2pnode.interfaces.python.outcome import Outcome
 from p2pnode.interfaces.python.parsing import answer_of, embeddings_of, event_of
 from p2pnode.interfaces.python.question import (
     ChatOptions,
@@ -153,7 +154,7 @@ class Client:
             ) from error
 
 
-class RunningAnswer:
+class RunningAnswer(Outcome):
     """An answer as it comes: an iterator of its events, with its :attr:`result` at the end.
 
     To close it, to leave its block or to drop it cancels what is still under way.
@@ -162,19 +163,7 @@ class RunningAnswer:
     def __init__(self, connection: ControlClient, params: Params) -> None:
         self._connection = connection
         self._told: Generator[dict[str, Any], None, object] = connection.stream("generate", params)
-        self._result: Answer | None = None
         self._is_closed = False
-
-    @property
-    def result(self) -> Answer:
-        """What came of it.
-
-        Raises:
-            UserError: It is not over.
-        """
-        if self._result is None:
-            raise not_over()
-        return self._result
 
     def read(self) -> Answer:
         """Read to the end, and return what came of it; raises as :meth:`__next__`."""

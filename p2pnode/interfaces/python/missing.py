@@ -1,4 +1,4 @@
-"""What is said where something is not there (yet)."""
+"""What is said where a node makes no embeddings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,6 @@ from p2pnode.errors import UserError
 
 UNKNOWN_METHOD = "no such method"
 """What a node's answer begins with where it has none of the name."""
-
-
-def not_over() -> UserError:
-    return UserError("the answer is not over", hint="read its events to the end first, or read()")
 
 
 def cannot_embed() -> UserError:

@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import trio
 
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli.settings import DEFAULT_MODEL, UpOptions, settings_of
+from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL, UpOptions
+from p2pnode.interfaces.cli.settings import settings_of
 from p2pnode.interfaces.joining import change_swarm
 from p2pnode.interfaces.python.answer import AsyncRunningAnswer
 from p2pnode.interfaces.python.events import Embeddings
@@ -41,8 +42,6 @@ from p2pnode.node.snapshot import NodeSnapshot, PeerView
 from p2pnode.wire.messages import Ask, Critique
 from p2pnode.wire.vframe import Frame
 
-T = TypeVar("T")
-
 WATCH_SECONDS = 1.0
 """Between two pictures, as ``p2pnode top`` draws them at the least."""
 
@@ -61,6 +60,33 @@ class Node:
 
     It is for one task tree: its methods are called from tasks of the trio loop in which it was
     entered. It can be entered once.
+
+    Its options are those of ``p2pnode up``, checked by the same code, and what is None is as it is
+    there. ``invite`` is one more. ``state`` and ``port`` have defaults of their own, so that a
+    program disturbs no node that the machine has already.
+
+    Args:
+        model: Name, GGUF file, folder of a checkpoint, its id of the hub, or ``none``. One that
+            is known and not here is fetched as the block is entered.
+        invite: A code to join by; None to be the first of a swarm, or in the one of ``state``.
+        state: The state directory, which keeps key, swarm and remembered peers; None for one of
+            its own that is removed at the end, and so for another key at each start.
+        name: What to call it.
+        layers: ``auto``, ``A:B`` or ``none``.
+        max_layers: Most layers to hold with ``auto``.
+        listen: Address to bind.
+        port: UDP port; 0 lets the system choose.
+        peer: Addresses of members to call, ``HOST:PORT``.
+        mdns: Whether to look for peers on the local network.
+        kv_memory: MiB of memory for KV caches.
+        activations: How the answers that are asked for here travel between peers.
+        engine: What computes.
+        device: Where.
+        threads: Of the CPU.
+        max_memory: All that it may take, e.g. ``4G``.
+        max_vram: The same of a GPU's memory.
+        when: ``idle`` to step back while the owner uses the machine; else ``always``.
+        quiet_hours: Hours in which it computes for nobody else, e.g. ``22:00-07:00``.
     """
 
     def __init__(
@@ -87,32 +113,6 @@ class Node:
         quiet_hours: Sequence[str] = (),
     ) -> None:
         """Read the options; nothing begins before the block is entered.
-
-        They are those of ``p2pnode up`` and are checked by the same code, and what is None is as it
-        is there. Three differ, so that a program disturbs no node that the machine has already:
-
-        Args:
-            model: Name, GGUF file, folder of a checkpoint, its id of the hub, or ``none``. One that
-                is known and not here is fetched as the block is entered.
-            invite: A code to join by; None to be the first of a swarm, or in the one of ``state``.
-            state: The state directory, which keeps key, swarm and remembered peers; None for one of
-                its own that is removed at the end, and so for another key at each start.
-            name: What to call it.
-            layers: ``auto``, ``A:B`` or ``none``.
-            max_layers: Most layers to hold with ``auto``.
-            listen: Address to bind.
-            port: UDP port; 0 lets the system choose.
-            peer: Addresses of members to call, ``HOST:PORT``.
-            mdns: Whether to look for peers on the local network.
-            kv_memory: MiB of memory for KV caches.
-            activations: How the answers that are asked for here travel between peers.
-            engine: What computes.
-            device: Where.
-            threads: Of the CPU.
-            max_memory: All that it may take, e.g. ``4G``.
-            max_vram: The same of a GPU's memory.
-            when: ``idle`` to step back while the owner uses the machine; else ``always``.
-            quiet_hours: Hours in which it computes for nobody else, e.g. ``22:00-07:00``.
 
         Raises:
             UserError: A value is impossible, or the code is none.

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 
 from p2pnode.errors import UsageError
-from p2pnode.interfaces.cli.settings import UpOptions, node_options
+from p2pnode.interfaces.cli.node_options import UpOptions, node_options
 
 
 def up_options(given: Mapping[str, object]) -> UpOptions:

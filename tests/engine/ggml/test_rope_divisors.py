@@ -15,6 +15,7 @@ from p2pnode.engine.variations import (
     layer_shapes,
     shared_shapes,
 )
+from tests.engines.gguf_sizes import add_sizes, end
 
 pytest.importorskip("libggml")
 
@@ -24,15 +25,17 @@ MODEL = ModelConfig(1, 64, 2, 1, 256, 64, 32, 64, 10_000.0, 1e-5, "phi3", rope_d
 def write(path: Path) -> None:
     """Write a phi3 of which a quarter of each head turns; its divisors are the last in the file."""
     writer = gguf.GGUFWriter(path, MODEL.arch)
-    writer.add_block_count(MODEL.n_layers)
-    writer.add_context_length(MODEL.context_length)
-    writer.add_embedding_length(MODEL.d_model)
-    writer.add_feed_forward_length(MODEL.d_ff)
-    writer.add_head_count(MODEL.n_heads)
-    writer.add_head_count_kv(MODEL.n_kv_heads)
-    writer.add_key_length(MODEL.head_dim)
-    writer.add_value_length(MODEL.head_dim)
-    writer.add_layer_norm_rms_eps(MODEL.norm_eps)
+    add_sizes(
+        writer,
+        layers=MODEL.n_layers,
+        context=MODEL.context_length,
+        d_model=MODEL.d_model,
+        d_ff=MODEL.d_ff,
+        heads=MODEL.n_heads,
+        kv_heads=MODEL.n_kv_heads,
+        norm_eps=MODEL.norm_eps,
+        head_dim=MODEL.head_dim,
+    )
     writer.add_rope_dimension_count(MODEL.rope_dims)
     writer.add_sliding_window(0)
     shapes = {f"blk.0.{name}": shape for name, shape in layer_shapes(MODEL).items()}
@@ -41,10 +44,7 @@ def write(path: Path) -> None:
         writer.add_tensor(name, 0.1 * rng.standard_normal(shape, np.float32))
     for name in (ROPE_FACTORS_SHORT, ROPE_FACTORS_LONG):
         writer.add_tensor(name, np.ones(MODEL.rope_dims // 2, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    end(writer)
 
 
 def test_divisors_have_room_for_every_pair_of_a_head(tmp_path: Path) -> None:

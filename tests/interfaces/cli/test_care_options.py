@@ -19,7 +19,8 @@ from p2pnode.interfaces.cli.care_options import (
     limits_of,
     rest_of,
 )
-from p2pnode.interfaces.cli.settings import UpOptions, settings_of
+from p2pnode.interfaces.cli.node_options import UpOptions
+from p2pnode.interfaces.cli.settings import settings_of
 from p2pnode.node.quiet_hours import QuietHours
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -14,7 +14,7 @@ import pytest
 from p2pnode.engine import registry
 from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import UserError
-from p2pnode.interfaces.cli import commands, failures, settings
+from p2pnode.interfaces.cli import commands, failures, node_options
 from p2pnode.interfaces.cli.commands import COMMANDS, cli, run
 
 Told = Callable[..., tuple[int, list[str]]]
@@ -204,5 +204,5 @@ def test_what_only_looks_imports_nothing_heavy(words: list[str], tmp_path: Path)
 
 
 def test_the_command_line_offers_the_engines_that_the_registry_has() -> None:
-    assert settings.ENGINES == registry.ENGINES
-    assert EngineOptions().engine in settings.ENGINES
+    assert node_options.ENGINES == registry.ENGINES
+    assert EngineOptions().engine in node_options.ENGINES

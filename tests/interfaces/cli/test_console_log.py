@@ -12,7 +12,7 @@ from p2pnode.interfaces.cli import console_log, node_commands
 from p2pnode.interfaces.tui.example import lonely
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.log_file import NOTICE
-from p2pnode.node.node import NodeSettings
+from p2pnode.node.settings import NodeSettings
 from p2pnode.node.snapshot import NodeSnapshot
 
 LOG = Path("/state/log")

@@ -11,7 +11,7 @@ from p2pnode.errors import ModelError, UsageError, UserError
 from p2pnode.interfaces.cli import ask_commands, node_commands, own_node
 from p2pnode.interfaces.cli.ask_commands import chat, generate
 from p2pnode.interfaces.cli.node_commands import up
-from p2pnode.interfaces.cli.settings import FreshNodeOption
+from p2pnode.interfaces.cli.node_options import FreshNodeOption
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from p2pnode.text.template import NO_TEMPLATE
 

@@ -13,7 +13,7 @@ import trio.testing
 import p2pnode
 from p2pnode import Ask, Client, DType, Node, NodeSnapshot, Slice, UserError
 from p2pnode.errors import UsageError
-from p2pnode.interfaces.cli.settings import UpOptions
+from p2pnode.interfaces.cli.node_options import UpOptions
 from p2pnode.interfaces.python.options import up_options
 from p2pnode.net.control_lines import render
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
