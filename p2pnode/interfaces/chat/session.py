@@ -108,12 +108,14 @@ class ChatSession:
         if not is_again:
             self._talk.asks_anew()
         params = {"messages": self._talk.now.asking(question), **self._params()}
-        reply = ask(self._host, params, self._words())
+        with self._listener.ahead():
+            reply = ask(self._host, params, self._words())
         self._plan = reply.plan or self._plan
         self._keep(question, reply)
         if reply.error is not None:
             self._tell_error(reply)
         elif reply.facts is None:
+            self._listener.forget()
             note("[stopped]")
         self._close(reply, params)
 

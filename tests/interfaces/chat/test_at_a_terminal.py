@@ -29,6 +29,7 @@ PLAN = {"stages": [{"name": "attic", "layers": [0, 30], "cost_ms": 1.0, "reason"
 WORDS = ("# Title\n", "some **bo", "ld** and", " \x1b[31mred", "\x07\n")
 PROMPTED = b"\x1b[?2004h"  # pastes are marked from here on: a line is read
 LIMIT = 30.0
+BETWEEN_LINES = 0.2  # seconds: nobody types the next line sooner
 BEGIN = """
 import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its keys signal
@@ -44,6 +45,7 @@ class FakeNode:
         self._path = control_path(state)
         self.asked: list[dict[str, Any]] = []
         self.cancelled = threading.Event()
+        self.may_end = threading.Event()  # for an answer that lasts until then
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
 
@@ -53,6 +55,9 @@ class FakeNode:
         await emit({"event": "plan", "plan": {**PLAN, "reasons": []}, "prompt_tokens": 5})
         if said.startswith("refuse"):
             raise UserError("no peer serves layers [0, 10)")
+        if said.startswith("long"):
+            await emit({"event": "token", "text": "at length "})
+            assert await trio.to_thread.run_sync(self.may_end.wait, LIMIT)
         words = ("endless ",) if said.startswith("endless") else WORDS
         for text in words:
             await emit({"event": "token", "text": text})
@@ -119,6 +124,11 @@ class Terminal:
             _, writable, _ = select.select([], [self._main], [], 0.05)
             data = data[os.write(self._main, data[:1024]) :] if writable else data
             self._read(0.0)
+
+    def type_line(self, line: str) -> None:
+        """Type a line and wait as a person does before the next, while nothing is shown."""
+        self.type(line + "\r")
+        select.select([self._main], [], [], BETWEEN_LINES)
 
     def until(self, wanted: bytes | str) -> bytes:
         """Wait for ``wanted`` behind what was waited for before; return what came up to its end."""
@@ -238,6 +248,42 @@ def test_ctrl_c_stops_the_answer_and_what_was_typed_is_none_of_it(
     said = [(one["role"], one["content"]) for one in node.asked[-1]["messages"]]
     assert said[:2] == [("user", "endless"), ("assistant", "endless ")]
     assert said[2][1].endswith("and now")
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_lines_typed_during_an_answer_are_taken_in_turn(
+    node: FakeNode, start: Start, term: str
+) -> None:
+    terminal = start(TERM=term)
+    terminal.until("> ")
+    terminal.type("long\r")
+    terminal.until("at length ")
+    for line in ("one", "two\\", "three", "\x1b[200~a\rb\x1b[201~", "/set seed 3", "four", "/bye"):
+        terminal.type_line(line)
+    node.may_end.set()
+    terminal.until("seed                3")
+    terminal.until("complete]")
+    assert terminal.process.wait(LIMIT) == 0
+    assert node.said() == ["long", "one", "two\nthree", "a\nb", "four"]
+    assert termios.tcgetattr(terminal.side) == terminal.before
+
+
+def test_ctrl_c_drops_the_lines_that_wait_for_their_turn(node: FakeNode, start: Start) -> None:
+    terminal = start()
+    terminal.until(PROMPTED)
+    terminal.type("long\r")
+    terminal.until("at length ")
+    for line in ("endless", "one"):
+        terminal.type_line(line)
+    node.may_end.set()
+    terminal.until("endless ")
+    terminal.type_line("two")
+    terminal.type(b"\x03")
+    terminal.until("; cut: you stopped it]")
+    terminal.until(PROMPTED)
+    terminal.type("three\r")
+    terminal.until("; complete]")
+    assert node.said() == ["long", "endless", "three"]
 
 
 def test_commands_are_obeyed_and_wrong_ones_explained(
