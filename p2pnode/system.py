@@ -43,6 +43,15 @@ def account() -> str:
     return str(os.getuid()) if HAS_ACCOUNTS else os.environ.get("USERNAME", "me")
 
 
+def leave_continue_to_main() -> None:
+    """Keep from this thread, and from those it starts, that a process goes on after a Ctrl-Z.
+
+    Handlers run in the main thread, and a signal that another thread got does not wake that.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+
+
 def read_at(descriptor: int, size: int, start: int) -> bytes:
     """Read up to ``size`` bytes from ``start``, from any thread.
 

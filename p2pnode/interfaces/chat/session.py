@@ -115,8 +115,7 @@ class ChatSession:
         if reply.error is not None:
             self._tell_error(reply)
         elif reply.facts is None:
-            self._listener.forget()
-            note("[stopped]")
+            self._stop()
         self._close(reply, params)
 
     def _params(self) -> dict[str, Any]:
@@ -152,6 +151,17 @@ class ChatSession:
         self._complain(reply.error)
         if self._listener.is_person and not reply.text:
             note("[nothing came of the question; /retry asks it again]")
+
+    def _stop(self) -> None:
+        """Go on after a Ctrl-C.
+
+        Raises:
+            KeyboardInterrupt: Nobody sits there to go on with.
+        """
+        if not self._listener.is_person:
+            raise KeyboardInterrupt
+        self._listener.forget()
+        note("[stopped]")
 
     def _close(self, reply: Reply, params: Mapping[str, Any]) -> None:
         if reply.facts is not None and "logprobs" in reply.facts:

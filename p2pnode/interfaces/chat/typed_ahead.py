@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from p2pnode.interfaces.chat.quiet_terminal import interrupts_ignored
+from p2pnode.system import leave_continue_to_main
 
 MOST_HELD: Final = 8 * 1024 * 1024
 """Bytes after which no more is read: the rest waits in the terminal, which takes some 4 KiB."""
-
-_BACKGROUND: Final = 0.2  # seconds between two looks at whether the terminal is ours again
 
 
 class TypedAhead:
@@ -59,23 +58,13 @@ class TypedAhead:
     def _read(self, stop: int) -> None:
         from p2pnode.interfaces.chat.line_reader import burst
 
+        leave_continue_to_main()
         while self._held < MOST_HELD:
             ready, _, _ = select.select([stop, self._descriptor], [], [])
             if stop in ready:
                 return
-            if not _is_foreground(self._descriptor):
-                select.select([stop], [], [], _BACKGROUND)
-                continue
             data = burst(self._descriptor)
             if not data:
                 return
             self._bursts.append(data)
             self._held += len(data)
-
-
-def _is_foreground(descriptor: int) -> bool:
-    """Tell whether what is typed is meant for us: reading it after a `bg` would stop the chat."""
-    try:
-        return os.tcgetpgrp(descriptor) == os.getpgrp()
-    except OSError:  # it is no terminal of ours; whoever started us knows why
-        return True

@@ -26,6 +26,7 @@ from p2pnode.interfaces.cli.settings import (
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_door import answers
 from p2pnode.net.control_lines import find_control_path
+from p2pnode.system import leave_continue_to_main
 
 if TYPE_CHECKING:
     from p2pnode.node.node import NodeSettings
@@ -153,6 +154,7 @@ def _run(settings: NodeSettings, ready: threading.Event, problems: list[BaseExce
             await nursery.start(Node(settings).run)
             ready.set()
 
+    leave_continue_to_main()
     try:
         run_trio(serve)
     except BaseException as error:  # handed to the thread that waits

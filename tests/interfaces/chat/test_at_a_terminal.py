@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -139,6 +140,14 @@ class Terminal:
             assert self._read(0.1), (sought, self.shown[self._seen :])
         start, self._seen = self._seen, at + len(sought)
         return self.shown[start : self._seen]
+
+    def becomes_quiet(self) -> bool:
+        until = monotonic() + LIMIT / 10
+        while termios.tcgetattr(self.side)[3] & (termios.ECHO | termios.ICANON):
+            if monotonic() > until:
+                return False
+            self._read(0.01)
+        return True
 
     def resize(self, columns: int, rows: int) -> None:
         size = struct.pack("HHHH", rows, columns, 0, 0)
@@ -286,6 +295,26 @@ def test_ctrl_c_drops_the_lines_that_wait_for_their_turn(node: FakeNode, start: 
     assert node.said() == ["long", "endless", "three"]
 
 
+def test_the_terminal_is_quiet_again_after_a_stop_in_an_answer(
+    node: FakeNode, start: Start
+) -> None:
+    terminal = start()
+    terminal.until(PROMPTED)
+    terminal.type("long\r")
+    terminal.until("at length ")
+    for _ in range(8):  # now one thread is told that it goes on, now another
+        terminal.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED)
+        termios.tcsetattr(terminal.side, termios.TCSANOW, terminal.before)  # as a shell does
+        terminal.process.send_signal(signal.SIGCONT)
+        assert terminal.becomes_quiet()
+    node.may_end.set()
+    terminal.until("complete]")
+    terminal.until(PROMPTED)
+    assert terminal.end() == 0
+    assert termios.tcgetattr(terminal.side) == terminal.before
+
+
 def test_commands_are_obeyed_and_wrong_ones_explained(
     node: FakeNode, start: Start, tmp_path: Path
 ) -> None:
@@ -363,3 +392,28 @@ def test_no_colour_means_no_style_in_an_answer(node: FakeNode, start: Start) -> 
     terminal.type("hello\r")
     terminal.until("# Title")
     assert not re.search(rb"\x1b\[[0-9;]*m", terminal.until(" [31mred"))
+
+
+@pytest.mark.parametrize("words", [(), ("--lines",)])
+def test_ctrl_c_ends_a_conversation_in_a_pipe(
+    node: FakeNode, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "p2pnode", "chat", "--state", str(tmp_path), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"endless\nand more\n")
+    process.stdin.close()
+    assert process.stdout.read(8) == b"endless "
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT) == 130
+    assert node.cancelled.wait(LIMIT)
+    assert len(node.asked) == 1
+    process.stdout.close()
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
