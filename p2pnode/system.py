@@ -43,13 +43,19 @@ def account() -> str:
     return str(os.getuid()) if HAS_ACCOUNTS else os.environ.get("USERNAME", "me")
 
 
-def leave_continue_to_main() -> None:
-    """Keep from this thread, and from those it starts, that a process goes on after a Ctrl-Z.
+def start_deaf_to_continue(thread: threading.Thread) -> None:
+    """Start a thread that is not told, nor those it starts, when a stopped process goes on.
 
     Handlers run in the main thread, and a signal that another thread got does not wake that.
     """
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+    if not hasattr(signal, "pthread_sigmask"):
+        thread.start()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def read_at(descriptor: int, size: int, start: int) -> bytes:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from p2pnode.interfaces.chat.quiet_terminal import interrupts_ignored
-from p2pnode.system import leave_continue_to_main
+from p2pnode.system import start_deaf_to_continue
 
 MOST_HELD: Final = 8 * 1024 * 1024
 """Bytes after which no more is read: the rest waits in the terminal, which takes some 4 KiB."""
@@ -46,7 +46,7 @@ class TypedAhead:
         """Read in a thread for as long as this lasts."""
         stop, stopper = os.pipe()
         thread = threading.Thread(target=self._read, args=(stop,), name="typed ahead", daemon=True)
-        thread.start()
+        start_deaf_to_continue(thread)
         try:
             yield
         finally:
@@ -58,7 +58,6 @@ class TypedAhead:
     def _read(self, stop: int) -> None:
         from p2pnode.interfaces.chat.line_reader import burst
 
-        leave_continue_to_main()
         while self._held < MOST_HELD:
             ready, _, _ = select.select([stop, self._descriptor], [], [])
             if stop in ready:

@@ -26,7 +26,7 @@ from p2pnode.interfaces.cli.settings import (
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_door import answers
 from p2pnode.net.control_lines import find_control_path
-from p2pnode.system import leave_continue_to_main
+from p2pnode.system import start_deaf_to_continue
 
 if TYPE_CHECKING:
     from p2pnode.node.node import NodeSettings
@@ -132,7 +132,7 @@ def _running(settings: NodeSettings) -> Iterator[None]:
     thread = threading.Thread(
         target=_run, args=(settings, ready, problems), name="node", daemon=True
     )
-    thread.start()
+    start_deaf_to_continue(thread)
     ready.wait()
     if problems:
         raise problems[0]
@@ -154,7 +154,6 @@ def _run(settings: NodeSettings, ready: threading.Event, problems: list[BaseExce
             await nursery.start(Node(settings).run)
             ready.set()
 
-    leave_continue_to_main()
     try:
         run_trio(serve)
     except BaseException as error:  # handed to the thread that waits
