@@ -43,6 +43,21 @@ def account() -> str:
     return str(os.getuid()) if HAS_ACCOUNTS else os.environ.get("USERNAME", "me")
 
 
+def start_deaf_to_continue(thread: threading.Thread) -> None:
+    """Start a thread that is not told, nor those it starts, when a stopped process goes on.
+
+    Handlers run in the main thread, and a signal that another thread got does not wake that.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        thread.start()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def read_at(descriptor: int, size: int, start: int) -> bytes:
     """Read up to ``size`` bytes from ``start``, from any thread.
 

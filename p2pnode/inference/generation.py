@@ -172,6 +172,10 @@ class Generation(Parts):
         first = missing.missing[0]
         run = f"{first.start}:{first.stop}"  # beside the node that was asked, so with its own state
         hint = f"p2pnode doctor, or p2pnode up --layers {run} --state DIR --port 0"
+        if missing.resting:
+            hint = (
+                f"wait for who holds them and rests ({missing.resting}): --wait SECONDS; or {hint}"
+            )
         if missing.unable:
             why, hint = missing.unable, "ask with fewer options, or update their nodes"
         self._fail(why, hint, now)

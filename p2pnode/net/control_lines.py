@@ -62,6 +62,16 @@ def encode_line(body: Mapping[str, Any]) -> bytes:
     return render(body).text + b"\n"
 
 
+def encode_request(number: int, method: str, params: Mapping[str, Any] | Rendered) -> bytes:
+    """Return the line that asks for something.
+
+    Raises:
+        TypeError, ValueError: JSON cannot write it.
+    """
+    given = params if isinstance(params, Rendered) else render(params)
+    return b'{"id":%d,"method":%b,"params":%b}\n' % (number, render(method).text, given.text)
+
+
 def encode_result(number: int, result: object) -> bytes:
     """Return the line that ends a request with ``result``, which may be :class:`Rendered`.
 

@@ -9,7 +9,13 @@ from typing import Any, Self, TypeAlias
 
 from p2pnode.errors import RemoteProtocolError, UserError, error_of
 from p2pnode.net.control_door import BETWEEN_TRIES, connect, has_unix_sockets, try_connect
-from p2pnode.net.control_lines import CHUNK, LineBuffer, encode_line, parse_object_untrusted
+from p2pnode.net.control_lines import (
+    CHUNK,
+    LineBuffer,
+    Rendered,
+    encode_request,
+    parse_object_untrusted,
+)
 
 Body: TypeAlias = dict[str, Any]
 
@@ -56,7 +62,9 @@ class ControlStream:
         finally:
             writer.transport.abort()
 
-    async def events(self, method: str, params: Mapping[str, Any]) -> AsyncGenerator[Body]:
+    async def events(
+        self, method: str, params: Mapping[str, Any] | Rendered
+    ) -> AsyncGenerator[Body]:
         """Ask, and yield each event as it comes; then there is a :attr:`result`.
 
         Raises:
@@ -64,7 +72,7 @@ class ControlStream:
             NodeGoneError: It ended before it had answered.
         """
         try:
-            self._writer.write(encode_line({"id": 1, "method": method, "params": params}))
+            self._writer.write(encode_request(1, method, params))
             await self._writer.drain()
             buffer = LineBuffer()
             while data := await self._reader.read(CHUNK):
@@ -78,7 +86,7 @@ class ControlStream:
             raise _gone() from error
         raise _gone()
 
-    async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 -- whatever JSON a method answers with
+    async def call(self, method: str, params: Mapping[str, Any] | Rendered | None = None) -> Any:  # noqa: ANN401 -- whatever JSON a method answers with
         """Ask and return the result, whatever events came before.
 
         Raises:

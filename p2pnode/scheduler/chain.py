@@ -69,12 +69,14 @@ class NoCover:
         near: Peers that hold missing layers, and why they cannot serve them now.
         unable: Who holds the last layer and cannot draw as is needed, for people; empty unless that
             alone is missing.
+        resting: Who holds missing layers and rests for now, for people; empty if nobody does.
     """
 
     missing: tuple[range, ...]
     reasons: tuple[str, ...]
     near: tuple[Refusal, ...]
     unable: str = ""
+    resting: str = ""
 
 
 def chain_along(route: Route, refusals: tuple[Refusal, ...]) -> ChainPlan | NoCover:
@@ -129,7 +131,8 @@ def _no_cover(route: Route, refusals: tuple[Refusal, ...]) -> NoCover:
         if missing == (route.demand.last_layer,):
             unable = reasons.of_unable(route.demand.needs, refusals)
         said = reasons.of_missing(near, refusals)
-        return NoCover(missing, (unable, *said) if unable else said, near, unable)
+        resting = reasons.of_resting(near)
+        return NoCover(missing, (unable, *said) if unable else said, near, unable, resting)
     # Every layer is held by somebody, but not with the memory for this session.
     reached = min(furthest(route.latency_terrain()), route.layers.stop - 1)
     beyond = range(reached, route.layers.stop)

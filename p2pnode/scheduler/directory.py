@@ -126,6 +126,7 @@ class Refusal:
         reason: A clause that goes on after its name: ``is still loading [10, 20)``.
         distrusted: Whether it is excluded for what it did, or because the session asks to avoid it.
         is_unable: Whether it lacks nothing but what the last layer needs; other layers it may run.
+        rests: Whether it computes for nobody else for now, for its owner's sake.
     """
 
     peer: NodeId
@@ -135,6 +136,7 @@ class Refusal:
     reason: str
     distrusted: bool = False
     is_unable: bool = False
+    rests: bool = False
 
     def __str__(self) -> str:
         return f"{self.label} {self.reason}"
@@ -165,8 +167,11 @@ def sift(
         elif reason:
             same_space = offer.space_hash32 == demand.space_hash32
             distrusted = offer.peer in demand.exclude
+            rests = bool(offer.ad.resting)
             refusals.append(
-                Refusal(offer.peer, label, offer.layers, same_space, reason, distrusted)
+                Refusal(
+                    offer.peer, label, offer.layers, same_space, reason, distrusted, rests=rests
+                )
             )
         else:
             candidates.append(Candidate(offer, label, room))

@@ -76,6 +76,15 @@ def of_unable(needs: Ability, refusals: tuple[Refusal, ...]) -> str:
     return f"no peer that holds the last layer can {words_for(needs)}: {named}"
 
 
+def of_resting(near: tuple[Refusal, ...]) -> str:
+    """Say who of those near holds missing layers and rests; empty if nobody does."""
+    resting = [
+        f"{one.label} {interval(one.layers)}" for one in near if one.rests and one.same_space
+    ]
+    more = [f"{len(resting) - NAMED} more"] * (len(resting) > NAMED)
+    return ", ".join([*resting[:NAMED], *more])
+
+
 def of_missing(near: tuple[Refusal, ...], refusals: tuple[Refusal, ...]) -> tuple[str, ...]:
     """Say why nobody serves what is missing, and first of all who might soon."""
     close = {refusal.peer for refusal in near}

@@ -52,6 +52,10 @@ class StopStrings:
 
     def finish(self) -> str:
         """Return what was held back, now that the answer has ended by itself."""
+        return self.interrupt()
+
+    def interrupt(self) -> str:
+        """Return what was held back, now that what comes next does not adjoin it."""
         start, stop = self._first(self._held)
         return self._end(self._held, start, stop)
 

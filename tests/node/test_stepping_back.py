@@ -3,7 +3,7 @@
 import pytest
 
 from p2pnode.engine.sampling.options import Sampling
-from p2pnode.inference.events import ChainBroken, GenerationFinished
+from p2pnode.inference.events import ChainBroken, GenerationFailed, GenerationFinished
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
 from p2pnode.node.life import Phase
@@ -97,6 +97,19 @@ def test_it_stays_a_member_and_says_why_it_rests() -> None:
     assert (own.state, own.reason) == ("resting", BUSY.words)
     assert own.layers == (2, 4)
     assert own.counters["node: stepped back: its owner uses the CPU"] == 1
+
+
+def test_an_answer_that_fails_for_want_of_it_says_who_rests() -> None:
+    swarm = a_swarm(spare=False)
+    rest(swarm, "b", NIGHT)
+    swarm.network.run(2)
+    number = swarm.generate("a", GenerationRequest(PROMPT, 60, Sampling(), frozenset(), wait=1.0))
+    assert swarm.network.run_until(lambda: swarm.ended("a", number), 60)
+    (failed,) = [event for _, _, event in swarm.answers if isinstance(event, GenerationFailed)]
+    assert failed.reason == "no peer serves layers [2, 4): b rests: it has quiet hours"
+    assert failed.hint.startswith(
+        "wait for who holds them and rests (b [2, 4)): --wait SECONDS; or"
+    )
 
 
 def test_no_answer_is_planned_through_it_until_it_comes_back() -> None:

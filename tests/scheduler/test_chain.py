@@ -220,6 +220,23 @@ def test_no_cover_says_what_is_missing_and_who_is_near() -> None:
     )
 
 
+def test_no_cover_says_who_holds_what_is_missing_and_rests() -> None:
+    found = no_chain(
+        an_offer(1, 0, 10),
+        an_offer(2, 10, 20, state=AdState.DRAINING, resting=RestCause.HOURS),
+        an_offer(3, 20, 30, state=AdState.DRAINING),
+        an_offer(4, 0, 10, state=AdState.DRAINING, resting=RestCause.CPU),
+        an_offer(5, 10, 20, state=AdState.DRAINING, resting=RestCause.CPU, space_hash32=1),
+    )
+    assert found.resting == "peer2 [10, 20)"
+    many = (
+        an_offer(number, 0, 30, state=AdState.DRAINING, resting=RestCause.CPU)
+        for number in range(1, 13)
+    )
+    assert no_chain(*many).resting.endswith("peer8 [0, 30), 4 more")
+    assert no_chain(an_offer(1, 0, 10)).resting == ""
+
+
 def test_memory_bounds_a_stage_and_all_visits_of_a_peer_together() -> None:
     room_for_eight = an_offer(1, 0, 30, kv_free_bytes=8 * KIB, decode_layer_us=100)
     found = chain(room_for_eight, an_offer(2, 0, 30))

@@ -3,11 +3,13 @@
 import codecs
 import re
 import sys
+from contextlib import AbstractContextManager
 from typing import Final
 
 from prompt_toolkit.utils import get_cwidth
 
 from p2pnode.interfaces.chat import composing
+from p2pnode.interfaces.chat.typed_ahead import TypedAhead
 from p2pnode.interfaces.cli.piped_input import checked_text
 from p2pnode.terminal import shown
 
@@ -31,6 +33,7 @@ class DumbLine:
         self._waiting = ""  # what came behind a line that was sent
         self._line = ""
         self._is_closed = False
+        self._ahead = TypedAhead(sys.stdin.fileno())
 
     def listen(self) -> str | None:
         self._line = ""
@@ -44,10 +47,16 @@ class DumbLine:
             self._waiting += self._more()
         return checked_text(self._line)
 
+    def ahead(self) -> AbstractContextManager[None]:
+        return self._ahead.reading()
+
+    def forget(self) -> None:
+        self._ahead.clear()
+
     def _more(self) -> str:
         from p2pnode.interfaces.chat.line_reader import burst
 
-        data = burst(sys.stdin.fileno())
+        data = self._ahead.take() or burst(sys.stdin.fileno())
         self._is_closed = not data
         return _SEQUENCE.sub("", self._decoder.decode(data))
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -10,7 +11,8 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import has_focus
 from prompt_toolkit.input import Input, create_input
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.input.typeahead import clear_typeahead, store_typeahead
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.shortcuts import CompleteStyle
@@ -19,6 +21,7 @@ from prompt_toolkit.styles import Style
 from p2pnode.interfaces.chat import composing
 from p2pnode.interfaces.chat.line_history import LineHistory
 from p2pnode.interfaces.chat.pastes import Pastes
+from p2pnode.interfaces.chat.typed_ahead import TypedAhead
 from p2pnode.interfaces.cli.piped_input import checked_text
 
 PROMPT = "> "
@@ -34,6 +37,7 @@ class EditedLine:
     def __init__(self, history: Path | None, completer: Completer) -> None:
         """``history`` is the file to keep what was said in; None for none."""
         self._pastes = Pastes()
+        self._ahead = None if sys.platform == "win32" else TypedAhead(sys.stdin.fileno())
         self._session: PromptSession[str] = PromptSession(
             [("class:prompt", PROMPT)],
             style=_STYLE,
@@ -51,6 +55,8 @@ class EditedLine:
         )
 
     def listen(self) -> str | None:
+        if self._ahead is not None:
+            store_typeahead(self._session.input, _keys_ahead(self._session.input, self._ahead))
         try:
             line = self._session.prompt()
         except EOFError:
@@ -58,6 +64,14 @@ class EditedLine:
         said = checked_text(self._pastes.expanded(line))
         self._pastes.clear()
         return said
+
+    def ahead(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._ahead is None else self._ahead.reading()
+
+    def forget(self) -> None:
+        clear_typeahead(self._session.input)
+        if self._ahead is not None:
+            self._ahead.clear()
 
 
 def _keys(pastes: Pastes) -> KeyBindings:
@@ -103,6 +117,21 @@ def _input() -> Input:
         if isinstance(made, Vt100Input):
             made.stdin_reader = BurstReader(made.fileno())
     return made
+
+
+def _keys_ahead(made: Input, ahead: TypedAhead) -> list[KeyPress]:
+    """Take the keys that were typed ahead, each burst read as :class:`BurstReader` does."""
+    if sys.platform == "win32":
+        return []
+    from prompt_toolkit.input.vt100 import Vt100Input
+
+    from p2pnode.interfaces.chat.line_reader import BurstReader
+
+    if not isinstance(made, Vt100Input) or not isinstance(made.stdin_reader, BurstReader):
+        return []
+    while (data := ahead.take()) is not None:
+        made.vt100_parser.feed(made.stdin_reader.marked(data))
+    return made.flush_keys()
 
 
 def _output() -> Output:

@@ -31,6 +31,10 @@ class BurstReader(PosixStdinReader):
             return ""
         data = burst(self.stdin_fd)
         self.closed = not data
+        return self.marked(data)
+
+    def marked(self, data: bytes) -> str:
+        """Return a burst as text, marked as a paste where it is one."""
         return self._bursts.mark(self._stdin_decoder.decode(data))
 
 

@@ -1,6 +1,7 @@
 """What a person says next: at a terminal that edits, at one that does not, or through a pipe."""
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from p2pnode.interfaces.cli.piped_input import MOST_BYTES, decoded
@@ -23,11 +24,26 @@ class Listener(Protocol):
             KeyboardInterrupt: Ctrl-C.
         """
 
+    def ahead(self) -> AbstractContextManager[None]:
+        """Keep what is said while this lasts apart, to be heard in its turn."""
 
-class WholeInput:
-    """All of standard input is one message."""
+    def forget(self) -> None:
+        """Drop what was said ahead."""
+
+
+class Piped:
+    """What waits in a pipe is read when it is asked for: nobody types there."""
 
     is_person = False
+
+    def ahead(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def forget(self) -> None: ...
+
+
+class WholeInput(Piped):
+    """All of standard input is one message."""
 
     def __init__(self) -> None:
         self._is_read = False
@@ -39,10 +55,8 @@ class WholeInput:
         return decoded(sys.stdin.buffer.read(MOST_BYTES + 1))
 
 
-class EachLine:
+class EachLine(Piped):
     """Each line of standard input is a message."""
-
-    is_person = False
 
     def listen(self) -> str | None:
         line = sys.stdin.buffer.readline(MOST_BYTES + 1)

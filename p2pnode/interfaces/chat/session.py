@@ -108,13 +108,14 @@ class ChatSession:
         if not is_again:
             self._talk.asks_anew()
         params = {"messages": self._talk.now.asking(question), **self._params()}
-        reply = ask(self._host, params, self._words())
+        with self._listener.ahead():
+            reply = ask(self._host, params, self._words())
         self._plan = reply.plan or self._plan
         self._keep(question, reply)
         if reply.error is not None:
             self._tell_error(reply)
         elif reply.facts is None:
-            note("[stopped]")
+            self._stop()
         self._close(reply, params)
 
     def _params(self) -> dict[str, Any]:
@@ -150,6 +151,17 @@ class ChatSession:
         self._complain(reply.error)
         if self._listener.is_person and not reply.text:
             note("[nothing came of the question; /retry asks it again]")
+
+    def _stop(self) -> None:
+        """Go on after a Ctrl-C.
+
+        Raises:
+            KeyboardInterrupt: Nobody sits there to go on with.
+        """
+        if not self._listener.is_person:
+            raise KeyboardInterrupt
+        self._listener.forget()
+        note("[stopped]")
 
     def _close(self, reply: Reply, params: Mapping[str, Any]) -> None:
         if reply.facts is not None and "logprobs" in reply.facts:

@@ -21,6 +21,7 @@ from p2pnode.interfaces.cli.settings import note_untested, settings_of, state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_door import answers
 from p2pnode.net.control_lines import find_control_path
+from p2pnode.system import start_deaf_to_continue
 
 if TYPE_CHECKING:
     from p2pnode.node.settings import NodeSettings
@@ -126,7 +127,7 @@ def _running(settings: NodeSettings) -> Iterator[None]:
     thread = threading.Thread(
         target=_run, args=(settings, ready, problems), name="node", daemon=True
     )
-    thread.start()
+    start_deaf_to_continue(thread)
     ready.wait()
     if problems:
         raise problems[0]

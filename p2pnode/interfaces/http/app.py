@@ -109,6 +109,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     asked = f"there is no {request.method} {path[:100]} here"
     taken = (error.headers or {}).get("Allow", "")
     hint = f"ask with {taken}" if taken else _INSTEAD.get(path, "the page / lists what there is")
-    absent = ApiError(error.status_code, f"{asked}: {hint}", code="not_found")
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    absent = ApiError(error.status_code, f"{asked}: {hint}", code=code)
     status, body = told(absent, path, request.headers)
     return JSONResponse(body, status, headers=error.headers)

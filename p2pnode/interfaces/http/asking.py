@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from p2pnode.errors import UserError
 from p2pnode.interfaces.http.errors import ApiError, of_user_error
+from p2pnode.net.control_lines import Rendered
 from p2pnode.net.control_stream import ControlStream, NodeGoneError
 
 Body: TypeAlias = dict[str, Any]
@@ -58,7 +59,7 @@ class NodeLink:
     async def call(
         self,
         method: str,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | Rendered | None = None,
         *,
         seconds: float | None = LOOK_SECONDS,
     ) -> Any:  # noqa: ANN401 -- JSON
@@ -76,14 +77,14 @@ class NodeLink:
             silent = NodeGoneError(f"the node did not answer for {seconds:g} s", hint="ask again")
             raise of_user_error(silent) from error
 
-    async def answers(self, questions: Sequence[Mapping[str, Any]], tell: Tell) -> list[Body]:
+    async def answers(self, questions: Sequence[Rendered], tell: Tell) -> list[Body]:
         """Ask all ``questions`` at once; return what came of each. To cancel this cancels them.
 
         Raises:
             ApiError: One failed, and so all.
         """
 
-        async def one(number: int, question: Mapping[str, Any]) -> Body:
+        async def one(number: int, question: Rendered) -> Body:
             async with ControlStream.open(self.path) as stream:
                 async with aclosing(stream.events("generate", question)) as events:
                     async for event in events:

@@ -1,13 +1,16 @@
-"""The JSON of a request: bounded in bytes, seconds and depth, and an object that can be written."""
+"""The JSON of a request: bounded in bytes, seconds, parts and depth, and writable again."""
 
 import asyncio
 import json
 import math
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
+from p2pnode.interfaces.http.aside import aside
 from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.fields import Fields
+from p2pnode.interfaces.http.structure import Structure, structure_of
 
 MOST_BYTES: Final = 4 * 2**20
 """Of a body. The control socket takes as much in a line."""
@@ -15,13 +18,23 @@ MOST_BYTES: Final = 4 * 2**20
 SECONDS: Final = 30.0
 """For a body to arrive: a slow writer holds a connection."""
 
+_SIZE: Final = f"is larger than {MOST_BYTES >> 20} MiB"
+_MOST_DIGITS: Final = 400  # of a whole number: the largest that is read as a float has 309
+
 MOST_NESTED: Final = 200
 """Objects and lists in each other: Python writes and reads no more than some hundreds. A schema of
 a tool has ten."""
 
+MOST: Final = Structure(parts=65_536, values=262_144)
+"""In a body: enough for thousands of messages, or for two long contexts in tokens."""
 
-async def json_object(request: Request) -> dict[str, Any]:
-    """Return the object that a request's body is.
+LARGE: Final = 65_536
+"""Bytes of a body above which a thread reads it, so that others get their turn. A smaller one
+takes a few milliseconds, whatever it has."""
+
+
+async def fields_of(request: Request) -> Fields:
+    """Return the parameters of a request: the object that its body is.
 
     Raises:
         ApiError: It is none, too large, or too slow.
@@ -34,15 +47,25 @@ async def json_object(request: Request) -> dict[str, Any]:
         raise ApiError(
             408, f"the body did not arrive within {SECONDS:.0f} s", code="slow_request"
         ) from error
+    is_large = len(data) > LARGE
     try:
-        body = _parsed(data)
+        body = await aside(lambda: _bounded(data)) if is_large else _parsed(data)
     except (ValueError, RecursionError) as error:
         raise ApiError(
             400, f"the body is not JSON: {_reason(error)}", code="malformed_json"
         ) from error
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not a JSON object", code="malformed_json")
-    return body
+    return Fields(body, is_large=is_large)
+
+
+def _bounded(data: bytes) -> object:
+    found = structure_of(data, MOST)
+    if found.parts > MOST.parts:
+        raise _too_large(f"has more than {MOST.parts:,} objects, lists and names in objects")
+    if found.values > MOST.values:
+        raise _too_large(f"has more than {MOST.values:,} values")
+    return _parsed(data)
 
 
 def _parsed(data: bytes) -> object:
@@ -54,7 +77,7 @@ def _parsed(data: bytes) -> object:
     """
     # As text: of bytes, json guesses UTF-16 and UTF-32, too, and lets halves of characters pass.
     text = data.decode("utf-8-sig")
-    body: object = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    body: object = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
     if data.count(b"[") + data.count(b"{") > MOST_NESTED:
         _refuse_deep(body)
     if b"\\u" in data:  # UTF-8 itself has no halves
@@ -74,19 +97,17 @@ def _refuse_deep(body: object) -> None:
 async def _bytes(request: Request) -> bytes:
     said = request.headers.get("content-length", "0")
     if said.isdigit() and int(said[:20]) > MOST_BYTES:
-        raise _too_large()
+        raise _too_large(_SIZE)
     data = bytearray()
     async for piece in request.stream():
         data += piece
         if len(data) > MOST_BYTES:
-            raise _too_large()
+            raise _too_large(_SIZE)
     return bytes(data)
 
 
-def _too_large() -> ApiError:
-    return ApiError(
-        413, f"the body is larger than {MOST_BYTES >> 20} MiB", code="request_too_large"
-    )
+def _too_large(why: str) -> ApiError:
+    return ApiError(413, f"the body {why}", code="request_too_large")
 
 
 def _reason(error: Exception) -> str:
@@ -110,4 +131,10 @@ def _finite(text: str) -> float:
     return number
 
 
-__all__ = ["MOST_BYTES", "SECONDS", "ClientDisconnect", "json_object"]
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:  # the time to read one grows with the square of its digits
+        raise ValueError(text)
+    return int(text)
+
+
+__all__ = ["MOST_BYTES", "SECONDS", "ClientDisconnect", "fields_of"]

@@ -1,20 +1,34 @@
 """The parameters of a request, read one by one, each refused by its name."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+import reprlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
+from p2pnode.interfaces.http.aside import aside
 from p2pnode.interfaces.http.errors import ApiError, wrong
 
 _SHOWN = 60  # characters of a value in a message
+
+_Read = TypeVar("_Read")
 
 
 class Fields:
     """Reads parameters; what is null counts as left out, as the APIs have it."""
 
-    def __init__(self, body: Mapping[str, Any], prefix: str = "") -> None:
-        """``prefix`` stands before a parameter's name in messages, e.g. ``options.``."""
+    def __init__(
+        self, body: Mapping[str, Any], prefix: str = "", *, is_large: bool = False
+    ) -> None:
+        """``prefix`` stands before a parameter's name in messages, e.g. ``options.``.
+
+        ``is_large`` says that to read them all may take long.
+        """
         self._body = body
         self._prefix = prefix
+        self._is_large = is_large
+
+    async def read_by(self, reader: Callable[["Fields"], _Read]) -> _Read:
+        """Return what ``reader`` makes of the parameters; a thread does it where they are many."""
+        return await aside(lambda: reader(self)) if self._is_large else reader(self)
 
     def has(self, name: str) -> bool:
         return self._body.get(name) is not None
@@ -118,5 +132,9 @@ class Fields:
             )
 
     def _wrong(self, name: str, what: str) -> ApiError:
-        shown = repr(self._body.get(name))[:_SHOWN]
+        shown = _BRIEF.repr(self._body.get(name))[:_SHOWN]
         return wrong(f"{self._prefix}{name}", f"{self._prefix}{name} {what}, not {shown}")
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 2 * _SHOWN

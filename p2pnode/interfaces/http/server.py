@@ -7,6 +7,7 @@ process, writes log lines, and wakes ten times a second. Why uvicorn: docs/decis
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -150,6 +151,7 @@ def run(
         await server.serve(ready)
 
     _raise_descriptors()
+    gc.freeze()  # what is there stays: passing over it for each large body would take long
     with suppress(KeyboardInterrupt):
         asyncio.run(until_told())
 

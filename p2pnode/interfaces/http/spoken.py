@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.net.control_lines import Rendered
 
 Body: TypeAlias = dict[str, Any]
 
@@ -56,7 +57,7 @@ class Spoken(Response):
     def __init__(
         self,
         link: NodeLink,
-        questions: Sequence[Mapping[str, Any]],
+        questions: Sequence[Rendered],
         writer: Writer,
         *,
         is_stream: bool,

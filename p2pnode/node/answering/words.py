@@ -14,7 +14,7 @@ from p2pnode.text.tool_calls.pieces import Piece, Text, ToolCall
 class Words:
     """Turns the tokens of one answer into what may be shown of it.
 
-    Stop strings are looked for in what is shown, not in the calls of tools.
+    Stop strings are looked for in what is shown, not in the calls of tools, nor across one.
 
     Attributes:
         logprobs: How likely each token was, in order, where that is known.
@@ -76,8 +76,10 @@ class Words:
             match piece:
                 case Text(text):
                     shown += self._stops.push(text)
-                case ToolCall() if not self.stopped_by:
-                    calls.append(call_body(len(self.calls) + len(calls), piece))
+                case ToolCall():
+                    shown += self._stops.interrupt()
+                    if not self.stopped_by:
+                        calls.append(call_body(len(self.calls) + len(calls), piece))
         self._shown.append(shown)
         self.calls += calls
         return {"text": shown, "tool_calls": calls} if calls else {"text": shown}

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -29,6 +30,7 @@ PLAN = {"stages": [{"name": "attic", "layers": [0, 30], "cost_ms": 1.0, "reason"
 WORDS = ("# Title\n", "some **bo", "ld** and", " \x1b[31mred", "\x07\n")
 PROMPTED = b"\x1b[?2004h"  # pastes are marked from here on: a line is read
 LIMIT = 30.0
+BETWEEN_LINES = 0.2  # seconds: nobody types the next line sooner
 BEGIN = """
 import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its keys signal
@@ -44,6 +46,7 @@ class FakeNode:
         self._path = control_path(state)
         self.asked: list[dict[str, Any]] = []
         self.cancelled = threading.Event()
+        self.may_end = threading.Event()  # for an answer that lasts until then
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
 
@@ -53,6 +56,9 @@ class FakeNode:
         await emit({"event": "plan", "plan": {**PLAN, "reasons": []}, "prompt_tokens": 5})
         if said.startswith("refuse"):
             raise UserError("no peer serves layers [0, 10)")
+        if said.startswith("long"):
+            await emit({"event": "token", "text": "at length "})
+            assert await trio.to_thread.run_sync(self.may_end.wait, LIMIT)
         words = ("endless ",) if said.startswith("endless") else WORDS
         for text in words:
             await emit({"event": "token", "text": text})
@@ -120,6 +126,11 @@ class Terminal:
             data = data[os.write(self._main, data[:1024]) :] if writable else data
             self._read(0.0)
 
+    def type_line(self, line: str) -> None:
+        """Type a line and wait as a person does before the next, while nothing is shown."""
+        self.type(line + "\r")
+        select.select([self._main], [], [], BETWEEN_LINES)
+
     def until(self, wanted: bytes | str) -> bytes:
         """Wait for ``wanted`` behind what was waited for before; return what came up to its end."""
         sought = wanted.encode() if isinstance(wanted, str) else wanted
@@ -129,6 +140,14 @@ class Terminal:
             assert self._read(0.1), (sought, self.shown[self._seen :])
         start, self._seen = self._seen, at + len(sought)
         return self.shown[start : self._seen]
+
+    def becomes_quiet(self) -> bool:
+        until = monotonic() + LIMIT / 10
+        while termios.tcgetattr(self.side)[3] & (termios.ECHO | termios.ICANON):
+            if monotonic() > until:
+                return False
+            self._read(0.01)
+        return True
 
     def resize(self, columns: int, rows: int) -> None:
         size = struct.pack("HHHH", rows, columns, 0, 0)
@@ -240,6 +259,62 @@ def test_ctrl_c_stops_the_answer_and_what_was_typed_is_none_of_it(
     assert said[2][1].endswith("and now")
 
 
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_lines_typed_during_an_answer_are_taken_in_turn(
+    node: FakeNode, start: Start, term: str
+) -> None:
+    terminal = start(TERM=term)
+    terminal.until("> ")
+    terminal.type("long\r")
+    terminal.until("at length ")
+    for line in ("one", "two\\", "three", "\x1b[200~a\rb\x1b[201~", "/set seed 3", "four", "/bye"):
+        terminal.type_line(line)
+    node.may_end.set()
+    terminal.until("seed                3")
+    terminal.until("complete]")
+    assert terminal.process.wait(LIMIT) == 0
+    assert node.said() == ["long", "one", "two\nthree", "a\nb", "four"]
+    assert termios.tcgetattr(terminal.side) == terminal.before
+
+
+def test_ctrl_c_drops_the_lines_that_wait_for_their_turn(node: FakeNode, start: Start) -> None:
+    terminal = start()
+    terminal.until(PROMPTED)
+    terminal.type("long\r")
+    terminal.until("at length ")
+    for line in ("endless", "one"):
+        terminal.type_line(line)
+    node.may_end.set()
+    terminal.until("endless ")
+    terminal.type_line("two")
+    terminal.type(b"\x03")
+    terminal.until("; cut: you stopped it]")
+    terminal.until(PROMPTED)
+    terminal.type("three\r")
+    terminal.until("; complete]")
+    assert node.said() == ["long", "endless", "three"]
+
+
+def test_the_terminal_is_quiet_again_after_a_stop_in_an_answer(
+    node: FakeNode, start: Start
+) -> None:
+    terminal = start()
+    terminal.until(PROMPTED)
+    terminal.type("long\r")
+    terminal.until("at length ")
+    for _ in range(8):  # now one thread is told that it goes on, now another
+        terminal.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED)
+        termios.tcsetattr(terminal.side, termios.TCSANOW, terminal.before)  # as a shell does
+        terminal.process.send_signal(signal.SIGCONT)
+        assert terminal.becomes_quiet()
+    node.may_end.set()
+    terminal.until("complete]")
+    terminal.until(PROMPTED)
+    assert terminal.end() == 0
+    assert termios.tcgetattr(terminal.side) == terminal.before
+
+
 def test_commands_are_obeyed_and_wrong_ones_explained(
     node: FakeNode, start: Start, tmp_path: Path
 ) -> None:
@@ -317,3 +392,28 @@ def test_no_colour_means_no_style_in_an_answer(node: FakeNode, start: Start) -> 
     terminal.type("hello\r")
     terminal.until("# Title")
     assert not re.search(rb"\x1b\[[0-9;]*m", terminal.until(" [31mred"))
+
+
+@pytest.mark.parametrize("words", [(), ("--lines",)])
+def test_ctrl_c_ends_a_conversation_in_a_pipe(
+    node: FakeNode, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "p2pnode", "chat", "--state", str(tmp_path), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"endless\nand more\n")
+    process.stdin.close()
+    assert process.stdout.read(8) == b"endless "
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT) == 130
+    assert node.cancelled.wait(LIMIT)
+    assert len(node.asked) == 1
+    process.stdout.close()
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()

@@ -152,7 +152,7 @@ def test_no_path_leads_to_files(serving: Serving, node: FakeNode, path: str) -> 
         (b"[1]", 400, "malformed_json"),
         (b'{"a": NaN}', 400, "malformed_json"),
         (b'{"a": ' + b"9" * 5000 + b"}", 400, "malformed_json"),
-        (b"[" * 100_000, 400, "malformed_json"),
+        (b"[" * 50_000, 400, "malformed_json"),
         (b'{"a": "\xff"}', 400, "malformed_json"),
         (b" " * (MOST_BYTES + 1), 413, "request_too_large"),
     ],
@@ -164,6 +164,28 @@ def test_a_body_that_is_no_json_object_is_refused_in_words(
     with serving(make_app(NodeLink(node.path), Access())) as served:
         found, told, _ = ask(served.port, "/v1/chat/completions", "POST", body)
         assert (found, told["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        (b'{"type": "text", "text": ""}', "more than 65,536 objects, lists and names"),
+        (b"[]", "more than 65,536 objects"),
+        (b"1.5", "more than 262,144 values"),
+        (b"9" * 500, "not JSON"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
+def test_a_body_that_would_take_long_to_read_is_refused_in_words(
+    serving: Serving, node: FakeNode, unit: bytes, said: str, path: str
+) -> None:
+    count = (MOST_BYTES - 100) // (len(unit) + 1)
+    body = b'{"model": "tiny", "messages": [' + b",".join([unit] * count) + b"]}"
+    with serving(make_app(NodeLink(node.path), Access())) as served:
+        headers = {"anthropic_version": "2023-06-01"}
+        found, told, _ = ask(served.port, path, "POST", body, **headers)
+        assert found == (400 if said == "not JSON" else 413)
+        assert said in json.dumps(told)
 
 
 def test_a_key_is_made_once_and_kept_from_others(tmp_path: Path) -> None:

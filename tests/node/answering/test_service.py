@@ -214,6 +214,22 @@ def test_a_stop_string_within_a_call_ends_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "stop", "text", "calls", "stopped_by"),
+    [
+        (f"ab{CALL}cd", ["abcd"], "abcd", 1, None),  # never said in one piece
+        (f"ab{CALL}cd", ["abc", "d"], "abc", 1, "d"),
+        (f"ab{CALL}cd", ["abx", "b"], "a", 0, "b"),  # whole before the call
+        (f"xy{CALL}ab", ["y{", "ab"], "xy", 1, "ab"),
+    ],
+)
+def test_a_stop_string_does_not_reach_across_a_call(
+    said: str, stop: list[str], text: str, calls: int, stopped_by: str | None
+) -> None:
+    words = words_of(said, Calls(ToolFormat.HERMES, is_forced=False), stop)
+    assert (words.text, len(words.calls), words.stopped_by) == (text, calls, stopped_by)
+
+
+@pytest.mark.parametrize(
     ("said", "text", "calls"),
     [('{"name": "f", "arguments": {}}', "", 1), ('{"name": "f", "argu', '{"name": "f", "argu', 0)],
 )

@@ -10,11 +10,12 @@ from p2pnode.interfaces.http.anthropic.models import listed_body, model_body
 from p2pnode.interfaces.http.anthropic.question import counted_question_of, question_of
 from p2pnode.interfaces.http.anthropic.writing import MessageWriter
 from p2pnode.interfaces.http.asking import NodeLink
-from p2pnode.interfaces.http.body import json_object
+from p2pnode.interfaces.http.body import fields_of
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
 from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.interfaces.http.spoken import Spoken
+from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
 
@@ -46,20 +47,24 @@ class Anthropic:
 
     async def _messages(self, request: Request) -> Response:
         fields, model = await self._asked(request)
-        question = question_of(fields, is_beta=_BETA in request.headers)
+        is_beta = _BETA in request.headers
+        question = await fields.read_by(lambda asked: render(question_of(asked, is_beta=is_beta)))
         writer, is_stream = MessageWriter(model), fields.flag("stream")
         return Spoken(self._link, [question], writer, is_stream=is_stream)
 
     async def _count(self, request: Request) -> Response:
         fields, _ = await self._asked(request)
-        question = counted_question_of(fields, is_beta=_BETA in request.headers)
+        is_beta = _BETA in request.headers
+        question = await fields.read_by(
+            lambda asked: render(counted_question_of(asked, is_beta=is_beta))
+        )
         told = await self._link.call("tokenise", question, seconds=None)
         return JSONResponse({"input_tokens": told["tokens"]})
 
     async def _asked(self, request: Request) -> tuple[Fields, Body]:
         if not request.headers.get(VERSION):
             raise ApiError(400, f"{VERSION}: header is required", code="missing_header")
-        fields = Fields(await json_object(request))
+        fields = await fields_of(request)
         model = await self._link.model()
         refuse_foreign(fields.text("model"), model["name"])
         return fields, model

@@ -30,13 +30,18 @@ def conversation_of(fields: Fields) -> list[Message]:
         raise wrong("messages", f"messages has {len(given)}, and {MOST_MESSAGES} are the most")
     system = _text(fields.value("system"), "system") if fields.has("system") else ""
     said: list[Message] = [{"role": "system", "content": system}] if system else []
+    words = [[one["content"]] for one in said]  # joined at the end: each time would take long
     for number, message in enumerate(given):
         for one in _messages(f"messages.{number}", message):
             if said and _are_one(said[-1], one):
-                said[-1] = {**said[-1], "content": f"{said[-1]['content']}\n{one['content']}"}
+                words[-1].append(one["content"])
             else:
                 said.append(one)
-    return said
+                words.append([one["content"]])
+    return [
+        {**one, "content": "\n".join(parts)} if len(parts) > 1 else one
+        for one, parts in zip(said, words, strict=True)
+    ]
 
 
 def goes_on(messages: list[Message]) -> bool:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from p2pnode.interfaces.http.asking import NodeLink
-from p2pnode.interfaces.http.body import json_object
+from p2pnode.interfaces.http.body import fields_of
 from p2pnode.interfaces.http.embedding import vectors_of
 from p2pnode.interfaces.http.errors import wrong
 from p2pnode.interfaces.http.fields import Fields
@@ -17,6 +17,7 @@ from p2pnode.interfaces.http.ollama.question import chat_question_of, generate_q
 from p2pnode.interfaces.http.ollama.writing import OllamaWriter
 from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.interfaces.http.spoken import Spoken
+from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
 
@@ -52,7 +53,7 @@ class Ollama:
         return JSONResponse({"models": [running_body(one) for one in await self._link.models()]})
 
     async def _show(self, request: Request) -> Response:
-        fields = Fields(await json_object(request))
+        fields = await fields_of(request)
         model = await self._link.model()
         refuse_foreign(fields.text("model", fields.text("name", "")), model["name"])
         return JSONResponse(shown_body(model))
@@ -70,19 +71,21 @@ class Ollama:
         *,
         is_chat: bool,
     ) -> Response:
-        fields = Fields(await json_object(request))
+        fields = await fields_of(request)
         model = await self._link.model()
         name = fields.text("model")
         refuse_foreign(name, model["name"])
         writer, is_stream = OllamaWriter(name, is_chat=is_chat), fields.flag("stream", default=True)
-        question = question_of(fields, model)
-        if question is None:
+        questions = await fields.read_by(
+            lambda asked: [render(one) for one in (question_of(asked, model),) if one is not None]
+        )
+        if not questions:
             leaves = fields.value("keep_alive") in (0, "0", "0s")
             return JSONResponse(writer.loaded("unload" if leaves else "load"))
-        return Spoken(self._link, [question], writer, is_stream=is_stream)
+        return Spoken(self._link, questions, writer, is_stream=is_stream)
 
     async def _embed(self, request: Request) -> Response:
-        fields = Fields(await json_object(request))
+        fields = await fields_of(request)
         name, texts = fields.text("model"), fields.texts("input")
         made = await vectors_of(self._link, name, texts, dimensions=_dimensions(fields))
         if any(made.truncated) and not fields.flag("truncate", default=True):
@@ -99,7 +102,7 @@ class Ollama:
 
     async def _embeddings(self, request: Request) -> Response:
         """Answer as before ``/api/embed``: one text, one vector."""
-        fields = Fields(await json_object(request))
+        fields = await fields_of(request)
         name, text = fields.text("model"), fields.text("prompt", "")
         if not text:
             return JSONResponse({"embedding": []})

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from p2pnode.interfaces.http.asking import NodeLink
-from p2pnode.interfaces.http.body import json_object
+from p2pnode.interfaces.http.body import fields_of
 from p2pnode.interfaces.http.embedding import embedders
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
@@ -20,6 +20,7 @@ from p2pnode.interfaces.http.openai.responses import question as responses
 from p2pnode.interfaces.http.openai.responses.writing import ResponseWriter
 from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.interfaces.http.spoken import Spoken, Writer
+from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
 
@@ -63,7 +64,7 @@ class OpenAi:
         )
 
     async def _embeddings(self, request: Request) -> Response:
-        fields = Fields(await json_object(request))
+        fields = await fields_of(request)
         return JSONResponse(await embeddings_body(self._link, fields))
 
     async def _spoken(
@@ -72,10 +73,10 @@ class OpenAi:
         questions_of: Callable[[Fields], list[Body]],
         writer_of: Callable[[Fields, Body], Writer],
     ) -> Response:
-        fields = Fields(await json_object(request))
+        fields = await fields_of(request)
         model = await self._link.model()
         refuse_foreign(fields.text("model"), model["name"])
-        questions = questions_of(fields)
+        questions = await fields.read_by(lambda asked: [*map(render, questions_of(asked))])
         is_stream = fields.flag("stream")
         if fields.has("stream_options") and not is_stream:
             raise ApiError(
