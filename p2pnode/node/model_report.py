@@ -4,6 +4,7 @@ from typing import Any
 
 from p2pnode.node.model_facts import facts_of
 from p2pnode.node.model_file import ModelFile
+from p2pnode.node.models import files_of
 from p2pnode.text.stored_vocabulary import read_vocabulary
 
 
@@ -25,7 +26,7 @@ def model_report(file: ModelFile) -> dict[str, Any]:
         "parameters": facts.numbers,
         "quantisation": next(iter(facts.quantisation), ""),
         "licence": facts.licence,
-        "bytes": facts.weights,
+        "bytes": sum(one.stat().st_size for one in files_of(file.path)),
         "root": info.data_sig,
         "space_hash32": info.space_hash32,
         "modified": file.path.stat().st_mtime,

@@ -19,6 +19,7 @@ import click
 import trio
 
 from p2pnode import system
+from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.care_options import give_way
 from p2pnode.interfaces.cli.http_face import HttpFace
 from p2pnode.interfaces.cli.http_options import HttpOptions, http_options, listening
@@ -26,6 +27,8 @@ from p2pnode.interfaces.cli.node_options import UpOptions, json_option, node_opt
 from p2pnode.interfaces.cli.output import say
 from p2pnode.interfaces.cli.running import run_trio
 from p2pnode.interfaces.cli.settings import note_untested, settings_of, state_of
+from p2pnode.net.control_door import answers
+from p2pnode.net.control_lines import find_control_path
 from p2pnode.net.service_manager import READY, STOPPING, service_manager
 
 if TYPE_CHECKING:
@@ -159,6 +162,12 @@ def _face(where: str | None, options: HttpOptions, state: Path | None) -> _Face 
     """
     if where is None:
         return None
+    if answers(find_control_path(state_of(state))):  # it may be what has the API's port
+        raise UserError(
+            f"a node of yours runs on {state_of(state)} already",
+            hint="p2pnode top shows it, p2pnode stop ends it, p2pnode serve puts an API beside it; "
+            "for one more node: --state DIR --port 0, and another port after --http",
+        )
     listener = listening(where, options)
     words = (f"--state={state_of(state).absolute()}", *options.as_words())
     return _Face(listener, options.url(listener), tuple(options.reaching(listener)), words)

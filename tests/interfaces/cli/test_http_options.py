@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from p2pnode.errors import UserError
+from p2pnode.interfaces.cli import node_commands
 from p2pnode.interfaces.cli.http_options import KEY_VARIABLE, HttpOptions
 
 KEY, CERT = Path("/home/ada/p2p.key"), Path("/home/ada/tls.crt")
@@ -40,3 +42,12 @@ def test_with_tls_it_is_https(monkeypatch: pytest.MonkeyPatch) -> None:
         "for other machines: https://attic:PORT, or an address of this one",
         f"clients send the key in ${KEY_VARIABLE}",
     ]
+
+
+def test_a_second_node_with_an_api_is_told_that_the_first_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pnode.interfaces.cli.node_commands.answers", lambda path: True)
+    with pytest.raises(UserError, match="a node of yours runs on") as caught:
+        node_commands._face("8080", HttpOptions(None, (), (), None, None), tmp_path)
+    assert "p2pnode stop" in caught.value.hint
