@@ -132,7 +132,7 @@ def test_who_serves_beside_a_node_that_dies_says_so_and_goes_on_when_it_is_back(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--http", "{taken}"), "is taken by another program"),
+        (("--http", "{taken}"), "is taken"),
         (("--http", "0.0.0.0:0"), "a key is needed"),
         (("--http", "nonsense"), "no port in 'nonsense'"),
         (("--http", "0", "--tls-cert", "x.pem"), "--tls-cert and --tls-key go together"),

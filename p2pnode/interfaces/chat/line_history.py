@@ -10,6 +10,7 @@ from typing import Final
 from prompt_toolkit.history import History
 
 from p2pnode.replacing import replace_file
+from p2pnode.system import NOFOLLOW, NONBLOCK
 
 MOST_ENTRIES: Final = 1_000
 MOST_BYTES: Final = 1024 * 1024
@@ -22,7 +23,7 @@ def history_path(state: Path) -> Path:
     return state / "chat-history"
 
 
-_NO_SURPRISES: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_NO_SURPRISES: Final = NOFOLLOW | NONBLOCK
 """A link leads elsewhere, and a pipe would hold us up; Windows has neither flag."""
 
 

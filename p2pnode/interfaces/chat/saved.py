@@ -8,6 +8,7 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.chat.conversation import MOST_BYTES, Conversation, conversation_of
 from p2pnode.node.places import expanded
 from p2pnode.replacing import replace_file
+from p2pnode.system import READ
 
 _REPLACE: Final = "--replace"
 _MOST_FILE: Final = 2 * MOST_BYTES  # spelled as JSON a conversation is longer
@@ -47,7 +48,7 @@ def load(source: str) -> Conversation:
     """
     path = expanded(Path(source))
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # pipes wait
+        descriptor = os.open(path, READ)  # pipes wait
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(_MOST_FILE + 1) or b""
     except (OSError, ValueError) as error:

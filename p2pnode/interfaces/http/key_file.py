@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pnode.errors import UserError
+from p2pnode.system import READ
 
 _MOST_BYTES: Final = 4096
 _LEAST: Final = 16  # characters
@@ -34,7 +35,7 @@ def key_of(path: Path) -> str:
 
 def _read(path: Path) -> str:
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with os.fdopen(os.open(path, READ), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_MOST_BYTES) if stat.S_ISREG(mode) else b""
     except OSError as error:

@@ -91,8 +91,10 @@ def _look_up(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
 
 def _cannot_listen(where: Where, error: OSError) -> UserError:
     if error.errno == errno.EADDRINUSE:
-        message = f"{where} is taken by another program"
-        return UserError(message, hint="choose another port, or 0 for any free one")
+        hint = (
+            "the API of another node, or another program, listens there: choose another port, or 0"
+        )
+        return UserError(f"{where} is taken", hint=f"{hint} for any free one")
     if error.errno == errno.EACCES and where.port < _LEAST_FREE:
         message = f"{where} may not be had: ports below {_LEAST_FREE} are the system's"
         return UserError(message, hint="choose a port from 1024 on, for instance 8080")

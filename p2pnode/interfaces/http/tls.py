@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
 from pathlib import Path
 
 from p2pnode.errors import UserError
+from p2pnode.system import READ
 
 _MOST_BYTES = 2**20
 
@@ -52,8 +55,9 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
 def _check(file: Path, mark: bytes, what: str) -> None:
     """Say clearly which file is the wrong one; OpenSSL does not."""
     try:
-        with file.open("rb") as opened:
-            data = opened.read(_MOST_BYTES + 1)
+        with os.fdopen(os.open(file, READ), "rb") as opened:  # a pipe may wait
+            is_file = stat.S_ISREG(os.fstat(opened.fileno()).st_mode)
+            data = opened.read(_MOST_BYTES + 1) if is_file else b""
     except OSError as error:
         raise UserError(
             f"cannot read the {what} {file}: {error.strerror}",

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import os
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -107,6 +108,8 @@ def test_who_never_shakes_hands_is_cut(serving: Serving, files: Files) -> None:
         ("absent", "key", "cannot read the certificate .*absent"),
         ("certificate", "absent", "cannot read the private key .*absent"),
         ("folder", "key", "cannot read the certificate .*folder"),
+        ("pipe", "key", "no certificate in .*pipe"),
+        ("certificate", "pipe", "no private key in .*pipe"),
         ("junk", "key", "no certificate in .*junk"),
         ("certificate", "junk", "no private key in .*junk"),
         ("key", "certificate", "no certificate in .*key.pem"),
@@ -129,8 +132,9 @@ def test_what_is_wrong_with_the_files_is_said(
     ):
         found[name] = tmp_path / name
         found[name].write_bytes(content)
-    found |= {name: tmp_path / name for name in ("absent", "folder")}
+    found |= {name: tmp_path / name for name in ("absent", "folder", "pipe")}
     found["folder"].mkdir()
+    os.mkfifo(found["pipe"])
     with pytest.raises(UserError, match=words) as caught:
         tls_context(found[certificate], found[key])
     assert caught.value.hint
