@@ -8,6 +8,9 @@ ENGINES := $(VENV)/.engines-installed
 FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
+# Whatever else asks for none: tests start hundreds of processes, and without bytecode each of them
+# compiles some 400 modules anew, for one second to two.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2
 PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them most of the time
 # Where the environment has no pip yet, that of $(PYTHON) installs into it: it comes quicker so.
 PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python || echo $(PYTHON)) -m pip \
@@ -44,18 +47,18 @@ test: $(DEV)  ## lint, types, contracts and every test
 	$(BIN)/p2pnode models pull smollm2-135m
 	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/p2pnode models pull minilm
-	$(BIN)/python -m pytest -n 2 $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
-	$(BIN)/python -m pytest -n 2 $(PROCESSES)
+	$(PYTEST) $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
+	$(PYTEST) $(PROCESSES)
 	@echo "Not run: tests/engines (against transformers and llama.cpp), torch and jax in the suite of every engine: make test-engines"
 
 test-fast: fast  ## the suite of what is compiled, compiled: `make test` runs it pure
 	$(BIN)/p2pnode models pull smollm2-135m
-	P2PNODE_PURE=0 $(BIN)/python -m pytest -n 2 $(COMPILED) $(addprefix --ignore ,$(PURE))
+	P2PNODE_PURE=0 $(PYTEST) $(COMPILED) $(addprefix --ignore ,$(PURE))
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one
 	$(BIN)/p2pnode models pull gemma3-270m
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(HEAVY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/engine/conformance -k "torch or jax"
+	$(PYTEST) --dist loadfile $(HEAVY)
+	$(PYTEST) --dist loadfile tests/engine/conformance -k "torch or jax"
 
 check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .
