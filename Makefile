@@ -25,9 +25,11 @@ COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership t
 # What they test is left pure, so once is enough.
 PURE := $(addprefix tests/wire/test_,arrays.py calibration.py centred.py entropy.py frame_json.py \
   hostile_calibration.py kv_calibration.py kv_codec.py tensor.py) \
-  $(addprefix tests/node/test_,checkpoints.py download.py fetching.py grammars.py hub.py \
-  identity.py invite.py log_file.py model_cache.py models.py own_models.py pulls.py sources.py \
-  text_worker.py web.py)
+  $(addprefix tests/net/test_,addresses.py control.py control_crowd.py control_door.py interfaces.py \
+  jobs.py local_nodes.py mdns.py polling.py service_manager.py wakeup.py) \
+  $(addprefix tests/node/test_,checkpoints.py download.py fetching.py gpu_use.py grammars.py hub.py \
+  huge_pages.py identity.py invite.py log_file.py model_cache.py models.py own_models.py places.py \
+  pulls.py remembered.py sources.py text_worker.py web.py)
 
 HEAVY := tests/engines  # torch, transformers, llama.cpp and jax: some 1.7 GB
 
