@@ -9,7 +9,7 @@ FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
 # Whatever else asks for none: tests start hundreds of processes, and without bytecode each of them
-# compiles some 400 modules anew, for one second to two.
+# compiles some 300 modules anew, for one second to two.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2
 PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them most of the time
 # Where the environment has no pip yet, that of $(PYTHON) installs into it: it comes quicker so.

@@ -21,8 +21,8 @@ os.environ.setdefault("P2PNODE_PURE", "1")
 os.environ["P2PNODE_CONFIG"] = os.devnull
 
 
-# Whatever collecting makes lives to the end: looked through again and again, it would cost a tenth
-# of the time of a worker.
+# Whatever collecting makes lives to the end: to look through it again and again costs a seventh of
+# the time that collecting takes.
 def pytest_collection() -> None:
     gc.disable()
 
