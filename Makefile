@@ -8,6 +8,9 @@ ENGINES := $(VENV)/.engines-installed
 FUZZ := $(VENV)/.fuzz-installed
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
+# Whatever else asks for none: tests start hundreds of processes, and without bytecode each of them
+# compiles some 300 modules anew, for one second to two.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2
 PROCESSES := tests/bench tests/e2e  # they start processes, and wait for them most of the time
 INSTALL = .ci/install $(PYTHON) $(VENV)
 # What is compiled at an import is kept, as an installer would keep it: a demo has four processes.
@@ -20,9 +23,11 @@ COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership t
 # What they test is left pure, so once is enough.
 PURE := $(addprefix tests/wire/test_,arrays.py calibration.py centred.py entropy.py frame_json.py \
   hostile_calibration.py kv_calibration.py kv_codec.py tensor.py) \
-  $(addprefix tests/node/test_,checkpoints.py download.py fetching.py grammars.py hub.py \
-  identity.py invite.py log_file.py model_cache.py models.py own_models.py pulls.py sources.py \
-  text_worker.py web.py)
+  $(addprefix tests/net/test_,addresses.py control.py control_crowd.py control_door.py interfaces.py \
+  jobs.py local_nodes.py mdns.py polling.py service_manager.py wakeup.py) \
+  $(addprefix tests/node/test_,checkpoints.py download.py fetching.py gpu_use.py grammars.py hub.py \
+  huge_pages.py identity.py invite.py log_file.py model_cache.py models.py own_models.py places.py \
+  pulls.py remembered.py sources.py text_worker.py web.py)
 
 HEAVY := tests/engines  # torch, transformers, llama.cpp and jax: some 1.7 GB
 
@@ -42,18 +47,18 @@ test: $(DEV)  ## lint, types, contracts and every test
 	$(BIN)/p2pnode models pull smollm2-135m
 	$(BIN)/p2pnode models pull gemma3-270m
 	$(BIN)/p2pnode models pull minilm
-	$(BIN)/python -m pytest -n 2 $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
-	$(BIN)/python -m pytest -n 2 $(PROCESSES)
+	$(PYTEST) $(foreach room,$(PROCESSES) $(HEAVY),--ignore $(room))
+	$(PYTEST) $(PROCESSES)
 	@echo "Not run: tests/engines (against transformers and llama.cpp), torch and jax in the suite of every engine: make test-engines"
 
 test-fast: fast  ## the suite of what is compiled, compiled: `make test` runs it pure
 	$(BIN)/p2pnode models pull smollm2-135m
-	P2PNODE_PURE=0 $(BIN)/python -m pytest -n 2 $(COMPILED) $(addprefix --ignore ,$(PURE))
+	P2PNODE_PURE=0 $(PYTEST) $(COMPILED) $(addprefix --ignore ,$(PURE))
 
 test-engines: $(ENGINES)  ## every engine against transformers and llama.cpp, on tiny models and a real one
 	$(BIN)/p2pnode models pull gemma3-270m
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(HEAVY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/engine/conformance -k "torch or jax"
+	$(PYTEST) --dist loadfile $(HEAVY)
+	$(PYTEST) --dist loadfile tests/engine/conformance -k "torch or jax"
 
 check: $(DEV)  ## lint, types and import contracts alone
 	$(BIN)/ruff check .

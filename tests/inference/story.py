@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from types import UnionType
 from typing import Any
 
@@ -119,6 +120,7 @@ class Story:
         return [event for _, _, event in self.network.events if isinstance(event, kind)]
 
 
+@cache
 def right(max_tokens: int = TOKENS) -> list[int]:
     story = Story()
     story.ask(max_tokens)

@@ -136,7 +136,7 @@ def test_a_conversation_that_ends_with_a_result_is_rendered(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TAUGHT)
-@settings(deadline=None)  # the first example compiles the template
+@settings(deadline=None, max_examples=40)  # the first compiles the template
 @given(words=st.lists(hostile, min_size=4, max_size=4))
 def test_nothing_called_or_answered_becomes_control(name: str, words: list[str]) -> None:
     tokenizer = with_template(TAUGHT[name].template, clock=lambda: datetime.datetime(2031, 5, 4))
