@@ -3,15 +3,18 @@
 import asyncio
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
 
 from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.look import FRESH, Looks
 from p2pnode.interfaces.http.metrics import metrics_text
 from p2pnode.interfaces.tui.example import minute
 from p2pnode.node.answering.stream import Answer
@@ -71,6 +74,35 @@ def test_a_node_that_is_away_is_told_and_comes_back_by_itself(url: str) -> None:
         assert away.status_code == 503
         assert away.json()["status"] == "unavailable"
         assert client.get("/v1/models").status_code == 200
+
+
+async def test_many_who_look_cost_the_node_one_picture() -> None:
+    """``/health`` needs no key: whoever may not ask could have kept the node busy with itself."""
+    asked: list[str] = []
+
+    class Counted(NodeLink):
+        async def call(self, method: str, *_: Any, **__: Any) -> Any:
+            asked.append(method)
+            await asyncio.sleep(0)
+            if len(asked) == 1:
+                raise ApiError(503, "away", code="node_unavailable")
+            return PICTURE
+
+    async def look() -> None:
+        looks, request = Looks(Counted(Path())), Request({"type": "http"})
+        early = await asyncio.gather(*(looks.health(request) for _ in range(50)))
+        assert {answer.status_code for answer in early} == {503}
+        looks._asked_at -= 2 * FRESH
+        late = await asyncio.gather(*(looks.health(request) for _ in range(50)))
+        assert {answer.status_code for answer in late} == {200}
+        looks._asked_at -= 2 * FRESH
+        gone = asyncio.create_task(looks.health(request))
+        await asyncio.sleep(0)
+        gone.cancel()  # one that goes away takes the picture from nobody
+        assert (await looks.snapshot(request)).status_code == 200
+
+    await trio.to_thread.run_sync(lambda: asyncio.run(look()))
+    assert asked == ["snapshot"] * 3
 
 
 @pytest.mark.parametrize("path", ["/", "/swarm", "/chat"])
