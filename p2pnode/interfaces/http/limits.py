@@ -91,10 +91,15 @@ class HttpStatistics:
 
 
 class Refusals:
-    """Counts refusals."""
+    """Counts refusals, and what the app answered.
+
+    Attributes:
+        statuses: How often it answered with each status of HTTP.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[Reason] = Counter()
+        self.statuses: Counter[int] = Counter()
 
     def add(self, reason: Reason) -> None:
         self._counts[reason] += 1

@@ -56,7 +56,8 @@ class Looks:
 
     async def metrics(self, request: Request) -> Response:
         picture, timings = await asyncio.gather(self._picture(), self._link.call("timings"))
-        return Response(metrics_text(picture, timings), media_type=CONTENT_TYPE)
+        refusals = request.scope["state"]["refusals"]
+        return Response(metrics_text(picture, timings, refusals), media_type=CONTENT_TYPE)
 
     async def _picture(self) -> Any:  # noqa: ANN401 -- JSON
         """Return the node's picture, as of a moment ago at most; many askers cost it one.

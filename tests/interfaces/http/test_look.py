@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.limits import Reason, Refusals
 from p2pnode.interfaces.http.look import FRESH, Looks
 from p2pnode.interfaces.http.metrics import metrics_text
 from p2pnode.interfaces.tui.example import minute
@@ -40,7 +41,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_every_counter_and_peer_is_told() -> None:
-    found = samples(metrics_text(PICTURE, timings().to_json()).decode())
+    found = samples(metrics_text(PICTURE, timings().to_json(), Refusals()).decode())
     for what, count in PICTURE["counters"].items():
         assert found["p2pnode_events_total", (("what", what),)] == count
     for peer in PICTURE["peers"]:
@@ -51,7 +52,7 @@ def test_every_counter_and_peer_is_told() -> None:
 
 
 def test_times_are_histograms_that_add_up() -> None:
-    found = samples(metrics_text(PICTURE, timings().to_json()).decode())
+    found = samples(metrics_text(PICTURE, timings().to_json(), Refusals()).decode())
     assert found["p2pnode_first_token_seconds_count", ()] == 1
     assert found["p2pnode_first_token_seconds_sum", ()] == pytest.approx(0.03)
     assert found["p2pnode_first_token_seconds_bucket", (("le", "0.05"),)] == 1
@@ -61,10 +62,19 @@ def test_times_are_histograms_that_add_up() -> None:
     assert found["p2pnode_token_seconds_count", ()] == 1
 
 
+def test_what_the_api_refused_is_told() -> None:
+    refusals = Refusals()
+    refusals.add(Reason.ENDLESS)
+    refusals.statuses.update((200, 401, 401))
+    found = samples(metrics_text(PICTURE, timings().to_json(), refusals).decode())
+    assert found["p2pnode_http_refused_total", (("why", str(Reason.ENDLESS)),)] == 1
+    assert found["p2pnode_http_answers_total", (("status", "401"),)] == 2
+
+
 def test_names_that_carry_quotes_and_lines_break_nothing() -> None:
     name = 'a"b\nc\\ # HELP x{y="z"} 1'
     picture = {**PICTURE, "peers": [{**PICTURE["peers"][0], "name": name}]}
-    found = samples(metrics_text(picture, timings().to_json()).decode())
+    found = samples(metrics_text(picture, timings().to_json(), Refusals()).decode())
     assert [dict(labels)["name"] for what, labels in found if what == "p2pnode_peer_up"] == [name]
 
 

@@ -272,6 +272,18 @@ def test_a_body_of_any_size_is_cut(serving: Serving, app: Any) -> None:
         _until(lambda: served.server.statistics().connections == 0)
 
 
+def test_answers_are_counted_and_the_app_can_tell(serving: Serving) -> None:
+    async def tell(scope: Message, receive: Receive, send: Send) -> None:
+        await answer(send, repr(dict(scope["state"]["refusals"].statuses)).encode())
+
+    with serving(tell) as served:
+        assert ask(served.port, "/").body == b"{}"
+        with connected(served.port) as client:
+            client.sendall(get("/").replace(b"HTTP/1.1", b"HTTP/1.2"))
+            assert reply(client, PATIENCE).status == 505
+        assert ask(served.port, "/").body == b"{200: 1, 505: 1}"
+
+
 def test_a_large_head_is_refused_and_the_answer_arrives(serving: Serving) -> None:
     with serving(hello) as served:
         for size in (20_000, 900_000):
