@@ -19,8 +19,8 @@ BETWEEN: Final = 1.0
 """Seconds between pictures of ``/events``."""
 
 FRESH: Final = 0.25
-"""Seconds that a picture is shown to whoever asks. A node takes few of itself, however many look;
-``/health`` needs no key, and 200 readers of ``/events`` made its timers 135 ms late."""
+"""Seconds that a picture is shown to whoever asks: a node takes few of itself, however many look.
+``/health`` needs no key."""
 
 
 class Looks:

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import os
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -115,6 +116,7 @@ def test_who_never_shakes_hands_is_cut(serving: Serving, files: Files) -> None:
         ("cut", "key", "cannot be used for TLS"),
         ("certificate", "cut_key", "cannot be used for TLS"),
         ("huge", "key", "no certificate in .*huge"),
+        ("pipe", "key", "no certificate in .*pipe"),
     ],
 )
 def test_what_is_wrong_with_the_files_is_said(
@@ -129,8 +131,9 @@ def test_what_is_wrong_with_the_files_is_said(
     ):
         found[name] = tmp_path / name
         found[name].write_bytes(content)
-    found |= {name: tmp_path / name for name in ("absent", "folder")}
+    found |= {name: tmp_path / name for name in ("absent", "folder", "pipe")}
     found["folder"].mkdir()
+    os.mkfifo(found["pipe"])  # nobody writes to it
     with pytest.raises(UserError, match=words) as caught:
         tls_context(found[certificate], found[key])
     assert caught.value.hint
