@@ -10,7 +10,13 @@ import base64
 import binascii
 from typing import Final
 
-from p2pnode.engine.sampling.options import MOST_ENDS, MOST_PAST, MOST_TOP_LOGPROBS, Sampling
+from p2pnode.engine.sampling.options import (
+    MOST_ENDS,
+    MOST_PAST,
+    MOST_TOP_K,
+    MOST_TOP_LOGPROBS,
+    Sampling,
+)
 from p2pnode.engine.sampling.past import Past
 from p2pnode.engine.sampling.schema_text import MOST_SCHEMA
 from p2pnode.errors import ConfigError, RemoteProtocolError
@@ -55,7 +61,7 @@ def plain_untrusted(fields: Fields) -> Sampling:
     try:
         return Sampling(
             temperature=fields.real("temperature"),
-            top_k=fields.number("top_k", 1 << 31),
+            top_k=fields.number("top_k", MOST_TOP_K + 1),
             top_p=fields.real("top_p"),
             seed=fields.number("seed", 1 << 64),
         )
@@ -107,7 +113,7 @@ def draw_untrusted(fields: Fields, sample_from: int) -> tuple[int, Draw]:
     try:
         sampling = Sampling(
             temperature=fields.real("temperature"),
-            top_k=fields.number("top_k", 1 << 31),
+            top_k=fields.number("top_k", MOST_TOP_K + 1),
             top_p=fields.real("top_p"),
             seed=fields.number("seed", 1 << 64),
             min_p=fields.real("min_p"),

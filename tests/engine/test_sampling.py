@@ -95,6 +95,7 @@ def test_garbage_is_not_sampled(bad: float) -> None:
         lambda: Sampling(temperature=-1.0),
         lambda: Sampling(temperature=float("nan")),
         lambda: Sampling(top_k=-1),
+        lambda: Sampling(top_k=2**31),
         lambda: Sampling(top_p=0.0),
         lambda: Sampling(top_p=1.1),
         lambda: Sampling(seed=-1),

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from p2pnode.engine.random_model import random_model
 from p2pnode.engine.sampling.options import MOST_PAST, Sampling
 from p2pnode.engine.sampling.past import Past
-from p2pnode.errors import RemoteProtocolError, UserError
+from p2pnode.errors import ConfigError, RemoteProtocolError, UserError
 from p2pnode.inference.activations import token_batch, token_of_untrusted
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
@@ -161,6 +161,7 @@ def test_an_answer_too_long_to_be_told_is_refused_at_once() -> None:
 
 ORDER = Open(1, 0, 2, range(4, 6), 200, Edge(A, 5), Edge(A, 6), "f16", HARSH, 30)
 PAST = Past(25, 30, tuple(range(6, 30)))
+NUMBERS = [0, 1, *(2**bits + more for bits in (31, 32, 63, 64) for more in (-1, 0, 1))]
 
 
 def test_a_plain_order_says_what_it_always_said() -> None:
@@ -186,6 +187,17 @@ def test_an_order_with_more_is_one_that_older_stages_refuse(sampling: Sampling) 
 def test_any_past_travels_whole(tokens: list[int], begins: int) -> None:
     order = replace(ORDER, sample_from=60, past=Past(begins, 60, tuple(tokens)))
     assert from_body_untrusted(to_body(order)) == order
+
+
+@given(
+    st.sampled_from(NUMBERS), st.sampled_from(NUMBERS), st.sampled_from([0.0, 5e-324, 100.0, 101.0])
+)
+def test_what_may_be_asked_for_is_read_by_stages(top_k: int, seed: int, warmth: float) -> None:
+    """What they cannot read they leave unanswered: the question would look like a lost stage."""
+    for min_p in (0.0, 0.5):
+        with suppress(ConfigError):
+            order = replace(ORDER, sampling=Sampling(warmth, top_k, 0.9, seed, min_p))
+            assert from_body_untrusted(parse_sync_untrusted(control_frame(order, 7))) == order
 
 
 def test_the_longest_past_fits_one_frame() -> None:

@@ -16,6 +16,9 @@ characters each (:mod:`p2pnode.inference.messages`)."""
 MOST_ENDS = 32
 """Of one model: those of its file, and the template's end of a turn."""
 
+MOST_TOP_K = 2**31 - 1
+"""Stages read no more; no vocabulary has as many tokens."""
+
 _PLAIN = ("temperature", "top_k", "top_p", "seed")
 
 
@@ -62,8 +65,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
             raise ConfigError(f"temperature must be between 0 and 100, not {self.temperature}")
-        if self.top_k < 0:
-            raise ConfigError(f"top-k must be 0 (all) or more, not {self.top_k}")
+        if not 0 <= self.top_k <= MOST_TOP_K:
+            raise ConfigError(f"top-k must be 0 (all) to {MOST_TOP_K}, not {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top-p must be above 0 and at most 1, not {self.top_p}")
         if not 0 <= self.seed < 2**64:

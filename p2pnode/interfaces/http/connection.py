@@ -1,9 +1,9 @@
 """A connection: uvicorn's, by h11, with the bounds that it has not.
 
-uvicorn gives a request's headers no time, lets h11 take heads of any size that come at once, and
-stops reading from a client that asks again before it has its answer: when that one vanishes,
-nobody knows. The names overridden here are not documented; the tests beside show whether another
-version still has them.
+uvicorn gives a request's headers no time, lets h11 take heads of any size that come at once,
+reads on for ever where a body does not end, though its request is answered, and stops reading from
+a client that asks again before it has its answer: when that one vanishes, nobody knows. The names
+overridden here are not documented; the tests beside show whether another version still has them.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Connection(H11Protocol):
         self._farewell: Farewell | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._heard = 0  # bytes of a body that is not complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if len(self.connections) >= self._limits.connections:
@@ -83,6 +85,7 @@ class Connection(H11Protocol):
             self._read_on()
         elif self._head_timer is None:
             self._time_head()
+        self._bound_body(len(data))
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what h11 could not parse; ``msg`` is uvicorn's and says nothing."""
@@ -94,6 +97,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._untime_head()
         self._untime_stall()
+        self._untime_rest()
         if self._farewell is not None:
             self._farewell.cancel()
         super().connection_lost(exc)
@@ -142,6 +146,27 @@ class Connection(H11Protocol):
         else:
             self.flow.resume_reading()
 
+    def _bound_body(self, size: int) -> None:
+        """Hear out a body for some time once its request is answered, and no body for ever."""
+        if self.conn.their_state is not h11.SEND_BODY or self._farewell is not None:
+            self._heard = 0
+            self._untime_rest()
+            return
+        self._heard += size
+        if self._heard > self._limits.body_bytes:
+            self._end_body()
+        elif self._unanswered() is None and self._rest_timer is None:
+            loop = asyncio.get_running_loop()
+            self._rest_timer = loop.call_later(self._limits.rest_seconds, self._end_body)
+
+    def _end_body(self) -> None:
+        self._untime_rest()
+        if self._unanswered() is None:
+            self._shared.refusals.add(Reason.ENDLESS)
+            self.transport.abort()
+        else:
+            self._refuse(413, Reason.ENDLESS, "request_too_large")
+
     def _refuse(self, status: int, reason: Reason, code: str) -> None:
         """Answer instead of the app, if it has said nothing yet, and end the connection."""
         self._shared.refusals.add(reason)
@@ -184,6 +209,11 @@ class Connection(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _untime_rest(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
 
     def _untime_stall(self) -> None:
         if self._stall_timer is not None:

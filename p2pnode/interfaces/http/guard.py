@@ -25,7 +25,10 @@ _LINE_MARKS = len(": \r\n")
 
 
 class Guard:
-    """An ASGI app around another, which answers in its stead where it must not or cannot."""
+    """An ASGI app around another, which answers in its stead where it must not or cannot.
+
+    The other finds what was counted in the state of its scope, as ``refusals``.
+    """
 
     def __init__(self, app: App, limits: HttpLimits, refusals: Refusals) -> None:
         self._app = app
@@ -33,26 +36,29 @@ class Guard:
         self._refusals = refusals
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        objection = self._objection(scope)
-        if objection is not None:
-            status, reason, code = objection
-            self._refusals.add(reason)
-            await _answer(send, status, str(reason), code)
-            return
         has_begun = False
 
         async def noted_send(message: Message) -> None:
             nonlocal has_begun
+            if message["type"] == "http.response.start":
+                self._refusals.statuses[message["status"]] += 1
             await send(message)
             has_begun = True
 
+        objection = self._objection(scope)
+        if objection is not None:
+            status, reason, code = objection
+            self._refusals.add(reason)
+            await _answer(noted_send, status, str(reason), code)
+            return
+        scope["state"] = {**scope.get("state", {}), "refusals": self._refusals}
         try:
             await self._app(scope, receive, noted_send)
         except asyncio.CancelledError:
             self._refusals.add(Reason.STOPPING)
             if has_begun:
                 raise
-            await _answer(send, 503, str(Reason.STOPPING), "stopping")
+            await _answer(noted_send, 503, str(Reason.STOPPING), "stopping")
         except ClientDisconnect:
             pass  # amid its own request: no handler failed, and nobody is left to be answered
         except Exception as error:
@@ -60,7 +66,7 @@ class Guard:
             logger.error("a handler of %s failed", scope["path"][:200], exc_info=error)  # noqa: TRY400
             if has_begun:
                 raise  # uvicorn ends the connection amid the answer: the client can tell
-            await _answer(send, 500, str(Reason.FAILED), "internal_error")
+            await _answer(noted_send, 500, str(Reason.FAILED), "internal_error")
 
     def _objection(self, scope: Message) -> tuple[int, Reason, str] | None:
         names = {name for name, _ in scope["headers"]}

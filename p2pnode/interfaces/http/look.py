@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -17,17 +18,23 @@ from p2pnode.interfaces.http.spoken import server_sent
 BETWEEN: Final = 1.0
 """Seconds between pictures of ``/events``."""
 
+FRESH: Final = 0.25
+"""Seconds that a picture is shown to whoever asks: a node takes few of itself, however many look.
+``/health`` needs no key."""
+
 
 class Looks:
     """Shows a node's picture; it is the one that ``top`` draws."""
 
     def __init__(self, link: NodeLink) -> None:
         self._link = link
+        self._asked: asyncio.Task[Any] | None = None
+        self._asked_at = 0.0
 
     async def health(self, request: Request) -> Response:
         """Say whether the node answers, and whether its swarm covers the model."""
         try:
-            picture = await self._link.call("snapshot")
+            picture = await self._picture()
         except ApiError as error:
             return JSONResponse(
                 {"status": "unavailable", "reason": error.message}, 503, headers=error.headers
@@ -40,7 +47,7 @@ class Looks:
         return JSONResponse({"status": "ok"})
 
     async def snapshot(self, request: Request) -> Response:
-        return JSONResponse(await self._link.call("snapshot"))
+        return JSONResponse(await self._picture())
 
     async def events(self, request: Request) -> Response:
         """Stream a picture a second; while the node is away, say that."""
@@ -48,16 +55,34 @@ class Looks:
         return StreamingResponse(self._pictures(), media_type="text/event-stream", headers=headers)
 
     async def metrics(self, request: Request) -> Response:
-        picture, timings = await asyncio.gather(
-            self._link.call("snapshot"), self._link.call("timings")
-        )
-        return Response(metrics_text(picture, timings), media_type=CONTENT_TYPE)
+        picture, timings = await asyncio.gather(self._picture(), self._link.call("timings"))
+        refusals = request.scope["state"]["refusals"]
+        return Response(metrics_text(picture, timings, refusals), media_type=CONTENT_TYPE)
+
+    async def _picture(self) -> Any:  # noqa: ANN401 -- JSON
+        """Return the node's picture, as of a moment ago at most; many askers cost it one.
+
+        Raises:
+            ApiError: The node is not there, or says nothing.
+        """
+        now, asked = time.monotonic(), self._asked
+        if asked is None or (asked.done() and now - self._asked_at > FRESH):
+            asked = asyncio.create_task(self._link.call("snapshot"))
+            asked.add_done_callback(_noticed)
+            self._asked, self._asked_at = asked, now
+        return await asyncio.shield(asked)
 
     async def _pictures(self) -> AsyncIterator[bytes]:
         while True:
             try:
-                picture = await self._link.call("snapshot")
+                picture = await self._picture()
                 yield server_sent(json.dumps(picture, separators=(",", ":")), "snapshot")
             except ApiError as error:
                 yield server_sent(error_body(error), "error")
             await asyncio.sleep(BETWEEN)
+
+
+def _noticed(asked: asyncio.Task[Any]) -> None:
+    """See what came of it: whoever asked may have gone."""
+    if not asked.cancelled():
+        asked.exception()

@@ -8,6 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
 from prometheus_client.metrics_core import Metric
 
+from p2pnode.interfaces.http.limits import Refusals
+
 Body: TypeAlias = Mapping[str, Any]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
@@ -34,25 +36,33 @@ _OF_PEER: Final = {
 }
 
 
-def metrics_text(picture: Body, timings: Body) -> bytes:
-    """Return the text of ``/metrics``; ``picture`` is a snapshot and ``timings`` its node's."""
+def metrics_text(picture: Body, timings: Body, refusals: Refusals) -> bytes:
+    """Return the text of ``/metrics``.
+
+    Args:
+        picture: A snapshot.
+        timings: Its node's.
+        refusals: What the API itself counted.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Picture(picture, timings))
+    registry.register(_Picture(picture, timings, refusals))
     return generate_latest(registry)
 
 
 class _Picture:
     """Collects one picture."""
 
-    def __init__(self, picture: Body, timings: Body) -> None:
+    def __init__(self, picture: Body, timings: Body, refusals: Refusals) -> None:
         self._picture = picture
         self._timings = timings
+        self._refusals = refusals
 
     def collect(self) -> Iterator[Metric]:
         yield from _own(self._picture)
         yield from _counters(self._picture)
         yield from _peers(self._picture["peers"])
         yield from _histograms(self._timings)
+        yield from _of_http(self._refusals)
 
 
 def _own(picture: Body) -> Iterator[Metric]:
@@ -128,3 +138,17 @@ def _histograms(timings: Body) -> Iterator[Metric]:
         yield HistogramMetricFamily(
             _PREFIX + name, what, buckets=buckets, sum_value=timings[key]["sum_s"]
         )
+
+
+def _of_http(refusals: Refusals) -> Iterator[Metric]:
+    """Return what became of requests to the API, by its own count."""
+    refused = CounterMetricFamily(
+        f"{_PREFIX}http_refused", "Connections and requests, before any API.", labels=("why",)
+    )
+    for reason, count in refusals.as_mapping().items():
+        refused.add_metric((str(reason),), count)
+    yield refused
+    answered = CounterMetricFamily(f"{_PREFIX}http_answers", "By status.", labels=("status",))
+    for status, count in sorted(refusals.statuses.items()):
+        answered.add_metric((f"{status}",), count)
+    yield answered

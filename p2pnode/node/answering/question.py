@@ -28,6 +28,7 @@ from p2pnode.text.tool_calls.offered import (
 MAX_TOKENS: Final = 256
 """Tokens of an answer whose question names no limit."""
 
+_SHOWN: Final = 60  # letters of a value in a message
 _LONGEST_WAIT: Final = 3600.0
 """Seconds that an answer may wait for peers; ``--wait`` takes as many."""
 
@@ -270,7 +271,8 @@ def _activations(params: Params) -> str | None:
     asked = params.get("activations")
     if asked is not None and asked not in ACTIVATIONS:
         raise UserError(
-            f"hidden states cannot be sent as {asked!r}", hint=f"one of {', '.join(ACTIVATIONS)}"
+            f"hidden states cannot be sent as {str(asked)[:_SHOWN]!r}",
+            hint=f"one of {', '.join(ACTIVATIONS)}",
         )
     return asked
 

@@ -3,15 +3,19 @@
 import asyncio
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
 
 from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.limits import Reason, Refusals
+from p2pnode.interfaces.http.look import FRESH, Looks
 from p2pnode.interfaces.http.metrics import metrics_text
 from p2pnode.interfaces.tui.example import minute
 from p2pnode.node.answering.stream import Answer
@@ -37,7 +41,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_every_counter_and_peer_is_told() -> None:
-    found = samples(metrics_text(PICTURE, timings().to_json()).decode())
+    found = samples(metrics_text(PICTURE, timings().to_json(), Refusals()).decode())
     for what, count in PICTURE["counters"].items():
         assert found["p2pnode_events_total", (("what", what),)] == count
     for peer in PICTURE["peers"]:
@@ -48,7 +52,7 @@ def test_every_counter_and_peer_is_told() -> None:
 
 
 def test_times_are_histograms_that_add_up() -> None:
-    found = samples(metrics_text(PICTURE, timings().to_json()).decode())
+    found = samples(metrics_text(PICTURE, timings().to_json(), Refusals()).decode())
     assert found["p2pnode_first_token_seconds_count", ()] == 1
     assert found["p2pnode_first_token_seconds_sum", ()] == pytest.approx(0.03)
     assert found["p2pnode_first_token_seconds_bucket", (("le", "0.05"),)] == 1
@@ -58,10 +62,19 @@ def test_times_are_histograms_that_add_up() -> None:
     assert found["p2pnode_token_seconds_count", ()] == 1
 
 
+def test_what_the_api_refused_is_told() -> None:
+    refusals = Refusals()
+    refusals.add(Reason.ENDLESS)
+    refusals.statuses.update((200, 401, 401))
+    found = samples(metrics_text(PICTURE, timings().to_json(), refusals).decode())
+    assert found["p2pnode_http_refused_total", (("why", str(Reason.ENDLESS)),)] == 1
+    assert found["p2pnode_http_answers_total", (("status", "401"),)] == 2
+
+
 def test_names_that_carry_quotes_and_lines_break_nothing() -> None:
     name = 'a"b\nc\\ # HELP x{y="z"} 1'
     picture = {**PICTURE, "peers": [{**PICTURE["peers"][0], "name": name}]}
-    found = samples(metrics_text(picture, timings().to_json()).decode())
+    found = samples(metrics_text(picture, timings().to_json(), Refusals()).decode())
     assert [dict(labels)["name"] for what, labels in found if what == "p2pnode_peer_up"] == [name]
 
 
@@ -71,6 +84,35 @@ def test_a_node_that_is_away_is_told_and_comes_back_by_itself(url: str) -> None:
         assert away.status_code == 503
         assert away.json()["status"] == "unavailable"
         assert client.get("/v1/models").status_code == 200
+
+
+async def test_many_who_look_cost_the_node_one_picture() -> None:
+    """``/health`` needs no key: whoever may not ask could have kept the node busy with itself."""
+    asked: list[str] = []
+
+    class Counted(NodeLink):
+        async def call(self, method: str, *_: Any, **__: Any) -> Any:
+            asked.append(method)
+            await asyncio.sleep(0)
+            if len(asked) == 1:
+                raise ApiError(503, "away", code="node_unavailable")
+            return PICTURE
+
+    async def look() -> None:
+        looks, request = Looks(Counted(Path())), Request({"type": "http"})
+        early = await asyncio.gather(*(looks.health(request) for _ in range(50)))
+        assert {answer.status_code for answer in early} == {503}
+        looks._asked_at -= 2 * FRESH
+        late = await asyncio.gather(*(looks.health(request) for _ in range(50)))
+        assert {answer.status_code for answer in late} == {200}
+        looks._asked_at -= 2 * FRESH
+        gone = asyncio.create_task(looks.health(request))
+        await asyncio.sleep(0)
+        gone.cancel()  # one that goes away takes the picture from nobody
+        assert (await looks.snapshot(request)).status_code == 200
+
+    await trio.to_thread.run_sync(lambda: asyncio.run(look()))
+    assert asked == ["snapshot"] * 3
 
 
 @pytest.mark.parametrize("path", ["/", "/swarm", "/chat"])

@@ -238,6 +238,52 @@ def test_who_sends_much_before_its_answer_is_cut(serving: Serving) -> None:
         assert served.server.statistics().refused == {Reason.AHEAD: 1}
 
 
+def test_a_body_that_goes_on_after_the_answer_is_cut(serving: Serving) -> None:
+    with serving(hello, HttpLimits(rest_seconds=0.2)) as served, connected(served.port) as client:
+        client.sendall(post("/", b"transfer-encoding: chunked\r\n", b"1\r\nx\r\n"))
+        assert reply(client, PATIENCE, enough=b"hello").status == 200
+
+        def is_cut() -> bool:  # a byte now and then held the connection for ever
+            with suppress(OSError):
+                client.sendall(b"1\r\nx\r\n")
+            return bool(served.server.statistics().connections == 0)
+
+        _until(is_cut)
+        assert served.server.statistics().refused == {Reason.ENDLESS: 1}
+
+
+def test_a_body_may_end_after_the_answer(serving: Serving) -> None:
+    with serving(hello) as served, connected(served.port) as client:
+        for _ in range(2):
+            client.sendall(post("/", b"content-length: 3000\r\n", b"x" * 1000))
+            assert reply(client, PATIENCE, enough=b"hello").status == 200
+            client.sendall(b"x" * 2000)
+        assert served.server.statistics().refused == {}
+
+
+@pytest.mark.parametrize("app", [hello, Watching(one_token)], ids=["answered", "streamed"])
+def test_a_body_of_any_size_is_cut(serving: Serving, app: Any) -> None:
+    with serving(app, HttpLimits(body_bytes=100_000)) as served, connected(served.port) as client:
+        client.sendall(post("/", b"transfer-encoding: chunked\r\n"))
+        with suppress(OSError):
+            for _ in range(1000):
+                client.sendall(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+        _until(lambda: served.server.statistics().refused == {Reason.ENDLESS: 1})
+        _until(lambda: served.server.statistics().connections == 0)
+
+
+def test_answers_are_counted_and_the_app_can_tell(serving: Serving) -> None:
+    async def tell(scope: Message, receive: Receive, send: Send) -> None:
+        await answer(send, repr(dict(scope["state"]["refusals"].statuses)).encode())
+
+    with serving(tell) as served:
+        assert ask(served.port, "/").body == b"{}"
+        with connected(served.port) as client:
+            client.sendall(get("/").replace(b"HTTP/1.1", b"HTTP/1.2"))
+            assert reply(client, PATIENCE).status == 505
+        assert ask(served.port, "/").body == b"{200: 1, 505: 1}"
+
+
 def test_a_large_head_is_refused_and_the_answer_arrives(serving: Serving) -> None:
     with serving(hello) as served:
         for size in (20_000, 900_000):
@@ -497,7 +543,13 @@ def test_nothing_hostile_makes_it_write_a_word(process: subprocess.Popen[bytes])
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"connections": 0}, {"head_bytes": -1}, {"stall_seconds": 0.0}, {"head_seconds": 1e9}],
+    [
+        {"connections": 0},
+        {"head_bytes": -1},
+        {"stall_seconds": 0.0},
+        {"head_seconds": 1e9},
+        {"body_bytes": 0},
+    ],
 )
 def test_impossible_limits_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):

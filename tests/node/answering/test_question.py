@@ -70,6 +70,12 @@ def test_logprobs_are_told_with_spelling_and_bytes() -> None:
     assert line.split() == ["22.31", "%", "'\ufffd'", "'a'", "77.88", "%", "'<|end|>'", "4.98", "%"]
 
 
+def test_a_refusal_repeats_little_of_what_was_said() -> None:
+    with pytest.raises(UserError, match="cannot be sent as 'xxx") as caught:
+        Question.of({"prompt": "hi", "activations": "x" * 100_000})
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize("asked", [-1, 21, "few", []])
 def test_logprobs_out_of_range_are_refused_in_words(asked: object) -> None:
     with pytest.raises(UserError):

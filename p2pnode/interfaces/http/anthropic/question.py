@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
+from p2pnode.engine.sampling.options import MOST_TOP_K
 from p2pnode.interfaces.http.anthropic.conversation import conversation_of, goes_on
 from p2pnode.interfaces.http.errors import ApiError, wrong
 from p2pnode.interfaces.http.fields import Fields
@@ -53,7 +54,7 @@ def question_of(fields: Fields, *, is_beta: bool = False) -> Body:
         "max_tokens": longest,
         "temperature": fields.number("temperature", 0, 1, 1.0),
         "top_p": max(1e-6, fields.number("top_p", 0, 1, 1.0)),
-        "top_k": max(0, fields.whole("top_k", -1, 2**31, 0) or 0),
+        "top_k": max(0, fields.whole("top_k", -1, MOST_TOP_K, 0) or 0),
         "stop": stops_of(fields, "stop_sequences"),
         "seed": seed_of(fields),
         "wait": fields.number("wait", 0, 3600, WAIT),

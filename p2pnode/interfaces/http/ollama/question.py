@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
+from p2pnode.engine.sampling.options import MOST_TOP_K
 from p2pnode.interfaces.http.errors import ApiError, wrong
 from p2pnode.interfaces.http.fields import Fields
 from p2pnode.interfaces.http.params import (
@@ -98,7 +99,7 @@ def _drawn(options: Fields, model: Body) -> Body:
     reach = _REACH if past < 0 else max(1, min(past, MOST_PAST))
     return {
         "temperature": options.number("temperature", 0, 100, 0.8),
-        "top_k": max(0, options.whole("top_k", -1, 2**31, 40) or 0),
+        "top_k": max(0, options.whole("top_k", -1, MOST_TOP_K, 40) or 0),
         "top_p": min(1.0, max(1e-6, options.number("top_p", 0, 1, 0.9))),
         "min_p": options.number("min_p", 0, 1, 0.0),
         "repetition_penalty": options.number("repeat_penalty", 0.1, 10, 1.1) if past else 1.0,

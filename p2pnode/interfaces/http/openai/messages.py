@@ -52,7 +52,7 @@ def content_of(content: object, place: str) -> object:
 
 def _part(place: str, part: object) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if not isinstance(part, Mapping) or kind not in _TEXTS:
+    if not isinstance(part, Mapping) or not isinstance(kind, str) or kind not in _TEXTS:
         shown = str(kind)[:40]
         raise ApiError(
             400,

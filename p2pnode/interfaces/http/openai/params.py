@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from p2pnode.engine.sampling.options import MOST_TOP_K
 from p2pnode.interfaces.http.fields import Fields
 from p2pnode.interfaces.http.params import (
     MAX_TOKENS,
@@ -46,7 +47,7 @@ def sampling_params(fields: Fields) -> dict[str, Any]:
         "frequency_penalty": fields.number("frequency_penalty", -2, 2, 0.0),
         "seed": seed_of(fields),
         "stop": stops_of(fields, "stop"),
-        "top_k": fields.whole("top_k", -1, 2**31, 0),
+        "top_k": fields.whole("top_k", -1, MOST_TOP_K, 0),
         "min_p": fields.number("min_p", 0, 1, 0.0),
         "repetition_penalty": fields.number("repetition_penalty", 0.1, 10, 1.0),
         "penalty_last_n": fields.whole("penalty_last_n", 1, MOST_PAST, 64),

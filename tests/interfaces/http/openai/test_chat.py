@@ -137,7 +137,13 @@ def test_defaults_are_openai_s(client: openai.OpenAI, node: FakeNode) -> None:
             "messages[0].content[0]",
             "is of the type 'image_url'",
         ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": ["text"]}]}]},
+            "messages[0].content[0]",
+            "is of the type \"['text']\"",
+        ),
         ({"temperature": 3}, "temperature", "between 0 and 2, not 3"),
+        ({"extra_body": {"top_k": 2**31}}, "top_k", "between -1 and 2147483647"),
         ({"temperature": True}, "temperature", "must be a number"),
         ({"n": 0}, "n", "between 1 and 16"),
         ({"max_tokens": "many"}, "max_tokens", "whole number"),

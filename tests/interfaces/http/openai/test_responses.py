@@ -208,6 +208,7 @@ def test_logprobs_are_there_where_they_were_asked_for(
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
             "input[0].content[0] is of the type 'input_image'",
         ),
+        ({"input": [{"role": "user", "content": [{"type": {}}]}]}, "is of the type '{}'"),
         ({"input": [{"type": "item_reference", "id": "a"}]}, "'item_reference'"),
         ({"tools": [{"type": "web_search"}]}, "tools[0] is of the type 'web_search'"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type must be"),
