@@ -28,6 +28,7 @@ from p2pnode.inference.events import (
 from p2pnode.inference.messages import Control, Edge, Failed, Opened, Refusal, Refused
 from p2pnode.inference.parts import Legs, Parts
 from p2pnode.inference.phase import Evidence, Phase
+from p2pnode.inference.uncovered import uncovered
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
@@ -166,18 +167,7 @@ class Generation(Parts):
             self._patience.uncovered(now)
             self._tell_what_is_awaited(missing, now)
             return
-        layers = ", ".join(f"[{run.start}, {run.stop})" for run in missing.missing)
-        reasons = "; ".join(missing.reasons)
-        why = f"no peer serves layers {layers}" + (f": {reasons}" if reasons else "")
-        first = missing.missing[0]
-        run = f"{first.start}:{first.stop}"  # beside the node that was asked, so with its own state
-        hint = f"p2pnode doctor, or p2pnode up --layers {run} --state DIR --port 0"
-        if missing.resting:
-            hint = (
-                f"wait for who holds them and rests ({missing.resting}): --wait SECONDS; or {hint}"
-            )
-        if missing.unable:
-            why, hint = missing.unable, "ask with fewer options, or update their nodes"
+        why, hint = uncovered(missing)
         self._fail(why, hint, now)
 
     # Opening

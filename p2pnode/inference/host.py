@@ -14,11 +14,12 @@ from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import InferenceEvent, SendFrame, SessionRefused
+from p2pnode.inference.failed_work import counted, told
 from p2pnode.inference.memory import value_bytes
 from p2pnode.inference.messages import (
-    OVERFLOW,
     Close,
     Control,
+    Failed,
     Open,
     Opened,
     Refusal,
@@ -111,8 +112,7 @@ class StageHost:
         """End every session; each requester is told why, so that it repairs at once."""
         for stage in list(self._stages):
             self.counters["session ended by us: " + reason] += 1
-            self._say(stage.requester, stage.failed(self._node_id, reason))
-            self._free(stage, reason)
+            self._give_up(stage, stage.failed(self._node_id, reason))
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named."""
@@ -182,7 +182,8 @@ class StageHost:
             while (batch := stage.inbox.take_batch()) is not None:
                 stage.queue.append(batch)
         except RemoteProtocolError as error:  # its sender will never send anything better
-            self._give_up(stage, str(error), source)
+            self.counters["compute failed"] += 1
+            self._give_up(stage, stage.failed(source, str(error)))
             raise
         self._stages.recount(stage, stage.waiting + size)
         self._work.compute(stage)
@@ -369,18 +370,9 @@ class StageHost:
 
     def _take_result(self, stage: Stage, result: WorkResult, now: float) -> None:
         if not isinstance(result, Computed):
-            sender = stage.order.upstream.peer
-            culprit = sender if result.is_input_bad else self._node_id
-            code: str = Refusal.SAMPLING if result.is_undrawable else ""
-            if result.is_overflow:
-                self.counters["compute failed: no numbers came of it"] += 1
-                code = OVERFLOW if stage.requester == self._node_id else ""
             stage.job = None
-            if result.is_memory_short:
-                self.counters["compute failed: no memory"] += 1
-            elif result.is_engine_gone or result.is_engine_suspect:
-                self.counters["compute failed: the engine"] += 1
-            self._give_up(stage, result.reason, culprit, code)
+            self.counters.update(counted(result))
+            self._give_up(stage, told(result, stage, self._node_id))
             return
         stage.computed_until(result.batches)
         stage.used_at = now
@@ -390,11 +382,9 @@ class StageHost:
         if stage.queue:
             self._work.compute(stage)
 
-    def _give_up(self, stage: Stage, reason: str, culprit: NodeId, code: str = "") -> None:
-        is_undrawable = code == Refusal.SAMPLING
-        self.counters["cannot draw as asked" if is_undrawable else "compute failed"] += 1
-        self._say(stage.requester, stage.failed(culprit, reason, code))
-        self._free(stage, reason)
+    def _give_up(self, stage: Stage, failed: Failed) -> None:
+        self._say(stage.requester, failed)
+        self._free(stage, failed.reason)
 
     def _say(self, peer: NodeId, message: Control) -> None:
         self._events.append(SendFrame(peer, control_frame(message, self._outflow.space)))
