@@ -39,15 +39,14 @@ class HttpFace:
         with self._listener:
             while True:
                 began = trio.current_time()
-                status = await self._serve()
+                try:
+                    ended = f"ended (status {await self._serve()})"
+                except OSError as error:  # the node goes on without, as after any other end
+                    ended = f"cannot be started: {error}"
                 lived = trio.current_time() - began
                 pause = _FIRST_PAUSE if lived > _LIVED else min(2 * pause, _LONGEST_PAUSE)
                 self.restarts += 1
-                logger.warning(
-                    "the HTTP API's process ended (status %d); another begins in %.1f s",
-                    status,
-                    pause,
-                )
+                logger.warning("the HTTP API's process %s; another begins in %.1f s", ended, pause)
                 await trio.sleep(pause)
 
     async def _serve(self) -> int:

@@ -5,7 +5,7 @@ import json
 import math
 from typing import Final, NoReturn
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from p2pnode.interfaces.http.aside import aside
 from p2pnode.interfaces.http.errors import ApiError
@@ -135,6 +135,3 @@ def _whole(text: str) -> int:
     if len(text) > _MOST_DIGITS:  # the time to read one grows with the square of its digits
         raise ValueError(text)
     return int(text)
-
-
-__all__ = ["MOST_BYTES", "SECONDS", "ClientDisconnect", "fields_of"]

@@ -69,9 +69,7 @@ class Fields:
         if value is None and default is not None:
             return default
         if value is None:
-            raise ApiError(
-                400, f"{self._prefix}{name} is missing", code="missing_parameter", param=name
-            )
+            raise self._missing(name)
         if not isinstance(value, str):
             raise self._wrong(name, "must be a string")
         return value
@@ -97,11 +95,9 @@ class Fields:
         if value is None and not is_needed:
             return None
         if value is None:
-            raise ApiError(
-                400, f"{self._prefix}{name} is missing", code="missing_parameter", param=name
-            )
+            raise self._missing(name)
         if not isinstance(value, list) or (is_needed and not value):
-            raise self._wrong(name, "must be a list that is not empty" if is_needed else "a list")
+            raise self._wrong(name, f"must be a list{' that is not empty' if is_needed else ''}")
         return value
 
     def inner(self, name: str) -> "Fields":
@@ -130,6 +126,10 @@ class Fields:
                 code="unsupported_parameter",
                 param=name,
             )
+
+    def _missing(self, name: str) -> ApiError:
+        named = f"{self._prefix}{name}"
+        return ApiError(400, f"{named} is missing", code="missing_parameter", param=named)
 
     def _wrong(self, name: str, what: str) -> ApiError:
         shown = _BRIEF.repr(self._body.get(name))[:_SHOWN]

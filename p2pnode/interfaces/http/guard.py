@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from starlette.requests import ClientDisconnect
 
+from p2pnode.interfaces.http.errors import RETRY_AFTER
 from p2pnode.interfaces.http.limits import HttpLimits, Reason, Refusals
-from p2pnode.interfaces.http.refusal import RETRY_AFTER, error_body
+from p2pnode.interfaces.http.refusal import error_body
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 
-RETRY_AFTER = 2
-"""Seconds until whoever was refused for want of room should ask again. A guess."""
+from p2pnode.interfaces.http.errors import RETRY_AFTER
 
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 2**20

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -13,6 +15,8 @@ from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.net.control_lines import Rendered
 
 Body: TypeAlias = dict[str, Any]
+
+_Made = TypeVar("_Made")
 
 SILENCE: Final = 10.0
 """Seconds without a word after which a stream says that it is alive; proxies cut what is silent."""
@@ -70,16 +74,8 @@ class Spoken(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         speak = self._streamed(send) if self._is_stream else self._whole(scope, receive, send)
-        work = asyncio.ensure_future(speak)
-        gone = asyncio.ensure_future(_until_gone(receive))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            work.cancel()
-            gone.cancel()
-            await asyncio.wait((work, gone))
-        if not work.cancelled():
-            work.result()
+        with suppress(ClientDisconnect):
+            await while_there(receive, speak)
 
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         response: Response
@@ -105,6 +101,27 @@ class Spoken(Response):
                 await stream.fail(error)
             beating.cancel()
         await stream.end()
+
+
+async def while_there(receive: Receive, making: Coroutine[Any, Any, _Made]) -> _Made:
+    """Return what is made for a client; one that goes away ends it.
+
+    ``receive`` is of a request whose body was read.
+
+    Raises:
+        ClientDisconnect: The client went away before.
+    """
+    work = asyncio.ensure_future(making)
+    gone = asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        work.cancel()
+        gone.cancel()
+        await asyncio.wait((work, gone))
+    if work.cancelled():
+        raise ClientDisconnect
+    return work.result()
 
 
 class _Stream:

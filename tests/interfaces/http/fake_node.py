@@ -98,6 +98,12 @@ class FakeNode:
 
     async def _embed(self, params: Body, emit: Emit) -> object:
         self.asked.put(("embed", params))
+        if any(isinstance(step, Hang) for step in self.script):
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                self.gone.put("gone")
+                raise
         texts = params["texts"]
         one: object = "AACAPwAAAAA=" if params["encoding_format"] == "base64" else [1.0, 0.0]
         return {

@@ -16,7 +16,7 @@ from p2pnode.interfaces.http.ollama.models import listed_body, running_body, sho
 from p2pnode.interfaces.http.ollama.question import chat_question_of, generate_question_of
 from p2pnode.interfaces.http.ollama.writing import OllamaWriter
 from p2pnode.interfaces.http.params import refuse_foreign
-from p2pnode.interfaces.http.spoken import Spoken
+from p2pnode.interfaces.http.spoken import Spoken, while_there
 from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
@@ -87,7 +87,8 @@ class Ollama:
     async def _embed(self, request: Request) -> Response:
         fields = await fields_of(request)
         name, texts = fields.text("model"), fields.texts("input")
-        made = await vectors_of(self._link, name, texts, dimensions=_dimensions(fields))
+        asked = vectors_of(self._link, name, texts, dimensions=_dimensions(fields))
+        made = await while_there(request.receive, asked)
         if any(made.truncated) and not fields.flag("truncate", default=True):
             raise wrong("input", "input has a text that is longer than the model reads")
         return JSONResponse(
@@ -106,7 +107,7 @@ class Ollama:
         name, text = fields.text("model"), fields.text("prompt", "")
         if not text:
             return JSONResponse({"embedding": []})
-        made = await vectors_of(self._link, name, [text])
+        made = await while_there(request.receive, vectors_of(self._link, name, [text]))
         return JSONResponse({"embedding": made.vectors[0]})
 
 

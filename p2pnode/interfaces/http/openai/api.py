@@ -19,7 +19,7 @@ from p2pnode.interfaces.http.openai.models import model_body
 from p2pnode.interfaces.http.openai.responses import question as responses
 from p2pnode.interfaces.http.openai.responses.writing import ResponseWriter
 from p2pnode.interfaces.http.params import refuse_foreign
-from p2pnode.interfaces.http.spoken import Spoken, Writer
+from p2pnode.interfaces.http.spoken import Spoken, Writer, while_there
 from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
@@ -65,7 +65,8 @@ class OpenAi:
 
     async def _embeddings(self, request: Request) -> Response:
         fields = await fields_of(request)
-        return JSONResponse(await embeddings_body(self._link, fields))
+        made = await while_there(request.receive, embeddings_body(self._link, fields))
+        return JSONResponse(made)
 
     async def _spoken(
         self,

@@ -129,6 +129,7 @@ def test_defaults_are_openai_s(client: openai.OpenAI, node: FakeNode) -> None:
     ("more", "param", "words"),
     [
         ({"messages": []}, "messages", "messages must be a list that is not empty"),
+        ({"tools": 5}, "tools", "tools must be a list, not 5"),
         ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role", "must be one of"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "has no content"),
         ({"messages": ["hi"]}, "messages[0]", "is not an object"),

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from p2pnode.interfaces.http import embedding
-from tests.interfaces.http.fake_node import NAME, FakeNode
+from tests.interfaces.http.fake_node import NAME, FakeNode, Hang
 
 
 @pytest.fixture(name="client")
@@ -77,3 +77,12 @@ def test_models_made_for_it_are_listed_where_they_are(
     assert [model.id for model in client.models.list()] == [NAME]
     with pytest.raises(openai.NotFoundError, match="models pull minilm"):
         client.embeddings.create(model="minilm", input="a")
+
+
+def test_a_client_that_goes_away_is_computed_for_no_longer(
+    client: openai.OpenAI, node: FakeNode
+) -> None:
+    node.says(Hang())
+    with pytest.raises(openai.APITimeoutError):
+        client.embeddings.create(model=NAME, input=["a"], timeout=0.5)
+    assert node.gone.get(timeout=5) == "gone"
