@@ -14,9 +14,8 @@ from p2pnode.errors import RemoteProtocolError, UserError, error_of
 from p2pnode.net.control_door import answers, connect
 from p2pnode.net.control_lines import (
     CHUNK,
-    MAX_LINE,
     LineBuffer,
-    encode_line,
+    encode_request,
     parse_object_untrusted,
 )
 from p2pnode.net.local_nodes import node_behind
@@ -76,14 +75,7 @@ class ControlClient:
         self._last_id += 1
         number = self._last_id
         self._has_begun = False
-        line = encode_line({"id": number, "method": method, "params": params or {}})
-        if len(line) > MAX_LINE:
-            raise UserError(
-                f"what is asked takes {len(line) / 2**20:.1f} MiB, and a node reads "
-                f"{MAX_LINE >> 20} MiB at the most",
-                hint="shorten it, or give it in parts",
-            )
-        self._send(line)
+        self._send(encode_request(number, method, params or {}))
         while True:
             answer = self._answer()
             if answer.get("id") not in (number, None):

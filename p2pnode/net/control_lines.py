@@ -67,9 +67,17 @@ def encode_request(number: int, method: str, params: Mapping[str, Any] | Rendere
 
     Raises:
         TypeError, ValueError: JSON cannot write it.
+        UserError: It is longer than a node reads.
     """
     given = params if isinstance(params, Rendered) else render(params)
-    return b'{"id":%d,"method":%b,"params":%b}\n' % (number, render(method).text, given.text)
+    line = b'{"id":%d,"method":%b,"params":%b}\n' % (number, render(method).text, given.text)
+    if len(line) > MAX_LINE:
+        raise UserError(
+            f"what is asked takes {len(line) / 2**20:.1f} MiB, and a node reads "
+            f"{MAX_LINE >> 20} MiB at the most",
+            hint="shorten it, or give it in parts",
+        )
+    return line
 
 
 def encode_result(number: int, result: object) -> bytes:

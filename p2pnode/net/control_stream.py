@@ -68,7 +68,7 @@ class ControlStream:
         """Ask, and yield each event as it comes; then there is a :attr:`result`.
 
         Raises:
-            UserError: The node refused.
+            UserError: It is too long to ask, or the node refused.
             NodeGoneError: It ended before it had answered.
         """
         try:
@@ -90,7 +90,7 @@ class ControlStream:
         """Ask and return the result, whatever events came before.
 
         Raises:
-            UserError: The node refused.
+            UserError: It is too long to ask, or the node refused.
             NodeGoneError: It ended before it had answered.
         """
         async with aclosing(self.events(method, params or {})) as events:

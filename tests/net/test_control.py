@@ -23,6 +23,7 @@ from p2pnode.net.control_lines import (
     LineBuffer,
     control_path,
     encode_line,
+    encode_request,
     encode_result,
     find_control_path,
     parse_request_untrusted,
@@ -261,6 +262,14 @@ async def test_a_line_without_end_closes_the_connection(path: Path) -> None:
     async with serving(path):
         answers = await sent_raw(path, b"x" * (MAX_LINE + 2 * CHUNK))
         assert [answer["error"]["message"] for answer in answers] == ["a line is too long"]
+
+
+def test_a_request_that_no_node_reads_is_refused_before_it_is_sent() -> None:
+    most = MAX_LINE - len(encode_request(1, "add", {"a": ""}))
+    assert len(encode_request(1, "add", {"a": "x" * most})) == MAX_LINE
+    with pytest.raises(UserError, match=r"takes 4\.0 MiB") as caught:
+        encode_request(1, "add", {"a": "x" * (most + 1)})
+    assert caught.value.hint
 
 
 async def test_a_surrogate_comes_back_as_it_went(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pnode.errors import UserError
-from p2pnode.system import READ
+from p2pnode.system import READ, is_private
 
 _MOST_BYTES: Final = 4096
 _LEAST: Final = 16  # characters
@@ -36,13 +36,13 @@ def key_of(path: Path) -> str:
 def _read(path: Path) -> str:
     try:
         with os.fdopen(os.open(path, READ), "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(_MOST_BYTES) if stat.S_ISREG(mode) else b""
+            found = os.fstat(file.fileno())
+            data = file.read(_MOST_BYTES) if stat.S_ISREG(found.st_mode) else b""
     except OSError as error:
         raise UserError(
             f"cannot read the key in {path}: {error.strerror}", hint="choose another file"
         ) from error
-    if mode & 0o077:
+    if not is_private(found):
         raise UserError(f"others can read the key in {path}", hint=f"chmod 600 {path}")
     return checked_key(data.decode("ascii", "replace"), str(path), "remove it, and one is made")
 
