@@ -135,7 +135,8 @@ def test_an_extra_names_what_is_needed() -> None:
     needed = {DISTRIBUTIONS.get(module, module) for one in everyone() for module in one.needs}
     core = {requirement.split()[0] for requirement in PROJECT["project"]["dependencies"]}
     servers = {"anycorn", "hypercorn[trio]"}  # which `bench http-servers` measures beside ours
-    assert extra == (needed - core) | servers | {"xllamacpp"}  # the last for `bench engine`
+    others = {"anyio", "xllamacpp"}  # what that bench imports, and what `bench engine` does
+    assert extra == (needed - core) | servers | others
 
 
 def test_a_codec_that_changes_values_is_caught() -> None:

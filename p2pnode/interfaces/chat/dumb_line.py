@@ -25,6 +25,7 @@ class DumbLine:
     """
 
     is_person = True
+    is_all = False
 
     def __init__(self, *, echo: bool) -> None:
         """``echo``: whether to show what is typed; an editor's shell shows it itself."""

@@ -33,6 +33,7 @@ class EditedLine:
     """Hears a person at a terminal that can move its cursor."""
 
     is_person = True
+    is_all = False
 
     def __init__(self, history: Path | None, completer: Completer) -> None:
         """``history`` is the file to keep what was said in; None for none."""

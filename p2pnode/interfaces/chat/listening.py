@@ -12,9 +12,11 @@ class Listener(Protocol):
 
     Attributes:
         is_person: Whether somebody sits there, who is told how things stand.
+        is_all: Whether all that there is to say is said at once.
     """
 
     is_person: bool
+    is_all: bool
 
     def listen(self) -> str | None:
         """Return what is said next, nothing for nothing said, and None at the end.
@@ -35,6 +37,7 @@ class Piped:
     """What waits in a pipe is read when it is asked for: nobody types there."""
 
     is_person = False
+    is_all = False
 
     def ahead(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -44,6 +47,8 @@ class Piped:
 
 class WholeInput(Piped):
     """All of standard input is one message."""
+
+    is_all = True
 
     def __init__(self) -> None:
         self._is_read = False

@@ -156,9 +156,9 @@ class ChatSession:
         """Go on after a Ctrl-C.
 
         Raises:
-            KeyboardInterrupt: Nobody sits there to go on with.
+            KeyboardInterrupt: There is nothing to go on with.
         """
-        if not self._listener.is_person:
+        if self._listener.is_all:
             raise KeyboardInterrupt
         self._listener.forget()
         note("[stopped]")
