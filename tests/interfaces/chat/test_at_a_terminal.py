@@ -396,7 +396,7 @@ def test_no_colour_means_no_style_in_an_answer(node: FakeNode, start: Start) -> 
 
 def test_ctrl_c_ends_a_conversation_of_one_message(node: FakeNode, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "p2pnode", "chat", "--state", str(tmp_path), *words],
+        [sys.executable, "-m", "p2pnode", "chat", "--state", str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
