@@ -192,7 +192,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(*words: str, size: tuple[int, int] = (80, 24), **environ: str) -> Terminal:
         environ = {"NO_COLOR": "", **environ}
-        terminals.append(Terminal(["--state", str(tmp_path)], size, **environ))
+        terminals.append(Terminal(["--state", str(tmp_path), *words], size, **environ))
         return terminals[-1]
 
     yield begin
