@@ -20,6 +20,7 @@ from typing import Protocol
 import trio
 
 from p2pnode.net.sleeper import Sleeper
+from p2pnode.net.slices import take_short_slices
 from p2pnode.net.wakeup import Wakeup
 
 SWITCH_INTERVAL = 0.0005
@@ -67,6 +68,7 @@ class EngineThread:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         with _switch_interval(SWITCH_INTERVAL):
             thread.start()
+            take_short_slices()  # the loop, and not the thread, which has started
             try:
                 yield
             finally:
