@@ -53,9 +53,7 @@ def test_a_thread_gets_short_slices_and_keeps_its_nice_value() -> None:
     assert nice == before + 3
     assert seconds == pytest.approx(300e-6)
     if sys.platform == "linux":
-        heard, _, seconds = in_a_thread(None, os.SCHED_BATCH)
-        assert not heard
-        assert seconds != pytest.approx(300e-6)
+        assert not in_a_thread(None, os.SCHED_BATCH)[0]
 
 
 def test_where_there_is_no_such_thing_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
