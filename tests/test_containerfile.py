@@ -11,7 +11,7 @@ import pytest
 from p2pnode.interfaces.cli.node_options import DEFAULT_PORT
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "Containerfile").read_text("utf-8")
+TEXT = (ROOT / ".ci" / "Containerfile").read_text("utf-8")
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:
@@ -37,7 +37,7 @@ def test_it_runs_as_no_root_on_the_port_of_a_node_with_a_base_of_a_named_version
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="no hadolint here")
 def test_hadolint_finds_nothing_wrong_with_it() -> None:
     done = subprocess.run(
-        ["hadolint", "--no-color", str(ROOT / "Containerfile")],
+        ["hadolint", "--no-color", str(ROOT / ".ci" / "Containerfile")],
         capture_output=True,
         text=True,
         timeout=60,

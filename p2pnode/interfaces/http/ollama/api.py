@@ -17,7 +17,7 @@ from p2pnode.interfaces.http.ollama.question import chat_question_of, generate_q
 from p2pnode.interfaces.http.ollama.writing import OllamaWriter
 from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.interfaces.http.spoken import Spoken, while_there
-from p2pnode.net.control_lines import render
+from p2pnode.net.control_lines import Rendered, render
 
 Body: TypeAlias = dict[str, Any]
 
@@ -76,13 +76,11 @@ class Ollama:
         name = fields.text("model")
         refuse_foreign(name, model["name"])
         writer, is_stream = OllamaWriter(name, is_chat=is_chat), fields.flag("stream", default=True)
-        questions = await fields.read_by(
-            lambda asked: [render(one) for one in (question_of(asked, model),) if one is not None]
-        )
-        if not questions:
+        question = await fields.read_by(lambda asked: _rendered(question_of(asked, model)))
+        if question is None:
             leaves = fields.value("keep_alive") in (0, "0", "0s")
             return JSONResponse(writer.loaded("unload" if leaves else "load"))
-        return Spoken(self._link, questions, writer, is_stream=is_stream)
+        return Spoken(self._link, [question], writer, is_stream=is_stream)
 
     async def _embed(self, request: Request) -> Response:
         fields = await fields_of(request)
@@ -109,6 +107,10 @@ class Ollama:
             return JSONResponse({"embedding": []})
         made = await while_there(request.receive, vectors_of(self._link, name, [text]))
         return JSONResponse({"embedding": made.vectors[0]})
+
+
+def _rendered(question: Body | None) -> Rendered | None:
+    return None if question is None else render(question)
 
 
 def _dimensions(fields: Fields) -> int | None:
