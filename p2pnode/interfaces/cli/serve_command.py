@@ -47,8 +47,8 @@ def serve(
     that is not there.
     """
     from p2pnode.interfaces.http.app import make_app
-    from p2pnode.interfaces.http.asking import NodeLink
     from p2pnode.interfaces.http.listening import Where
+    from p2pnode.interfaces.http.node_link import NodeLink
     from p2pnode.interfaces.http.server import HttpServer, run
     from p2pnode.net.control_lines import find_control_path
 

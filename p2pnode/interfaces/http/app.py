@@ -14,18 +14,18 @@ from starlette.types import ASGIApp
 
 from p2pnode.interfaces.http.access import Access, AccessGuard
 from p2pnode.interfaces.http.anthropic.api import Anthropic
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.dialects import is_anthropic, told
 from p2pnode.interfaces.http.errors import ApiError
-from p2pnode.interfaces.http.look import Looks
+from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.interfaces.http.ollama.api import Ollama
 from p2pnode.interfaces.http.openai.api import OpenAi
+from p2pnode.interfaces.http.status import Status
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 _PAGES: Final = {"/": "about.html", "/swarm": "swarm.html", "/chat": "chat.html"}
 _PAGE_HEADERS: Final = {
-    # What a model or a peer says is text, whatever it looks like: no page runs anything else.
+    # What a model or a peer says is text, whatever it status like: no page runs anything else.
     "content-security-policy": "default-src 'none'; script-src 'self' 'unsafe-inline'; "
     "style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -38,12 +38,12 @@ _INSTEAD: Final = {"/api/pull": "on the node's machine, p2pnode models pull NAME
 
 def make_app(link: NodeLink, access: Access) -> ASGIApp:
     """Return the app that answers for the node behind ``link``."""
-    looks, openai, anthropic = Looks(link), OpenAi(link), Anthropic(link)
+    status, openai, anthropic = Status(link), OpenAi(link), Anthropic(link)
     routes = [
-        Route("/health", looks.health),
-        Route("/snapshot", looks.snapshot),
-        Route("/events", looks.events),
-        Route("/metrics", looks.metrics),
+        Route("/health", status.health),
+        Route("/snapshot", status.snapshot),
+        Route("/events", status.events),
+        Route("/metrics", status.metrics),
         Route("/v1/models", _by_version(anthropic.models, openai.models)),
         Route("/v1/models/{name:path}", _by_version(anthropic.model, openai.model)),
         *openai.routes(),

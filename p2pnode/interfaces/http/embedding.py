@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.errors import ApiError, wrong
+from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.node.catalogue import KNOWN_MODELS, known_model
 from p2pnode.node.model_cache import is_missing
 

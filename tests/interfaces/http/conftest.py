@@ -12,10 +12,10 @@ import pytest
 
 from p2pnode.interfaces.http.access import Access
 from p2pnode.interfaces.http.app import make_app
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.guard import App
 from p2pnode.interfaces.http.limits import HttpLimits
 from p2pnode.interfaces.http.listening import listen
+from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.interfaces.http.server import HttpServer
 from tests.interfaces.http.fake_node import FakeNode, fake_node
 

@@ -11,10 +11,10 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.http_options import KEY_VARIABLE, HttpOptions
 from p2pnode.interfaces.http.access import Access
 from p2pnode.interfaces.http.app import make_app
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.body import MOST_BYTES
 from p2pnode.interfaces.http.key_file import key_of
 from p2pnode.interfaces.http.listening import Where
+from p2pnode.interfaces.http.node_link import NodeLink
 from tests.interfaces.http.conftest import Serving
 from tests.interfaces.http.fake_node import FakeNode
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from p2pnode.interfaces.http.access import Access
 from p2pnode.interfaces.http.app import make_app
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.body import MOST_NESTED
+from p2pnode.interfaces.http.node_link import NodeLink
 from tests.interfaces.http.fake_node import HELLO, NAME, FakeNode
 
 VERSION = {"anthropic-version": "2023-06-01"}

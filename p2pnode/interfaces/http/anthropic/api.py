@@ -6,15 +6,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from p2pnode.interfaces.http.answer_response import AnswerResponse
 from p2pnode.interfaces.http.anthropic.models import listed_body, model_body
 from p2pnode.interfaces.http.anthropic.question import counted_question_of, question_of
 from p2pnode.interfaces.http.anthropic.writing import MessageWriter
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.body import fields_of
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
+from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.interfaces.http.params import refuse_foreign
-from p2pnode.interfaces.http.spoken import Spoken
 from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
@@ -50,7 +50,7 @@ class Anthropic:
         is_beta = _BETA in request.headers
         question = await fields.read_by(lambda asked: render(question_of(asked, is_beta=is_beta)))
         writer, is_stream = MessageWriter(model), fields.flag("stream")
-        return Spoken(self._link, [question], writer, is_stream=is_stream)
+        return AnswerResponse(self._link, [question], writer, is_stream=is_stream)
 
     async def _count(self, request: Request) -> Response:
         fields, _ = await self._asked(request)

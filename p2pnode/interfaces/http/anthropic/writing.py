@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from p2pnode.interfaces.http.anthropic.errors import error_body, status_of
-from p2pnode.interfaces.http.called import arguments_of
 from p2pnode.interfaces.http.errors import ApiError
-from p2pnode.interfaces.http.spoken import server_sent
+from p2pnode.interfaces.http.sse import server_sent
+from p2pnode.interfaces.http.tool_arguments import arguments_of
 
 Body: TypeAlias = dict[str, Any]
 

@@ -7,16 +7,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from p2pnode.interfaces.http.asking import NodeLink
+from p2pnode.interfaces.http.answer_response import AnswerResponse
 from p2pnode.interfaces.http.body import fields_of
+from p2pnode.interfaces.http.disconnect import while_there
 from p2pnode.interfaces.http.embedding import vectors_of
 from p2pnode.interfaces.http.errors import wrong
 from p2pnode.interfaces.http.fields import Fields
+from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.interfaces.http.ollama.models import listed_body, running_body, shown_body
 from p2pnode.interfaces.http.ollama.question import chat_question_of, generate_question_of
 from p2pnode.interfaces.http.ollama.writing import OllamaWriter
 from p2pnode.interfaces.http.params import refuse_foreign
-from p2pnode.interfaces.http.spoken import Spoken, while_there
 from p2pnode.net.control_lines import Rendered, render
 
 Body: TypeAlias = dict[str, Any]
@@ -59,12 +60,12 @@ class Ollama:
         return JSONResponse(shown_body(model))
 
     async def _chat(self, request: Request) -> Response:
-        return await self._spoken(request, chat_question_of, is_chat=True)
+        return await self._answered(request, chat_question_of, is_chat=True)
 
     async def _generate(self, request: Request) -> Response:
-        return await self._spoken(request, generate_question_of, is_chat=False)
+        return await self._answered(request, generate_question_of, is_chat=False)
 
-    async def _spoken(
+    async def _answered(
         self,
         request: Request,
         question_of: Callable[[Fields, Body], Body | None],
@@ -80,7 +81,7 @@ class Ollama:
         if question is None:
             leaves = fields.value("keep_alive") in (0, "0", "0s")
             return JSONResponse(writer.loaded("unload" if leaves else "load"))
-        return Spoken(self._link, [question], writer, is_stream=is_stream)
+        return AnswerResponse(self._link, [question], writer, is_stream=is_stream)
 
     async def _embed(self, request: Request) -> Response:
         fields = await fields_of(request)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from p2pnode.interfaces.http.called import arguments_of
 from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.tool_arguments import arguments_of
 
 Body: TypeAlias = dict[str, Any]
 

@@ -8,18 +8,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from p2pnode.interfaces.http.asking import NodeLink
+from p2pnode.interfaces.http.answer_response import AnswerResponse, Writer
 from p2pnode.interfaces.http.body import fields_of
+from p2pnode.interfaces.http.disconnect import while_there
 from p2pnode.interfaces.http.embedding import embedders
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
+from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.interfaces.http.openai import chat, completions
 from p2pnode.interfaces.http.openai.embeddings import embedder_body, embeddings_body
 from p2pnode.interfaces.http.openai.models import model_body
 from p2pnode.interfaces.http.openai.responses import question as responses
 from p2pnode.interfaces.http.openai.responses.writing import ResponseWriter
 from p2pnode.interfaces.http.params import refuse_foreign
-from p2pnode.interfaces.http.spoken import Spoken, Writer, while_there
 from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
@@ -53,13 +54,13 @@ class OpenAi:
         return JSONResponse(model_body(model))
 
     async def _chat(self, request: Request) -> Response:
-        return await self._spoken(request, chat.questions_of, chat.ChatWriter)
+        return await self._answered(request, chat.questions_of, chat.ChatWriter)
 
     async def _completions(self, request: Request) -> Response:
-        return await self._spoken(request, completions.questions_of, completions.CompletionWriter)
+        return await self._answered(request, completions.questions_of, completions.CompletionWriter)
 
     async def _responses(self, request: Request) -> Response:
-        return await self._spoken(
+        return await self._answered(
             request, lambda fields: [responses.question_of(fields)], ResponseWriter
         )
 
@@ -68,7 +69,7 @@ class OpenAi:
         made = await while_there(request.receive, embeddings_body(self._link, fields))
         return JSONResponse(made)
 
-    async def _spoken(
+    async def _answered(
         self,
         request: Request,
         questions_of: Callable[[Fields], list[Body]],
@@ -86,4 +87,4 @@ class OpenAi:
                 code="invalid_value",
                 param="stream_options",
             )
-        return Spoken(self._link, questions, writer_of(fields, model), is_stream=is_stream)
+        return AnswerResponse(self._link, questions, writer_of(fields, model), is_stream=is_stream)

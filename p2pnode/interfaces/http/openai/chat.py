@@ -24,7 +24,7 @@ from p2pnode.interfaces.http.openai.writing import (
     usage,
 )
 from p2pnode.interfaces.http.params import format_params, within_past
-from p2pnode.interfaces.http.spoken import server_sent
+from p2pnode.interfaces.http.sse import server_sent
 
 Body: TypeAlias = dict[str, Any]
 

@@ -16,7 +16,7 @@ from p2pnode.interfaces.http.openai.params import (
 )
 from p2pnode.interfaces.http.openai.writing import DONE, OpenAiWriter, finish_of, usage
 from p2pnode.interfaces.http.params import format_params, within_past
-from p2pnode.interfaces.http.spoken import server_sent
+from p2pnode.interfaces.http.sse import server_sent
 
 Body: TypeAlias = dict[str, Any]
 

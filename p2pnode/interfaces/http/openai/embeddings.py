@@ -2,10 +2,10 @@
 
 from typing import Any, Final, TypeAlias
 
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.embedding import vectors_of
 from p2pnode.interfaces.http.errors import ApiError, wrong
 from p2pnode.interfaces.http.fields import Fields
+from p2pnode.interfaces.http.node_link import NodeLink
 
 Body: TypeAlias = dict[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from p2pnode.interfaces.http.errors import ApiError
-from p2pnode.interfaces.http.spoken import server_sent
+from p2pnode.interfaces.http.sse import server_sent
 
 Body: TypeAlias = dict[str, Any]
 

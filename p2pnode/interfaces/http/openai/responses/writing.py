@@ -9,7 +9,7 @@ from p2pnode.interfaces.http.fields import Fields
 from p2pnode.interfaces.http.openai.responses.output import Output, call_item, text_item
 from p2pnode.interfaces.http.openai.writing import OpenAiWriter
 from p2pnode.interfaces.http.params import MAX_TOKENS, MOST_TOKENS
-from p2pnode.interfaces.http.spoken import server_sent
+from p2pnode.interfaces.http.sse import server_sent
 
 Body: TypeAlias = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2pnode.interfaces.http.called import arguments_of
+from p2pnode.interfaces.http.tool_arguments import arguments_of
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Questions of a request, asked of the node side by side."""
+"""The node behind the API, over its control socket."""
 
 import asyncio
 import math

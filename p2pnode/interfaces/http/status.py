@@ -1,4 +1,4 @@
-"""What of a node can be looked at: ``/health``, ``/snapshot``, ``/events``, ``/metrics``."""
+"""The state of a node: ``/health``, ``/snapshot``, ``/events``, ``/metrics``."""
 
 import asyncio
 import json
@@ -9,11 +9,11 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.metrics import CONTENT_TYPE, metrics_text
+from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.interfaces.http.openai.writing import error_body
-from p2pnode.interfaces.http.spoken import server_sent
+from p2pnode.interfaces.http.sse import server_sent
 
 BETWEEN: Final = 1.0
 """Seconds between pictures of ``/events``."""
@@ -23,7 +23,7 @@ FRESH: Final = 0.25
 ``/health`` needs no key."""
 
 
-class Looks:
+class Status:
     """Shows a node's picture; it is the one that ``top`` draws."""
 
     def __init__(self, link: NodeLink) -> None:

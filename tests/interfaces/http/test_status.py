@@ -12,11 +12,11 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 
-from p2pnode.interfaces.http.asking import NodeLink
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.limits import Reason, Refusals
-from p2pnode.interfaces.http.look import FRESH, Looks
 from p2pnode.interfaces.http.metrics import metrics_text
+from p2pnode.interfaces.http.node_link import NodeLink
+from p2pnode.interfaces.http.status import FRESH, Status
 from p2pnode.interfaces.tui.example import minute
 from p2pnode.node.answering.stream import Answer
 from p2pnode.node.answering.timings import SECONDS, Timings
@@ -99,17 +99,17 @@ async def test_many_who_look_cost_the_node_one_picture() -> None:
             return PICTURE
 
     async def look() -> None:
-        looks, request = Looks(Counted(Path())), Request({"type": "http"})
-        early = await asyncio.gather(*(looks.health(request) for _ in range(50)))
+        status, request = Status(Counted(Path())), Request({"type": "http"})
+        early = await asyncio.gather(*(status.health(request) for _ in range(50)))
         assert {answer.status_code for answer in early} == {503}
-        looks._asked_at -= 2 * FRESH
-        late = await asyncio.gather(*(looks.health(request) for _ in range(50)))
+        status._asked_at -= 2 * FRESH
+        late = await asyncio.gather(*(status.health(request) for _ in range(50)))
         assert {answer.status_code for answer in late} == {200}
-        looks._asked_at -= 2 * FRESH
-        gone = asyncio.create_task(looks.health(request))
+        status._asked_at -= 2 * FRESH
+        gone = asyncio.create_task(status.health(request))
         await asyncio.sleep(0)
         gone.cancel()  # one that goes away takes the picture from nobody
-        assert (await looks.snapshot(request)).status_code == 200
+        assert (await status.snapshot(request)).status_code == 200
 
     await trio.to_thread.run_sync(lambda: asyncio.run(look()))
     assert asked == ["snapshot"] * 3

@@ -2,21 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from p2pnode.interfaces.http.asking import NodeLink
+from p2pnode.interfaces.http.disconnect import while_there
 from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.net.control_lines import Rendered
 
 Body: TypeAlias = dict[str, Any]
-
-_Made = TypeVar("_Made")
 
 SILENCE: Final = 10.0
 """Seconds without a word after which a stream says that it is alive; proxies cut what is silent."""
@@ -55,7 +54,7 @@ class Writer(Protocol):
         """Return the status of HTTP that an error has."""
 
 
-class Spoken(Response):
+class AnswerResponse(Response):
     """Asks, and writes what comes of it; a client that goes away ends its answers."""
 
     def __init__(
@@ -101,27 +100,6 @@ class Spoken(Response):
                 await stream.fail(error)
             beating.cancel()
         await stream.end()
-
-
-async def while_there(receive: Receive, making: Coroutine[Any, Any, _Made]) -> _Made:
-    """Return what is made for a client; one that goes away ends it.
-
-    ``receive`` is of a request whose body was read.
-
-    Raises:
-        ClientDisconnect: The client went away before.
-    """
-    work = asyncio.ensure_future(making)
-    gone = asyncio.ensure_future(_until_gone(receive))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        work.cancel()
-        gone.cancel()
-        await asyncio.wait((work, gone))
-    if work.cancelled():
-        raise ClientDisconnect
-    return work.result()
 
 
 class _Stream:
@@ -179,15 +157,3 @@ class _Stream:
 
 async def _nothing(number: int, event: Body) -> None:
     """Events of an answer that is sent whole."""
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def server_sent(data: object, event: str | None = None) -> bytes:
-    """Return a server-sent event (WHATWG HTML, 9.2)."""
-    head = f"event: {event}\n" if event else ""
-    text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
-    return f"{head}data: {text}\n\n".encode()
