@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import click
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 KEY_VARIABLE = "P2PNODE_HTTP_KEY"
+
+_ORIGIN: Final = re.compile(
+    r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+"
+)  # RFC 6454, as browsers send
+_NAME: Final = re.compile(r"[^:\[\]/@\s]{1,253}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +68,14 @@ class HttpOptions:
         """Return who may ask at ``place``.
 
         Raises:
-            UserError: The key cannot be read, or others than this machine might ask without one.
+            UserError: The key cannot be read, others than this machine might ask without one, or
+                what was named is no site or no host.
         """
         from p2pnode.interfaces.http.access import Access
         from p2pnode.interfaces.http.key_file import checked_key, key_of
         from p2pnode.net.addresses import is_loopback
 
+        self._check_names()
         file, said = self.key_file, os.environ.get(KEY_VARIABLE, "")
         key = "" if file is None else key_of(file)
         if file is None and said:
@@ -79,6 +87,21 @@ class HttpOptions:
                 hint="--key-file FILE makes one; or listen on this machine alone: --http 8080",
             )
         return Access(key, self.allow_host, self.cors)
+
+    def _check_names(self) -> None:
+        for origin in self.cors:
+            if not _ORIGIN.fullmatch(origin):
+                raise UsageError(
+                    f"--cors: {origin!r} is no site as browsers name one",
+                    hint="write https://chat.example or http://localhost:3000, in small letters "
+                    "and without a path; * is any",
+                )
+        for name in self.allow_host:
+            if not _NAME.fullmatch(name):
+                raise UsageError(
+                    f"--allow-host: {name!r} is no host's name",
+                    hint="write it as a browser's address has it, without a port: chat.example",
+                )
 
     def tls(self) -> ssl.SSLContext | None:
         """Return what speaks TLS; None for plain HTTP.

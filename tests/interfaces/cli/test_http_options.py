@@ -8,8 +8,10 @@ import pytest
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli import node_commands
 from p2pnode.interfaces.cli.http_options import KEY_VARIABLE, HttpOptions
+from p2pnode.interfaces.http.listening import Where
 
 KEY, CERT = Path("/home/ada/p2p.key"), Path("/home/ada/tls.crt")
+HERE = Where("127.0.0.1", 8080)
 
 
 def said(host: str, *, key_file: Path | None = None, tls_cert: Path | None = None) -> list[str]:
@@ -51,3 +53,29 @@ def test_a_second_node_with_an_api_is_told_that_the_first_runs(
     with pytest.raises(UserError, match="a node of yours runs on") as caught:
         node_commands._face("8080", HttpOptions(None, (), (), None, None), tmp_path)
     assert "p2pnode stop" in caught.value.hint
+
+
+def test_sites_and_hosts_are_named_as_requests_have_them() -> None:
+    right = ("https://chat.example", "http://localhost:3000", "*", "null", "app://obsidian.md")
+    access = HttpOptions(None, ("chat.example",), right, None, None).access(HERE)
+    assert (access.hosts, access.origins) == (("chat.example",), right)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "origins", "words"),
+    [
+        ((), ("nonsense",), "--cors: 'nonsense' is no site"),
+        ((), ("https://chat.example/",), "no site"),
+        ((), ("https://Chat.example",), "no site"),
+        ((), ("",), "no site"),
+        (("a b",), (), "--allow-host: 'a b' is no host's name"),
+        (("chat.example:8080",), (), "no host's name"),
+        (("",), (), "no host's name"),
+    ],
+)
+def test_what_no_request_could_have_is_refused(
+    hosts: tuple[str, ...], origins: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        HttpOptions(None, hosts, origins, None, None).access(HERE)
+    assert caught.value.hint
