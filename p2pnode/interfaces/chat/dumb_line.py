@@ -55,9 +55,9 @@ class DumbLine:
         self._ahead.clear()
 
     def _more(self) -> str:
-        from p2pnode.interfaces.chat.line_reader import burst
+        from p2pnode.interfaces.chat.line_reader import next_burst
 
-        data = self._ahead.take() or burst(sys.stdin.fileno())
+        data = self._ahead.take() or next_burst(sys.stdin.fileno())
         self._is_closed = not data
         return _SEQUENCE.sub("", self._decoder.decode(data))
 

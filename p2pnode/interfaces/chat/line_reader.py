@@ -15,6 +15,9 @@ hesitates, shorter than anybody feels. A guess."""
 _PASTING: Final = 0.15
 """The same once it shows that somebody pastes: over a slow line the next piece takes longer."""
 
+HUNG_UP: Final = 3
+"""Times in a row that a terminal says that there is something, and is not: it has hung up."""
+
 _CHUNK: Final = 65_536
 _MOST: Final = 8 * 1024 * 1024  # bytes of a burst; what is beyond is another one
 
@@ -38,10 +41,21 @@ class BurstReader(PosixStdinReader):
         return self._bursts.mark(self._stdin_decoder.decode(data))
 
 
-def burst(descriptor: int) -> bytes:
-    """Return what comes at once; nothing at the end of the terminal.
+def next_burst(descriptor: int) -> bytes:
+    """Wait for what comes next, and return it; nothing at the end of the terminal."""
+    for _ in range(HUNG_UP):
+        select.select([descriptor], [], [])
+        if data := burst(descriptor):
+            return data
+    return b""
 
-    A single key is waited for no longer than it takes to come.
+
+def burst(descriptor: int) -> bytes:
+    """Return what comes at once, now that something is there.
+
+    That is nothing at the end of the terminal, and where a Ctrl-C took what was there, if the
+    terminal is quiet (:mod:`p2pnode.interfaces.chat.quiet_terminal`). A single key is waited for no
+    longer than it takes to come.
     """
     data = bytearray(_read(descriptor))
     while data and len(data) < _MOST and select.select([descriptor], [], [], _patience(data))[0]:

@@ -56,14 +56,16 @@ class TypedAhead:
                 os.close(stop)
 
     def _read(self, stop: int) -> None:
-        from p2pnode.interfaces.chat.line_reader import burst
+        from p2pnode.interfaces.chat.line_reader import HUNG_UP, burst
 
-        while self._held < MOST_HELD:
+        in_vain = 0
+        while self._held < MOST_HELD and in_vain < HUNG_UP:
             ready, _, _ = select.select([stop, self._descriptor], [], [])
             if stop in ready:
                 return
-            data = burst(self._descriptor)
-            if not data:
-                return
+            if not (data := burst(self._descriptor)):
+                in_vain += 1
+                continue
+            in_vain = 0
             self._bursts.append(data)
             self._held += len(data)
