@@ -1,18 +1,14 @@
 """One frozen picture of a node: the only thing that faces read.
 
 The TUI, the CLI and any HTTP face show this same picture. It holds numbers and texts alone, so it
-travels as JSON: :func:`to_json` on the node's side, :func:`from_json` on the face's.
+travels as JSON: :mod:`p2pnode.node.snapshot_json`.
 """
 
-import itertools
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 from p2pnode.phrases import plural
 
-_T = TypeVar("_T")
 _COARSER = ("i8", "q4", "q2")
 
 GONE = ("dead", "left")
@@ -358,42 +354,3 @@ def counted(peers: Sequence[PeerView]) -> str:
     parts = [plural(here, "peer")]
     parts += [f"{count} {word}" for count, word in ((gone, "gone"), (seen, "only seen")) if count]
     return ", ".join(parts)
-
-
-def to_json(snapshot: NodeSnapshot) -> dict[str, Any]:
-    """Return the snapshot as values that :mod:`json` writes."""
-    return asdict(snapshot)
-
-
-def from_json(data: Mapping[str, Any]) -> NodeSnapshot:
-    """Rebuild a snapshot from what :func:`to_json` made, here or in another version.
-
-    Unknown keys are ignored; those that came later may be missing.
-
-    Raises:
-        KeyError, TypeError: It is not a snapshot.
-    """
-    return _build(NodeSnapshot, data)
-
-
-def _build(kind: type[_T], data: Mapping[str, Any]) -> _T:
-    hints = typing.get_type_hints(kind)
-    later = {each.name for each in fields(kind) if each.default is not MISSING}  # type: ignore[arg-type]
-    return kind(
-        **{
-            name: _convert(hint, data[name])
-            for name, hint in hints.items()
-            if name in data or name not in later
-        }
-    )
-
-
-def _convert(hint: object, value: object) -> object:
-    """Turn JSON's lists and objects back into the tuples and dataclasses of ``hint``."""
-    arguments = typing.get_args(hint)
-    if isinstance(hint, type) and is_dataclass(hint):
-        return _build(hint, typing.cast(Mapping[str, Any], value))
-    if typing.get_origin(hint) is tuple and isinstance(value, Sequence):
-        parts = itertools.repeat(arguments[0]) if arguments[-1] is Ellipsis else arguments
-        return tuple(_convert(part, item) for part, item in zip(parts, value, strict=False))
-    return value

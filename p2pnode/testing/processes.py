@@ -22,7 +22,8 @@ from p2pnode.errors import UserError
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
 from p2pnode.node.places import without_settings
-from p2pnode.node.snapshot import NodeSnapshot, from_json
+from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.node.snapshot_json import from_json
 from p2pnode.phrases import plural
 
 _STARTING = 30.0  # seconds until a node prints where it listens

@@ -1,5 +1,6 @@
 """What large messages tell of a link: measured late, believed at its best."""
 
+import json
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +11,8 @@ from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.tensor_policy import Link as Known
 from p2pnode.node.links import LARGE, LinkMeter
 from p2pnode.node.picture import World, snapshot
-from p2pnode.node.snapshot import EdgeView, from_json, to_json
+from p2pnode.node.snapshot import EdgeView, NodeSnapshot
+from p2pnode.node.snapshot_json import from_json, to_text
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import node_id
 from p2pnode.testing.links import Link
@@ -138,9 +140,13 @@ def ask(swarm: Swarm, activations: str | None = "auto") -> float:
     return swarm.network.now - began
 
 
+def as_faces_get_it(swarm: Swarm, name: str) -> NodeSnapshot:
+    return from_json(json.loads(to_text(snapshot(swarm.nodes[name], World(), swarm.network.now))))
+
+
 def edges(swarm: Swarm, name: str) -> dict[str, EdgeView]:
     """Return the edges in the snapshot of ``name``, as faces get it, by kind."""
-    picture = from_json(to_json(snapshot(swarm.nodes[name], World(), swarm.network.now)))
+    picture = as_faces_get_it(swarm, name)
     return {edge.kind: edge for peer in picture.peers for edge in peer.edges}
 
 
@@ -184,7 +190,7 @@ def test_faces_show_how_an_answer_travelled() -> None:
     ask(swarm, "i8")
     ask(swarm, "f16")
     ask(swarm, None)
-    picture = from_json(to_json(snapshot(swarm.nodes["a"], World(), swarm.network.now)))
+    picture = as_faces_get_it(swarm, "a")
     coded, rounded, plain = picture.generations
     assert (coded.activations, coded.codings) == ("i8", ("i8",))
     assert (rounded.activations, rounded.codings) == ("f16", ())
@@ -198,7 +204,7 @@ def test_what_one_answer_asked_for_is_nothing_to_the_next() -> None:
     swarm = three()
     ask(swarm, "q4")
     ask(swarm, "auto")
-    picture = from_json(to_json(snapshot(swarm.nodes["a"], World(), swarm.network.now)))
+    picture = as_faces_get_it(swarm, "a")
     assert picture.generations[-1].codings == ("f16",)
 
 

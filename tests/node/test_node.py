@@ -22,7 +22,8 @@ from p2pnode.node.handlers import handlers
 from p2pnode.node.model_use import is_in_use
 from p2pnode.node.node import Node
 from p2pnode.node.settings import NodeSettings
-from p2pnode.node.snapshot import NodeSnapshot, to_json
+from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.node.snapshot_json import to_text
 from p2pnode.sansio import Address
 from p2pnode.scheduler.moving import Choosing, Settling
 from p2pnode.scheduler.placement import Placement
@@ -197,23 +198,23 @@ async def test_a_node_turns_texts_into_vectors_by_the_model_it_serves(
 async def test_a_large_picture_is_rendered_off_the_loop(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def noted(taken: NodeSnapshot) -> dict[str, Any]:
+    def noted(taken: NodeSnapshot) -> bytes:
         rendered_in.append(threading.get_ident())
-        return to_json(taken)
+        return to_text(taken)
 
     async def emit(event: object) -> None:
         raise AssertionError(event)
 
     rendered_in: list[int] = []
-    monkeypatch.setattr(handlers_module, "to_json", noted)
+    monkeypatch.setattr(handlers_module, "to_text", noted)
     node = Node(settings(tmp_path / "one", model, range(4)))
     async with running(node):
         few = await handlers(node)["snapshot"]({}, emit)
         monkeypatch.setattr(handlers_module, "_FEW_PEERS", -1)
         many = await handlers(node)["snapshot"]({}, emit)
-    assert isinstance(few, dict)
+    assert isinstance(few, Rendered)
     assert isinstance(many, Rendered)
-    assert json.loads(many.text)["node_id"] == few["node_id"]
+    assert json.loads(many.text)["node_id"] == json.loads(few.text)["node_id"]
     assert rendered_in[0] == threading.get_ident() != rendered_in[1]
 
 

@@ -206,7 +206,7 @@ class ChatSession:
     def _tell_peers(self) -> None:
         from p2pnode.interfaces.cli.look_commands import tell_peers
         from p2pnode.net.local_nodes import local_nodes
-        from p2pnode.node.snapshot import from_json
+        from p2pnode.node.snapshot_json import from_json
 
         with self._host.client() as client:
             picture = from_json(client.call("snapshot"))

@@ -45,7 +45,7 @@ def complete_peer(
     from p2pnode.net.control_client import ControlClient
     from p2pnode.net.control_lines import find_control_path
     from p2pnode.node.places import state_directory
-    from p2pnode.node.snapshot import from_json
+    from p2pnode.node.snapshot_json import from_json
 
     state = context.params.get("state")
     try:

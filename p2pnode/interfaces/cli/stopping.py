@@ -16,7 +16,8 @@ from p2pnode.interfaces.cli.settings import state_of
 from p2pnode.net.control_client import ControlClient
 from p2pnode.node.identity import lock_holder
 from p2pnode.node.log_file import log_path
-from p2pnode.node.snapshot import NodeSnapshot, from_json
+from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.node.snapshot_json import from_json
 
 _LIMIT = 30.0  # seconds: a drain (10), a farewell (1), and a machine that is busy
 _LIMIT_AT_ONCE = 10.0

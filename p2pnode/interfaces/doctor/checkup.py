@@ -11,7 +11,8 @@ from p2pnode.interfaces.doctor.findings import Check, Finding, examine
 from p2pnode.interfaces.doctor.state import boot_epoch, check_state, lock_holder
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
-from p2pnode.node.snapshot import NodeSnapshot, from_json
+from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.node.snapshot_json import from_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from p2pnode.interfaces.python.question import (
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
 from p2pnode.node.places import state_directory
-from p2pnode.node.snapshot import NodeSnapshot, PeerView, from_json
+from p2pnode.node.snapshot import NodeSnapshot, PeerView
+from p2pnode.node.snapshot_json import from_json
 
 _FACTS = 10.0  # seconds within which a node says what it knows already
 _LEAVING = 30.0  # seconds: a drain (10), a farewell (1), and a machine that is busy

@@ -172,7 +172,7 @@ def test_peers_are_offered_where_their_names_are_words(monkeypatch: pytest.Monke
         peers = (*map(Peer, names), Peer("kept", is_gone=True))
 
     monkeypatch.setattr("p2pnode.net.control_client.ControlClient", Client)
-    monkeypatch.setattr("p2pnode.node.snapshot.from_json", lambda _: Picture)
+    monkeypatch.setattr("p2pnode.node.snapshot_json.from_json", lambda _: Picture)
     context, option = click.Context(cli), click.Option(["--prefer"])
     assert [one.value for one in complete_peer(context, option, "")] == ["attic.2", "kitchen"]
     assert [one.value for one in complete_peer(context, option, "k")] == ["kitchen"]
