@@ -19,6 +19,11 @@ LOOK_SECONDS: Final = 10.0
 """That a node has to say how it is. It takes milliseconds; a busy one some tenths."""
 
 _MODEL_SECONDS: Final = 2.0
+"""For which what the node said of its model is not asked for again."""
+
+_KEPT_SECONDS: Final = 10.0
+"""For which an answer may begin with what it said, while it is asked again beside that: the first
+token need not wait for it."""
 
 Tell: TypeAlias = Callable[[int, Body], Awaitable[None]]
 """Takes an event of an answer, by the answer's number."""
@@ -31,6 +36,7 @@ class NodeLink:
         self.path = path
         self._model: Body | None = None
         self._model_at = -math.inf
+        self._look: asyncio.Task[None] | None = None
 
     async def model(self) -> Body:
         """Return what the node says of its model, as of some seconds ago at most.
@@ -38,10 +44,41 @@ class NodeLink:
         Raises:
             ApiError: It has none, or is not there.
         """
-        now = time.monotonic()
-        if self._model is None or now - self._model_at > _MODEL_SECONDS:
+        if self._model is None or self._age() > _MODEL_SECONDS:
+            now = time.monotonic()
             self._model, self._model_at = await self.call("model"), now
         return self._model
+
+    async def model_called(self, name: str) -> Body:
+        """Return the model for an answer, which was asked for by ``name``.
+
+        Raises:
+            ApiError: It has none, or another, or is not there.
+        """
+        known = self._model if self._age() < _KEPT_SECONDS else None
+        if known is not None and _is_called(name, known):
+            if self._age() > _MODEL_SECONDS and self._look is None:
+                self._look = asyncio.create_task(self._look_again())
+            return known
+        model = await self.model()
+        if not _is_called(name, model):
+            served = model["name"]
+            there = f"there is: {served}" if served else "this node has no model"
+            raise ApiError(
+                404, f"no model {name[:100]!r} here; {there}", code="model_not_found", param="model"
+            )
+        return model
+
+    def _age(self) -> float:
+        return time.monotonic() - self._model_at
+
+    async def _look_again(self) -> None:
+        try:
+            await self.model()
+        except ApiError:
+            self._model = None  # whoever asks next is told
+        finally:
+            self._look = None
 
     async def models(self) -> list[Body]:
         """Return the models that answer: one, or none.
@@ -99,8 +136,16 @@ class NodeLink:
                     for number, question in enumerate(questions)
                 ]
         except* UserError as failed:
-            raise of_user_error(_first(failed)) from failed
+            error = _first(failed)
+            if isinstance(error, NodeGoneError):
+                self._model = None  # who comes next may have another
+            raise of_user_error(error) from failed
         return [task.result() for task in tasks]
+
+
+def _is_called(name: str, model: Body) -> bool:
+    served = str(model["name"])
+    return bool(served) and name.casefold().removesuffix(":latest") == served.casefold()
 
 
 def _first(group: BaseExceptionGroup[UserError]) -> UserError:

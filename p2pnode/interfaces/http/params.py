@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from p2pnode.interfaces.http.errors import ApiError, wrong
+from p2pnode.interfaces.http.errors import wrong
 from p2pnode.interfaces.http.fields import Fields
 
 MAX_TOKENS: Final = 4096
@@ -76,17 +76,3 @@ def format_params(wanted: Mapping[str, Any] | None, place: str) -> dict[str, Any
             return {"schema": schema}
         case _:
             raise wrong(place, f"{place}.type must be text, json_object or json_schema")
-
-
-def refuse_foreign(asked: str, served: str) -> None:
-    """Refuse a model that is not the served one; names what there is.
-
-    Raises:
-        ApiError: It is another.
-    """
-    plain = asked.casefold().removesuffix(":latest")
-    if not served or plain != served.casefold():
-        there = f"there is: {served}" if served else "this node has no model"
-        raise ApiError(
-            404, f"no model {asked[:100]!r} here; {there}", code="model_not_found", param="model"
-        )

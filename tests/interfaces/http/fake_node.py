@@ -32,6 +32,8 @@ class FakeNode:
     Attributes:
         asked: The parameters of each question, with their method.
         gone: A word for each question that was given up.
+        name: That of its model.
+        looks: A word for each time that its model was asked for.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,6 +42,8 @@ class FakeNode:
         self.asked: queue.Queue[tuple[str, Body]] = queue.Queue()
         self.gone: queue.Queue[str] = queue.Queue()
         self.template = TEACHES_TOOLS
+        self.name = NAME
+        self.looks: queue.Queue[str] = queue.Queue()
 
     def says(self, *steps: Step) -> None:
         """Set what every answer is from now on: events, then facts, an error or a hang."""
@@ -58,8 +62,9 @@ class FakeNode:
         }
 
     async def _model(self, params: Body, emit: Emit) -> object:
+        self.looks.put("looked")
         return {
-            "name": NAME,
+            "name": self.name,
             "title": "Tiny",
             "architecture": "llama",
             "layers": 2,

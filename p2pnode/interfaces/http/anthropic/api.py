@@ -14,7 +14,6 @@ from p2pnode.interfaces.http.body import fields_of
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
 from p2pnode.interfaces.http.node_link import NodeLink
-from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
@@ -41,9 +40,8 @@ class Anthropic:
         return JSONResponse(listed_body(await self._link.models()))
 
     async def model(self, request: Request) -> Response:
-        model = await self._link.model()
-        refuse_foreign(request.path_params["name"], model["name"])
-        return JSONResponse(model_body(model))
+        name = request.path_params["name"]
+        return JSONResponse(model_body(await self._link.model_called(name)))
 
     async def _messages(self, request: Request) -> Response:
         fields, model = await self._asked(request)
@@ -65,6 +63,5 @@ class Anthropic:
         if not request.headers.get(VERSION):
             raise ApiError(400, f"{VERSION}: header is required", code="missing_header")
         fields = await fields_of(request)
-        model = await self._link.model()
-        refuse_foreign(fields.text("model"), model["name"])
+        model = await self._link.model_called(fields.text("model"))
         return fields, model

@@ -17,7 +17,6 @@ from p2pnode.interfaces.http.node_link import NodeLink
 from p2pnode.interfaces.http.ollama.models import listed_body, running_body, shown_body
 from p2pnode.interfaces.http.ollama.question import chat_question_of, generate_question_of
 from p2pnode.interfaces.http.ollama.writing import OllamaWriter
-from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.net.control_lines import Rendered, render
 
 Body: TypeAlias = dict[str, Any]
@@ -55,9 +54,8 @@ class Ollama:
 
     async def _show(self, request: Request) -> Response:
         fields = await fields_of(request)
-        model = await self._link.model()
-        refuse_foreign(fields.text("model", fields.text("name", "")), model["name"])
-        return JSONResponse(shown_body(model))
+        name = fields.text("model", fields.text("name", ""))
+        return JSONResponse(shown_body(await self._link.model_called(name)))
 
     async def _chat(self, request: Request) -> Response:
         return await self._answered(request, chat_question_of, is_chat=True)
@@ -73,9 +71,8 @@ class Ollama:
         is_chat: bool,
     ) -> Response:
         fields = await fields_of(request)
-        model = await self._link.model()
         name = fields.text("model")
-        refuse_foreign(name, model["name"])
+        model = await self._link.model_called(name)
         writer, is_stream = OllamaWriter(name, is_chat=is_chat), fields.flag("stream", default=True)
         question = await fields.read_by(lambda asked: _rendered(question_of(asked, model)))
         if question is None:

@@ -20,7 +20,6 @@ from p2pnode.interfaces.http.openai.embeddings import embedder_body, embeddings_
 from p2pnode.interfaces.http.openai.models import model_body
 from p2pnode.interfaces.http.openai.responses import question as responses
 from p2pnode.interfaces.http.openai.responses.writing import ResponseWriter
-from p2pnode.interfaces.http.params import refuse_foreign
 from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
@@ -49,9 +48,7 @@ class OpenAi:
         name = request.path_params["name"]
         if name in await to_thread(embedders):
             return JSONResponse(embedder_body(name))
-        model = await self._link.model()
-        refuse_foreign(name, model["name"])
-        return JSONResponse(model_body(model))
+        return JSONResponse(model_body(await self._link.model_called(name)))
 
     async def _chat(self, request: Request) -> Response:
         return await self._answered(request, chat.questions_of, chat.ChatWriter)
@@ -76,8 +73,7 @@ class OpenAi:
         writer_of: Callable[[Fields, Body], Writer],
     ) -> Response:
         fields = await fields_of(request)
-        model = await self._link.model()
-        refuse_foreign(fields.text("model"), model["name"])
+        model = await self._link.model_called(fields.text("model"))
         questions = await fields.read_by(lambda asked: [*map(render, questions_of(asked))])
         is_stream = fields.flag("stream")
         if fields.has("stream_options") and not is_stream:

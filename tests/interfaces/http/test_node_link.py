@@ -1,0 +1,120 @@
+"""What the API remembers of the node's model, and for how long."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from p2pnode.errors import UserError
+from p2pnode.interfaces.http import node_link
+from p2pnode.interfaces.http.errors import ApiError
+from p2pnode.interfaces.http.node_link import NodeLink
+from p2pnode.net.control_lines import Rendered
+from tests.interfaces.http.fake_node import FakeNode
+
+
+class Clock:
+    """Stands for the module ``time`` of a link alone: asyncio keeps the real one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(node_link, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+async def on_asyncio(test: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await test()
+
+    await trio.to_thread.run_sync(lambda: asyncio.run(run()))
+
+
+async def looked_at(node: FakeNode, times: int = 1) -> None:
+    """Wait until the node was asked for its model so many times more, and no further."""
+    for _ in range(times):
+        await asyncio.to_thread(node.looks.get, timeout=5)
+    assert node.looks.empty()
+
+
+async def test_an_answer_begins_with_what_is_known_and_the_node_is_asked_beside_it(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    async def ask() -> None:
+        link = NodeLink(node.path)
+        assert (await link.model_called("TINY:latest"))["name"] == "tiny"
+        await looked_at(node)
+        clock.now += 1
+        await link.model_called("tiny")
+        await looked_at(node, 0)
+        clock.now += 4
+        await asyncio.gather(*(link.model_called("tiny") for _ in range(5)))
+        await looked_at(node)
+        clock.now += 11
+        await link.model_called("tiny")
+        await looked_at(node)
+
+    await on_asyncio(ask)
+
+
+async def test_a_node_that_came_back_with_another_model_is_asked_for_that(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    async def ask() -> None:
+        link = NodeLink(node.path)
+        await link.model_called("tiny")
+        node.name = "other"
+        with pytest.raises(ApiError, match="there is: tiny"):
+            await link.model_called("other")  # it was asked a moment ago
+        clock.now += 3
+        assert (await link.model_called("other"))["name"] == "other"
+        with pytest.raises(ApiError, match="there is: other"):
+            await link.model_called("tiny")
+
+    await on_asyncio(ask)
+
+
+async def test_nothing_is_kept_of_a_node_that_is_gone(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    async def ask() -> None:
+        link = NodeLink(node.path)
+        await link.model_called("tiny")
+        clock.now += 3
+        link.path = node.path.with_name("nobody")
+
+        async def until_refused() -> None:
+            while True:  # the look beside finds nobody
+                await link.model_called("tiny")
+                await asyncio.sleep(0.001)
+
+        with pytest.raises(ApiError) as caught:
+            await asyncio.wait_for(until_refused(), 5)
+        assert caught.value.status == 503
+
+    await on_asyncio(ask)
+
+
+async def test_a_question_that_finds_nobody_forgets_the_model(node: FakeNode) -> None:
+    async def ask() -> None:
+        link = NodeLink(node.path)
+        await link.model_called("tiny")
+        link.path = node.path.with_name("nobody")
+
+        async def hear(number: int, event: object) -> None:
+            raise AssertionError(event)
+
+        with pytest.raises(ApiError):
+            await link.answers([Rendered(b"{}")], hear)
+        with pytest.raises(ApiError) as caught:
+            await link.model_called("tiny")
+        assert caught.value.status == 503
+
+    node.says(UserError("no"))
+    await on_asyncio(ask)
