@@ -19,8 +19,8 @@ from typing import Protocol
 
 import trio
 
+from p2pnode.net.priority import let_others_first, take_short_slices
 from p2pnode.net.sleeper import Sleeper
-from p2pnode.net.slices import take_short_slices
 from p2pnode.net.wakeup import Wakeup
 
 SWITCH_INTERVAL = 0.0005
@@ -104,6 +104,7 @@ class EngineThread:
         return self._sleeper.sleep(seconds)
 
     def _run(self) -> None:
+        let_others_first()
         try:
             self._body(self)
         finally:

@@ -154,7 +154,7 @@ def test_up_greets_before_it_says_who_joined(
         return ""
 
     monkeypatch.setattr(console_log, "write_line", write)
-    monkeypatch.setattr("p2pnode.node.node.Node", lambda _: _Node(said))
+    monkeypatch.setattr("p2pnode.node.node.Node", lambda *_: _Node(said))
     node_commands._run(NodeSettings(NodeConfig("here"), tmp_path), as_json=False, verbose=False)
     assert "listens on [::]:4747" in said[0]
     assert said[2].endswith("kitchen joined")

@@ -1,4 +1,4 @@
-"""Slices, asked of the kernel and read back from it."""
+"""Slices and nice values, asked of the kernel and read back from it."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from p2pnode.net.slices import take_short_slices
+from p2pnode.net.priority import let_others_first, take_short_slices
 
 NUMBERS = {"x86_64": 315, "aarch64": 275}  # of sched_getattr
 ATTRIBUTES = struct.Struct("=IIQiIQQQII")
@@ -59,3 +59,29 @@ def test_a_thread_gets_short_slices_and_keeps_its_nice_value() -> None:
 def test_where_there_is_no_such_thing_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "abacus")
     assert not take_short_slices()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no nice values")
+@pytest.mark.parametrize(("nice", "steps", "then"), [(3, 5, 8), (18, 5, 19), (19, 5, 19)])
+def test_a_thread_gives_way_alone_and_those_that_it_starts(
+    nice: int, steps: int, then: int
+) -> None:
+    found: list[int] = []
+
+    def note() -> None:
+        found.append(os.getpriority(os.PRIO_PROCESS, 0))
+
+    def give_way() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        let_others_first(steps)
+        note()
+        inner = threading.Thread(target=note)
+        inner.start()
+        inner.join()
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    thread = threading.Thread(target=give_way)
+    thread.start()
+    thread.join()
+    assert found == [then, then]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
