@@ -10,9 +10,10 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,8 @@ _PROMPT = "Tell me a story about a lighthouse."
 _GLANCE = 0.01
 _PATIENCE = 10.0  # seconds for memory to be freed
 _STREAM_LIMIT = 900.0
+_FIRST_ALONE = 3  # answers of one token a round: the first token's time varies most
+_LATENESS_EVERY = 20.0  # seconds; the figure covers a minute, and each look costs the loop
 
 
 @dataclass(slots=True)
@@ -67,14 +70,15 @@ def measure(
     """
     with local_swarm() as swarm:
         node = start_three(swarm, path, first_options=("--http", "0"))
-        parts = rounds + vanish + 1
+        lengths = [tokens] * (rounds + 1) + [1] * (_FIRST_ALONE * rounds)
+        parts = len(lengths) + vanish + 1
 
         def part(number: int) -> None:
             tell(number / parts)
 
-        control, http = _in_turns(node, rounds, tokens, part)
+        control, http = _in_turns(node, lengths, part)
         freed = [_vanish(node, tokens) for _ in range(vanish)]
-        part(rounds + vanish)
+        part(len(lengths) + vanish)
         crowd = _crowd(node, streams, stream_tokens) if streams else {}
         tell(1)
     return {
@@ -96,25 +100,22 @@ def measure(
 
 
 def _in_turns(
-    node: NodeProcess, rounds: int, tokens: int, part: Callable[[int], None]
+    node: NodeProcess, lengths: Sequence[int], part: Callable[[int], None]
 ) -> tuple[_Times, _Times]:
-    """Ask the same by both ways, one after the other; the first round of each is not counted."""
+    """Ask for answers of these lengths by both ways, in turns; the first of each is not counted."""
     control, http = _Times(), _Times()
     with node.client(timeout=None) as client:
         model = client.call("model")["name"]
-
-        def by_control(times: _Times) -> None:
-            began = time.monotonic()
-            times.take(began, _by_control(client, tokens))
-
-        def by_http(times: _Times) -> None:
-            began = time.monotonic()
-            times.take(began, _by_http(node, model, tokens))
-
-        for number in range(rounds + 1):
-            turns = [(by_control, control), (by_http, http)]
-            for turn, times in turns if number % 2 else reversed(turns):
-                turn(times if number else _Times())
+        ways: list[tuple[Callable[[int], list[float]], _Times]] = [
+            (partial(_by_control, client), control),
+            (partial(_by_http, node, model), http),
+        ]
+        for number, length in enumerate(lengths):
+            for ask, times in ways if number % 2 else reversed(ways):
+                began = time.monotonic()
+                came = ask(length)
+                if number:
+                    times.take(began, came)
             part(number)
     return control, http
 
@@ -226,11 +227,13 @@ def _crowd(node: NodeProcess, streams: int, tokens: int) -> dict[str, Any]:
     threads = [threading.Thread(target=one, args=(number,)) for number in range(streams)]
     for thread in threads:
         thread.start()
-    late = before
+    late, looked = 0.0, began
     while any(thread.is_alive() for thread in threads):
-        late = max(late, node.snapshot().loop_late_ms[1])
-        time.sleep(1)
+        time.sleep(_GLANCE)
+        if time.monotonic() > looked + _LATENESS_EVERY:
+            late, looked = max(late, node.snapshot().loop_late_ms[1]), time.monotonic()
     seconds = time.monotonic() - began
+    late = max(late, node.snapshot().loop_late_ms[1])
     return {
         "streams": streams,
         "streams_outcomes": dict(outcomes),
