@@ -4,7 +4,9 @@ Each docstring says whom to blame and whether the object that raised it is still
 Anything else that escapes is a bug in p2pnode.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
+
+_ErrorT = TypeVar("_ErrorT", bound=BaseException)
 
 
 class P2PNodeError(Exception):
@@ -117,3 +119,12 @@ _TOLD: Final = {one.kind: one for one in (ModelError, LengthError, BusyError, Ge
 def error_of(kind: str, message: str, hint: str = "") -> UserError:
     """Return the error that another process of this machine told of; an unknown kind is plain."""
     return _TOLD.get(kind, UserError)(message, hint=hint)
+
+
+def first_in(group: BaseExceptionGroup[BaseException], kind: type[_ErrorT]) -> _ErrorT | None:
+    """Return the first error of a kind anywhere in a group, as nurseries raise it."""
+    for error in group.exceptions:
+        found = first_in(error, kind) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, kind):
+            return found
+    return None

@@ -5,7 +5,7 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
-from p2pnode.errors import UserError
+from p2pnode.errors import UserError, first_in
 
 _ResultT = TypeVar("_ResultT")
 _Ts = TypeVarTuple("_Ts")
@@ -21,18 +21,6 @@ def run_trio(main: Callable[[*_Ts], Awaitable[_ResultT]], *arguments: *_Ts) -> _
         return trio.run(main, *arguments)
     except BaseExceptionGroup as group:
         for kind in (UserError, KeyboardInterrupt):
-            if (found := _first(group, kind)) is not None:
+            if (found := first_in(group, kind)) is not None:
                 raise found from group
         raise
-
-
-def _first(
-    group: BaseExceptionGroup[BaseException], kind: type[BaseException]
-) -> BaseException | None:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            if (found := _first(error, kind)) is not None:
-                return found
-        elif isinstance(error, kind):
-            return error
-    return None

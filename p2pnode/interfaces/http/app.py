@@ -94,9 +94,8 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _our_fault(request: Request, error: Exception) -> Response:
     """Answer for a handler that failed; whoever stands around the app notes why."""
-    failed = ApiError(
-        500, "the fault is ours; the node's log says more", type="server_error", code="internal"
-    )
+    why = "the fault is ours; the node's log says more"
+    failed = ApiError(500, why, type="server_error", code="internal_error")
     status, body = told(failed, request.url.path, request.headers)
     return JSONResponse(body, status)
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from p2pnode.errors import UserError
+from p2pnode.errors import UserError, first_in
 from p2pnode.interfaces.http.errors import ApiError, of_user_error
 from p2pnode.net.control_lines import Rendered
 from p2pnode.net.control_stream import ControlStream, NodeGoneError
@@ -136,9 +136,9 @@ class NodeLink:
                     for number, question in enumerate(questions)
                 ]
         except* UserError as failed:
-            error = _first(failed)
-            if isinstance(error, NodeGoneError):
+            if failed.subgroup(NodeGoneError) is not None:
                 self._model = None  # who comes next may have another
+            error = first_in(failed, UserError) or UserError(str(failed))
             raise of_user_error(error) from failed
         return [task.result() for task in tasks]
 
@@ -146,8 +146,3 @@ class NodeLink:
 def _is_called(name: str, model: Body) -> bool:
     served = str(model["name"])
     return bool(served) and name.casefold().removesuffix(":latest") == served.casefold()
-
-
-def _first(group: BaseExceptionGroup[UserError]) -> UserError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

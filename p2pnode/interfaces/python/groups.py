@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from p2pnode.errors import UserError
-
 
 @contextmanager
 def freed() -> Iterator[None]:
@@ -16,14 +14,3 @@ def freed() -> Iterator[None]:
             raise
         only = group.exceptions[0]
         raise only from only.__cause__
-
-
-def mistake_in(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first UserError anywhere in a group; the group itself where there is none."""
-    found = group.subgroup(UserError)
-    while isinstance(found, BaseExceptionGroup):
-        first = found.exceptions[0]
-        if not isinstance(first, BaseExceptionGroup):
-            return first
-        found = first
-    return group

@@ -12,14 +12,14 @@ from typing import Self, Unpack
 
 import trio
 
-from p2pnode.errors import UserError
+from p2pnode.errors import UserError, first_in
 from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL, UpOptions
 from p2pnode.interfaces.cli.settings import settings_of
 from p2pnode.interfaces.joining import change_swarm
 from p2pnode.interfaces.python.answer import AsyncRunningAnswer
 from p2pnode.interfaces.python.events import Embeddings
 from p2pnode.interfaces.python.frames import Frames
-from p2pnode.interfaces.python.groups import freed, mistake_in
+from p2pnode.interfaces.python.groups import freed
 from p2pnode.interfaces.python.missing import cannot_embed
 from p2pnode.interfaces.python.options import up_options
 from p2pnode.interfaces.python.parsing import embeddings_of
@@ -345,7 +345,7 @@ class Node:
         try:
             await node.run(task_status=task_status)
         except BaseExceptionGroup as group:
-            raise mistake_in(group) from group
+            raise (first_in(group, UserError) or group) from group
         finally:
             self._has_ended = True
             if node.is_up:
