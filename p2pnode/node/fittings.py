@@ -1,4 +1,4 @@
-"""What stands around a node's core, each to be replaced by a measurement."""
+"""What stands around a node's core, for a measurement or the command that runs it to replace."""
 
 import time
 from collections.abc import Callable
