@@ -15,6 +15,7 @@ import os
 import platform
 import struct
 import sys
+from contextlib import suppress
 from typing import Final
 
 NICER: Final = 5
@@ -35,10 +36,14 @@ _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQII")
 
 
 def let_others_first(steps: int = NICER) -> None:
-    """Make the calling thread, and those that it starts, nicer; on Linux, where threads differ."""
+    """Make the calling thread, and those that it starts, nicer; on Linux, where threads differ.
+
+    A sandbox that forbids it changes nothing else.
+    """
     if sys.platform == "linux":
-        now = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, 0, min(_NICEST, now + steps))
+        with suppress(OSError):
+            now = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, 0, min(_NICEST, now + steps))
 
 
 def take_short_slices(seconds: float = SLICE) -> bool:
@@ -47,9 +52,14 @@ def take_short_slices(seconds: float = SLICE) -> bool:
     Its nice value stays. A thread that follows another policy than the usual one is left alone.
     """
     call = _CALLS.get(platform.machine())
-    if sys.platform != "linux" or call is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if sys.platform != "linux" or call is None:
         return False
-    nice = os.getpriority(os.PRIO_PROCESS, 0)  # of the thread: Linux keeps one each
+    try:
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            return False
+        nice = os.getpriority(os.PRIO_PROCESS, 0)  # of the thread: Linux keeps one each
+    except OSError:  # a sandbox forbids to ask
+        return False
     runtime = round(seconds * 1e9)
     asked = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, runtime, 0, 0, 0, 0)
     return bool(ctypes.CDLL(None).syscall(call, 0, ctypes.c_char_p(asked), 0) == 0)

@@ -85,3 +85,14 @@ def test_a_thread_gives_way_alone_and_those_that_it_starts(
     thread.join()
     assert found == [then, then]
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is asked")
+def test_a_sandbox_that_forbids_it_changes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*asked: object) -> int:
+        raise PermissionError(asked)
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    let_others_first()
+    monkeypatch.setattr(os, "sched_getscheduler", forbidden)
+    assert not take_short_slices()
