@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,13 @@ class Rendered:
     text: bytes
 
 
-def render(value: object) -> Rendered:
-    """Write ``value`` as JSON, without a line's end.
+def render(value: object, default: Callable[[Any], object] | None = None) -> Rendered:
+    """Write ``value`` as JSON, without a line's end; ``default`` is :func:`json.dumps`'s.
 
     Raises:
         TypeError, ValueError: JSON cannot write it.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, default=default, ensure_ascii=False, separators=(",", ":"))
     return Rendered(text.encode("utf-8", "surrogatepass"))
 
 

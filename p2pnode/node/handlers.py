@@ -10,13 +10,13 @@ import trio
 
 from p2pnode.net.addresses import format_address, parse_address, resolve
 from p2pnode.net.control import Emit, Handler
-from p2pnode.net.control_lines import Rendered
+from p2pnode.net.control_lines import Rendered, render
 from p2pnode.node.answering.question import Question, seconds_of
 from p2pnode.node.embedding import embedder_called, no_embedder, result_of, texts_of
 from p2pnode.node.invite import encode_invite
 from p2pnode.node.pooling import pooled, served_as
 from p2pnode.node.snapshot import NodeSnapshot
-from p2pnode.node.snapshot_json import to_text
+from p2pnode.node.snapshot_json import fields_of
 
 if TYPE_CHECKING:
     from p2pnode.node.node import Node
@@ -112,4 +112,4 @@ async def vectors(node: Node, params: Params) -> Rendered:
 
 
 def _rendered(taken: NodeSnapshot) -> Rendered:
-    return Rendered(to_text(taken))
+    return render(taken, default=fields_of)

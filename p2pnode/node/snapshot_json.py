@@ -1,7 +1,6 @@
-"""A snapshot as JSON: :func:`to_text` on the node's side, :func:`from_json` on the face's."""
+"""A snapshot as JSON: :func:`fields_of` on the node's side, :func:`from_json` on the face's."""
 
 import itertools
-import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -12,22 +11,17 @@ from p2pnode.node.snapshot import NodeSnapshot
 _T = TypeVar("_T")
 
 
-def to_text(snapshot: NodeSnapshot) -> bytes:
-    """Return the snapshot as JSON on one line, without its end.
+def fields_of(view: object) -> dict[str, object]:
+    """Return a snapshot's fields, or those of a view in it: the ``default`` of :func:`json.dumps`.
 
-    It is made on the loop of a busy node. A picture of 16 answers takes 0.3 ms; to copy it by
-    :func:`dataclasses.asdict` first would take four times as long.
+    A busy node's loop writes it. A snapshot with 16 answers takes 0.3 ms so, and four times as long
+    where :func:`dataclasses.asdict` copies it first.
     """
-    text = json.dumps(snapshot, default=_fields, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _fields(view: object) -> dict[str, object]:
     return {each.name: getattr(view, each.name) for each in fields(view)}  # type: ignore[arg-type]
 
 
 def from_json(data: Mapping[str, Any]) -> NodeSnapshot:
-    """Rebuild a snapshot from what :func:`to_text` made, here or in another version.
+    """Rebuild a snapshot from what was written by :func:`fields_of`, here or in another version.
 
     Unknown keys are ignored; those that came later may be missing.
 

@@ -12,7 +12,7 @@ from p2pnode.inference.tensor_policy import Link as Known
 from p2pnode.node.links import LARGE, LinkMeter
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import EdgeView, NodeSnapshot
-from p2pnode.node.snapshot_json import from_json, to_text
+from p2pnode.node.snapshot_json import fields_of, from_json
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import node_id
 from p2pnode.testing.links import Link
@@ -141,7 +141,8 @@ def ask(swarm: Swarm, activations: str | None = "auto") -> float:
 
 
 def as_faces_get_it(swarm: Swarm, name: str) -> NodeSnapshot:
-    return from_json(json.loads(to_text(snapshot(swarm.nodes[name], World(), swarm.network.now))))
+    taken = snapshot(swarm.nodes[name], World(), swarm.network.now)
+    return from_json(json.loads(json.dumps(taken, default=fields_of)))
 
 
 def edges(swarm: Swarm, name: str) -> dict[str, EdgeView]:

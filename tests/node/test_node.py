@@ -14,7 +14,7 @@ import trio.testing
 
 from p2pnode import CORES, __version__
 from p2pnode.errors import UserError
-from p2pnode.net.control_lines import Rendered
+from p2pnode.net.control_lines import Rendered, render
 from p2pnode.net.reactor import Reactor
 from p2pnode.node import handlers as handlers_module, model_cache, node as node_module
 from p2pnode.node.config import HoldingsConfig, NodeConfig
@@ -23,7 +23,7 @@ from p2pnode.node.model_use import is_in_use
 from p2pnode.node.node import Node
 from p2pnode.node.settings import NodeSettings
 from p2pnode.node.snapshot import NodeSnapshot
-from p2pnode.node.snapshot_json import to_text
+from p2pnode.node.snapshot_json import fields_of
 from p2pnode.sansio import Address
 from p2pnode.scheduler.moving import Choosing, Settling
 from p2pnode.scheduler.placement import Placement
@@ -198,15 +198,15 @@ async def test_a_node_turns_texts_into_vectors_by_the_model_it_serves(
 async def test_a_large_picture_is_rendered_off_the_loop(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def noted(taken: NodeSnapshot) -> bytes:
+    def noted(taken: NodeSnapshot) -> Rendered:
         rendered_in.append(threading.get_ident())
-        return to_text(taken)
+        return render(taken, default=fields_of)
 
     async def emit(event: object) -> None:
         raise AssertionError(event)
 
     rendered_in: list[int] = []
-    monkeypatch.setattr(handlers_module, "to_text", noted)
+    monkeypatch.setattr(handlers_module, "_rendered", noted)
     node = Node(settings(tmp_path / "one", model, range(4)))
     async with running(node):
         few = await handlers(node)["snapshot"]({}, emit)

@@ -12,7 +12,7 @@ from p2pnode.node.capacity import Capacity
 from p2pnode.node.core import NodeCore
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.snapshot import ways
-from p2pnode.node.snapshot_json import from_json, to_text
+from p2pnode.node.snapshot_json import fields_of, from_json
 from p2pnode.scheduler.trust import Offence
 from p2pnode.testing.swarm import Swarm
 from p2pnode.wire.ad import CapabilityAd
@@ -47,7 +47,7 @@ def test_the_ledger_is_in_the_picture_with_its_reasons(node: NodeCore) -> None:
 
 def test_a_picture_survives_json_and_one_of_an_older_node_is_read(node: NodeCore) -> None:
     picture = snapshot(node, World(), 5.0)
-    data = json.loads(to_text(picture))
+    data = json.loads(json.dumps(picture, default=fields_of))
     assert from_json(data) == picture
     for later in ("trust", "strangers_believed_in_s", "strangers_believed_in_tokens"):
         del data[later]

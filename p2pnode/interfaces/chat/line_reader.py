@@ -15,7 +15,7 @@ hesitates, shorter than anybody feels. A guess."""
 _PASTING: Final = 0.15
 """The same once it shows that somebody pastes: over a slow line the next piece takes longer."""
 
-HUNG_UP: Final = 3
+_HUNG_UP: Final = 3
 """Times in a row that a terminal says that there is something, and is not: it has hung up."""
 
 _CHUNK: Final = 65_536
@@ -41,10 +41,16 @@ class BurstReader(PosixStdinReader):
         return self._bursts.mark(self._stdin_decoder.decode(data))
 
 
-def next_burst(descriptor: int) -> bytes:
-    """Wait for what comes next, and return it; nothing at the end of the terminal."""
-    for _ in range(HUNG_UP):
-        select.select([descriptor], [], [])
+def next_burst(descriptor: int, stop: int | None = None) -> bytes:
+    """Wait for what comes next, and return it.
+
+    That is nothing at the end of the terminal, and as soon as ``stop`` can be read.
+    """
+    watched = [descriptor] if stop is None else [descriptor, stop]
+    for _ in range(_HUNG_UP):
+        ready, _, _ = select.select(watched, [], [])
+        if stop in ready:
+            break
         if data := burst(descriptor):
             return data
     return b""

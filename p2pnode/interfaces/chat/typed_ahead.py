@@ -5,7 +5,6 @@ and the lines that somebody sent one by one would be one message.
 """
 
 import os
-import select
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -56,16 +55,8 @@ class TypedAhead:
                 os.close(stop)
 
     def _read(self, stop: int) -> None:
-        from p2pnode.interfaces.chat.line_reader import HUNG_UP, burst
+        from p2pnode.interfaces.chat.line_reader import next_burst
 
-        in_vain = 0
-        while self._held < MOST_HELD and in_vain < HUNG_UP:
-            ready, _, _ = select.select([stop, self._descriptor], [], [])
-            if stop in ready:
-                return
-            if not (data := burst(self._descriptor)):
-                in_vain += 1
-                continue
-            in_vain = 0
+        while self._held < MOST_HELD and (data := next_burst(self._descriptor, stop)):
             self._bursts.append(data)
             self._held += len(data)

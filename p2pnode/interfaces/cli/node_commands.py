@@ -234,7 +234,7 @@ async def _serve(
         if life is not Life.ITS_OWN:
             nursery.start_soon(_stop_with_parent, node, nursery.cancel_scope, starting)
         await nursery.start(_run_node, node, nursery.cancel_scope)
-        gc.freeze()  # see _settled
+        _spare_what_stays()
         nursery.start_soon(_tell_service_manager, node)
         if face is not None:
             nursery.start_soon(HttpFace(face.listener, face.words).run)
@@ -251,7 +251,13 @@ async def _serve(
 
 
 def _settled(engine: Engine) -> Engine:
-    """Return ``engine``, once what came with it is out of the garbage collector's way.
+    """Return ``engine``, once what came with it is out of the garbage collector's way."""
+    _spare_what_stays()
+    return engine
+
+
+def _spare_what_stays() -> None:
+    """Keep what is there now out of the garbage collector's way.
 
     Programs and engine stay as long as the process. To pass over them takes the collector 100 ms
     (measured), and the loop waits for it in whichever thread it runs. What comes later is passed
@@ -259,7 +265,6 @@ def _settled(engine: Engine) -> Engine:
     """
     gc.freeze()
     gc.set_threshold(*_COLLECTED)
-    return engine
 
 
 def _leave_starter(node: Node, starting: trio.CancelScope) -> None:

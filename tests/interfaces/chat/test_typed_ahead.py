@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from p2pnode.interfaces.chat import line_reader, quiet_terminal, typed_ahead
+from p2pnode.interfaces.chat import quiet_terminal
 from p2pnode.interfaces.chat.line_reader import next_burst
 from p2pnode.interfaces.chat.typed_ahead import TypedAhead
 
@@ -44,8 +44,7 @@ def _taken(terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> thread
             is_taken.set()
         return ready
 
-    for module in (line_reader, typed_ahead):
-        monkeypatch.setattr(module.select, "select", says)
+    monkeypatch.setattr(select, "select", says)
     return is_taken
 
 

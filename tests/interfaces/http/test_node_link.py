@@ -23,6 +23,16 @@ class Clock:
         monkeypatch.setattr(node_link, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
+@pytest.fixture(name="clock")
+def _clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture(name="link")
+def _link(node: FakeNode) -> NodeLink:
+    return NodeLink(node.path)
+
+
 async def on_asyncio(test: Callable[[], Awaitable[None]]) -> None:
     async def run() -> None:
         await test()
@@ -38,12 +48,9 @@ async def looked_at(node: FakeNode, times: int = 1) -> None:
 
 
 async def test_an_answer_begins_with_what_is_known_and_the_node_is_asked_beside_it(
-    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+    node: FakeNode, link: NodeLink, clock: Clock
 ) -> None:
-    clock = Clock(monkeypatch)
-
     async def ask() -> None:
-        link = NodeLink(node.path)
         assert (await link.model_called("TINY:latest"))["name"] == "tiny"
         await looked_at(node)
         clock.now += 1
@@ -60,12 +67,9 @@ async def test_an_answer_begins_with_what_is_known_and_the_node_is_asked_beside_
 
 
 async def test_a_node_that_came_back_with_another_model_is_asked_for_that(
-    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+    node: FakeNode, link: NodeLink, clock: Clock
 ) -> None:
-    clock = Clock(monkeypatch)
-
     async def ask() -> None:
-        link = NodeLink(node.path)
         await link.model_called("tiny")
         node.name = "other"
         with pytest.raises(ApiError, match="there is: tiny"):
@@ -79,12 +83,9 @@ async def test_a_node_that_came_back_with_another_model_is_asked_for_that(
 
 
 async def test_nothing_is_kept_of_a_node_that_is_gone(
-    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+    node: FakeNode, link: NodeLink, clock: Clock
 ) -> None:
-    clock = Clock(monkeypatch)
-
     async def ask() -> None:
-        link = NodeLink(node.path)
         await link.model_called("tiny")
         clock.now += 3
         link.path = node.path.with_name("nobody")
@@ -101,9 +102,8 @@ async def test_nothing_is_kept_of_a_node_that_is_gone(
     await on_asyncio(ask)
 
 
-async def test_a_question_that_finds_nobody_forgets_the_model(node: FakeNode) -> None:
+async def test_a_question_without_a_node_forgets_the_model(node: FakeNode, link: NodeLink) -> None:
     async def ask() -> None:
-        link = NodeLink(node.path)
         await link.model_called("tiny")
         link.path = node.path.with_name("nobody")
 
