@@ -3,8 +3,8 @@
 A loop that wakes for a timer finds the cores taken: by this node's arithmetic, and by others'.
 
 - The engine thread is a little nicer. It has a smaller share of a core only while somebody else
-  wants that core. A session's threads, or a service's, share what that has as a whole (autogroups,
-  control groups), so it is the loop that gains first.
+  wants that core. Linux shares cores out among sessions and services first (autogroups, control
+  groups), and then among the threads of each, so what the engine gives up goes to its own loop.
 - The loop asks for short slices, from Linux 6.12 on. The scheduler lets first whoever's slice would
   end first; it gets no more of a core in all. The kernel: "EEVDF Scheduler" in its documentation,
   sched_setattr(2).
@@ -22,8 +22,8 @@ NICER: Final = 5
 """Steps of the nice value from the loop to the engine thread. Fifty streams through three nodes on
 two cores: the loop's timers are 11.6 ms late at p99 with none, 9.5 with 5, 7.7 with 10, at the same
 tokens/s. Where three programs more want those cores, without groups, a token takes 1.6 times as
-long with 5, and 5 times with 10. Timers are 25 ms late then with none, 13 with 5, and 76 with 10,
-for the loop waits for an interpreter that the engine has no core to let go."""
+long with 5, and 5 times with 10. Timers are then 25 ms late with none, 13 with 5, and 76 with 10:
+the loop waits for the interpreter, and the engine that holds it has no core on which to go on."""
 
 SLICE: Final = 300e-6
 """Seconds; the kernel's own are some milliseconds. From 100 to 2,000 us all is the same (measured);

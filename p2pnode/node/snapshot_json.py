@@ -8,16 +8,19 @@ from typing import Any, TypeVar
 
 from p2pnode.node.snapshot import NodeSnapshot
 
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _T = TypeVar("_T")
 
 
-def fields_of(view: object) -> dict[str, object]:
+def fields_of(view: "DataclassInstance") -> dict[str, object]:
     """Return a snapshot's fields, or those of a view in it: the ``default`` of :func:`json.dumps`.
 
     A busy node's loop writes it. A snapshot with 16 answers takes 0.3 ms so, and four times as long
     where :func:`dataclasses.asdict` copies it first.
     """
-    return {each.name: getattr(view, each.name) for each in fields(view)}  # type: ignore[arg-type]
+    return {each.name: getattr(view, each.name) for each in fields(view)}
 
 
 def from_json(data: Mapping[str, Any]) -> NodeSnapshot:

@@ -16,7 +16,7 @@ _PASTING: Final = 0.15
 """The same once it shows that somebody pastes: over a slow line the next piece takes longer."""
 
 _HUNG_UP: Final = 3
-"""Times in a row that a terminal says that there is something, and is not: it has hung up."""
+"""A terminal that announces something to read so often in a row, and has nothing, has hung up."""
 
 _CHUNK: Final = 65_536
 _MOST: Final = 8 * 1024 * 1024  # bytes of a burst; what is beyond is another one

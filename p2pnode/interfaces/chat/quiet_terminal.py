@@ -49,7 +49,7 @@ def _be_quiet(descriptor: int) -> None:
         modes = termios.tcgetattr(descriptor)
         modes[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON)
         modes[3] |= termios.ISIG
-        # A read returns with nothing rather than wait: Ctrl-C takes what was there a moment ago.
+        # A read must not wait: Ctrl-C discards what was announced a moment ago.
         modes[6][termios.VMIN], modes[6][termios.VTIME] = 0, 0
         termios.tcsetattr(descriptor, termios.TCSANOW, modes)
 
