@@ -9,11 +9,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from p2pnode.engine.base import EXACT, KvSizes, ModelInfo
-from p2pnode.errors import LocalProtocolError
+from p2pnode.engine.base import ModelInfo
 from p2pnode.inference.config import InferenceConfig
-from p2pnode.inference.memory import stage_bytes
 from p2pnode.inference.messages import Close, Open, Refusal
+from p2pnode.inference.offered import Offered
 from p2pnode.inference.shares import STRANGERS, IsProven, Parties, Shares, everybody
 from p2pnode.inference.stage import Stage, admitted
 from p2pnode.inference.stage_coding import StageCoding
@@ -22,10 +21,11 @@ from p2pnode.sansio import NodeId
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An order that there is no room for now."""
+    """An order that there is no room for now, of the model of ``space``."""
 
     order: Open
     requester: NodeId
+    space: int
     since: float
 
     def is_of(self, requester: NodeId, session: int, epoch: int, leg: int | None = None) -> bool:
@@ -40,6 +40,8 @@ class Waiting:
 
 class Admission:
     """What a node offers, and the orders that wait for it.
+
+    Memory and sessions are shared out among all models together.
 
     Invariant: whatever is in ``waiting`` could be served if there were room; there are at most
     ``max_waiting``, an eighth of them of one requester, each for at most ``open_wait``, the oldest
@@ -57,25 +59,26 @@ class Admission:
         self._is_proven = is_proven
         self._node_id = node_id
         self._coding = coding
-        self._layers = range(0)
+        self._offered: dict[int, Offered] = {}
         self._kv_total = 0
-        self._kv_per_token_layer: int | None = None
-        self._kv_sizes = EXACT
+        self._retired: dict[int, str] = {}
         self._draining = ""
         self._resting = ""
-        self.model: ModelInfo | None = None
         self.waiting: list[Waiting] = []
 
-    def serve(
-        self,
-        model: ModelInfo,
-        layers: range,
-        kv_total: int,
-        kv_per_token_layer: int | None,
-        kv_sizes: KvSizes,
-    ) -> None:
-        self.model, self._layers, self._kv_total = model, layers, kv_total
-        self._kv_per_token_layer, self._kv_sizes = kv_per_token_layer, kv_sizes
+    def serve(self, offered: Offered, kv_total: int) -> None:
+        """Offer this of its model from now on; ``kv_total`` bytes are for all models."""
+        self._offered[offered.model.space_hash32] = offered
+        self._kv_total = kv_total
+
+    def retire(self, space: int, reason: str) -> None:
+        """Admit no session of the model any more."""
+        self._retired[space] = reason
+
+    def withdraw(self, space: int) -> None:
+        """Offer nothing of the model any more."""
+        self._offered.pop(space, None)
+        self._retired.pop(space, None)
 
     def drain(self, reason: str) -> None:
         self._draining = reason
@@ -84,28 +87,30 @@ class Admission:
         """Admit nobody but the node itself, until ``reason`` is empty."""
         self._resting = reason
 
-    def refusal(self, order: Open, requester: NodeId) -> tuple[Refusal, str] | None:
+    def refusal(self, order: Open, requester: NodeId, space: int) -> tuple[Refusal, str] | None:
         """Return why ``order`` cannot be served even by a node that has nothing else to do."""
-        model = self.model
-        if model is None or not _within(order.layers, self._layers):
-            held = f"[{self._layers.start}, {self._layers.stop})"
+        offered = self._offered.get(space)
+        if offered is None or not _within(order.layers, offered.layers):
+            layers = range(0) if offered is None else offered.layers
+            held = f"[{layers.start}, {layers.stop})"
             asked = f"[{order.layers.start}, {order.layers.stop})"
             return Refusal.LAYERS, f"layers {asked} asked, {held} held"
+        model = offered.model
         if order.root is not None and order.root.hex() != model.data_sig:
             return Refusal.MODEL, f"its model is another, of the root {model.data_sig[:16]}"
-        if self._draining:
-            return Refusal.DRAINING, self._draining
+        if leaving := self._draining or self._retired.get(space, ""):
+            return Refusal.DRAINING, leaving
         if self._resting and requester != self._node_id:
             return Refusal.DRAINING, self._resting
         if order.sampling is not None and order.layers.stop != model.n_layers:
             return Refusal.LAYERS, "only the last layer's holder can draw tokens"
         if (why := _undrawable(order, model)) is not None:
             return Refusal.SAMPLING, why
-        if self._coding.lacks(order.terms):
+        if self._coding.lacks(order.terms, space):
             return Refusal.CALIBRATION, "it has no calibration of the model, or another one"
         if order.positions > model.context_length:
             return Refusal.CONTEXT, f"the model's context ends at {model.context_length} tokens"
-        needed = self._needed(order)
+        needed = offered.bytes_of(order)
         if needed > self._kv_total:
             return (
                 Refusal.MEMORY,
@@ -119,17 +124,18 @@ class Admission:
             stages, self._kv_total, self._config.max_sessions, self._node_id, self._is_proven
         )
 
-    def room(self, order: Open, requester: NodeId, shares: Shares[Stage]) -> list[Stage] | None:
+    def room(
+        self, order: Open, requester: NodeId, space: int, shares: Shares[Stage]
+    ) -> list[Stage] | None:
         """Return who must go for ``order`` to fit; None if it cannot be helped now."""
-        needed = self._needed(order)
+        needed = self._offered[space].bytes_of(order)
         return [] if shares.lack(needed) is None else shares.give_way(requester, needed)
 
-    def admit(self, order: Open, requester: NodeId, now: float) -> Stage:
+    def admit(self, order: Open, requester: NodeId, space: int, now: float) -> Stage:
         """Return the new stage."""
-        if self.model is None:
-            raise LocalProtocolError("nobody is admitted where there is no model")
+        offered = self._offered[space]
         key = (requester, order.session, order.leg)
-        return admitted(key, order, self.model, self._needed(order), now)
+        return admitted(key, order, offered.model, offered.bytes_of(order), now)
 
     def wait(self, one: Waiting, stages: Iterable[Stage]) -> list[Waiting]:
         """Let an order wait; return who waits no longer: where too many do, ``one`` itself.
@@ -160,7 +166,7 @@ class Admission:
         void: list[tuple[Waiting, Refusal, str]] = []
         waiting, self.waiting = self.waiting, []
         for one in waiting:
-            refusal = self.refusal(one.order, one.requester)
+            refusal = self.refusal(one.order, one.requester, one.space)
             if refusal is None:
                 self.waiting.append(one)
             else:
@@ -186,16 +192,10 @@ class Admission:
             one for one in self.waiting if not one.is_of(requester, order.session, order.epoch, leg)
         ]
 
-    def lack(self, order: Open, shares: Shares[Stage]) -> tuple[Refusal, str]:
+    def lack(self, one: Waiting, shares: Shares[Stage]) -> tuple[Refusal, str]:
         """Return why there is no room."""
-        return shares.lack(self._needed(order)) or (Refusal.SHARE, "others wait too")
-
-    def _needed(self, order: Open) -> int:
-        if self.model is None:
-            return 0
-        per, sizes = self._kv_per_token_layer, self._kv_sizes
-        count = len(order.layers)
-        return stage_bytes(self.model, count, order.positions, order.out_dtype, per, sizes)
+        needed = self._offered[one.space].bytes_of(one.order)
+        return shares.lack(needed) or (Refusal.SHARE, "others wait too")
 
 
 def _undrawable(order: Open, model: ModelInfo) -> str | None:

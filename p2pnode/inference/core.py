@@ -18,6 +18,7 @@ from p2pnode.inference.generation import Generation
 from p2pnode.inference.host import StageHost
 from p2pnode.inference.mean_slice import WIDEST
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
+from p2pnode.inference.offered import Offered
 from p2pnode.inference.outflow import Arriving, Queued
 from p2pnode.inference.phase import Phase
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
@@ -70,12 +71,13 @@ class Inference:
         self._planner = planner
         self._trust: TrustBook = BriefDistrust(config.distrust) if trust is None else trust
         self._rng = rng
-        self._model: ModelInfo | None = None
+        self._models: dict[int, ModelInfo] = {}  # by space; the first is meant where none is named
         self._generations: dict[int, Generation] = {}
         self._live: list[Generation] = []  # those that have not ended, or were not heard since
         self._next_generation = 1
         self._events: list[InferenceEvent] = []
-        self._calibration = 0
+        self._calibrations: dict[int, int] = {}  # fingerprints
+        self._retired: dict[int, str] = {}  # those about to go, and why
         self._host = StageHost(config, node_id, links, queued, is_proven, arriving)
         self.held = self._host.held
         self.jobs = self._host.jobs
@@ -84,25 +86,51 @@ class Inference:
     # Commands
 
     def use_model(self, model: ModelInfo, calibrations: CalibrationSet | None = None) -> None:
-        """Ask for answers of ``model`` from now on; ``calibrations`` are of its hidden states."""
-        self._model = model
-        self._calibration = fingerprint(calibrations)
-        self._host.coding.use(calibrations)
+        """Ask for answers of ``model``, too, from now on.
+
+        ``calibrations`` are of its hidden states.
+        """
+        space = model.space_hash32
+        self._models[space] = model
+        self._calibrations[space] = fingerprint(calibrations)
+        self._host.coding.use(space, calibrations)
+
+    def retire(self, space: int, reason: str) -> None:
+        """Begin no answer of a model any more, and admit no session; others are told ``reason``."""
+        self._retired[space] = reason
+        self._host.retire(space, reason)
+
+    def drop_model(self, space: int, reason: str, now: float) -> None:
+        """Ask for no more answers of a model, and run none of its layers.
+
+        Answers of this node end; those of others are told ``reason``, and repaired.
+        """
+        if self._models.pop(space, None) is None:
+            return
+        self._retired.pop(space, None)
+        for generation in self._generations.values():
+            if generation.space == space:
+                generation.abandon(reason, now)
+        self._host.give_up(reason, space)
+        self._host.withdraw(space)
+        self._host.coding.use(space, None)
 
     def serve(
         self,
+        model: ModelInfo,
         layers: range,
         kv_total: int,
         kv_per_token_layer: int | None = None,
         kv_sizes: KvSizes = EXACT,
     ) -> None:
-        """Run ``layers`` of the model for whoever asks; :meth:`use_model` comes first.
+        """Run ``layers`` of ``model`` for whoever asks; :meth:`use_model` comes first.
 
+        ``kv_total``: bytes for the KV caches of all models.
         ``kv_per_token_layer``: bytes that the engine's KV cache takes; None for float32.
         ``kv_sizes``: what sizes it comes in.
         """
-        if self._model is not None:
-            self._host.serve(self._model, layers, kv_total, kv_per_token_layer, kv_sizes)
+        if model.space_hash32 in self._models:
+            self._host.serve(Offered(model, layers, kv_per_token_layer, kv_sizes), kv_total)
 
     def drain(self, reason: str) -> None:
         self._host.drain(reason)
@@ -111,9 +139,9 @@ class Inference:
         """Compute for this node alone until ``reason`` is empty; others are told it, and go on."""
         self._host.rest(reason)
 
-    def give_up(self, reason: str) -> None:
-        """End every session of others; their requesters are told why, and repair."""
-        self._host.give_up(reason)
+    def give_up(self, reason: str, space: int | None = None) -> None:
+        """End every session, or those of one model; their requesters are told why, and repair."""
+        self._host.give_up(reason, space)
 
     def generate(self, request: GenerationRequest, now: float) -> int:
         """Start an answer; return its number.
@@ -121,11 +149,7 @@ class Inference:
         Raises:
             GenerationError: There is no model, or the prompt does not fit it; nothing was sent.
         """
-        model = self._model
-        if model is None:
-            raise GenerationError(
-                "this node has no model", hint="start it with --model smollm2-135m"
-            )
+        model = self._model_of(request)
         _check_fits(request, model)
         number, self._next_generation = self._next_generation, self._next_generation + 1
         generation = Generation(
@@ -137,7 +161,7 @@ class Inference:
             self._planner,
             self._trust,
             self._rng,
-            self._calibration,
+            self._calibrations[model.space_hash32],
             now,
             lambda: len(self._live),
         )
@@ -196,10 +220,9 @@ class Inference:
         Raises:
             RemoteProtocolError: It was malformed or out of place; only a counter changed.
         """
-        expected = 0 if self._model is None else self._model.space_hash32
-        if frame.space_hash32 != expected:
+        if frame.space_hash32 not in self._models:
             self.counters["frame of another space"] += 1
-            return space_mismatch(expected, frame.space_hash32)
+            return space_mismatch(next(iter(self._models), 0), frame.space_hash32)
         if frame.type is MessageType.THINK:
             self._receive_think_untrusted(frame, source, now)
         elif frame.type is MessageType.SYNC:
@@ -279,13 +302,28 @@ class Inference:
         if message is None:
             raise RemoteProtocolError("a Sync method that nobody here knows")
         if isinstance(message, Open | Resume | Close):
-            self._host.receive_control(message, source, now)
+            self._host.receive_control(message, source, frame.space_hash32, now)
             return
         for generation in self._generations.values():
             if generation.session == message.session:
                 generation.receive_control(message, source, now)
                 return
         self.counters["answer for no session of ours"] += 1
+
+    def _model_of(self, request: GenerationRequest) -> ModelInfo:
+        """Return the model that is asked; the first one where none is named.
+
+        Raises:
+            GenerationError: There is none.
+        """
+        space = request.space or next(iter(self._models), 0)
+        if space in self._retired:
+            raise GenerationError(self._retired[space])
+        if (model := self._models.get(space)) is not None:
+            return model
+        if self._models:
+            raise GenerationError("this node has no such model", hint="p2pnode models")
+        raise GenerationError("this node has no model", hint="start it with --model smollm2-135m")
 
     def _forget_old(self) -> None:
         """Keep the newest few ended generations for the snapshot, and their counters."""

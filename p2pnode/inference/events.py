@@ -21,10 +21,11 @@ class SendFrame:
 
 @value
 class ComputeRequested:
-    """The engine is to do ``work`` and answer with ``job``."""
+    """The engine of the model of ``space`` is to do ``work`` and answer with ``job``."""
 
     job: int
     work: Work
+    space: int
 
 
 @value

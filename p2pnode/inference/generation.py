@@ -45,6 +45,11 @@ class Generation(Parts):
         if self.phase is not Phase.ENDED:
             self._end(GenerationFinished(self.number, "cancelled"), "cancelled", now)
 
+    def abandon(self, reason: str, now: float) -> None:
+        """Fail, unless it has ended: nobody here may go on with it."""
+        if self.phase is not Phase.ENDED:
+            self._fail(reason, "p2pnode models", now)
+
     def peer_lost(
         self, peer: NodeId, reason: str, now: float, offence: Offence, *, share: float
     ) -> bool:

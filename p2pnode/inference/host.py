@@ -8,7 +8,6 @@ Requesters that are not proven share all of it but the engine and the way out as
 import math
 from collections import Counter
 
-from p2pnode.engine.base import EXACT, KvSizes, ModelInfo
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
@@ -26,6 +25,7 @@ from p2pnode.inference.messages import (
     Refused,
     Resume,
 )
+from p2pnode.inference.offered import Offered
 from p2pnode.inference.outflow import Arriving, Outflow, Queued
 from p2pnode.inference.shares import IsProven, Shares, everybody
 from p2pnode.inference.stage import Stage
@@ -80,17 +80,20 @@ class StageHost:
 
     # Commands
 
-    def serve(
-        self,
-        model: ModelInfo,
-        layers: range,
-        kv_total: int,
-        kv_per_token_layer: int | None = None,
-        kv_sizes: KvSizes = EXACT,
-    ) -> None:
-        """Offer ``layers`` from now on, with ``kv_total`` bytes for KV caches."""
-        self._admission.serve(model, layers, kv_total, kv_per_token_layer, kv_sizes)
-        self._outflow.space, self._work.width = model.space_hash32, model.d_model
+    def serve(self, offered: Offered, kv_total: int) -> None:
+        """Offer this of its model from now on; ``kv_total`` bytes are for all models' KV caches."""
+        self._admission.serve(offered, kv_total)
+        self._change()
+        self._refuse_void()
+
+    def retire(self, space: int, reason: str) -> None:
+        """Admit no further session of a model."""
+        self._admission.retire(space, reason)
+        self._refuse_void()
+
+    def withdraw(self, space: int) -> None:
+        """Offer nothing of a model any more; its sessions go on."""
+        self._admission.withdraw(space)
         self._change()
         self._refuse_void()
 
@@ -105,12 +108,12 @@ class StageHost:
         self._refuse_void()
         for stage in [one for one in self._stages if reason and one.requester != self._node_id]:
             self.counters["session moved on: this node rests"] += 1
-            self._refuse(stage.order, stage.requester, Refusal.DRAINING, reason)
+            self._refuse_stage(stage, Refusal.DRAINING, reason)
             self._free(stage, reason)
 
-    def give_up(self, reason: str) -> None:
-        """End every session; each requester is told why, so that it repairs at once."""
-        for stage in list(self._stages):
+    def give_up(self, reason: str, space: int | None = None) -> None:
+        """End every session, or those of one model; each requester is told why, and repairs."""
+        for stage in [one for one in self._stages if space in {None, one.space}]:
             self.counters["session ended by us: " + reason] += 1
             self._give_up(stage, stage.failed(self._node_id, reason))
 
@@ -125,7 +128,7 @@ class StageHost:
         """Tell the requesters whose next stage is ``peer``: nobody else can see it."""
         for stage in self._stages:
             if stage.order.downstream.peer == peer != stage.requester:
-                self._say(stage.requester, stage.failed(peer, reason))
+                self._say(stage.requester, stage.failed(peer, reason), stage.space)
 
     def peer_gone(self, peer: NodeId) -> None:
         """Free whatever ``peer`` had asked for."""
@@ -141,11 +144,11 @@ class StageHost:
 
     # Inputs
 
-    def receive_control(self, message: Control, source: NodeId, now: float) -> None:
-        """Take one control message of the requester ``source``."""
+    def receive_control(self, message: Control, source: NodeId, space: int, now: float) -> None:
+        """Take one control message of the requester ``source``, on the model of ``space``."""
         match message:
             case Open():
-                self._open(message, source, now)
+                self._open(message, source, space, now)
             case Resume(session, epoch, leg, position):
                 stage = self._stages.get((source, session, leg))
                 if stage is not None and stage.order.epoch == epoch:
@@ -167,7 +170,7 @@ class StageHost:
             RemoteProtocolError: It does not belong on its stream.
         """
         stage = self._stages.behind(source, frame.stream_id)
-        if stage is None:
+        if stage is None or stage.space != frame.space_hash32:
             return False
         stage.used_at, stage.is_used = now, True
         size = len(frame.slices[0].payload) if frame.slices else 0
@@ -196,7 +199,7 @@ class StageHost:
                 self.counters["session freed: idle"] += 1
             else:
                 self.counters["session freed: never used"] += 1
-                self._refuse(stage.order, stage.requester, Refusal.UNUSED, "nobody ever used it")
+                self._refuse_stage(stage, Refusal.UNUSED, "nobody ever used it")
             self._free(stage, "nothing came for it any more")
         self.refill()
         if self._has_changed or now >= self._admission.due:
@@ -245,7 +248,7 @@ class StageHost:
 
     # Admission
 
-    def _open(self, order: Open, requester: NodeId, now: float) -> None:
+    def _open(self, order: Open, requester: NodeId, space: int, now: float) -> None:
         key = (requester, order.session, order.leg)
         stage = self._stages.get(key)
         behind = self._stages.behind(order.upstream.peer, order.upstream.stream)
@@ -256,7 +259,7 @@ class StageHost:
         if stage is not None:
             if order.epoch < stage.order.epoch:
                 self.counters["order of an older epoch"] += 1
-            elif order.weighed != stage.order.weighed:
+            elif order.weighed != stage.order.weighed or space != stage.space:
                 self.counters["order for something else than was admitted"] += 1
             else:
                 stage.admitted_at = now if order.epoch > stage.order.epoch else stage.admitted_at
@@ -266,12 +269,13 @@ class StageHost:
             self.counters["order of an older epoch"] += 1
             return
         self._admission.forget(requester, order)
-        if (refusal := self._admission.refusal(order, requester)) is not None:
-            self._refuse(order, requester, *refusal)
+        one = Waiting(order, requester, space, now)
+        if (refusal := self._admission.refusal(order, requester, space)) is not None:
+            self._refuse(one, *refusal)
             return
         shares = self._admission.shares(self._stages)
-        if not self._enter(order, requester, shares, now):
-            self._wait(Waiting(order, requester, now), shares)
+        if not self._enter(one, shares, now):
+            self._wait(one, shares)
 
     def _ready(self, stage: Stage, order: Open, now: float) -> None:
         self.held.pop(stage.key, None)
@@ -287,35 +291,41 @@ class StageHost:
             stage.computed,
             self._arrived(stage) if is_look else stage.next_position,
         )
-        self._say(stage.requester, opened)
+        self._say(stage.requester, opened, stage.space)
 
     def _arrived(self, stage: Stage) -> int:
         """Return how many positions came in, with what the transport has of one more batch."""
-        order, model = stage.order, self._admission.model
-        if model is None or not order.layers.start:
+        order = stage.order
+        if not order.layers.start:
             return stage.arrived
         more = self._arriving(order.upstream.peer)
-        rows = more // (value_bytes(order.out_dtype) * model.d_model)
+        rows = more // (value_bytes(order.out_dtype) * stage.model.d_model)
         return min(stage.arrived + rows, order.positions)
 
-    def _refuse(self, order: Open, requester: NodeId, code: Refusal, reason: str) -> None:
+    def _refuse(self, one: Waiting, code: Refusal, reason: str) -> None:
+        order, requester = one.order, one.requester
         self.counters[f"session refused: {code}"] += 1
         self._events.append(SessionRefused(requester, order.layers, reason))
-        self._say(requester, Refused(order.session, order.epoch, order.leg, code, reason))
+        refused = Refused(order.session, order.epoch, order.leg, code, reason)
+        self._say(requester, refused, one.space)
 
-    def _enter(self, order: Open, requester: NodeId, shares: Shares[Stage], now: float) -> bool:
+    def _refuse_stage(self, stage: Stage, code: Refusal, reason: str) -> None:
+        """Tell its requester that a session which was admitted is served no longer."""
+        self._refuse(Waiting(stage.order, stage.requester, stage.space, 0.0), code, reason)
+
+    def _enter(self, one: Waiting, shares: Shares[Stage], now: float) -> bool:
         """Admit a session if it fits, now that those beyond their share have given way."""
-        going = self._admission.room(order, requester, shares)
+        going = self._admission.room(one.order, one.requester, one.space, shares)
         if going is None:
             return False
         for stage in going:
             self.counters["session gave way: its requester had more than its share"] += 1
-            self._refuse(stage.order, stage.requester, Refusal.SHARE, "others ask for their share")
+            self._refuse_stage(stage, Refusal.SHARE, "others ask for their share")
             self._free(stage, "others asked for their share")
-        stage = self._admission.admit(order, requester, now)
+        stage = self._admission.admit(one.order, one.requester, one.space, now)
         self._stages.add(stage)
         self._change()
-        self._ready(stage, order, now)
+        self._ready(stage, one.order, now)
         self._free_from = min(self._free_from, stage.free_at(self._config))
         return True
 
@@ -326,7 +336,7 @@ class StageHost:
         gone = self._admission.wait(one, self._stages)
         self.counters["order waits for room"] += one not in gone
         for other in gone:
-            self._refuse(other.order, other.requester, *self._admission.lack(other.order, shares))
+            self._refuse(other, *self._admission.lack(other, shares))
 
     def _admit_waiting(self, now: float) -> None:
         """Look for room again: sessions came or went since, or the time of some order is up."""
@@ -340,18 +350,18 @@ class StageHost:
                 self.counters["order that waited, and came to nothing"] += 1
                 continue
             shares = admission.shares(self._stages) if shares is None else shares
-            if self._enter(one.order, one.requester, shares, now):
+            if self._enter(one, shares, now):
                 self.counters["order waited and was admitted"] += 1
                 shares = None
             elif now >= one.since + self._config.open_wait:
-                self._refuse(one.order, one.requester, *admission.lack(one.order, shares))
+                self._refuse(one, *admission.lack(one, shares))
             else:
                 admission.waiting.append(one)
 
     def _refuse_void(self) -> None:
         """Refuse what waits and cannot be served any more, whatever room there is."""
         for one, code, reason in self._admission.take_void():
-            self._refuse(one.order, one.requester, code, reason)
+            self._refuse(one, code, reason)
 
     def _change(self) -> None:
         """A session came or went, or the room for all of them is another."""
@@ -377,14 +387,14 @@ class StageHost:
         stage.computed_until(result.batches)
         stage.used_at = now
         if result.coded:
-            stage.codings |= self.coding.note(stage.order, result)
+            stage.codings |= self.coding.note(stage.order, stage.space, result)
         self._outflow.send(stage, self._events, is_new=True)
         if stage.queue:
             self._work.compute(stage)
 
     def _give_up(self, stage: Stage, failed: Failed) -> None:
-        self._say(stage.requester, failed)
+        self._say(stage.requester, failed, stage.space)
         self._free(stage, failed.reason)
 
-    def _say(self, peer: NodeId, message: Control) -> None:
-        self._events.append(SendFrame(peer, control_frame(message, self._outflow.space)))
+    def _say(self, peer: NodeId, message: Control, space: int) -> None:
+        self._events.append(SendFrame(peer, control_frame(message, space)))

@@ -33,7 +33,6 @@ class Outflow:
         handed: Bytes that were let go, by peer; if any, :meth:`taken` once they are with it.
         held: Stages whose batches wait for room on the way to their peers, and where in what they
             sent the first of those is.
-        space: Names the model in every frame.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class Outflow:
         self._filled: dict[NodeId, None] = {}
         self.handed: dict[NodeId, int] = {}
         self.held: dict[StageKey, int] = {}
-        self.space = 0
 
     def send(self, stage: Stage, events: list[InferenceEvent], *, is_new: bool = False) -> None:
         """Put behind ``events`` what is ready, as far as the next has room for it.
@@ -67,7 +65,7 @@ class Outflow:
                         self._counters["batch held back: its peer has not taken the last"] += 1
                         self.held[stage.key] = stage.cursor
                     return
-                frames = to_frames(batch, edge.stream, self.space)
+                frames = to_frames(batch, edge.stream, stage.space)
                 events += [SendFrame(edge.peer, frame) for frame in frames]
             stage.cursor += 1
         self.held.pop(stage.key, None)

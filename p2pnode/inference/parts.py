@@ -56,6 +56,7 @@ class Parts:
 
     Attributes:
         number: Its name on this node.
+        space: Names the model.
         request: What was asked.
         phase: Where it stands.
         began: When it was asked.
@@ -80,6 +81,7 @@ class Parts:
     ) -> None:
         """``answers`` says how many of this node are under way, this one included."""
         self.number = number
+        self.space = model.space_hash32
         self.request = request
         self.phase = Phase.PLANNING
         self.began = now

@@ -30,6 +30,7 @@ class GenerationRequest:
         objective: ``latency`` or ``throughput``.
         activations: How stages send each other hidden states; None for the node's setting.
         notes: What its plan should say besides, in plain words: requests that nobody can meet.
+        space: Names the model that is to answer; 0 for the first of the node.
     """
 
     prompt: tuple[int, ...]
@@ -43,6 +44,7 @@ class GenerationRequest:
     activations: str | None = None
     notes: tuple[str, ...] = ()
     lost_wait: float | None = None
+    space: int = 0
 
     @property
     def positions(self) -> int:

@@ -35,6 +35,7 @@ class Stage:
     not wanted, in this epoch; while not ``sending``, nothing leaves.
 
     Attributes:
+        model: Whose layers it runs.
         order: What the requester asked for, in the newest epoch.
         inbox: Frames that came in, becoming batches.
         kv_bytes: Memory reserved.
@@ -57,6 +58,7 @@ class Stage:
     """
 
     key: StageKey
+    model: ModelInfo
     order: Open
     inbox: Inbox
     kv_bytes: int
@@ -80,6 +82,11 @@ class Stage:
     @property
     def requester(self) -> NodeId:
         return self.key[0]
+
+    @property
+    def space(self) -> int:
+        """Names the model in every frame."""
+        return self.model.space_hash32
 
     @property
     def session_key(self) -> SessionKey:
@@ -154,7 +161,7 @@ def admitted(key: StageKey, order: Open, model: ModelInfo, kv_bytes: int, now: f
         inbox = Inbox(4, _TOKENS, order.positions)
     else:
         inbox = Inbox(model.d_model, _HIDDEN, order.positions, MOST_SCALES)
-    return Stage(key, order, inbox, kv_bytes, now, now, past=order.past, began=now)
+    return Stage(key, model, order, inbox, kv_bytes, now, now, past=order.past, began=now)
 
 
 def _start(batch: Batch) -> int:

@@ -17,7 +17,6 @@ class StageWork:
 
     Attributes:
         jobs: The stage that waits for each piece of work; none where memory is to be freed.
-        width: Values in a hidden state of the model.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class StageWork:
         self._turns = Turns(config.engine_ahead)
         self._next_job = 0
         self.jobs: dict[int, StageKey | None] = {}
-        self.width = 0
 
     def compute(self, stage: Stage) -> None:
         """Compute what waits in ``stage``, now or when it is its turn."""
@@ -73,11 +71,11 @@ class StageWork:
         if stage.job is not None:
             self.jobs.pop(stage.job, None)  # whoever computes need not begin
             self._turns.ended(stage.job)
-        self._request(Release(stage.session_key), None)
+        self._request(Release(stage.session_key), stage, None)
         self.take_turns()
 
     def _begin(self, stage: Stage) -> None:
-        batches, order = stage.take_job(self._config), stage.order
+        batches, order, model = stage.take_job(self._config), stage.order, stage.model
         taken = size_of(batches[0]) if len(batches) == 1 else sum(map(size_of, batches))
         self._stages.recount(stage, stage.waiting - taken)
         stage.job = self._request(
@@ -89,16 +87,17 @@ class StageWork:
                 order.sampling,
                 order.sample_from,
                 order.positions,
-                self._coding.recipe(order, batches, self.width, stage.codings),
-                self._coding.calibration(order.terms, order.layers.start),
+                self._coding.recipe(order, batches, model, stage.codings),
+                self._coding.calibration(order.terms, order.layers.start, model.space_hash32),
                 stage.past,
             ),
+            stage,
             stage.key,
         )
         self._turns.began(stage.job)
 
-    def _request(self, work: Forward | Release, key: StageKey | None) -> int:
+    def _request(self, work: Forward | Release, stage: Stage, key: StageKey | None) -> int:
         job, self._next_job = self._next_job, self._next_job + 1
         self.jobs[job] = key
-        self._events.append(ComputeRequested(job, work))
+        self._events.append(ComputeRequested(job, work, stage.space))
         return job

@@ -139,11 +139,13 @@ class EdgeKey(NamedTuple):
         layer: The layer they enter there.
         block: Whether they are batches of several positions (a prompt), or single ones (an answer's
             tokens): a link may be the bottleneck for one and not for the other.
+        space: Names the model.
     """
 
     peer: NodeId
     layer: int
     block: bool
+    space: int = 0
 
 
 @dataclass(slots=True)

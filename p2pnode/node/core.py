@@ -12,17 +12,17 @@ from p2pnode.inference.cover import Covered
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import WorkFailed, WorkResult
 from p2pnode.moments import earliest
+from p2pnode.node.bundle import Asked, Bundle
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.departure import Departure
 from p2pnode.node.events import LoadRequested, NodeEvent
-from p2pnode.node.holdings import Holdings
 from p2pnode.node.life import Phase
 from p2pnode.node.origin import Origin
 from p2pnode.node.parts import NodeParts
 from p2pnode.node.reach import Reach
 from p2pnode.node.resting import Rest
-from p2pnode.node.serving import Asked
+from p2pnode.node.retirement import Retirement
 from p2pnode.node.setbacks import Setbacks
 from p2pnode.node.sightings import Sighting
 from p2pnode.node.wiring import Wiring
@@ -42,16 +42,7 @@ class NodeCore(NodeParts):
         self._wiring = Wiring(self)
         self._setbacks = Setbacks(self)
         self._departure = Departure(self, self._wiring)
-
-    @property
-    def holdings(self) -> Holdings:
-        """Which layers this node holds, and why."""
-        return self.serving.holdings
-
-    @property
-    def served(self) -> range:
-        """The layers that the engine holds."""
-        return self.serving.layers
+        self._retirement = Retirement(self)
 
     @property
     def leaving(self) -> bool:
@@ -68,61 +59,79 @@ class NodeCore(NodeParts):
         now: float,
         calibrations: CalibrationSet | None = None,
         capacity: Capacity | None = None,
+        layers: range | None = None,
     ) -> None:
-        """Ask for answers of ``model``; with ``hold``, also take on some of its layers.
+        """Ask for answers of ``model``, too; with ``hold``, also take on some of its layers.
 
         ``calibrations`` are of its hidden states; ``capacity`` is what of it there is memory for,
-        None for all of it.
+        None for all of it; ``layers`` are those that its owner chose.
 
         Raises:
-            ConfigError: The layers to hold go beyond the model's.
+            ConfigError: The layers to hold go beyond the model's, or it cannot be one of several.
         """
-        self.serving.use_model(model, hold=hold, now=now, fitting=capacity)
-        self.model = model
+        self.serving.use_model(model, hold=hold, now=now, fitting=capacity, layers=layers)
         self.inference.use_model(model, calibrations)
         if not hold:
             self.say(f"holds no layers of {model.name}, as was asked: it puts questions to others")
         elif capacity is not None:
-            self.narration.capacity(model, capacity, self.config.holdings.layers)
+            self.narration.capacity(model, capacity, layers or self.config.holdings.layers)
         self._settle(now)
 
-    @property
-    def model_is_lost(self) -> bool:
-        """Whether the model's file is another than the one that was hashed."""
-        return self.serving.is_model_lost
+    def drop_model(self, space: int, now: float, *, drain: float | None = None) -> None:
+        """Serve a model no more, and ask nothing more of it; its engine is freed then.
 
-    def model_changed(self, reason: str, now: float) -> None:
-        """The model's file no longer holds what was hashed: leave its layers. Said once."""
-        if self.leaving or self.model is None or self.model_is_lost:
+        ``drain`` is how many seconds its sessions have to finish, :attr:`NodeConfig.drain` if left
+        out; those that remain go on elsewhere, and answers of this node fail.
+
+        Raises:
+            UserError: This node has no such model.
+        """
+        self._retirement.begin(space, now + (self.config.drain if drain is None else drain), now)
+        self._settle(now)
+
+    def is_lost(self, space: int) -> bool:
+        """Whether a model's file is another than the one that was hashed."""
+        bundle = self.serving.bundles.get(space)
+        return bundle is not None and bundle.is_lost
+
+    def model_changed(self, space: int, reason: str, now: float) -> None:
+        """A model's file no longer holds what was hashed: leave its layers. Said once."""
+        bundle = self.serving.bundles.get(space)
+        if self.leaving or bundle is None or bundle.is_lost:
             return
-        self._setbacks.model_lost(reason, now)
+        self._setbacks.model_lost(space, reason, now)
         self._settle(now)
 
-    def model_restored(self, now: float) -> None:
-        """The model's file holds again what was hashed: take on layers as at the start."""
-        if self.leaving or not self.model_is_lost:
+    def model_restored(self, space: int, now: float) -> None:
+        """A model's file holds again what was hashed: take on layers as at the start."""
+        bundle = self.serving.bundles.get(space)
+        if self.leaving or bundle is None or not bundle.is_lost:
             return
-        self._setbacks.model_restored(now)
+        self._setbacks.model_restored(space, now)
         self._settle(now)
 
-    def layers_loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
-        """The engine holds ``layers``, and ``profile`` is what it is: serve them."""
-        if not self._is_loading(layers):
+    def layers_loaded(self, space: int, layers: range, profile: EngineProfile, now: float) -> None:
+        """An engine holds ``layers``, and ``profile`` is what it is: serve them."""
+        bundle = self._loading(space, layers)
+        if bundle is None:
             return
-        self.serving.loaded(layers, profile, now)
-        if self.model is not None:
-            self.narration.serves(self.model, layers, profile, self.holdings.reason)
+        self.serving.loaded(space, layers, profile, now)
+        self.narration.serves(bundle.model, layers, profile, bundle.holdings.reason)
         self._settle(now)
 
-    def load_failed(self, layers: range, reason: str, now: float) -> None:
-        if not self._is_loading(layers):
+    def load_failed(self, space: int, layers: range, reason: str, now: float) -> None:
+        """The layers that were to be loaded cannot be."""
+        if self._loading(space, layers) is None:
             return
-        self._setbacks.load_failed(reason, now)
+        self._setbacks.load_failed(space, reason, now)
         self._settle(now)
 
-    def _is_loading(self, layers: range) -> bool:
-        """Whether these are to be loaded still: the model may have been lost meanwhile."""
-        return self.life.phase is Phase.LOADING and self.holdings.layers == layers
+    def _loading(self, space: int, layers: range) -> Bundle | None:
+        """Return the model, if these are to be loaded still: it may have been lost meanwhile."""
+        bundle = self.serving.bundles.get(space)
+        if bundle is None or self.leaving or not bundle.is_loading:
+            return None
+        return bundle if bundle.holdings.layers == layers else None
 
     def connect(self, address: Address, now: float) -> None:
         """Call ``address`` until somebody of the swarm answers there."""
@@ -191,9 +200,10 @@ class NodeCore(NodeParts):
         Raises:
             GenerationError: There is no model, and so no space to speak of.
         """
-        if self.model is None:
+        model = self.model
+        if model is None:
             raise GenerationError("this node has no model, and so no space to agree on")
-        self.outbox.send_frame(peer, self.inquiries.propose(peer, self.model), now)
+        self.outbox.send_frame(peer, self.inquiries.propose(peer, model), now)
         self._settle(now)
 
     def send_frame(self, peer: NodeId, frame: Frame, now: float) -> None:
@@ -205,22 +215,22 @@ class NodeCore(NodeParts):
         self.inference.cancel(generation, now)
         self._settle(now)
 
-    def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
+    def compute_finished(self, job: int, space: int, result: WorkResult, now: float) -> None:
         """Take the result of a :class:`ComputeRequested`."""
         self.serving.finished(job, result, now)
         self.inference.compute_finished(job, result, now)
         if isinstance(result, WorkFailed):
-            self._setbacks.work_failed(result, now)
+            self._setbacks.work_failed(space, result, now)
         self._hear(now)
 
-    def measured(self, cost: StageCost, now: float) -> None:
+    def measured(self, space: int, cost: StageCost, now: float) -> None:
         """Take the result of a :class:`~p2pnode.node.events.MeasureRequested`."""
-        self.serving.measured(cost, now)
+        self.serving.measured(space, cost, now)
         self._settle(now)
 
-    def measurement_failed(self, now: float) -> None:
+    def measurement_failed(self, space: int, now: float) -> None:
         """A :class:`~p2pnode.node.events.MeasureRequested` led to nothing; it is made again."""
-        self.serving.measurement_failed(now)
+        self.serving.measurement_failed(space, now)
         self._settle(now)
 
     def planned(self, generation: int, ticket: int, result: Covered | NoCover, now: float) -> None:
@@ -228,11 +238,11 @@ class NodeCore(NodeParts):
         self.inference.planned(generation, ticket, result, now)
         self._settle(now)
 
-    def placed(self, ticket: int, placement: Placement | None, now: float) -> None:
+    def placed(self, space: int, ticket: int, placement: Placement | None, now: float) -> None:
         """Take the result of a :class:`~p2pnode.node.events.PlacementRequested`."""
         if self.leaving:
             return
-        load = self.serving.placed(ticket, placement, now)
+        load = self.serving.placed(space, ticket, placement, now)
         if load is not None:
             self._ask(load)
         self._settle(now)
@@ -252,7 +262,9 @@ class NodeCore(NodeParts):
             self.say("computes for others again")
         else:
             self.counters[f"stepped back: {rest_words(rest.cause)}"] += before is None
-            alone = self.narration.alone(self.model, self.served)
+            alone = self.narration.alone(
+                (one.model, one.layers) for one in self.serving.bundles.values()
+            )
             self.say(f"steps back: {rest.words}{alone}")
             self.inference.rest(rest_words(rest.cause) + alone)
         self._settle(now)
@@ -332,6 +344,10 @@ class NodeCore(NodeParts):
         self._wiring.exchange(now)
         if self.life.is_leaving:
             self._departure.go_on(now)
+        elif self.serving.is_retiring:
+            unloads = self._retirement.go_on(now)
+            self._wiring.exchange(now)
+            self.events += unloads  # behind what its sessions still ask of the engine
 
     def _settle(self, now: float) -> None:
         """Do what is due, and let the cores hear each other."""
@@ -339,7 +355,7 @@ class NodeCore(NodeParts):
             self._dial(now)
             for asked in self.serving.requests(now):
                 self._ask(asked)
-            self.narration.look(self.model, now)
+            self.narration.look(self.models, now)
         self._hear(now)
         if not self.life.is_leaving:
             self.serving.plan_announcement(now)

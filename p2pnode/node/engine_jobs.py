@@ -23,7 +23,7 @@ from p2pnode.inference.work import (
 )
 from p2pnode.net.jobs import Failed, Finished, Job
 from p2pnode.node.core import NodeCore
-from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent
+from p2pnode.node.events import LoadRequested, MeasureRequested, NodeEvent, UnloadRequested
 from p2pnode.node.fittings import PLAIN, Fittings
 from p2pnode.node.grammars import ModelGrammars
 from p2pnode.node.huge_pages import use_huge_pages
@@ -65,13 +65,15 @@ class EngineJobs:
         if isinstance(event, ComputeRequested):
             job, work = event.job, event.work
             # No functions made here: to make one anew is to evaluate its annotations anew.
-            run, done = partial(self._run, work), partial(_computed, job)
+            run, done = partial(self._run, work), partial(_computed, job, event.space)
             return Job(run, done, units_of(work), lambda core: job in core.inference.jobs)
         if isinstance(event, LoadRequested):
             is_whole = self._model is None or not self._model.may_lack_shards
-            return self._load_job(event.layers) if is_whole or event.layers == self._ready else None
+            return self._load_job(event) if is_whole or event.layers == self._ready else None
         if isinstance(event, MeasureRequested):
-            return Job(self._measure, _measured, math.inf)
+            return Job(self._measure, partial(_measured, event.space), math.inf)
+        if isinstance(event, UnloadRequested):
+            return Job(self._unload, lambda core, outcome, now: outcome.unwrap(), 0)
         return None
 
     def take(self, model: ModelFile) -> None:
@@ -82,18 +84,19 @@ class EngineJobs:
         """Every shard of ``layers`` is here."""
         self._ready = layers
 
-    def _load_job(self, layers: range) -> Job[NodeCore, EngineProfile]:
+    def _load_job(self, asked: LoadRequested) -> Job[NodeCore, EngineProfile]:
         """Load in the engine thread: computing waits, the loop does not."""
+        space, layers = asked.space, asked.layers
 
         def done(core: NodeCore, outcome: Finished[EngineProfile] | Failed, now: float) -> None:
             if isinstance(outcome, Finished):
-                core.layers_loaded(layers, outcome.value, now)
+                core.layers_loaded(space, layers, outcome.value, now)
                 return
             reason = reason_of(outcome.error)
             if isinstance(outcome.error, ModelChangedError):
-                core.model_changed(f"the file changed: {reason}", now)
+                core.model_changed(space, f"the file changed: {reason}", now)
             else:
-                core.load_failed(layers, reason, now)
+                core.load_failed(space, layers, reason, now)
 
         return Job(lambda: self._load(layers), done, math.inf)
 
@@ -130,6 +133,11 @@ class EngineJobs:
         self._grammars = ModelGrammars(self._model)
         self._engine, self._draws = None, Draws(self._grammars)
         _shut(engine)
+
+    def _unload(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            _shut(engine)
 
     def _measure(self) -> StageCost | None:
         """Measure where nothing else computes meanwhile."""
@@ -179,20 +187,24 @@ def reason_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _computed(job: int, core: NodeCore, outcome: Finished[WorkResult] | Failed, now: float) -> None:
+def _computed(
+    job: int, space: int, core: NodeCore, outcome: Finished[WorkResult] | Failed, now: float
+) -> None:
     # In the engine thread, for the next stage waits; that it raised would be our own mistake.
     result = outcome.value if isinstance(outcome, Finished) else outcome.unwrap()
-    core.compute_finished(job, result, now)
+    core.compute_finished(job, space, result, now)
 
 
-def _measured(core: NodeCore, outcome: Finished[StageCost | None] | Failed, now: float) -> None:
+def _measured(
+    space: int, core: NodeCore, outcome: Finished[StageCost | None] | Failed, now: float
+) -> None:
     """Take a measurement; where it failed, what is believed stays: no answer depends on it."""
     if isinstance(outcome, Finished) and outcome.value is not None:
-        core.measured(outcome.value, now)
+        core.measured(space, outcome.value, now)
         return
     if isinstance(outcome, Failed):
         logger.warning("measuring failed: %s", outcome.error)
-    core.measurement_failed(now)
+    core.measurement_failed(space, now)
 
 
 def units_of(work: Work) -> int:

@@ -10,18 +10,28 @@ from p2pnode.scheduler.moving import PlacementTask
 
 @dataclass(frozen=True, slots=True)
 class LoadRequested:
-    """Load ``layers`` of the model, then call :meth:`NodeCore.layers_loaded`."""
+    """Load ``layers`` of the model of ``space``, then call :meth:`NodeCore.layers_loaded`."""
 
+    space: int
     layers: range
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
+class UnloadRequested:
+    """Free the engine of the model of ``space``, which is used no more."""
+
+    space: int
+
+
+@dataclass(frozen=True, slots=True)
 class MeasureRequested:
-    """Measure how fast the engine is now, then call :meth:`NodeCore.measured`.
+    """Measure how fast the engine of a model is now, then call :meth:`NodeCore.measured`.
 
     Where that fails, call :meth:`NodeCore.measurement_failed`.
     """
+
+    space: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +39,12 @@ class PlacementRequested:
     """``task`` is to be called, which may take long; then call :meth:`NodeCore.placed`.
 
     Attributes:
+        space: Names the model.
         ticket: Names the question; an answer to an older one is of no more use.
         task: A pure function, safe in a thread.
     """
 
+    space: int
     ticket: int
     task: PlacementTask
 
@@ -71,6 +83,7 @@ NodeEvent: TypeAlias = (
     | PlanRequested
     | GenerationEvent
     | LoadRequested
+    | UnloadRequested
     | MeasureRequested
     | PlacementRequested
     | PeerReached

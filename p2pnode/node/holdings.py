@@ -1,12 +1,13 @@
 """Which layers this node holds: listen, claim, confirm, load, serve, and move to heal a hole.
 
-The phases are those of :mod:`p2pnode.node.life`. Choosing is the scheduler's (pure policy); here is
-only when to ask it (at once where that is brief, else by an event and its answer), and how far the
-claims of others are believed: a member can sign what it likes, and keys cost nothing. So a claim of
-ours gives way a few times and is then loaded, and no claim of another keeps a hole open for ever.
+One model's. The phases are those of :mod:`p2pnode.node.holding_life`. Choosing is the scheduler's
+(pure policy); here is only when to ask it (at once where that is brief, else by an event and its
+answer), and how far the claims of others are believed: a member can sign what it likes, and keys
+cost nothing. So a claim of ours gives way a few times and is then loaded, and no claim of another
+keeps a hole open for ever.
 
-Invariants: at most one question is open; while one is, the phase is the one it was asked in, or the
-node is leaving, and nothing is due.
+Invariants: at most one question is open; while one is, the phase is the one it was asked in, and
+nothing is due.
 """
 
 from collections import Counter
@@ -16,14 +17,17 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import HoldingsConfig
 from p2pnode.node.events import PlacementRequested
-from p2pnode.node.life import Evidence, Life, Phase
+from p2pnode.node.holding_life import HoldingEvidence, HoldingLife, HoldingPhase
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.moving import Choosing, Moving, PlacementTask, Settling
 from p2pnode.scheduler.placement import Placement
 from p2pnode.wire.ad import AdState
 
-_ON = {Phase.LISTENING: Evidence.CHOSEN, Phase.SERVING: Evidence.NEEDED_ELSEWHERE}
+_ON = {
+    HoldingPhase.LISTENING: HoldingEvidence.CHOSEN,
+    HoldingPhase.SERVING: HoldingEvidence.NEEDED_ELSEWHERE,
+}
 """What a claim means to a node that had none."""
 
 AS_WAS_ASKED = "as was asked"
@@ -37,7 +41,7 @@ class Holdings:
         self,
         config: HoldingsConfig,
         node_id: NodeId,
-        life: Life,
+        life: HoldingLife,
         rng: Rng,
         is_heard: Callable[[NodeId], bool] = lambda peer: True,
         counters: Counter[str] | None = None,
@@ -67,37 +71,37 @@ class Holdings:
         """
         self._model = model
         self._fitting = fitting
-        self._life.move(Evidence.MODEL_KNOWN)
+        self._life.move(HoldingEvidence.MODEL_KNOWN)
         self.reason = "listening for what the swarm needs"
         self.due = now if self._config.layers is not None else now + self._pause()
 
     def loaded(self, now: float) -> None:
-        self._life.move(Evidence.LOADED)
+        self._life.move(HoldingEvidence.LOADED)
         self.due = None if self._config.layers is not None else now + self._config.review
 
     def failed(self, reason: str) -> None:
-        self._life.move(Evidence.FAILED)
+        self._life.move(HoldingEvidence.FAILED)
         self.layers, self.reason, self.due = range(0), reason, None
 
     def model_lost(self, reason: str) -> None:
         """Hold nothing any more, whatever was under way."""
-        self._lose(Evidence.MODEL_LOST, reason)
+        self._lose(HoldingEvidence.MODEL_LOST, reason)
 
     def engine_lost(self, reason: str) -> None:
         """Hold nothing any more, whatever was under way: nothing computes here."""
-        self._lose(Evidence.ENGINE_LOST, reason)
+        self._lose(HoldingEvidence.ENGINE_LOST, reason)
 
-    def _lose(self, evidence: Evidence, reason: str) -> None:
+    def _lose(self, evidence: HoldingEvidence, reason: str) -> None:
         if self._model is None:
             return
-        if self._life.phase is not Phase.IDLE:
+        if self._life.phase is not HoldingPhase.IDLE:
             self._life.move(evidence)
         self.layers, self.reason, self.due = range(0), reason, None
         self._is_asking = False
 
     def restart(self, now: float) -> None:
         """Start as at first, unless nothing was lost or nothing is to be held."""
-        if self._model is not None and self._life.phase is Phase.IDLE:
+        if self._model is not None and self._life.phase is HoldingPhase.IDLE:
             self.use_model(self._model, now, self._fitting)
 
     def rest(self) -> None:
@@ -107,11 +111,14 @@ class Holdings:
     def resume(self, now: float) -> None:
         """Go on looking from where :meth:`rest` was called; what was seen before is old."""
         self._hole_since = self._unserved_since = None
-        pauses = {Phase.LISTENING: self._pause(), Phase.CLAIMING: self._config.confirm}
+        pauses = {
+            HoldingPhase.LISTENING: self._pause(),
+            HoldingPhase.CLAIMING: self._config.confirm,
+        }
         if self._config.layers is not None:
-            pauses = {Phase.LISTENING: 0.0}
-        elif self._life.phase is Phase.SERVING:
-            pauses = {Phase.SERVING: self._config.review}
+            pauses = {HoldingPhase.LISTENING: 0.0}
+        elif self._life.phase is HoldingPhase.SERVING:
+            pauses = {HoldingPhase.SERVING: self._config.review}
         if (pause := pauses.get(self._life.phase)) is not None:
             self.due = now + pause
 
@@ -126,11 +133,11 @@ class Holdings:
         self.due = None
         ours = [offer for offer in offers if offer.space_hash32 == model.space_hash32]
         match self._life.phase:
-            case Phase.LISTENING:
+            case HoldingPhase.LISTENING:
                 task = self._choosing(ours, model)
-            case Phase.CLAIMING:
+            case HoldingPhase.CLAIMING:
                 task = self._settling(ours, model)
-            case Phase.SERVING:
+            case HoldingPhase.SERVING:
                 task = self._moving(ours, model, now)
             case _:
                 return None
@@ -140,7 +147,7 @@ class Holdings:
             return self._take(task(), now)
         self._ticket += 1
         self._is_asking = True
-        return PlacementRequested(self._ticket, task)
+        return PlacementRequested(model.space_hash32, self._ticket, task)
 
     def placed(self, ticket: int, placement: Placement | None, now: float) -> range | None:
         """Take the answer to a :class:`PlacementRequested`; return layers to load, or None."""
@@ -194,17 +201,17 @@ class Holdings:
         phase = self._life.phase
         if placement is not None:
             self._claim(placement, now)
-            if phase is Phase.CLAIMING:
+            if phase is HoldingPhase.CLAIMING:
                 self._moves += 1
             else:
                 self._life.move(_ON[phase])
-        elif phase is Phase.SERVING:
+        elif phase is HoldingPhase.SERVING:
             self.due = now + self._config.review
-        elif phase is Phase.CLAIMING:
+        elif phase is HoldingPhase.CLAIMING:
             return self._load()
         elif self._config.layers is not None:
             self.layers, self.reason = self._config.layers, "chosen by its owner"
-            self._life.move(Evidence.CHOSEN)
+            self._life.move(HoldingEvidence.CHOSEN)
             return self._load()
         return None
 
@@ -229,7 +236,7 @@ class Holdings:
         return believed
 
     def _load(self) -> range:
-        self._life.move(Evidence.CONFIRMED)
+        self._life.move(HoldingEvidence.CONFIRMED)
         self._moves = 0
         self.due = None
         return self.layers

@@ -1,4 +1,4 @@
-"""How far a node is, from listening for what the swarm needs to having left it.
+"""Whether a node is with the swarm, leaves it, or has left it.
 
 A phase machine: the node alone moves it, so a pair that is not in the table is our own mistake and
 is refused loudly.
@@ -20,11 +20,7 @@ from p2pnode.errors import LocalProtocolError
 class Phase(Enum):
     """How far a node is."""
 
-    IDLE = auto()  # holds no layers: a requester, or a relay of gossip
-    LISTENING = auto()
-    CLAIMING = auto()
-    LOADING = auto()
-    SERVING = auto()
+    HERE = auto()
     DRAINING = auto()
     DEPARTING = auto()
     LEFT = auto()
@@ -33,14 +29,6 @@ class Phase(Enum):
 class Evidence(Enum):
     """What moves it."""
 
-    MODEL_KNOWN = auto()
-    CHOSEN = auto()
-    CONFIRMED = auto()
-    LOADED = auto()
-    FAILED = auto()
-    MODEL_LOST = auto()
-    ENGINE_LOST = auto()
-    NEEDED_ELSEWHERE = auto()
     LEAVE_ASKED = auto()
     DRAINED = auto()
     FAREWELL_HEARD = auto()
@@ -49,27 +37,7 @@ class Evidence(Enum):
 LEAVING: Final = frozenset({Phase.DRAINING, Phase.DEPARTING, Phase.LEFT})
 
 TRANSITIONS: Final = {
-    (Phase.IDLE, Evidence.MODEL_KNOWN): Phase.LISTENING,
-    (Phase.LISTENING, Evidence.CHOSEN): Phase.CLAIMING,
-    (Phase.CLAIMING, Evidence.CONFIRMED): Phase.LOADING,
-    (Phase.LOADING, Evidence.LOADED): Phase.SERVING,
-    (Phase.LOADING, Evidence.FAILED): Phase.IDLE,
-    (Phase.SERVING, Evidence.NEEDED_ELSEWHERE): Phase.CLAIMING,
-    **{
-        (phase, evidence): Phase.IDLE
-        for evidence in (Evidence.MODEL_LOST, Evidence.ENGINE_LOST)
-        for phase in (Phase.LISTENING, Phase.CLAIMING, Phase.LOADING, Phase.SERVING)
-    },
-    **{
-        (phase, Evidence.LEAVE_ASKED): Phase.DRAINING
-        for phase in (
-            Phase.IDLE,
-            Phase.LISTENING,
-            Phase.CLAIMING,
-            Phase.LOADING,
-            Phase.SERVING,
-        )
-    },
+    (Phase.HERE, Evidence.LEAVE_ASKED): Phase.DRAINING,
     (Phase.DRAINING, Evidence.DRAINED): Phase.DEPARTING,
     (Phase.DEPARTING, Evidence.FAREWELL_HEARD): Phase.LEFT,
 }
@@ -85,7 +53,7 @@ class Life:
     """
 
     def __init__(self) -> None:
-        self.phase = Phase.IDLE
+        self.phase = Phase.HERE
         self.deadline: float | None = None
         self.is_leaving = False
 

@@ -81,11 +81,17 @@ class ModelWatch:
             self.file.read_again, stamp, abandon_on_cancel=True
         )
         self._told(self.file)
-        self._call(lambda core, now: core.model_restored(now))
+        self._call(lambda core, now: core.model_restored(self._space, now))
+
+    @property
+    def _space(self) -> int:
+        return self.file.info.space_hash32
 
     def _has_reason(self) -> bool:
-        return self._seen != self.file.stamp or self._call(lambda core, now: core.model_is_lost)
+        return self._seen != self.file.stamp or self._call(
+            lambda core, now: core.is_lost(self._space)
+        )
 
     def _tell(self, error: ModelChangedError) -> None:
         changed = f"{error}; {error.hint}" if error.hint else str(error)
-        self._call(lambda core, now: core.model_changed(changed, now))
+        self._call(lambda core, now: core.model_changed(self._space, changed, now))

@@ -57,7 +57,7 @@ class Narration:
         self._generation = generation
         self._say = say
         self._peer_lines = peer_lines
-        self._missing: tuple[range, ...] | None = None  # as it was said last
+        self._missing: dict[int, tuple[range, ...]] = {}  # of each model, as it was said last
         self._has_changed = False
         self._look_at = 0.0
         self._coverage = TokenBucket(_COVERAGE)
@@ -123,11 +123,20 @@ class Narration:
         names = ", ".join(sorted(map(self._planner.name_of, others)))
         return f"{LEAVING}; answers of {names} may finish, for {seconds:.0f} s at most"
 
-    def alone(self, model: ModelInfo | None, layers: range) -> str:
-        """Return which of our ``layers`` nobody else serves, to go on after a reason."""
-        missing = () if model is None else self._planner.missing(model, without_us=True)
-        held = runs_of(layer for run in missing for layer in run if layer in layers)
-        return f"; nobody else holds {runs_text(held)}: answers wait" if held else ""
+    def alone(self, held: Iterable[tuple[ModelInfo, range]]) -> str:
+        """Return which of the layers ``held`` nobody else serves, to go on after a reason."""
+        alone: list[tuple[str, tuple[range, ...]]] = []
+        for model, layers in held:
+            missing = self._planner.missing(model, without_us=True)
+            runs = runs_of(layer for run in missing for layer in run if layer in layers)
+            if runs:
+                alone.append((model.name, runs))
+        if not alone:
+            return ""
+        if len(alone) == 1:
+            return f"; nobody else holds {runs_text(alone[0][1])}: answers wait"
+        named = listed(f"{runs_text(runs)} of {name}" for name, runs in alone)
+        return f"; nobody else holds {named}: answers wait"
 
     # Layers
 
@@ -147,8 +156,8 @@ class Narration:
 
     def serves(self, model: ModelInfo, layers: range, engine: EngineProfile, why: str) -> None:
         """Say what this node serves from now on, what computes it, and what the swarm lacks."""
-        self._missing = missing = self._planner.missing(model)
-        self._has_changed = False
+        missing = self._planner.missing(model)
+        self._missing[model.space_hash32] = missing
         by = f"with {label(engine.numerics.split('/')[0])} on {label(engine.device)}"
         held = f"serves layers {runs_text((layers,))} of {model.name} {by} ({why})"
         rest = f"still missing: {runs_text(missing)}" if missing else f"complete: {_ASK}"
@@ -158,16 +167,21 @@ class Narration:
         """Somebody came or went, or said something new: what is served may be another."""
         self._has_changed = True
 
-    def look(self, model: ModelInfo | None, now: float) -> None:
+    def look(self, models: Iterable[ModelInfo], now: float) -> None:
         """Say if layers came to be served, or are served no longer; seldom, for it costs a walk."""
         self._peer_lines.tell_left_out(now)
-        if not self._has_changed or now < self._look_at or model is None:
+        if not self._has_changed or now < self._look_at:
             return
         self._has_changed, self._look_at = False, now + _COVERAGE_PAUSE
-        missing = self._planner.missing(model)
-        if missing == self._missing:
+        for model in models:
+            self._look_at_model(model, now)
+
+    def _look_at_model(self, model: ModelInfo, now: float) -> None:
+        missing, space = self._planner.missing(model), model.space_hash32
+        before = self._missing.get(space)
+        if missing == before:
             return
-        if self._missing is not None:
+        if before is not None:
             if not self._coverage.take(now):
                 self._has_changed, self._look_at = True, now + self._coverage.wait(now)
                 return
@@ -175,7 +189,11 @@ class Narration:
             if missing:
                 line = f"is not complete; still missing: {runs_text(missing)}"
             self._say(f"{model.name} {line}")
-        self._missing = missing
+        self._missing[space] = missing
+
+    def forget(self, space: int) -> None:
+        """A model is this node's no more."""
+        self._missing.pop(space, None)
 
 
 def _stage_line(event: StageEnded, name: str) -> str:

@@ -35,6 +35,7 @@ from p2pnode.node.events import (
     Noted,
     PeerReached,
     PlacementRequested,
+    UnloadRequested,
 )
 from p2pnode.node.fittings import PLAIN, Fittings
 from p2pnode.node.grammars import can_follow_schemas
@@ -220,7 +221,7 @@ class Node:
         match event:
             case LoadRequested() if self._fetches is not None:
                 self._fetches.begin(event)
-            case ComputeRequested() | LoadRequested() | MeasureRequested():
+            case ComputeRequested() | LoadRequested() | MeasureRequested() | UnloadRequested():
                 raise AssertionError("the engine thread computes, loads and measures")
             case PlanRequested():
                 offload_plan(self._reactor, event)

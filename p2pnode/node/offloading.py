@@ -23,6 +23,6 @@ def offload_placement(reactor: Reactor[NodeCore, NodeEvent], asked: PlacementReq
     """Find layers to hold, and tell the core."""
 
     def done(core: NodeCore, outcome: Finished[Placement | None] | Failed, now: float) -> None:
-        core.placed(asked.ticket, outcome.unwrap(), now)
+        core.placed(asked.space, asked.ticket, outcome.unwrap(), now)
 
     reactor.offload(asked.task, done)

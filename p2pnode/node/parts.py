@@ -6,6 +6,7 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.inference.core import Inference
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import Advert
+from p2pnode.node.bundle import Bundle
 from p2pnode.node.config import NodeConfig
 from p2pnode.node.dialer import Dialer
 from p2pnode.node.events import NodeEvent, Noted
@@ -94,7 +95,6 @@ class NodeParts:
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.noted_at: deque[float] = deque(maxlen=_LOG_LINES)
         self.clock = now
-        self.model: ModelInfo | None = None
         self.shared_keys = SharedKeys(config.key_shared_shown)
         self.events: list[NodeEvent] = []
         self.observer: Observer | None = None
@@ -133,9 +133,33 @@ class NodeParts:
         )
 
     @property
-    def space_hash32(self) -> int:
-        """The embedding space of our model, 0 without one."""
-        return 0 if self.model is None else self.model.space_hash32
+    def first(self) -> Bundle | None:
+        """The model that is meant where none is named, and what is held of it."""
+        return next(iter(self.serving.bundles.values()), None)
+
+    @property
+    def model(self) -> ModelInfo | None:
+        """The model that is meant where none is named; None without one."""
+        return None if self.first is None else self.first.model
+
+    @property
+    def served(self) -> range:
+        """The layers of it that the engine holds."""
+        return range(0) if self.first is None else self.first.layers
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """All its models."""
+        return tuple(bundle.model for bundle in self.serving.bundles.values())
+
+    def model_of(self, space: int) -> ModelInfo | None:
+        """Return our model of this space."""
+        bundle = self.serving.bundles.get(space)
+        return None if bundle is None else bundle.model
+
+    def is_our_space(self, space: int) -> bool:
+        """Whether a model of ours has this space; 0 is that of a node without one."""
+        return space in self.serving.bundles or (space == 0 and not self.serving.bundles)
 
     def observe(self, observer: Observer | None) -> None:
         """Let ``observer`` hear of what happens to messages from here on."""

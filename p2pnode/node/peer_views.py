@@ -114,7 +114,7 @@ def _member_state(
         return "idle", "its ad cannot be read: it runs another version"
     if not ad.space_hash32:
         return "idle", "it has no model"
-    if core.model is not None and ad.space_hash32 != core.model.space_hash32:
+    if core.model is not None and core.model_of(ad.space_hash32) is None:
         other = f"its {ad.model} is another file, or its p2pnode another version"
         return _AD_STATES[ad.state], f"another embedding space: {other}"
     if ad.resting:

@@ -8,7 +8,7 @@ from p2pnode.inference.phase import Phase as GenerationPhase
 from p2pnode.inference.stage import Stage
 from p2pnode.inference.terms import names_of_mask
 from p2pnode.node.core import NodeCore
-from p2pnode.node.life import Phase
+from p2pnode.node.holding_life import HoldingPhase
 from p2pnode.node.narration import LEAVING
 from p2pnode.node.peer_views import peer_views
 from p2pnode.node.snapshot import (
@@ -66,7 +66,8 @@ class World:
 def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
     """Return the whole picture of ``core`` at ``now``."""
     transport = core.endpoint.snapshot(now)
-    model, served = core.model, core.served
+    first, model, served = core.first, core.model, core.served
+    engine = None if first is None else first.offer.engine
     state, reason = _own_state(core, world, now)
     return NodeSnapshot(
         node_id=core.node_id.hex(),
@@ -81,8 +82,8 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         n_layers=0 if model is None else model.n_layers,
         layers=(served.start, served.stop),
         device=core.advert.shown_device,
-        numerics="" if core.advert.engine is None else core.advert.engine.numerics,
-        decode_us=core.advert.decode_us,
+        numerics="" if engine is None else engine.numerics,
+        decode_us=0 if first is None else first.offer.decode_us,
         kv_used_bytes=core.inference.kv_used,
         kv_total_bytes=core.advert.kv_total,
         missing_layers=missing_layers(core),
@@ -143,14 +144,16 @@ def _own_state(core: NodeCore, world: World, now: float) -> tuple[str, str]:
         return "draining", LEAVING
     if (rest := core.serving.resting) is not None:
         return "resting", world.resting or rest.words
-    phase = core.life.phase
-    known = core.shared_keys.seen(core.node_id, now) or core.holdings.reason
+    bundles = core.serving.bundles.values()
+    why = next((one.holdings.reason for one in bundles), "no model")
+    known = core.shared_keys.seen(core.node_id, now) or why
     reason = "; ".join(filter(None, (known, _told_of_our_key(core, now))))
-    if core.served:
+    if any(one.layers for one in bundles):
         return "serving", reason
-    if phase is Phase.IDLE:
+    phases = {one.life.phase for one in bundles}
+    if phases <= {HoldingPhase.IDLE}:
         return "idle", reason
-    return ("loading" if phase is Phase.LOADING else "joining"), reason
+    return ("loading" if HoldingPhase.LOADING in phases else "joining"), reason
 
 
 def _told_of_our_key(core: NodeCore, now: float) -> str:

@@ -34,7 +34,6 @@ class _Drawn(NamedTuple):
 
     line: Line[CapabilityAd]
     trouble: str
-    space: int
     offer: Offer
 
 
@@ -57,17 +56,17 @@ class DirectoryPlanner:
         self.directory = Directory[CapabilityAd](
             swim, _ad_untrusted, lambda ad: ad.name, lambda ad: ad.spaces
         )
-        self._drawn: dict[NodeId, _Drawn] = {}
+        self._drawn: dict[tuple[NodeId, int], _Drawn] = {}
 
-    def offers(self) -> list[Offer]:
+    def offers(self, space: int) -> list[Offer]:
         """Return what every known node offers, ourselves included.
 
-        Of a node that offers several models, the offer of ours is taken, or its first.
+        Of a node that offers several models, the offer of this space is taken, or its first.
         """
         self._forget_gone()
         return [
-            self._ours(),
-            *(self._offer(line, line.ad) for line in self.directory if line.ad is not None),
+            self._ours(space),
+            *(self._offer(line, line.ad, space) for line in self.directory if line.ad is not None),
         ]
 
     def offers_of(self, space: int) -> list[Offer]:
@@ -75,7 +74,7 @@ class DirectoryPlanner:
         self._forget_gone()
         lines = self.directory.of_space(space)
         others = [self._offer(line, line.ad, space) for line in lines if line.ad is not None]
-        ours = self._ours()
+        ours = self._ours(space)
         return [ours, *others] if ours.space_hash32 == space else others
 
     def missing(self, model: ModelInfo, *, without_us: bool = False) -> tuple[range, ...]:
@@ -102,9 +101,9 @@ class DirectoryPlanner:
 
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> PlanView:
         """Return a picture of ``now`` to plan an answer from; hidden states go as it says."""
-        model, positions = self._model(), request.positions
+        model, positions = self._model(request.space), request.positions
         sent = out_dtype(request.activations or "f32")
-        offers = tuple(self.offers())
+        offers = tuple(self.offers(model.space_hash32))
         if standing.places:
             address_of = self._endpoint.address_of
             offers = tuple(replace(offer, address=address_of(offer.peer)) for offer in offers)
@@ -207,33 +206,35 @@ class DirectoryPlanner:
         member = self._swim.member(peer)
         return () if member is None else tuple(member.record.addresses)
 
-    def _ours(self) -> Offer:
-        return Offer(
-            self.node_id, self._advert.compose(is_for_us=True), trouble=self._advert.trouble
-        )
+    def _ours(self, space: int) -> Offer:
+        told = self._advert.offer_of(space)
+        trouble = "" if told is None else told.trouble
+        ad = self._advert.compose(is_for_us=True).of_space(space)
+        return Offer(self.node_id, ad, trouble=trouble)
 
     def _forget_gone(self) -> None:
         """Keep no offer of those whom the directory has no line of any more."""
-        if len(self._drawn) > len(self.directory):
-            line = self.directory.line
-            kept = {peer: of for peer, of in self._drawn.items() if line(peer) is not None}
-            self._drawn = kept
+        if len(self._drawn) > len(self.directory) * max(1, len(self._advert.offers)):
+            line, told = self.directory.line, self._advert.offer_of
+            self._drawn = {
+                (peer, space): drawn
+                for (peer, space), drawn in self._drawn.items()
+                if line(peer) is not None and told(space) is not None
+            }
 
-    def _offer(self, line: Line[CapabilityAd], ad: CapabilityAd, space: int | None = None) -> Offer:
+    def _offer(self, line: Line[CapabilityAd], ad: CapabilityAd, space: int) -> Offer:
         """Draw the offer of a line, or take the one drawn before if nothing has changed."""
-        if space is None:
-            space = 0 if self._advert.model is None else self._advert.model.space_hash32
         peer, health = line.peer, line.member.health
         trouble = "" if health is Health.ALIVE else health.name.lower()
         if health is Health.SUSPECT and self._is_only_accused(line.member):
             trouble = ""
         if peer in self._silent:
             trouble = "silent"
-        known = self._drawn.get(peer)
-        if known is None or known[:3] != (line, trouble, space):
+        known = self._drawn.get((peer, space))
+        if known is None or known[:2] != (line, trouble):
             ad = ad.of_space(space)
             offer = Offer(peer, ad, alive=not trouble, trouble=trouble, met=line.met)
-            known = self._drawn[peer] = _Drawn(line, trouble, space, offer)
+            known = self._drawn[peer, space] = _Drawn(line, trouble, offer)
         return known.offer
 
     def _is_only_accused(self, member: Member) -> bool:
@@ -241,10 +242,13 @@ class DirectoryPlanner:
         peer = member.record.node_id
         return member.claimant != self.node_id and self._endpoint.is_connected(peer)
 
-    def _model(self) -> ModelInfo:
-        if self._advert.model is None:
-            raise GenerationError("this node has no model")
-        return self._advert.model
+    def _model(self, space: int) -> ModelInfo:
+        """Return a model of ours; the first one where none is named."""
+        offers = self._advert.offers
+        told = self._advert.offer_of(space) if space else next(iter(offers), None)
+        if told is None:
+            raise GenerationError("this node has no such model")
+        return told.model
 
 
 def _needs(sampling: Sampling) -> Ability:

@@ -1,42 +1,37 @@
-"""What this node serves, and the ad that says so: layers, measured speed, free memory."""
+"""What this node serves, and the ad that says so: its models, and the memory for all of them."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from dataclasses import replace
+from functools import partial
 
-from p2pnode.engine.base import EXACT, EngineProfile, ModelInfo, StageCost
+from p2pnode.engine.base import EngineProfile, ModelInfo, StageCost
 from p2pnode.errors import ConfigError
 from p2pnode.inference.core import Inference
-from p2pnode.inference.work import WorkResult
+from p2pnode.inference.work import Work, WorkResult
 from p2pnode.membership.swim import Swim
 from p2pnode.moments import earliest
 from p2pnode.node.advert import Advert
+from p2pnode.node.bundle import Asked, Bundle
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.config import NodeConfig
-from p2pnode.node.events import LoadRequested, MeasureRequested, PlacementRequested
-from p2pnode.node.holdings import AS_WAS_ASKED, Holdings
+from p2pnode.node.events import LoadRequested
 from p2pnode.node.kv_offer import KvOffer
-from p2pnode.node.life import Life, Phase
+from p2pnode.node.life import Life
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.resting import Rest
-from p2pnode.node.retries import Retries
-from p2pnode.node.speed import SpeedMeter
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.placement import Placement
 from p2pnode.wire.ad import NEWEST
 
-Asked: TypeAlias = LoadRequested | MeasureRequested | PlacementRequested
-
 
 class Serving:
-    """Chooses layers, has them loaded and offered, and keeps the ad true.
+    """Chooses layers of each model, has them loaded and offered, and keeps the ad true.
 
     Attributes:
-        holdings: Which layers, and why.
-        speed: What real work says of this machine's speed.
-        layers: What the engine holds; empty before the first load.
+        bundles: The node's models, by space; the first is meant where none is named.
         resting: Why this node computes for nobody else now; None while it does.
-        is_model_lost: Whether the model's file is another than the one that was hashed.
+        is_retiring: Whether some model is to be unloaded. Asked with every datagram, so kept.
     """
 
     def __init__(
@@ -53,71 +48,80 @@ class Serving:
         counters: Counter[str],
     ) -> None:
         self._config = config
+        self._node_id = node_id
         self._life = life
         self._advert = advert
         self._swim = swim
         self._planner = planner
         self._inference = inference
+        self._rng = rng
+        self._is_heard = is_heard
         self._counters = counters
-        self.holdings = Holdings(config.holdings, node_id, life, rng, is_heard, counters)
-        self.speed = SpeedMeter(config.speed)
-        self.layers = range(0)
-        self.is_model_lost = False
+        self.bundles: dict[int, Bundle] = {}
         self.resting: Rest | None = None
+        self.is_retiring = False
         self._announce_at: float | None = None
         self._are_members_others = False
         self._old_until = 0.0  # until when ads are of version 1, though none reads that alone
         self._kv = KvOffer(config.kv_bytes)
-        self._kv_per_token_layer: int | None = None
-        self._kv_sizes = EXACT
-        self._retries = Retries()
 
     # Commands
 
     def use_model(
-        self, model: ModelInfo, *, hold: bool, now: float, fitting: Capacity | None = None
+        self,
+        model: ModelInfo,
+        *,
+        hold: bool,
+        now: float,
+        fitting: Capacity | None = None,
+        layers: range | None = None,
     ) -> None:
-        """Advertise ``model``; with ``hold``, also take on some of its layers.
+        """Advertise ``model``, too; with ``hold``, also take on some of its layers.
 
         ``fitting`` is what there is memory for; nothing is taken on where that is no layer, unless
-        its owner chose them.
+        its owner chose them. ``layers`` are those that he chose, if not by the node's config.
 
         Raises:
-            ConfigError: The layers to hold go beyond the model's.
+            ConfigError: The layers to hold go beyond the model's, it is here already, or the ad
+                has no room for one more.
         """
-        fixed = self._config.holdings.layers
+        config = self._config.holdings
+        if layers is not None:
+            config = replace(config, layers=layers)
+        fixed = config.layers
         if fixed is not None and fixed.stop > model.n_layers:
             raise ConfigError(f"layers to {fixed.stop} asked, {model.name} has {model.n_layers}")
-        self._advert.model = model
-        if hold and (fitting is None or fitting.layers or fixed is not None):
-            self.holdings.use_model(model, now, fitting)
-        else:
-            self.holdings.reason = fitting.why_none if hold and fitting else AS_WAS_ASKED
+        if (known := self.bundles.get(model.space_hash32)) is not None:
+            raise ConfigError(f"{model.name} has the space of {known.model.name}, which is here")
+        bundle = Bundle(
+            model,
+            config,
+            self._config.speed,
+            self._node_id,
+            self._rng,
+            self._is_heard,
+            self._counters,
+        )
+        self._advert.add(bundle.offer)
+        self.bundles[bundle.space] = bundle
+        bundle.take_up(fitting, hold=hold, now=now)
 
-    def loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
-        """The engine holds ``layers``, and ``profile`` is what it is: offer them."""
-        self.layers = layers
-        self._kv_per_token_layer = profile.kv_bytes_per_token_layer
-        self._kv_sizes = profile.kv_sizes
-        self._offer_kv()
-        self._retries.loaded(now)
-        self.holdings.loaded(now)
-        self.speed.calibrated(profile.cost, now)
-        self._advert.cost = profile.cost
-        self._advert.engine = profile
+    def drop_model(self, space: int, now: float) -> None:
+        """Offer nothing of a model any more, and forget it."""
+        bundle = self.bundles.pop(space)
+        self._advert.remove(bundle.offer)
         self.announce(now)
 
-    def model_lost(self, reason: str, now: float) -> None:
-        """The model's file is another: leave the layers, and say so. Sessions under way go on.
-
-        They are computed with what was read before, which is still right.
-        """
-        self.is_model_lost = True
-        self.layers = range(0)
-        self._advert.engine = None
+    def loaded(self, space: int, layers: range, profile: EngineProfile, now: float) -> None:
+        """The engine holds ``layers``, and ``profile`` is what it is: offer them."""
+        self.bundles[space].loaded(layers, profile, now)
         self._offer_kv()
-        self._retries.forget()
-        self.holdings.model_lost(reason)
+        self.announce(now)
+
+    def model_lost(self, space: int, reason: str, now: float) -> None:
+        """The model's file is another: leave the layers, and say so. Sessions under way go on."""
+        self.bundles[space].lost(reason)
+        self._offer_kv()
         self.announce(now)
 
     def memory_ran_out(self, now: float) -> None:
@@ -127,92 +131,87 @@ class Serving:
         self._offer_kv()
         self.announce(now)
 
-    def engine_lost(self, reason: str, now: float) -> float:
-        """Nothing computes here any more: leave the layers; return the seconds until another try.
+    def engine_lost(self, space: int, reason: str, now: float) -> float:
+        """An engine computes no more: leave its layers; return the seconds until another try.
 
         Sessions end by their requesters, who are told.
         """
-        self.layers = range(0)
-        self._advert.engine = None
+        again = self.bundles[space].engine_lost(reason, now)
         self._offer_kv()
-        self.holdings.engine_lost(reason)
         self.announce(now)
-        return self._retries.failed(now)
+        return again
 
-    def load_failed(self, reason: str, now: float) -> float | None:
-        """The layers cannot be loaded; return the seconds until another try, None for never.
-
-        They are tried again where they were loaded before: then it is the machine.
-        """
-        self.holdings.failed(reason)
+    def load_failed(self, space: int, reason: str, now: float) -> float | None:
+        """The layers cannot be loaded; return the seconds until another try, None for never."""
+        again = self.bundles[space].load_failed(reason, now)
         self.announce(now)
-        return self._retries.failed(now) if self._retries.has_failed else None
+        return again
 
-    def model_restored(self, now: float) -> None:
+    def model_restored(self, space: int, now: float) -> None:
         """The model's file is what was hashed: take on layers as at the start."""
-        self.is_model_lost = False
-        self.holdings.restart(now)
+        self.bundles[space].restored(now)
 
     def rest(self, rest: Rest | None, now: float) -> None:
         """Offer nothing to others, and look for nothing to hold, until ``rest`` is None."""
         before, self.resting = self.resting, rest
-        if rest is not None and before is None:
-            self.holdings.rest()
-        elif rest is None and before is not None:
-            self.holdings.resume(now)
+        for bundle in self.bundles.values():
+            if rest is not None and before is None:
+                bundle.holdings.rest()
+            elif rest is None and before is not None:
+                bundle.holdings.resume(now)
         self.announce(now)
 
+    def started(self, job: int, space: int, work: Work) -> None:
+        """An engine was given a job."""
+        if (bundle := self.bundles.get(space)) is not None:
+            bundle.speed.started(job, work)
+
     def finished(self, job: int, result: WorkResult, now: float) -> None:
-        """The engine has done a job."""
-        if self.speed.finished(job, result, now):
-            self._advert.cost = self.speed.cost
+        """An engine has done a job; whichever it was, the machine did not rest."""
+        for bundle in self.bundles.values():
+            if bundle.finished(job, result, now):
+                self._announce_soon(now)
+
+    def measured(self, space: int, cost: StageCost, now: float) -> None:
+        """An engine was measured at rest."""
+        bundle = self.bundles.get(space)
+        if bundle is not None and bundle.measured(cost, now):
             self._announce_soon(now)
 
-    def measured(self, cost: StageCost, now: float) -> None:
-        """The engine was measured at rest."""
-        if self.speed.measured(cost, now):
-            self._advert.cost = cost
-            self._announce_soon(now)
-
-    def measurement_failed(self, now: float) -> None:
-        """The engine could not be measured: what the swarm was told stands."""
+    def measurement_failed(self, space: int, now: float) -> None:
+        """An engine could not be measured: what the swarm was told stands."""
         self._counters["measurement failed"] += 1
-        self.speed.failed(now)
+        if (bundle := self.bundles.get(space)) is not None:
+            bundle.speed.failed(now)
 
     def requests(self, now: float) -> Sequence[Asked]:
-        """Return what others are to do now: the engine, or a planner; nearly always nothing."""
-        due = earliest(self.holdings.due, self.speed.due)
-        if due is None or now < due or self.resting is not None:
+        """Return what others are to do now: an engine, or a planner; nearly always nothing."""
+        if self.resting is not None:
             return ()
-        asked = (self.review(now), self.measurement(now))
-        return [request for request in asked if request is not None]
+        asked: list[Asked] = []
+        for bundle in self.bundles.values():
+            due = bundle.due
+            if due is not None and now >= due:
+                asked += bundle.requests(partial(self._planner.offers, bundle.space), now)
+        if asked:
+            self.announce(now)
+        return asked
 
-    def measurement(self, now: float) -> MeasureRequested | None:
-        """Ask for a measurement, if one is due."""
-        if not self.layers or self.speed.due is None or now < self.speed.due:
-            return None
-        self.speed.asked()
-        return MeasureRequested()
-
-    def review(self, now: float) -> LoadRequested | PlacementRequested | None:
-        """Look at what the swarm needs, if it is time."""
-        if self.holdings.due is None or now < self.holdings.due:
-            return None
-        asked = self.holdings.review(self._planner.offers(), now)
-        if isinstance(asked, PlacementRequested):
-            return asked
-        return self._decided(asked, now)
-
-    def placed(self, ticket: int, placement: Placement | None, now: float) -> LoadRequested | None:
+    def placed(
+        self, space: int, ticket: int, placement: Placement | None, now: float
+    ) -> LoadRequested | None:
         """Take the answer to a :class:`PlacementRequested`."""
-        return self._decided(self.holdings.placed(ticket, placement, now), now)
+        bundle = self.bundles.get(space)
+        load = None if bundle is None else bundle.placed(ticket, placement, now)
+        self.announce(now)
+        return load
 
     def announce(self, now: float) -> None:
         """Publish our ad if what it says has changed."""
-        claims = self._life.phase in {Phase.LISTENING, Phase.CLAIMING, Phase.LOADING, Phase.SERVING}
-        self._advert.claimed = self.holdings.layers if claims and self.resting is None else None
-        self._advert.served = self.layers
-        self._advert.trouble = "" if self.layers else self.holdings.reason
+        claims = self.resting is None and not self._life.is_leaving
+        for bundle in self.bundles.values():
+            bundle.describe(claims=claims)
+        self.is_retiring = any(one.leave_by is not None for one in self.bundles.values())
         self._advert.kv_used = self._inference.kv_spoken_for
         self._advert.draining = self._life.is_leaving
         self._advert.resting = 0 if self.resting is None else self.resting.cause
@@ -243,10 +242,12 @@ class Serving:
     # Time
 
     def next_timeout(self) -> float | None:
-        work_at = None  # while it rests, nothing is measured, and nothing taken on
-        if self.resting is None:
-            work_at = earliest(self.holdings.due, self.speed.due if self.layers else None)
-        return earliest(work_at, self._announce_at, self._kv.due, self._retries.due)
+        moments = [self._announce_at, self._kv.due]
+        for bundle in self.bundles.values():
+            moments += (bundle.retry_at, bundle.leave_by)
+            if self.resting is None:  # while it rests, nothing is measured, and nothing taken on
+                moments.append(bundle.due)
+        return earliest(*moments)
 
     def handle_timeout(self, now: float) -> None:
         if self._announce_at is not None and now >= self._announce_at:
@@ -255,13 +256,16 @@ class Serving:
         if self._kv.recover(now):
             self._offer_kv()
             self.announce(now)
-        if self._retries.is_due(now):
-            self.holdings.restart(now)
+        for bundle in self.bundles.values():
+            bundle.retry_if_due(now)
 
     def _offer_kv(self) -> None:
         """Offer as much memory as there is now for the layers held."""
         self._advert.kv_total = self._kv.total
-        self._inference.serve(self.layers, self._kv.total, self._kv_per_token_layer, self._kv_sizes)
+        for one in self.bundles.values():
+            self._inference.serve(
+                one.model, one.layers, self._kv.total, one.kv_per_token_layer, one.kv_sizes
+            )
 
     def _choose_version(self, now: float) -> None:
         """Say what all can read: version 1 while somebody reads no other, and for a while after."""
@@ -277,8 +281,3 @@ class Serving:
     def _announce_soon(self, now: float) -> None:
         if self._advert.stale():
             self._announce_at = earliest(self._announce_at, now + self._config.announce_every)
-
-    def _decided(self, layers: range | None, now: float) -> LoadRequested | None:
-        """Tell the swarm what was decided; return it where layers are to be loaded."""
-        self.announce(now)
-        return None if layers is None else LoadRequested(layers, self.holdings.reason)

@@ -10,37 +10,47 @@ class Setbacks:
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
 
-    def model_lost(self, reason: str, now: float) -> None:
+    def model_lost(self, space: int, reason: str, now: float) -> None:
         """The model's file no longer holds what was hashed: leave its layers."""
         parts = self._parts
         parts.counters["model file changed: its layers left"] += 1
-        parts.say(f"no layers are served any more: {reason}")
-        parts.serving.model_lost(reason, now)
+        parts.say(f"no layers{self._of(space)} are served any more: {reason}")
+        parts.serving.model_lost(space, reason, now)
 
-    def model_restored(self, now: float) -> None:
+    def model_restored(self, space: int, now: float) -> None:
         """The model's file holds again what was hashed: take on layers as at the start."""
-        self._parts.say("the model file is again the one that was hashed")
-        self._parts.serving.model_restored(now)
+        self._parts.say(f"the model file{self._of(space)} is again the one that was hashed")
+        self._parts.serving.model_restored(space, now)
 
-    def load_failed(self, reason: str, now: float) -> None:
+    def load_failed(self, space: int, reason: str, now: float) -> None:
         """The layers that were to be served cannot be loaded."""
-        again = self._parts.serving.load_failed(reason, now)
+        again = self._parts.serving.load_failed(space, reason, now)
         later = "" if again is None else f"; tries again in {again:.0f} s"
-        self._parts.say(f"cannot serve: {reason}{later}")
+        self._parts.say(f"cannot serve{self._named(space)}: {reason}{later}")
 
-    def work_failed(self, failure: WorkFailed, now: float) -> None:
-        """Offer less where memory ran out, and nothing where the engine is gone."""
+    def work_failed(self, space: int, failure: WorkFailed, now: float) -> None:
+        """Offer less where memory ran out, and nothing of a model whose engine is gone."""
         parts = self._parts
-        if parts.life.is_leaving or not parts.serving.layers:
+        bundle = parts.serving.bundles.get(space)
+        if parts.life.is_leaving or bundle is None or not bundle.layers:
             return
         if failure.is_memory_short:
             parts.note(f"memory ran out, less of it is offered for a while: {failure.reason}")
             parts.serving.memory_ran_out(now)
         elif failure.is_engine_gone:
             parts.counters["the engine failed: its layers left"] += 1
-            again = parts.serving.engine_lost(failure.reason, now)
-            parts.inference.give_up("its engine failed")
+            again = parts.serving.engine_lost(space, failure.reason, now)
+            parts.inference.give_up("its engine failed", space)
             parts.say(
-                f"no layers are served now, the engine failed: {failure.reason}; "
+                f"no layers{self._of(space)} are served now, the engine failed: {failure.reason}; "
                 f"tries again in {again:.0f} s"
             )
+
+    def _named(self, space: int) -> str:
+        """Return the model's name to say, where the node has several."""
+        bundles = self._parts.serving.bundles
+        return f" {bundles[space].model.name}" if len(bundles) > 1 else ""
+
+    def _of(self, space: int) -> str:
+        named = self._named(space)
+        return named and f" of{named}"

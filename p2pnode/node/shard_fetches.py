@@ -52,9 +52,11 @@ class ShardFetches:
                 self._engine.ready(asked.layers)
                 core.events.append(asked)
             elif isinstance(outcome.error, ModelChangedError):
-                core.model_changed(f"the file changed: {reason_of(outcome.error)}", now)
+                core.model_changed(
+                    asked.space, f"the file changed: {reason_of(outcome.error)}", now
+                )
             else:
-                core.load_failed(asked.layers, reason_of(outcome.error), now)
+                core.load_failed(asked.space, asked.layers, reason_of(outcome.error), now)
 
         noting = self._noting(asked)
         self._reactor.offload(lambda: _fetched(known, asked.layers, noting, self._tell), done)

@@ -107,7 +107,7 @@ class Wiring:
             parts.outbox.send_frame(event.peer, event.frame, now)
             return
         if isinstance(event, ComputeRequested):
-            parts.serving.speed.started(event.job, event.work)
+            parts.serving.started(event.job, event.space, event.work)
         elif not isinstance(event, TokenProduced):
             parts.narration.tell(event, now)
             if isinstance(event, StageEnded | SessionRefused):
@@ -230,11 +230,13 @@ class Wiring:
             self._take_error_untrusted(error, peer, now)
             return
         if frame.type is MessageType.SYNC and parts.inquiries.concerns_untrusted(frame):
-            owed = parts.inquiries.receive_untrusted(frame, peer, parts.model)
+            owed = parts.inquiries.receive_untrusted(
+                frame, peer, parts.model_of(frame.space_hash32) or parts.model
+            )
             if owed is not None:
                 parts.outbox.send_frame(peer, owed, now)
             return
-        if parts.programs.concerns(frame) and frame.space_hash32 == parts.space_hash32:
+        if parts.programs.concerns(frame) and parts.is_our_space(frame.space_hash32):
             if parts.programs.receive_untrusted(frame, peer):
                 parts.events.append(FrameWaits())
             return

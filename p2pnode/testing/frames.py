@@ -196,7 +196,7 @@ class FrameNetwork:
                 trust and trust(),
             )
             core.use_model(engine.info, (calibrations or {}).get(peer))
-            core.serve(engine.layers, 1 << 30)
+            core.serve(engine.info, engine.layers, 1 << 30)
             self.cores[peer] = core
 
     @property

@@ -152,7 +152,7 @@ class HostileMember:
 
     def finish(self, request: ComputeRequested, result: WorkResult) -> None:
         """Say at once that this came of the work."""
-        self.swarm.finish(self.name, request.job, result)
+        self.swarm.finish(self.name, request, result)
 
     # Its words
 

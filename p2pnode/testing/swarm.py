@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeAlias
 
-from p2pnode.engine.base import Engine, EngineProfile, StageCost
+from p2pnode.engine.base import Engine, EngineProfile, ModelInfo, StageCost
 from p2pnode.engine.numpy.engine import NumpyEngine
 from p2pnode.engine.random_model import random_model
 from p2pnode.inference.draws import Draws, Grammars
@@ -35,6 +35,7 @@ from p2pnode.node.events import (
     Noted,
     PeerReached,
     PlacementRequested,
+    UnloadRequested,
 )
 from p2pnode.node.origin import Origin
 from p2pnode.node.picture import missing_layers
@@ -87,15 +88,15 @@ class Swarm:
         self.on_token: Callable[[str, TokenProduced], None] = lambda name, token: None
         self.answers: list[tuple[float, str, GenerationEvent]] = []
         self.grammars: Grammars | None = None
-        self._draws: dict[NodeId, Draws] = {}
+        self._draws: dict[tuple[NodeId, int], Draws] = {}
         self._ended: set[tuple[str, int]] = set()
         self._seed = seed
         self._shape = (n_layers, d_model, n_heads, n_kv_heads)
         self._transport = transport or TransportConfig.simulation()
         self._layer_seconds = layer_seconds
         self._kv_bytes = kv_bytes
-        self._engines: dict[NodeId, Engine] = {}
-        self._models: dict[NodeId, int] = {}
+        self._engines: dict[tuple[NodeId, int], Engine] = {}  # by node and space
+        self._models: dict[int, int] = {}  # what each space was drawn from
         self._computers: dict[NodeId, Computer] = {}
         self._costs: dict[NodeId, StageCost] = {}
         self._numerics: dict[NodeId, str | None] = {}
@@ -150,19 +151,25 @@ class Swarm:
         rng = Random(f"{self._seed} {name} {self._starts}")
         node = NodeCore(config, origin, rng, self.network.now)
         self.nodes[name] = node
-        self._models[node.node_id] = model_seed
-        self._engines.pop(node.node_id, None)
+        for held in [held for held in self._engines if held[0] == node.node_id]:
+            del self._engines[held]
         self._computers.pop(node.node_id, None)
         if computer is not None:
             self._computers[node.node_id] = computer
         self._costs[node.node_id] = cost or self._true_cost()
         self._numerics[node.node_id] = numerics
         self.network.attach(address, node, on_event=self._hearer(name, node))
-        model = self._engine(model_seed, range(1)).info
+        model = self.model(model_seed)
         self.network.call(
             address, lambda now: node.use_model(model, hold=holds, now=now, capacity=capacity)
         )
         return node
+
+    def model(self, seed: int = 5) -> ModelInfo:
+        """Return what the model is that ``seed`` draws."""
+        info = self._engine(seed, range(1)).info
+        self._models[info.space_hash32] = seed
+        return info
 
     def introduce(self, *names: str) -> None:
         """Let every node but the first call the first."""
@@ -225,15 +232,17 @@ class Swarm:
             rows = sum(batch.rows for batch in work.batches)
             seconds = rows * len(work.layers) * self._layer_seconds
         clock = iter((0.0, seconds))  # read once before the engine's part and once after it
-        node_id = self.nodes[name].node_id
-        draws = self._draws.setdefault(node_id, Draws(self.grammars))
-        result = run_work(self._engines[node_id], work, lambda: next(clock), draws)
-        self.finish(name, request.job, result, delay=delay + seconds)
+        key = self.nodes[name].node_id, request.space
+        draws = self._draws.setdefault(key, Draws(self.grammars))
+        result = run_work(self._engines[key], work, lambda: next(clock), draws)
+        self.finish(name, request, result, delay=delay + seconds)
 
-    def finish(self, name: str, job: int, result: WorkResult, *, delay: float = 0.0) -> None:
+    def finish(
+        self, name: str, request: ComputeRequested, result: WorkResult, *, delay: float = 0.0
+    ) -> None:
         """Give ``name`` the result of a job, unless the machine has started anew by then."""
-        node = self.nodes[name]
-        self._later(name, node, delay, lambda now: node.compute_finished(job, result, now))
+        node, job, space = self.nodes[name], request.job, request.space
+        self._later(name, node, delay, lambda now: node.compute_finished(job, space, result, now))
 
     # The world around the cores
 
@@ -247,14 +256,16 @@ class Swarm:
                 case PlanRequested(number, ticket, task):
                     found = task()
                     self._later(name, node, 0.0, lambda at: node.planned(number, ticket, found, at))
-                case PlacementRequested(ticket, asked):
+                case PlacementRequested(space, ticket, asked):
                     placed = asked()
-                    self._later(name, node, 0.0, lambda at: node.placed(ticket, placed, at))
-                case LoadRequested(layers):
-                    self._load(name, node, layers)
-                case MeasureRequested():
+                    self._later(name, node, 0.0, lambda at: node.placed(space, ticket, placed, at))
+                case LoadRequested(space, layers):
+                    self._load(name, node, space, layers)
+                case UnloadRequested(space):
+                    self._engines.pop((node.node_id, space), None)
+                case MeasureRequested(space):
                     cost = self._costs[node.node_id]
-                    self._later(name, node, MEASURING, lambda now: node.measured(cost, now))
+                    self._later(name, node, MEASURING, lambda now: node.measured(space, cost, now))
                 case Noted() | PeerReached() | FrameWaits() | Departed():
                     pass
                 case _:
@@ -266,9 +277,8 @@ class Swarm:
 
         return hear
 
-    def _load(self, name: str, node: NodeCore, layers: range) -> None:
-        model_seed = self._models[node.node_id]
-        engine = self._engine(model_seed, layers)
+    def _load(self, name: str, node: NodeCore, space: int, layers: range) -> None:
+        engine = self._engine(self._models[space], layers)
         known = EngineProfile(
             self._numerics[node.node_id] or engine.numerics,
             engine.device,
@@ -278,8 +288,8 @@ class Swarm:
         )
 
         def loaded(now: float) -> None:
-            self._engines[node.node_id] = engine
-            node.layers_loaded(layers, known, now)
+            self._engines[node.node_id, space] = engine
+            node.layers_loaded(space, layers, known, now)
 
         self._later(name, node, LOADING, loaded)
 

@@ -18,7 +18,7 @@ from p2pnode.interfaces.config.config_file import Choice, ConfigFile
 from p2pnode.interfaces.config.report import in_words, rows
 from p2pnode.interfaces.config.settings import Setting, all_settings
 from p2pnode.interfaces.config.template import template
-from p2pnode.node.advert import Advert
+from p2pnode.node.advert import Advert, AdvertOffer
 from p2pnode.node.identity import StateDirectory
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from p2pnode.text.tokenizer import Tokenizer
@@ -39,7 +39,9 @@ def gguf(data: bytes) -> None:
                     _ignoring_type(file.texts, key)
                     _ignoring_type(file.integers, key)
         info = read_model_info(path, HashTree({}, bytes(32)))
-        Advert("n", "cpu", 1 << 30, model=info, served=range(info.n_layers)).encode()
+        advert = Advert("n", "cpu", 1 << 30)
+        advert.add(AdvertOffer(info, served=range(info.n_layers)))
+        advert.encode()
 
 
 def tokenizer(data: bytes) -> None:

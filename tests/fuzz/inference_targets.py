@@ -53,7 +53,7 @@ def inference(data: bytes) -> None:
     engine = random_model(_ENGINE_SEED, n_layers=2)
     core = Inference(InferenceConfig(), _US, Roster(), Random(1))
     core.use_model(engine.info)
-    core.serve(engine.layers, _KV_BYTES)
+    core.serve(engine.info, engine.layers, _KV_BYTES)
     script, now = Script(data), 0.0
     while script:
         step = script.byte()

@@ -51,7 +51,7 @@ class Host:
         )
         self.core.use_model(self.engine.info)
         needed = stage_bytes(self.engine.info, 1, POSITIONS, "f16")
-        self.core.serve(self.engine.layers, int(kv_sessions * needed))
+        self.core.serve(self.engine.info, self.engine.layers, int(kv_sessions * needed))
         self.said: list[tuple[NodeId, Control]] = []
         self.jobs: list[ComputeRequested] = []
         self.sent: list[SendFrame] = []

@@ -174,7 +174,7 @@ def test_a_neighbour_takes_over_and_rounds_as_before_though_nothing_is_sent() ->
     network.roster.holders[C] = range(2, 6)
     engine = random_model(5, n_layers=6, layers=range(2, 6))
     network._engines[C] = engine
-    network.cores[C].serve(range(2, 6), 1 << 30)
+    network.cores[C].serve(engine.info, range(2, 6), 1 << 30)
     network.roster.holders[C] = range(4, 6)
     network.on_token = lambda event: network.kill(B) if event.position == len(PROMPT) + 3 else None
     number = network.generate(A, request("q4"))

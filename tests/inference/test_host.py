@@ -26,6 +26,7 @@ from p2pnode.inference.messages import (
     Resume,
     from_body_untrusted,
 )
+from p2pnode.inference.offered import Offered
 from p2pnode.inference.stage import Stage, size_of
 from p2pnode.inference.tensor_policy import Coded
 from p2pnode.inference.terms import Terms
@@ -60,7 +61,7 @@ class Host:
     def __init__(self) -> None:
         self.under_way: dict[NodeId, int] = {}
         self.host = StageHost(CONFIG, US, queued=lambda peer: self.under_way.get(peer, 0))
-        self.host.serve(MODEL, range(2), KV_TOTAL)
+        self.host.serve(Offered(MODEL, range(2)), KV_TOTAL)
         self.jobs: list[ComputeRequested] = []
         self.sent: list[SendFrame] = []
         self.now = 0.0
@@ -82,12 +83,15 @@ class Host:
 
     def open(self, requester: NodeId, session: int, epoch: int = 0, **more: Any) -> None:
         self.host.receive_control(
-            self.order(requester, session, epoch, **more), requester, self.now
+            self.order(requester, session, epoch, **more),
+            requester,
+            MODEL.space_hash32,
+            self.now,
         )
         self.take()
 
     def tell(self, requester: NodeId, message: Close | Resume) -> None:
-        self.host.receive_control(message, requester, self.now)
+        self.host.receive_control(message, requester, MODEL.space_hash32, self.now)
         self.take()
 
     def feed(self, source: NodeId, stream: int, batch: Batch) -> None:
@@ -339,7 +343,7 @@ def say(host: Host, saying: tuple[Any, ...]) -> None:
         case ("give up",):
             stages.give_up("leaving")
         case ("serve less",):
-            stages.serve(MODEL, range(1), KV_TOTAL)
+            stages.serve(Offered(MODEL, range(1)), KV_TOTAL)
     host.take()
 
 

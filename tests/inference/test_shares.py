@@ -168,7 +168,7 @@ def test_an_order_for_layers_that_are_no_longer_held_is_refused_while_it_waits()
     host = Host(sessions=1)
     host.open(HOG, 0)
     host.open(HOG, 1)
-    host.core.serve(range(1, 2), 1 << 20)
+    host.core.serve(host.engine.info, range(1, 2), 1 << 20)
     host.take()
     [refused] = host.heard(HOG, Refused)
     assert isinstance(refused, Refused)
@@ -270,7 +270,7 @@ def test_a_session_is_admitted_by_what_the_engine_makes_of_it() -> None:
     for positions, is_admitted in ((200, False), (256, True)):
         total = stage_bytes(model, 1, POSITIONS, "f16")
         total += (positions - POSITIONS) * model.kv_bytes_per_token_layer
-        host.core.serve(host.engine.layers, total, None, sizes)
+        host.core.serve(model, host.engine.layers, total, None, sizes)
         host.open(HOG, positions)
         assert bool(host.held(HOG)) == is_admitted
     assert host.core.kv_used == stage_bytes(model, 1, POSITIONS, "f16", None, sizes) == total

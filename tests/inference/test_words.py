@@ -45,7 +45,7 @@ class Asker:
         self.ledger = Ledger()
         self.core = Inference(CONFIG, US, self.roster, Random(1), trust=self.ledger)
         self.core.use_model(MODEL)
-        self.core.serve(range(1), 1 << 30)
+        self.core.serve(MODEL, range(1), 1 << 30)
         self.now = 0.0
         self.tokens: list[int] = []
         self.ends = 0

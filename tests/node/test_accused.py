@@ -3,6 +3,7 @@
 from p2pnode.membership.health import Health
 from p2pnode.membership.records import Accusation, Claim, sign_claim
 from p2pnode.testing.swarm import Swarm
+from tests.node.bundles import offers_seen
 
 
 def accused_swarm() -> Swarm:
@@ -29,7 +30,7 @@ def is_alive_to_a(swarm: Swarm) -> bool:
     a, b = swarm.nodes["a"], swarm.nodes["b"]
     (held,) = [one for one in a.swim.members() if one.record.node_id == b.node_id]
     assert held.health is Health.SUSPECT
-    return next(offer for offer in a.planner.offers() if offer.peer == b.node_id).alive
+    return next(offer for offer in offers_seen(a) if offer.peer == b.node_id).alive
 
 
 def test_a_peer_that_only_another_suspects_is_still_planned() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from p2pnode import CORES
-from p2pnode.node.advert import Advert
+from p2pnode.node.advert import Advert, AdvertOffer
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.resting import Rest
 from p2pnode.node.snapshot import other_versions
@@ -84,8 +84,8 @@ def test_whoever_changes_its_mind_makes_nobody_sign_at_each_word(
 
 
 def test_to_who_reads_version_1_alone_a_resting_node_is_draining() -> None:
-    advert = Advert("den", "cpu", 0, resting=RestCause.GPU, served=range(2))
-    advert.model = Swarm(1).add("a").model
+    advert = Advert("den", "cpu", 0, resting=RestCause.GPU)
+    advert.add(AdvertOffer(Swarm(1).model(), served=range(2)))
     ad = advert.compose()
     assert (ad.state, ad.resting) == (AdState.DRAINING, 2)
     old = CapabilityAd.decode_untrusted(ad.encode(1))

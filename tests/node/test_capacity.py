@@ -11,7 +11,7 @@ from p2pnode.errors import CapacityError
 from p2pnode.interfaces.doctor.model import demand_of, layers_that_fit
 from p2pnode.node import machine_memory
 from p2pnode.node.capacity import SPARE, Capacity, capacity_in
-from p2pnode.node.life import Phase
+from p2pnode.node.holding_life import HoldingPhase
 from p2pnode.node.machine_memory import (
     Memory,
     capacity_of,
@@ -24,6 +24,7 @@ from p2pnode.node.machine_memory import (
 from p2pnode.node.model_facts import facts_of
 from p2pnode.testing.swarm import Swarm
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from tests.node.bundles import only
 
 NUMPY = EngineOptions("numpy")
 LARGE = 1 << 40
@@ -203,7 +204,7 @@ def test_a_node_takes_no_more_than_fits() -> None:
 
 def test_a_node_that_fits_none_says_so_and_serves_none() -> None:
     node = start(None, Capacity(0, ONE_TAKES, 200_000_000)).nodes["a"]
-    assert node.life.phase is Phase.IDLE
+    assert only(node).life.phase is HoldingPhase.IDLE
     assert any("one layer takes 310 MB, 200 MB are free" in line for line in node.log)
 
 

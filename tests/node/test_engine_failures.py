@@ -13,11 +13,12 @@ from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.work import Forward, WorkFailed, run_work
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested
+from p2pnode.node.holding_life import HoldingPhase
 from p2pnode.node.kv_offer import PAUSE, KvOffer
-from p2pnode.node.life import Phase
 from p2pnode.node.retries import FIRST_RETRY, LAST_RETRY, STEADY, Retries
 from p2pnode.scheduler.offences import Kind
 from p2pnode.testing.swarm import Swarm
+from tests.node.bundles import offers_seen, only
 
 WHOLE = 1 << 20
 ASKED = GenerationRequest((1, 2, 3), 30, Sampling(), frozenset())
@@ -36,7 +37,7 @@ def swarm_of_three(failure: WorkFailed | None) -> tuple[Swarm, NodeCore, list[in
             is_late = isinstance(request.work, Forward) and request.work.batches[0].start > 8
             if left and is_late:
                 failed.append(name)
-                swarm.finish(name, request.job, left.pop())
+                swarm.finish(name, request, left.pop())
             else:
                 swarm.compute(name, request)
 
@@ -64,11 +65,11 @@ def test_out_of_memory_moves_the_session_on_and_offers_less_for_a_while() -> Non
     assert any("memory ran out" in line for line in node.log)
     assert node.advert.kv_total <= WHOLE // 2 + WHOLE // 16
     swarm.network.run(3)
-    (seen,) = [one for one in swarm.nodes["a"].planner.offers() if one.peer == node.node_id]
+    (seen,) = [one for one in offers_seen(swarm.nodes["a"]) if one.peer == node.node_id]
     assert seen.ad.kv_free_bytes <= WHOLE // 2
     swarm.network.run(5 * PAUSE)
     assert node.advert.kv_total == WHOLE
-    (seen,) = [one for one in swarm.nodes["a"].planner.offers() if one.peer == node.node_id]
+    (seen,) = [one for one in offers_seen(swarm.nodes["a"]) if one.peer == node.node_id]
     assert seen.ad.kv_free_bytes == WHOLE
 
 
@@ -86,7 +87,7 @@ def test_a_failed_engine_leaves_its_layers_and_is_tried_again() -> None:
     swarm, node, tokens = swarm_of_three(GONE)
     assert tokens == undisturbed
     assert node.served == range(0)
-    assert node.life.phase is Phase.IDLE
+    assert only(node).life.phase is HoldingPhase.IDLE
     assert node.inference.all_counters()["compute failed: the engine"] == 1
     assert node.counters["the engine failed: its layers left"] == 1
     assert any("device lost" in line and "tries again in 10 s" in line for line in node.log)
@@ -96,27 +97,31 @@ def test_a_failed_engine_leaves_its_layers_and_is_tried_again() -> None:
 
 def test_layers_that_cannot_be_loaded_again_are_tried_ever_more_rarely() -> None:
     swarm, node, _ = swarm_of_three(GONE)
-    assert swarm.network.run_until(lambda: node.life.phase is Phase.LOADING, 60)
+    assert swarm.network.run_until(lambda: only(node).life.phase is HoldingPhase.LOADING, 60)
     name = next(name for name, one in swarm.nodes.items() if one is node)
-    swarm.call(name, lambda core, now: core.load_failed(range(3, 6), "still gone", now))
+    swarm.call(
+        name, lambda core, now: core.load_failed(only(core).space, range(3, 6), "still gone", now)
+    )
     assert any("still gone; tries again in 20 s" in line for line in node.log)
-    assert node.life.phase is Phase.IDLE
+    assert only(node).life.phase is HoldingPhase.IDLE
     swarm.network.run(15)
     assert node.served == range(0)
     swarm.network.run(10)
     assert node.served == range(3, 6)
-    assert {one.trouble for one in node.planner.offers()} == {""}
+    assert {one.trouble for one in offers_seen(node)} == {""}
 
 
 def test_layers_that_never_could_be_loaded_are_not_tried_again() -> None:
     swarm = Swarm(1)
     node = swarm.add("a", range(6))
-    assert swarm.network.run_until(lambda: node.life.phase is Phase.LOADING, 60)
-    swarm.call("a", lambda core, now: core.load_failed(range(6), "no memory", now))
-    [ours] = node.planner.offers()
+    assert swarm.network.run_until(lambda: only(node).life.phase is HoldingPhase.LOADING, 60)
+    swarm.call(
+        "a", lambda core, now: core.load_failed(only(core).space, range(6), "no memory", now)
+    )
+    [ours] = offers_seen(node)
     assert ours.trouble == "no memory"  # whoever asks here is told
     swarm.network.run(2 * LAST_RETRY)
-    assert node.life.phase is Phase.IDLE
+    assert only(node).life.phase is HoldingPhase.IDLE
     assert not [event for event in node.take_events() if isinstance(event, LoadRequested)]
 
 
@@ -125,7 +130,7 @@ def test_an_engine_that_fails_while_its_node_leaves_changes_nothing() -> None:
     node = swarm.add("a", range(6))
     assert swarm.network.run_until(swarm.is_ready, 60)
     swarm.call("a", lambda core, now: core.leave(now))
-    swarm.call("a", lambda core, now: core.compute_finished(10**6, GONE, now))
+    swarm.call("a", lambda core, now: core.compute_finished(10**6, only(core).space, GONE, now))
     assert node.leaving
 
 

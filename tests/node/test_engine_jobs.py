@@ -32,6 +32,7 @@ from p2pnode.node.model_file import ModelFile
 from p2pnode.node.stamp import Stamp
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 
+SPACE = 7
 DECODE = Forward(b"s", range(10, 20), (token_batch((1,), 7),), "f16", None, 0)
 PREFILL = Forward(
     b"s", range(10, 20), (token_batch((1,) * 64, 0), token_batch((1,) * 32, 64)), "f16", None, 0
@@ -46,8 +47,8 @@ def test_work_is_measured_in_rows_and_layers() -> None:
 
 def test_loading_is_long_and_what_is_neither_is_no_job() -> None:
     jobs = EngineJobs(None, 1 << 20)
-    load = jobs.job_of(LoadRequested(range(4), "alone"))
-    compute = jobs.job_of(ComputeRequested(1, DECODE))
+    load = jobs.job_of(LoadRequested(SPACE, range(4), "alone"))
+    compute = jobs.job_of(ComputeRequested(1, DECODE, SPACE))
     assert load is not None
     assert compute is not None
     assert math.isinf(load.units)
@@ -61,25 +62,30 @@ class Core:
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def compute_finished(self, job: int, result: object, now: float) -> None:
+    def compute_finished(self, job: int, space: int, result: object, now: float) -> None:
+        assert space == SPACE
         self.heard.append((job, result))
 
-    def layers_loaded(self, layers: range, profile: EngineProfile, now: float) -> None:
+    def layers_loaded(self, space: int, layers: range, profile: EngineProfile, now: float) -> None:
+        assert space == SPACE
         self.heard.append((layers, profile.cost))
 
-    def load_failed(self, layers: range, reason: str, now: float) -> None:
+    def load_failed(self, space: int, layers: range, reason: str, now: float) -> None:
+        assert space == SPACE
         self.heard.append((layers, reason))
 
-    def measured(self, cost: StageCost, now: float) -> None:
+    def measured(self, space: int, cost: StageCost, now: float) -> None:
+        assert space == SPACE
         self.heard.append(cost)
 
-    def measurement_failed(self, now: float) -> None:
+    def measurement_failed(self, space: int, now: float) -> None:
+        assert space == SPACE
         self.heard.append("not measured")
 
 
 def test_work_without_an_engine_fails_by_name() -> None:
     core = Core()
-    job = EngineJobs(None, 1 << 20).job_of(ComputeRequested(3, DECODE))
+    job = EngineJobs(None, 1 << 20).job_of(ComputeRequested(3, DECODE, SPACE))
     assert job is not None
     job.done(core, Finished(job.run()), 0.0)  # type: ignore[arg-type]
     assert core.heard == [(3, WorkFailed("no layers are loaded here"))]
@@ -87,7 +93,7 @@ def test_work_without_an_engine_fails_by_name() -> None:
 
 def test_a_load_that_fails_is_told_to_the_core() -> None:
     core = Core()
-    job = EngineJobs(None, 1 << 20).job_of(LoadRequested(range(4), "alone"))
+    job = EngineJobs(None, 1 << 20).job_of(LoadRequested(SPACE, range(4), "alone"))
     assert job is not None
     job.done(core, Failed(MemoryError()), 0.0)  # type: ignore[arg-type]
     job.done(core, Finished(EngineProfile("numpy", "cpu", StageCost(1, 2, 3, 4), 64)), 0.0)  # type: ignore[arg-type]
@@ -102,7 +108,7 @@ def test_a_load_that_a_person_can_mend_is_told_with_how(
     model = ModelFile.open(path, tmp_path / "hashes")
     core = Core()
     job = EngineJobs(model, 1 << 20, EngineOptions("numpy", "cuda:0")).job_of(
-        LoadRequested(range(4), "alone")
+        LoadRequested(SPACE, range(4), "alone")
     )
     assert job is not None
     with pytest.raises(UsageError) as caught:
@@ -128,7 +134,7 @@ def test_the_heap_is_collapsed_once_layers_are_loaded(
     write_tiny_gguf(path)
     model = ModelFile.open(path, tmp_path / "hashes")
     job = EngineJobs(model, 1 << 20, EngineOptions("numpy")).job_of(
-        LoadRequested(range(1), "alone")
+        LoadRequested(SPACE, range(1), "alone")
     )
     assert job is not None
     job.run()
@@ -179,11 +185,11 @@ def test_an_engine_that_cannot_be_measured_is_shut_and_the_one_before_stays(
 ) -> None:
     before, weak = Weak(), Weak(fails_at="measure")
     jobs = loading(monkeypatch, tmp_path, before, weak)
-    run(jobs, LoadRequested(range(2), "alone"))
+    run(jobs, LoadRequested(SPACE, range(2), "alone"))
     with pytest.raises(CapacityError, match="no memory to measure"):
-        run(jobs, LoadRequested(range(2), "alone"))
+        run(jobs, LoadRequested(SPACE, range(2), "alone"))
     assert (before.shuts, weak.shuts) == (0, 1)
-    assert run(jobs, MeasureRequested()) == StageCost(1, 2, 3, 4)
+    assert run(jobs, MeasureRequested(SPACE)) == StageCost(1, 2, 3, 4)
 
 
 def test_an_engine_that_cannot_be_shut_keeps_no_other_from_its_place(
@@ -192,9 +198,9 @@ def test_an_engine_that_cannot_be_shut_keeps_no_other_from_its_place(
     stuck, after = Weak(fails_at="shut"), Weak()
     jobs = loading(monkeypatch, tmp_path, stuck, after)
     for _ in range(2):
-        run(jobs, LoadRequested(range(2), "alone"))
+        run(jobs, LoadRequested(SPACE, range(2), "alone"))
     assert (stuck.shuts, after.shuts) == (1, 0)
-    assert run(jobs, MeasureRequested()) == StageCost(1, 2, 3, 4)
+    assert run(jobs, MeasureRequested(SPACE)) == StageCost(1, 2, 3, 4)
 
 
 def test_numpy_is_quiet_in_the_thread_that_loads(
@@ -204,7 +210,7 @@ def test_numpy_is_quiet_in_the_thread_that_loads(
     told = set[object]()
 
     def in_a_thread() -> None:
-        run(jobs, LoadRequested(range(2), "alone"))
+        run(jobs, LoadRequested(SPACE, range(2), "alone"))
         told.update(np.geterr().values())
 
     thread = threading.Thread(target=in_a_thread)
@@ -219,17 +225,17 @@ def test_weights_that_changed_under_an_engine_end_it(
 ) -> None:
     engine = Weak()
     jobs = loading(monkeypatch, tmp_path, engine)
-    run(jobs, LoadRequested(range(2), "alone"))
+    run(jobs, LoadRequested(SPACE, range(2), "alone"))
     work = Forward(b"s", range(2), (token_batch((1,), 0),), "f16", None, 0)
     changed = "the model's file changed while it was computed with"
-    assert run(jobs, ComputeRequested(1, work)) == WorkFailed(changed, is_engine_gone=True)
+    assert run(jobs, ComputeRequested(1, work, SPACE)) == WorkFailed(changed, is_engine_gone=True)
     assert engine.shuts == 1
-    assert run(jobs, ComputeRequested(2, work)) == WorkFailed("no layers are loaded here")
+    assert run(jobs, ComputeRequested(2, work, SPACE)) == WorkFailed("no layers are loaded here")
 
 
 def test_a_measurement_that_comes_to_nothing_is_told_to_the_core() -> None:
     core = Core()
-    job = EngineJobs(None, 1 << 20).job_of(MeasureRequested())
+    job = EngineJobs(None, 1 << 20).job_of(MeasureRequested(SPACE))
     assert job is not None
     for outcome in (Failed(MemoryError()), Finished(job.run()), Finished(StageCost(1, 2, 3, 4))):
         job.done(core, outcome, 0.0)  # type: ignore[arg-type]

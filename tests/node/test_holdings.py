@@ -13,8 +13,8 @@ from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import ConfigError
 from p2pnode.node.config import HoldingsConfig
 from p2pnode.node.events import PlacementRequested
+from p2pnode.node.holding_life import HoldingLife, HoldingPhase
 from p2pnode.node.holdings import Holdings
-from p2pnode.node.life import Life, Phase
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.placement import Placement
@@ -38,7 +38,7 @@ class Newcomer:
         self, config: HoldingsConfig = CONFIG, number: int = 500, heard: Sequence[int] = ()
     ) -> None:
         self.number = number
-        self.life = Life()
+        self.life = HoldingLife()
         self.counters = Counter[str]()
         sessions = {peer_id(peer) for peer in heard}
 
@@ -77,7 +77,7 @@ class Newcomer:
 
     def _offers(self, others: Callable[[range], list[Offer]]) -> list[Offer]:
         ours = self.holdings.layers
-        joining = self.life.phase is not Phase.SERVING
+        joining = self.life.phase is not HoldingPhase.SERVING
         state = AdState.JOINING if joining else AdState.SERVING
         mine = [an_offer(self.number, ours.start, ours.stop, state=state)] if ours else []
         return [*mine, *others(ours)]
@@ -150,7 +150,7 @@ def test_whatever_others_claim_a_newcomer_loads_in_time(
     node = Newcomer(number=number, heard=heard)
     layers = node.serve(others)
     assert layers
-    assert node.life.phase is Phase.SERVING
+    assert node.life.phase is HoldingPhase.SERVING
     assert node.now <= BOUND
 
 
@@ -243,7 +243,7 @@ def test_while_a_question_is_open_nothing_is_due_and_only_its_answer_counts() ->
     asked = node.holdings.review(crowd(range(0)), CONFIG.settle + CONFIG.jitter)
     assert isinstance(asked, PlacementRequested)
     assert node.holdings.due is None
-    assert node.life.phase is Phase.LISTENING
+    assert node.life.phase is HoldingPhase.LISTENING
     other = Placement(range(3), "an answer to another question")
     assert node.holdings.placed(asked.ticket + 1, other, 2.0) is None
     assert not node.holdings.layers

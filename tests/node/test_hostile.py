@@ -31,7 +31,7 @@ def host() -> tuple[Inference, int]:
     engine = random_model(5, n_layers=2)
     core = Inference(InferenceConfig(), US, Roster(), Random(1))
     core.use_model(engine.info)
-    core.serve(engine.layers, 1 << 26)
+    core.serve(engine.info, engine.layers, 1 << 26)
     return core, engine.info.space_hash32
 
 

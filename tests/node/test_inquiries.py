@@ -81,7 +81,7 @@ def test_a_node_without_a_model_answers_that_it_has_no_space() -> None:
     assert (error.code, error.expected, answer.space_hash32) == ("SPACE_MISMATCH", 0, 0)
     swarm = Swarm(1)
     bare = swarm.add("a", range(6))
-    bare.model = None
+    bare.serving.bundles.clear()
     with pytest.raises(GenerationError):
         bare.ask_capability(PEER, 0.0)
 

@@ -7,6 +7,7 @@ from p2pnode.node.core import NodeCore
 from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.ad import AdState
+from tests.node.bundles import only
 
 
 def test_a_newcomer_with_room_for_all_takes_what_is_missing() -> None:
@@ -17,7 +18,7 @@ def test_a_newcomer_with_room_for_all_takes_what_is_missing() -> None:
     swarm.introduce("kitchen", "late")
     swarm.network.run(5)
     assert late.served == range(3, 6)
-    assert late.holdings.reason == "nobody else holds [3, 6)"
+    assert only(late).holdings.reason == "nobody else holds [3, 6)"
     assert swarm.is_ready()
 
 
@@ -56,7 +57,7 @@ def test_a_newcomer_among_many_that_were_invented_serves_in_time() -> None:
     swarm.call("late", lambda node, now: invent(node, 900, range(10), AdState.JOINING, now))
     swarm.network.run(10)
     assert len(node.served) == 10
-    assert node.holdings._ticket > 1  # it asked, for so many are not looked at in a moment
+    assert only(node).holdings._ticket > 1  # it asked, for so many are not looked at in a moment
     assert node.counters["claim of one never heard left out"]
 
 
@@ -64,7 +65,7 @@ def test_a_leaving_node_goes_nowhere_whatever_it_had_asked() -> None:
     swarm = Swarm(5, n_layers=30)
     node = swarm.add("late", max_layers=10)
     swarm.call("late", lambda node, now: invent(node, 900, range(10), AdState.JOINING, now))
-    assert swarm.network.run_until(lambda: node.holdings._is_asking, 10)
+    assert swarm.network.run_until(lambda: only(node).holdings._is_asking, 10)
     swarm.call("late", lambda node, now: node.leave(now))
     swarm.network.run(10)
     assert not node.served

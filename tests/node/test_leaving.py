@@ -12,6 +12,7 @@ from p2pnode.node.life import Phase
 from p2pnode.testing.links import Link
 from p2pnode.testing.swarm import Swarm
 from p2pnode.wire.ad import AdState
+from tests.node.bundles import offers_seen, only
 
 REQUEST = GenerationRequest((3, 1, 4, 1, 5, 9, 2, 6), 24, Sampling(), frozenset())
 LONG = GenerationRequest((3, 1, 4, 1, 5, 9, 2, 6), 200, Sampling(), frozenset())
@@ -36,7 +37,7 @@ def health(of: NodeCore, seen_by: NodeCore) -> Health:
 
 
 def ad_state(of: NodeCore, seen_by: NodeCore) -> AdState:
-    (found,) = [offer for offer in seen_by.planner.offers() if offer.peer == of.node_id]
+    (found,) = [offer for offer in offers_seen(seen_by) if offer.peer == of.node_id]
     return found.state
 
 
@@ -165,7 +166,7 @@ def test_layers_that_arrive_too_late_are_not_offered() -> None:
     swarm = Swarm(1, n_layers=6)
     node = swarm.add("a", range(6))
     swarm.network.run(0.1)
-    assert phase(node) is Phase.LOADING
+    assert only(node).is_loading
     swarm.call("a", lambda node, now: node.leave(now))
     swarm.network.run(5)
     assert not node.served

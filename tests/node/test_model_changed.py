@@ -7,19 +7,20 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested
-from p2pnode.node.life import Phase
+from p2pnode.node.holding_life import HoldingPhase
 from p2pnode.testing.swarm import Swarm
+from tests.node.bundles import offers_seen, only
 
 REASON = "the file changed: tiny.gguf holds another model"
 PROFILE = EngineProfile("numpy", "cpu", StageCost(1, 1, 1, 1), 64)
 
 
 def change(swarm: Swarm, name: str) -> None:
-    swarm.call(name, lambda node, now: node.model_changed(REASON, now))
+    swarm.call(name, lambda node, now: node.model_changed(only(node).space, REASON, now))
 
 
 def restore(swarm: Swarm, name: str) -> None:
-    swarm.call(name, lambda node, now: node.model_restored(now))
+    swarm.call(name, lambda node, now: node.model_restored(only(node).space, now))
 
 
 def test_its_layers_are_left_and_the_swarm_is_told() -> None:
@@ -31,10 +32,10 @@ def test_its_layers_are_left_and_the_swarm_is_told() -> None:
     change(swarm, "b")
     swarm.network.run(3)
     assert b.served == range(0)
-    assert (b.life.phase, b.holdings.reason) == (Phase.IDLE, REASON)
+    assert (only(b).life.phase, only(b).holdings.reason) == (HoldingPhase.IDLE, REASON)
     assert b.counters["model file changed: its layers left"] == 1
     assert any(REASON in line for line in b.log)
-    (seen,) = [offer for offer in a.planner.offers() if offer.peer == b.node_id]
+    (seen,) = [offer for offer in offers_seen(a) if offer.peer == b.node_id]
     assert len(seen.layers) == 0
     number = swarm.generate("b", GenerationRequest((1, 2, 3), 5, Sampling(), frozenset()))
     assert swarm.network.run_until(lambda: swarm.ended("b", number), 60)
@@ -77,21 +78,23 @@ def test_a_file_put_back_is_served_again() -> None:
 def test_a_load_that_ends_too_late_changes_nothing(is_loaded: bool) -> None:
     swarm = Swarm(1)
     b = swarm.add("b", range(6))
-    assert swarm.network.run_until(lambda: b.life.phase is Phase.LOADING, 60)
+    assert swarm.network.run_until(lambda: only(b).life.phase is HoldingPhase.LOADING, 60)
     change(swarm, "b")
     (finish_load if is_loaded else fail_load)(swarm)
     assert b.served == range(0)
-    assert b.holdings.reason == REASON
+    assert only(b).holdings.reason == REASON
     swarm.network.run(30)
-    assert b.life.phase is Phase.IDLE
+    assert only(b).life.phase is HoldingPhase.IDLE
 
 
 def finish_load(swarm: Swarm) -> None:
-    swarm.call("b", lambda node, now: node.layers_loaded(range(6), PROFILE, now))
+    swarm.call("b", lambda node, now: node.layers_loaded(only(node).space, range(6), PROFILE, now))
 
 
 def fail_load(swarm: Swarm) -> None:
-    swarm.call("b", lambda node, now: node.load_failed(range(6), "no memory", now))
+    swarm.call(
+        "b", lambda node, now: node.load_failed(only(node).space, range(6), "no memory", now)
+    )
 
 
 def test_a_change_means_nothing_to_who_leaves_or_holds_nothing() -> None:
@@ -100,10 +103,10 @@ def test_a_change_means_nothing_to_who_leaves_or_holds_nothing() -> None:
     swarm.introduce("a", "b")
     swarm.network.run(5)
     change(swarm, "b")
-    assert b.life.phase is Phase.IDLE
+    assert only(b).life.phase is HoldingPhase.IDLE
     restore(swarm, "b")
     swarm.network.run(30)
-    assert b.life.phase is Phase.IDLE
+    assert only(b).life.phase is HoldingPhase.IDLE
     swarm.call("a", lambda node, now: node.leave(now))
     change(swarm, "a")
     assert a.leaving
@@ -114,6 +117,6 @@ def test_a_placement_that_was_asked_for_is_forgotten() -> None:
     b: NodeCore = swarm.add("b", range(6))
     assert swarm.network.run_until(swarm.is_ready, 60)
     change(swarm, "b")
-    asked = b.serving.placed(b.holdings._ticket, None, swarm.network.now)
+    asked = b.serving.placed(only(b).space, only(b).holdings._ticket, None, swarm.network.now)
     assert asked is None
     assert not [event for event in b.take_events() if isinstance(event, LoadRequested)]

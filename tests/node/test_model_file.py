@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from p2pnode.node.model_file import MOST_REMEMBERED, ModelFile, hash_tree
 from p2pnode.node.model_watch import ModelWatch
 from p2pnode.testing.swarm import Swarm
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
+from tests.node.bundles import only
 
 T = TypeVar("T")
 
@@ -128,7 +130,9 @@ class Watched:
         self.node = self.swarm.add("b", range(6))
         assert self.swarm.network.run_until(self.swarm.is_ready, 60)
         self.told: list[ModelFile] = []
-        self.watch = ModelWatch(ModelFile.open(path, notes), self._call, self.told.append)
+        file = ModelFile.open(path, notes)
+        info = replace(file.info, space_hash32=only(self.node).space)
+        self.watch = ModelWatch(replace(file, info=info), self._call, self.told.append)
 
     def _call(self, command: Callable[[NodeCore, float], T]) -> T:
         found: list[T] = []
@@ -215,7 +219,8 @@ def test_a_tensor_that_rotted_under_an_old_stamp_is_looked_for_once(
     watched = Watched(tiny, tmp_path / "hashes")
 
     def load_in_vain() -> None:
-        watched.swarm.call("b", lambda core, now: core.model_changed("a tensor is not", now))
+        space = only(watched.node).space
+        watched.swarm.call("b", lambda core, now: core.model_changed(space, "a tensor is not", now))
 
     load_in_vain()
     assert watched.look() == [RESTORED]  # it was read, and is right
@@ -223,7 +228,7 @@ def test_a_tensor_that_rotted_under_an_old_stamp_is_looked_for_once(
     load_in_vain()
     assert watched.look() == []
     assert watched.look() == []  # it was read already
-    assert watched.node.model_is_lost
+    assert only(watched.node).is_lost
     assert len(hashed) == 2
     os.utime(tiny, ns=(1, 1))
     assert watched.look() == [RESTORED]

@@ -126,12 +126,12 @@ def test_layers_that_come_and_go_leave_the_log_alone_and_the_last_state_is_told(
         missing = () if second % 2 else (range(2, 6),)
         monkeypatch.setattr(a.planner, "missing", lambda _, found=missing: found)
         a.narration.changed()
-        a.narration.look(a.model, now + second)
+        a.narration.look(a.models, now + second)
     assert 4 <= len(said(a, "complete")) - lines <= 4 + 60
     monkeypatch.setattr(a.planner, "missing", lambda _: (range(3, 5),))
     a.narration.changed()
     for second in range(600, 620):
-        a.narration.look(a.model, now + second)
+        a.narration.look(a.models, now + second)
     assert "still missing: [3, 5)" in said(a, "complete")[-1]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from p2pnode.engine.base import EngineProfile, StageCost
 from p2pnode.interfaces.doctor.swarm import explain_node
-from p2pnode.node.advert import Advert
+from p2pnode.node.advert import Advert, AdvertOffer
 from p2pnode.node.capacity import Capacity
 from p2pnode.node.core import NodeCore
 from p2pnode.node.picture import World, snapshot
@@ -16,6 +16,7 @@ from p2pnode.node.snapshot_json import fields_of, from_json
 from p2pnode.scheduler.trust import Offence
 from p2pnode.testing.swarm import Swarm
 from p2pnode.wire.ad import CapabilityAd
+from tests.node.bundles import only
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_the_picture_says_how_everybody_computes() -> None:
     assert (shown.numerics, peer.numerics) == ("ggml", "numpy")
     assert peer.kv_bytes_per_token_layer > 0
     assert not peer.is_older
-    engine = swarm.nodes["a"].advert.engine
+    engine = only(swarm.nodes["a"]).offer.engine
     assert engine is not None
     assert shown.device == engine.device
     assert ways(shown) == {"ggml": ("a",), "numpy": ("b",)}
@@ -93,7 +94,8 @@ def test_the_picture_says_how_everybody_computes() -> None:
 
 def test_what_a_driver_calls_its_device_fits_an_ad() -> None:
     advert = Advert("n", "cpu", 1)
-    advert.engine = EngineProfile("x", "cuda:0 " + "\x1bé" * 60, StageCost(1, 1, 1, 1), 4)
+    engine = EngineProfile("x", "cuda:0 " + "\x1bé" * 60, StageCost(1, 1, 1, 1), 4)
+    advert.add(AdvertOffer(Swarm(1).model(), engine=engine))
     ad = CapabilityAd.decode_untrusted(advert.encode())
     assert ad.device.startswith("cuda:0 é")
     assert len(ad.device.encode()) <= 48

@@ -20,6 +20,7 @@ from p2pnode.testing.swarm import Swarm
 from p2pnode.transport.identity import Identity
 from p2pnode.wire.ad import CapabilityAd, ModelOffer
 from p2pnode.wire.states import Rung
+from tests.node.bundles import offers_seen
 
 SAID = Tokens((1, 2))
 PROMPT = Prompt((1, 2), 0, frozenset())
@@ -55,7 +56,7 @@ def test_a_snapshot_reads_no_ad_again(node: NodeCore) -> None:
     assert decoded == 100
     for _ in range(3):
         assert snapshot(node, World(), 6.0).peers == first.peers
-        assert len(node.planner.offers()) == 101
+        assert len(offers_seen(node)) == 101
         assert not missing_layers(node)
     assert node.planner.directory.decoded == decoded
     changed = add_again(node, 7, an_ad(node, "renamed"))
@@ -84,13 +85,13 @@ def test_an_offer_is_drawn_anew_only_when_something_changed(node: NodeCore) -> N
     peer = add(node, 1, an_ad(node, "b"))
 
     def drawn() -> object:
-        return next(offer for offer in node.planner.offers() if offer.peer == peer)
+        return next(offer for offer in offers_seen(node) if offer.peer == peer)
 
     before = drawn()
     assert drawn() is before
     node.silent.add(peer)
     assert drawn() is not before
-    assert not next(offer for offer in node.planner.offers() if offer.peer == peer).alive
+    assert not next(offer for offer in offers_seen(node) if offer.peer == peer).alive
 
 
 def test_no_offer_is_kept_of_those_who_are_gone(node: NodeCore) -> None:
@@ -166,7 +167,7 @@ def test_a_node_of_several_models_is_planned_with_the_wanted_one(node: NodeCore)
     assert line is not None
     assert line.ad is not None
     assert line.ad.model == "other"
-    for offers in (node.planner.offers(), node.planner.offers_of(wanted.space_hash32)):
+    for offers in (offers_seen(node), node.planner.offers_of(wanted.space_hash32)):
         [offer] = [offer for offer in offers if offer.peer == peer]
         assert (offer.space_hash32, offer.layers) == (wanted.space_hash32, range(6))
     [offer] = node.planner.offers_of(9)

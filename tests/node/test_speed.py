@@ -8,6 +8,7 @@ from p2pnode.node.core import NodeCore
 from p2pnode.node.events import MeasureRequested
 from p2pnode.node.speed import SpeedMeter
 from p2pnode.testing.swarm import Swarm
+from tests.node.bundles import only
 
 COST = StageCost(decode_fixed_us=0, decode_layer_us=1000, head_us=0, prefill_layer_ns=0)
 
@@ -110,15 +111,15 @@ def test_a_node_that_could_not_be_measured_asks_again() -> None:
     swarm = Swarm(2)
     node = swarm.add("a", range(6))
     swarm.network.run(3)
-    first = node.serving.speed.due
+    first = only(node).speed.due
     assert first is not None
-    assert isinstance(node.serving.measurement(first), MeasureRequested)
+    assert isinstance(only(node).measurement(first), MeasureRequested)
     assert node.serving.next_timeout() is None
-    node.measurement_failed(first + 1.0)
+    node.measurement_failed(only(node).space, first + 1.0)
     again = node.serving.next_timeout()
     assert again is not None
     assert first < again < first + 1_000.0
-    assert isinstance(node.serving.measurement(again), MeasureRequested)
+    assert isinstance(only(node).measurement(again), MeasureRequested)
     assert node.counters["measurement failed"] == 1
 
 
@@ -132,7 +133,7 @@ def test_a_node_at_rest_tells_the_swarm_its_speed_again() -> None:
     def be_busy(node: NodeCore, now: float) -> None:
         for job in range(1_000, 1_008):
             work = Forward(b"s", range(6), (Batch(0, 1, ()),), "f16", None, 0)
-            node.serving.speed.started(job, work)
+            only(node).speed.started(job, work)
             node.serving.finished(job, Computed((), 60 * true), now)
 
     swarm.call("slow", be_busy)
@@ -146,5 +147,5 @@ def test_a_node_at_rest_tells_the_swarm_its_speed_again() -> None:
     assert seen is not None
     assert seen.ad is not None
     assert seen.ad.decode_layer_us == true
-    again = slow.serving.speed.due
+    again = only(slow).speed.due
     assert again is None or again > swarm.network.now

@@ -6,6 +6,7 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.events import ChainBroken, GenerationFailed, GenerationFinished
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
+from p2pnode.node.holding_life import HoldingPhase
 from p2pnode.node.life import Phase
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.resting import Rest
@@ -14,6 +15,7 @@ from p2pnode.scheduler.trust import Entry
 from p2pnode.testing.links import Link
 from p2pnode.testing.swarm import Swarm
 from p2pnode.wire.rest import RestCause
+from tests.node.bundles import only
 
 PROMPT = (3, 1, 4, 1, 5, 9, 2, 6)
 REQUEST = GenerationRequest(PROMPT, 200, Sampling(), frozenset())
@@ -184,7 +186,7 @@ def test_a_node_that_starts_at_rest_takes_on_nothing_before_it_is_over() -> None
     rest(swarm, "late", NIGHT)
     swarm.introduce("a", "late")
     swarm.network.run(10)
-    assert late.life.phase is Phase.LISTENING
+    assert only(late).life.phase is HoldingPhase.LISTENING
     assert not late.served
     peer = seen_by(swarm, "a", "late")
     assert (peer.state, peer.reason, peer.layers) == ("resting", "it has quiet hours", (0, 0))
@@ -203,7 +205,7 @@ def test_a_claim_under_way_is_taken_up_again(seconds: float) -> None:
     swarm.network.run(5)
     assert picture_of(swarm, "late").state == "resting"
     rest(swarm, "late", None)
-    assert swarm.network.run_until(lambda: late.life.phase is Phase.SERVING, 10)
+    assert swarm.network.run_until(lambda: only(late).life.phase is HoldingPhase.SERVING, 10)
     swarm.network.run(3)
     assert seen_by(swarm, "a", "late").state == "serving"
 

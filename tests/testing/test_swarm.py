@@ -60,7 +60,7 @@ def test_work_may_be_taken_from_the_engine() -> None:
         if isinstance(request.work, Release):
             swarm.compute("a", request)
         else:
-            swarm.finish("a", request.job, WorkFailed("out of order"))
+            swarm.finish("a", request, WorkFailed("out of order"))
 
     swarm.add("a", range(6), computer=refuse)
     assert swarm.network.run_until(swarm.is_ready, 10)
