@@ -277,6 +277,10 @@ class Inference:
         """KV bytes that one more requester could not have: less than what is used, if one hogs."""
         return self._host.kv_spoken_for
 
+    def decoding(self, space: int, now: float) -> int:
+        """Return how many sessions of a model had work here just now."""
+        return self._host.decoding(space, now)
+
     def refill(self) -> None:
         """Acknowledgements came: send what there is room for by now."""
         self._host.refill()

@@ -37,6 +37,7 @@ from p2pnode.inference.work import Computed, WorkResult
 from p2pnode.sansio import NodeId
 from p2pnode.wire.vframe import Frame
 
+_JUST_NOW = 3.0  # seconds: longer than a token takes on a slow chain
 _LOOK = 0.05  # seconds between two looks at what waits for room, if nothing else happens
 
 
@@ -231,6 +232,13 @@ class StageHost:
 
     def stages(self) -> list[Stage]:
         return list(self._stages)
+
+    def decoding(self, space: int, now: float) -> int:
+        """Return how many sessions of a model had work here just now."""
+        since = now - _JUST_NOW
+        return sum(
+            one.is_used and one.space == space and one.used_at > since for one in self._stages
+        )
 
     @property
     def kv_used(self) -> int:

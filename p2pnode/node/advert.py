@@ -30,7 +30,7 @@ ABILITIES = Ability.SAMPLING | Ability.SCHEMAS | Ability.MEANS
 _LONGEST_DEVICE = 48  # bytes, in an ad
 _PEER_MOST = 146
 """Bytes of an ad beside its offers and the names of numerics, at the most."""
-_OFFER_MOST = 79
+_OFFER_MOST = 85
 """Bytes of an offer beside the model's name, at the most."""
 _OFFER_NAMES = tuple(each.name for each in fields(ModelOffer))
 
@@ -48,6 +48,8 @@ class AdvertOffer:
         served: Layers the engine holds.
         trouble: Why nothing is served; empty while something is. It stands in no ad.
         is_leaving: Whether no session of it is admitted any more.
+        demand: How much this node asks of it, as :class:`p2pnode.scheduler.demand.Demand` says it.
+        load: Sessions that it decodes for.
     """
 
     model: ModelInfo
@@ -58,6 +60,8 @@ class AdvertOffer:
     served: range = range(0)
     trouble: str = ""
     is_leaving: bool = False
+    demand: int = 0
+    load: int = 0
 
     @property
     def decode_us(self) -> int:
@@ -88,6 +92,8 @@ class AdvertOffer:
             rows8_layer_us=cost.rows8_layer_us,
             numerics=0 if engine is None else numerics_hash32(engine.numerics),
             kv_bytes_per_token_layer=0 if engine is None else engine.kv_bytes_per_token_layer,
+            demand=self.demand,
+            load=min(self.load, 255),
         )
 
 

@@ -16,6 +16,7 @@ from p2pnode.node.holdings import AS_WAS_ASKED, Holdings
 from p2pnode.node.retries import Retries
 from p2pnode.node.speed import SpeedMeter
 from p2pnode.sansio import NodeId, Rng
+from p2pnode.scheduler.demand import Demand
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.placement import Placement
 
@@ -34,6 +35,9 @@ class Bundle:
         offer: What the swarm is told.
         is_lost: Whether the model's file is another than the one that was hashed.
         leave_by: Until when its sessions may go on, once it is to be unloaded; None before.
+        demand: What this node asks of it.
+        capacity: What of it there would be memory for without the other models; None where memory
+            is no matter, or nothing is to be held.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Bundle:
         self.offer = AdvertOffer(model)
         self.is_lost = False
         self.leave_by: float | None = None
+        self.demand = Demand()
+        self.capacity: Capacity | None = None
         self._chosen = config.layers
         self._retries = Retries()
 
@@ -77,6 +83,19 @@ class Bundle:
         return EXACT if self.offer.loaded is None else self.offer.loaded.kv_sizes
 
     # Commands
+
+    @property
+    def chosen(self) -> range | None:
+        """The layers that its owner chose; None where the node chooses."""
+        return self._chosen
+
+    @property
+    def held_bytes(self) -> int:
+        """What the layers take that are held, or are to be loaded."""
+        if self.capacity is None or self.life.phase is HoldingPhase.IDLE:
+            return 0
+        of, n_layers = self.capacity.bytes_of, self.model.n_layers
+        return max(of(self.layers, n_layers), of(self.holdings.layers, n_layers))
 
     def take_up(self, fitting: Capacity | None, *, hold: bool, now: float) -> None:
         """With ``hold``, take on some of its layers.
@@ -179,10 +198,15 @@ class Bundle:
         """When to load again what failed."""
         return None if self.leave_by is not None else self._retries.due
 
-    def describe(self, *, claims: bool) -> None:
-        """Bring the offer up to what is true now; ``claims`` whether layers may be claimed."""
+    def describe(self, now: float, load: int, *, claims: bool) -> None:
+        """Bring the offer up to what is true now.
+
+        ``load`` is for how many sessions it decodes; ``claims`` whether layers may be claimed.
+        """
+        self.offer.load = load
         is_idle = self.life.phase is HoldingPhase.IDLE
         self.offer.is_leaving = self.leave_by is not None
+        self.offer.demand = self.demand.level(now)
         claims = claims and not is_idle and not self.offer.is_leaving
         self.offer.claimed = self.holdings.layers if claims else None
         self.offer.served = self.layers

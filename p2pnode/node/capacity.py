@@ -1,7 +1,7 @@
 """How much of a model there is memory for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 SPARE: Final = 256 << 20
@@ -17,12 +17,30 @@ class Capacity:
         layer_bytes: What the largest takes in memory.
         room: Bytes that are free for weights.
         with_last: How many of the last ones, with the output matrix beside them; None for as many.
+        end_bytes: What the embedding and the output matrix take.
     """
 
     layers: int
     layer_bytes: int
     room: int
     with_last: int | None = None
+    end_bytes: int = 0
+
+    def bytes_of(self, layers: range, n_layers: int) -> int:
+        """Return what a run takes of a model with ``n_layers``, at the most."""
+        end = self.end_bytes if layers.stop == n_layers and layers else 0
+        return len(layers) * self.layer_bytes + end
+
+    def in_room(self, room: int, n_layers: int) -> "Capacity":
+        """Return what fits where only ``room`` bytes are free for its weights."""
+        if self.layers == n_layers and self.bytes_of(range(n_layers), n_layers) <= room:
+            return self
+        fitting = capacity_in([self.layer_bytes] * n_layers, self.end_bytes, max(0, room))
+        with_last = fitting.layers if fitting.with_last is None else fitting.with_last
+        most = self.layers if self.with_last is None else self.with_last
+        return replace(
+            fitting, layers=min(fitting.layers, self.layers), with_last=min(with_last, most)
+        )
 
     def within(self, layers: range, n_layers: int) -> range:
         """Return what fits of a run of at most :attr:`layers` of ``n_layers``.
@@ -54,10 +72,10 @@ def capacity_in(layer_bytes: Sequence[int], end_bytes: int, room: int) -> Capaci
     """
     count, most = len(layer_bytes), max(layer_bytes, default=0)
     if sum(layer_bytes) + end_bytes <= room:
-        return Capacity(count, most, room, count)
+        return Capacity(count, most, room, count, end_bytes)
     fits = min(count - 1, room // max(1, most)) if count else 0
     beside = min(count - 1, (room - end_bytes) // max(1, most)) if count else 0
-    return Capacity(max(0, fits), most, room, max(0, beside))
+    return Capacity(max(0, fits), most, room, max(0, beside), end_bytes)
 
 
 def megabytes(size: int) -> str:

@@ -46,6 +46,10 @@ class HoldingsConfig:
             are among them; four times was enough for 99 %.
         claim_lasts: Seconds that claims of others may keep a hole open; then it counts as one,
             however often they change. Longer than loading takes; a guess: 30 GB off a slow disk.
+        resize_margin: Part of a model's layers by which there must be room for more of them before
+            a serving node loads anew: each time, answers there go on elsewhere. A guess.
+        divide: Seconds between two looks at how the memory is divided among several models. A
+            guess; demand fades in minutes.
     """
 
     layers: range | None = None
@@ -57,6 +61,8 @@ class HoldingsConfig:
     most_moves: int = 8
     unheard_moves: int = 4
     claim_lasts: float = 300.0
+    resize_margin: float = 0.1
+    divide: float = 30.0
 
     def __post_init__(self) -> None:
         _require(
@@ -69,6 +75,8 @@ class HoldingsConfig:
                 <= self.unheard_moves
                 <= self.most_moves,
                 "claim_lasts is positive": self.claim_lasts > 0,
+                "resize_margin is at least 0 and divide positive": self.resize_margin >= 0
+                and self.divide > 0,
             },
         )
 

@@ -191,6 +191,7 @@ class NodeCore(NodeParts):
         if self.leaving:
             raise GenerationError("this node is leaving the swarm")
         number = self.inference.generate(request, now)
+        self.serving.asked(request.space, now)
         self._settle(now)
         return number
 

@@ -22,6 +22,7 @@ from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.moving import Choosing, Moving, PlacementTask, Settling
 from p2pnode.scheduler.placement import Placement
+from p2pnode.scheduler.resizing import Resizing
 from p2pnode.wire.ad import AdState
 
 _ON = {
@@ -60,6 +61,7 @@ class Holdings:
         self.due: float | None = None
         self._ticket = 0
         self._is_asking = False
+        self._chosen_for = 0  # for how many layers there was memory when they were chosen
         self._moves = 0  # how often this claim has given way to others'
         self._hole_since: float | None = None  # since when a layer is neither served nor claimed
         self._unserved_since: float | None = None  # since when a layer is not served
@@ -74,6 +76,10 @@ class Holdings:
         self._life.move(HoldingEvidence.MODEL_KNOWN)
         self.reason = "listening for what the swarm needs"
         self.due = now if self._config.layers is not None else now + self._pause()
+
+    def fit(self, fitting: Capacity) -> None:
+        """There is memory for as much as this now; what is held changes with the next look."""
+        self._fitting = fitting
 
     def loaded(self, now: float) -> None:
         self._life.move(HoldingEvidence.LOADED)
@@ -138,7 +144,7 @@ class Holdings:
             case HoldingPhase.CLAIMING:
                 task = self._settling(ours, model)
             case HoldingPhase.SERVING:
-                task = self._moving(ours, model, now)
+                task = self._moving(ours, model, now) or self._resizing(ours, model)
             case _:
                 return None
         if task is None:
@@ -196,6 +202,21 @@ class Holdings:
             None if self._fitting is None else self._fitting.with_last,
         )
 
+    def _resizing(self, offers: Sequence[Offer], model: ModelInfo) -> PlacementTask | None:
+        """Ask what to hold, where there is room for clearly more layers than there was, or fewer.
+
+        Only where that has changed since they were chosen: one may hold less than it could.
+        """
+        capacity, held = self._capacity(model), len(self.layers)
+        if self._fitting is None or self._config.layers is not None or not capacity:
+            return None
+        margin = max(1, round(self._config.resize_margin * model.n_layers))
+        if capacity >= held and capacity < self._chosen_for + margin:
+            return None
+        self._chosen_for = capacity
+        wanted = any(offer.ad.demand for offer in offers if offer.alive)
+        return Resizing(tuple(offers), self._node_id, model.n_layers, self.layers, capacity, wanted)
+
     def _take(self, placement: Placement | None, now: float) -> range | None:
         """Go on by what was answered, None where nothing is to change; return layers to load."""
         phase = self._life.phase
@@ -217,6 +238,8 @@ class Holdings:
 
     def _claim(self, placement: Placement, now: float) -> None:
         self.layers, self.reason = self._within(placement.layers), placement.reason
+        if self._model is not None:
+            self._chosen_for = self._capacity(self._model)
         self.due = now + self._config.confirm
 
     def _within(self, layers: range) -> range:

@@ -63,7 +63,12 @@ class NodeParts:
         self.silent: set[NodeId] = set()
         self.ledger = Ledger(config.trust, self.endpoint.address_of)
         self.planner = DirectoryPlanner(
-            self.node_id, self.advert, self.swim, self.endpoint, self.silent
+            self.node_id,
+            self.advert,
+            self.swim,
+            self.endpoint,
+            self.silent,
+            config.inference.prefill_chunk,
         )
         self.links = LinkMeter(
             self.endpoint, self.planner.measured_rtt, config.transport.max_ack_delay

@@ -18,6 +18,7 @@ from p2pnode.membership.members import Member
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import DTYPES, Advert
 from p2pnode.sansio import Address, NodeId
+from p2pnode.scheduler.demand import requests_of
 from p2pnode.scheduler.directory import Offer, runs_of
 from p2pnode.scheduler.distances import Distances
 from p2pnode.scheduler.standing import Standing
@@ -47,12 +48,15 @@ class DirectoryPlanner:
         swim: Swim,
         endpoint: Endpoint,
         silent: AbstractSet[NodeId],
+        chunk: int,
     ) -> None:
+        """``chunk``: tokens of a prompt that are computed as one batch."""
         self.node_id = node_id
         self._advert = advert
         self._swim = swim
         self._endpoint = endpoint
         self._silent = silent
+        self._chunk = chunk
         self.directory = Directory[CapabilityAd](
             swim, _ad_untrusted, lambda ad: ad.name, lambda ad: ad.spaces
         )
@@ -87,6 +91,11 @@ class DirectoryPlanner:
             for layer in offer.layers
         }
         return tuple(runs_of(layer for layer in range(model.n_layers) if layer not in held))
+
+    def requests(self, space: int) -> float:
+        """Return how much all nodes ask of a model, by their words; see :class:`Demand`."""
+        offers = self.offers_of(space)
+        return requests_of(offer.ad.demand for offer in offers if offer.alive)
 
     def has_old_reader(self) -> bool:
         """Whether a member reads ads of version 1 alone, and is there."""
@@ -123,6 +132,8 @@ class DirectoryPlanner:
                 notes=request.notes,
                 value_bytes=value_bytes(sent),
                 needs=_needs(request.sampling),
+                prompt=len(request.prompt),
+                chunk=self._chunk,
             ),
             offers=offers,
             rtt_us=distances.rtt_us,

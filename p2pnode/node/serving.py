@@ -18,6 +18,7 @@ from p2pnode.node.config import NodeConfig
 from p2pnode.node.events import LoadRequested
 from p2pnode.node.kv_offer import KvOffer
 from p2pnode.node.life import Life
+from p2pnode.node.memory_shares import share_memory
 from p2pnode.node.planner import DirectoryPlanner
 from p2pnode.node.resting import Rest
 from p2pnode.sansio import NodeId, Rng
@@ -62,6 +63,7 @@ class Serving:
         self.is_retiring = False
         self._announce_at: float | None = None
         self._are_members_others = False
+        self._divide_at: float | None = None
         self._old_until = 0.0  # until when ads are of version 1, though none reads that alone
         self._kv = KvOffer(config.kv_bytes)
 
@@ -104,12 +106,15 @@ class Serving:
         )
         self._advert.add(bundle.offer)
         self.bundles[bundle.space] = bundle
+        bundle.capacity = fitting if hold else None
         bundle.take_up(fitting, hold=hold, now=now)
+        self._divide(now)
 
     def drop_model(self, space: int, now: float) -> None:
         """Offer nothing of a model any more, and forget it."""
         bundle = self.bundles.pop(space)
         self._advert.remove(bundle.offer)
+        self._divide(now)
         self.announce(now)
 
     def loaded(self, space: int, layers: range, profile: EngineProfile, now: float) -> None:
@@ -161,6 +166,15 @@ class Serving:
                 bundle.holdings.resume(now)
         self.announce(now)
 
+    def asked(self, space: int, now: float) -> None:
+        """An answer of a model is asked here: the swarm is to hear how much it is wanted."""
+        bundle = self.bundles.get(space) or next(iter(self.bundles.values()), None)
+        if bundle is not None:
+            bundle.demand.asked(now)
+            bundle.offer.demand = bundle.demand.level(now)
+            self._divide_at = earliest(self._divide_at, now + self._config.holdings.divide)
+            self._announce_soon(now)
+
     def started(self, job: int, space: int, work: Work) -> None:
         """An engine was given a job."""
         if (bundle := self.bundles.get(space)) is not None:
@@ -210,7 +224,8 @@ class Serving:
         """Publish our ad if what it says has changed."""
         claims = self.resting is None and not self._life.is_leaving
         for bundle in self.bundles.values():
-            bundle.describe(claims=claims)
+            load = self._inference.decoding(bundle.space, now)
+            bundle.describe(now, load, claims=claims)
         self.is_retiring = any(one.leave_by is not None for one in self.bundles.values())
         self._advert.kv_used = self._inference.kv_spoken_for
         self._advert.draining = self._life.is_leaving
@@ -242,7 +257,7 @@ class Serving:
     # Time
 
     def next_timeout(self) -> float | None:
-        moments = [self._announce_at, self._kv.due]
+        moments = [self._announce_at, self._kv.due, self._divide_at]
         for bundle in self.bundles.values():
             moments += (bundle.retry_at, bundle.leave_by)
             if self.resting is None:  # while it rests, nothing is measured, and nothing taken on
@@ -258,6 +273,17 @@ class Serving:
             self.announce(now)
         for bundle in self.bundles.values():
             bundle.retry_if_due(now)
+        if self._divide_at is not None and now >= self._divide_at:
+            self._divide(now)
+            self._announce_soon(now)
+
+    def _divide(self, now: float) -> None:
+        """See how much of each model there is memory for, now and every while."""
+        share_memory(self.bundles.values(), self._planner.requests)
+        is_shared = sum(one.capacity is not None for one in self.bundles.values()) > 1
+        is_asked = any(one.offer.demand for one in self.bundles.values())
+        again = now + self._config.holdings.divide
+        self._divide_at = again if is_shared or is_asked else None
 
     def _offer_kv(self) -> None:
         """Offer as much memory as there is now for the layers held."""

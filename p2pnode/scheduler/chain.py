@@ -11,6 +11,7 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler import reasons
 from p2pnode.scheduler.budgets import furthest
 from p2pnode.scheduler.directory import Candidate, Refusal, runs_of
+from p2pnode.scheduler.estimate import Estimate
 from p2pnode.scheduler.route import Objective, Route, find
 from p2pnode.scheduler.terrain import Visit
 
@@ -49,6 +50,7 @@ class ChainPlan:
         slowest_us: The slowest stage, which bounds what several sessions get together.
         hop_us: Each hop: from the requester, between the stages, back to the requester.
         reasons: Why this chain, and why not the other peers, in plain words.
+        estimate: What the answer should take under today's load; None where nobody asked.
     """
 
     stages: tuple[StageRun, ...]
@@ -57,6 +59,7 @@ class ChainPlan:
     slowest_us: float
     hop_us: tuple[float, ...]
     reasons: tuple[str, ...]
+    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)

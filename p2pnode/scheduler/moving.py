@@ -10,6 +10,7 @@ from typing import TypeAlias
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.directory import Offer
 from p2pnode.scheduler.placement import Placement, choose_layers, settle_claims, should_move
+from p2pnode.scheduler.resizing import Resizing
 from p2pnode.scheduler.view import BRIEF
 from p2pnode.wire.ad import AdState
 
@@ -109,4 +110,4 @@ class Moving:
         )
 
 
-PlacementTask: TypeAlias = Choosing | Settling | Moving
+PlacementTask: TypeAlias = Choosing | Settling | Moving | Resizing

@@ -20,6 +20,7 @@ from p2pnode.scheduler.cost import (
     RttUs,
 )
 from p2pnode.scheduler.directory import NOTHING_MORE, Demand, KvBytes, Offer, Refusal, room_of, sift
+from p2pnode.scheduler.estimate import Estimate, StageLoad, estimate
 from p2pnode.scheduler.pricing import price_in_trust
 from p2pnode.scheduler.route import Objective, Route
 from p2pnode.scheduler.standing import Standing
@@ -58,6 +59,8 @@ class Wanted:
         needs: What whoever draws the tokens must be able to.
         value_bytes: Bytes that a hidden value takes on the wire, at the most, at the cuts of the
             first chain: 4 for f32, 2 for f16 and what is coarser.
+        prompt: Tokens of the prompt; 0 where nothing is to be said of what it takes.
+        chunk: Tokens of it that are computed as one batch.
     """
 
     requester: NodeId
@@ -72,6 +75,8 @@ class Wanted:
     kv_bytes_at_cut: KvBytes | None = None
     value_bytes: int = HIDDEN_VALUE_BYTES
     needs: Ability = NOTHING_MORE
+    prompt: int = 0
+    chunk: int = 64
 
     @property
     def most_kv_bytes(self) -> KvBytes:
@@ -111,6 +116,8 @@ class PlanView:
         ends = (wanted.requester, wanted.requester)
         demand = self._demand(wanted.kv_bytes_needed)
         found = chain_along(*self._route(ends, range(wanted.n_layers), demand, wanted.objective))
+        if isinstance(found, ChainPlan) and wanted.prompt:
+            found = replace(found, estimate=self._estimate(found))
         return replace(found, reasons=(*found.reasons, *wanted.notes)) if wanted.notes else found
 
     def repair(
@@ -195,6 +202,15 @@ class PlanView:
             for offer in self.offers
             if offer.peer in counts
         )
+
+    def _estimate(self, plan: ChainPlan) -> Estimate:
+        """Return what the chain should take for this session, beside those it serves now."""
+        ads, wanted = {offer.peer: offer.ad for offer in self.offers}, self.wanted
+        stages = [
+            StageLoad(ads[run.peer], len(run.layers), run.layers.stop == wanted.n_layers)
+            for run in plan.stages
+        ]
+        return estimate(stages, sum(plan.hop_us, 0.0), wanted.prompt, wanted.chunk)
 
     def _demand(self, kv_bytes_needed: KvBytes, excluded: Mapping[NodeId, str] = _NOBODY) -> Demand:
         return Demand(

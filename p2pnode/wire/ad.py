@@ -7,13 +7,13 @@ over which abilities its sender has, and that it reads version 2.
 """
 
 import hashlib
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, IntFlag
 from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 
 from p2pnode.errors import LocalProtocolError, RemoteProtocolError
+from p2pnode.wire.ad_v1 import MAX_AD_V1, SAID_V1, decode_v1_untrusted, encode_v1
 from p2pnode.wire.dtypes import dtypes_of_mask
 from p2pnode.wire.fields import (
     Field,
@@ -28,7 +28,6 @@ MAX_AD: Final = 512
 """The most bytes of an ad: a record may not carry more, and nodes of version 1 refuse one that
 does. The largest record still fits one datagram beside a SWIM message."""
 
-MAX_AD_V1: Final = 320
 MAX_OFFERS: Final = 8
 """Models in an ad. A guess: about as many as fit."""
 MAX_NUMERICS: Final = 64
@@ -100,6 +99,9 @@ class ModelOffer:
         rows8_layer_us: The same of eight.
         numerics: The arithmetic, as :func:`numerics_hash32` makes it; 0 for unknown.
         kv_bytes_per_token_layer: What a position costs in one layer's KV cache; 0 for unknown.
+        demand: How much the peer asks of the model, as a level of
+            :class:`p2pnode.scheduler.demand.Demand`; 0 for nothing.
+        load: Sessions that it decodes for.
         offer_extra: Fields that this code does not know.
 
     Raises:
@@ -121,6 +123,8 @@ class ModelOffer:
     rows8_layer_us: Annotated[int, _Number(13, 32)] = 0
     numerics: Annotated[int, _Number(14, 32)] = 0
     kv_bytes_per_token_layer: Annotated[int, _Number(15, 32)] = 0
+    demand: Annotated[int, _Number(16, 8)] = 0
+    load: Annotated[int, _Number(17, 8)] = 0
     offer_extra: tuple[Field, ...] = ()
 
     def __post_init__(self) -> None:
@@ -231,7 +235,7 @@ class CapabilityAd(ModelOffer):
             LocalProtocolError: It takes more than :data:`MAX_AD`.
         """
         if version == 1:
-            return _encode_v1(self)
+            return encode_v1({name: getattr(self, name) for name in SAID_V1})
         peer = [
             *_packed(self, _PEER),
             *((_NUMERICS_NAME, name.encode()) for name in self.numerics_names),
@@ -255,10 +259,10 @@ class CapabilityAd(ModelOffer):
             raise RemoteProtocolError(f"an ad of {len(data)} bytes")
         try:
             if version == 1:
-                return cls(**_decode_v1_untrusted(bytes(data)))
+                return cls(**_read_v1_untrusted(bytes(data)))
             if version == 2:
                 return cls(**_decode_v2_untrusted(bytes(data[1:])))
-        except (struct.error, ValueError, LocalProtocolError) as error:
+        except (ValueError, LocalProtocolError) as error:
             raise RemoteProtocolError(f"malformed capability ad: {error}") from error
         raise RemoteProtocolError(f"an ad of version {version}")
 
@@ -332,54 +336,11 @@ def _read_untrusted(found: list[Field], form: _Form) -> dict[str, Any]:
     }
 
 
-_V1 = struct.Struct("<BBIHIHHIIIIQQI")
-_V1_NUMBERS: Final = (
-    "state",
-    "space_hash32",
-    "n_layers",
-    "d_model",
-    "first_layer",
-    "layer_count",
-    "decode_fixed_us",
-    "decode_layer_us",
-    "head_us",
-    "prefill_layer_ns",
-    "kv_free_bytes",
-    "kv_total_bytes",
-    "dtypes",
-)
-_V1_TEXTS: Final = ("name", "model", "device")
-_V1_DTYPES: Final = (1 << 24) - 1
-_V1_ABILITIES_AT: Final = 24  # seven bits; readers of version 1 alone pass them over
-_V1_READS_V2: Final = 1 << 31
-
-
-def _encode_v1(ad: CapabilityAd) -> bytes:
-    mask = ad.dtypes & _V1_DTYPES | (ad.abilities & 0x7F) << _V1_ABILITIES_AT
-    if ad.reads > 1:
-        mask |= _V1_READS_V2
-    numbers = [mask if name == "dtypes" else getattr(ad, name) for name in _V1_NUMBERS]
-    texts = [getattr(ad, name).encode() for name in _V1_TEXTS]
-    return _V1.pack(1, *numbers) + b"".join(bytes((len(raw),)) + raw for raw in texts)
-
-
-def _decode_v1_untrusted(data: bytes) -> dict[str, Any]:
-    _, *numbers = _V1.unpack_from(data)
-    said: dict[str, Any] = dict(zip(_V1_NUMBERS, numbers, strict=True))
-    at = _V1.size
-    for name in _V1_TEXTS:
-        if at >= len(data) or at + 1 + data[at] > len(data):
-            raise RemoteProtocolError("an ad that ends inside a text")
-        said[name] = data[at + 1 : at + 1 + data[at]].decode()
-        at += 1 + data[at]
-    if at != len(data):
-        raise RemoteProtocolError("an ad with bytes after its end")
-    mask = said["dtypes"]
+def _read_v1_untrusted(data: bytes) -> dict[str, Any]:
+    said = decode_v1_untrusted(data)
     return said | {
         "state": AdState(said["state"]),
-        "dtypes": mask & _V1_DTYPES,
-        "abilities": mask >> _V1_ABILITIES_AT & 0x7F,
-        "reads": NEWEST if mask & _V1_READS_V2 else 1,
+        "reads": NEWEST if said["reads"] > 1 else 1,
     }
 
 

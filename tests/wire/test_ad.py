@@ -14,7 +14,6 @@ from p2pnode.membership import records
 from p2pnode.node.advert import DTYPES
 from p2pnode.wire.ad import (
     MAX_AD,
-    MAX_AD_V1,
     MAX_OFFERS,
     Ability,
     AdState,
@@ -22,6 +21,7 @@ from p2pnode.wire.ad import (
     ModelOffer,
     numerics_hash32,
 )
+from p2pnode.wire.ad_v1 import MAX_AD_V1
 from p2pnode.wire.dtypes import DType, dtype_mask
 from p2pnode.wire.fields import decode_fields_untrusted, encode_fields, number_untrusted
 

@@ -20,7 +20,7 @@ from p2pnode.interfaces.cli.piped_input import (
     text_beside_prompt,
 )
 from p2pnode.interfaces.cli.settings import state_of
-from p2pnode.interfaces.cli.shown_answer import ShownAnswer
+from p2pnode.interfaces.cli.shown_answer import ShownAnswer, tell_off
 from p2pnode.net.control_client import ControlClient
 from p2pnode.phrases import plural
 
@@ -62,6 +62,8 @@ def generate(
         say_json(result)
         return
     _summarise(result, chosen["activations"])
+    if show_plan:
+        tell_off(result)
 
 
 @click.command(

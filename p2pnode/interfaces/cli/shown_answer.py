@@ -81,8 +81,37 @@ def tell_plan(plan: Mapping[str, Any]) -> None:
         note(
             f"{stage['name']:>20}  [{first}, {stop})  {stage['cost_ms']:.1f} ms  {stage['reason']}"
         )
+    if (expected := plan.get("expected")) is not None:
+        note(f"  {_expectation(expected)}")
     for reason in plan["reasons"]:
         note(f"  {reason}")
+
+
+def tell_off(facts: Mapping[str, Any]) -> None:
+    """Tell what was expected of an answer, and what it took."""
+    plan, off = facts["plan"], facts.get("off")
+    if not plan or not off:
+        return
+    expected = plan["expected"]
+    took = [f"the first token after {facts['first_token_ms'] / 1e3:.2f} s"]
+    took[0] += f" for {expected['first_token_ms'] / 1e3:.2f} s ({_percent(off['first_token'])})"
+    if off["tokens_per_s"] is not None:
+        took.append(
+            f"{facts['tokens_per_s']:.1f} tokens/s for {expected['tokens_per_s']:.1f} "
+            f"({_percent(off['tokens_per_s'])})"
+        )
+    note(f"against what was expected: {', '.join(took)}")
+
+
+def _expectation(expected: Mapping[str, Any]) -> str:
+    others = expected["others"]
+    beside = f", beside {plural(others, 'other answer')}" if others else ""
+    first, speed = expected["first_token_ms"] / 1e3, expected["tokens_per_s"]
+    return f"expected: the first token after {first:.2f} s, then {speed:.1f} tokens/s{beside}"
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.0f} %"
 
 
 def _say(text: str) -> None:

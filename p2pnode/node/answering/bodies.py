@@ -14,6 +14,7 @@ from p2pnode.inference.terms import names_of_mask
 from p2pnode.node.answering.stream import Answer
 from p2pnode.quantiles import quantile
 from p2pnode.scheduler.chain import ChainPlan, StageRun
+from p2pnode.scheduler.estimate import Estimate
 
 
 def event_body(event: GenerationEvent) -> dict[str, object]:
@@ -48,7 +49,19 @@ def plan_body(plan: ChainPlan) -> dict[str, object]:
         "stages": [_stage_body(stage) for stage in plan.stages],
         "hop_ms": [round(hop / 1e3, 3) for hop in plan.hop_us],
         "expected_ms_per_token": round(plan.expected_us_per_token / 1e3, 3),
+        "expected": expected_body(plan.estimate),
         "reasons": list(plan.reasons),
+    }
+
+
+def expected_body(expected: Estimate | None) -> dict[str, object] | None:
+    """Return what an answer should take under today's load."""
+    if expected is None:
+        return None
+    return {
+        "first_token_ms": round(expected.first_token_ms, 3),
+        "tokens_per_s": round(expected.tokens_per_s, 3),
+        "others": expected.others,
     }
 
 
@@ -62,6 +75,7 @@ def facts_body(done: Answer) -> dict[str, object]:
         "plan": None if done.plan is None else plan_body(done.plan),
         "tokens_per_s": round(done.tokens_per_s, 3),
         "first_token_ms": round(done.first_token_ms, 3),
+        "off": _off(done),
         "hop_ms": {"p50": _hop(done, 0.5), "p99": _hop(done, 0.99)},
         "broken": [event_body(event) for event in done.broken],
         "repaired": [event_body(event) for event in done.repaired],
@@ -95,6 +109,18 @@ def _runs(runs: Sequence[range]) -> list[list[int]]:
 
 def _hop(done: Answer, share: float) -> float | None:
     return round(quantile(done.hops_ms, share), 4) if done.hops_ms else None
+
+
+def _off(done: Answer) -> dict[str, object] | None:
+    """Return what it took over what was expected of it: 1 where that was right."""
+    expected = None if done.plan is None else done.plan.estimate
+    if expected is None or not done.token_ids:
+        return None
+    speed = done.tokens_per_s
+    return {
+        "first_token": round(done.first_token_ms / max(expected.first_token_ms, 1e-3), 3),
+        "tokens_per_s": round(speed / expected.tokens_per_s, 3) if speed else None,
+    }
 
 
 def _activations(done: Answer) -> dict[str, object]:
