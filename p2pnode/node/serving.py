@@ -202,13 +202,13 @@ class Serving:
         """Return what others are to do now: an engine, or a planner; nearly always nothing."""
         if self.resting is not None:
             return ()
+        due = [one for one in self.bundles.values() if one.due is not None and now >= one.due]
+        if not due:
+            return ()
         asked: list[Asked] = []
-        for bundle in self.bundles.values():
-            due = bundle.due
-            if due is not None and now >= due:
-                asked += bundle.requests(partial(self._planner.offers, bundle.space), now)
-        if asked:
-            self.announce(now)
+        for bundle in due:
+            asked += bundle.requests(partial(self._planner.offers, bundle.space), now)
+        self.announce(now)  # what is claimed may have changed, though nothing is asked
         return asked
 
     def placed(

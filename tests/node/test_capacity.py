@@ -111,13 +111,13 @@ def test_a_layer_takes_what_its_engine_holds_it_in(tiny: Path, engine: str, laye
 
 def test_what_the_ends_leave_no_room_for_is_the_last_layer_alone() -> None:
     layers, ends, mega = [5_000_000] * 18, 168_000_000, 1_000_000
-    assert capacity_in(layers, ends, 150 * mega) == Capacity(17, 5 * mega, 150 * mega, 0)
-    assert capacity_in(layers, ends, 44 * mega) == Capacity(8, 5 * mega, 44 * mega, 0)
-    assert capacity_in(layers, ends, 180 * mega) == Capacity(17, 5 * mega, 180 * mega, 2)
-    assert capacity_in(layers, ends, 258 * mega) == Capacity(18, 5 * mega, 258 * mega, 18)
+    assert capacity_in(layers, ends, 150 * mega) == Capacity(17, 5 * mega, 150 * mega, 0, ends)
+    assert capacity_in(layers, ends, 44 * mega) == Capacity(8, 5 * mega, 44 * mega, 0, ends)
+    assert capacity_in(layers, ends, 180 * mega) == Capacity(17, 5 * mega, 180 * mega, 2, ends)
+    assert capacity_in(layers, ends, 258 * mega) == Capacity(18, 5 * mega, 258 * mega, 18, ends)
     assert capacity_in(layers, ends, 258 * mega - 1).layers == 17
-    assert capacity_in(layers, ends, -1) == Capacity(0, 5 * mega, -1, 0)
-    assert capacity_in([9], 5, 13) == Capacity(0, 9, 13, 0)
+    assert capacity_in(layers, ends, -1) == Capacity(0, 5 * mega, -1, 0, ends)
+    assert capacity_in([9], 5, 13) == Capacity(0, 9, 13, 0, 5)
     assert capacity_in([], 5, 13).layers == 0
 
 
