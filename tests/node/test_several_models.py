@@ -10,6 +10,7 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.errors import ConfigError, GenerationError, UserError
 from p2pnode.inference.events import GenerationFailed
 from p2pnode.inference.request import GenerationRequest
+from p2pnode.inference.work import WorkFailed
 from p2pnode.node.advert import Advert, AdvertOffer
 from p2pnode.node.core import NodeCore
 from p2pnode.node.picture import World, snapshot
@@ -206,3 +207,36 @@ def test_the_largest_ad_there_can_be_has_room_for_what_was_let_in() -> None:
             advert.add(AdvertOffer(one, cost, engine, served=range(0xFFFE, 0xFFFF)))
     ad = CapabilityAd.decode_untrusted(advert.encode())
     assert len(ad.spaces) == len(advert.offers) == 3
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_other_serving() -> None:
+    swarm = Swarm(1)
+    node = swarm.add("a", range(6))
+    assert swarm.network.run_until(swarm.is_ready, 60)
+    add_model(swarm, "a", range(6))
+    space = swarm.model(SECOND).space_hash32
+    assert swarm.network.run_until(lambda: node.serving.bundles[space].is_loading, 10)
+    swarm.call("a", lambda core, now: core.load_failed(space, range(6), "out of memory", now))
+    swarm.network.run(5)
+    assert not node.serving.bundles[space].layers
+    assert "cannot serve" in " ".join(node.log)
+    assert "out of memory" in node.serving.bundles[space].holdings.reason
+    number = swarm.generate("a", request(swarm.model(FIRST)))
+    assert swarm.network.run_until(lambda: swarm.ended("a", number), 60)
+    assert swarm.tokens("a", number) == alone(FIRST)
+
+
+def test_an_engine_that_is_gone_takes_its_own_sessions_alone() -> None:
+    swarm = two_models(layer_seconds=0.01)
+    asked = {seed: swarm.generate("a", request(swarm.model(seed), 20)) for seed in (FIRST, SECOND)}
+    assert swarm.network.run_until(
+        lambda: all(len(swarm.tokens("a", one)) > 3 for one in asked.values()), 20
+    )
+    space = swarm.model(SECOND).space_hash32
+    gone = WorkFailed("it fell over", is_engine_gone=True)
+    swarm.call("b", lambda core, now: core.compute_finished(10**6, space, gone, now))
+    assert {one.space for one in swarm.nodes["b"].inference.stages()} == {
+        swarm.model(FIRST).space_hash32
+    }
+    assert swarm.network.run_until(lambda: swarm.ended("a", asked[FIRST]), 60)
+    assert swarm.tokens("a", asked[FIRST]) == alone(FIRST, 20)
