@@ -71,13 +71,15 @@ class InferenceConfig:
         max_sessions: Sessions a stage serves at once; while several requesters ask, each has an
             equal share, and those that are not proven one together. Bounds memory for bookkeeping
             (the KV budget bounds the rest).
-        max_batches: Batches computed as one job while others wait for the engine; bounds how long
-            a replay holds up another session.
-        job_rows: Positions computed as one job, unless one batch has more: bounds the same, and
-            how long a stage shows no progress. Two batches of a prompt; at 50 ms a position a job
-            takes 6 s.
-        engine_ahead: Jobs handed to the engine at once; further ones wait here, and requesters
-            take turns. 2: the next is at hand when one is done.
+        batching: Whether the engine computes tokens of several sessions in one step. Off, each is a
+            step of its own, and they come in the same order; for measurements.
+        step_ms: Milliseconds that such a step should take at most, by what was measured: how long a
+            token waits for those of others. Two or three times what one token takes here is too
+            little to gain anything; at least one session is in a step, however long it takes.
+        max_batches: Batches of a replay computed as one step.
+        job_rows: Positions of a replay computed as one step, unless one batch has more; fewer where
+            others have sessions here, by ``step_ms``. Bounds how long a stage shows no progress: at
+            50 ms a position a step takes 6 s.
         waiting_bytes: Bytes of activations that wait to be computed, of all sessions together;
             once they are reached, a frame of a requester beyond its share of them is dropped.
         replay_window: Unacknowledged bytes to a peer beyond which a stage sends it nothing more
@@ -120,9 +122,10 @@ class InferenceConfig:
     unused_after: float = 15.0
     session_idle: float = 300.0
     max_sessions: int = 64
+    batching: bool = True
+    step_ms: float = 50.0
     max_batches: int = 64
     job_rows: int = 128
-    engine_ahead: int = 2
     waiting_bytes: int = 64 << 20
     replay_window: int = 1 << 20
     replay_total: int = 16 << 20
@@ -132,7 +135,7 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         counts = ("prefill_chunk", "max_sessions", "max_batches", "max_waiting", "job_rows")
-        counts_too = ("engine_ahead", "slow_tokens", "waiting_bytes", "replay_window")
+        counts_too = ("slow_tokens", "waiting_bytes", "replay_window")
         for name in (*counts, *counts_too, "replay_total"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1")
@@ -144,7 +147,14 @@ class InferenceConfig:
             "longest_look",
             "give_up",
         )
-        for name in (*times, "unused_after", "slow_margin", "slow_seconds", "notice_margin"):
+        for name in (
+            *times,
+            "step_ms",
+            "unused_after",
+            "slow_margin",
+            "slow_seconds",
+            "notice_margin",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be positive")
         if self.first_look >= self.unused_after:

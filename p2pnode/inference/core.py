@@ -7,13 +7,13 @@ bytes; otherwise it has the shape of them all.
 from collections import Counter
 from collections.abc import Mapping
 
-from p2pnode.engine.base import EXACT, KvSizes, ModelInfo
+from p2pnode.engine.base import EXACT, KvSizes, ModelInfo, StageCost
 from p2pnode.engine.sampling.options import MOST_PAST
 from p2pnode.errors import GenerationError, LengthError, RemoteProtocolError, UserError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.distrust import BriefDistrust
-from p2pnode.inference.events import InferenceEvent
+from p2pnode.inference.events import ComputeRequested, InferenceEvent
 from p2pnode.inference.generation import Generation
 from p2pnode.inference.host import StageHost
 from p2pnode.inference.mean_slice import WIDEST
@@ -29,6 +29,7 @@ from p2pnode.inference.terms import fingerprint
 from p2pnode.inference.work import WorkResult
 from p2pnode.moments import earliest
 from p2pnode.sansio import NodeId, Rng
+from p2pnode.scheduler.batcher import EngineQueue
 from p2pnode.scheduler.chain import NoCover
 from p2pnode.scheduler.offences import Offence
 from p2pnode.wire.calibration import CalibrationSet
@@ -131,6 +132,10 @@ class Inference:
         """
         if model.space_hash32 in self._models:
             self._host.serve(Offered(model, layers, kv_per_token_layer, kv_sizes), kv_total)
+
+    def measured(self, space: int, cost: StageCost) -> None:
+        """The engine takes so long for a model."""
+        self._host.work.measured(space, cost)
 
     def drain(self, reason: str) -> None:
         self._host.drain(reason)
@@ -244,9 +249,35 @@ class Inference:
             return host
         return earliest(host, *[generation.deadline for generation in self._live])
 
+    @property
+    def gathers(self) -> bool:
+        """Whether a step is to be composed, and what has arrived meanwhile may belong into it."""
+        return self._host.work.gathers
+
+    @property
+    def engine_queue(self) -> EngineQueue:
+        """What waits for the engine, and how it was kept busy."""
+        return self._host.work.figures
+
     def take_events(self) -> list[InferenceEvent]:
+        """Hand over what has happened, and the next step for the engine."""
+        taken = self.take_news()
+        if (step := self.compose()) is not None:
+            taken.append(step)
+        return taken
+
+    def compose(self) -> ComputeRequested | None:
+        """Return what the engine is to do next, if it is idle and anything waits.
+
+        What comes later waits until that is done. So whoever hands over one input after the other
+        asks when there is no more: :meth:`take_news` leaves it out.
+        """
+        return self._host.work.compose()
+
+    def take_news(self) -> list[InferenceEvent]:
+        """Hand over what has happened."""
         taken, self._events = self._events, []
-        taken += self._host.take_events()
+        taken += self._host.take_news()
         if self._live:
             for generation in self._live:
                 taken += generation.take_events()

@@ -81,8 +81,11 @@ class Draws:
         past: Past | None,
         batches: tuple[Batch, ...],
         hidden: list[NDArray[np.float32]],
+        logits: NDArray[np.float32] | None = None,
     ) -> list[Drawn | None]:
         """Draw after each batch that ends at ``sample_from`` or beyond; None for the others.
+
+        ``logits`` [1, vocab] are those after the only batch, where they are known.
 
         Raises:
             DrawError: It cannot be drawn as asked.
@@ -97,11 +100,11 @@ class Draws:
                 continue
             past = past and past.at(batch.end)
             allowed = self._allowed(session, sampling, past)
-            logits = engine.logits(rows[-1:])[0]
-            token = sample(logits, sampling, batch.end, past, allowed)
+            row = (engine.logits(rows[-1:]) if logits is None else logits)[0]  # [vocab]
+            token = sample(row, sampling, batch.end, past, allowed)
             past = past and past.then(token)
             count = sampling.logprobs
-            told = () if count is None else (logprob_slice(logprobs_of(logits, token, count)),)
+            told = () if count is None else (logprob_slice(logprobs_of(row, token, count)),)
             drawn.append(Drawn(token, told))
         return drawn
 

@@ -33,7 +33,7 @@ from p2pnode.inference.stage_coding import StageCoding
 from p2pnode.inference.stage_work import StageWork
 from p2pnode.inference.table import StageTable
 from p2pnode.inference.tensor_policy import Links
-from p2pnode.inference.work import Computed, WorkResult
+from p2pnode.inference.work import Computed, Stepped, WorkFailed, WorkResult
 from p2pnode.sansio import NodeId
 from p2pnode.wire.vframe import Frame
 
@@ -47,7 +47,8 @@ class StageHost:
     Attributes:
         coding: How hidden states leave here.
         held: Stages whose batches wait for room on the way to their peers: if any, :meth:`refill`.
-        jobs: The stage that waits for each piece of work; none where memory is to be freed.
+        work: What the engine is asked to do.
+        jobs: The stages that wait for each piece of work; none where memory is to be freed.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class StageHost:
         self._has_changed = False  # since what waits was looked at
         self._free_from = math.inf  # no stage may be freed before this
         self._events: list[InferenceEvent] = []
-        self._work = StageWork(config, self._stages, self.coding, self._events)
-        self.jobs = self._work.jobs
+        self.work = StageWork(config, self._stages, self.coding, self._events)
+        self.jobs = self.work.jobs
         self.counters: Counter[str] = Counter()
         self._outflow = Outflow(config, queued, self.counters)
         self.held = self._outflow.held
@@ -119,11 +120,14 @@ class StageHost:
             self._give_up(stage, stage.failed(self._node_id, reason))
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
-        """Take the result of the work that ``job`` named."""
-        key = self._work.ended(job)
-        if key is not None:  # else memory was freed, or the session was closed meanwhile
-            self._take_result(self._stages[key], result, now)
-        self._work.go_on()
+        """Take the result of the work that ``job`` named; all of a step is sent before the next."""
+        keys = self.work.ended(job, now)
+        if not keys:
+            return  # memory was freed, or all its sessions were closed meanwhile
+        results = result.results if isinstance(result, Stepped) else (result,) * len(keys)
+        for key, one in zip(keys, results, strict=True):
+            if key is not None:
+                self._take_result(self._stages[key], one, now)
 
     def peer_unresponsive(self, peer: NodeId, reason: str) -> None:
         """Tell the requesters whose next stage is ``peer``: nobody else can see it."""
@@ -190,7 +194,7 @@ class StageHost:
             self._give_up(stage, stage.failed(source, str(error)))
             raise
         self._stages.recount(stage, stage.waiting + size)
-        self._work.compute(stage)
+        self.work.compute(stage, now)
         return True
 
     def handle_timeout(self, now: float) -> None:
@@ -224,6 +228,11 @@ class StageHost:
         return None if moment == math.inf else moment
 
     def take_events(self) -> list[InferenceEvent]:
+        """Return what happened, and the next step for the engine."""
+        taken, step = self.take_news(), self.work.compose()
+        return taken if step is None else [*taken, step]
+
+    def take_news(self) -> list[InferenceEvent]:
         if self._outflow.handed:
             self._outflow.taken()
         taken = self._events.copy()
@@ -289,7 +298,7 @@ class StageHost:
         self.held.pop(stage.key, None)
         is_look = order.epoch > stage.order.epoch and order.upstream == stage.order.upstream
         self._stages.move(stage, order)
-        self._work.moved(stage)
+        self.work.moved(stage, now)
         stage.used_at = now
         opened = Opened(
             order.session,
@@ -382,11 +391,11 @@ class StageHost:
             self._events.append(stage.ended(reason))
         self._change()
         self.held.pop(stage.key, None)
-        self._work.release(stage)
+        self.work.release(stage)
 
     # Results
 
-    def _take_result(self, stage: Stage, result: WorkResult, now: float) -> None:
+    def _take_result(self, stage: Stage, result: Computed | WorkFailed, now: float) -> None:
         if not isinstance(result, Computed):
             stage.job = None
             self.counters.update(counted(result))
@@ -398,7 +407,7 @@ class StageHost:
             stage.codings |= self.coding.note(stage.order, stage.space, result)
         self._outflow.send(stage, self._events, is_new=True)
         if stage.queue:
-            self._work.compute(stage)
+            self.work.compute(stage, now)
 
     def _give_up(self, stage: Stage, failed: Failed) -> None:
         self._say(stage.requester, failed, stage.space)

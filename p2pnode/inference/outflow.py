@@ -12,8 +12,7 @@ from typing import Final, TypeAlias
 from p2pnode.inference.activations import Batch, to_frames
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import InferenceEvent, SendFrame
-from p2pnode.inference.stage import Stage, size_of
-from p2pnode.inference.turns import StageKey
+from p2pnode.inference.stage import Stage, StageKey, size_of
 from p2pnode.sansio import NodeId
 
 Queued: TypeAlias = Callable[[NodeId], int]

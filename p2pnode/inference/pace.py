@@ -13,6 +13,7 @@ from p2pnode.inference.cover import Leg
 from p2pnode.scheduler.chain import ChainPlan
 
 _GAIN = 0.25
+_BEFORE = 2  # pieces of work of others, each of `job_rows` at the most
 _NEWEST = 32  # tokens of a chain by which it is judged when it ends
 _ENOUGH = 8  # fewer say nothing: a moment in which something else had the machine
 
@@ -65,10 +66,10 @@ class Pace:
         """Return seconds in which a leg that has its input should long have computed so much.
 
         As long as until the second look at a chain that does nothing else, and so much longer as
-        jobs of other sessions take that may be with its engine.
+        the work of others takes that may come before: what its engine has in hand, and the next.
         """
         config = self._config
-        others = config.engine_ahead * config.job_rows * _cost(leg)
+        others = _BEFORE * config.job_rows * _cost(leg)
         return 1.5 * config.stall_after + config.caution * self.work([(leg, positions)]) + others
 
     def many(self, trip: float, positions: int) -> None:

@@ -9,6 +9,7 @@ numbers.
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from p2pnode.engine.base import ModelInfo, SessionKey
 from p2pnode.engine.sampling.past import Past
@@ -17,9 +18,11 @@ from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import StageEnded
 from p2pnode.inference.messages import Failed, Open
 from p2pnode.inference.terms import DTYPES
-from p2pnode.inference.turns import StageKey
 from p2pnode.sansio import NodeId
 from p2pnode.wire.dtypes import DType
+
+StageKey: TypeAlias = tuple[NodeId, int, int]
+"""Requester, session, leg."""
 
 _TOKENS = frozenset({int(DType.I8)})
 _HIDDEN = frozenset(map(int, (DType.F32, DType.CENTRED, *DTYPES.values())))
@@ -138,16 +141,19 @@ class Stage:
         seconds = self.used_at - self.began
         return StageEnded(self.requester, self.order.layers, self.computed, seconds, reason)
 
-    def take_job(self, config: InferenceConfig) -> tuple[Batch, ...]:
-        """Return the batches to compute next, off the queue, which is not empty."""
+    def take_job(self, most_batches: int, most_rows: int) -> tuple[Batch, ...]:
+        """Return the batches to compute next, off the queue, which is not empty.
+
+        So many at the most; the first whatever it has, and no more rows than that together.
+        """
         queue = self.queue
         if len(queue) == 1:
             self.queue, self.job_end = [], queue[0].end
             return (queue[0],)
         count, rows = 1, queue[0].rows
-        while count < min(len(queue), config.max_batches):
+        while count < min(len(queue), most_batches):
             rows += queue[count].rows
-            if rows > config.job_rows:
+            if rows > most_rows:
                 break
             count += 1
         taken, self.queue = tuple(queue[:count]), queue[count:]

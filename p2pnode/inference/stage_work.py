@@ -1,22 +1,33 @@
 """What the engine is asked to do for the stages of a node, and for whom next.
 
-Requesters take turns (:mod:`.turns`); what a stage has waiting becomes jobs of bounded size.
+What a stage has waiting becomes work of bounded size; what is computed next, and what together, is
+the batch scheduler's to say (:mod:`p2pnode.scheduler.batcher`).
 """
 
+from p2pnode.engine.base import MOST_ROWS_TOGETHER, StageCost
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import ComputeRequested, InferenceEvent
-from p2pnode.inference.stage import Stage, size_of
+from p2pnode.inference.stage import Stage, StageKey, size_of
 from p2pnode.inference.stage_coding import StageCoding
 from p2pnode.inference.table import StageTable
-from p2pnode.inference.turns import StageKey, Turns
-from p2pnode.inference.work import Forward, Release
+from p2pnode.inference.work import Forward, Release, Step, Work
+from p2pnode.scheduler.batcher import Batcher, EngineQueue
+from p2pnode.scheduler.step_cost import StepCost
+from p2pnode.scheduler.waiting import Kind, Waiting
+
+Keys = tuple[StageKey | None, ...]
+"""The stages that wait for a piece of work, part by part; None for one that is gone."""
 
 
 class StageWork:
     """The work of one node's engine.
 
+    Invariants: a stage waits while it has batches and no job; ``_step`` is the step that the
+    batcher takes to be with the engine, and in ``jobs`` while any stage waits for it; ``_now`` is
+    the moment of the newest input.
+
     Attributes:
-        jobs: The stage that waits for each piece of work; none where memory is to be freed.
+        jobs: The stages that wait for each piece of work; none where memory is to be freed.
     """
 
     def __init__(
@@ -31,73 +42,130 @@ class StageWork:
         self._stages = stages
         self._coding = coding
         self._events = events
-        self._turns = Turns(config.engine_ahead)
+        self._batcher = Batcher(config.step_ms, is_batching=config.batching)
+        self._step: int | None = None
         self._next_job = 0
-        self.jobs: dict[int, StageKey | None] = {}
+        self._now = 0.0
+        self.jobs: dict[int, Keys] = {}
 
-    def compute(self, stage: Stage) -> None:
-        """Compute what waits in ``stage``, now or when it is its turn."""
+    @property
+    def figures(self) -> EngineQueue:
+        return self._batcher.figures
+
+    @property
+    def gathers(self) -> bool:
+        """Whether a step is to be composed now, and sessions are here that may yet join it."""
+        batcher = self._batcher
+        return not batcher.is_busy and 0 < len(batcher) < len(self._stages)
+
+    def measured(self, space: int, cost: StageCost) -> None:
+        """The engine takes so long for a model."""
+        known = StepCost(
+            cost.decode_fixed_us,
+            cost.decode_layer_us,
+            cost.head_us,
+            rows4_us=cost.rows4_layer_us,
+            rows8_us=cost.rows8_layer_us,
+            prefill_us=cost.prefill_layer_ns / 1000,
+        )
+        self._batcher.measured(space, known)
+
+    def compute(self, stage: Stage, now: float) -> None:
+        """Have computed what waits in ``stage``, when it is its turn."""
+        self._now = now
         if stage.job is not None or not stage.queue:
             return
-        if self._turns.is_idle:  # the rule, and a hop's time counts
-            self._begin(stage)
-            return
-        self._turns.wait(stage.key)
-        self.take_turns()
+        order, first = stage.order, stage.queue[0]
+        kind = Kind.ROWS
+        if len(stage.queue) > 1 or first.rows > MOST_ROWS_TOGETHER:
+            kind = Kind.REPLAY if order.epoch else Kind.PROMPT
+        layers = order.layers
+        group = stage.space, layers.start, layers.stop
+        draws = order.sampling is not None and first.end >= order.sample_from
+        self._batcher.ready(Waiting(stage.key, group, kind, first.rows, draws, now))
 
-    def take_turns(self) -> None:
-        """Give the engine what it has room for; requesters take turns."""
-        while (key := self._turns.next()) is not None:
-            self._begin(self._stages[key])
+    def compose(self) -> ComputeRequested | None:
+        """Return the next step, if the engine is idle and anything waits."""
+        picked = self._batcher.compose(self._now)
+        if not picked:
+            return None
+        if len(picked) == 1:
+            [one] = picked
+            return self._begin((one.session,), self._take(one), one.group[0])
+        keys = tuple(one.session for one in picked)
+        return self._begin(keys, Step(tuple(map(self._take, picked))), picked[0].group[0])
 
-    def moved(self, stage: Stage) -> None:
-        """``stage`` is of another epoch, and may have nothing to compute any more."""
-        if not stage.queue:
-            self._turns.leave(stage.key)
+    def moved(self, stage: Stage, now: float) -> None:
+        """``stage`` is of another epoch: what it has to compute may be nothing, or less urgent."""
+        if stage.key in self._batcher:
+            self._batcher.leave(stage.key)
+            self.compute(stage, now)
 
-    def ended(self, job: int) -> StageKey | None:
-        """A job is done; return whose it was, None where nobody waits for it any more."""
-        self._turns.ended(job)
-        return self.jobs.pop(job, None)
-
-    def go_on(self) -> None:
-        """A result was taken: the next may begin."""
-        if self._turns.waiting:
-            self.take_turns()
+    def ended(self, job: int, now: float) -> Keys:
+        """A piece of work is done; return whose it was, nobody's where none waits any more."""
+        self._now = now
+        if job == self._step:
+            self._step = None
+            self._batcher.finished()
+        return self.jobs.pop(job, ())
 
     def release(self, stage: Stage) -> None:
-        """``stage`` is no more: free what the engine keeps for it."""
-        self._turns.leave(stage.key)
+        """``stage`` is no more: free what the engine keeps for it, after what it has in hand."""
+        self._batcher.leave(stage.key)
         if stage.job is not None:
-            self.jobs.pop(stage.job, None)  # whoever computes need not begin
-            self._turns.ended(stage.job)
-        self._request(Release(stage.session_key), stage, None)
-        self.take_turns()
+            self._abandon(stage.job, stage.key)
+        job, self._next_job = self._next_job, self._next_job + 1
+        self.jobs[job] = ()
+        self._events.append(ComputeRequested(job, Release(stage.session_key), stage.space))
 
-    def _begin(self, stage: Stage) -> None:
-        batches, order, model = stage.take_job(self._config), stage.order, stage.model
+    def _abandon(self, job: int, key: StageKey) -> None:
+        """Let nobody hear of a part; whoever computes need not begin a step without any other."""
+        keys = tuple(None if one == key else one for one in self.jobs.get(job, ()))
+        if any(one is not None for one in keys):
+            self.jobs[job] = keys
+            return
+        self.jobs.pop(job, None)
+        if job == self._step:
+            self._step = None
+            self._batcher.finished()
+
+    def _begin(self, keys: Keys, work: Work, space: int) -> ComputeRequested:
+        job, self._next_job = self._next_job, self._next_job + 1
+        for key in keys:
+            if key is not None:
+                self._stages[key].job = job
+        self.jobs[job], self._step = keys, job
+        return ComputeRequested(job, work, space)
+
+    def _take(self, one: Waiting) -> Forward:
+        """Take what a stage has waiting off its queue."""
+        stage = self._stages[one.session]
+        most = 1 if one.kind is Kind.ROWS else self._config.max_batches
+        batches = stage.take_job(most, self._most_rows(one))
+        order, model = stage.order, stage.model
         taken = size_of(batches[0]) if len(batches) == 1 else sum(map(size_of, batches))
         self._stages.recount(stage, stage.waiting - taken)
-        stage.job = self._request(
-            Forward(
-                stage.session_key,
-                order.layers,
-                batches,
-                order.out_dtype,
-                order.sampling,
-                order.sample_from,
-                order.positions,
-                self._coding.recipe(order, batches, model, stage.codings),
-                self._coding.calibration(order.terms, order.layers.start, model.space_hash32),
-                stage.past,
-            ),
-            stage,
-            stage.key,
+        return Forward(
+            stage.session_key,
+            order.layers,
+            batches,
+            order.out_dtype,
+            order.sampling,
+            order.sample_from,
+            order.positions,
+            self._coding.recipe(order, batches, model, stage.codings),
+            self._coding.calibration(order.terms, order.layers.start, model.space_hash32),
+            stage.past,
         )
-        self._turns.began(stage.job)
 
-    def _request(self, work: Forward | Release, stage: Stage, key: StageKey | None) -> int:
-        job, self._next_job = self._next_job, self._next_job + 1
-        self.jobs[job] = key
-        self._events.append(ComputeRequested(job, work, stage.space))
-        return job
+    def _most_rows(self, one: Waiting) -> int:
+        """Return how many rows of a prompt or a replay are computed in one step, if not one batch.
+
+        A large batch is a step of its own where others have sessions.
+        """
+        most = self._config.job_rows
+        if len(self._stages) == 1:
+            return most
+        if one.rows > MOST_ROWS_TOGETHER:
+            return 0
+        return min(most, self._batcher.rows_within(one.group[0], one.layers))

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 from p2pnode.inference.messages import Open
 from p2pnode.inference.shares import IsProven, Parties, everybody
-from p2pnode.inference.stage import Stage, size_of
-from p2pnode.inference.turns import StageKey
+from p2pnode.inference.stage import Stage, StageKey, size_of
 from p2pnode.sansio import NodeId
 
 

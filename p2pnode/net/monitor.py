@@ -36,12 +36,20 @@ STUCK_SECONDS = 0.1
 """How late a timer may be that the engine thread keeps, before the loop sees to it, and for how
 long a brief job may go on before the loop takes over the socket."""
 
+GATHERED = 64
+"""Datagrams taken at most before a job begins that they may belong into: what a session sends for a
+token is two or three, and a job has at most 32 sessions."""
+
 
 class Signals(Protocol):
     """How the two threads wake each other; :class:`p2pnode.net.engine_thread.EngineThread`."""
 
     def wake(self) -> None: ...
     def wake_loop(self) -> None: ...
+
+
+def _never(core: object) -> bool:
+    return False
 
 
 class Monitor(Generic[CoreT, EventT]):
@@ -75,10 +83,13 @@ class Monitor(Generic[CoreT, EventT]):
         socket: DatagramSocket,
         job_of: Callable[[EventT], Job[CoreT, Any] | None] | None,
         signals: Signals | None,
+        gathers: Callable[[CoreT], bool] = _never,
     ) -> None:
+        """``gathers`` says whether the core is about to ask for a job that more may belong into."""
         self._lock = threading.RLock()
         self._pump: Pump[CoreT, EventT] = Pump(core, socket, job_of)
         self._signals = signals
+        self._gathers = gathers
         self._pace = Pace()
         self._waiter = Waiter.LOOP
         self._last_read = -math.inf
@@ -212,6 +223,9 @@ class Monitor(Generic[CoreT, EventT]):
             if self._failure is not None:
                 return None
             job.done(pump.core, outcome, pump.now())
+            if self._gathers(pump.core):
+                pump.send()  # others wait for what was computed, and we for nobody
+                self._gather()
             pump.sort()
             if pump.left:
                 self._wake_loop()
@@ -236,6 +250,8 @@ class Monitor(Generic[CoreT, EventT]):
             now = pump.take()
             if now is None:
                 return None
+            if self._gathers(pump.core):
+                self._gather()
             pump.sort()
             job = self._begin(now) if pump.jobs else None
             if pump.left and (job is None or self._waiter is Waiter.LOOP):
@@ -269,6 +285,16 @@ class Monitor(Generic[CoreT, EventT]):
             return 0.0 if pump.jobs else wait
 
     # Under the lock
+
+    def _gather(self) -> None:
+        """Take what has arrived while it may belong into the job that the core is about to ask for.
+
+        Sessions that are computed together come together, and the first of them would begin alone.
+        """
+        pump, gathers = self._pump, self._gathers
+        for _ in range(GATHERED):
+            if pump.take() is None or not gathers(pump.core):
+                return
 
     def _sort(self) -> bool:
         has_job = self._pump.sort()

@@ -53,7 +53,9 @@ class Reactor(Generic[CoreT, EventT]):
 
     ``on_event(event, now)`` is called on the loop, in order, without the lock; it may use
     :meth:`call`. With ``job_of`` there is an engine thread: an event for which it returns a job is
-    computed there, and ``on_event`` never hears of it. ``job_of`` is called under the lock.
+    computed there, and ``on_event`` never hears of it. ``job_of`` is called under the lock, as is
+    ``gathers``: whether the core is about to ask for a job, into which more may belong of what has
+    arrived.
 
     What raises, in the core or in a callback and in whichever thread, ends :meth:`run` with that
     error. But what a command raises is its caller's (:meth:`call`), and what a job or a task
@@ -76,12 +78,15 @@ class Reactor(Generic[CoreT, EventT]):
         stop_grace: float = STOP_GRACE,
         thread: ThreadMaker = EngineThread,
         poll: float = POLL_SECONDS,
+        gathers: Callable[[CoreT], bool] | None = None,
     ) -> None:
         self._socket = socket
         self._poll = poll
         self._on_event = on_event
         self._thread = None if job_of is None else thread(self._work, stop_grace=stop_grace)
-        self._monitor: Monitor[CoreT, EventT] = Monitor(core, socket, job_of, self._thread)
+        self._monitor: Monitor[CoreT, EventT] = Monitor(
+            core, socket, job_of, self._thread, *(() if gathers is None else (gathers,))
+        )
         self._dispatching = False
         self._alarm = trio.CancelScope()
         self._at_socket = trio.CancelScope()

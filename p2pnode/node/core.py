@@ -10,7 +10,7 @@ from p2pnode.engine.base import EngineProfile, ModelInfo, StageCost
 from p2pnode.errors import GenerationError
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.work import WorkFailed, WorkResult
+from p2pnode.inference.work import Computed, WorkResult
 from p2pnode.moments import earliest
 from p2pnode.node.bundle import Asked, Bundle
 from p2pnode.node.capacity import Capacity
@@ -220,8 +220,8 @@ class NodeCore(NodeParts):
         """Take the result of a :class:`ComputeRequested`."""
         self.serving.finished(job, result, now)
         self.inference.compute_finished(job, result, now)
-        if isinstance(result, WorkFailed):
-            self._setbacks.work_failed(space, result, now)
+        if not isinstance(result, Computed):
+            self._setbacks.look_at(space, result, now)
         self._hear(now)
 
     def measured(self, space: int, cost: StageCost, now: float) -> None:
@@ -330,7 +330,16 @@ class NodeCore(NodeParts):
             self.traffic.datagram_out(len(transmit.payload))
         return taken
 
+    @property
+    def gathers(self) -> bool:
+        """Whether more that has arrived is to be taken before events: it may join a step."""
+        return self.inference.gathers
+
     def take_events(self) -> list[NodeEvent]:
+        step = self.inference.compose()
+        if step is not None:
+            self.serving.started(step.job, step.space, step.work)
+            self.events.append(step)
         taken, self.events = self.events, []
         return taken
 

@@ -12,14 +12,14 @@ from p2pnode.engine.registry import DEFAULT_OPTIONS, EngineOptions, load_engine
 from p2pnode.errors import ModelChangedError, UserError
 from p2pnode.inference.draws import Draws
 from p2pnode.inference.events import ComputeRequested
+from p2pnode.inference.running import be_quiet, run_work_quietly
 from p2pnode.inference.work import (
     Computed,
-    Forward,
     Work,
     WorkFailed,
     WorkResult,
-    be_quiet,
-    run_work_quietly,
+    forwards_of,
+    parts_of,
 )
 from p2pnode.net.jobs import Failed, Finished, Job
 from p2pnode.node.core import NodeCore
@@ -117,14 +117,17 @@ class EngineJobs:
 
     def _judged(self, result: WorkResult) -> WorkResult:
         """Take an engine for lost that fails again and again, with little computed between."""
-        if isinstance(result, Computed):
-            is_proof = bool(result.compute_us)  # freeing is none
+        parts = parts_of(result)
+        failed = [one for one in parts if isinstance(one, WorkFailed)]
+        if not any(one.is_engine_suspect for one in failed):
+            # Freeing is no proof that it works, nor is a failure of somebody else.
+            is_proof = any(isinstance(one, Computed) and one.compute_us for one in parts)
             self._failures = max(0, self._failures - is_proof)
             return result
-        self._failures += MENDING * result.is_engine_suspect
+        self._failures += MENDING
         if self._failures < MENDING * MOST_FAILURES:
             return result
-        return replace(result, is_engine_gone=True)
+        return replace(failed[0], is_engine_gone=True)  # of a step, for all its sessions
 
     def _give_up(self, engine: Engine, reason: str) -> None:
         """Free what a failed engine held: the next must not be short of it."""
@@ -209,9 +212,10 @@ def _measured(
 
 def units_of(work: Work) -> int:
     """Return how much ``work`` is: rows times layers, and none for freeing memory."""
-    if not isinstance(work, Forward):
-        return 0
-    rows = 0
-    for batch in work.batches:
-        rows += batch.rows
-    return rows * len(work.layers)
+    units = 0
+    for part in forwards_of(work):
+        rows = 0
+        for batch in part.batches:
+            rows += batch.rows
+        units += rows * len(part.layers)
+    return units

@@ -142,6 +142,7 @@ class Node:
             self._on_event,
             job_of=fittings.job_of(self._engine.job_of),
             thread=fittings.thread,
+            gathers=lambda core: core.gathers,
         )
         self._asking = Asking(self._reactor)
         self.programs = ProgramExchange(self._reactor)

@@ -13,6 +13,7 @@ from p2pnode.node.narration import LEAVING
 from p2pnode.node.peer_views import peer_views
 from p2pnode.node.snapshot import (
     CalledView,
+    EngineView,
     GenerationView,
     NodeSnapshot,
     StageView,
@@ -107,6 +108,19 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         owners_cpu=world.owners_cpu,
         limits=world.limits,
         software=core.advert.software,
+        engine=_engine(core),
+    )
+
+
+def _engine(core: NodeCore) -> EngineView:
+    queue = core.inference.engine_queue
+    return EngineView(
+        waiting=queue.waiting,
+        steps=queue.steps,
+        mean_sessions=round(queue.sessions, 2),
+        mean_rows=round(queue.rows, 2),
+        queued_ms=round(queue.queued * 1e3, 3),
+        longest_queued_ms=round(queue.longest * 1e3, 3),
     )
 
 

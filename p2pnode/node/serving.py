@@ -120,6 +120,7 @@ class Serving:
     def loaded(self, space: int, layers: range, profile: EngineProfile, now: float) -> None:
         """The engine holds ``layers``, and ``profile`` is what it is: offer them."""
         self.bundles[space].loaded(layers, profile, now)
+        self._inference.measured(space, profile.cost)
         self._offer_kv()
         self.announce(now)
 
@@ -184,13 +185,13 @@ class Serving:
         """An engine has done a job; whichever it was, the machine did not rest."""
         for bundle in self.bundles.values():
             if bundle.finished(job, result, now):
-                self._announce_soon(now)
+                self._believe(bundle, now)
 
     def measured(self, space: int, cost: StageCost, now: float) -> None:
         """An engine was measured at rest."""
         bundle = self.bundles.get(space)
         if bundle is not None and bundle.measured(cost, now):
-            self._announce_soon(now)
+            self._believe(bundle, now)
 
     def measurement_failed(self, space: int, now: float) -> None:
         """An engine could not be measured: what the swarm was told stands."""
@@ -284,6 +285,12 @@ class Serving:
         is_asked = any(one.offer.demand for one in self.bundles.values())
         again = now + self._config.holdings.divide
         self._divide_at = again if is_shared or is_asked else None
+
+    def _believe(self, bundle: Bundle, now: float) -> None:
+        """An engine is faster or slower than was thought."""
+        if bundle.speed.cost is not None:
+            self._inference.measured(bundle.space, bundle.speed.cost)
+        self._announce_soon(now)
 
     def _offer_kv(self) -> None:
         """Offer as much memory as there is now for the layers held."""

@@ -1,6 +1,6 @@
 """What a node does when it cannot go on serving its layers: it counts it, says so, offers less."""
 
-from p2pnode.inference.work import WorkFailed
+from p2pnode.inference.work import WorkFailed, WorkResult, parts_of
 from p2pnode.node.parts import NodeParts
 
 
@@ -28,6 +28,12 @@ class Setbacks:
         later = "" if again is None else f"; tries again in {again:.0f} s"
         self._parts.say(f"cannot serve{self._named(space)}: {reason}{later}")
 
+    def look_at(self, space: int, result: WorkResult, now: float) -> None:
+        """See whether anything of what was computed failed; a step fails once, at the worst."""
+        failed = [one for one in parts_of(result) if isinstance(one, WorkFailed)]
+        if failed:
+            self.work_failed(space, max(failed, key=_gravity), now)
+
     def work_failed(self, space: int, failure: WorkFailed, now: float) -> None:
         """Offer less where memory ran out, and nothing of a model whose engine is gone."""
         parts = self._parts
@@ -54,3 +60,7 @@ class Setbacks:
     def _of(self, space: int) -> str:
         named = self._named(space)
         return named and f" of{named}"
+
+
+def _gravity(failure: WorkFailed) -> int:
+    return 2 * failure.is_engine_gone + failure.is_memory_short

@@ -235,6 +235,27 @@ class TrustView:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineView:
+    """How this node's engine is kept busy; the means are of the newest 64 steps.
+
+    Attributes:
+        waiting: Sessions that have something for it, and wait.
+        steps: What it computed at once, so many times; cumulative.
+        mean_sessions: Sessions in a step.
+        mean_rows: Rows in a step: a token has one, a batch of a prompt has many.
+        queued_ms: Milliseconds from a session's input to the beginning of its step.
+        longest_queued_ms: The longest of those.
+    """
+
+    waiting: int = 0
+    steps: int = 0
+    mean_sessions: float = 0.0
+    mean_rows: float = 0.0
+    queued_ms: float = 0.0
+    longest_queued_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSnapshot:
     """The whole picture.
 
@@ -280,6 +301,7 @@ class NodeSnapshot:
         owners_cpu: Share of all cores, 0 to 1, that the owner's programs use; None where nobody
             looks, since the node was not told to step back for them.
         limits: What its owner said that it may take, each in words: ``memory 4.0 GB``.
+        engine: How its engine is kept busy; zeros from an older node.
     """
 
     node_id: str
@@ -319,6 +341,7 @@ class NodeSnapshot:
     owners_cpu: float | None = None
     limits: tuple[str, ...] = ()
     software: str = ""
+    engine: EngineView = EngineView()
 
 
 def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:

@@ -80,7 +80,7 @@ class Wiring:
             if parts.swim.events:
                 for said in parts.swim.take_events():
                     self._on_membership(said, now)
-            for happened in parts.inference.take_events():
+            for happened in parts.inference.take_news():
                 self._on_inference(happened, now)
             if parts.outbox.refused and (refused := parts.outbox.take_refused(now)):
                 for dropped in refused:
@@ -106,9 +106,7 @@ class Wiring:
         if isinstance(event, SendFrame):
             parts.outbox.send_frame(event.peer, event.frame, now)
             return
-        if isinstance(event, ComputeRequested):
-            parts.serving.started(event.job, event.space, event.work)
-        elif not isinstance(event, TokenProduced):
+        if not isinstance(event, ComputeRequested | TokenProduced):
             parts.narration.tell(event, now)
             if isinstance(event, StageEnded | SessionRefused):
                 return  # nobody else is to know

@@ -25,9 +25,10 @@ from p2pnode.inference.events import (
     TokenProduced,
 )
 from p2pnode.inference.request import GenerationRequest, TrustBook
+from p2pnode.inference.running import run_work
 from p2pnode.inference.tensor_policy import Link
 from p2pnode.inference.terms import LADDER
-from p2pnode.inference.work import Work, WorkResult, run_work
+from p2pnode.inference.work import Work, WorkResult
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
 from p2pnode.scheduler.standing import Standing

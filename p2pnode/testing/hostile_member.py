@@ -11,10 +11,11 @@ from random import Random
 from typing import Literal, TypeAlias
 
 from p2pnode.engine.base import StageCost
+from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.messages import Control
-from p2pnode.inference.work import Forward, Release, WorkResult
+from p2pnode.inference.work import Forward, WorkResult
 from p2pnode.membership.coordinates import Coordinate
 from p2pnode.membership.messages import Message, Packet, encode_packet
 from p2pnode.membership.records import News, Record, SignedRecord, sign_record
@@ -113,6 +114,7 @@ class HostileMember:
             holds=layers is not None,
             cost=FASTEST,
             computer=lambda request: self._work(conduct, request),
+            inference=InferenceConfig(batching=False),  # conduct is towards one session at a time
         )
         self._claim(node.node_id, key)
         for address in map(self.swarm.address, self.honest):
@@ -213,7 +215,7 @@ class HostileMember:
         self._present.add(key)
 
     def _work(self, conduct: Conduct, request: ComputeRequested) -> None:
-        if isinstance(request.work, Release):
+        if not isinstance(request.work, Forward):
             self.compute(request)
             return
         self.jobs += 1

@@ -19,8 +19,8 @@ from p2pnode.inference.control import control_frame
 from p2pnode.inference.core import Inference
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.messages import Close, Edge, Open, Resume
+from p2pnode.inference.running import run_work
 from p2pnode.inference.terms import LADDER, Terms
-from p2pnode.inference.work import run_work
 from p2pnode.testing.frames import Roster, node_id
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.states import Rung

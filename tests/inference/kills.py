@@ -27,7 +27,7 @@ from p2pnode.engine.solo import answer_alone
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import ChainRepaired, TokenProduced
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.work import Work, WorkResult
+from p2pnode.inference.work import Step, Work, WorkResult
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import FrameNetwork, node_id
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -213,7 +213,8 @@ def _noting(
     sessions: set[SessionKey],
 ) -> Callable[[Work, WorkResult], tuple[float, WorkResult] | None]:
     def note(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
-        sessions.add(work.session)
+        if not isinstance(work, Step):
+            sessions.add(work.session)
         return 0.0, result
 
     return note

@@ -17,7 +17,8 @@ from p2pnode.inference.messages import (
     Open,
     from_body_untrusted,
 )
-from p2pnode.inference.work import Forward, run_work
+from p2pnode.inference.running import run_work
+from p2pnode.inference.work import Release
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import Roster, node_id
 from p2pnode.wire.messages import parse_sync_untrusted
@@ -105,7 +106,7 @@ class Host:
             self._take(event)
 
     def _take(self, event: InferenceEvent) -> None:
-        if isinstance(event, ComputeRequested) and isinstance(event.work, Forward):
+        if isinstance(event, ComputeRequested) and not isinstance(event.work, Release):
             self.jobs.append(event)
         elif isinstance(event, SendFrame) and event.frame.type is MessageType.SYNC:
             message = from_body_untrusted(parse_sync_untrusted(event.frame))

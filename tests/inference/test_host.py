@@ -30,7 +30,7 @@ from p2pnode.inference.offered import Offered
 from p2pnode.inference.stage import Stage, size_of
 from p2pnode.inference.tensor_policy import Coded
 from p2pnode.inference.terms import Terms
-from p2pnode.inference.work import Computed, Forward, WorkFailed, WorkResult
+from p2pnode.inference.work import Computed, Forward, Step, Stepped, WorkFailed, WorkResult
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import node_id
 from p2pnode.wire.dtypes import DType
@@ -51,7 +51,6 @@ CONFIG = replace(
     replay_window=300,
     replay_total=500,
     job_rows=8,
-    engine_ahead=1,
 )
 
 
@@ -141,8 +140,12 @@ class Host:
 
 def result_of(asked: ComputeRequested, outcome: str) -> WorkResult:
     work = asked.work
-    if not isinstance(work, Forward):
-        return Computed((), 0)
+    if isinstance(work, Step):
+        return Stepped(tuple(result_of_part(part, outcome) for part in work.parts))
+    return result_of_part(work, outcome) if isinstance(work, Forward) else Computed((), 0)
+
+
+def result_of_part(work: Forward, outcome: str) -> Computed | WorkFailed:
     if outcome != "computed":
         return WorkFailed("x" * 700, is_input_bad=outcome == "bad input")
     if work.sampling is not None:
@@ -375,16 +378,16 @@ def test_whatever_is_said_the_stages_are_as_their_docstrings_say(
 
 
 def _check(host: Host) -> None:
-    stages, turns = {stage.key: stage for stage in host.stages()}, host.host._work._turns
-    waiting = [key for keys in turns.waiting.values() for key in keys]
-    assert len(waiting) == len(set(waiting))
-    assert not (waiting and turns.is_free), "the engine rests while work waits"
+    stages, batcher = {stage.key: stage for stage in host.stages()}, host.host.work._batcher
+    waiting = [key for key in stages if key in batcher]
+    assert len(batcher) == len(waiting), "somebody waits who is gone"
+    assert not (waiting and not batcher.is_busy), "the engine rests while work waits"
     for stage in stages.values():
         _check_stage(stage)
         assert (stage.key in waiting) == (stage.job is None and bool(stage.queue))
-        assert stage.job is None or host.host.jobs[stage.job] == stage.key
-    for job, key in host.host.jobs.items():
-        assert key is None or stages[key].job == job
+        assert stage.job is None or stage.key in host.host.jobs[stage.job]
+    for job, keys in host.host.jobs.items():
+        assert all(key is None or stages[key].job == job for key in keys)
     assert set(host.host.held) <= set(stages)
     assert len(stages) <= CONFIG.max_sessions
     orders = [stage.order for stage in stages.values()]

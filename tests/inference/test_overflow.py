@@ -10,7 +10,7 @@ from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import ChainBroken, GenerationFailed
 from p2pnode.inference.messages import OVERFLOW, Failed
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.work import MOST_RMS
+from p2pnode.inference.sound import MOST_RMS
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.frames import node_id

@@ -22,7 +22,8 @@ from p2pnode.inference.events import GenerationFailed, GenerationFinished, Token
 from p2pnode.inference.messages import Edge, Open, Refusal, Refused, from_body_untrusted, to_body
 from p2pnode.inference.phase import Phase
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.work import Computed, Forward, WorkFailed, run_work
+from p2pnode.inference.running import run_work
+from p2pnode.inference.work import Computed, Forward, WorkFailed
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.frames import FrameNetwork, node_id

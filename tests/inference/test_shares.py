@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from p2pnode import CORES
-from p2pnode.engine.base import KvSizes
+from p2pnode.engine.base import KvSizes, StageCost
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.admission import Admission
 from p2pnode.inference.config import InferenceConfig
@@ -25,7 +25,7 @@ from p2pnode.inference.messages import (
 )
 from p2pnode.inference.shares import Shares
 from p2pnode.inference.stage import Stage
-from p2pnode.inference.work import Forward
+from p2pnode.inference.work import Forward, forwards_of
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import node_id
 from tests.inference.one_host import HOG, OTHER, POSITIONS, THIRD, US, Host
@@ -321,23 +321,48 @@ def test_nobody_within_its_share_gives_way(
 # The engine
 
 
-def jobs_in_order(host: Host) -> Iterator[NodeId]:
+def steps(host: Host) -> Iterator[list[NodeId]]:
     while host.jobs:
-        work = host.jobs[0].work
-        assert isinstance(work, Forward)
-        yield NodeId(bytes(work.session[:32]))
+        yield [NodeId(bytes(part.session[:32])) for part in forwards_of(host.jobs[0].work)]
         host.compute()
 
 
-def test_requesters_take_turns_at_the_engine() -> None:
+def test_what_came_while_the_engine_computed_is_computed_together() -> None:
+    host = Host(sessions=64)
+    host.core.measured(host.space, StageCost(10, 10, 0, 10_000))
+    for session in range(8):
+        host.open(HOG, session)
+        host.feed(HOG, session)
+    host.open(OTHER, 20)
+    host.feed(OTHER, 20)
+    assert len(host.jobs) == 1, "nothing is handed to the engine ahead"
+    first, second = list(steps(host))
+    assert first == [HOG]
+    assert sorted(second) == sorted([HOG] * 7 + [OTHER])
+
+
+def test_requesters_take_turns_at_an_engine_whose_speed_is_unknown() -> None:
     host = Host(sessions=64)
     for session in range(8):
         host.open(HOG, session)
         host.feed(HOG, session)
     host.open(OTHER, 20)
     host.feed(OTHER, 20)
-    assert len(host.jobs) == InferenceConfig().engine_ahead
-    assert list(jobs_in_order(host)).index(OTHER) <= InferenceConfig().engine_ahead + 1
+    order = list(steps(host))
+    assert OTHER in order[1]
+    assert len(order) > 2, "steps are short where nobody knows better"
+
+
+def test_without_batching_requesters_take_turns_one_session_after_the_other() -> None:
+    host = Host(sessions=64, batching=False)
+    for session in range(8):
+        host.open(HOG, session)
+        host.feed(HOG, session)
+    host.open(OTHER, 20)
+    host.feed(OTHER, 20)
+    order = list(steps(host))
+    assert all(len(step) == 1 for step in order)
+    assert order.index([OTHER]) <= 2
 
 
 def test_a_closed_session_leaves_the_engine_to_others() -> None:
@@ -348,9 +373,9 @@ def test_a_closed_session_leaves_the_engine_to_others() -> None:
     for session in range(5):
         host.tell(HOG, Close(session, 0))
     assert any(
-        job.work.session[32:40] == (5).to_bytes(8, "big")
+        part.session[32:40] == (5).to_bytes(8, "big")
         for job in host.jobs
-        if isinstance(job.work, Forward)
+        for part in forwards_of(job.work)
     )
 
 

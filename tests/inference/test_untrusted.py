@@ -18,7 +18,8 @@ from p2pnode.inference.messages import (
     from_body_untrusted,
     to_body,
 )
-from p2pnode.inference.work import Computed, Forward, WorkFailed, run_work
+from p2pnode.inference.running import run_work
+from p2pnode.inference.work import Computed, Forward, WorkFailed
 from p2pnode.sansio import NodeId
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.states import Rung, encode_states

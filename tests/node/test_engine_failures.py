@@ -10,7 +10,8 @@ from p2pnode.errors import CapacityError, DeviceLostError, EngineError
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.work import Forward, WorkFailed, run_work
+from p2pnode.inference.running import run_work
+from p2pnode.inference.work import Forward, WorkFailed
 from p2pnode.node.core import NodeCore
 from p2pnode.node.events import LoadRequested
 from p2pnode.node.holding_life import HoldingPhase

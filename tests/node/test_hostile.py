@@ -14,7 +14,8 @@ from p2pnode.inference.control import control_frame
 from p2pnode.inference.core import Inference
 from p2pnode.inference.events import ComputeRequested, SendFrame
 from p2pnode.inference.messages import Close, Edge, Open, Resume
-from p2pnode.inference.work import Forward, run_work
+from p2pnode.inference.running import run_work
+from p2pnode.inference.work import Forward
 from p2pnode.membership.coordinates import Coordinate, Vivaldi
 from p2pnode.node.core import NodeCore
 from p2pnode.node.sightings import Sighting

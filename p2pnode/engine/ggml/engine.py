@@ -197,15 +197,13 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
     def _fill_logits(self, hidden: Floats, logits: Floats) -> None:
         if self._head is None:
             raise LocalProtocolError("the last layer is held without the head")
-        for number, row in enumerate(hidden):
-            self._head.fill(row, logits[number])
+        self._head.fill(hidden, logits)
         self._check_intact()
 
     def _fill_normed(self, hidden: Floats, rows: Floats) -> None:
         if self._head is None:
             raise LocalProtocolError("the last layer is held without the head")
-        for number, row in enumerate(hidden):
-            self._head.fill_normed(row, rows[number])
+        self._head.fill_normed(hidden, rows)
         self._check_intact()
 
     def _check_intact(self) -> None:

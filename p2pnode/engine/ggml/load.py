@@ -13,9 +13,11 @@ from p2pnode.engine.ggml.binding import Device, Ggml, load
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.engine import ClosesT, GgmlEngine, Share
 from p2pnode.engine.ggml.expand import PRODUCT_RULES
+from p2pnode.engine.ggml.functions import TensorHead
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.placing import loaded_device, share_out
 from p2pnode.engine.ggml.probe import Candidate
+from p2pnode.engine.ggml.stability import is_head_stable
 from p2pnode.engine.ggml.threads import refuse_too_many, use_fastest
 from p2pnode.engine.ggml.weights import Weights
 from p2pnode.engine.gguf import info_of, read_config
@@ -182,8 +184,16 @@ class _Loader:
                 config.d_model,
                 config.vocab_size,
                 config.norm_eps,
+                is_stable=self._is_stable(backend, weights, matrix),
             )
         )
+
+    def _is_stable(self, backend: Backend, weights: Weights, matrix: str) -> bool:
+        info = self._file.tensors[matrix]
+        if TensorHead.from_address(weights[matrix]).type != info.type.code:
+            return False  # held in another type than it is stored in: not tried
+        kind, stored = weights.products.get(matrix), self._mapped.address(info)
+        return is_head_stable(backend, weights[matrix], kind, stored)
 
     def _numerics(self, shares: Sequence[Share]) -> str:
         """Name the arithmetic: of the CPU, each other device that computes, BLAS and our rules."""

@@ -11,11 +11,36 @@ import numpy as np
 from p2pnode.engine.base import Floats
 from p2pnode.engine.ggml.backend import Backend, Tensors, read, write
 from p2pnode.engine.ggml.constants import Type
+from p2pnode.engine.ggml.ends import MOST_ROWS
 from p2pnode.engine.ggml.functions import TensorHead
 from p2pnode.engine.ggml.weights import Weights
 
 _TRIED: Final = (2, 3, 8, 33, 70)  # rows: around the widths of tiles and blocks of kernels
 _NODES: Final = 16
+
+
+_FEW: Final = tuple(range(2, MOST_ROWS + 1))
+_ROWS_OF_HEAD: Final = 256
+
+
+def is_head_stable(backend: Backend, weight: int, kind: int | None, stored: int) -> bool:
+    """Whether the output matrix gives a row alone what it gives it beside up to seven others.
+
+    All of it may take long to multiply with, so its first rows are tried, held as it is.
+
+    Args:
+        backend: What computes.
+        weight: The matrix.
+        kind: The type of buffer that it lies in; None where it is mapped.
+        stored: Address of its bytes as they are multiplied with.
+    """
+    ggml, head = backend.ggml, TensorHead.from_address(weight)
+    width, rows = head.ne[0], min(_ROWS_OF_HEAD, head.ne[1])
+    with Tensors(backend, 1) as group:
+        some = ggml.new_tensor_2d(group.context, head.type, width, rows)
+        group.allocate(kind or backend.buffer_type)
+        ggml.backend_tensor_set(some, stored, 0, ggml.row_size(head.type, width) * rows)
+        return _is_stable(backend, some, _FEW)
 
 
 def unstable_products(backend: Backend, weights: Weights) -> frozenset[str]:
@@ -32,12 +57,12 @@ def unstable_products(backend: Backend, weights: Weights) -> frozenset[str]:
     return frozenset(unstable)
 
 
-def _is_stable(backend: Backend, weight: int) -> bool:
+def _is_stable(backend: Backend, weight: int, tried: tuple[int, ...] = _TRIED) -> bool:
     width = TensorHead.from_address(weight).ne[0]
-    rows = np.random.default_rng(0).standard_normal((max(_TRIED), width)).astype(np.float32)
+    rows = np.random.default_rng(0).standard_normal((max(tried), width)).astype(np.float32)
     alone = np.concatenate([_product(backend, weight, row[None]) for row in rows])
     return all(
-        np.array_equal(_product(backend, weight, rows[:count]), alone[:count]) for count in _TRIED
+        np.array_equal(_product(backend, weight, rows[:count]), alone[:count]) for count in tried
     )
 
 

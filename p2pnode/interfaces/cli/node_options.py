@@ -71,6 +71,7 @@ class UpOptions:
     kv_memory: int
     mdns: bool
     activations: str = "f32"
+    batching: str = "on"
     engine: str = "auto"
     device: str = "auto"
     threads: int | None = None
@@ -187,6 +188,13 @@ def node_options(command: CommandT) -> CommandT:
         kv_memory_option("MiB of memory for KV caches."),
         activations_option("How the answers that you ask for here travel between peers."),
         *engine_options(),
+        click.option(
+            "--batching",
+            type=click.Choice(("on", "off")),
+            default="on",
+            show_default=True,
+            help="Compute tokens of several answers together; off is for measurements.",
+        ),
         *care_options(),
         click.option("--mdns/--no-mdns", default=True, help="Look for peers on the local network."),
         state_option,

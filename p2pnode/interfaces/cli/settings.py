@@ -71,7 +71,9 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         kv_bytes=kv_bytes,
         max_memory=options.care.max_memory,
         holdings=holdings,
-        inference=InferenceConfig(activations=options.activations),
+        inference=InferenceConfig(
+            activations=options.activations, batching=options.batching == "on"
+        ),
         rest=rest_of(options.care),
     )
     return NodeSettings(
