@@ -141,7 +141,7 @@ def _computing(path: Path, engine: str, threads: int, bare: bool) -> Iterator[_T
     with ExitStack() as stack:
         swarm = stack.enter_context(local_swarm())
         asker = start_three(swarm, path, engine=engine, threads=threads)
-        alone = _load(path, engine, threads)
+        alone = load_whole(path, engine, threads)
         client = stack.enter_context(asker.client(timeout=None))
         prompt_ids = _chain(client, WARM_UP)["prompt_ids"]
         cuts = _cuts(alone.info.n_layers)
@@ -158,7 +158,7 @@ def _sleeping(path: Path, engine: str, threads: int, bare: bool) -> Iterator[_Th
     with ExitStack() as stack:
         swarm = measured_swarm(path, 3, engine=engine, threads=threads)
         measured = stack.enter_context(swarm)
-        alone = _load(path, engine, threads)
+        alone = load_whole(path, engine, threads)
         measured.warm_up(WARM_UP)
         stages = []
         for knobs in measured.knobs:
@@ -200,6 +200,20 @@ def start_three(
         node.wait_until_up()
     swarm.wait_until_serving()
     return swarm.nodes[0]
+
+
+def load_whole(path: Path, name: str, threads: int) -> Engine:
+    """Load every layer into one engine of this process, measured as a node measures its own."""
+    from p2pnode.engine.registry import EngineOptions, load_engine
+    from p2pnode.node.model_cache import cache_dir
+    from p2pnode.node.models import open_model
+
+    options = EngineOptions(name, threads=threads, cache=cache_dir())
+
+    known = open_model(path)
+    engine = load_engine(path, range(known.info.n_layers), options, tree=known.tree)
+    engine.measure()
+    return engine
 
 
 def _cuts(layers: int) -> list[int]:
@@ -251,16 +265,3 @@ def _solo(engine: Engine, prompt_ids: list[int], tokens: int) -> tuple[list[int]
 
     answer = answer_alone(engine, prompt_ids, tokens)
     return list(answer.token_ids), list(answer.steps)
-
-
-def _load(path: Path, name: str, threads: int) -> Engine:
-    from p2pnode.engine.registry import EngineOptions, load_engine
-    from p2pnode.node.model_cache import cache_dir
-    from p2pnode.node.models import open_model
-
-    options = EngineOptions(name, threads=threads, cache=cache_dir())
-
-    known = open_model(path)
-    engine = load_engine(path, range(known.info.n_layers), options, tree=known.tree)
-    engine.measure()
-    return engine

@@ -9,6 +9,7 @@ import click
 from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.bench_api_command import api
 from p2pnode.interfaces.cli.bench_report import measured, model_option, report, report_table
+from p2pnode.interfaces.cli.bench_serve_command import serve
 from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.hop_command import hop
 from p2pnode.interfaces.cli.http_servers_command import http_servers
@@ -100,6 +101,7 @@ def device(engine: str, device: str, tokens: int, rounds: int, as_json: bool) ->
 bench.add_command(api)
 bench.add_command(hop)
 bench.add_command(http_servers)
+bench.add_command(serve)
 
 
 @bench.command(epilog="Example:\n\n  p2pnode bench idle --seconds 60 --json")

@@ -1,0 +1,105 @@
+"""All parts of the benchmark, a round of each after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from p2pnode.bench.chain import load_whole
+from p2pnode.bench.serve.newcomer import Newcomer
+from p2pnode.bench.serve.prompts import Prompts
+from p2pnode.bench.serve.reuse import SecondTurn
+from p2pnode.bench.serve.swarms import both
+from p2pnode.bench.serve.together import SessionsAtOnce
+
+PARTS: Final = ("batching", "newcomer", "reuse")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is asked.
+
+    Attributes:
+        sessions: How many at once, each number in a turn of its own.
+        tokens: Of each answer among them.
+        prompt: Tokens of each prompt among them.
+        long_prompt: Tokens of a newcomer's; more than a chunk.
+        positions: Of the first turn of a chat, about.
+        rounds: Of everything.
+    """
+
+    sessions: Sequence[int]
+    tokens: int
+    prompt: int
+    long_prompt: int
+    positions: int
+    rounds: int
+
+
+class _Part(Protocol):
+    """Something that is measured in rounds."""
+
+    def turns(self, number: int) -> Iterator[Callable[[], None]]: ...
+
+    def figures(self) -> dict[str, Any]: ...
+
+
+def measure(
+    path: Path,
+    *,
+    sizes: Sizes,
+    only: Collection[str],
+    engine: str,
+    threads: int,
+    askers: int,
+    tell: Callable[[float], None],
+) -> dict[str, Any]:
+    """Measure the parts named in ``only``; ``tell`` hears which part of it is done.
+
+    Each node computes on ``threads`` threads. With ``askers``, so many nodes without layers ask,
+    in turn; else the node with the first layers asks for everybody.
+    """
+    with ExitStack() as stack:
+        prompts = Prompts(path)
+        swarms = stack.enter_context(
+            both(path, prompts, engine=engine, threads=threads, askers=askers)
+        )
+        alone = load_whole(path, engine, threads)
+        parts: dict[str, _Part] = {
+            "batching": SessionsAtOnce(
+                swarms,
+                prompts,
+                alone,
+                sessions=sizes.sessions,
+                tokens=sizes.tokens,
+                prompt=sizes.prompt,
+            ),
+            "newcomer": Newcomer(
+                swarms,
+                prompts,
+                others=max(1, max(sizes.sessions) - 1),
+                prompt=sizes.long_prompt,
+                short=sizes.prompt,
+            ),
+            "reuse": SecondTurn(swarms[0], prompts, positions=sizes.positions),
+        }
+        chosen = {name: parts[name] for name in PARTS if name in only}
+        for number in range(sizes.rounds):
+            turns = [turn for part in chosen.values() for turn in part.turns(number)]
+            for done, turn in enumerate(turns):
+                tell((number + done / len(turns)) / sizes.rounds)
+                turn()
+        tell(1.0)
+        numerics = alone.numerics
+    return {
+        "engine": numerics,
+        "threads": threads,
+        "askers": askers or "the node with the first layers",
+        "rounds": sizes.rounds,
+        "tokens": sizes.tokens,
+        "prompt_tokens": sizes.prompt,
+        **{name: part.figures() for name, part in chosen.items()},
+    }
