@@ -37,7 +37,8 @@ def swarm(seed: int, spare: str) -> Swarm:
     for name in ("me", "you"):
         found.add(name, holds=False)
     found.introduce(*found.nodes)
-    assert found.network.run_until(found.is_ready, 10)
+    found.network.run(3.0)
+    assert found.is_ready()
     return found
 
 
