@@ -14,6 +14,7 @@ from p2pnode.bench.serve.prompts import Prompts
 from p2pnode.bench.serve.reuse import SecondTurn
 from p2pnode.bench.serve.swarms import both
 from p2pnode.bench.serve.together import SessionsAtOnce
+from p2pnode.engine.cpu import usable_cores
 
 PARTS: Final = ("batching", "newcomer", "reuse")
 
@@ -67,7 +68,7 @@ def measure(
         swarms = stack.enter_context(
             both(path, prompts, engine=engine, threads=threads, askers=askers)
         )
-        alone = load_whole(path, engine, threads)
+        alone = load_whole(path, engine, usable_cores())
         parts: dict[str, _Part] = {
             "batching": SessionsAtOnce(
                 swarms,

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from p2pnode.bench.chain import WARM_UP, start_three
 from p2pnode.bench.serve.asking import answers
 from p2pnode.bench.serve.prompts import Prompts
@@ -34,6 +36,12 @@ class Served:
     batching: str
     stages: tuple[NodeProcess, ...]
     askers: tuple[NodeProcess, ...]
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that its nodes have had so far."""
+        pids = {node.pid for node in (*self.stages, *self.askers)}
+        times = [psutil.Process(pid).cpu_times() for pid in pids]
+        return sum(one.user + one.system for one in times)
 
 
 @contextmanager

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Taken:
-    """What so many sessions at once came to in one swarm: rates a round, seconds of each token."""
+    """What so many sessions at once came to in one swarm: rates a round, seconds of each token.
+
+    ``cpu`` is a round's seconds of processor time, of all its nodes, over its tokens.
+    """
 
     rates: list[float] = field(default_factory=list)
     whole_rates: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     wrong: int = 0
@@ -36,6 +40,7 @@ class _Taken:
             "tokens_per_s": round(median(self.rates), 2),
             "with_prompts_tokens_per_s": round(median(self.whole_rates), 2),
             "least_share": round(min(self.shares), 3),
+            "cpu_ms_per_token": round(1e3 * median(self.cpu), 2),
             "step_ms": spread([1e3 * step for step in self.steps]),
             "first_token_ms": spread([1e3 * first for first in self.firsts]),
             "wrong_sessions": self.wrong,
@@ -86,13 +91,17 @@ class SessionsAtOnce:
         }
 
     def _ask(self, swarm: Served, asked: Sequence[Params], found: dict[str, Any]) -> None:
+        cpu = swarm.cpu_seconds()
         sessions = answers(swarm.askers, asked)
+        cpu = swarm.cpu_seconds() - cpu
         taken = self._taken[len(asked), swarm.batching]
         together = Together.of([session.came for session in sessions])
         seconds = max(session.came[-1] for session in sessions) - sessions[0].asked_at
+        tokens = sum(len(session.came) for session in sessions)
         taken.rates.append(together.tokens_per_s)
-        taken.whole_rates.append(sum(len(session.came) for session in sessions) / seconds)
+        taken.whole_rates.append(tokens / seconds)
         taken.shares.append(together.least_share)
+        taken.cpu.append(cpu / tokens)
         for session in sessions:
             taken.firsts.append(session.first)
             taken.steps += session.steps
