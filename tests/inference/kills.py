@@ -100,8 +100,7 @@ class Told:
 
 def check(model: str, machine: Machine, prompt: str, loss: Loss, *, beside: bool = False) -> None:
     """Lose a stage, and compare with what the calm chain says and sends, and with one engine."""
-    if machine.engine == "ggml" and find_library(_folder()).chosen is None:
-        pytest.skip("ggml: no library of it loads here")
+    skip_without(machine)
     asked = PROMPTS[prompt]
     told = answer(model, machine, asked, loss=loss, beside=beside)
     calm = undisturbed(model, machine, asked)
@@ -112,6 +111,11 @@ def check(model: str, machine: Machine, prompt: str, loss: Loss, *, beside: bool
         assert told.beside == alone(model, machine, BESIDE)
     else:
         assert told.sent == calm.sent
+
+
+def skip_without(machine: Machine) -> None:
+    if machine.engine == "ggml" and find_library(_folder()).chosen is None:
+        pytest.skip("ggml: no library of it loads here")
 
 
 def answer(
@@ -131,7 +135,7 @@ def answer(
         loss: What happens; None for an undisturbed run.
         beside: Whether another session asks the same stages meanwhile.
     """
-    engines = _engines(model, machine, loss)
+    engines = engines_of(model, machine, loss)
     network = FrameNetwork(1, engines, CONFIG)
     told, used = Told(), defaultdict[NodeId, set[SessionKey]](set)
     network.behaviours = {peer: _noting(used[peer]) for peer in engines}
@@ -196,7 +200,7 @@ K_TYPE: Final = "K type"
 numpy reads it, but the file takes ggml to make."""
 
 
-def _engines(model: str, machine: Machine, loss: Loss | None) -> dict[NodeId, Engine]:
+def engines_of(model: str, machine: Machine, loss: Loss | None = None) -> dict[NodeId, Engine]:
     """Return the engines of three stages, of who may take each one's place, and of who asks."""
     engines = {}
     for index, name in enumerate(STAGES):

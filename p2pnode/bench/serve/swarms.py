@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 import psutil
@@ -15,7 +16,6 @@ from p2pnode.bench.chain import WARM_UP, start_three
 from p2pnode.bench.serve.asking import answers
 from p2pnode.bench.serve.prompts import Prompts
 from p2pnode.errors import UserError
-from p2pnode.inference.config import InferenceConfig
 from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
 
 _AT_ONCE: Final = 8  # sessions that warm a swarm up
@@ -43,6 +43,10 @@ class Served:
         times = [psutil.Process(pid).cpu_times() for pid in pids]
         return sum(one.user + one.system for one in times)
 
+    def sessions_a_step(self) -> float:
+        """Return how many sessions its engines computed at once of late, on the mean."""
+        return fmean(node.snapshot().engine.mean_sessions for node in self.stages)
+
 
 @contextmanager
 def both(
@@ -51,9 +55,9 @@ def both(
     """Yield a swarm that batches and one that does not, warm; both have ended afterwards."""
     with ExitStack() as stack:
         swarms = []
-        for batching in _ways():
+        for batching in ("on", "off"):
             swarm = stack.enter_context(local_swarm())
-            options = ("--batching", batching) if len(_ways()) > 1 else ()
+            options = ("--batching", batching)
             first = start_three(swarm, path, *options, engine=engine, threads=threads)
             stages = tuple(swarm.nodes)
             asking = [_asker(swarm, path, number, *options) for number in range(askers)]
@@ -65,11 +69,6 @@ def both(
 def in_turn(swarms: Sequence[Served], number: int) -> Sequence[Served]:
     """Return them in the order of a turn: who is first changes."""
     return swarms if number % 2 else swarms[::-1]
-
-
-def _ways() -> tuple[str, ...]:
-    known = {one.name for one in fields(InferenceConfig)}
-    return ("on", "off") if "batching" in known else ("off",)
 
 
 def _asker(swarm: LocalSwarm, path: Path, number: int, *options: str) -> NodeProcess:

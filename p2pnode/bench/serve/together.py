@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 class _Taken:
     """What so many sessions at once came to in one swarm: rates a round, seconds of each token.
 
-    ``cpu`` is a round's seconds of processor time, of all its nodes, over its tokens.
+    ``cpu`` is a round's seconds of processor time, of all its nodes, over its tokens; ``steps_of``
+    how many sessions an engine computed at once towards its end.
     """
 
     rates: list[float] = field(default_factory=list)
     whole_rates: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    steps_of: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     wrong: int = 0
@@ -41,6 +43,7 @@ class _Taken:
             "with_prompts_tokens_per_s": round(median(self.whole_rates), 2),
             "least_share": round(min(self.shares), 3),
             "cpu_ms_per_token": round(1e3 * median(self.cpu), 2),
+            "sessions_a_step": round(median(self.steps_of), 2),
             "step_ms": spread([1e3 * step for step in self.steps]),
             "first_token_ms": spread([1e3 * first for first in self.firsts]),
             "wrong_sessions": self.wrong,
@@ -102,6 +105,7 @@ class SessionsAtOnce:
         taken.whole_rates.append(tokens / seconds)
         taken.shares.append(together.least_share)
         taken.cpu.append(cpu / tokens)
+        taken.steps_of.append(swarm.sessions_a_step())
         for session in sessions:
             taken.firsts.append(session.first)
             taken.steps += session.steps

@@ -10,7 +10,7 @@ from p2pnode.interfaces.cli.output import table
 from p2pnode.phrases import plural
 
 _TOGETHER = (
-    *("sessions", "batching", "tokens/s", "with prompts", "CPU ms", "least share"),
+    *("sessions", "batching", "tokens/s", "with prompts", "CPU ms", "a step", "least share"),
     *("step, ms", "p99", "first token, ms", "p99", "wrong"),
 )
 _NEWCOMER = ("batching", "alone, ms", "p99", "beside, ms", "p99", "p99 / alone", "allowed, ms")
@@ -24,7 +24,7 @@ def as_table(figures: dict[str, Any]) -> str:
 
 def _parts(figures: Mapping[str, Any]) -> Iterator[str]:
     if (part := figures.get("batching")) is not None:
-        yield table(_TOGETHER, [_together(row) for row in part["rows"]], right="r rrrrrrrrr")
+        yield table(_TOGETHER, [_together(row) for row in part["rows"]], right="r rrrrrrrrrr")
         for name, ratio in part["ratios"].items():
             yield f"tokens/s, {name}: {ratio['median']:.2f}"
         yield ""
@@ -54,6 +54,7 @@ def _together(row: Mapping[str, Any]) -> list[str]:
         f"{row['tokens_per_s']:.1f}",
         f"{row['with_prompts_tokens_per_s']:.1f}",
         f"{row['cpu_ms_per_token']:.1f}",
+        f"{row['sessions_a_step']:.1f}",
         f"{row['least_share']:.2f}",
         *_spread(row["step_ms"]),
         *_spread(row["first_token_ms"]),
