@@ -26,6 +26,7 @@ MOST_ROWS: Final = 32
 takes memory for what lies between its layers."""
 
 _PROMPTS_IN_A_ROW: Final = 3
+_MOST_TURNS: Final = 64  # in the time of a step, where each session is one: they take turns finely
 _REMEMBERED: Final = 64  # steps whose figures are told
 
 
@@ -238,7 +239,8 @@ class Batcher:
             lane.owed = 0.0
         else:
             room = _Room(self._cost, self._most, self._most_rows)
-            step = rows.take(room, self._most / rows.parties)
+            turns = rows.parties if self._most_rows else _MOST_TURNS
+            step = rows.take(room, self._most / turns)
             lane.owed += self._step_us(step) if batches is not None else 0.0
         for one in step:
             del self._waiting[one.session]
