@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import trio
@@ -9,9 +10,10 @@ import trio.testing
 from hypothesis import given, strategies as st
 
 from p2pnode.net.jobs import Finished, Job
-from p2pnode.net.monitor import BRIEF_SECONDS, STUCK_SECONDS, Monitor
+from p2pnode.net.monitor import BRIEF_SECONDS, GATHERED, STUCK_SECONDS, Monitor
 from p2pnode.net.pace import Pace
 from p2pnode.net.waiter import Waiter
+from p2pnode.sansio import Address
 from tests.net.toys import PEER, ToyCore, ToySocket, job_of
 
 PACE = {"work load": math.inf, "work long": 10_000.0, "work brief": 10.0}
@@ -360,3 +362,106 @@ def _check(bench: Bench) -> None:
         assert not monitor.has_jobs
     if bench.waiter() is Waiter.NOBODY:
         assert monitor._last_read <= monitor.now()
+
+
+# Work that several may share
+
+
+class StepCore(ToyCore):
+    """Asks for a step over all rows that came, one step at a time, of so many sessions."""
+
+    def __init__(self, sessions: int) -> None:
+        super().__init__()
+        self.sessions = sessions
+        self.rows = 0
+        self.is_busy = False
+
+    @property
+    def gathers(self) -> bool:
+        return not self.is_busy and 0 < self.rows < self.sessions
+
+    def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
+        self.heard.append(data.decode())
+        self.rows += data == b"row"
+
+    def take_events(self) -> list[str]:
+        if self.rows and not self.is_busy:
+            self.events.append(f"work {self.rows}")
+            self.rows, self.is_busy = 0, True
+        return super().take_events()
+
+    def finished(self, result: object) -> None:
+        super().finished(result)
+        self.is_busy = False
+
+
+def step_of(event: str) -> Job[StepCore, object] | None:
+    job: Any = job_of(event)
+    return cast("Job[StepCore, object] | None", job)
+
+
+class Sharing:
+    """A monitor of such a core."""
+
+    def __init__(self, sessions: int) -> None:
+        self.core = StepCore(sessions)
+        self.socket = ToySocket()
+        self.signals = Signals(self.socket)
+        self.monitor: Monitor[StepCore, str] = Monitor(
+            self.core, self.socket, step_of, self.signals, lambda core: core.gathers
+        )
+        self.monitor.rest()
+        self.signals.taken()
+
+    def begin(self) -> Job[StepCore, object]:
+        taken = self.monitor.take_or_begin()
+        assert taken is not None
+        assert taken[0] is not None
+        return taken[0]
+
+
+async def test_what_has_arrived_is_taken_before_a_step_begins(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sharing = Sharing(sessions=4)
+    sharing.socket.arrive(b"row", b"row", b"other", b"row")
+    assert sharing.begin().run() == "work 3"
+
+
+async def test_no_more_is_taken_once_every_session_waits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sharing = Sharing(sessions=1)
+    sharing.socket.arrive(b"row", b"other")
+    assert sharing.begin().run() == "work 1"
+    assert sharing.core.heard == ["row"], "a single session's step begins at once"
+
+
+async def test_results_leave_before_more_is_taken_for_the_next_step(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sharing = Sharing(sessions=4)
+    sharing.socket.arrive(b"row")
+    job = sharing.begin()
+    sharing.core.rows = 1  # it came while the loop waited at the socket
+    sharing.socket.arrive(b"row", b"row")
+    log = sharing.signals.log
+    receive = sharing.socket.receive
+
+    def noted() -> tuple[bytes, Address] | None:
+        log.append("receive")
+        return receive()
+
+    sharing.socket.receive = noted  # type: ignore[method-assign]
+    following = sharing.monitor.finish(job, Finished(job.run()), 0.01)
+    assert following is not None
+    assert following.run() == "work 3"
+    assert log.index("send result") < log.index("receive")
+
+
+async def test_what_is_taken_for_a_step_is_bounded(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sharing = Sharing(sessions=1000)
+    sharing.socket.arrive(*[b"row"] * 500)
+    assert sharing.begin().run() == f"work {GATHERED + 1}"

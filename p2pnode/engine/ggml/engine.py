@@ -170,9 +170,11 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
     def _run_together(
         self, slots: Sequence[GgmlSlot], layers: range, states: Sequence[Floats]
     ) -> list[Floats]:
-        parts = [Part(slot, len(state)) for slot, state in zip(slots, states, strict=True)]
-        x = states[0] if len(states) == 1 else np.concatenate(states)  # [rows, d_model]
-        starts = [slot.length for slot in slots]
+        # In an order of our own: sessions that go round together find their graph again.
+        order = sorted(range(len(slots)), key=lambda number: slots[number].version)
+        parts = [Part(slots[number], len(states[number])) for number in order]
+        x = states[0] if len(states) == 1 else np.concatenate([states[number] for number in order])
+        starts = [part.slot.length for part in parts]
         for share, unstable, graphs in zip(self._shares, self._unstable, self._graphs, strict=True):
             run = range(max(layers.start, share.layers.start), min(layers.stop, share.layers.stop))
             if run:
@@ -183,10 +185,10 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
             slots[0].length += len(x)
             return [x]
         ends = np.cumsum([part.rows for part in parts])
-        found = np.split(x, ends[:-1])  # [rows, d_model] each
-        for slot, rows in zip(slots, found, strict=True):
-            slot.length += len(rows)
-        return found
+        found = dict(zip(order, np.split(x, ends[:-1]), strict=True))  # [rows, d_model] each
+        for part in parts:
+            part.slot.length += part.rows
+        return [found[number] for number in range(len(slots))]
 
     def _foresee(self, part: Part, layers: range) -> None:
         """Keep what ran the one row of a part: it runs the next one too."""

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from p2pnode.engine.base import Engine, SessionRows
 from p2pnode.engine.ggml import (
+    ends as ends_module,
     engine as engine_module,
+    load as load_module,
     step as step_module,
     weights as weights_module,
 )
 from p2pnode.engine.ggml.backend import Backend
 from p2pnode.engine.ggml.binding import Ggml
 from p2pnode.engine.ggml.constants import Type
+from p2pnode.engine.ggml.engine import GgmlEngine
 from p2pnode.engine.ggml.functions import TensorHead
 from p2pnode.engine.ggml.mapped_tensors import MappedTensors
 from p2pnode.engine.ggml.stability import unstable_products
@@ -191,3 +194,41 @@ def is_alone(engine: Engine, rows: int, sessions: int = 5) -> bool:
         alone += engine.forward(part.session, range(2), [part.rows], 0)
     engine.shut()
     return all(np.array_equal(ours, theirs) for ours, theirs in zip(together, alone, strict=True))
+
+
+# The head
+
+
+def head_rows(engine: Engine) -> tuple[bool, bool]:
+    """Return whether several rows are multiplied at once, and get what each gets alone."""
+    rows = np.random.default_rng(3).standard_normal((19, engine.info.d_model)).astype(np.float32)
+    alone = np.concatenate([engine.logits(row[None]) for row in rows])
+    same = all(np.array_equal(engine.logits(rows[:n]), alone[:n]) for n in range(1, 20))
+    assert isinstance(engine, GgmlEngine)
+    assert engine._head is not None
+    together = engine._head._most > 1
+    engine.shut()
+    return together, same
+
+
+@pytest.mark.parametrize("tensor_type", ["F32", "F16", "Q8_0"])
+def test_a_head_gives_rows_together_what_it_gives_each_alone(
+    tmp_path: Path, tensor_type: str
+) -> None:
+    write_tiny_gguf(tmp_path / "m.gguf", tensor_type=tensor_type, n_layers=2)
+    engine = load_engine(tmp_path / "m.gguf", range(2), EngineOptions("ggml", "cpu", 1))
+    assert head_rows(engine)[1]
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_head_that_depends_on_the_rows_beside_multiplies_each_alone(
+    ggml: Ggml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: bool
+) -> None:
+    write_tiny_gguf(tmp_path / "m.gguf", tensor_type="F32", n_layers=2)
+    monkeypatch.setattr(weights_module, "multiplies_in", lambda *_: False)
+    monkeypatch.setattr(ends_module, "_NODES", 64)  # halves are more nodes
+    monkeypatch.setattr(ggml, "mul_mat", in_halves(ggml, Type.F32, 5))
+    if not noticed:
+        monkeypatch.setattr(load_module, "is_head_stable", lambda *_: True)
+    engine = load_engine(tmp_path / "m.gguf", range(1, 2), EngineOptions("ggml", "cpu", 1))
+    assert head_rows(engine) == (not noticed, noticed)
