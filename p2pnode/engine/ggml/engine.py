@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from p2pnode.engine.base import (
     short_numerics,
 )
 from p2pnode.engine.ggml.backend import Backend
+from p2pnode.engine.ggml.cache_places import data_offset
 from p2pnode.engine.ggml.ends import Embedding, Head
 from p2pnode.engine.ggml.slot import CELLS, GgmlSlot
 from p2pnode.engine.ggml.stability import unstable_products
@@ -39,13 +40,20 @@ MOST_AT_ONCE: Final = 256
 no row looks at those far behind it. Of 64 to 512 this was the fastest (measured)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Share:
     """Consecutive layers that one device holds."""
 
     backend: Backend
     layers: range
     weights: Weights
+
+    @cached_property
+    def is_movable(self) -> bool:
+        """Whether a graph can be told where the caches of other sessions lie."""
+        if not self.backend.is_cpu:
+            return False
+        return data_offset(self.backend.ggml, self.weights[min(self.weights.products)]) is not None
 
 
 class GgmlEngine(SlottedEngine[GgmlSlot]):
@@ -170,9 +178,13 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
     def _run_together(
         self, slots: Sequence[GgmlSlot], layers: range, states: Sequence[Floats]
     ) -> list[Floats]:
-        # In an order of our own: sessions that go round together find their graph again.
-        order = sorted(range(len(slots)), key=lambda number: slots[number].version)
-        parts = [Part(slots[number], len(states[number])) for number in order]
+        if len({slot.is_long for slot in slots}) > 1:  # they turn by other divisors
+            pairs = zip(slots, states, strict=True)
+            return [self._run_together([slot], layers, [state])[0] for slot, state in pairs]
+        # In an order of their own, so that such parts find their graph again.
+        given = [Part(slot, len(state)) for slot, state in zip(slots, states, strict=True)]
+        order = sorted(range(len(given)), key=lambda number: _shape(given[number]))
+        parts = [given[number] for number in order]
         x = states[0] if len(states) == 1 else np.concatenate([states[number] for number in order])
         starts = [part.slot.length for part in parts]
         for share, unstable, graphs in zip(self._shares, self._unstable, self._graphs, strict=True):
@@ -221,18 +233,28 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         layers: range,
         parts: Sequence[Part],
     ) -> StepGraph:
-        key = (layers, *((part.slot.version, part.rows, part.cells) for part in parts))
+        is_for_any = len(parts) > 1 and share.is_movable
+        names = [0 if is_for_any else part.slot.version for part in parts]
+        shapes = [(part.rows, part.cells, part.slot.is_long) for part in parts]
+        key = (layers, *((name, *shape) for name, shape in zip(names, shapes, strict=True)))
         graph = graphs.find(key)
         if graph is None:
-            backend = share.backend
-            graph = StepGraph(backend, self._config, share.weights, layers, parts, unstable)
+            backend, config = share.backend, self._config
+            graph = StepGraph(
+                backend, config, share.weights, layers, parts, unstable, is_for_any=is_for_any
+            )
             graphs.keep(key, graph)
+        graph.bind(parts)
         return graph
 
     def _moved(self, version: int) -> None:
         """Forget the graphs over a session's tensors that are no more."""
         for graphs in self._graphs:
             graphs.drop(lambda key: any(part[0] == version for part in key[1:]))
+
+
+def _shape(part: Part) -> tuple[int, int, int]:
+    return part.cells, part.rows, part.slot.version
 
 
 def _name_devices(shares: Sequence[Share], threads: int) -> str:

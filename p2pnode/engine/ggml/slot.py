@@ -60,6 +60,7 @@ class GgmlSlot(Slot):
         self._decide_long = is_long
         self._moved = moved
         self._banks: list[_Bank] = []
+        self._placed: tuple[int, range, list[int]] = (0, range(0), [])
 
     @property
     def cells(self) -> int:
@@ -72,6 +73,16 @@ class GgmlSlot(Slot):
             if layer in bank.layers:
                 return bank.pairs[layer - bank.layers.start]
         raise AssertionError(f"layer {layer} is none of {self.layers}")
+
+    def places(self, layers: range) -> list[int]:
+        """Return the addresses of the keys and the values of each of ``layers``, on the CPU."""
+        version, known, places = self._placed
+        if version != self.version or known != layers:
+            pairs = [self.tensors(layer) for layer in layers]
+            get_data = self._devices[0][0].ggml.get_data
+            places = [get_data(tensor) for pair in pairs for tensor in pair]
+            self._placed = self.version, layers, places
+        return places
 
     def resize(self, capacity: int) -> None:
         if not self.length:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from p2pnode.engine.base import MOST_ROWS_TOGETHER, Floats
 from p2pnode.engine.ggml.backend import Backend, Mirror, Tensors, allocate_graph
+from p2pnode.engine.ggml.cache_places import CachePlaces
 from p2pnode.engine.ggml.constants import Type
 from p2pnode.engine.ggml.layers import LayerBuilder, PartInputs
 from p2pnode.engine.ggml.slot import CELLS, GgmlSlot
@@ -60,6 +61,9 @@ class StepGraph:
         layers: To run; all on this device.
         parts: The sessions.
         unstable: See :class:`~p2pnode.engine.ggml.layers.LayerBuilder`.
+        is_for_any: Whether it is to run for other sessions too, of as many rows that look at as
+            many positions; on a CPU where :func:`~p2pnode.engine.ggml.cache_places.data_offset`
+            is known.
 
     Raises:
         CapacityError: No memory for what lies between the layers.
@@ -73,19 +77,27 @@ class StepGraph:
         layers: range,
         parts: Sequence[Part],
         unstable: frozenset[str],
+        *,
+        is_for_any: bool = False,
     ) -> None:
         self._backend = backend
+        self._places: CachePlaces | None = None
         self._ggml = ggml = backend.ggml
         self._rows = sum(part.rows for part in parts)
         nodes = len(layers) * _most_nodes(config, len(parts), is_split=bool(unstable))
         self._allocator: int | None = None
         with ExitStack() as made:
-            self._in = made.enter_context(Tensors(backend, 2 + 3 * len(parts)))
+            caches = 2 * len(parts) * len(layers) if is_for_any else 0
+            self._in = made.enter_context(Tensors(backend, 2 + 3 * len(parts) + caches))
             self._between = made.enter_context(Tensors(backend, nodes, graph_nodes=nodes))
             made.callback(self.close)
             self._x = ggml.new_tensor_2d(self._in.context, Type.F32, config.d_model, self._rows)
             self._positions = ggml.new_tensor_1d(self._in.context, Type.I32, self._rows)
             self._masks = [_Masks(self._backend, self._in, config, part, layers) for part in parts]
+            if is_for_any:
+                kv_dim = config.n_kv_heads * config.head_dim
+                slots = [part.slot for part in parts]
+                self._places = CachePlaces(backend, self._in, slots, layers, kv_dim)
             self._in.allocate()
             for masks in self._masks:
                 masks.mirror()
@@ -108,6 +120,8 @@ class StepGraph:
             ggml.set_output(x)
             ggml.build_forward_expand(self._graph, x)
             self._allocator = allocate_graph(backend, self._graph)
+            if self._places is not None:
+                self._places.find(self._graph)
             shape = (self._rows, config.d_model)
             self._given = Mirror(backend, self._x, shape, np.float32)
             self._found = Mirror(backend, self._out, shape, np.float32)
@@ -119,6 +133,11 @@ class StepGraph:
     def is_closed(self) -> bool:
         """Whether its memory is given back, so that it cannot run any more."""
         return self._allocator is None
+
+    def bind(self, parts: Sequence[Part]) -> None:
+        """Run for these from now on: each as the part that it was made for in its place."""
+        if self._places is not None:
+            self._places.bind([part.slot for part in parts])
 
     def run(self, x: Floats, starts: Sequence[int]) -> Floats:
         """Compute x [rows, d_model], each part of which begins at one of ``starts``.
@@ -158,7 +177,13 @@ class StepGraph:
 
     def _inputs(self, parts: Sequence[Part], layers: range) -> list[PartInputs]:
         found, first = [], 0
-        for part, masks in zip(parts, self._masks, strict=True):
+        places = self._places
+        for number, (part, masks) in enumerate(zip(parts, self._masks, strict=True)):
+            tensors: Mapping[int, tuple[int, int]] = (
+                {layer: part.slot.tensors(layer) for layer in layers}
+                if places is None
+                else places.tensors[number]
+            )
             found.append(
                 PartInputs(
                     first,
@@ -167,7 +192,7 @@ class StepGraph:
                     part.cells,
                     masks.index,
                     masks.tensors,
-                    {layer: part.slot.tensors(layer) for layer in layers},
+                    tensors,
                     part.slot.is_long,
                 )
             )
