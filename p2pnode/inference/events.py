@@ -13,10 +13,14 @@ from p2pnode.wire.vframe import Frame
 
 @value
 class SendFrame:
-    """``frame`` is to go to ``peer``, which may be this very node."""
+    """``frame`` is to go to ``peer``, which may be this very node.
+
+    ``is_replay`` where it was sent before, to somebody else: what is new leaves first.
+    """
 
     peer: NodeId
     frame: Frame
+    is_replay: bool = False
 
 
 @value

@@ -65,7 +65,8 @@ class Outflow:
                         self.held[stage.key] = stage.cursor
                     return
                 frames = to_frames(batch, edge.stream, stage.space)
-                events += [SendFrame(edge.peer, frame) for frame in frames]
+                is_replay = stage.cursor < stage.replayed
+                events += [SendFrame(edge.peer, frame, is_replay) for frame in frames]
             stage.cursor += 1
         self.held.pop(stage.key, None)
 

@@ -49,6 +49,8 @@ class Stage:
         send_from: The next stage holds what lies below; it is not sent again.
         is_same_way: Whether its outputs go where they went in the epoch before.
         cursor: The first of ``sent`` that has yet to leave.
+        replayed: How many of ``sent`` there were when the next stage was to be fed anew: what
+            leaves of those is a replay.
         queue: Batches that wait for the engine.
         waiting: Bytes of activations in the inbox and the queue.
         job: The work the engine has in hand, and the position its result reaches.
@@ -72,6 +74,7 @@ class Stage:
     send_from: int = 0
     is_same_way: bool = False
     cursor: int = 0
+    replayed: int = 0
     queue: list[Batch] = field(default_factory=list)
     waiting: int = 0
     job: int | None = None
@@ -129,7 +132,8 @@ class Stage:
         """
         self.sending, self.send_from = True, position
         self.cursor = bisect_left(self.sent, position, key=_start)
-        return len(self.sent) - self.cursor
+        self.replayed = len(self.sent)
+        return self.replayed - self.cursor
 
     def failed(self, culprit: NodeId, reason: str, code: str = "") -> Failed:
         """Return what its requester is told when ``culprit`` broke it."""

@@ -17,6 +17,7 @@ from p2pnode.membership.config import (
 )
 from p2pnode.membership.limits import Rate
 from p2pnode.node.resting import RestConfig
+from p2pnode.node.traffic_class import Budgets
 from p2pnode.scheduler.offences import TrustConfig
 from p2pnode.transport.config import TransportConfig
 from p2pnode.wire.vframe import MAX_FRAME
@@ -204,6 +205,7 @@ class OutboxConfig:
         waiting_seconds: How long they wait; longer than a dial takes to fail (``dial_timeout``), so
             that nobody waits for a dial that nobody made.
         records: How gossip calls whom it is for.
+        budgets: What may wait for peers that have a session, by class of traffic.
     """
 
     waiting_bytes: int = 4 << 20
@@ -211,6 +213,7 @@ class OutboxConfig:
     most_waiting: int = 64
     waiting_seconds: float = 12.0
     records: RecordDialsConfig = RecordDialsConfig()
+    budgets: Budgets = field(default_factory=Budgets)
 
     def __post_init__(self) -> None:
         _require(

@@ -45,6 +45,7 @@ class Departure:
         parts.inference.give_up(LEAVING)
         parts.swim.leave(now, told=parts.endpoint.peers()[: config.farewells])
         self._wiring.exchange(now)
+        parts.outbox.sessions_close(now)
         deadline = now + config.farewell
         parts.endpoint.close_when_flushed(LEAVING, deadline, now)
         parts.life.move(Evidence.DRAINED, deadline=deadline)

@@ -1,20 +1,24 @@
 """The node's outbox: frames and gossip to peers, who are called first where need be.
 
 Nothing is dropped in silence. A frame that cannot be sent, or that waited for a session which did
-not come up, is counted and told (:meth:`Outbox.take_refused`): whoever sent it must treat its peer
-as lost, for there is a hole in what it said. Whoever sends much asks :meth:`Outbox.room` before.
+not come up, is counted. If an answer has a hole without it, it is told as well
+(:meth:`Outbox.take_refused`): whoever sent it must treat its peer as lost. Whoever sends much asks
+:meth:`Outbox.room` before, and :meth:`Outbox.when_room` tells when there is some again.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from p2pnode.errors import QueueFullError
+from p2pnode.moments import earliest
 from p2pnode.node.config import OutboxConfig
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.observer import Observer
 from p2pnode.node.record_dials import RecordDials
+from p2pnode.node.send_queue import Message
+from p2pnode.node.sending import Sending, Told
 from p2pnode.node.traffic import Traffic
+from p2pnode.node.traffic_class import BREAKS_ANSWERS, TrafficClass, class_of
 from p2pnode.sansio import Address, NodeId
 from p2pnode.transport.endpoint import Endpoint
 from p2pnode.transport.events import Delivery
@@ -40,12 +44,12 @@ class _Waiting:
 
     Attributes:
         since: When the first came.
-        frames: What they are called, and their bytes.
+        frames: Their classes, and what they are.
         size: Bytes of them all.
     """
 
     since: float
-    frames: deque[tuple[str, bytes]] = field(default_factory=deque)
+    frames: deque[tuple[TrafficClass, Message]] = field(default_factory=deque)
     size: int = 0
 
     def __len__(self) -> int:
@@ -83,24 +87,44 @@ class Outbox:
         self._told: dict[NodeId, float] = {}
         self.to_ourselves: deque[Frame] = deque()
         self.counters: Counter[str] = Counter()
+        self._sending = Sending(endpoint, traffic, meter, config.budgets, self.counters)
         self.observer: Observer | None = None
         self._record_dials = RecordDials(config.records, endpoint, self.counters)
 
     # Commands
 
-    def send_frame(self, peer: NodeId, frame: Frame, now: float) -> None:
-        """Send a frame; while its peer is being called, it waits."""
+    def send_frame(
+        self,
+        peer: NodeId,
+        frame: Frame,
+        now: float,
+        *,
+        is_replay: bool = False,
+        traffic: TrafficClass | None = None,
+    ) -> bool:
+        """Send a frame; while its peer is being called, it waits.
+
+        Args:
+            peer: Whom to.
+            frame: What.
+            now: The time.
+            is_replay: Whether it was sent before, to somebody else.
+            traffic: Its class, where its type does not tell.
+
+        Returns:
+            Whether it was taken. If not, it is counted; and told, if answers need its class.
+        """
         if peer == self._node_id:
             self.to_ourselves.append(frame)
-            return
-        data = encode_frame(frame)
-        kind = TYPE_NAMES[frame.type]
+            return True
+        if traffic is None:
+            traffic = class_of(frame, is_replay=is_replay)
+        message = Message(TYPE_NAMES[frame.type], encode_frame(frame))
         if self._endpoint.is_connected(peer):
-            self._send_encoded(peer, kind, data, now)
-        elif (reason := self._call(peer, now)) is not None:
-            self._refuse(peer, reason)
-        else:
-            self._keep(peer, kind, data, now)
+            return self._send(peer, traffic, message, now)
+        if (reason := self._call(peer, now)) is not None:
+            return self._refuse(peer, traffic, reason)
+        return self._keep(peer, traffic, message, now)
 
     def send_gossip(self, peer: NodeId, payload: bytes, bulk: bool, now: float) -> None:
         """Send gossip; to a peer without a session it is lost, as gossip may be.
@@ -108,15 +132,27 @@ class Outbox:
         Such a peer is called, within a budget: gossip goes to whomever records name.
         """
         if self._endpoint.is_connected(peer):
-            delivery = Delivery.BULK if bulk else Delivery.DATAGRAM
-            if not self._send(peer, payload, "gossip", delivery, now):
-                self.counters["gossip dropped: send queue of the peer is full"] += 1
+            if bulk:
+                self._sending.send(peer, TrafficClass.GOSSIP, Message("gossip", payload), now)
+                return
+            self._endpoint.send(peer, payload, Delivery.DATAGRAM, now)
+            self._traffic.sent("gossip", len(payload))
         elif (reason := self._record_dials.call(peer, self._addresses_of(peer), now)) is not None:
             self.counters[f"gossip dropped: {reason}"] += 1
 
     def under_way(self, peer: NodeId) -> int:
         """Return the bytes that ``peer`` has not acknowledged; more than any while it is called."""
-        return _WITHOUT_END if peer in self._waiting else self._endpoint.queued_bytes(peer)
+        if peer in self._waiting:
+            return _WITHOUT_END
+        return self._endpoint.queued_bytes(peer) + self._sending.held(peer)
+
+    def when_room(self, peer: NodeId, traffic: TrafficClass, size: int, told: Told) -> None:
+        """Have ``told`` called once ``size`` bytes of a class have room, or the session is over."""
+        self._sending.when_room(peer, traffic, size, told)
+
+    def go_on(self, now: float) -> None:
+        """Send what the transport sends at once by now; to be called after each of its inputs."""
+        self._sending.go_on(now)
 
     def connected(self, peer: NodeId, now: float) -> None:
         """Send what waited for ``peer``."""
@@ -126,8 +162,17 @@ class Outbox:
             self._record_dials.reached(peer, address)
         waited = self._forget(peer)
         if waited is not None:
-            for kind, data in waited.frames:
-                self._send_encoded(peer, kind, data, now)
+            for traffic, message in waited.frames:
+                self._send(peer, traffic, message, now)
+
+    def disconnected(self, peer: NodeId, now: float) -> None:
+        """The session with ``peer`` is over, and what waited for it with it."""
+        self._meter.forget(peer)
+        self._sending.ended(peer, now)
+
+    def sessions_close(self, now: float) -> None:
+        """The sessions will close once the transport has sent what it has: hand it the rest."""
+        self._sending.hand_over_urgent(now)
 
     def dial_failed(self, address: Address) -> None:
         """A dial of ``address`` came to nothing, whomever it was for."""
@@ -151,12 +196,19 @@ class Outbox:
 
     # Questions
 
-    def room(self, peer: NodeId) -> int:
-        """Bytes of the largest frame to ``peer`` that would be taken now."""
+    def room(self, peer: NodeId, traffic: TrafficClass) -> int:
+        """Bytes of the largest frame of a class to ``peer`` that would be taken now."""
         if peer == self._node_id:
             return _AT_HOME
         if self._endpoint.is_connected(peer):
-            return self._endpoint.room(peer)
+            return self._sending.room(peer, traffic)
+        return self._room_to_wait(peer)
+
+    def queued(self, peer: NodeId) -> dict[TrafficClass, int]:
+        """Bytes that wait for ``peer`` and were not handed to the transport, by class."""
+        return self._sending.by_class(peer)
+
+    def _room_to_wait(self, peer: NodeId) -> int:
         config = self._config
         waited = self._waiting.get(peer)
         if waited is None:
@@ -175,12 +227,13 @@ class Outbox:
     # Time
 
     def next_timeout(self) -> float | None:
+        looks_at = self._sending.looks_at
         if not self._waiting and not self.refused:
-            return None
+            return looks_at
         patience = self._config.waiting_seconds
         moments = [waited.since + patience for waited in self._waiting.values()]
         moments += [self._may_tell_at(peer) for peer in self.refused]
-        return min(moments, default=None)
+        return earliest(looks_at, *moments)
 
     def handle_timeout(self, now: float) -> None:
         """Drop what waited too long; what was dropped is told by :meth:`take_refused`."""
@@ -188,22 +241,25 @@ class Outbox:
         for peer, waited in list(self._waiting.items()):
             if waited.since + patience <= now:
                 self._give_up(peer)
+        if (looks_at := self._sending.looks_at) is not None and looks_at <= now:
+            self._sending.look(now)
 
-    def _keep(self, peer: NodeId, kind: str, data: bytes, now: float) -> None:
-        if len(data) > self.room(peer):
-            self._refuse(peer, "too much waits for its session")
-            return
+    def _keep(self, peer: NodeId, traffic: TrafficClass, message: Message, now: float) -> bool:
+        size = len(message.data)
+        if size > self._room_to_wait(peer):
+            return self._refuse(peer, traffic, "too much waits for its session")
         waited = self._waiting.get(peer)
         if waited is None:
             waited = self._waiting[peer] = _Waiting(now)
-        waited.frames.append((kind, data))
-        waited.size += len(data)
-        self._waiting_bytes += len(data)
+        waited.frames.append((traffic, message))
+        waited.size += size
+        self._waiting_bytes += size
+        return True
 
     def _give_up(self, peer: NodeId) -> None:
         waited = self._forget(peer)
-        if waited is not None:
-            self._refuse(peer, "no session came up", len(waited))
+        for traffic, _ in () if waited is None else waited.frames:
+            self._refuse(peer, traffic, "no session came up")
 
     def _forget(self, peer: NodeId) -> _Waiting | None:
         waited = self._waiting.pop(peer, None)
@@ -211,9 +267,11 @@ class Outbox:
             self._waiting_bytes -= waited.size
         return waited
 
-    def _refuse(self, peer: NodeId, reason: str, frames: int = 1) -> None:
-        self.counters[f"frame dropped: {reason}"] += frames
-        self.refused.setdefault(peer, reason)
+    def _refuse(self, peer: NodeId, traffic: TrafficClass, reason: str) -> bool:
+        self.counters[f"frame dropped: {reason}"] += 1
+        if traffic in BREAKS_ANSWERS:
+            self.refused.setdefault(peer, reason)
+        return False
 
     def _may_tell_at(self, peer: NodeId) -> float:
         told = self._told.get(peer)
@@ -229,18 +287,9 @@ class Outbox:
         is_called = self._endpoint.is_dialling(peer)
         return None if is_called else "nobody can be called at the peer's addresses"
 
-    def _send_encoded(self, peer: NodeId, kind: str, data: bytes, now: float) -> None:
+    def _send(self, peer: NodeId, traffic: TrafficClass, message: Message, now: float) -> bool:
         if self.observer is not None:
             self.observer.frame_built()
-        if not self._send(peer, data, kind, Delivery.LATENCY, now):
-            self._refuse(peer, "send queue of the peer is full")
-
-    def _send(self, peer: NodeId, data: bytes, kind: str, delivery: Delivery, now: float) -> bool:
-        try:
-            self._endpoint.send(peer, data, delivery, now)
-        except QueueFullError:
-            return False
-        self._traffic.sent(kind, len(data))
-        if delivery is not Delivery.DATAGRAM:
-            self._meter.sent(peer, len(data), now)
-        return True
+        if self._sending.send(peer, traffic, message, now):
+            return True
+        return self._refuse(peer, traffic, "send queue of the peer is full")

@@ -91,7 +91,11 @@ class ProgramFrames:
             raise UserError(f"this frame is no message: {error}") from error
         if peer != self._node_id:
             self._refuse_unsendable(peer)
-        self._outbox.send_frame(peer, frame, now)
+        if not self._outbox.send_frame(peer, frame, now):
+            raise BusyError(
+                "too much waits to be sent to this and other peers",
+                hint="send less, or try again in a moment",
+            )
 
     def concerns(self, frame: Frame) -> bool:
         """Whether a frame is for our program."""

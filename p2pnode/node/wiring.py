@@ -70,6 +70,8 @@ class Wiring:
         """
         parts = self._parts
         parts.clock = now
+        if parts.endpoint.cleared:
+            parts.outbox.go_on(now)
         while True:
             for transported in parts.endpoint.take_events():
                 if isinstance(transported, MessageReceived):
@@ -104,7 +106,7 @@ class Wiring:
     def _on_inference(self, event: InferenceEvent, now: float) -> None:
         parts = self._parts
         if isinstance(event, SendFrame):
-            parts.outbox.send_frame(event.peer, event.frame, now)
+            parts.outbox.send_frame(event.peer, event.frame, now, is_replay=event.is_replay)
             return
         if not isinstance(event, ComputeRequested | TokenProduced):
             parts.narration.tell(event, now)
@@ -137,7 +139,7 @@ class Wiring:
                 self._returned(peer, now)
             case PeerDisconnected(peer, reason):
                 parts.silent.discard(peer)
-                parts.links.forget(peer)
+                parts.outbox.disconnected(peer, now)
                 offence = _offence_of_end(event)
                 parts.inference.peer_lost(peer, f"session closed: {reason}", now, offence)
                 line = f"session with {parts.planner.name_of(peer)} closed: {reason}"

@@ -130,6 +130,15 @@ class Connection:
         return self._outbound.room(self._outlet.shard_size)
 
     @property
+    def is_mute(self) -> bool:
+        """Whether the peer acknowledged no message yet, or none for ``silence``."""
+        return self._outbound.is_mute
+
+    def is_clear(self, delivery: Delivery) -> bool:
+        """Whether no message waits that would leave before a new one."""
+        return self._outbound.is_clear(delivery)
+
+    @property
     def is_flushed(self) -> bool:
         """Whether nothing waits to be sent or acknowledged."""
         return not self._outbound.queued and not self._recovery.is_waiting
@@ -331,6 +340,8 @@ class Connection:
         if self._outbound.is_waiting:  # else no pace holds anything up
             pause = self._sender.send_waiting(now)
             self.timers.arm(Timer.PACING, None if pause is None else now + pause)
+            if self._outbound.is_clear(Delivery.LATENCY):
+                self._around.cleared[self.peer] = None
         due = self._arrivals.due
         if with_ack and due is not None and due <= now:
             self._outlet.send_ack(now)

@@ -31,6 +31,10 @@ class Endpoint:
     *Inputs*: :meth:`receive_datagram`, :meth:`handle_timeout`.
     *Outputs*, to be collected after each of them: :meth:`datagrams_to_send`, :meth:`take_events`,
     :meth:`next_timeout`.
+
+    Attributes:
+        cleared: Peers that :meth:`is_clear` anew, in the order in which that was seen; whoever
+            holds messages back for them takes them from here.
     """
 
     def __init__(
@@ -49,8 +53,9 @@ class Endpoint:
         self._peers = PeerTable(config)
         self._by_index = self._peers.by_index
         self._by_peer = self._peers.by_peer
+        self.cleared: dict[NodeId, None] = {}
         self._around = Surroundings(
-            self._outbox, self._events, self._memory, self._count, self._peers.moved
+            self._outbox, self._events, self._memory, self._count, self._peers.moved, self.cleared
         )
         hello = Hello(identity.node_id, rng.randbytes(8), config.max_datagram)
         local = Local(config, identity, SwarmKeys.derive(swarm_secret), hello, rng)
@@ -168,6 +173,19 @@ class Endpoint:
         """Bytes that came from ``peer``, of messages that are not complete."""
         connection = self._by_peer.get(peer)
         return 0 if connection is None else connection.arriving
+
+    def is_clear(self, peer: NodeId, delivery: Delivery) -> bool:
+        """Whether a message to ``peer`` would wait for no other; False when not connected.
+
+        For one of BULK all others count, for one of LATENCY those of BULK do not.
+        """
+        connection = self._by_peer.get(peer)
+        return connection is not None and connection.is_clear(delivery)
+
+    def is_mute(self, peer: NodeId) -> bool:
+        """Whether ``peer`` acknowledged no message yet, or none for ``silence``."""
+        connection = self._by_peer.get(peer)
+        return connection is not None and connection.is_mute
 
     def room(self, peer: NodeId) -> int:
         """Bytes that a message to ``peer`` may have to be accepted now; 0 when not connected."""

@@ -30,6 +30,7 @@ class Outbound:
         losses: Which of our packets were lost.
         parity_sent: Shards made beyond need.
         has_arrived: Whether the peer ever acknowledged a message.
+        is_mute: Whether it did not, or has stopped to.
     """
 
     def __init__(self, config: TransportConfig, pool: Pool) -> None:
@@ -37,6 +38,7 @@ class Outbound:
         self._config = config
         self._mute_limit = min(config.mute_queue_bytes, config.send_queue_bytes)
         self.share = Share(self._mute_limit, pool)
+        self.is_mute = True
         self.has_arrived = False
         self._unfinished: dict[int, Outgoing] = {}
         self._queues: dict[bool, deque[Outgoing]] = {False: deque(), True: deque()}  # is it bulk
@@ -126,6 +128,11 @@ class Outbound:
         """Whether any message stands in line."""
         return bool(self._queues[False] or self._queues[True])
 
+    def is_clear(self, delivery: Delivery) -> bool:
+        """Whether no message stands in line before a new one."""
+        queues = self._queues
+        return not queues[False] and (delivery is not Delivery.BULK or not queues[True])
+
     def next_waiting(self, *, bulk: bool) -> Outgoing | None:
         """Return the first message in line with a shard that may be sent."""
         queue = self._queues[bulk]
@@ -144,8 +151,8 @@ class Outbound:
             message.finish()
             self.queued -= message.size
             self.share.give_back(message.cost)
-            if not self.has_arrived or self.share.limit == self._mute_limit:
-                self.has_arrived = True
+            if self.is_mute:
+                self.has_arrived, self.is_mute = True, False
                 self.share.limit = self._config.send_queue_bytes
 
     def room(self, shard_size: int) -> int:
@@ -155,6 +162,7 @@ class Outbound:
 
     def be_mute(self) -> None:
         """The peer stopped acknowledging: take little for it until it does again."""
+        self.is_mute = True
         self.share.limit = self._mute_limit
 
     def release(self) -> None:

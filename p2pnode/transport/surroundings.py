@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from p2pnode.sansio import Address, Transmit
+from p2pnode.sansio import Address, NodeId, Transmit
 from p2pnode.transport.events import TransportEvent
 from p2pnode.transport.memory import Memory
 
@@ -18,6 +18,7 @@ class Surroundings:
         memory: What messages under way may take.
         count: Counts something under a reason.
         on_move: Told the peer's address before and after it moves.
+        cleared: Peers for whom messages had to wait here, and none that is urgent does any more.
     """
 
     outbox: list[Transmit[Address]]
@@ -25,3 +26,4 @@ class Surroundings:
     memory: Memory
     count: Callable[[str], None]
     on_move: Callable[[Address, Address], None]
+    cleared: dict[NodeId, None]

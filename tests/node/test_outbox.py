@@ -12,6 +12,7 @@ from p2pnode.node.config import OutboxConfig
 from p2pnode.node.links import LinkMeter
 from p2pnode.node.outbox import Outbox, SendRefused
 from p2pnode.node.traffic import Traffic
+from p2pnode.node.traffic_class import TrafficClass
 from p2pnode.sansio import Address, NodeId
 from p2pnode.scheduler.offences import Offence
 from p2pnode.testing.pair import Endpoints, identity_of
@@ -21,6 +22,7 @@ from p2pnode.transport.events import DialFailed, PeerConnected, PeerDisconnected
 from p2pnode.wire.dtypes import DType
 from p2pnode.wire.vframe import Frame, MessageType, Slice, encode_frame
 
+PROMPT = TrafficClass.PROMPT
 GHOST = identity_of("ghost").node_id
 INIT_BYTES = 177  # of a first message to a node whose key is known
 SIMULATION = TransportConfig.simulation()
@@ -52,9 +54,10 @@ class Sending:
         self.told: list[SendRefused] = []
 
     def send(self, peer: NodeId, size: int) -> None:
-        self.peers.network.call(
-            self.alice, lambda now: self.outbox.send_frame(peer, frame(size), now)
-        )
+        def command(now: float) -> None:
+            self.outbox.send_frame(peer, frame(size), now)
+
+        self.peers.network.call(self.alice, command)
 
     def look(self) -> None:
         now = self.peers.network.now
@@ -103,10 +106,10 @@ def test_frames_do_not_wait_for_ever() -> None:
 def test_what_waited_is_sent_when_the_session_is_up() -> None:
     sending = Sending(lambda peer: (sending.bob,))
     bob = sending.peers.node_id(sending.bob)
-    assert sending.outbox.room(bob) == SMALL.waiting_bytes
+    assert sending.outbox.room(bob, PROMPT) == SMALL.waiting_bytes
     sending.send(bob, 1000)
     sending.send(bob, 2000)
-    assert sending.outbox.room(bob) < SMALL.waiting_bytes - 3000
+    assert sending.outbox.room(bob, PROMPT) < SMALL.waiting_bytes - 3000
     sending.peers.network.run(1)
     sending.peers.network.call(sending.alice, lambda now: sending.outbox.connected(bob, now))
     sending.peers.network.run(1)
@@ -137,7 +140,7 @@ def test_a_full_send_queue_is_told_and_room_says_so_before() -> None:
     bob = sending.peers.node_id(sending.bob)
     sending.peers.network.partition([sending.alice], [sending.bob])
     sent = 0
-    while sending.outbox.room(bob) > 60_100:
+    while sending.outbox.room(bob, PROMPT) > 60_100:
         sending.send(bob, 60_000)
         sent += 1
     sending.look()
@@ -331,12 +334,16 @@ class Pumped(Sending):
         assert outbox.waiting_bytes == sum(one.size for one in waiting.values())
         assert 0 <= outbox.waiting_bytes <= SMALL.waiting_total_bytes
         for peer, one in waiting.items():
-            assert one.size == sum(len(data) for _, data in one.frames) <= SMALL.waiting_bytes
+            assert (
+                one.size
+                == sum(len(message.data) for _, message in one.frames)
+                <= SMALL.waiting_bytes
+            )
             assert 0 < len(one) <= SMALL.most_waiting
             assert outbox.under_way(peer) > SMALL.waiting_total_bytes
         assert {*outbox.refused, *outbox._told} <= {*self.peers_known}
         for peer in self.peers_known:
-            assert outbox.room(peer) >= 0
+            assert outbox.room(peer, PROMPT) >= 0
         if self.heard == len(self.peers.events(self.alice)):
             connected = {*self.peers.endpoints[self.alice].peers()}
             assert {*outbox._meter._ways} <= connected, "kept of a peer that is gone"
