@@ -17,6 +17,7 @@ from p2pnode.node.traffic_class import DELIVERIES, Budgets, TrafficClass
 from p2pnode.sansio import NodeId
 from p2pnode.transport.events import Delivery
 from p2pnode.transport.memory import Pool, Share
+from p2pnode.transport.messages import LEVELS
 from p2pnode.values import value
 
 MESSAGE_COST: Final = 128
@@ -125,8 +126,8 @@ class SendQueues:
                 share.move(pool)
         return max(0, min(share.room, of_class.room) - MESSAGE_COST)
 
-    def turn(self, peer: NodeId, *, bulk: bool) -> Turn | None:
-        """Return what leaves next for ``peer``; without ``bulk`` nothing that travels as BULK."""
+    def turn(self, peer: NodeId, level: int) -> Turn | None:
+        """Return what leaves next for ``peer``; nothing that the transport has below ``level``."""
         queue = self._peers.get(peer)
         if queue is None:
             return None
@@ -137,7 +138,7 @@ class SendQueues:
             if queue.passed[traffic] >= PATIENCE * max(1, len(line[0].data)):
                 return Turn(traffic, Delivery.LATENCY)
             delivery = DELIVERIES[traffic]
-            if first is None and (bulk or delivery is Delivery.LATENCY):
+            if first is None and LEVELS[delivery] <= level:
                 first = Turn(traffic, delivery)
         return first
 

@@ -73,8 +73,9 @@ class Sending:
         if not self._queues.put(peer, traffic, message, self._standing(peer)):
             self.counters[f"{traffic.label} refused: its queue to the peer is full"] += 1
             return False
-        self.counters[f"{traffic.label} held back: more waits for the peer"] += 1
         self._go_on_with(peer, now)
+        if traffic in self._queues.by_class(peer):
+            self.counters[f"{traffic.label} held back: more is on its way to the peer"] += 1
         return True
 
     def go_on(self, now: float) -> None:
@@ -88,7 +89,7 @@ class Sending:
     def hand_over_urgent(self, now: float) -> None:
         """Hand over what breaks answers if it is missing: the sessions are about to close."""
         for peer in self._endpoint.peers() if self._queues else ():
-            while (turn := self._queues.turn(peer, bulk=False)) is not None:
+            while (turn := self._queues.turn(peer, 0)) is not None:
                 message = self._queues.first(peer, turn.traffic)
                 if not self._hand_over(peer, message, turn.delivery, now):
                     break
@@ -154,9 +155,9 @@ class Sending:
 
     def _go_on_with(self, peer: NodeId, now: float) -> None:
         """Hand over as much as leaves at once, and one message more."""
-        queues, endpoint = self._queues, self._endpoint
-        while endpoint.is_clear(peer, Delivery.LATENCY):
-            turn = queues.turn(peer, bulk=endpoint.is_clear(peer, Delivery.BULK))
+        queues = self._queues
+        while (level := self._endpoint.clear_down_to(peer)) >= 0:
+            turn = queues.turn(peer, level)
             if turn is None:
                 return
             message = queues.first(peer, turn.traffic)

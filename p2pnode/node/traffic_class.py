@@ -42,7 +42,7 @@ BREAKS_ANSWERS: Final = frozenset(
 """Of these nothing may be missing, or an answer waits for it: without room for one, the peer counts
 as lost. Whoever sends anything else is told that there is no room, and sends it later."""
 
-DELIVERIES: Final = (*(Delivery.LATENCY,) * 4, *(Delivery.BULK,) * 4)
+DELIVERIES: Final = (*(Delivery.LATENCY,) * 3, *(Delivery.BULK,) * 2, *(Delivery.BACKGROUND,) * 3)
 """How each class travels, by its number."""
 
 _OF_TYPES: Final = {

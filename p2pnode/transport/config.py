@@ -101,6 +101,11 @@ class TransportConfig:
     """The congestion window never falls below this. On a lossy Wi-Fi, where loss says little about
     queues, it lets a message of 8 KiB and its parity leave at once; 2 ms of 100 Mb/s."""
 
+    background_delay: float = 0.01
+    """How long a queue on the way BACKGROUND messages may fill, above 0: so much later is a token
+    beside them. RFC 6817 allows 0.1; a guess between a busy peer's jitter, a few milliseconds, and
+    what is felt."""
+
     pacing_burst: int = 64 * 1024
     """Bytes that may leave back to back. Timers are 1 ms grained, so pacing is in batches."""
 
@@ -206,6 +211,7 @@ class TransportConfig:
                 self.dial_retry,
                 self.rekey_seconds,
                 self.partial_idle,
+                self.background_delay,
                 self.rival_patience,
                 self.newcomers_per_second,
                 self.newcomers_per_second_per_address,

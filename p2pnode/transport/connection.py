@@ -134,9 +134,10 @@ class Connection:
         """Whether the peer acknowledged no message yet, or none for ``silence``."""
         return self._outbound.is_mute
 
-    def is_clear(self, delivery: Delivery) -> bool:
-        """Whether no message waits that would leave before a new one."""
-        return self._outbound.is_clear(delivery)
+    @property
+    def clear_down_to(self) -> int:
+        """The last level of which a new message would wait for no other; -1 for none."""
+        return self._outbound.clear_down_to
 
     @property
     def is_flushed(self) -> bool:
@@ -340,7 +341,7 @@ class Connection:
         if self._outbound.is_waiting:  # else no pace holds anything up
             pause = self._sender.send_waiting(now)
             self.timers.arm(Timer.PACING, None if pause is None else now + pause)
-            if self._outbound.is_clear(Delivery.LATENCY):
+            if self._outbound.clear_down_to >= 0:
                 self._around.cleared[self.peer] = None
         due = self._arrivals.due
         if with_ack and due is not None and due <= now:

@@ -18,6 +18,7 @@ from p2pnode.transport.events import (
 from p2pnode.transport.handshake import Local
 from p2pnode.transport.identity import Identity
 from p2pnode.transport.memory import Memory
+from p2pnode.transport.messages import LEVELS
 from p2pnode.transport.packets import DATA_HEADER, DroppedError, Hello, Kind
 from p2pnode.transport.peers import PeerTable
 from p2pnode.transport.snapshot import TransportSnapshot
@@ -179,8 +180,16 @@ class Endpoint:
 
         For one of BULK all others count, for one of LATENCY those of BULK do not.
         """
+        return LEVELS[delivery] <= self.clear_down_to(peer)
+
+    def clear_down_to(self, peer: NodeId) -> int:
+        """Return the last level of which a message to ``peer`` would wait for no other.
+
+        0 is LATENCY, 1 BULK, 2 BACKGROUND; -1 where even one of LATENCY would, or when not
+        connected.
+        """
         connection = self._by_peer.get(peer)
-        return connection is not None and connection.is_clear(delivery)
+        return -1 if connection is None else connection.clear_down_to
 
     def is_mute(self, peer: NodeId) -> bool:
         """Whether ``peer`` acknowledged no message yet, or none for ``silence``."""

@@ -19,6 +19,9 @@ class Delivery(IntEnum):
     """Behind latency messages, without parity, repaired until it arrives."""
     DATAGRAM = 2
     """Once, never repaired; must fit one datagram."""
+    BACKGROUND = 3
+    """Behind BULK, and slower where a queue grows on the way, whoever else fills it. On the wire it
+    is BULK: only its sender knows."""
 
 
 @value

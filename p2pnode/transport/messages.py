@@ -1,6 +1,7 @@
 """Messages in pieces: cutting them up to send, putting them together again within bounds."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from p2pnode.transport import fec
 from p2pnode.transport.events import Delivery
@@ -22,13 +23,17 @@ MOST_PARTIALS = 1024
 """Messages of one peer that may be incomplete at once; a window of 1 MiB holds 400 of two
 shards."""
 
+LEVELS: Final = (0, 1, 1, 2)
+"""By delivery: what is lower leaves first. A DATAGRAM that is cut travels as BULK."""
+
 
 class Outgoing:
     """A message on its way.
 
     Attributes:
         id: Its number on this connection.
-        delivery: LATENCY or BULK.
+        delivery: LATENCY or BULK, as the peer sees it.
+        level: Which of what waits leaves first: 0 LATENCY, 1 BULK, 2 BACKGROUND.
         payload: The message; empty once it is done.
         count: Data shards it is cut into.
         geometry: Counts its cuts; a smaller path needs a new one.
@@ -39,7 +44,7 @@ class Outgoing:
 
     __slots__ = (
         "_acked", "_copies", "_live", "_parity", "_shard_size", "_waiting", "cost", "count",
-        "delivery", "geometry", "id", "is_done", "is_queued", "payload", "size",
+        "delivery", "geometry", "id", "is_done", "is_queued", "level", "payload", "size",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +55,8 @@ class Outgoing:
         self.payload = payload
         self.size = len(payload)
         self.cost = 0
-        self.delivery = delivery
+        self.delivery = Delivery.BULK if delivery is Delivery.BACKGROUND else delivery
+        self.level = LEVELS[delivery]
         self.geometry = 0
         self.is_done = False
         self.is_queued = False

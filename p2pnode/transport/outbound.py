@@ -41,7 +41,7 @@ class Outbound:
         self.is_mute = True
         self.has_arrived = False
         self._unfinished: dict[int, Outgoing] = {}
-        self._queues: dict[bool, deque[Outgoing]] = {False: deque(), True: deque()}  # is it bulk
+        self._queues: tuple[deque[Outgoing], ...] = (deque(), deque(), deque())  # by level
         self._next_id = 0
         self.queued = 0
         self.losses = LossEstimator()
@@ -117,7 +117,7 @@ class Outbound:
         if message.is_queued or not message.is_waiting:
             return
         message.is_queued = True
-        queue = self._queues[message.delivery is Delivery.BULK]
+        queue = self._queues[message.level]
         if first:
             queue.appendleft(message)
         else:
@@ -126,16 +126,27 @@ class Outbound:
     @property
     def is_waiting(self) -> bool:
         """Whether any message stands in line."""
-        return bool(self._queues[False] or self._queues[True])
+        latency, bulk, background = self._queues
+        return bool(latency or bulk or background)
 
-    def is_clear(self, delivery: Delivery) -> bool:
-        """Whether no message stands in line before a new one."""
-        queues = self._queues
-        return not queues[False] and (delivery is not Delivery.BULK or not queues[True])
+    @property
+    def has_background(self) -> bool:
+        """Whether a message of BACKGROUND stands in line."""
+        return bool(self._queues[2])
 
-    def next_waiting(self, *, bulk: bool) -> Outgoing | None:
+    @property
+    def clear_down_to(self) -> int:
+        """The last level of which a new message would wait for no other; -1 for none."""
+        latency, bulk, background = self._queues
+        if latency:
+            return -1
+        if bulk:
+            return 0
+        return 1 if background else 2
+
+    def next_waiting(self, level: int) -> Outgoing | None:
         """Return the first message in line with a shard that may be sent."""
-        queue = self._queues[bulk]
+        queue = self._queues[level]
         while queue:
             message = queue[0]
             if message.is_waiting:

@@ -66,12 +66,13 @@ class AckResult:
 class RttEstimator:
     """RFC 9002, section 5, but for one rule: see :meth:`update`."""
 
-    __slots__ = ("is_measured", "latest", "least", "smoothed", "variation")
+    __slots__ = ("is_measured", "latest", "latest_free", "least", "smoothed", "variation")
 
     def __init__(self, assumed: float, measured: float | None) -> None:
         self.is_measured = measured is not None
         self.latest = assumed if measured is None else measured
         self.smoothed = self.latest
+        self.latest_free = self.latest  # without what the peer says that it waited
         self.variation = self.latest / 2
         self.least = self.latest
 
@@ -79,7 +80,7 @@ class RttEstimator:
         self.latest = sample
         if not self.is_measured:
             self.is_measured = True
-            self.least = self.smoothed = sample
+            self.least = self.smoothed = self.latest_free = sample
             self.variation = sample / 2
             return
         # RFC 9002 subtracts the delay only down to the least raw sample. Between idle peers every
@@ -87,6 +88,7 @@ class RttEstimator:
         # it, so that rule showed 5 ms on loopback. The peer is authenticated: believe it.
         if ack_delay < sample:
             sample -= ack_delay
+        self.latest_free = sample
         self.least = min(self.least, sample)
         self.variation += (abs(self.smoothed - sample) - self.variation) / 4
         self.smoothed += (sample - self.smoothed) / 8

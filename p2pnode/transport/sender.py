@@ -80,9 +80,9 @@ class Sender:
         """Send queued shards; return how long the pacer wants to wait, None for no wait."""
         outbound, outlet = self.outbound, self.outlet
         recovery, congestion = self.recovery, self.congestion
-        for bulk in (False, True):
-            while message := outbound.next_waiting(bulk=bulk):
-                if not congestion.allows(recovery.in_flight, bulk=bulk):
+        for level in (0, 1, 2):
+            while message := outbound.next_waiting(level):
+                if not congestion.allows(recovery.in_flight, level):
                     break
                 outlet.is_pressed = 2 * recovery.in_flight > congestion.window
                 pause = outlet.pacer.delay(congestion.window, recovery.rtt.smoothed, now)
@@ -137,6 +137,7 @@ class Sender:
             return
         for packet in acked:
             self._settle_acked(packet, in_flight, now)
+        self._settle_background(in_flight, now)
         recovery.is_patient = outbound.losses.is_clean
 
     def receive_ack_untrusted(self, ack: Ack, now: float) -> list[SentPacket]:
@@ -151,6 +152,7 @@ class Sender:
             self._pardon(packet)
         for packet in result.acked:
             self._settle_acked(packet, in_flight, now)
+        self._settle_background(in_flight, now)
         if result.lost:
             self._settle_lost(result.lost, now)
         self.recovery.is_patient = self.outbound.losses.is_clean
@@ -163,6 +165,7 @@ class Sender:
         larger than what is in use, their loss says nothing of the path.
         """
         self.path.move(now)
+        self.congestion.background.move()
         self.outbound.recut(self.outlet.shard_size)
         self._timers.arm(Timer.PATH, self.path.probing_from)
 
@@ -221,6 +224,12 @@ class Sender:
         message = packet.message
         if message is not None and message.on_acked(packet.index, packet.geometry):
             self.outbound.finish(message.id)
+
+    def _settle_background(self, in_flight: int, now: float) -> None:
+        """Look how long a queue the round trip shows, while anything in the background waits."""
+        if self.outbound.has_background:
+            rtt, acked = self.recovery.rtt, in_flight - self.recovery.in_flight
+            self.congestion.background.on_acked(acked, rtt.latest_free, in_flight, now)
 
     def _pardon(self, packet: SentPacket) -> None:
         if packet.is_probe:

@@ -125,7 +125,7 @@ def _queue_and_send(payloads: list[bytes], shard_size: int) -> Outbound:
     outbound = Outbound(SIMULATION, Pool(1 << 30))
     for payload in payloads:
         outbound.add(payload, Delivery.BULK, shard_size, 0.001)
-    while message := outbound.next_waiting(bulk=True):
+    while message := outbound.next_waiting(1):
         message.on_sent(message.next_index())
     return outbound
 
