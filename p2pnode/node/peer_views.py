@@ -79,6 +79,7 @@ def _member(
         **_link(core, link),
         goodput=core.links.goodput(record.node_id),
         edges=edges,
+        queued={of.label: held for of, held in core.outbox.queued(record.node_id).items()},
         gone_s=now - line.member.since if line.member.health in _GONE else None,
     )
 

@@ -1,9 +1,9 @@
 """What waits to be handed to the transport: a queue for each peer and class, within budgets.
 
-A higher class leaves first. None waits for ever: for every fifteen bytes of higher classes that
-pass the first frame of a class, one byte of it may go, so each class that waits has a sixteenth of
-what leaves, and the highest keeps more than half. It is the sharing of deficit round robin
-(Shreedhar and Varghese, 1995) under a strict order.
+A higher class leaves first. None waits for ever: once fifteen bytes of higher classes have passed
+each byte of the first message of a class, that goes next. So a class that waits has at least a
+fifteenth of what the higher ones have, and the highest keeps more than half of all. It is the
+sharing of deficit round robin (Shreedhar and Varghese, 1995) under a strict order.
 
 Nothing here sends. Whoever does asks whose turn it is (:meth:`SendQueues.turn`), and takes that.
 """

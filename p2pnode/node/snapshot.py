@@ -5,7 +5,7 @@ travels as JSON: :mod:`p2pnode.node.snapshot_json`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pnode.phrases import plural
 
@@ -73,6 +73,9 @@ class PeerView:
         is_older: Whether its p2pnode reads no ads but those of version 1, so that all write those.
         software: The version of p2pnode that it says it runs; empty if it does not say, as one of
             before it could, or one whose ad is of version 1.
+        queued: Bytes that wait here to be sent to it, and are not on their way yet, by class:
+            ``think``, ``sync``, ``prompt``, ``replay``, ``gossip``, ``ask``, ``cache``,
+            ``weights``; of what is empty nothing.
     """
 
     node_id: str
@@ -99,6 +102,7 @@ class PeerView:
     kv_bytes_per_token_layer: int = 0
     is_older: bool = False
     software: str = ""
+    queued: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_gone(self) -> bool:

@@ -36,7 +36,11 @@ def from_json(data: Mapping[str, Any]) -> NodeSnapshot:
 
 def _build(kind: type[_T], data: Mapping[str, Any]) -> _T:
     hints = typing.get_type_hints(kind)
-    later = {each.name for each in fields(kind) if each.default is not MISSING}  # type: ignore[arg-type]
+    later = {
+        each.name
+        for each in fields(kind)  # type: ignore[arg-type]
+        if each.default is not MISSING or each.default_factory is not MISSING
+    }
     return kind(
         **{
             name: _convert(hint, data[name])

@@ -37,14 +37,20 @@ def _row(size: int) -> Slice:
 
 
 class Core:
-    """An endpoint and the outbox before it, as one core."""
+    """An endpoint and the outbox before it, as one core.
+
+    Attributes:
+        most_cleared: The most peers that one datagram let go on.
+    """
 
     def __init__(self, endpoint: Endpoint, outbox: Outbox) -> None:
+        self.most_cleared = 0
         self._endpoint = endpoint
         self._outbox = outbox
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         self._endpoint.receive_datagram(data, source, now)
+        self.most_cleared = max(self.most_cleared, len(self._endpoint.cleared))
         self._outbox.go_on(now)
 
     def handle_timeout(self, now: float) -> None:
@@ -94,9 +100,8 @@ class OneSender:
             LinkMeter(self.endpoint, self.endpoint.rtt, 0.005),
         )
         self.network.detach(self.alice)
-        self.network.attach(
-            self.alice, Core(self.endpoint, self.outbox), on_event=self._hear_of_sessions
-        )
+        self.core = Core(self.endpoint, self.outbox)
+        self.network.attach(self.alice, self.core, on_event=self._hear_of_sessions)
         self.arrived: dict[NodeId, list[tuple[TrafficClass, int, float]]] = {}
         self.refused: list[SendRefused] = []
         self._sent: dict[tuple[NodeId, int, int], float] = {}
