@@ -216,6 +216,21 @@ def test_a_token_replayed_for_nothing_asks_for_room_as_any_replay_does() -> None
     assert len([event for event in host.sent if event.peer == NEXT]) == 1
 
 
+def test_what_was_sent_before_leaves_as_a_replay_and_what_is_new_does_not() -> None:
+    host = Host()
+    host.open(HOG, 0)
+    for start, rows in ((0, 3), (3, 1)):
+        host.feed(HOG, 0, token_batch((7,) * rows, start))
+        host.finish(0, "computed")
+    assert [event.is_replay for event in host.sent if event.peer == NEXT] == [False, False]
+    host.sent.clear()
+    host.open(HOG, 0, epoch=1, downstream=Edge(NEXT, 2000))
+    host.tell(HOG, Resume(0, 1, 1, 0))
+    host.feed(HOG, 0, token_batch((7,), 4))
+    host.finish(0, "computed")
+    assert [event.is_replay for event in host.sent if event.peer == NEXT] == [True, True, False]
+
+
 @pytest.mark.skipif(CORES.is_compiled, reason="replaces a method of an instance")
 def test_a_close_of_nothing_makes_no_look_at_those_who_wait(
     monkeypatch: pytest.MonkeyPatch,
