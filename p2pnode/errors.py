@@ -75,6 +75,20 @@ class ModelError(UserError):
     kind = "model"
 
 
+class UnknownModelError(ModelError):
+    """A name means no model of a node, or several.
+
+    Attributes:
+        is_ambiguous: Whether it could be several.
+    """
+
+    kind = "name"
+
+    def __init__(self, message: str, *, hint: str = "", is_ambiguous: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.is_ambiguous = is_ambiguous
+
+
 class LengthError(UserError):
     """A prompt does not fit the model's context; a shorter one may."""
 
@@ -113,7 +127,10 @@ class ModelChangedError(ModelError):
     """A model's file no longer holds what was hashed; what was loaded before is still right."""
 
 
-_TOLD: Final = {one.kind: one for one in (ModelError, LengthError, BusyError, GenerationError)}
+_TOLD: Final = {
+    one.kind: one
+    for one in (ModelError, UnknownModelError, LengthError, BusyError, GenerationError)
+}
 
 
 def error_of(kind: str, message: str, hint: str = "") -> UserError:

@@ -12,8 +12,8 @@ def change_swarm(settings: NodeSettings, secret: bytes) -> None:
     Raises:
         UserError: The model, the port or the state cannot be used; the state is as it was.
     """
-    if settings.model is not None:
-        describe_model(settings.model)
+    for one in settings.models:
+        describe_model(one.path)
     state = StateDirectory(settings.state)
     with state.lock():  # first: a node that runs here has the port too
         open_udp(settings.host, settings.port).close()

@@ -11,7 +11,7 @@ import trio
 from p2pnode.net.addresses import format_address, parse_address, resolve
 from p2pnode.net.control import Emit, Handler
 from p2pnode.net.control_lines import Rendered, render
-from p2pnode.node.answering.question import Question, seconds_of
+from p2pnode.node.answering.question import Question, model_of, seconds_of
 from p2pnode.node.embedding import embedder_called, no_embedder, result_of, texts_of
 from p2pnode.node.invite import encode_invite
 from p2pnode.node.pooling import pooled, served_as
@@ -66,7 +66,10 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         return {"tokens": await node.answering.count(Question.of(params))}
 
     async def model(params: Params, emit: Emit) -> object:
-        return await node.model_report()
+        return await node.model_report(model_of(params))
+
+    async def models(params: Params, emit: Emit) -> object:
+        return {"models": await node.model_reports()}
 
     async def timings(params: Params, emit: Emit) -> object:
         return node.answering.timings.to_json()
@@ -78,6 +81,7 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         "snapshot": picture,
         "timings": timings,
         "model": model,
+        "models": models,
         "invite": invite,
         "connect": connect,
         "stop": stop,
@@ -90,7 +94,7 @@ def handlers(node: Node) -> Mapping[str, Handler]:
 async def vectors(node: Node, params: Params) -> Rendered:
     """Turn texts into vectors; return them and the facts, as JSON.
 
-    ``params``: ``model`` (its name: one that is made for it, or the one that the swarm serves,
+    ``params``: ``model`` (its name: one that is made for it, or one of the node's, the first of
     which is meant where it is left out), ``texts``, ``encoding_format`` (``float`` or ``base64``);
     and of the swarm's ``wait``, in seconds.
 
@@ -100,15 +104,16 @@ async def vectors(node: Node, params: Params) -> Rendered:
     Raises:
         UserError: A parameter is impossible, or the model is not here.
     """
-    texts, name = texts_of(params), str(params.get("model") or "")
+    texts, name = texts_of(params), model_of(params)
     known = embedder_called(name)
     if known is not None:
         return await result_of(known.name, await node.embedding.embed(known, texts), params)
     served = await served_as(node, name)
     if served is None:
-        raise no_embedder(name, *(() if node.model is None else (node.model.name,)))
+        raise no_embedder(name, *node.models.called().values())
     wait = seconds_of(params, "wait", 10.0)
-    return await result_of(name or served.name, await pooled(node, served, texts, wait), params)
+    made = await pooled(node, served, texts, wait)
+    return await result_of(name or served.info.name, made, params)
 
 
 def _rendered(taken: NodeSnapshot) -> Rendered:

@@ -121,6 +121,7 @@ def refuse_beyond(
     most: int,
     *,
     memory: Memory | None = None,
+    taken: int = 0,
 ) -> None:
     """Refuse layers that take more than their owner lets a node have, however much is free.
 
@@ -131,6 +132,7 @@ def refuse_beyond(
         kv_bytes: Of ``most``, what is offered for KV caches and retained batches.
         most: The most bytes of the main memory.
         memory: What there is; looked up if left out.
+        taken: Bytes that the weights of other models take.
 
     Raises:
         CapacityError: They do.
@@ -141,12 +143,13 @@ def refuse_beyond(
     facts = facts_of(path, with_words=False).beside(there.gpu)
     sizes, end = facts.held(bytes_per_weight(engine, options))
     needed = sum(sizes[layers.start : layers.stop]) + end * (layers.stop == len(sizes))
-    room = room_for(engine, kv_bytes, replace(there, free=most + SPARE))
+    room = max(0, room_for(engine, kv_bytes, replace(there, free=most + SPARE)) - taken)
+    others = f", {megabytes(taken)} for other models" if taken else ""
     if needed > room:
         raise CapacityError(
             f"layers {layers.start}:{layers.stop} take {megabytes(needed)}; of the "
             f"{megabytes(most)} that this node may take, {megabytes(room)} are for weights, "
-            f"{megabytes(kv_bytes)} for KV caches",
+            f"{megabytes(kv_bytes)} for KV caches{others}",
             hint="Hold fewer layers, or allow more: --max-memory, --kv-memory.",
         )
 

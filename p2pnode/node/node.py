@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,7 @@ import trio
 
 from p2pnode import CORES, __version__
 from p2pnode.engine.base import ModelInfo
-from p2pnode.engine.model_paths import paths_by_name
-from p2pnode.errors import GenerationError, ModelError
+from p2pnode.errors import ModelError
 from p2pnode.inference.events import ComputeRequested, PlanRequested
 from p2pnode.net.addresses import format_address
 from p2pnode.net.control import control_path, serve_control
@@ -44,17 +44,18 @@ from p2pnode.node.identity import StateDirectory
 from p2pnode.node.invite import Invite
 from p2pnode.node.kept_origin import kept_origin
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
-from p2pnode.node.model_use import held
+from p2pnode.node.memory_budget import MemoryBudget
 from p2pnode.node.offloading import offload_placement, offload_plan
 from p2pnode.node.own_model import OwnModel
+from p2pnode.node.own_models import OwnModels
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.program_exchange import ProgramExchange
 from p2pnode.node.rest_watch import RestWatch
-from p2pnode.node.settings import NodeSettings
+from p2pnode.node.settings import ModelChoice, NodeSettings
 from p2pnode.node.shard_fetches import ShardFetches
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.surroundings import Surroundings
-from p2pnode.node.text_worker import Prompt, TextWorker
+from p2pnode.node.text_worker import Prompt
 from p2pnode.node.wall_clock import seconds_of_day
 from p2pnode.sansio import Address
 from p2pnode.wire.ad import Ability
@@ -73,15 +74,17 @@ class Node:
         programs: What the program that runs it sends and takes; once it is up.
         is_up: Whether it has started; before, it is ended by cancelling :meth:`run`.
         embedding: Turns texts into vectors.
+        models: What it asks for answers of, and serves layers of.
     """
 
     def __init__(self, settings: NodeSettings, fittings: Fittings = PLAIN) -> None:
         self.settings = settings
         self._fittings = fittings
         self._state = StateDirectory(settings.state)
-        self._own: OwnModel | None = None
+        self.models = OwnModels()
+        self._budget = MemoryBudget(settings) if settings.hold else None
         self._fetches: ShardFetches | None = None
-        self.answering = Answering(self._text_worker, self._start)
+        self.answering = Answering(self.models.meant, self._start)
         self._rest: RestWatch | None = None
         self.is_up = False
         self.embedding = Embedding()
@@ -97,26 +100,46 @@ class Node:
             UserError: The state directory, the model or the port cannot be used.
         """
         settings = self.settings
-        path = settings.model
-        files = () if path is None else {path, *paths_by_name(path)}
-        with self._state.lock(), logging_to(log_path(settings.state)), held(files):
-            if path is not None:
-                self._own = await OwnModel.open(path, settings)
-            self._socket = open_udp(settings.host, settings.port)
+        with self._state.lock(), logging_to(log_path(settings.state)):
             try:
-                self._compose(self._socket)
-            except BaseException:
-                self._socket.close()
-                raise
-            try:
-                await self._serve(task_status)
-            except BaseException:
-                self._reactor.raise_failure()  # whatever else ended because of it
-                raise
+                for choice in settings.models:
+                    await self._open(choice)
+                await self._run(task_status)
             finally:
-                self._socket.close()
-                if self._own is not None:
-                    await self._own.texts.close()
+                for one in self.models:
+                    await one.close()
+
+    async def _open(self, choice: ModelChoice) -> OwnModel:
+        """Read a model, and take it if it is not here yet.
+
+        Raises:
+            UserError: It cannot be run, or not beside the others.
+        """
+        one = await OwnModel.open(choice, self._budget, self.models.taken)
+        is_taken = False
+        try:
+            if not self.models.known(one):
+                self.models.add(one)
+                is_taken = True
+        finally:
+            if not is_taken:
+                await one.close()
+        return one
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        self._socket = open_udp(self.settings.host, self.settings.port)
+        try:
+            self._compose(self._socket)
+        except BaseException:
+            self._socket.close()
+            raise
+        try:
+            await self._serve(task_status)
+        except BaseException:
+            self._reactor.raise_failure()  # whatever else ended because of it
+            raise
+        finally:
+            self._socket.close()
 
     def stop(self, *, at_once: bool = False) -> None:
         """Leave the swarm and end :meth:`run`; ``at_once`` without waiting for others' answers."""
@@ -134,7 +157,7 @@ class Node:
             core.advert.abilities &= ~Ability.SCHEMAS
         core.observe(fittings.observer)
         options = self.settings.engine
-        file = None if self._own is None else self._own.file
+        file = None if self.models.first is None else self.models.first.file
         self._engine = EngineJobs(file, config.kv_bytes, options, fittings)
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
             core,
@@ -159,8 +182,8 @@ class Node:
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._reactor.run)
-            if self._own is not None:
-                watch = self._own.watched(self._reactor.call, self._engine.take)
+            if self.models.first is not None:
+                watch = self.models.first.watched(self._reactor.call, self._engine.take)
                 self._fetches = ShardFetches(self._reactor, self._engine, watch)
                 nursery.start_soon(watch.run)
             await self._look_at_owner(nursery)
@@ -199,17 +222,17 @@ class Node:
     async def _look_at_owner(self, nursery: trio.Nursery) -> None:
         """Rest at once where it is time to: nothing is to be loaded then."""
         config = self.settings.config.rest
-        if self.settings.hold and self._own is not None and not config.is_always:
+        if self.settings.hold and not config.is_always:
             self._rest = RestWatch(config, self._reactor.call)
             await self._rest.look()
             nursery.start_soon(self._rest.run)
 
     def _take_up_model(self) -> None:
-        own, hold = self._own, self.settings.hold
+        own, hold = self.models.first, self.settings.hold
         if own is None:
             self._reactor.call(lambda core, now: core.say("serves no layers: it has no model"))
             return
-        known, fitting = own.calibrations, own.capacity
+        known, fitting = own.calibrations, None if own.room is None else own.room.capacity
         self._reactor.call(
             lambda core, now: core.use_model(
                 own.info, hold=hold, now=now, calibrations=known, capacity=fitting
@@ -253,32 +276,35 @@ class Node:
         """Wait until it is told to stop."""
         await self._stopping.wait()
 
-    def _start(self, question: Question, prompt: Prompt) -> AnswerStream:
+    def _start(self, question: Question, prompt: Prompt, model: ModelInfo) -> AnswerStream:
         """Start an answer.
 
         Raises:
-            GenerationError: There is no model here, or the prompt does not fit it.
+            GenerationError: The prompt does not fit the model.
             UserError: A peer was named that several are called.
         """
-        own = self._own
-        if own is None:
-            raise GenerationError(
-                "this node has no model", hint="start it with: p2pnode up --model smollm2-135m"
-            )
-        return self._asking.ask(question, prompt, own.info)
+        return self._asking.ask(question, prompt, model)
 
-    async def model_report(self) -> dict[str, Any]:
-        """Return what faces are told of the model.
+    async def model_report(self, name: str = "") -> dict[str, Any]:
+        """Return what faces are told of the model that is called so; of the first without a name.
 
         Raises:
             UserError: There is none, or its file is broken by now.
         """
-        return await self._with_model().report()
+        return await self._report(self.models.meant(name))
 
-    @property
-    def model(self) -> ModelInfo | None:
-        """What it asks for answers of, and serves layers of; None while it has none."""
-        return None if self._own is None else self._own.info
+    async def model_reports(self) -> list[dict[str, Any]]:
+        """Return what faces are told of each model; of one whose file is broken, nothing."""
+        told = []
+        for one in self.models:
+            with suppress(ModelError):
+                told.append(await self._report(one))
+        return told
+
+    async def _report(self, one: OwnModel) -> dict[str, Any]:
+        """Return a model's report, with its label: its root beside its name where two share it."""
+        report = await one.report()
+        return {**report, "label": self.models.called().get(one.space, one.info.name)}
 
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""
@@ -289,8 +315,8 @@ class Node:
         counters = self._reactor.counters + self._socket.counters
         counters.update(self._surroundings.counters)
         counters.update(self.answering.turns.counters)
-        if self._own is not None:
-            counters.update(self._own.texts.counters)
+        for one in self.models:
+            counters.update(one.texts.counters)
         return World(
             listening=(format_address(self._socket.address),),
             loop_late_ms=self._reactor.loop_late_ms(),
@@ -314,21 +340,3 @@ class Node:
         """Return a way into this node's swarm."""
         addresses = self._reactor.call(lambda core, now: core.reach.addresses)
         return Invite(self._origin.swarm_secret, addresses[:_INVITED])
-
-    def _text_worker(self) -> TextWorker:
-        """Return what turns prompts into tokens, and says how tokens are written.
-
-        Raises:
-            UserError: There is no model here.
-        """
-        return self._with_model().texts
-
-    def _with_model(self) -> OwnModel:
-        """Return the model.
-
-        Raises:
-            ModelError: There is none here.
-        """
-        if self._own is None:
-            raise ModelError("this node has no model", hint="start it with --model")
-        return self._own

@@ -9,13 +9,28 @@ from p2pnode.sansio import Address
 
 
 @dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model that a node is to have.
+
+    Attributes:
+        path: Its file, or the folder of a checkpoint.
+        layers: Those to hold of it; None for what the swarm needs.
+        called: What a person called it, if anything.
+    """
+
+    path: Path
+    layers: range | None = None
+    called: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSettings:
     """Chosen before it starts, and for as long as it runs.
 
     Attributes:
         config: The core's settings.
         state: Its state directory.
-        model: A model; None for a node without a model.
+        models: Its models, the first one for whoever names none; none for a node without a model.
         hold: Whether to take on layers; a mere requester does not.
         host: Address to bind; ``::`` is every interface, IPv4 included.
         port: UDP port; 0 lets the system choose.
@@ -27,7 +42,7 @@ class NodeSettings:
 
     config: NodeConfig
     state: Path
-    model: Path | None = None
+    models: tuple[ModelChoice, ...] = ()
     hold: bool = True
     host: str = "::"
     port: int = 0

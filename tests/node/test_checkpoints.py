@@ -207,7 +207,7 @@ def test_a_checkpoint_of_a_hub_is_refused_before_it_is_fetched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     given = UpOptions(
-        state=tmp_path, model="hf:owner/repo", layers="auto", max_layers=None, listen="::",
+        state=tmp_path, model=("hf:owner/repo",), layers="auto", max_layers=None, listen="::",
         port=0, peer=(), name="one", kv_memory=16, mdns=False,
     )  # fmt: skip
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

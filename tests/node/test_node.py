@@ -21,7 +21,7 @@ from p2pnode.node.config import HoldingsConfig, NodeConfig
 from p2pnode.node.handlers import handlers
 from p2pnode.node.model_use import is_in_use
 from p2pnode.node.node import Node
-from p2pnode.node.settings import NodeSettings
+from p2pnode.node.settings import ModelChoice, NodeSettings
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.snapshot_json import fields_of
 from p2pnode.sansio import Address
@@ -67,7 +67,7 @@ def settings(
     return NodeSettings(
         config=NodeConfig(state.name, holdings=HoldingsConfig(layers=layers), drain=0.0),
         state=state,
-        model=model,
+        models=(ModelChoice(model),),
         host="127.0.0.1",
         peers=peers,
         mdns=False,

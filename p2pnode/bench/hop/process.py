@@ -39,7 +39,7 @@ from p2pnode.node.events import NodeEvent
 from p2pnode.node.fittings import Fittings, JobOf
 from p2pnode.node.model_cache import cache_dir
 from p2pnode.node.node import Node
-from p2pnode.node.settings import NodeSettings
+from p2pnode.node.settings import ModelChoice, NodeSettings
 from p2pnode.sansio import Address
 
 LEAD: Final = 0.002
@@ -253,7 +253,7 @@ def main() -> None:
     settings = NodeSettings(
         config=NodeConfig(given.name, holdings=HoldingsConfig(layers=range(first, stop))),
         state=given.state,
-        model=given.model,
+        models=(ModelChoice(given.model),),
         host=given.listen,
         port=given.port,
         engine=EngineOptions(given.engine, threads=given.threads, cache=cache_dir()),

@@ -163,7 +163,7 @@ def _fresh(chosen: dict[str, Any]) -> UpOptions:
     state: Path | None = chosen["state"]
     return UpOptions(
         state=state,
-        model=chosen["model"],
+        model=(chosen["model"],),
         layers="auto",
         max_layers=None,
         listen=chosen["listen"],

@@ -97,7 +97,7 @@ def _by_swarm(
     with some_node(options, quiet=quiet) as host, host.client() as client:
         for first in range(0, len(texts), _AT_ONCE):
             group = list(texts[first : first + _AT_ONCE])
-            name = "" if host.is_fresh else options.model  # a path may be given for a fresh one
+            name = "" if host.is_fresh else options.model[0]  # a path may be given for a fresh one
             more = client.call("embed", {"model": name, "texts": group, "wait": wait})
             for key in ("embeddings", "tokens", "tokens_each", "truncated"):
                 more[key] = facts[key] + more[key] if facts else more[key]
@@ -109,7 +109,7 @@ def _fresh(model: str, state: Path | None, peer: tuple[str, ...]) -> UpOptions:
     """Return the options of the node to start where none runs."""
     return UpOptions(
         state=state,
-        model=model,
+        model=(model,),
         layers="auto",
         max_layers=None,
         listen="::",

@@ -213,7 +213,8 @@ def _run(
     if life is Life.STARTER:
         begin_detached()
     if not as_json:
-        note_untested(settings.model)
+        for one in settings.models:
+            note_untested(one.path)
     with logging_to_console(log_path(settings.state), verbose=verbose, quiet=as_json) as console:
         run_trio(_serve, settings, as_json, life, console.greeted, face)
 

@@ -11,7 +11,9 @@ from click.core import ParameterSource
 
 from p2pnode.interfaces.cli.care_options import Care, care_options
 from p2pnode.interfaces.cli.completions import complete_model
+from p2pnode.interfaces.cli.model_choices import ModelWord
 from p2pnode.interfaces.cli.values import HomePath
+from p2pnode.interfaces.config.settings import OneOrSeveral
 
 if TYPE_CHECKING:
     from p2pnode.node.quiet_hours import QuietHours
@@ -61,7 +63,7 @@ class UpOptions:
     """What a person said about the node to start."""
 
     state: Path | None
-    model: str
+    model: tuple[str, ...]
     layers: str
     max_layers: int | None
     listen: str
@@ -153,11 +155,15 @@ def node_options(command: CommandT) -> CommandT:
     options = (
         click.option(
             "--model",
-            default=DEFAULT_MODEL,
+            cls=OneOrSeveral,
+            type=ModelWord(),
+            multiple=True,
+            default=(DEFAULT_MODEL,),
             show_default=True,
-            metavar="NAME|PATH|hf:OWNER/REPO|none",
+            metavar="NAME[=A:B]|PATH|hf:OWNER/REPO|none",
             shell_complete=complete_model,
-            help="Name, GGUF file, folder of a checkpoint or its id of the hub, or none.",
+            help="Name, GGUF file, folder of a checkpoint or its id of the hub, or none; may be "
+            "repeated, and =A:B pins the layers to hold of it.",
         ),
         click.option(
             "--layers",

@@ -65,10 +65,11 @@ def some_node(options: UpOptions, *, quiet: bool, chats: bool = False) -> Iterat
         yield Host(find_control_path(state), is_fresh=False)
         return
     settings = settings_of(options)
-    if chats and settings.model is not None:
-        _refuse_no_template(settings.model)
+    for one in settings.models if chats else ():
+        _refuse_no_template(one.path)
     if not quiet:
-        note_untested(settings.model)
+        for one in settings.models:
+            note_untested(one.path)
         note(f"no node runs on {state}: starting one for this command")
         if others := others_than(state):
             note(f"(to ask one that runs, name it with --state: {others})")

@@ -1,19 +1,20 @@
 """How the options of a node become its settings, its model fetched if need be."""
 
 import os
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pnode.errors import UsageError
 from p2pnode.interfaces.cli.care_options import kv_bytes_of, limits_of, rest_of
+from p2pnode.interfaces.cli.model_choices import Wanted, wanted
 from p2pnode.interfaces.cli.node_options import DEFAULT_KV, DEFAULT_PORT, UpOptions
 from p2pnode.interfaces.cli.output import note, progress
 from p2pnode.interfaces.cli.values import check_listen, node_name, peer_address
 
 if TYPE_CHECKING:
     from p2pnode.engine.registry import EngineOptions
-    from p2pnode.node.settings import NodeSettings
+    from p2pnode.node.settings import ModelChoice, NodeSettings
 
 _CONTACT_SECONDS = 6.0
 """How long a first start waits for a package index, so that an offline one fails within ten
@@ -28,7 +29,7 @@ def state_of(state: Path | None) -> Path:
 
 
 def settings_of(options: UpOptions) -> "NodeSettings":
-    """Turn options into :class:`~p2pnode.node.settings.NodeSettings`, pulling the model if need be.
+    """Turn options into :class:`~p2pnode.node.settings.NodeSettings`, pulling models if need be.
 
     Raises:
         UserError: An option is impossible, which is found before anything is fetched.
@@ -40,31 +41,18 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     from p2pnode.node.config import HoldingsConfig, NodeConfig
     from p2pnode.node.settings import NodeSettings
 
-    layers = parse_layers(options.layers)
+    models = wanted(options.model, options.layers, options.max_layers)
     is_chosen = options.kv_memory != DEFAULT_KV
     kv_bytes = kv_bytes_of(options.kv_memory, options.care, is_chosen=is_chosen)
-    if options.max_layers is not None and options.layers != "auto":
-        raise UsageError(
-            f"--max-layers goes with --layers auto, not with {options.layers}",
-            hint="leave one of the two out",
-        )
-    if options.model == "none" and layers is not None:
-        raise UsageError("--model none has no layers to hold", hint="leave one of the two out")
     state = state_of(options.state)
     name = node_name(options.name, {node.name for node in local_nodes() if node.state != state})
     peers = tuple(peer_address(peer, DEFAULT_PORT) for peer in options.peer)
     check_listen(options.listen)
     engine = engine_of(options)
-    model = None if options.model == "none" else _model_of(options, layers, engine)
-    if model is not None and layers is not None:
-        _check_layers(model, layers)
-    if model is not None and options.layers != "none":
-        from p2pnode.engine.registry import check_engine
-
-        check_engine(model, engine)
-    else:
-        _check_unused(model, engine)
-    holdings = HoldingsConfig(layers=layers, max_layers=options.max_layers)
+    is_holder = options.layers != "none"
+    choices = _choices(models, engine, is_holder=is_holder)
+    pinned = choices[0].layers if len(choices) == 1 else None
+    holdings = HoldingsConfig(layers=pinned, max_layers=options.max_layers)
     config = NodeConfig(
         name=name,
         device=f"{platform.machine()} cpu, {os.cpu_count()} cores",
@@ -79,8 +67,8 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     return NodeSettings(
         config=config,
         state=state,
-        model=model,
-        hold=options.layers != "none",
+        models=choices,
+        hold=is_holder,
         host=options.listen,
         port=options.port,
         peers=peers,
@@ -88,6 +76,43 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         engine=engine,
         limits=limits_of(options.care, options.threads),
     )
+
+
+def choice_of(one: Wanted, engine: "EngineOptions", *, is_holder: bool) -> "ModelChoice":
+    """Return a model that a node can have, fetching what of it can be known to be needed.
+
+    Raises:
+        UserError: It cannot be had, has no such layers, or nothing here computes it.
+    """
+    from p2pnode.engine.registry import check_engine
+    from p2pnode.node.settings import ModelChoice
+
+    path = _path_of(one, engine, is_holder=is_holder)
+    if one.layers is not None:
+        _check_layers(path, one.layers)
+    if is_holder:
+        check_engine(path, engine)
+    else:
+        _check_unused(path, engine)
+    return ModelChoice(path, one.layers, one.name)
+
+
+def _choices(
+    models: Sequence[Wanted], engine: "EngineOptions", *, is_holder: bool
+) -> "tuple[ModelChoice, ...]":
+    """Return the models of a node; what is one under two names is one."""
+    found = [choice_of(one, engine, is_holder=is_holder) for one in models]
+    if not found:
+        _check_unused(None, engine)
+    once: dict[Path, ModelChoice] = {}
+    for one in found:
+        before = once.setdefault(one.path, one)
+        if before.layers != one.layers:
+            raise UsageError(
+                f"--model {one.called} is {before.called}, which was given with other layers",
+                hint="give it once",
+            )
+    return tuple(once.values())
 
 
 def _check_unused(model: Path | None, engine: "EngineOptions") -> None:
@@ -106,7 +131,7 @@ def _check_unused(model: Path | None, engine: "EngineOptions") -> None:
         check_device_name(engine, stored.engine)
 
 
-def note_untested(model: Path | None) -> None:
+def note_untested(model: Path) -> None:
     """Tell whoever starts a node that prompts of its model are cut in a way nobody compared.
 
     Raises:
@@ -114,7 +139,7 @@ def note_untested(model: Path | None) -> None:
     """
     from p2pnode.text.stored_vocabulary import UNTESTED, untested_cut
 
-    if model is not None and (name := untested_cut(model)):
+    if name := untested_cut(model):
         note(f"the model's pre-tokenizer {name} is {UNTESTED}; answers may be worse for it")
 
 
@@ -133,7 +158,7 @@ def engine_of(options: UpOptions) -> "EngineOptions":
     return EngineOptions(options.engine, options.device, options.threads, cache_dir(), vram)
 
 
-def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions") -> Path:
+def _path_of(one: Wanted, engine: "EngineOptions", *, is_holder: bool) -> Path:
     """Return where the model is, fetching what of it can be known to be needed.
 
     Raises:
@@ -143,7 +168,7 @@ def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions")
     from p2pnode.engine.torch.hub import NO_LAYERS, is_id
     from p2pnode.node.model_cache import is_missing, refuse_embedder
 
-    name = options.model
+    name = one.name
     refuse_embedder(name)
     if is_missing(name):
         check_device_name(engine)
@@ -152,10 +177,10 @@ def _model_of(options: UpOptions, layers: range | None, engine: "EngineOptions")
     from p2pnode.engine.stored_checkpoint import ENGINE
     from p2pnode.node.checkpoints import fetch_id
 
-    if options.layers != "none":
+    if is_holder:
         check_device(suited(ENGINE, name, engine))
     with progress(f"fetching {name}") as bar:
-        return fetch_id(name, layers or NO_LAYERS, bar, note)
+        return fetch_id(name, one.layers or NO_LAYERS, bar, note)
 
 
 def model_file(name: str) -> Path:
@@ -178,24 +203,6 @@ def pulled(name: str) -> Path:
 
     with progress(f"pulling {name}") as bar:
         return model_cache.pull(name, bar, contact_within=_CONTACT_SECONDS, tell=note)
-
-
-def parse_layers(text: str) -> range | None:
-    """Read ``A:B``; None for ``auto`` and ``none``.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if text in {"auto", "none"}:
-        return None
-    match = re.fullmatch(r"(\d{1,5}):(\d{1,5})", text)
-    layers = range(int(match[1]), int(match[2])) if match else range(0)
-    if not layers:
-        raise UsageError(
-            f"not a run of layers: {text!r}",
-            hint="--layers auto, or --layers 0:10 for the first ten layers",
-        )
-    return layers
 
 
 def _check_layers(model: Path, layers: range) -> None:

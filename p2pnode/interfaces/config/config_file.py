@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pnode.errors import ConfigError, UserError
-from p2pnode.interfaces.config.kinds import refusal
+from p2pnode.interfaces.config.kinds import as_several, refusal
 from p2pnode.interfaces.config.settings import KEEPS_NONE, SHARED, Path as Words, Setting
 from p2pnode.node.places import CONFIG_VARIABLE, config_file, expanded
 from p2pnode.toml.file import TomlFile, read_toml
@@ -161,7 +161,7 @@ class ConfigFile:
     def _read(self, path: Words, setting: Setting, value: object) -> Given | ConfigError:
         if problem := refusal(setting, value):
             return self._problem(path, problem, f"{' '.join(('p2pnode', *setting.command))} --help")
-        return Given(setting, value, ".".join(path), self._place(path))
+        return Given(setting, as_several(setting, value), ".".join(path), self._place(path))
 
     def _place(self, path: Words) -> str:
         line = self._lines.line_of(".".join(path))

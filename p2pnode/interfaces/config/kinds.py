@@ -4,7 +4,7 @@ import json
 
 import click
 
-from p2pnode.interfaces.config.settings import Setting
+from p2pnode.interfaces.config.settings import OneOrSeveral, Setting
 
 _MOST_BITS = 64  # of a whole number, as TOML promises them
 _SHOWN = 60  # letters of a value in a complaint
@@ -18,9 +18,16 @@ def refusal(setting: Setting, value: object) -> str:
     if not option.multiple:
         words = _kind(option)
         return "" if _is_one(option, value) else f"is {words}, not {shown(value)}"
-    if isinstance(value, list) and all(_is_one(option, one) for one in value):
+    several = as_several(setting, value)
+    if isinstance(several, list) and all(_is_one(option, one) for one in several):
         return ""
     return f'is a list, such as ["{option.metavar or "a"}"], not {shown(value)}'
+
+
+def as_several(setting: Setting, value: object) -> object:
+    """Return a value as a list where one alone stands for a list of one."""
+    is_short = isinstance(setting.option, OneOrSeveral) and isinstance(value, str)
+    return [value] if is_short else value
 
 
 def kind_of(option: click.Option) -> str:

@@ -156,8 +156,8 @@ def _look_closer(setting: Setting, value: object) -> None:
         UserError: It would refuse it.
     """
     from p2pnode.engine.ggml.threads import refuse_too_many
+    from p2pnode.interfaces.cli.model_choices import parse_layers, wanted
     from p2pnode.interfaces.cli.node_options import DEFAULT_PORT
-    from p2pnode.interfaces.cli.settings import parse_layers
     from p2pnode.interfaces.cli.values import check_listen, node_name, peer_address
 
     match setting.key, value:
@@ -169,6 +169,8 @@ def _look_closer(setting: Setting, value: object) -> None:
             check_listen(text)
         case "threads", int(count):
             refuse_too_many(count)
+        case "model", tuple(models):
+            wanted([str(one) for one in models], "auto", None)
         case "peer", tuple(peers):
             for peer in peers:
                 peer_address(str(peer), DEFAULT_PORT)

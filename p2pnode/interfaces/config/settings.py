@@ -31,6 +31,10 @@ _EACH_TIME = frozenset({"json", "now", "yes", "force", "help"})
 _SECRET_ENDS = ("key", "secret", "token", "password")
 
 
+class OneOrSeveral(click.Option):
+    """An option that may be repeated, and that a file may also give as one text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """An option that can be kept.

@@ -10,6 +10,7 @@ RETRY_AFTER: Final = 2
 _STATUS: Final = {
     "request": (400, "invalid_request_error", "invalid_request"),
     "length": (400, "invalid_request_error", "context_length_exceeded"),
+    "name": (404, "invalid_request_error", "model_not_found"),
     "model": (400, "invalid_request_error", "model_unusable"),
     "busy": (503, "server_error", "overloaded"),
     "generation": (503, "server_error", "swarm_unavailable"),

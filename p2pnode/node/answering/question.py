@@ -32,6 +32,9 @@ _SHOWN: Final = 60  # letters of a value in a message
 _LONGEST_WAIT: Final = 3600.0
 """Seconds that an answer may wait for peers; ``--wait`` takes as many."""
 
+_LONGEST_NAME: Final = 4096
+"""Letters of a model's name, which may be the path of its file."""
+
 NO_CALL: Final = ToolChoice(Choice.NONE)
 
 Params: TypeAlias = Mapping[str, Any]
@@ -91,6 +94,7 @@ class Question:
         ignore_eos: Go on to ``max_tokens`` whatever the model says; for measurements.
         activations: How stages send each other hidden states; None for the node's setting.
         details: Whether the facts name every step and hop; for measurements.
+        model: The name of the model that is asked; empty for the node's first.
     """
 
     said: Said
@@ -105,6 +109,7 @@ class Question:
     ignore_eos: bool = False
     activations: str | None = None
     details: bool = False
+    model: str = ""
 
     @classmethod
     def of(cls, params: Params) -> "Question":
@@ -133,6 +138,7 @@ class Question:
                 ignore_eos=bool(params.get("ignore_eos", False)),
                 activations=_activations(params),
                 details=bool(params.get("details", False)),
+                model=model_of(params),
             )
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise UserError(f"impossible parameter: {error}") from error
@@ -258,6 +264,18 @@ def seconds_of(params: Params, name: str, default: float) -> float:
         return _seconds(params.get(name, default))
     except (TypeError, ValueError) as error:
         raise UserError(f"impossible parameter: {error}") from error
+
+
+def model_of(params: Params) -> str:
+    """Return the name of the model that is asked; empty where none is named.
+
+    Raises:
+        UserError: It is no name.
+    """
+    name = params.get("model") or ""
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        raise UserError("model must be the name of a model")
+    return name
 
 
 def _seconds(asked: str | float) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import trio
 
-from p2pnode.engine.base import Floats
+from p2pnode.engine.base import Floats, ModelInfo
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.schema import check_schema
 from p2pnode.errors import GenerationError
@@ -30,10 +30,19 @@ Body: TypeAlias = dict[str, Any]
 """An event, or the facts, as JSON has it."""
 
 
-class Start(Protocol):
-    """Starts an answer in the core: a question whose words became ``prompt``."""
+class Model(Protocol):
+    """A model that answers, and what turns texts into its tokens."""
 
-    def __call__(self, question: Question, prompt: Prompt) -> AnswerStream: ...
+    @property
+    def info(self) -> ModelInfo: ...
+    @property
+    def texts(self) -> TextWorker: ...
+
+
+class Start(Protocol):
+    """Starts an answer of ``model`` in the core: a question whose words became ``prompt``."""
+
+    def __call__(self, question: Question, prompt: Prompt, model: ModelInfo) -> AnswerStream: ...
 
 
 class Answering:
@@ -44,24 +53,24 @@ class Answering:
         timings: How long answers took.
     """
 
-    def __init__(self, texts: Callable[[], TextWorker], start: Start) -> None:
-        """``texts`` raises a UserError where the node has no model."""
-        self._texts = texts
+    def __init__(self, meant: Callable[[str], Model], start: Start) -> None:
+        """``meant`` returns the model of a name, the first of none; else it raises a UserError."""
+        self._meant = meant
         self._start = start
         self.turns = Turns()
         self.timings = Timings()
 
     def answer(self, question: Question) -> "TextAnswer":
         """Return the answer to ``question``; it begins when its events are asked for."""
-        return TextAnswer(question, self._texts, self._start, self.turns, self.timings)
+        return TextAnswer(question, self._meant, self._start, self.turns, self.timings)
 
     async def count(self, question: Question) -> int:
         """Return how many tokens a question has; of one far beyond the context, so many at least.
 
         Raises:
-            UserError: It cannot be rendered, or there is no model.
+            UserError: It cannot be rendered, or there is no such model.
         """
-        texts = self._texts()
+        texts = self._meant(question.model).texts
         match question.said:
             case Conversation() as said:
                 return await texts.count(_asked(said, question))
@@ -70,25 +79,26 @@ class Answering:
             case tokens:
                 return len(tokens.ids)
 
-    async def tokens_of(self, text: str) -> tuple[int, ...]:
-        """Return a plain text as tokens.
+    async def tokens_of(self, text: str, model: str = "") -> tuple[int, ...]:
+        """Return a plain text as tokens of the model that is called so.
 
         Raises:
-            UserError: It does not fit the context, or there is no model.
+            UserError: It does not fit the context, or there is no such model.
         """
-        return (await self._texts().prompt({"text": text})).ids
+        return (await self._meant(model).texts.prompt({"text": text})).ids
 
-    async def mean_of(self, ids: tuple[int, ...], wait: float) -> Floats:
+    async def mean_of(self, ids: tuple[int, ...], wait: float, model: str = "") -> Floats:
         """Return the mean of the hidden states of a prompt: [d_model].
 
         ``wait`` is how many seconds to wait for peers.
 
         Raises:
-            UserError: No chain of peers can do it.
+            UserError: No chain of peers can do it, or there is no such model.
         """
         asked = Question(Tokens(ids), 1, Sampling(mean=True), wait=wait, ignore_eos=True)
+        info = self._meant(model).info
         async with self.turns.turn():
-            with self._start(asked, Prompt(ids, 0, frozenset())) as stream:
+            with self._start(asked, Prompt(ids, 0, frozenset()), info) as stream:
                 async for _ in stream:
                     pass
         if not stream.answer.mean:
@@ -102,13 +112,13 @@ class TextAnswer:
     def __init__(
         self,
         question: Question,
-        texts: Callable[[], TextWorker],
+        meant: Callable[[str], Model],
         start: Start,
         turns: Turns,
         timings: Timings,
     ) -> None:
         self._question = question
-        self._texts = texts
+        self._meant = meant
         self._start = start
         self._turns = turns
         self._timings = timings
@@ -121,7 +131,9 @@ class TextAnswer:
             UserError: What was asked cannot be, or the answer failed.
         """
         asked_at = trio.current_time()
-        question, texts = self._question, self._texts()
+        question = self._question
+        model = self._meant(question.model)
+        texts = model.texts
         if question.sampling.schema:
             await trio.to_thread.run_sync(check_schema, question.sampling.schema)
         if (ahead := self._turns.ahead) is not None:
@@ -131,7 +143,7 @@ class TextAnswer:
             prompt = await _prompt(question, texts)
             words = await _words(question, prompt, texts)
             sent_at = trio.current_time()
-            with self._start(question, prompt) as stream:
+            with self._start(question, prompt, model.info) as stream:
                 try:
                     async with aclosing(_said(stream, prompt, words)) as said:
                         async for body in said:

@@ -69,7 +69,7 @@ def test_kv_memory_is_a_half_of_little_unless_it_was_chosen() -> None:
 def test_the_settings_have_all_of_it(tmp_path: Path) -> None:
     options = UpOptions(
         state=tmp_path,
-        model="none",
+        model=("none",),
         layers="auto",
         max_layers=None,
         listen="127.0.0.1",

@@ -74,7 +74,7 @@ def test_the_order_of_those_who_say_something(
     assert [one.port for one in started] == [4747, 2, 3, 4]
     assert [one.mdns for one in started] == [True, False, True, False]
     assert [one.peer for one in started] == [(), ("a:1",), ("b:1", "c:1"), ("d:1",)]
-    assert [one.model for one in started] == ["smollm2-135m", "none", "none", "none"]
+    assert [one.model for one in started] == [("smollm2-135m",), ("none",), ("none",), ("none",)]
 
 
 def test_a_file_can_be_named_in_the_call(

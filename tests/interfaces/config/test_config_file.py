@@ -33,7 +33,7 @@ def wrong(path: Path, text: str) -> list[tuple[str, str]]:
 def test_a_table_beats_what_stands_above_it(tmp_path: Path) -> None:
     file = read(tmp_path / "x.toml", 'model = "a"\nport = 1\n[up]\nmodel = "b"\n')
     given = {one.setting.key: one for one in file.given(("up",), KNOWN["up",])}
-    assert {key: one.value for key, one in given.items()} == {"model": "b", "port": 1}
+    assert {key: one.value for key, one in given.items()} == {"model": ["b"], "port": 1}
     assert given["model"].place == f"{tmp_path / 'x.toml'}:4"
     assert given["port"].place == f"{tmp_path / 'x.toml'}:2"
     assert given["port"].name == "port"

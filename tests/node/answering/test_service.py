@@ -8,6 +8,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from p2pnode.engine.base import ModelInfo
+from p2pnode.engine.random_model import random_model
 from p2pnode.errors import BusyError, UserError
 from p2pnode.inference.events import GenerationFinished, TokenProduced
 from p2pnode.node.answering.calls import Calls
@@ -37,6 +39,13 @@ class Texts:
         return Detokenizer([*LETTERS, "<end>"], kinds, "gpt2", space_prefix=False)
 
 
+class Small:
+    """The one model."""
+
+    info = random_model(1, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2).info
+    texts = cast(TextWorker, Texts())
+
+
 class Core:
     """Starts answers, whose tokens the tests give."""
 
@@ -44,7 +53,7 @@ class Core:
         self.streams: list[AnswerStream] = []
         self.cancelled: list[int] = []
 
-    def start(self, question: Question, prompt: Prompt) -> AnswerStream:
+    def start(self, question: Question, prompt: Prompt, model: ModelInfo) -> AnswerStream:
         number = len(self.streams)
         stream = AnswerStream(lambda: self.cancelled.append(number), lambda: None)
         self.streams.append(stream)
@@ -60,7 +69,7 @@ class Core:
 
 
 def answering(core: Core) -> Answering:
-    return Answering(lambda: cast(TextWorker, Texts()), core.start)
+    return Answering(lambda name: Small(), core.start)
 
 
 async def events_of(served: Answering, **asked: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
