@@ -1,7 +1,7 @@
 """What every engine promises, whatever it computes with."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -304,16 +304,29 @@ class Engine(Protocol):
     def measure(self) -> StageCost:
         """Run a short warm calibration, under half a second on a small model."""
 
+    def measuring(self) -> Iterator[StageCost | None]:
+        """Do what :meth:`measure` does in steps, between which the engine may compute.
+
+        Yields:
+            None after each step, and at last the cost.
+        """
+
+    def settle(self) -> None:
+        """Be the calling thread's, which computes with it from now on; another may have loaded it.
+
+        Threads of the engine's own are begun anew, since they have their maker's priority.
+        """
+
     def shut(self) -> None:
         """Free everything; the engine is of no more use."""
 
 
-def profile(engine: Engine) -> EngineProfile:
-    """Measure an engine and say what it is."""
+def profile(engine: Engine, cost: StageCost | None = None) -> EngineProfile:
+    """Say what an engine is, which costs what was measured, or is now."""
     return EngineProfile(
         numerics=engine.numerics,
         device=engine.device,
-        cost=engine.measure(),
+        cost=cost or engine.measure(),
         kv_bytes_per_token_layer=engine.kv_bytes_per_token_layer,
         weight_bytes=engine.weight_bytes,
         kv_sizes=engine.kv_sizes,

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
 
 from p2pnode.engine.base import Engine, Floats, StageCost
+from p2pnode.errors import EngineError
 
 _Part: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
 """What makes ready, and what is timed."""
@@ -21,10 +22,23 @@ _MOST_FIXED: Final = 0.25
 
 
 def calibrate(engine: Engine) -> StageCost:
+    """Measure without a pause; see :func:`calibration`."""
+    cost = None
+    for cost in calibration(engine):  # noqa: B007 -- the last is wanted
+        pass
+    if cost is None:
+        raise EngineError("the engine was not measured to the end")
+    return cost
+
+
+def calibration(engine: Engine) -> Iterator[StageCost | None]:
     """Time decoding through all and through half of the layers, several rows, and the head.
 
     Two depths give the line (fixed + slope x layers). The parts take turns, and of each the least
     time counts: what others take of the machine only ever adds. Takes 0.3 s after one warm round.
+
+    Yields:
+        None after each run of a part, when the engine may compute something else; at last the cost.
 
     Raises:
         CapacityError: No KV memory for 64 positions.
@@ -32,22 +46,26 @@ def calibrate(engine: Engine) -> StageCost:
     d_model, layers = engine.info.d_model, engine.layers
     half = range(layers.start, layers.start + max(1, len(layers) // 2))
     few = range(layers.start, min(layers.stop, layers.start + _FEW_LAYERS))
-    visits = ((layers, 1), (half, 1), (few, _PREFILL_TOKENS), (few, 4), (few, 8))
+    single = range(layers.start, layers.start + 1)
+    visits = ((layers, 1), (half, 1), (single, _PREFILL_TOKENS), (few, 4), (few, 8))
     parts = [_visit(engine, run, rows) for run, rows in visits]
     if layers.stop == engine.info.n_layers:
         one = _noise(1, d_model)  # [1, d_model]
         parts.append((lambda: None, lambda: engine.logits(one)))
+    least = [math.inf] * len(parts)
     try:
-        whole, part, prefill, four, eight, *head = _least_of_each(parts)
+        for _ in _timed(parts, least):
+            yield None
     finally:
         for run, rows in visits:
             engine.close(_session(run, rows))
+    whole, part, prefill, four, eight, *head = least
     slope = _slope(whole, len(layers), part, len(half))
-    return StageCost(
+    yield StageCost(
         decode_fixed_us=round((whole - slope * len(layers)) * 1e6),
         decode_layer_us=max(1, round(slope * 1e6)),
         head_us=round(head[0] * 1e6) if head else 0,
-        prefill_layer_ns=max(1, round(prefill / len(few) / _PREFILL_TOKENS * 1e9)),
+        prefill_layer_ns=max(1, round(prefill / _PREFILL_TOKENS * 1e9)),
         rows4_layer_us=max(1, round(four / len(few) * 1e6)),
         rows8_layer_us=max(1, round(eight / len(few) * 1e6)),
     )
@@ -82,17 +100,20 @@ def _visit(engine: Engine, layers: range, rows: int) -> _Part:
     )
 
 
-def _least_of_each(parts: Sequence[_Part]) -> list[float]:
-    """Run the parts in turn for a while; return the least time of each."""
+def _timed(parts: Sequence[_Part], least: list[float]) -> Iterator[None]:
+    """Run the parts in turn for a while, and note the least time of each; yields after each."""
     for ready, run in parts:
         ready()
         run()  # warm: the first run pays for page faults and lazy imports
-    least = [math.inf] * len(parts)
-    deadline = time.perf_counter() + _SECONDS
-    while time.perf_counter() < deadline or math.inf in least:
+        yield
+    spent = 0.0
+    while spent < _SECONDS or math.inf in least:
         for number, (ready, run) in enumerate(parts):
+            began = time.perf_counter()
             ready()
             start = time.perf_counter()
             run()
-            least[number] = min(least[number], time.perf_counter() - start)
-    return least
+            ended = time.perf_counter()
+            least[number] = min(least[number], ended - start)
+            spent += ended - began
+            yield

@@ -1,7 +1,7 @@
 """What every engine on this machine does alike: check what it is asked, and keep the sessions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic
 
 import numpy as np
@@ -17,7 +17,7 @@ from p2pnode.engine.base import (
     StageCost,
     check_together,
 )
-from p2pnode.engine.calibration import calibrate
+from p2pnode.engine.calibration import calibrate, calibration
 from p2pnode.engine.kv_slots import KvSlots, SlotT
 from p2pnode.errors import LocalProtocolError
 
@@ -120,6 +120,12 @@ class SlottedEngine(ABC, Generic[SlotT]):
 
     def measure(self) -> StageCost:
         return calibrate(self)
+
+    def measuring(self) -> Iterator[StageCost | None]:
+        return calibration(self)
+
+    def settle(self) -> None:
+        """Have no threads of one's own."""
 
     def _check(self, layers: range) -> None:
         held = self.layers

@@ -3,7 +3,6 @@
 import logging
 import os
 import random
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -294,17 +293,24 @@ class Node:
         return await self._report(self.models.meant(name))
 
     async def model_reports(self) -> list[dict[str, Any]]:
-        """Return what faces are told of each model; of one whose file is broken, nothing."""
-        told = []
-        for one in self.models:
-            with suppress(ModelError):
-                told.append(await self._report(one))
-        return told
+        """Return what faces are told of each model; of one whose file is broken, its problem."""
+        return [await self._told(one) for one in self.models]
+
+    async def _told(self, one: OwnModel) -> dict[str, Any]:
+        try:
+            return await self._report(one)
+        except ModelError as error:
+            problem = f"{error} ({error.hint})" if error.hint else str(error)
+            named = {"name": one.info.name, "root": one.info.data_sig, "problem": problem}
+            return {**named, **self._called(one)}
 
     async def _report(self, one: OwnModel) -> dict[str, Any]:
-        """Return a model's report, with its label: its root beside its name where two share it."""
-        report = await one.report()
-        return {**report, "label": self.models.called().get(one.space, one.info.name)}
+        return {**await one.report(), **self._called(one)}
+
+    def _called(self, one: OwnModel) -> dict[str, Any]:
+        """Return what a model is called: with its root where two share its name, and besides."""
+        label = self.models.called().get(one.space, one.info.name)
+        return {"label": label, "also": list(one.name.also)}
 
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""

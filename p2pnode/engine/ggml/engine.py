@@ -119,6 +119,7 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
         self._head = head
         self._damage = damage
         self._close = close
+        self._threads = threads
         self._scale = np.float32(
             math.sqrt(config.d_model) if config.architecture.scales_embedding else 1.0
         )
@@ -140,10 +141,14 @@ class GgmlEngine(SlottedEngine[GgmlSlot]):
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads of the CPU from now on."""
+        self._threads = count
         for backend in {id(share.backend): share.backend for share in self._shares}.values():
             if backend.is_cpu:
                 backend.use_threads(count)
         self.device = _name_devices(self._shares, count)
+
+    def settle(self) -> None:
+        self.use_threads(self._threads)
 
     def tell_spent(self, heard: Callable[[float], None] | None) -> None:
         """Let somebody hear the seconds of CPU that each graph takes of this thread; or nobody."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -86,11 +87,10 @@ async def _meant(link: NodeLink, name: str) -> str:
     here, known = await asyncio.to_thread(embedders), known_model(plain)
     if known is not None and known.name in here:
         return known.name
-    served = [str(model["name"]) for model in await link.models()]
-    for one in served:
-        if plain == one.casefold():
-            return one
-    there = ", ".join([*here, *served]) or "none"
+    models = await link.models()
+    with suppress(ApiError):
+        return str((await link.model_called(name))["name"])
+    there = ", ".join([*here, *(str(model["name"]) for model in models)]) or "none"
     more = "" if here else "; p2pnode models pull minilm makes one that is made for it"
     raise ApiError(
         404,

@@ -8,18 +8,19 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from p2pnode.errors import UserError, first_in
+from p2pnode.errors import ModelError, UnknownModelError, UserError, first_in
 from p2pnode.interfaces.http.errors import ApiError, of_user_error
-from p2pnode.net.control_lines import Rendered
+from p2pnode.net.control_lines import Rendered, render
 from p2pnode.net.control_stream import ControlStream, NodeGoneError
+from p2pnode.node.model_names import ModelName, meant
 
 Body: TypeAlias = dict[str, Any]
 
 LOOK_SECONDS: Final = 10.0
 """That a node has to say how it is. It takes milliseconds; a busy one some tenths."""
 
-_MODEL_SECONDS: Final = 2.0
-"""For which what the node said of its model is not asked for again."""
+_MODELS_SECONDS: Final = 2.0
+"""For which what the node said of its models is not asked for again."""
 
 _KEPT_SECONDS: Final = 10.0
 """For which an answer may begin with what it said, while it is asked again beside that: the first
@@ -34,64 +35,67 @@ class NodeLink:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._model: Body | None = None
-        self._model_at = -math.inf
+        self._models: list[Body] | None = None
+        self._asked_at = -math.inf
         self._look: asyncio.Task[None] | None = None
 
-    async def model(self) -> Body:
-        """Return what the node says of its model, as of some seconds ago at most.
+    async def models(self) -> list[Body]:
+        """Return what the node says of its models, as of some seconds ago at most.
+
+        ``name`` is what each is called, with its root where two share a name.
 
         Raises:
-            ApiError: It has none, or is not there.
+            ApiError: The node is not there.
         """
-        if self._model is None or self._age() > _MODEL_SECONDS:
-            now = time.monotonic()
-            self._model, self._model_at = await self.call("model"), now
-        return self._model
+        return [one for one in await self._all() if not one.get("problem")]
 
     async def model_called(self, name: str) -> Body:
         """Return the model for an answer, which was asked for by ``name``.
 
         Raises:
-            ApiError: It has none, or another, or is not there.
+            ApiError: There is none of that name, several, or no node; or its file is broken.
         """
-        known = self._model if self._age() < _KEPT_SECONDS else None
-        if known is not None and _is_called(name, known):
-            if self._age() > _MODEL_SECONDS and self._look is None:
+        known = self._found(name) if self._age() < _KEPT_SECONDS else None
+        if known is not None:
+            if self._age() > _MODELS_SECONDS and self._look is None:
                 self._look = asyncio.create_task(self._look_again())
             return known
-        model = await self.model()
-        if not _is_called(name, model):
-            served = model["name"]
-            there = f"there is: {served}" if served else "this node has no model"
-            raise ApiError(
-                404, f"no model {name[:100]!r} here; {there}", code="model_not_found", param="model"
-            )
+        models = await self._all()
+        try:
+            model = models[meant(name, _names(models))]
+        except UnknownModelError as error:
+            raise ApiError(404, f"{error}", code="model_not_found", param="model") from error
+        if problem := model.get("problem"):
+            raise of_user_error(ModelError(problem))
         return model
 
+    def _found(self, name: str) -> Body | None:
+        """Return the model of a name where it is known to be there."""
+        models = self._models or []
+        try:
+            model = models[meant(name, _names(models))]
+        except UnknownModelError:
+            return None
+        return None if model.get("problem") else model
+
+    async def _all(self) -> list[Body]:
+        if self._models is None or self._age() > _MODELS_SECONDS:
+            now = time.monotonic()
+            told = (await self.call("models"))["models"]
+            self._models = [{**one, "plain": one["name"], "name": one["label"]} for one in told]
+            self._asked_at = now
+        return self._models
+
     def _age(self) -> float:
-        return time.monotonic() - self._model_at
+        return time.monotonic() - self._asked_at
 
     async def _look_again(self) -> None:
         try:
-            await self.model()
+            await self._all()
         except ApiError:
-            self._model = None  # whoever asks next is told
+            self._models = None  # whoever asks next is told
         finally:
             self._look = None
-
-    async def models(self) -> list[Body]:
-        """Return the models that answer: one, or none.
-
-        Raises:
-            ApiError: The node is not there.
-        """
-        try:
-            return [await self.model()]
-        except ApiError as error:
-            if error.code != "model_unusable":
-                raise
-            return []
 
     async def call(
         self,
@@ -137,12 +141,16 @@ class NodeLink:
                 ]
         except* UserError as failed:
             if failed.subgroup(NodeGoneError) is not None:
-                self._model = None  # who comes next may have another
+                self._models = None  # who comes next may have others
             error = first_in(failed, UserError) or UserError(str(failed))
             raise of_user_error(error) from failed
         return [task.result() for task in tasks]
 
 
-def _is_called(name: str, model: Body) -> bool:
-    served = str(model["name"])
-    return bool(served) and name.casefold().removesuffix(":latest") == served.casefold()
+def asked_of(model: Body, question: Body) -> Rendered:
+    """Return a question as a node takes it that is for one of its models, whatever it comes by."""
+    return render({**question, "model": f"{model['plain']}@{model['root']}"})
+
+
+def _names(models: Sequence[Body]) -> list[ModelName]:
+    return [ModelName(one["plain"], one["root"], tuple(one["also"])) for one in models]

@@ -32,7 +32,9 @@ class FakeNode:
     Attributes:
         asked: The parameters of each question, with their method.
         gone: A word for each question that was given up.
-        name: That of its model.
+        name: That of its first model.
+        others: Those of its others.
+        broken: That of one whose file is.
         looks: A word for each time that its model was asked for.
     """
 
@@ -43,6 +45,8 @@ class FakeNode:
         self.gone: queue.Queue[str] = queue.Queue()
         self.template = TEACHES_TOOLS
         self.name = NAME
+        self.others: Sequence[str] = ()
+        self.broken = ""
         self.looks: queue.Queue[str] = queue.Queue()
 
     def says(self, *steps: Step) -> None:
@@ -55,16 +59,22 @@ class FakeNode:
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
-            "model": self._model,
+            "models": self._models,
             "generate": self._generate,
             "tokenise": self._tokenise,
             "embed": self._embed,
         }
 
-    async def _model(self, params: Body, emit: Emit) -> object:
+    async def _models(self, params: Body, emit: Emit) -> object:
         self.looks.put("looked")
+        return {"models": [self._model(name) for name in (self.name, *self.others)]}
+
+    def _model(self, name: str) -> Body:
+        roots = {self.name: "ab" * 32}
         return {
-            "name": self.name,
+            "name": name.partition("@")[0],
+            "label": name,
+            "also": [f"/models/{name}.gguf"],
             "title": "Tiny",
             "architecture": "llama",
             "layers": 2,
@@ -75,10 +85,11 @@ class FakeNode:
             "quantisation": "Q8_0",
             "licence": "MIT",
             "bytes": 144_811_904,
-            "root": "ab" * 32,
+            "root": roots.get(name, f"{name.partition('@')[2] or 'cd'}" * 32)[:64],
             "space_hash32": 0x1234ABCD,
             "modified": 1_700_000_000.5,
             "template": self.template,
+            **({"problem": "the file is broken"} if name == self.broken else {}),
         }
 
     async def _generate(self, params: Body, emit: Emit) -> object:

@@ -1,6 +1,7 @@
 """What the API remembers of the node's model, and for how long."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import trio
 from p2pnode.errors import UserError
 from p2pnode.interfaces.http import node_link
 from p2pnode.interfaces.http.errors import ApiError
-from p2pnode.interfaces.http.node_link import NodeLink
+from p2pnode.interfaces.http.node_link import NodeLink, asked_of
 from p2pnode.net.control_lines import Rendered
 from tests.interfaces.http.fake_node import FakeNode
 
@@ -117,4 +118,35 @@ async def test_a_question_without_a_node_forgets_the_model(node: FakeNode, link:
         assert caught.value.status == 503
 
     node.says(UserError("no"))
+    await on_asyncio(ask)
+
+
+async def test_each_of_several_is_asked_for_by_its_name(node: FakeNode, link: NodeLink) -> None:
+    node.name, node.others = "tiny@abababab", ("tiny@cdcdcdcd", "other")
+
+    async def ask() -> None:
+        shown = [one["name"] for one in await link.models()]
+        assert shown == ["tiny@abababab", "tiny@cdcdcdcd", "other"]
+        second = await link.model_called("tiny@cdcdcdcd")
+        asked = json.loads(asked_of(second, {"prompt": "hi"}).text)
+        assert asked == {"prompt": "hi", "model": f"tiny@{'cdcdcdcd' * 8}"}
+        assert (await link.model_called("OTHER:latest"))["name"] == "other"
+        with pytest.raises(ApiError, match="could be tiny@abababab or tiny@cdcdcdcd") as caught:
+            await link.model_called("tiny")
+        assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+    await on_asyncio(ask)
+
+
+async def test_a_model_whose_file_is_broken_is_not_listed_and_says_why(
+    node: FakeNode, link: NodeLink
+) -> None:
+    node.others, node.broken = ("other",), "other"
+
+    async def ask() -> None:
+        assert [one["name"] for one in await link.models()] == ["tiny"]
+        with pytest.raises(ApiError, match="the file is broken") as caught:
+            await link.model_called("other")
+        assert caught.value.code == "model_unusable"
+
     await on_asyncio(ask)

@@ -147,7 +147,7 @@ def test_a_fault_of_ours_is_json_too(
     async def broken(self: NodeLink) -> None:
         raise RuntimeError("a secret of ours")
 
-    monkeypatch.setattr(NodeLink, "model", broken)
+    monkeypatch.setattr(NodeLink, "models", broken)
     answer = httpx.get(url + path, headers=headers)
     assert answer.status_code == 500
     assert "error" in answer.json()

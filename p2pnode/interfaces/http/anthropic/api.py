@@ -13,8 +13,7 @@ from p2pnode.interfaces.http.anthropic.writing import MessageWriter
 from p2pnode.interfaces.http.body import fields_of
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
-from p2pnode.interfaces.http.node_link import NodeLink
-from p2pnode.net.control_lines import render
+from p2pnode.interfaces.http.node_link import NodeLink, asked_of
 
 Body: TypeAlias = dict[str, Any]
 
@@ -46,15 +45,17 @@ class Anthropic:
     async def _messages(self, request: Request) -> Response:
         fields, model = await self._asked(request)
         is_beta = _BETA in request.headers
-        question = await fields.read_by(lambda asked: render(question_of(asked, is_beta=is_beta)))
+        question = await fields.read_by(
+            lambda asked: asked_of(model, question_of(asked, is_beta=is_beta))
+        )
         writer, is_stream = MessageWriter(model), fields.flag("stream")
         return AnswerResponse(self._link, [question], writer, is_stream=is_stream)
 
     async def _count(self, request: Request) -> Response:
-        fields, _ = await self._asked(request)
+        fields, model = await self._asked(request)
         is_beta = _BETA in request.headers
         question = await fields.read_by(
-            lambda asked: render(counted_question_of(asked, is_beta=is_beta))
+            lambda asked: asked_of(model, counted_question_of(asked, is_beta=is_beta))
         )
         told = await self._link.call("tokenise", question, seconds=None)
         return JSONResponse({"input_tokens": told["tokens"]})

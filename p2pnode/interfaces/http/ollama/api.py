@@ -13,11 +13,11 @@ from p2pnode.interfaces.http.disconnect import while_there
 from p2pnode.interfaces.http.embedding import vectors_of
 from p2pnode.interfaces.http.errors import wrong
 from p2pnode.interfaces.http.fields import Fields
-from p2pnode.interfaces.http.node_link import NodeLink
+from p2pnode.interfaces.http.node_link import NodeLink, asked_of
 from p2pnode.interfaces.http.ollama.models import listed_body, running_body, shown_body
 from p2pnode.interfaces.http.ollama.question import chat_question_of, generate_question_of
 from p2pnode.interfaces.http.ollama.writing import OllamaWriter
-from p2pnode.net.control_lines import Rendered, render
+from p2pnode.net.control_lines import Rendered
 
 Body: TypeAlias = dict[str, Any]
 
@@ -74,7 +74,7 @@ class Ollama:
         name = fields.text("model")
         model = await self._link.model_called(name)
         writer, is_stream = OllamaWriter(name, is_chat=is_chat), fields.flag("stream", default=True)
-        question = await fields.read_by(lambda asked: _rendered(question_of(asked, model)))
+        question = await fields.read_by(lambda asked: _asked(question_of(asked, model), model))
         if question is None:
             leaves = fields.value("keep_alive") in (0, "0", "0s")
             return JSONResponse(writer.loaded("unload" if leaves else "load"))
@@ -107,8 +107,8 @@ class Ollama:
         return JSONResponse({"embedding": made.vectors[0]})
 
 
-def _rendered(question: Body | None) -> Rendered | None:
-    return None if question is None else render(question)
+def _asked(question: Body | None, model: Body) -> Rendered | None:
+    return None if question is None else asked_of(model, question)
 
 
 def _dimensions(fields: Fields) -> int | None:

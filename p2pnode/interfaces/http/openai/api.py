@@ -14,13 +14,12 @@ from p2pnode.interfaces.http.disconnect import while_there
 from p2pnode.interfaces.http.embedding import embedders
 from p2pnode.interfaces.http.errors import ApiError
 from p2pnode.interfaces.http.fields import Fields
-from p2pnode.interfaces.http.node_link import NodeLink
+from p2pnode.interfaces.http.node_link import NodeLink, asked_of
 from p2pnode.interfaces.http.openai import chat, completions
 from p2pnode.interfaces.http.openai.embeddings import embedder_body, embeddings_body
 from p2pnode.interfaces.http.openai.models import model_body
 from p2pnode.interfaces.http.openai.responses import question as responses
 from p2pnode.interfaces.http.openai.responses.writing import ResponseWriter
-from p2pnode.net.control_lines import render
 
 Body: TypeAlias = dict[str, Any]
 
@@ -74,7 +73,9 @@ class OpenAi:
     ) -> Response:
         fields = await fields_of(request)
         model = await self._link.model_called(fields.text("model"))
-        questions = await fields.read_by(lambda asked: [*map(render, questions_of(asked))])
+        questions = await fields.read_by(
+            lambda asked: [asked_of(model, one) for one in questions_of(asked)]
+        )
         is_stream = fields.flag("stream")
         if fields.has("stream_options") and not is_stream:
             raise ApiError(
