@@ -133,6 +133,10 @@ class NodeCore(NodeParts):
             return None
         return bundle if bundle.holdings.layers == layers else None
 
+    def is_loading(self, space: int, layers: range) -> bool:
+        """Whether these layers are to be loaded still."""
+        return self._loading(space, layers) is not None
+
     def connect(self, address: Address, now: float) -> None:
         """Call ``address`` until somebody of the swarm answers there."""
         self.dialer.add_fixed(address, now)

@@ -25,6 +25,13 @@ class UnloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class Unloaded:
+    """The engine of the model of ``space`` was freed: nothing of it is used any more."""
+
+    space: int
+
+
+@dataclass(frozen=True, slots=True)
 class MeasureRequested:
     """Measure how fast the engine of a model is now, then call :meth:`NodeCore.measured`.
 
@@ -84,6 +91,7 @@ NodeEvent: TypeAlias = (
     | GenerationEvent
     | LoadRequested
     | UnloadRequested
+    | Unloaded
     | MeasureRequested
     | PlacementRequested
     | PeerReached

@@ -10,7 +10,7 @@ import trio
 
 from p2pnode import CORES, __version__
 from p2pnode.engine.base import ModelInfo
-from p2pnode.errors import ModelError
+from p2pnode.errors import LocalProtocolError, ModelError, UserError
 from p2pnode.inference.events import ComputeRequested, PlanRequested
 from p2pnode.net.addresses import format_address
 from p2pnode.net.control import control_path, serve_control
@@ -34,6 +34,7 @@ from p2pnode.node.events import (
     Noted,
     PeerReached,
     PlacementRequested,
+    Unloaded,
     UnloadRequested,
 )
 from p2pnode.node.fittings import PLAIN, Fittings
@@ -44,6 +45,8 @@ from p2pnode.node.invite import Invite
 from p2pnode.node.kept_origin import kept_origin
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
 from p2pnode.node.memory_budget import MemoryBudget
+from p2pnode.node.model_loads import ModelLoads
+from p2pnode.node.model_watch import ModelWatch
 from p2pnode.node.offloading import offload_placement, offload_plan
 from p2pnode.node.own_model import OwnModel
 from p2pnode.node.own_models import OwnModels
@@ -51,7 +54,6 @@ from p2pnode.node.picture import World, snapshot
 from p2pnode.node.program_exchange import ProgramExchange
 from p2pnode.node.rest_watch import RestWatch
 from p2pnode.node.settings import ModelChoice, NodeSettings
-from p2pnode.node.shard_fetches import ShardFetches
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.surroundings import Surroundings
 from p2pnode.node.text_worker import Prompt
@@ -82,7 +84,7 @@ class Node:
         self._state = StateDirectory(settings.state)
         self.models = OwnModels()
         self._budget = MemoryBudget(settings) if settings.hold else None
-        self._fetches: ShardFetches | None = None
+        self._nursery: trio.Nursery | None = None
         self.answering = Answering(self.models.meant, self._start)
         self._rest: RestWatch | None = None
         self.is_up = False
@@ -156,8 +158,7 @@ class Node:
             core.advert.abilities &= ~Ability.SCHEMAS
         core.observe(fittings.observer)
         options = self.settings.engine
-        file = None if self.models.first is None else self.models.first.file
-        self._engine = EngineJobs(file, config.kv_bytes, options, fittings)
+        self._engine = EngineJobs(config.kv_bytes, options, fittings)
         self._reactor: Reactor[NodeCore, NodeEvent] = Reactor(
             core,
             fittings.socket(socket),
@@ -166,6 +167,7 @@ class Node:
             thread=fittings.thread,
             gathers=lambda core: core.gathers,
         )
+        self._loads = ModelLoads(self._reactor, self._engine)
         self._asking = Asking(self._reactor)
         self.programs = ProgramExchange(self._reactor)
         self._surroundings = Surroundings(
@@ -181,12 +183,12 @@ class Node:
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._reactor.run)
-            if self.models.first is not None:
-                watch = self.models.first.watched(self._reactor.call, self._engine.take)
-                self._fetches = ShardFetches(self._reactor, self._engine, watch)
-                nursery.start_soon(watch.run)
+            self._nursery = nursery
             await self._look_at_owner(nursery)
-            self._take_up_model()
+            if self.models.first is None:
+                self._reactor.call(lambda core, now: core.say("serves no layers: it has no model"))
+            for one in self.models:
+                self._take_up(one)
             nursery.start_soon(self._surroundings.run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
@@ -226,26 +228,50 @@ class Node:
             await self._rest.look()
             nursery.start_soon(self._rest.run)
 
-    def _take_up_model(self) -> None:
-        own, hold = self.models.first, self.settings.hold
-        if own is None:
-            self._reactor.call(lambda core, now: core.say("serves no layers: it has no model"))
-            return
-        known, fitting = own.calibrations, None if own.room is None else own.room.capacity
-        self._reactor.call(
-            lambda core, now: core.use_model(
-                own.info, hold=hold, now=now, calibrations=known, capacity=fitting
+    def _take_up(self, one: OwnModel) -> None:
+        """Ask for answers of a model, and serve layers of it where that is wanted.
+
+        Raises:
+            ConfigError: It cannot be one of several.
+        """
+        nursery, hold = self._nursery, self.settings.hold
+        if nursery is None:
+            raise LocalProtocolError("the node does not run")
+        fitting = None if one.room is None else one.room.capacity
+        watch = one.watched(self._reactor.call, self._engine.take)
+        self._engine.take(one.file)
+        self._loads.add(watch)
+        try:
+            self._reactor.call(
+                lambda core, now: core.use_model(
+                    one.info,
+                    hold=hold,
+                    now=now,
+                    calibrations=one.calibrations,
+                    capacity=fitting,
+                    layers=one.choice.layers,
+                )
             )
-        )
+        except UserError:
+            self._engine.forget(one.space)
+            self._loads.remove(one.space)
+            raise
+        nursery.start_soon(self._watch, one, watch)
+
+    async def _watch(self, one: OwnModel, watch: ModelWatch) -> None:
+        with one.watching:
+            await watch.run()
 
     # Events of the core
 
     def _on_event(self, event: NodeEvent, now: float) -> None:
         match event:
-            case LoadRequested() if self._fetches is not None:
-                self._fetches.begin(event)
-            case ComputeRequested() | LoadRequested() | MeasureRequested() | UnloadRequested():
-                raise AssertionError("the engine thread computes, loads and measures")
+            case LoadRequested():
+                self._loads.begin(event)
+            case Unloaded(space):
+                self._forget(space)
+            case ComputeRequested() | MeasureRequested() | UnloadRequested():
+                raise AssertionError("the engine thread computes, measures and unloads")
             case PlanRequested():
                 offload_plan(self._reactor, event)
             case PlacementRequested():
@@ -260,6 +286,14 @@ class Node:
                 self._departed.set()
             case _:
                 self._asking.route(event, now)
+
+    def _forget(self, space: int) -> None:
+        """Nothing of a model is used any more: let its file and its texts go."""
+        one = self.models.of_space(space)
+        self._loads.remove(space)
+        if one is not None and self._nursery is not None:
+            self.models.remove(one)
+            self._nursery.start_soon(one.close)
 
     # For faces
 

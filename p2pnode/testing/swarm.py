@@ -38,6 +38,7 @@ from p2pnode.node.events import (
     Noted,
     PeerReached,
     PlacementRequested,
+    Unloaded,
     UnloadRequested,
 )
 from p2pnode.node.origin import Origin
@@ -289,7 +290,7 @@ class Swarm:
                 case MeasureRequested(space):
                     cost = self._costs[node.node_id]
                     self._later(name, node, MEASURING, lambda now: node.measured(space, cost, now))
-                case Noted() | PeerReached() | FrameWaits() | Departed():
+                case Noted() | PeerReached() | FrameWaits() | Departed() | Unloaded():
                     pass
                 case _:
                     self.answers.append((self.network.now, name, event))

@@ -51,8 +51,7 @@ def settings_of(options: UpOptions) -> "NodeSettings":
     engine = engine_of(options)
     is_holder = options.layers != "none"
     choices = _choices(models, engine, is_holder=is_holder)
-    pinned = choices[0].layers if len(choices) == 1 else None
-    holdings = HoldingsConfig(layers=pinned, max_layers=options.max_layers)
+    holdings = HoldingsConfig(max_layers=options.max_layers)
     config = NodeConfig(
         name=name,
         device=f"{platform.machine()} cpu, {os.cpu_count()} cores",

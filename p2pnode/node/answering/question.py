@@ -177,6 +177,7 @@ def request_of(
         avoid=frozenset(peer for peer in avoid.values() if peer is not None),
         objective=question.objective,
         activations=question.activations,
+        space=model.space_hash32,
         notes=tuple(
             f"nobody here is called {name!r}: --prefer and --avoid of it change nothing"
             for name in absent
