@@ -14,6 +14,7 @@ from p2pnode.net.control_lines import Rendered, render
 from p2pnode.node.answering.question import Question, model_of, seconds_of
 from p2pnode.node.embedding import embedder_called, no_embedder, result_of, texts_of
 from p2pnode.node.invite import encode_invite
+from p2pnode.node.model_orders import choice_of
 from p2pnode.node.pooling import pooled, served_as
 from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.snapshot_json import fields_of
@@ -71,6 +72,13 @@ def handlers(node: Node) -> Mapping[str, Handler]:
     async def models(params: Params, emit: Emit) -> object:
         return {"models": await node.model_reports()}
 
+    async def load(params: Params, emit: Emit) -> object:
+        return await node.orders.load(choice_of(params), emit)
+
+    async def unload(params: Params, emit: Emit) -> object:
+        at_once = bool(params.get("at_once"))
+        return await node.orders.unload(model_of(params), emit, at_once=at_once)
+
     async def timings(params: Params, emit: Emit) -> object:
         return node.answering.timings.to_json()
 
@@ -82,6 +90,8 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         "timings": timings,
         "model": model,
         "models": models,
+        "load": load,
+        "unload": unload,
         "invite": invite,
         "connect": connect,
         "stop": stop,

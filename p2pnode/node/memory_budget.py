@@ -1,4 +1,7 @@
-"""The one memory that all models of a node are held in: what of each fits beside the others."""
+"""The one memory that all models of a node are held in: what of each would fit.
+
+Who gets how much of it is the core's to say (:mod:`p2pnode.node.memory_shares`).
+"""
 
 from dataclasses import dataclass
 
@@ -16,28 +19,27 @@ class Room:
     """What a node has for one model.
 
     Attributes:
-        capacity: How many layers fit.
-        weights: Bytes that those take which it may come to hold: the pinned ones, or all that fit.
+        capacity: How many layers would fit without the other models.
+        pinned: Bytes that the layers take which its owner chose; 0 where the node chooses.
     """
 
     capacity: Capacity
-    weights: int
+    pinned: int = 0
 
 
 class MemoryBudget:
     """One node's; KV caches have their bytes once, whatever model they are of.
 
     Of what an engine maps from a file, a system says that it is free; of what it expands, that it
-    is taken. So room is what there was before anything was loaded, less what was given away since,
-    and no more than there is now.
+    is taken. So room is what there was before anything was loaded.
     """
 
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
         self._before: dict[str, int] = {}  # bytes for weights, by engine
 
-    def room(self, choice: ModelChoice, taken: int) -> Room:
-        """Say what there is for a model beside others that take so many bytes; reads its header.
+    def room(self, choice: ModelChoice, pinned: int = 0) -> Room:
+        """Say what there is for a model beside ``pinned`` bytes of others; reads its header.
 
         Raises:
             UserError: Layers were chosen that do not fit, or nothing here can run the model.
@@ -47,28 +49,21 @@ class MemoryBudget:
         if chosen is not None:
             refuse_impossible(choice.path, chosen, options)
             if most is not None:
-                refuse_beyond(choice.path, chosen, options, config.kv_bytes, most, taken=taken)
+                refuse_beyond(choice.path, chosen, options, config.kv_bytes, most, taken=pinned)
         engine = engine_for(choice.path, options)
         there = memory_now(engine, options).within(most)
-        now = room_for(engine, config.kv_bytes, there)
-        free = max(0, min(now, self._before.setdefault(engine, now) - taken))
+        free = self._before.setdefault(engine, room_for(engine, config.kv_bytes, there))
         facts = facts_of(choice.path, with_words=False).beside(there.gpu)
         sizes, end = facts.held(bytes_per_weight(engine, options))
         capacity = capacity_in(sizes, end, free)
         if chosen is None:
-            return Room(capacity, _most(capacity, config.holdings.max_layers, sizes, end))
+            return Room(capacity)
         weights = sum(sizes[chosen.start : chosen.stop]) + end * (chosen.stop == len(sizes))
-        if taken and weights > free:
+        if pinned and weights + pinned > free:
             raise CapacityError(
                 f"layers {chosen.start}:{chosen.stop} of {choice.called or choice.path.name} take "
-                f"{megabytes(weights)}, {megabytes(free)} are free beside the other models",
+                f"{megabytes(weights)}, {megabytes(max(0, free - pinned))} are free for weights "
+                "beside the layers pinned of other models",
                 hint="Hold fewer layers, or unload a model: p2pnode models unload NAME.",
             )
         return Room(capacity, weights)
-
-
-def _most(capacity: Capacity, max_layers: int | None, sizes: tuple[int, ...], end: int) -> int:
-    """Return the most bytes that layers take which are chosen later."""
-    layers = capacity.layers if max_layers is None else min(capacity.layers, max_layers)
-    largest = sum(sorted(sizes, reverse=True)[:layers])
-    return min(largest + end * bool(layers), max(capacity.room, 0))

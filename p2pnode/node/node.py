@@ -3,8 +3,9 @@
 import logging
 import os
 import random
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -46,6 +47,7 @@ from p2pnode.node.kept_origin import kept_origin
 from p2pnode.node.log_file import NOTICE, log_path, logging_to
 from p2pnode.node.memory_budget import MemoryBudget
 from p2pnode.node.model_loads import ModelLoads
+from p2pnode.node.model_orders import ModelOrders
 from p2pnode.node.model_watch import ModelWatch
 from p2pnode.node.offloading import offload_placement, offload_plan
 from p2pnode.node.own_model import OwnModel
@@ -63,6 +65,8 @@ from p2pnode.wire.ad import Ability
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _GOODBYE = 0.25  # seconds for telling the swarm, when whoever runs the node will not wait
 _INVITED = 4  # addresses in an invite
 
@@ -76,6 +80,7 @@ class Node:
         is_up: Whether it has started; before, it is ended by cancelling :meth:`run`.
         embedding: Turns texts into vectors.
         models: What it asks for answers of, and serves layers of.
+        orders: What loads and unloads models while it runs.
     """
 
     def __init__(self, settings: NodeSettings, fittings: Fittings = PLAIN) -> None:
@@ -86,6 +91,7 @@ class Node:
         self._budget = MemoryBudget(settings) if settings.hold else None
         self._nursery: trio.Nursery | None = None
         self.answering = Answering(self.models.meant, self._start)
+        self.orders = ModelOrders(self)
         self._rest: RestWatch | None = None
         self.is_up = False
         self.embedding = Embedding()
@@ -104,28 +110,31 @@ class Node:
         with self._state.lock(), logging_to(log_path(settings.state)):
             try:
                 for choice in settings.models:
-                    await self._open(choice)
+                    await self.open(choice)
                 await self._run(task_status)
             finally:
                 for one in self.models:
                     await one.close()
 
-    async def _open(self, choice: ModelChoice) -> OwnModel:
-        """Read a model, and take it if it is not here yet.
+    async def open(
+        self, choice: ModelChoice, progress: Callable[[float], None] | None = None
+    ) -> OwnModel:
+        """Read a model, and take it if it is not here yet; return it, or the one that is.
 
         Raises:
             UserError: It cannot be run, or not beside the others.
         """
-        one = await OwnModel.open(choice, self._budget, self.models.taken)
-        is_taken = False
+        if (known := self.models.of_path(choice.path)) is not None:
+            return known
+        self.models.refuse_more()
+        one = await OwnModel.open(choice, self._budget, self.models.pinned, progress)
+        same = None
         try:
-            if not self.models.known(one):
-                self.models.add(one)
-                is_taken = True
+            same = self.models.same_as(one)
         finally:
-            if not is_taken:
+            if same is not one:
                 await one.close()
-        return one
+        return same
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         self._socket = open_udp(self.settings.host, self.settings.port)
@@ -188,7 +197,7 @@ class Node:
             if self.models.first is None:
                 self._reactor.call(lambda core, now: core.say("serves no layers: it has no model"))
             for one in self.models:
-                self._take_up(one)
+                self.take_up(one)
             nursery.start_soon(self._surroundings.run)
             path = control_path(self.settings.state)
             await nursery.start(serve_control, path, handlers(self))
@@ -228,7 +237,7 @@ class Node:
             await self._rest.look()
             nursery.start_soon(self._rest.run)
 
-    def _take_up(self, one: OwnModel) -> None:
+    def take_up(self, one: OwnModel) -> None:
         """Ask for answers of a model, and serve layers of it where that is wanted.
 
         Raises:
@@ -256,6 +265,7 @@ class Node:
             self._engine.forget(one.space)
             self._loads.remove(one.space)
             raise
+        one.is_taken_up = True
         nursery.start_soon(self._watch, one, watch)
 
     async def _watch(self, one: OwnModel, watch: ModelWatch) -> None:
@@ -346,6 +356,10 @@ class Node:
         label = self.models.called().get(one.space, one.info.name)
         return {"label": label, "also": list(one.name.also)}
 
+    def call(self, command: Callable[[NodeCore, float], T]) -> T:
+        """Run a command on the core."""
+        return self._reactor.call(command)
+
     def snapshot(self) -> NodeSnapshot:
         """Return the picture of this moment."""
         return self._reactor.call(lambda core, now: snapshot(core, self._world(), now))
@@ -368,6 +382,7 @@ class Node:
             resting="" if self._rest is None else self._rest.why,
             owners_cpu=None if self._rest is None else self._rest.owners_cpu,
             limits=self.settings.limits,
+            called=self.models.called(),
             wall_s=seconds_of_day(),
         )
 

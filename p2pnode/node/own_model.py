@@ -34,6 +34,8 @@ class OwnModel:
         texts: Turns prompts into tokens, and says how tokens are written.
         name: What it is called.
         watching: Ends the looks at its file, once it is watched.
+        is_taken_up: Whether the core knows it.
+        gone: Set once nothing of it is used any more.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class OwnModel:
         self.texts = TextWorker(choice.path, file.info.name, file.info.context_length, self._stamp)
         self.name = ModelName(file.info.name, file.info.data_sig, _also(choice))
         self.watching = trio.CancelScope()
+        self.is_taken_up = False
+        self.gone = trio.Event()
         self._watch: ModelWatch | None = None
         self._report: dict[str, Any] | None = None
         self._in_use = ExitStack()
@@ -59,17 +63,17 @@ class OwnModel:
         cls,
         choice: ModelChoice,
         budget: MemoryBudget | None,
-        taken: int = 0,
+        pinned: int = 0,
         progress: Callable[[float], None] | None = None,
     ) -> Self:
-        """Hash it, and look what of it fits beside the bytes ``taken`` by others.
+        """Hash it, and look what of it fits beside the bytes ``pinned`` of others.
 
         From here on other processes see that it is in use, until it is closed.
 
         Args:
             choice: The model.
             budget: Where layers of it go; None for a node that takes on none.
-            taken: Bytes of the budget that are others' already.
+            pinned: Bytes of the layers chosen of others.
             progress: Hears which part from 0 to 1 is hashed; left out, the log does.
 
         Raises:
@@ -87,7 +91,7 @@ class OwnModel:
             room = None
             if budget is not None:
                 room = await trio.to_thread.run_sync(
-                    budget.room, choice, taken, abandon_on_cancel=True
+                    budget.room, choice, pinned, abandon_on_cancel=True
                 )
             one = cls(choice, file, calibrations, room)
             one._in_use = in_use.pop_all()
@@ -122,6 +126,7 @@ class OwnModel:
         """Look at its file no more, and end the process that reads its texts."""
         self.watching.cancel()
         self._in_use.close()
+        self.gone.set()
         await self.texts.close()
 
     def _stamp(self) -> Stamp:

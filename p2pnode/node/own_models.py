@@ -1,6 +1,7 @@
 """The models of one node, by what the core and the engines, files and people know them by."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from p2pnode.errors import ModelError
@@ -30,35 +31,40 @@ class OwnModels:
         return next(iter(self), None)
 
     @property
-    def taken(self) -> int:
-        """Bytes of weights that they may come to hold."""
-        return sum(one.room.weights for one in self if one.room is not None)
+    def pinned(self) -> int:
+        """Bytes of the layers that their owner chose."""
+        return sum(one.room.pinned for one in self if one.room is not None)
 
-    def known(self, one: OwnModel) -> bool:
-        """Whether the very same model is here.
+    def refuse_more(self) -> None:
+        """Refuse one more where there are too many.
 
         Raises:
-            ModelError: Another one of its space is, or there are too many.
+            ModelError: There are.
         """
-        same = self._models.get(one.space)
-        if same is not None and same.info.data_sig == one.info.data_sig:
-            return True
-        if same is not None:
-            raise ModelError(
-                f"{one.info.name} and {same.info.name} say of themselves that their hidden states "
-                f"are alike (space {one.space:08x}), and they are not",
-                hint="hold one of them",
-            )
         if len(self) >= MOST_MODELS:
             raise ModelError(
                 f"a node holds {MOST_MODELS} models at the most",
                 hint="unload one: p2pnode models unload NAME",
             )
-        return False
 
-    def add(self, one: OwnModel) -> None:
-        """Take one that is not :meth:`known`."""
-        self._models[one.space] = one
+    def of_path(self, path: Path) -> OwnModel | None:
+        """Return the one that was read from here."""
+        return next((one for one in self if one.choice.path == path), None)
+
+    def same_as(self, one: OwnModel) -> OwnModel:
+        """Take a model, and return it; or the very same one that is here.
+
+        Raises:
+            ModelError: Another one of its space is.
+        """
+        same = self._models.setdefault(one.space, one)
+        if same.info.data_sig != one.info.data_sig:
+            raise ModelError(
+                f"{one.info.name} and {same.info.name} say of themselves that their hidden states "
+                f"are alike (space {one.space:08x}), and they are not",
+                hint="hold one of them",
+            )
+        return same
 
     def remove(self, one: OwnModel) -> None:
         """Forget it: nobody can ask for it any more."""

@@ -1,7 +1,8 @@
 """Draws a node's snapshot from its cores; the only place that knows both."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from p2pnode.inference.generation import Generation
 from p2pnode.inference.phase import Phase as GenerationPhase
@@ -9,6 +10,7 @@ from p2pnode.inference.stage import Stage
 from p2pnode.inference.terms import names_of_mask
 from p2pnode.node.core import NodeCore
 from p2pnode.node.holding_life import HoldingPhase
+from p2pnode.node.model_views import model_views
 from p2pnode.node.narration import LEAVING
 from p2pnode.node.peer_views import peer_views
 from p2pnode.node.snapshot import (
@@ -48,6 +50,7 @@ class World:
         resting: Why it rests, by what is seen now; empty where nobody looks.
         owners_cpu: Share of the CPU that others than this node use; None where nobody looks.
         limits: What its owner said that it may take.
+        called: What each model is called, by its space.
         wall_s: Local time of day in seconds, as a clock on the wall; None in a simulation.
     """
 
@@ -61,6 +64,7 @@ class World:
     resting: str = ""
     owners_cpu: float | None = None
     limits: tuple[str, ...] = ()
+    called: Mapping[int, str] = field(default_factory=dict)
     wall_s: float | None = None
 
 
@@ -109,6 +113,7 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         limits=world.limits,
         software=core.advert.software,
         engine=_engine(core),
+        models=model_views(core, world.called),
     )
 
 

@@ -210,6 +210,40 @@ class StageView:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelView:
+    """One model of this node.
+
+    Attributes:
+        name: What it is called, with its root where another here has the same name.
+        root: The root over its tensors, in hex.
+        space_hash32: Its embedding space.
+        n_layers: Layers the whole model has.
+        layers: The run held here, (0, 0) for none.
+        state: ``serving``, ``listening``, ``claiming``, ``loading``, ``idle`` (none is held, for
+            the reason given) or ``unloading``.
+        reason: Why it is in that state.
+        decode_us: Microseconds a token takes through the layers held, measured.
+        numerics: How it is computed; empty while no layers are held.
+        sessions: Sessions of others that it serves here.
+        answers: Answers of it under way that were asked for here.
+        missing_layers: Runs of its layers that no live peer serves.
+    """
+
+    name: str
+    root: str
+    space_hash32: int
+    n_layers: int
+    layers: tuple[int, int]
+    state: str
+    reason: str
+    decode_us: int = 0
+    numerics: str = ""
+    sessions: int = 0
+    answers: int = 0
+    missing_layers: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrustView:
     """What the ledger of trust holds of one peer that has worked for us, or failed to.
 
@@ -306,6 +340,8 @@ class NodeSnapshot:
             looks, since the node was not told to step back for them.
         limits: What its owner said that it may take, each in words: ``memory 4.0 GB``.
         engine: How its engine is kept busy; zeros from an older node.
+        models: All its models; what this picture says of "the model" is of the first. Empty from an
+            older node.
     """
 
     node_id: str
@@ -346,6 +382,7 @@ class NodeSnapshot:
     limits: tuple[str, ...] = ()
     software: str = ""
     engine: EngineView = EngineView()
+    models: tuple[ModelView, ...] = ()
 
 
 def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:

@@ -471,7 +471,7 @@ def test_without_a_home_directory_there_is_one_line(words: tuple[str, ...]) -> N
     assert lines[1:] == ["  try: set HOME, or both P2PNODE_HOME and P2PNODE_CACHE"]
 
 
-@pytest.mark.parametrize("option", ["--model=x", "--peer=kitchen:1", "--listen=127.0.0.1"])
+@pytest.mark.parametrize("option", ["--peer=kitchen:1", "--listen=127.0.0.1"])
 def test_what_a_running_node_would_ignore_is_refused(
     tmp_path: Path, models: Path, start: Start, option: str
 ) -> None:

@@ -8,7 +8,7 @@ from p2pnode.engine.registry import EngineOptions
 from p2pnode.errors import CapacityError
 from p2pnode.node import memory_budget
 from p2pnode.node.capacity import SPARE
-from p2pnode.node.config import HoldingsConfig, NodeConfig
+from p2pnode.node.config import NodeConfig
 from p2pnode.node.machine_memory import Memory
 from p2pnode.node.memory_budget import MemoryBudget
 from p2pnode.node.model_facts import facts_of
@@ -32,56 +32,44 @@ def sizes(path: Path) -> tuple[int, int]:
 
 
 def budget(
-    monkeypatch: pytest.MonkeyPatch, free: list[int], *, most: int | None = None, **holdings: int
+    monkeypatch: pytest.MonkeyPatch, free: list[int], *, most: int | None = None
 ) -> MemoryBudget:
     """Return a budget on a machine that has so many bytes free at each look, for weights."""
     looks = iter(free)
     monkeypatch.setattr(
         memory_budget, "memory_now", lambda *_: Memory(next(looks) + SPARE + KV, 1 << 40)
     )
-    config = NodeConfig(
-        "one", kv_bytes=KV, max_memory=most, holdings=HoldingsConfig(max_layers=holdings.get("max"))
-    )
+    config = NodeConfig("one", kv_bytes=KV, max_memory=most)
     return MemoryBudget(NodeSettings(config, Path(), engine=EngineOptions("numpy")))
 
 
-def test_the_second_has_what_the_first_leaves(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    layer, end = sizes(tiny)
-    there = budget(monkeypatch, [6 * layer + 2 * end] * 2)
-    first = there.room(ModelChoice(tiny), 0)
-    assert (first.capacity.layers, first.weights) == (4, 4 * layer + end)
-    second = there.room(ModelChoice(tiny), first.weights)
-    assert second.capacity.layers == 2
-    assert second.capacity.room == 2 * layer + end
-
-
-def test_what_is_loaded_counts_once_though_it_is_free_no_more(
+def test_room_is_what_there_was_before_anything_was_loaded(
     monkeypatch: pytest.MonkeyPatch, tiny: Path
 ) -> None:
     layer, end = sizes(tiny)
-    whole = 4 * layer + end
-    there = budget(monkeypatch, [2 * whole, whole, whole // 2])
-    taken = there.room(ModelChoice(tiny), 0).weights
-    assert there.room(ModelChoice(tiny), taken).capacity.layers == 4
-    assert there.room(ModelChoice(tiny), taken).capacity.room == whole // 2
+    there = budget(monkeypatch, [4 * layer + end, layer])
+    first, second = there.room(ModelChoice(tiny)), there.room(ModelChoice(tiny))
+    assert first.capacity.layers == second.capacity.layers == 4
+    assert second.capacity.room == 4 * layer + end
 
 
 def test_pinned_layers_take_what_they_take(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     layer, end = sizes(tiny)
-    there = budget(monkeypatch, [9 * layer + 2 * end] * 3, max=3)
-    assert there.room(ModelChoice(tiny, range(2)), 0).weights == 2 * layer
-    assert there.room(ModelChoice(tiny, range(3, 4)), 0).weights == layer + end
-    assert there.room(ModelChoice(tiny), 0).weights == 3 * layer + end
+    there = budget(monkeypatch, [9 * layer + 2 * end] * 3)
+    assert there.room(ModelChoice(tiny, range(2))).pinned == 2 * layer
+    assert there.room(ModelChoice(tiny, range(3, 4))).pinned == layer + end
+    assert there.room(ModelChoice(tiny)).pinned == 0
 
 
-def test_pinned_layers_that_do_not_fit_beside_the_others_are_refused(
+def test_pinned_layers_that_do_not_fit_beside_others_are_refused(
     monkeypatch: pytest.MonkeyPatch, tiny: Path
 ) -> None:
     layer, end = sizes(tiny)
-    there = budget(monkeypatch, [4 * layer + end] * 2)
-    taken = there.room(ModelChoice(tiny), 0).weights
-    with pytest.raises(CapacityError, match="layers 0:1 of second take") as caught:
-        there.room(ModelChoice(tiny, range(1), "second"), taken)
+    there = budget(monkeypatch, [3 * layer + end] * 3)
+    pinned = there.room(ModelChoice(tiny, range(2))).pinned
+    assert there.room(ModelChoice(tiny, range(1)), pinned).pinned == layer
+    with pytest.raises(CapacityError, match="layers 0:3 of second take") as caught:
+        there.room(ModelChoice(tiny, range(3), "second"), pinned)
     assert "models unload" in caught.value.hint
 
 
@@ -89,9 +77,8 @@ def test_what_an_owner_allows_is_for_all_models(
     monkeypatch: pytest.MonkeyPatch, tiny: Path
 ) -> None:
     layer, end = sizes(tiny)
-    most = KV + 4 * layer + end
-    there = budget(monkeypatch, [1 << 40] * 2, most=most)
-    taken = there.room(ModelChoice(tiny, range(2)), 0).weights
-    assert there.room(ModelChoice(tiny), taken).capacity.layers == 2
+    there = budget(monkeypatch, [1 << 40] * 2, most=KV + 4 * layer + end)
+    room = there.room(ModelChoice(tiny, range(2)))
+    assert room.capacity.room == 4 * layer + end
     with pytest.raises(CapacityError, match=r"for KV caches, .* for other models"):
-        there.room(ModelChoice(tiny, range(1, 4)), taken)
+        there.room(ModelChoice(tiny, range(1, 4)), room.pinned)

@@ -120,7 +120,8 @@ class ChatSession:
 
     def _params(self) -> dict[str, Any]:
         """Return how to answer; asked again, a draw is another one."""
-        params = asked_params(self._settings.chosen, is_fresh=self._host.is_fresh)
+        host = self._host
+        params = asked_params(self._settings.chosen, is_fresh=host.is_fresh, model=host.model)
         if params["temperature"]:
             params["seed"] = (params["seed"] + self._talk.tries) % _SEEDS
         elif self._talk.tries:

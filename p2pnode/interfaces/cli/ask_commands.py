@@ -56,7 +56,7 @@ def generate(
         raise UsageError("the prompt is empty", hint='for instance p2pnode generate "Hello"')
     question = _question(text, chosen["system"], raw=raw)
     with some_node(_fresh(chosen), quiet=as_json, chats=not raw) as host, host.client() as client:
-        params = {**question, **asked_params(chosen, is_fresh=host.is_fresh)}
+        params = {**question, **asked_params(chosen, is_fresh=host.is_fresh, model=host.model)}
         result = _stream(client, params, quiet=as_json, show_plan=show_plan)
     if as_json:
         say_json(result)

@@ -34,10 +34,11 @@ def asking_options(command: CommandT) -> CommandT:
         ),
         click.option(
             "--model",
-            cls=FreshNodeOption,
             default=DEFAULT_MODEL,
-            show_default=True,
+            show_default="the node's first; where none runs, " + DEFAULT_MODEL,
+            metavar="NAME[@ROOT]",
             shell_complete=complete_model,
+            help="Which of the node's models is asked; where none runs, what a fresh node has.",
         ),
         click.option("--peer", cls=FreshNodeOption, multiple=True, metavar="HOST:PORT"),
         click.option("--listen", cls=FreshNodeOption, default="::", show_default=True),
@@ -81,8 +82,11 @@ def _peer_option(flag: str, purpose: str) -> Callable[[CommandT], CommandT]:
     )
 
 
-def asked_params(chosen: Mapping[str, Any], *, is_fresh: bool) -> dict[str, Any]:
-    """Return what was chosen, as a node takes it; ``is_fresh`` is one started for this command."""
+def asked_params(chosen: Mapping[str, Any], *, is_fresh: bool, model: str = "") -> dict[str, Any]:
+    """Return what was chosen, as a node takes it; ``is_fresh`` is one started for this command.
+
+    ``model`` is asked; empty for the node's first.
+    """
     usual = _FRESH_WAIT if is_fresh else _WAIT
     return {
         "max_tokens": chosen["max_tokens"],
@@ -93,6 +97,7 @@ def asked_params(chosen: Mapping[str, Any], *, is_fresh: bool) -> dict[str, Any]
         "activations": chosen["activations"],
         "wait": usual if chosen["wait"] is None else chosen["wait"],
         "lost_wait": chosen["wait"],
+        **({"model": model} if model else {}),
     }
 
 

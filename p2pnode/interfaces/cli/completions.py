@@ -8,17 +8,20 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from click.shell_completion import CompletionItem
 
 from p2pnode.errors import UserError
 
+if TYPE_CHECKING:
+    from p2pnode.node.snapshot import NodeSnapshot
+
 COMPLETING: Final = "_P2PNODE_COMPLETE"
 """The variable by which a shell asks for completions, as click names it."""
 
-_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _PATIENCE = 0.3  # seconds for a node's answer: somebody waits with a finger on the key
 
 
@@ -42,6 +45,22 @@ def complete_peer(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Offer the names of the peers that the running node sees."""
+    picture = _glance(context)
+    names = set() if picture is None else {one.name for one in picture.peers if not one.is_gone}
+    return [CompletionItem(name) for name in sorted(_offered(names, incomplete))]
+
+
+def complete_own_model(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Offer the models that the running node has."""
+    picture = _glance(context)
+    names = set() if picture is None else {one.name for one in picture.models}
+    return [CompletionItem(name) for name in sorted(_offered(names, incomplete))]
+
+
+def _glance(context: click.Context) -> "NodeSnapshot | None":
+    """Return the picture of the running node; None where it is not to be had quickly."""
     from p2pnode.net.control_client import ControlClient
     from p2pnode.net.control_lines import find_control_path
     from p2pnode.node.places import state_directory
@@ -51,11 +70,9 @@ def complete_peer(
     try:
         directory = state_directory(Path(state) if state else None, os.environ)
         with ControlClient(find_control_path(directory), timeout=_PATIENCE) as client:
-            peers = from_json(client.call("snapshot")).peers
+            return from_json(client.call("snapshot"))
     except (UserError, OSError):
-        return []
-    names = {peer.name for peer in peers if not peer.is_gone}
-    return [CompletionItem(name) for name in sorted(_offered(names, incomplete))]
+        return None
 
 
 def _offered(names: Iterable[str], incomplete: str) -> list[str]:

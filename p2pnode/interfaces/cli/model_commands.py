@@ -14,6 +14,7 @@ from p2pnode.interfaces.cli.groups import PlainGroup
 from p2pnode.interfaces.cli.node_options import DEFAULT_MODEL, json_option
 from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
 from p2pnode.interfaces.cli.pull_display import pulling, remark, twin_of
+from p2pnode.interfaces.cli.running_models import load, running, unload
 from p2pnode.interfaces.cli.settings import model_file
 from p2pnode.interfaces.cli.values import HomePath
 from p2pnode.node import model_cache as cache
@@ -28,7 +29,12 @@ and nobody can interrupt a tokenizer. Ordinary text has 2 to 5; long runs of spa
 
 @click.group(cls=PlainGroup, epilog="Example:\n\n  p2pnode models pull smollm2-135m")
 def models() -> None:
-    """Fetch, list, look at and remove models."""
+    """Fetch, list, look at and remove models; load and unload those of the running node."""
+
+
+models.add_command(load)
+models.add_command(unload)
+models.add_command(running)
 
 
 @models.command(

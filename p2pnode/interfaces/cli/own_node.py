@@ -36,10 +36,12 @@ class Host:
     Attributes:
         path: Its control socket.
         is_fresh: Whether it was started for this command, and so knows nobody yet.
+        model: Which of its models is asked; empty for its first.
     """
 
     path: Path
     is_fresh: bool
+    model: str = ""
 
     def has_ended(self) -> bool:
         """Whether nobody listens there any more."""
@@ -62,7 +64,7 @@ def some_node(options: UpOptions, *, quiet: bool, chats: bool = False) -> Iterat
     state = state_of(options.state)
     if _is_running(state):
         _refuse_ignored(state)
-        yield Host(find_control_path(state), is_fresh=False)
+        yield Host(find_control_path(state), is_fresh=False, model=_named_model())
         return
     settings = settings_of(options)
     for one in settings.models if chats else ():
@@ -88,6 +90,18 @@ def _refuse_no_template(model: Path) -> None:
 
     if not facts_of(model).has_template:
         raise no_template()
+
+
+def _named_model() -> str:
+    """Return the model that a person named with this very command; empty for none.
+
+    What a settings file says is for the node that a command starts.
+    """
+    context = click.get_current_context(silent=True)
+    said = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    if context is None or context.get_parameter_source("model") not in said:
+        return ""
+    return str(context.params["model"])
 
 
 def _refuse_ignored(state: Path) -> None:

@@ -20,17 +20,24 @@ BETWEEN = 10.0
 """Seconds for which a node that is starting or leaving is waited for: reading a model takes one or
 two, and a farewell one. Its first start, which hashes the model's file, may take longer."""
 
+ANSWERING = 10.0
+"""Seconds for which an answer of a node is waited for that takes it no time."""
+
 _GLANCE = 0.1
 
 
-def connect(state: Path | None, command: str) -> ControlClient:
+def connect(
+    state: Path | None, command: str, *, timeout: float | None = ANSWERING
+) -> ControlClient:
     """Return a connection to the node of ``state``; ``command`` is what was asked, for hints.
+
+    ``timeout`` bounds every wait for it, in seconds; None does not.
 
     Raises:
         UserError: No node runs there; it names those that run elsewhere on this machine.
     """
     directory = state_of(state)
-    client = reach(directory)
+    client = reach(directory, timeout=timeout)
     if client is None:
         error = _nobody(directory, command, is_chosen=state is not None)
         if state is not None and command == "stop":  # no other is to end for it
@@ -39,7 +46,7 @@ def connect(state: Path | None, command: str) -> ControlClient:
     return client
 
 
-def reach(directory: Path) -> ControlClient | None:
+def reach(directory: Path, *, timeout: float | None = ANSWERING) -> ControlClient | None:
     """Return a connection to the node of ``directory``, or None where none runs.
 
     One that is starting or leaving holds its directory, and answers nobody: it is waited for.
@@ -50,7 +57,7 @@ def reach(directory: Path) -> ControlClient | None:
     until, is_told = time.monotonic() + BETWEEN, False
     while True:
         with suppress(UserError):
-            return ControlClient(find_control_path(directory))
+            return ControlClient(find_control_path(directory), timeout=timeout)
         pid = lock_holder(directory)
         if pid is None:
             return None

@@ -157,6 +157,20 @@ def engine_of(options: UpOptions) -> "EngineOptions":
     return EngineOptions(options.engine, options.device, options.threads, cache_dir(), vram)
 
 
+def path_of(one: Wanted) -> Path:
+    """Return where a model is that a running node is to have, fetching it if need be.
+
+    Raises:
+        UserError: It cannot be had, or has no such layers.
+    """
+    from p2pnode.engine.registry import DEFAULT_OPTIONS
+
+    path = _path_of(one, DEFAULT_OPTIONS, is_holder=True)
+    if one.layers is not None:
+        _check_layers(path, one.layers)
+    return path
+
+
 def _path_of(one: Wanted, engine: "EngineOptions", *, is_holder: bool) -> Path:
     """Return where the model is, fetching what of it can be known to be needed.
 

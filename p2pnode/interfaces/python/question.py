@@ -34,6 +34,7 @@ class QuestionOptions(TypedDict, total=False):
         ignore_eos: Go on to ``max_tokens`` whatever the model says; for measurements.
         activations: How stages send each other hidden states: ``f32``, ``f16``, ``i8``, ``q4``
             or ``auto``.
+        model: Which of the node's models answers, by its name; the first.
     """
 
     max_tokens: int
@@ -57,6 +58,7 @@ class QuestionOptions(TypedDict, total=False):
     objective: Literal["latency", "throughput"]
     ignore_eos: bool
     activations: str
+    model: str
 
 
 class PromptOptions(QuestionOptions, total=False):

@@ -62,10 +62,12 @@ def in_bash(typed: str, home: Path) -> list[str]:
 def test_a_real_bash_completes(home: Path) -> None:
     assert call("install", "bash").exit_code == 0
     assert in_bash("p2pnode mod", home) == ["models"]
-    assert in_bash("p2pnode models ", home) == ["calibrate", "list", "pull", "rm", "show"]
+    of_models = "calibrate list load pull rm running show unload"
+    assert in_bash("p2pnode models ", home) == of_models.split()
     assert in_bash("p2pnode up --kv", home) == ["--kv-memory"]
     assert in_bash("p2pnode up --engine nu", home) == ["numpy"]
     assert in_bash("p2pnode up --model smol", home) == ["smollm2-135m"]
+    assert in_bash("p2pnode up --model smollm2-135m --model gemma3-2", home) == ["gemma3-270m"]
     assert in_bash("p2pnode up --model ./", home) == ["compopt -o", "default", ""]
     assert in_bash("p2pnode nosuch -", home) != [""]  # and no error is printed into the line
     broken = home / ".config/p2pnode/config.toml"

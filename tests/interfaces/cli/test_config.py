@@ -167,7 +167,10 @@ def test_what_a_running_node_would_ignore_may_stand_in_a_file(
     monkeypatch.setattr(ask_commands, "_stream", stream)
     assert call("generate", "hi", "--no-stdin")[2] == "p2pnode: far enough\n"
     assert asked[0]["max_tokens"] == 7
-    assert "would ignore --model" in call("generate", "hi", "--no-stdin", "--model", "x")[2]
+    assert "model" not in asked[0]  # that of the file is for a node to start
+    call("generate", "hi", "--no-stdin", "--model", "x")
+    assert asked[1]["model"] == "x"
+    assert "would ignore --peer" in call("generate", "hi", "--no-stdin", "--peer", "x")[2]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ EVERYTHING: QuestionOptions = {
     "objective": "throughput",
     "ignore_eos": True,
     "activations": "f16",
+    "model": "tiny",
 }
 
 
@@ -48,6 +49,7 @@ def test_every_option_reaches_the_question() -> None:
     assert (asked.max_tokens, asked.stop, asked.wait, asked.lost_wait) == (7, ("a", "b"), 3.0, 4.0)
     assert (asked.prefer, asked.avoid) == (("kitchen",), ("cellar",))
     assert (asked.objective, asked.ignore_eos, asked.activations) == ("throughput", True, "f16")
+    assert asked.model == "tiny"
     drawn = asked.sampling
     assert (drawn.temperature, drawn.top_k, drawn.top_p, drawn.min_p) == (0.5, 3, 0.9, 0.1)
     assert (drawn.seed, drawn.logprobs, drawn.penalty_last_n) == (5, 2, 8)
