@@ -2,7 +2,8 @@
 
 from typing import TypedDict
 
-from p2pnode.wire.ad import NEWEST, CapabilityAd
+from p2pnode.node.snapshot import OfferView
+from p2pnode.wire.ad import NEWEST, CapabilityAd, ModelOffer
 
 
 class AdFacts(TypedDict):
@@ -18,6 +19,7 @@ class AdFacts(TypedDict):
     kv_bytes_per_token_layer: int
     is_older: bool
     software: str
+    offers: tuple[OfferView, ...]
 
 
 def facts_of(ad: CapabilityAd | None) -> AdFacts:
@@ -34,6 +36,7 @@ def facts_of(ad: CapabilityAd | None) -> AdFacts:
             kv_bytes_per_token_layer=0,
             is_older=False,
             software="",
+            offers=(),
         )
     return AdFacts(
         model=ad.model,
@@ -46,4 +49,15 @@ def facts_of(ad: CapabilityAd | None) -> AdFacts:
         kv_bytes_per_token_layer=ad.kv_bytes_per_token_layer,
         is_older=ad.reads < NEWEST,
         software=ad.software,
+        offers=tuple(_offer(one) for one in (ad, *ad.others) if one.space_hash32),
+    )
+
+
+def _offer(one: ModelOffer) -> OfferView:
+    return OfferView(
+        model=one.model,
+        space_hash32=one.space_hash32,
+        n_layers=one.n_layers,
+        layers=(one.layers.start, one.layers.stop) if one.layers else (0, 0),
+        decode_us=one.decode_fixed_us + one.decode_layer_us * one.layer_count,
     )

@@ -41,6 +41,25 @@ class EdgeView:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferView:
+    """What a peer offers of one model.
+
+    Attributes:
+        model: Its name, as the peer says it.
+        space_hash32: Its embedding space.
+        n_layers: Layers the whole model has.
+        layers: First layer held, and one past the last; (0, 0) when it holds none.
+        decode_us: Microseconds that it says one token takes through them.
+    """
+
+    model: str
+    space_hash32: int
+    n_layers: int
+    layers: tuple[int, int]
+    decode_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PeerView:
     """What this node knows of one other node.
 
@@ -76,6 +95,7 @@ class PeerView:
         queued: Bytes that wait here to be sent to it, and are not on their way yet, by class:
             ``think``, ``sync``, ``prompt``, ``replay``, ``gossip``, ``ask``, ``cache``,
             ``weights``; of what is empty nothing.
+        offers: Of each of its models; the one that ``model`` and ``layers`` are of comes first.
     """
 
     node_id: str
@@ -103,6 +123,7 @@ class PeerView:
     is_older: bool = False
     software: str = ""
     queued: Mapping[str, int] = field(default_factory=dict)
+    offers: tuple[OfferView, ...] = ()
 
     @property
     def is_gone(self) -> bool:
@@ -395,6 +416,13 @@ def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:
         if serves and peer.space_hash32 == picture.space_hash32:
             found[peer.numerics] = (*found.get(peer.numerics, ()), peer.name)
     return found
+
+
+def lacking(picture: NodeSnapshot) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
+    """Return the node's models of which nobody alive serves some layers: each, and which."""
+    if not picture.models:  # an older node, or one without a model
+        return [(picture.model, picture.missing_layers)] if picture.missing_layers else []
+    return [(one.name, one.missing_layers) for one in picture.models if one.missing_layers]
 
 
 def other_versions(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:

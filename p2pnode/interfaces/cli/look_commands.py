@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +12,15 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.node_options import json_option, state_option
 from p2pnode.interfaces.cli.output import note, say, say_json, table
 from p2pnode.interfaces.spans import span
-from p2pnode.node.snapshot import NodeSnapshot, PeerView, counted, other_versions, ways
+from p2pnode.node.snapshot import (
+    ModelView,
+    NodeSnapshot,
+    PeerView,
+    counted,
+    lacking,
+    other_versions,
+    ways,
+)
 from p2pnode.node.snapshot_json import from_json
 from p2pnode.phrases import runs_text
 
@@ -68,9 +76,9 @@ def tell_peers(picture: NodeSnapshot, pids: Mapping[str, int]) -> None:
     rows = [_own_row(picture), *(_row(peer, pids.get(peer.node_id)) for peer in _sorted(picture))]
     headings, rows = _with_versions(_HEADINGS, rows, _versions(picture))
     say(table(headings, rows, right="  r  rrr"))
-    missing = runs_text(range(*run) for run in picture.missing_layers)
-    if missing:
-        say(f"\nno live peer serves layers {missing} of {picture.model}")
+    for name, runs in lacking(picture):
+        missing = runs_text(range(*run) for run in runs)
+        say(f"\nno live peer serves layers {missing} of {name}")
     if said := _ways(picture):
         say(said)
     if picture.limits:
@@ -94,6 +102,24 @@ def top(state: Path | None) -> None:
     _insist_on_a_terminal()
     look(state, "top")  # no node: say so before the screen is taken
     run_top(lambda: look(state, "top"))
+
+
+def model_facts(one: ModelView) -> dict[str, object]:
+    """Return what JSON says of a model of the running node."""
+    return {
+        "name": one.name,
+        "root": one.root,
+        "space_hash32": f"{one.space_hash32:08x}",
+        "state": one.state,
+        "reason": one.reason,
+        "layers": list(one.layers),
+        "n_layers": one.n_layers,
+        "decode_us": one.decode_us,
+        "numerics": one.numerics,
+        "sessions": one.sessions,
+        "answers": one.answers,
+        "missing_layers": [list(run) for run in one.missing_layers],
+    }
 
 
 def _insist_on_a_terminal() -> None:
@@ -133,7 +159,7 @@ def _own_row(picture: NodeSnapshot) -> tuple[str, ...]:
         picture.node_id[:8],
         str(picture.pid or "-"),
         picture.state,
-        _layers(picture.layers),
+        _held((one.name, one.layers) for one in picture.models) or _layers(picture.layers),
         _ms(picture.decode_us),
         "-",
         "-",
@@ -149,7 +175,7 @@ def _row(peer: PeerView, pid: int | None) -> tuple[str, ...]:
         peer.node_id[:8],
         str(pid or "-"),
         peer.state if peer.gone_s is None else f"{peer.state} {span(peer.gone_s)} ago",
-        _layers(peer.layers),
+        _held((one.model, one.layers) for one in peer.offers) or _layers(peer.layers),
         _ms(peer.decode_us),
         "-" if peer.rtt_ms is None else f"{peer.rtt_ms:.2f}",
         f"{peer.loss:.1%}",
@@ -167,10 +193,11 @@ def _sorted(picture: NodeSnapshot) -> list[PeerView]:
 def _facts(picture: NodeSnapshot, pids: Mapping[str, int]) -> dict[str, object]:
     facts = asdict(picture)
     wanted = ("node_id", "name", "pid", "state", "model", "n_layers", "layers", "missing_layers")
+    facts["models"] = [model_facts(one) for one in picture.models]
     own = ("reason", "device", "numerics", "owners_cpu", "limits", "software")
 
     peers = [{**peer, "pid": pids.get(peer["node_id"])} for peer in facts["peers"]]
-    chosen = {key: facts[key] for key in (*wanted, *own, "called", "mdns_problem")}
+    chosen = {key: facts[key] for key in (*wanted, *own, "models", "called", "mdns_problem")}
     return {**chosen, "peers": peers}
 
 
@@ -207,6 +234,13 @@ def _other_versions(picture: NodeSnapshot) -> str:
         return ""
     rows = (f"  {version or 'not said'}: {', '.join(who)}" for version, who in known.items())
     return "\n".join((f"\nversions other than this node's {picture.software}:", *rows))
+
+
+def _held(offers: Iterable[tuple[str, tuple[int, int]]]) -> str:
+    """Say what is held of several models; nothing of one, whose layers stand alone."""
+    (first, *others) = [*offers] or [("", (0, 0))]
+    held = [f"{name} {_layers(layers)}" for name, layers in others if layers[1] > layers[0]]
+    return ", ".join((_layers(first[1]), *held)) if held else ""
 
 
 def _layers(layers: tuple[int, int]) -> str:

@@ -10,12 +10,12 @@ import click
 
 from p2pnode.errors import UsageError
 from p2pnode.interfaces.cli.completions import complete_model, complete_own_model
-from p2pnode.interfaces.cli.look_commands import look
+from p2pnode.interfaces.cli.look_commands import look, model_facts
 from p2pnode.interfaces.cli.model_choices import Wanted, parse_layers
 from p2pnode.interfaces.cli.node_options import json_option, state_option
 from p2pnode.interfaces.cli.output import note, progress, say, say_json, table
 from p2pnode.interfaces.cli.settings import note_untested, path_of
-from p2pnode.node.snapshot import ModelView, NodeSnapshot
+from p2pnode.node.snapshot import ModelView, NodeSnapshot, lacking
 from p2pnode.phrases import runs_text
 
 
@@ -98,28 +98,8 @@ def tell_models(picture: NodeSnapshot) -> None:
     """Print the table of a node's models."""
     headings = ("MODEL", "ROOT", "STATE", "LAYERS", "MS/TOKEN", "SESSIONS", "ANSWERS", "WHY")
     say(table(headings, [_row(one) for one in picture.models], right="    rrr"))
-    for one in picture.models:
-        if one.missing_layers:
-            missing = runs_text(range(*run) for run in one.missing_layers)
-            say(f"\nno live peer serves layers {missing} of {one.name}")
-
-
-def model_facts(one: ModelView) -> dict[str, object]:
-    """Return what JSON says of a model of the running node."""
-    return {
-        "name": one.name,
-        "root": one.root,
-        "space_hash32": f"{one.space_hash32:08x}",
-        "state": one.state,
-        "reason": one.reason,
-        "layers": list(one.layers),
-        "n_layers": one.n_layers,
-        "decode_us": one.decode_us,
-        "numerics": one.numerics,
-        "sessions": one.sessions,
-        "answers": one.answers,
-        "missing_layers": [list(run) for run in one.missing_layers],
-    }
+    for name, runs in lacking(picture):
+        say(f"\nno live peer serves layers {runs_text(range(*run) for run in runs)} of {name}")
 
 
 class _Shown:

@@ -15,6 +15,7 @@ Body: TypeAlias = Mapping[str, Any]
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
 _PREFIX: Final = "p2pnode_"
 _PEER: Final = ("peer", "name")
+_MODEL: Final = ("model",)
 
 _HISTOGRAMS: Final = {
     "first_token": ("first_token_seconds", "From a question to the first token of its answer."),
@@ -33,6 +34,13 @@ _OF_PEER: Final = {
     "decode_us": ("peer_token_seconds", "That it says a token takes there.", 1e-6),
     "kv_free_bytes": ("peer_kv_free_bytes", "For KV caches.", 1.0),
     "last_heard_s": ("peer_last_heard_seconds", "Since anything came from it.", 1.0),
+}
+
+
+_OF_MODEL: Final = {
+    "sessions": ("model_sessions", "Of others, that are served here.", 1.0),
+    "answers": ("model_answers", "Under way for faces here.", 1.0),
+    "decode_us": ("model_token_seconds", "That a token takes through the layers held.", 1e-6),
 }
 
 
@@ -59,6 +67,7 @@ class _Picture:
 
     def collect(self) -> Iterator[Metric]:
         yield from _own(self._picture)
+        yield from _models(self._picture.get("models") or ())
         yield from _counters(self._picture)
         yield from _peers(self._picture["peers"])
         yield from _histograms(self._timings)
@@ -82,6 +91,24 @@ def _own(picture: Body) -> Iterator[Metric]:
     for quantile, milliseconds in zip(("0.5", "0.99"), picture["loop_late_ms"], strict=True):
         late.add_metric((quantile,), milliseconds / 1e3)
     yield late
+
+
+def _models(models: Sequence[Body]) -> Iterator[Metric]:
+    """Return what there is of each model, by its name."""
+    held = GaugeMetricFamily(f"{_PREFIX}model_layers_held", "Here.", labels=_MODEL)
+    missing = GaugeMetricFamily(
+        f"{_PREFIX}model_layers_missing", "That nobody serves.", labels=_MODEL
+    )
+    for one in models:
+        held.add_metric((one["name"],), one["layers"][1] - one["layers"][0])
+        missing.add_metric((one["name"],), sum(stop - at for at, stop in one["missing_layers"]))
+    yield held
+    yield missing
+    for key, (name, what, unit) in _OF_MODEL.items():
+        gauge = GaugeMetricFamily(_PREFIX + name, what, labels=_MODEL)
+        for one in models:
+            gauge.add_metric((one["name"],), one[key] * unit)
+        yield gauge
 
 
 _UNDER_WAY: Final = ("opening", "running", "repairing")

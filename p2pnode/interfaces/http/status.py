@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -32,17 +32,14 @@ class Status:
         self._asked_at = 0.0
 
     async def health(self, request: Request) -> Response:
-        """Say whether the node answers, and whether its swarm covers the model."""
+        """Say whether the node answers, and whether its swarm covers each of its models."""
         try:
             picture = await self._picture()
         except ApiError as error:
             return JSONResponse(
                 {"status": "unavailable", "reason": error.message}, 503, headers=error.headers
             )
-        missing = picture["missing_layers"]
-        if not picture["model"] or missing:
-            runs = ", ".join(f"{first} to {stop - 1}" for first, stop in missing)
-            reason = f"nobody serves layers {runs}" if missing else "the node has no model"
+        if reason := _lacking(picture):
             return JSONResponse({"status": "degraded", "reason": reason})
         return JSONResponse({"status": "ok"})
 
@@ -80,6 +77,22 @@ class Status:
             except ApiError as error:
                 yield server_sent(error_body(error), "error")
             await asyncio.sleep(BETWEEN)
+
+
+def _lacking(picture: Mapping[str, Any]) -> str:
+    """Say what keeps a node from answering; nothing where each of its models is complete."""
+    if not picture["model"]:
+        return "the node has no model"
+    models = picture.get("models") or [picture]
+    missing = [
+        (f" of {one['name']}" if len(models) > 1 else "", one["missing_layers"])
+        for one in models
+        if one["missing_layers"]
+    ]
+    return "; ".join(
+        f"nobody serves layers {', '.join(f'{first} to {stop - 1}' for first, stop in runs)}{name}"
+        for name, runs in missing
+    )
 
 
 def _noticed(asked: asyncio.Task[Any]) -> None:

@@ -5,8 +5,9 @@ from textual.events import Resize
 from textual.widgets import Static
 
 from p2pnode.interfaces.tui.formats import layers, long_bytes, milliseconds, span
+from p2pnode.interfaces.tui.palette import Palette
 from p2pnode.interfaces.tui.panel import Picture, flow
-from p2pnode.node.snapshot import counted
+from p2pnode.node.snapshot import counted, lacking
 
 _CURRENT = ("opening", "running", "repairing")
 
@@ -62,7 +63,7 @@ def essential(picture: Picture) -> list[Text]:
     """Return a line each of state, layers, peers and current work, the most important first."""
     node, palette = picture.node, picture.palette
     state, style = palette.state(node.state)
-    missing = ", ".join(map(layers, node.missing_layers))
+    missing = ", ".join(layers(run) for _, runs in lacking(node) for run in runs)
     served = f", missing {missing}" if missing else ", all served" if node.model else ""
     of_all = f"layers {layers(node.layers)} of {node.n_layers}" if node.model else "no model"
     now = [one for one in node.generations if one.state in _CURRENT]
@@ -117,15 +118,21 @@ def facts(picture: Picture) -> list[Text]:
     return [
         identity,
         said,
-        _model(picture),
+        *_models(picture),
         *(Text.assemble((f"{k} ", palette.muted), (v, s)) for k, v, s in labelled if v),
     ]
 
 
-def _model(picture: Picture) -> Text:
+def _models(picture: Picture) -> list[Text]:
     node, palette = picture.node, picture.palette
     if not node.model:
-        return Text("no model", style=palette.muted)
-    held = layers(node.layers)
-    run = f" {held} of {node.n_layers}" if held != "-" else f" no layers of {node.n_layers}"
-    return Text.assemble((node.model, palette.plain), (run, palette.muted))
+        return [Text("no model", style=palette.muted)]
+    first = (node.model, node.layers, node.n_layers, "")
+    models = [(one.name, one.layers, one.n_layers, one.state) for one in node.models] or [first]
+    return [_model(*one, palette) for one in models]
+
+
+def _model(name: str, held: tuple[int, int], of: int, state: str, palette: Palette) -> Text:
+    run = f" {layers(held)} of {of}" if held[1] > held[0] else f" no layers of {of}"
+    under_way = f", {state}" if state in ("loading", "unloading") else ""
+    return Text.assemble((name, palette.plain), (f"{run}{under_way}", palette.muted))

@@ -23,16 +23,21 @@ class Bar:
     ours: bool = False
 
 
-def bars(node: NodeSnapshot) -> list[Bar]:
-    """Return who holds layers of this node's model (or of the commonest one), by first layer."""
-    space = model_space(node)
+def bars(node: NodeSnapshot, space: int = 0) -> list[Bar]:
+    """Return who holds layers of a model, by first layer.
+
+    Without a ``space`` it is this node's first, or the commonest one.
+    """
+    wanted = space or model_space(node)
     found = [
-        Bar(peer.name or peer.node_id[:8], peer.state, *peer.layers)
+        Bar(peer.name or peer.node_id[:8], peer.state, *run)
         for peer in node.peers
-        if peer.space_hash32 == space and peer.state in LIVE and peer.layers[0] < peer.layers[1]
+        if peer.state in LIVE and (run := _run_of(peer, wanted))[0] < run[1]
     ]
-    if node.layers[0] < node.layers[1]:
-        found.append(Bar(node.name, node.state, *node.layers, ours=True))
+    ours = {one.space_hash32: one.layers for one in node.models} or {wanted: node.layers}
+    run = ours.get(wanted, (0, 0))
+    if run[0] < run[1]:
+        found.append(Bar(node.name, node.state, *run, ours=True))
     return sorted(found, key=lambda bar: (bar.first, not bar.ours, bar.last, bar.name))
 
 
@@ -106,6 +111,14 @@ _STROKES = {
 
 def _holds(peer: PeerView) -> bool:
     return peer.state in LIVE and peer.layers[0] < peer.layers[1]
+
+
+def _run_of(peer: PeerView, space: int) -> tuple[int, int]:
+    """Return what a peer holds of a model."""
+    for one in peer.offers:
+        if one.space_hash32 == space:
+            return one.layers
+    return peer.layers if peer.space_hash32 == space else (0, 0)
 
 
 def _label(name: str, width: int) -> str:

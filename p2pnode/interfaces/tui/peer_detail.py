@@ -4,7 +4,7 @@ from rich.text import Text
 
 from p2pnode.interfaces.tui.formats import layers, long_bytes, milliseconds, share, span
 from p2pnode.interfaces.tui.panel import Panel, Picture, lines
-from p2pnode.node.snapshot import PeerView
+from p2pnode.node.snapshot import OfferView, PeerView
 
 
 class PeerDetail(Panel):
@@ -43,19 +43,24 @@ def _facts(peer: PeerView) -> list[tuple[str, str]]:
     rtt = f", RTT {milliseconds(peer.rtt_ms)} ms" if peer.rtt_ms is not None else ""
     loss = f", loss {share(peer.loss)}" if peer.connected else ""
     silent = "never heard" if peer.last_heard_s is None else f"heard {span(peer.last_heard_s)} ago"
-    model = f"{peer.model} {layers(peer.layers)}" if peer.model else "none"
-    token = f", {milliseconds(peer.decode_us / 1000)} ms a token" if peer.decode_us else ""
-    space = f", space {peer.space_hash32:08x}" if peer.space_hash32 else ""
+    first = OfferView(peer.model, peer.space_hash32, 0, peer.layers, peer.decode_us)
+    offers = peer.offers or ((first,) if peer.model else ())
     return [
         ("reached at", ", ".join(peer.addresses) or "unknown"),
         ("link", f"{session}{rtt}{loss}, {silent}"),
-        ("model", f"{model}{token}{space}"),
+        *(("model", _offer(one)) for one in offers),
+        *([] if offers else [("model", "none")]),
         *(("sends", line) for line in _sends(peer)),
         ("device", f"{peer.device or 'unknown'}, KV free {long_bytes(peer.kv_free_bytes)}"),
         *([("numerics", peer.numerics)] if peer.numerics else []),
         *([("version", peer.software)] if peer.software else []),
         ("traffic", f"{long_bytes(peer.bytes_in)} in, {long_bytes(peer.bytes_out)} out"),
     ]
+
+
+def _offer(one: OfferView) -> str:
+    token = f", {milliseconds(one.decode_us / 1000)} ms a token" if one.decode_us else ""
+    return f"{one.model} {layers(one.layers)}{token}, space {one.space_hash32:08x}"
 
 
 def _sends(peer: PeerView) -> list[str]:

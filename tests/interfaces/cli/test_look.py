@@ -132,7 +132,7 @@ def test_a_node_that_starts_or_leaves_is_waited_for(
     looks: list[float] = []
 
     class Socket:
-        def __init__(self, path: Path) -> None:
+        def __init__(self, path: Path, *, timeout: float | None) -> None:
             if becomes == "gone" or len(looks) < 3:
                 raise UserError("no node is running here")
 
