@@ -49,6 +49,8 @@ class ModelInfo:
         space_hash32: Peers whose values differ must not exchange hidden states.
         kv_bytes_per_token_layer: What one position costs in one layer's KV cache at the most, in
             float32; what it does cost is the engine's to say.
+        long_from: A session of more positions is computed otherwise from its first on, as LongRoPE
+            has it; 0 where none is.
     """
 
     name: str
@@ -65,6 +67,11 @@ class ModelInfo:
     data_sig: str
     space_hash32: int
     kv_bytes_per_token_layer: int
+    long_from: int = 0
+
+    def is_long(self, positions: int) -> bool:
+        """Whether a session of so many positions is one of those."""
+        return 0 < self.long_from < positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +299,36 @@ class Engine(Protocol):
         Raises:
             LocalProtocolError: Layers that are not held, a wrong ``start``, shape or type, or
                 numbers that are not finite.
+            CapacityError: As :meth:`forward`. Nothing changed.
+        """
+
+    def rename(self, session: SessionKey, other: SessionKey) -> None:
+        """Call a session by another name from now on; one that is not open has nothing to rename.
+
+        Raises:
+            LocalProtocolError: There is a session of that name.
+        """
+
+    def fork(
+        self,
+        session: SessionKey,
+        other: SessionKey,
+        layers: range,
+        length: int,
+        positions: int,
+    ) -> None:
+        """Begin a session with what another has cached; that one stays as it is.
+
+        Args:
+            session: Whose cache to copy.
+            other: The new session.
+            layers: Those of the cache, all of them.
+            length: How many of its positions to copy.
+            positions: What to set aside for the new one in all, at least ``length``.
+
+        Raises:
+            LocalProtocolError: There is a session of that name in these layers, or the cache has no
+                such layers or positions.
             CapacityError: As :meth:`forward`. Nothing changed.
         """
 

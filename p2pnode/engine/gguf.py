@@ -68,6 +68,7 @@ def model_info(
         data_sig=data_sig,
         space_hash32=space_hash32(space_id, config.arch, data_sig),
         kv_bytes_per_token_layer=config.kv_bytes_per_token_layer,
+        long_from=config.long_from,
     )
 
 

@@ -147,9 +147,7 @@ class KvSlots(Generic[SlotT]):
     def close(self, session: SessionKey) -> None:
         """Free all slots of ``session``."""
         for key in [key for key in self._slots if key[0] == session]:
-            slot = self._slots.pop(key)
-            self._reserved -= self._cost(slot, slot.capacity)
-            slot.free()
+            self._close_slot(key)
 
     def close_all(self) -> None:
         for session in {key[0] for key in self._slots}:
@@ -186,8 +184,49 @@ class KvSlots(Generic[SlotT]):
         slot.put(block)
         slot.length = end
 
+    def rename(self, session: SessionKey, other: SessionKey) -> None:
+        """Give all slots of ``session`` to a session that has none.
+
+        Raises:
+            LocalProtocolError: It has some.
+        """
+        moved = [key for key in self._slots if key[0] == session]
+        if session != other and any(key[0] == other for key in self._slots):
+            raise LocalProtocolError("a session of that name is open")
+        for key in moved:
+            self._slots[other, key[1]] = self._slots.pop(key)
+
+    def fork(
+        self,
+        session: SessionKey,
+        other: SessionKey,
+        layers: range,
+        length: int,
+        positions: int,
+    ) -> None:
+        """Copy the beginning of a slot into a new one; raises as :meth:`slot` and :meth:`export`.
+
+        The copy goes by way of a block of numpy's: 8 MB take 7 ms, most of it for fresh memory.
+        """
+        if (other, layers.start) in self._slots or positions < length:
+            raise LocalProtocolError("a fork begins a session, with room for what it copies")
+        block = self.export(session, layers, range(length))
+        self.reserve(other, layers, positions)
+        slot = self._slots[other, layers.start]
+        try:
+            slot.put(block)
+        except BaseException:
+            self._close_slot((other, layers.start))
+            raise
+        slot.length = length
+
     def reserved_bytes(self) -> int:
         return self._reserved
+
+    def _close_slot(self, key: CacheKey) -> None:
+        slot = self._slots.pop(key)
+        self._reserved -= self._cost(slot, slot.capacity)
+        slot.free()
 
     def _find(self, session: SessionKey, layers: range) -> SlotT:
         slot = self._slots.get((session, layers.start)) or self._make(layers)

@@ -174,5 +174,11 @@ class ModelConfig:
 
     def is_long(self, positions: int) -> bool:
         """Whether a session of so many positions takes LongRoPE's divisors for long ones."""
-        border = self.rope.original_context or self.context_length
-        return self.rope.kind is RopeKind.LONGROPE and positions > border
+        return 0 < self.long_from < positions
+
+    @property
+    def long_from(self) -> int:
+        """The most positions of a session that takes those for short ones; 0 for any number."""
+        if self.rope.kind is not RopeKind.LONGROPE:
+            return 0
+        return self.rope.original_context or self.context_length

@@ -109,6 +109,19 @@ class SlottedEngine(ABC, Generic[SlotT]):
         self._check_start(session, layers, start)
         self._slots.append(session, layers, block)
 
+    def rename(self, session: SessionKey, other: SessionKey) -> None:
+        self._slots.rename(session, other)
+
+    def fork(
+        self,
+        session: SessionKey,
+        other: SessionKey,
+        layers: range,
+        length: int,
+        positions: int,
+    ) -> None:
+        self._slots.fork(session, other, layers, length, positions)
+
     def close(self, session: SessionKey) -> None:
         self._slots.close(session)
 

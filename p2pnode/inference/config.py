@@ -8,6 +8,34 @@ from p2pnode.inference.terms import ACTIVATIONS
 
 
 @dataclass(frozen=True, slots=True)
+class ReuseConfig:
+    """What is kept of answers that are over, for those that begin alike.
+
+    Attributes:
+        share: Of a stage's KV memory, what kept caches may take, 0 to 1; 0 keeps none. They give
+            way before anybody waits for room, so it bounds what is shown as kept and no more.
+        most_kept: Kept caches of a stage at the most. A guess: a household's conversations.
+        keep_for: Seconds after which one that nobody used is freed. Longer than a person reads an
+            answer and writes the next question. A guess.
+        most_records: Answers of its own that a requester remembers; 0 for none, and then nothing
+            is kept for it anywhere.
+        most_positions: Tokens of all of them; each takes 12 bytes or so.
+    """
+
+    share: float = 0.5
+    most_kept: int = 64
+    keep_for: float = 900.0
+    most_records: int = 64
+    most_positions: int = 1 << 18
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"kept caches cannot take {self.share} of the KV memory")
+        if min(self.most_kept, self.most_records, self.most_positions) < 0 or self.keep_for <= 0:
+            raise ConfigError("what is kept is no less than nothing, for a while")
+
+
+@dataclass(frozen=True, slots=True)
 class InferenceConfig:
     """Settings of the requester and of the stages, composed into a node's config.
 
@@ -94,6 +122,7 @@ class InferenceConfig:
             together; each gets an equal share, since the costs add up. Measured on SmolLM2-135M:
             0.02 raises the perplexity by 2 %, 0.06 by 5 %.
         policy: When an edge changes its coding.
+        reuse: What is kept of answers that are over.
     """
 
     prefill_chunk: int = 64
@@ -132,6 +161,7 @@ class InferenceConfig:
     activations: str = "f32"
     kl_budget: float = 0.04
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    reuse: ReuseConfig = field(default_factory=ReuseConfig)
 
     def __post_init__(self) -> None:
         counts = ("prefill_chunk", "max_sessions", "max_batches", "max_waiting", "job_rows")

@@ -22,6 +22,14 @@ from p2pnode.inference.draw_body import (
     plain_untrusted,
 )
 from p2pnode.inference.fields import Fields, hex_bytes, whole_number
+from p2pnode.inference.prefix_body import (
+    Keep,
+    Names,
+    keep_body,
+    keep_untrusted,
+    names_body,
+    names_untrusted,
+)
 from p2pnode.inference.terms import LADDER, Terms
 from p2pnode.sansio import NodeId
 
@@ -70,6 +78,8 @@ class Open:
             frame may be those of two models. None where it does not say.
         past: The tokens before ``sample_from``, where the sampling depends on them; else None.
         unknown: What of the sampling this node cannot read: nobody may pass over it in silence.
+        prefix: What the session's beginnings are called, of which the stage may hold one; None
+            where it asks for none.
     """
 
     session: int
@@ -86,6 +96,7 @@ class Open:
     root: bytes | None = None
     past: Past | None = None
     unknown: str = ""
+    prefix: Names | None = None
 
     @property
     def weighed(self) -> tuple[range, int, str, Sampling | None, bytes | None]:
@@ -172,10 +183,16 @@ class Close:
     """Free the session's stages of ``epoch`` and before.
 
     Messages may overtake each other: a stage opened anew for a later epoch stays.
+
+    Attributes:
+        session: The requester's number of the session.
+        epoch: The newest that is over.
+        keep: For legs of which the cache may serve again, what its boundaries are called.
     """
 
     session: int
     epoch: int
+    keep: Keep = ()
 
 
 Control: TypeAlias = Open | Opened | Refused | Resume | Failed | Close
@@ -204,6 +221,8 @@ def to_body(message: Control) -> dict[str, object]:
                 body["coding"] = _terms_body(message.terms)
             if message.root is not None:
                 body["root"] = message.root.hex()
+            if message.prefix is not None:
+                body["prefix"] = names_body(message.prefix)
         case Opened(next_position=position, computed=computed, arrived=arrived):
             body["position"] = position
             if computed is not None:
@@ -218,6 +237,8 @@ def to_body(message: Control) -> dict[str, object]:
             body |= {"culprit": culprit.hex(), "reason": reason[:500]}
             if code:
                 body["code"] = code
+        case Close(keep=keep) if keep:
+            body["keep"] = keep_body(keep)
     return {"method": _METHODS[type(message)], **body}
 
 
@@ -251,7 +272,18 @@ def _parse_open(fields: Fields) -> Open:
         root=None if fields.value("root") is None else hex_bytes(fields.value("root"), 32, "root"),
         past=None if draw is None else draw.past,
         unknown="" if draw is None else draw.unknown,
+        prefix=_prefix(fields),
     )
+
+
+def _prefix(fields: Fields) -> Names | None:
+    inner = fields.inner("prefix")
+    return None if inner is None else names_untrusted(inner, MAX_CONTEXT + 1)
+
+
+def _parse_close(fields: Fields) -> Close:
+    keep = keep_untrusted(fields.value("keep"), MAX_CONTEXT + 1) if "keep" in fields else ()
+    return Close(fields.session(), fields.number("epoch", 1 << 32), keep)
 
 
 def _draw_untrusted(fields: Fields, sample_from: int) -> tuple[range, Draw | None]:
@@ -324,7 +356,7 @@ _PARSERS: dict[str, Callable[[Fields], Control]] = {
         fields.reason(),
         fields.text("code") if "code" in fields else "",
     ),
-    "x-close": lambda fields: Close(fields.session(), fields.number("epoch", 1 << 32)),
+    "x-close": _parse_close,
 }
 
 

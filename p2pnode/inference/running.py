@@ -35,8 +35,10 @@ from p2pnode.inference.sound import (
 from p2pnode.inference.tensor_policy import Coded
 from p2pnode.inference.terms import mask_of
 from p2pnode.inference.work import (
+    Adopt,
     Computed,
     Forward,
+    Keep,
     Recipe,
     Release,
     Step,
@@ -80,6 +82,8 @@ def run_work_quietly(
     try:
         if isinstance(work, Forward):
             return _forward(engine, work, clock, draws)
+        if isinstance(work, Keep | Adopt):
+            return _handed_on(engine, work, draws)
         return _step(engine, work, clock, draws)
     except _FAILURES as error:
         return _failed(error)
@@ -108,6 +112,25 @@ def _failed(error: Exception) -> WorkFailed:
         case EngineError():
             return WorkFailed(str(error), is_engine_suspect=True)
     return WorkFailed(str(error), is_overflow=True)
+
+
+def _handed_on(engine: Engine, work: Keep | Adopt, draws: Draws) -> Computed:
+    """Hand a cache on from one session to another."""
+    if isinstance(work, Keep):
+        draws.close(work.session)
+        engine.rename(work.session, work.kept)
+        engine.truncate(work.kept, work.length)
+        return Computed((), 0)
+    session, kept, layers, length = work.session, work.kept, work.layers, work.length
+    if engine.length(kept, layers.start) < length:
+        raise CapacityError("what was kept for the session is gone")
+    if work.is_copy:
+        engine.fork(kept, session, layers, length, work.positions)
+    else:
+        engine.rename(kept, session)
+        engine.truncate(session, length)
+        engine.reserve(session, layers, work.positions)
+    return Computed((), 0)
 
 
 # One session

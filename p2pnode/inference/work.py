@@ -81,7 +81,40 @@ class Step:
     parts: tuple[Forward, ...]
 
 
-Work: TypeAlias = Forward | Step | Release
+@value
+class Keep:
+    """Call the session's KV cache ``kept`` from now on, and forget what is at ``length`` or beyond.
+
+    A session may be opened anew under the old name.
+    """
+
+    session: SessionKey
+    kept: SessionKey
+    length: int
+
+
+@value
+class Adopt:
+    """Begin ``session`` with the first ``length`` positions of a kept cache.
+
+    Attributes:
+        session: Names the KV cache that is to be.
+        kept: The one to begin with.
+        layers: Those of both.
+        length: Positions that it is to have.
+        positions: What was admitted.
+        is_copy: Whether the kept one stays.
+    """
+
+    session: SessionKey
+    kept: SessionKey
+    layers: range
+    length: int
+    positions: int
+    is_copy: bool
+
+
+Work: TypeAlias = Forward | Step | Release | Keep | Adopt
 
 
 @value
