@@ -34,6 +34,7 @@ from p2pnode.node.text_process import (
 )
 from p2pnode.terminal import whole
 from p2pnode.text.detokenizer import Detokenizer
+from p2pnode.text.own_tokens import OwnTokens
 from p2pnode.text.stored_vocabulary import read_vocabulary
 from p2pnode.text.tool_calls.formats import ToolFormat, format_of
 
@@ -116,6 +117,7 @@ class TextWorker:
         self._stop_ids: frozenset[int] | None = None  # None until a process said
         self._template_ends = True  # until it was seen not to
         self._most_memory = inf  # bytes: of a process that cannot bound its own
+        self._own = OwnTokens()
         self.counters: Counter[str] = Counter()
 
     async def prompt(self, asked: Request) -> Prompt:
@@ -135,8 +137,13 @@ class TextWorker:
                 hint="shorten the prompt, or give it in parts",
             )
         request = {"context": self._context, "name": self._name, **asked}
-        reply, ids = await self._exchange(request)
-        return Prompt(tuple(ids), int(reply["left_out"]), await self.stop_ids())
+        reply, cut = await self._exchange(request)
+        ids = self._own.restored(cut, words.detokenizer, self._context)
+        return Prompt(ids, int(reply["left_out"]), await self.stop_ids())
+
+    def note_answer(self, prompt: Prompt, tokens: Sequence[int]) -> None:
+        """Remember an answer, so that a prompt which quotes it has its tokens."""
+        self._own.note(prompt.ids, tokens)
 
     async def count(self, asked: Request) -> int:
         """Render and tokenise what :meth:`prompt` takes, whole, and return how many tokens it has.
@@ -188,7 +195,6 @@ class TextWorker:
         )
 
     async def close(self) -> None:
-        """End the process; it holds nothing."""
         await self._end()
 
     async def _exchange(self, request: Request | None) -> tuple[dict[str, Any], Sequence[int]]:

@@ -93,6 +93,10 @@ class Detokenizer:
         """Whether ``token`` was made of text, and did not stand for its own spelling."""
         return not self._is_spelled(token)
 
+    def is_control(self, token: int) -> bool:
+        """Whether ``token`` steers the model, and never comes of what somebody said."""
+        return 0 <= token < len(self._kinds) and self._kinds[token] in STEERING
+
     def _is_spelled(self, token: int) -> bool:
         return 0 <= token < len(self._kinds) and self._kinds[token] in SPELLED
 

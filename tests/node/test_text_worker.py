@@ -77,6 +77,25 @@ async def test_a_prompt_ends_with_the_beginning_of_its_answer(start: Start) -> N
     assert prompt.ids == plain.ids + tuple(b"I <|end|>")  # spelled out: nobody ends a turn so
 
 
+async def test_a_quoted_answer_keeps_the_tokens_that_it_was_made_of(
+    start: Start, tmp_path: Path
+) -> None:
+    worker = await start()
+    tokenizer = Tokenizer.from_model(tmp_path / "0.gguf")
+    first, answer = await worker.prompt(SAID), (*b"a tea", 257)  # " t" is one token where it is cut
+    worker.note_answer(first, answer)
+    said = [
+        *SAID["messages"],
+        {"role": "assistant", "content": "a tea"},
+        {"role": "user", "content": "?"},
+    ]  # type: ignore[misc]
+    following = await worker.prompt({**SAID, "messages": said})
+    assert following.ids[: len(first.ids) + len(answer)] == (*first.ids, *answer)
+    cut = tokenizer.encode(tokenizer.chat(said))
+    assert tokenizer.decode(following.ids, control=True) == tokenizer.decode(cut, control=True)
+    assert following.ids != tuple(cut)
+
+
 async def test_one_process_serves_many_at_once(start: Start) -> None:
     worker = await start()
     answers: list[tuple[int, ...]] = []

@@ -150,6 +150,7 @@ class TextAnswer:
                             yield body
                 finally:
                     self._timings.take(stream.answer, sent_at - asked_at)
+                    texts.note_answer(prompt, stream.answer.token_ids)
         self._facts = self._told(stream, prompt, words) | {
             "queued_ms": _milliseconds(began_at - asked_at),
             "total_ms": _milliseconds(trio.current_time() - asked_at),

@@ -29,6 +29,12 @@ END = len(LETTERS)
 class Texts:
     """Answers as the text process does, of a vocabulary of letters."""
 
+    def __init__(self) -> None:
+        self.noted: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def note_answer(self, prompt: Prompt, tokens: Sequence[int]) -> None:
+        self.noted.append((prompt.ids, tuple(tokens)))
+
     async def prompt(self, asked: object) -> Prompt:
         await trio.lowlevel.checkpoint()
         return Prompt((1,), 0, frozenset({END}))
@@ -109,6 +115,15 @@ async def test_an_answer_ends_before_its_first_stop_string(
         await wait_all_tasks_blocked()
         core.say(0, LETTERS, over=not by)
     assert core.cancelled == [0]
+
+
+async def test_an_answer_is_remembered_with_its_tokens() -> None:
+    core, texts = Core(), Texts()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(events_of, Answering(lambda: cast(TextWorker, texts), core.start))
+        await wait_all_tasks_blocked()
+        core.say(0, "ba")
+    assert texts.noted == [((1,), (1, 0, END))]
 
 
 @pytest.mark.parametrize("stop", [[""], 7, [1], ["x"] * 2 + [str(n) for n in range(16)]], ids=str)
