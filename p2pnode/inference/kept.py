@@ -34,6 +34,7 @@ class KeptCache:
         kv_bytes: Memory that it takes, these included.
         names: What boundaries are called, none beyond ``length``.
         used_at: When it was kept, or last copied from.
+        marks: The names with their positions.
     """
 
     key: SessionKey
@@ -46,13 +47,15 @@ class KeptCache:
     kv_bytes: int
     names: Names
     used_at: float
-    _at: dict[bytes, int] = field(init=False)
+    marks: frozenset[tuple[int, bytes]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._at = {name: position for position, name in self.names.marks}
+        self.marks = frozenset(self.names.marks)
 
-    def has(self, position: int, name: bytes) -> bool:
-        return self._at.get(name) == position
+    @property
+    def keys(self) -> set["_Key"]:
+        """What it is found by."""
+        return {_key(self.names, self.owner, name) for _, name in self.marks}
 
     def fits(self, order: Open, space: int) -> bool:
         """Whether what ``order`` asks for is computed and passed on as this was."""
@@ -99,7 +102,7 @@ class KeptCaches:
                 continue
             for key in reversed(self._by_name.get(_key(names, requester, name), {})):
                 cache = self._caches[key]
-                if cache.fits(order, space) and cache.has(position, name):
+                if cache.fits(order, space) and (position, name) in cache.marks:
                     return Found(cache, position)
         return None
 
@@ -107,8 +110,7 @@ class KeptCaches:
         """Keep ``cache``; return those that are not kept any more for it, itself perhaps."""
         self._caches[cache.key] = cache
         self.used += cache.kv_bytes
-        for _, name in cache.names.marks:
-            key = _key(cache.names, cache.owner, name)
+        for key in cache.keys:
             self._by_name.setdefault(key, {})[cache.key] = None
         gone: list[KeptCache] = []
         most = int(self._config.share * kv_total)
@@ -126,9 +128,8 @@ class KeptCaches:
         """``cache`` is kept no more."""
         del self._caches[cache.key]
         self.used -= cache.kv_bytes
-        for _, name in cache.names.marks:
-            key = _key(cache.names, cache.owner, name)
-            self._by_name[key].pop(cache.key, None)
+        for key in cache.keys:
+            self._by_name[key].pop(cache.key)
             if not self._by_name[key]:
                 del self._by_name[key]
 
