@@ -9,7 +9,7 @@ or what a token proves, and never above what was sent.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from p2pnode.engine.base import ModelInfo
@@ -19,6 +19,8 @@ from p2pnode.inference.cover import Cover, Leg
 from p2pnode.inference.events import SendFrame
 from p2pnode.inference.messages import Close, Control, Edge, Open, Resume
 from p2pnode.inference.numerics import LayerNumerics
+from p2pnode.inference.prefix_body import MOST_LEGS, Names
+from p2pnode.inference.prefix_names import Scope, digests, lineage, name_of
 from p2pnode.inference.session import Session
 from p2pnode.sansio import NodeId, Rng
 from p2pnode.scheduler.chain import ChainPlan
@@ -38,6 +40,9 @@ class Chain:
         is_fed: Whether anything was ever sent into it.
         plan: What the first chain was planned as, until it runs.
         numerics: How each layer was computed.
+        begun: Boundaries that the session may have in common with earlier ones; none where nothing
+            is to be reused.
+        scope: What those are named with.
         outbox: Frames to send.
     """
 
@@ -57,6 +62,10 @@ class Chain:
         self.is_fed = False
         self.plan: ChainPlan | None = None
         self.numerics = LayerNumerics()
+        self.begun: Sequence[int] = ()
+        self.scope = Scope(b"")
+        self._named: set[int] = set()  # legs that were asked what they hold
+        self._is_told = False  # whether legs wait to be told what the next ones lack
         self.outbox: list[SendFrame] = []
         self.cover = cover
         self._session = session
@@ -94,6 +103,7 @@ class Chain:
     def open(self) -> None:
         """Ask every leg to be of this epoch; a chain with other legs than before on new streams."""
         self.reached.clear()
+        self._is_told = self.epoch > 0 or bool(self.begun)
         streams = self._streams = self._streams or self._draw_streams(len(self.legs) + 1)
         peers = self.path
         self._feed_edge = Edge(peers[1], streams[0])
@@ -117,8 +127,27 @@ class Chain:
                 terms=self.cover.terms(leg),
                 root=self._root,
                 past=session.past if last else None,
+                prefix=self._prefix(index),
             )
             self._say(leg.run.peer, order)
+
+    def _prefix(self, index: int) -> Names | None:
+        """Name what a leg that is new may hold already."""
+        number = self.legs[index].number
+        if not self.begun or number in self._named:
+            return None
+        self._named.add(number)
+        return self.names(self.begun)[index]
+
+    def names(self, ends: Sequence[int]) -> list[Names]:
+        """Return what each leg calls these boundaries."""
+        session, scope = self._session, self.scope
+        found = sorted(digests(scope, self._root, session.sent, ends).items())
+        lines = [lineage(self.legs, index) for index in range(len(self.legs))]
+        return [
+            Names(tuple((end, name_of(one, line)) for end, one in found), scope.is_shared)
+            for line in lines
+        ]
 
     def opened(self, leg: int, position: int, computed: int, arrived: int) -> bool:
         """Note that a leg is ready; True when all are."""
@@ -185,7 +214,7 @@ class Chain:
         """Have each leg, and ourselves, send what the next one lacks."""
         session = self._session
         reached = [self.reached[leg.number] for leg in self.legs]
-        if self.epoch > 0:
+        if self._is_told:
             for leg, position in zip(self.legs, [*reached[1:], session.wanted], strict=True):
                 self._say(leg.run.peer, Resume(session.key, self.epoch, leg.number, position))
         self.is_fed = True
@@ -231,9 +260,16 @@ class Chain:
             self._say(peer, Close(self._session.key, self.epoch))
         self.epoch += 1
 
-    def close(self) -> None:
+    def close(self, kept: Sequence[int] = ()) -> None:
+        """All is over; each leg is to keep what it holds below these boundaries."""
+        names = self.names(kept) if kept else [None] * len(self.legs)
         for peer in sorted({leg.run.peer for leg in self.legs}):
-            self._say(peer, Close(self._session.key, self.epoch))
+            keep = tuple(
+                (leg.number, of_leg)
+                for leg, of_leg in zip(self.legs, names, strict=True)
+                if leg.run.peer == peer and of_leg is not None
+            )
+            self._say(peer, Close(self._session.key, self.epoch, keep[:MOST_LEGS]))
 
     def _draw_streams(self, count: int) -> list[int]:
         drawn: set[int] = set()

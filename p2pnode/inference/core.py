@@ -16,11 +16,14 @@ from p2pnode.inference.distrust import BriefDistrust
 from p2pnode.inference.events import ComputeRequested, InferenceEvent
 from p2pnode.inference.generation import Generation
 from p2pnode.inference.host import StageHost
+from p2pnode.inference.kept import KeptCaches
 from p2pnode.inference.mean_slice import WIDEST
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
 from p2pnode.inference.offered import Offered
 from p2pnode.inference.outflow import Arriving, Queued
 from p2pnode.inference.phase import Phase
+from p2pnode.inference.prefix_names import Scope
+from p2pnode.inference.prefixes import Prefixes
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.shares import IsProven, everybody
 from p2pnode.inference.stage import Stage
@@ -59,6 +62,7 @@ class Inference:
         queued: Queued | None = None,
         is_proven: IsProven = everybody,
         arriving: Arriving = lambda _: 0,
+        scope: Scope | None = None,
     ) -> None:
         """``links`` knows the ways to peers.
 
@@ -66,6 +70,8 @@ class Inference:
         ``queued`` says how much is under way to a peer; without it, nothing is held back.
         ``arriving`` says how much came from a peer, of messages that are not complete.
         ``is_proven`` says whether a peer did something for its name; without it, all did.
+        ``scope`` is that of requesters who agreed to share what their answers began with; without
+        it, this node alone finds what was computed for it.
         """
         self._config = config
         self._node_id = node_id
@@ -79,6 +85,8 @@ class Inference:
         self._events: list[InferenceEvent] = []
         self._calibrations: dict[int, int] = {}  # fingerprints
         self._retired: dict[int, str] = {}  # those about to go, and why
+        self._scope = scope
+        self._prefixes: Prefixes | None = None
         self._host = StageHost(config, node_id, links, queued, is_proven, arriving)
         self.held = self._host.held
         self.jobs = self._host.jobs
@@ -169,6 +177,7 @@ class Inference:
             self._calibrations[model.space_hash32],
             now,
             lambda: len(self._live),
+            self._beginnings(),
         )
         self._generations[number] = generation
         self._live.append(generation)
@@ -205,6 +214,8 @@ class Inference:
     def peer_gone(self, peer: NodeId) -> None:
         """``peer`` is dead or has left: free what it had asked for."""
         self._host.peer_gone(peer)
+        if self._prefixes is not None:
+            self._prefixes.forget(peer)
 
     def peer_back(self, peer: NodeId, now: float) -> None:
         """``peer`` answers again, or serves something new."""
@@ -300,6 +311,11 @@ class Inference:
         return self._host.coding.policy.edges()
 
     @property
+    def kept(self) -> KeptCaches:
+        """What sessions that are over left behind here."""
+        return self._host.kept
+
+    @property
     def kv_used(self) -> int:
         return self._host.kv_used
 
@@ -344,6 +360,13 @@ class Inference:
                 generation.receive_control(message, source, now)
                 return
         self.counters["answer for no session of ours"] += 1
+
+    def _beginnings(self) -> Prefixes | None:
+        """Return what earlier answers began with; their names are drawn with the first."""
+        if self._prefixes is None and self._config.reuse.most_records:
+            scope = self._scope or Scope(self._rng.randbytes(16))
+            self._prefixes = Prefixes(self._config.reuse, scope)
+        return self._prefixes
 
     def _model_of(self, request: GenerationRequest) -> ModelInfo:
         """Return the model that is asked; the first one where none is named.

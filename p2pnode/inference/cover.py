@@ -162,6 +162,11 @@ class Cover:
         self._cuts = 1
         self._next_leg = 0
 
+    @property
+    def is_uncoded(self) -> bool:
+        """Whether hidden states travel the same way whatever they are."""
+        return self.activations in _UNCODED
+
     def apply(self, found: Covered, legs: Sequence[Leg]) -> tuple[Leg, ...]:
         """Return the chain with what was ``found`` in it."""
         self._rungs = found.view.rungs

@@ -49,11 +49,15 @@ class PlanRequested:
 
 @value
 class GenerationPlanned:
-    """The chain is open and the prompt is on its way; states travel as ``activations``."""
+    """The chain is open and the prompt is on its way; states travel as ``activations``.
+
+    ``reused`` positions of it are computed already.
+    """
 
     generation: int
     plan: ChainPlan
     activations: str = "f32"
+    reused: int = 0
 
 
 @value

@@ -244,10 +244,12 @@ class Generation(Parts):
             self._lose(late, "made no progress", now)
             return
         plan, is_new = chain.take_plan(), chain.has_new
+        self._begins.opened(self._session, chain)
         chain.resume()
         self._hand_over(self._events)
         if plan is not None:
-            self._events.append(GenerationPlanned(self.number, plan, chain.cover.activations))
+            how, reused = chain.cover.activations, self._session.reused
+            self._events.append(GenerationPlanned(self.number, plan, how, reused))
         self._opened(self._patience.opened(now))
         self.reason = ""
         if is_new:
@@ -282,7 +284,7 @@ class Generation(Parts):
             self._end(GenerationFinished(self.number, over), over, now)
             return
         if is_first or self._is_replayed:
-            self._pace.many(trip, session.end)
+            self._pace.many(trip, session.end - (session.reused if is_first else 0))
         else:
             self._pace.token(trip, self._answers())
         self._chain.feed((session.follow(token, batch.start, now),))
@@ -391,6 +393,7 @@ class Generation(Parts):
         self._questions.drop()
         self._look = None
         self.reason = reason
-        self._chain.close()
+        is_sound = isinstance(event, GenerationFinished)
+        self._chain.close(self._begins.over(self._session, self._chain) if is_sound else ())
         self._hand_over(self._events)
         self._events.append(event)

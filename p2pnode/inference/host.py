@@ -27,6 +27,8 @@ from p2pnode.inference.messages import (
 )
 from p2pnode.inference.offered import Offered
 from p2pnode.inference.outflow import Arriving, Outflow, Queued
+from p2pnode.inference.prefix_body import Names
+from p2pnode.inference.reuse import Reuse
 from p2pnode.inference.shares import IsProven, Shares, everybody
 from p2pnode.inference.stage import Stage
 from p2pnode.inference.stage_coding import StageCoding
@@ -49,6 +51,7 @@ class StageHost:
         held: Stages whose batches wait for room on the way to their peers: if any, :meth:`refill`.
         work: What the engine is asked to do.
         jobs: The stages that wait for each piece of work; none where memory is to be freed.
+        kept: What sessions that are over left behind.
     """
 
     def __init__(
@@ -79,11 +82,15 @@ class StageHost:
         self.counters: Counter[str] = Counter()
         self._outflow = Outflow(config, queued, self.counters)
         self.held = self._outflow.held
+        self._reuse = Reuse(config.reuse, self.work, self.counters, is_known)
+        self.kept = self._reuse.caches
 
     # Commands
 
     def serve(self, offered: Offered, kv_total: int) -> None:
         """Offer this of its model from now on; ``kv_total`` bytes are for all models' KV caches."""
+        self._reuse.clear(offered.model.space_hash32)
+        self._reuse.kv_total = kv_total
         self._admission.serve(offered, kv_total)
         self._change()
         self._refuse_void()
@@ -95,6 +102,7 @@ class StageHost:
 
     def withdraw(self, space: int) -> None:
         """Offer nothing of a model any more; its sessions go on."""
+        self._reuse.clear(space)
         self._admission.withdraw(space)
         self._change()
         self._refuse_void()
@@ -108,6 +116,8 @@ class StageHost:
         """Compute for this node alone until ``reason`` is empty; sessions of others move on."""
         self._admission.rest(reason)
         self._refuse_void()
+        if reason:
+            self._reuse.keep_own(self._node_id)
         for stage in [one for one in self._stages if reason and one.requester != self._node_id]:
             self.counters["session moved on: this node rests"] += 1
             self._refuse_stage(stage, Refusal.DRAINING, reason)
@@ -118,6 +128,7 @@ class StageHost:
         for stage in [one for one in self._stages if space in {None, one.space}]:
             self.counters["session ended by us: " + reason] += 1
             self._give_up(stage, stage.failed(self._node_id, reason))
+        self._reuse.clear(space)
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named; all of a step is sent before the next."""
@@ -141,6 +152,7 @@ class StageHost:
         for stage in [one for one in self._stages if one.requester == peer]:
             self.counters["session freed: its requester is gone"] += 1
             self._free(stage, "its requester is gone")
+        self._reuse.forget(peer)
 
     def refill(self) -> None:
         """Send what there is room for by now."""
@@ -158,10 +170,11 @@ class StageHost:
                 stage = self._stages.get((source, session, leg))
                 if stage is not None and stage.order.epoch == epoch:
                     self._outflow.resume(stage, position, self._events)
-            case Close(session, epoch):
+            case Close(session, epoch, keep):
+                names = dict(keep)
                 for stage in self._stages.of_session(source, session):
                     if stage.order.epoch <= epoch:
-                        self._free(stage)
+                        self._free(stage, names=names.get(stage.order.leg), now=now)
                 self._admission.forget(source, message)
                 if self._has_changed:
                     self._admit_waiting(now)
@@ -206,6 +219,7 @@ class StageHost:
                 self.counters["session freed: never used"] += 1
                 self._refuse_stage(stage, Refusal.UNUSED, "nobody ever used it")
             self._free(stage, "nothing came for it any more")
+        self._reuse.expire(now)
         self.refill()
         if self._has_changed or now >= self._admission.due:
             self._admit_waiting(now)
@@ -219,7 +233,7 @@ class StageHost:
 
         What a stage waits for only moves further off, and is found out when the time has come.
         """
-        moment = self._free_from
+        moment = min(self._free_from, self.kept.due)
         waiting = self._admission.waiting
         if waiting:
             moment = min(moment, self._admission.due)
@@ -342,6 +356,7 @@ class StageHost:
         stage = self._admission.admit(one.order, one.requester, one.space, now)
         self._stages.add(stage)
         self._change()
+        self._reuse.begin(stage, self.kv_used, now)
         self._ready(stage, one.order, now)
         self._free_from = min(self._free_from, stage.free_at(self._config))
         return True
@@ -385,13 +400,19 @@ class StageHost:
         self._spoken_for = None
         self._has_changed = True
 
-    def _free(self, stage: Stage, reason: str = "") -> None:
+    def _free(
+        self, stage: Stage, reason: str = "", names: Names | None = None, now: float = 0.0
+    ) -> None:
+        """``stage`` is over; what has ``names`` is kept, unless nobody may have it any more."""
         self._stages.remove(stage)
         if stage.computed:
             self._events.append(stage.ended(reason))
         self._change()
         self.held.pop(stage.key, None)
-        self.work.release(stage)
+        if names is None or self._admission.refusal(stage.order, stage.requester, stage.space):
+            self.work.release(stage)
+        else:
+            self._reuse.keep(stage, names, now)
 
     # Results
 

@@ -5,12 +5,13 @@ computed for; only where requesters agreed on a scope does it serve each of them
 keep a live session waiting: whoever needs the memory takes it (:meth:`KeptCaches.make_room`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from p2pnode.engine.base import SessionKey
+from p2pnode.engine.base import ModelInfo, SessionKey
 from p2pnode.inference.activations import Batch
 from p2pnode.inference.config import ReuseConfig
 from p2pnode.inference.messages import Open
@@ -29,6 +30,7 @@ class KeptCache:
         space: Of its model.
         layers: What was run.
         out_dtype: What it passed on was sent as.
+        is_long: Whether it was computed as long sessions are.
         length: Positions that the engine's cache has.
         sent: The batches that it passed on; a successor of a later stage is fed from them.
         kv_bytes: Memory that it takes, these included.
@@ -42,6 +44,7 @@ class KeptCache:
     space: int
     layers: range
     out_dtype: str
+    is_long: bool
     length: int
     sent: list[Batch]
     kv_bytes: int
@@ -57,9 +60,11 @@ class KeptCache:
         """What it is found by."""
         return {_key(self.names, self.owner, name) for _, name in self.marks}
 
-    def fits(self, order: Open, space: int) -> bool:
+    def fits(self, order: Open, model: ModelInfo) -> bool:
         """Whether what ``order`` asks for is computed and passed on as this was."""
-        return (self.space, self.layers, self.out_dtype) == (space, order.layers, order.out_dtype)
+        space, is_long = model.space_hash32, model.is_long(order.positions)
+        asked = space, order.layers, order.out_dtype, is_long
+        return (self.space, self.layers, self.out_dtype, self.is_long) == asked
 
 
 class Found(NamedTuple):
@@ -92,7 +97,7 @@ class KeptCaches:
     def __iter__(self) -> Iterator[KeptCache]:
         return iter(self._caches.values())
 
-    def find(self, order: Open, requester: NodeId, space: int) -> Found | None:
+    def find(self, order: Open, requester: NodeId, model: ModelInfo) -> Found | None:
         """Return the cache that covers most of what ``order`` names, the newest of equals."""
         names = order.prefix
         if names is None or (order.sampling is not None and order.sampling.mean):
@@ -102,9 +107,21 @@ class KeptCaches:
                 continue
             for key in reversed(self._by_name.get(_key(names, requester, name), {})):
                 cache = self._caches[key]
-                if cache.fits(order, space) and (position, name) in cache.marks:
+                if cache.fits(order, model) and (position, name) in cache.marks:
                     return Found(cache, position)
         return None
+
+    def replaced_by(self, cache: KeptCache) -> list[KeptCache]:
+        """Let go of those that ``cache`` serves as well as: it goes on from their ends."""
+        return self._drop(
+            one
+            for one in self._caches.values()
+            if one.owner == cache.owner
+            and one.names.is_shared == cache.names.is_shared
+            and (one.space, one.layers, one.out_dtype, one.is_long)
+            == (cache.space, cache.layers, cache.out_dtype, cache.is_long)
+            and one.names.marks[-1] in cache.marks
+        )
 
     def add(self, cache: KeptCache, kv_total: int) -> list[KeptCache]:
         """Keep ``cache``; return those that are not kept any more for it, itself perhaps."""
@@ -160,10 +177,10 @@ class KeptCaches:
         return self._drop(one for one in self._caches.values() if now >= one.used_at + keep_for)
 
     @property
-    def due(self) -> float | None:
-        """When the first is to be let go of; None where there is none."""
+    def due(self) -> float:
+        """When the first is to be let go of; infinity where there is none."""
         first = next(iter(self._caches.values()), None)
-        return None if first is None else first.used_at + self._config.keep_for
+        return math.inf if first is None else first.used_at + self._config.keep_for
 
     def _drop(self, caches: Iterable[KeptCache]) -> list[KeptCache]:
         gone = list(caches)

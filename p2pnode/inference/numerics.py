@@ -17,10 +17,12 @@ class LayerNumerics:
 
     Attributes:
         changed: Why the answer is no longer bit-reproducible; empty while it is.
+        is_mixed: Whether any layer was computed in two ways, shown or not.
     """
 
     def __init__(self) -> None:
         self.changed = ""
+        self.is_mixed = False
         self._last: dict[int, StageRun] = {}
 
     def opened(self, legs: Iterable[Leg], *, is_shown: bool) -> None:
@@ -28,9 +30,12 @@ class LayerNumerics:
         for leg in legs:
             for layer in leg.run.layers:
                 before = self._last.get(layer)
-                if is_shown and before and not self.changed and not _are_alike(before, leg.run):
-                    self.changed = _why(before, leg.run)
                 self._last[layer] = leg.run
+                if before is None or _are_alike(before, leg.run):
+                    continue
+                self.is_mixed = True
+                if is_shown and not self.changed:
+                    self.changed = _why(before, leg.run)
 
     def of(self, legs: Iterable[Leg], numbers: AbstractSet[int]) -> dict[int, int]:
         """Return the numerics that the layers of some legs were computed with, by their numbers."""

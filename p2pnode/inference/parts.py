@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.errors import LocalProtocolError
+from p2pnode.inference.begins import Begins
 from p2pnode.inference.chain import Chain
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Cover, Leg
@@ -15,6 +16,7 @@ from p2pnode.inference.flow import Flow
 from p2pnode.inference.pace import Pace
 from p2pnode.inference.patience import Patience
 from p2pnode.inference.phase import TRANSITIONS, Evidence, Phase
+from p2pnode.inference.prefixes import Prefixes
 from p2pnode.inference.questions import Answered, Questions
 from p2pnode.inference.request import GenerationRequest, Planner, TrustBook
 from p2pnode.inference.session import Session
@@ -78,8 +80,12 @@ class Parts:
         calibration: int,
         now: float,
         answers: Callable[[], int] = lambda: 1,
+        prefixes: Prefixes | None = None,
     ) -> None:
-        """``answers`` says how many of this node are under way, this one included."""
+        """``answers`` says how many of this node are under way, this one included.
+
+        ``prefixes`` knows what earlier answers began with; without it nothing is reused.
+        """
         self.number = number
         self.space = model.space_hash32
         self.request = request
@@ -90,9 +96,12 @@ class Parts:
         self.counters: Counter[str] = Counter()
         self._config = config
         key = int.from_bytes(rng.randbytes(8), "big")
-        self._session = Session(request, model, key, config.prefill_chunk, now)
         cover = Cover(request, config, node_id, calibration)
+        self._begins = Begins(prefixes, request, model, cover)
+        begun = self._begins.ends
+        self._session = Session(request, model, key, config.prefill_chunk, now, begun)
         self._chain = Chain(self._session, cover, model, node_id, rng)
+        self._begins.ask(self._session, self._chain)
         self._patience = Patience(config, request.wait, now, request.lost_wait)
         self._pace = Pace(config)
         self._flow = Flow(config, model.d_model)
@@ -240,6 +249,11 @@ class Parts:
         self._chain.outbox.clear()
 
     # What faces show
+
+    @property
+    def reused(self) -> int:
+        """Positions that no stage had to compute, since each held them from an earlier answer."""
+        return self._session.reused
 
     @property
     def session(self) -> int:

@@ -20,7 +20,7 @@ NEWEST: Final = 8
 """Boundaries named at the end of a session whatever they are: a chat template may strip the end of
 an answer, a few tokens, and then its next turn begins with all but those."""
 
-_STEP: Final = 64
+_STEP: Final = 16
 _PER_OCTAVE: Final = 8
 _SALT: Final = b"p2pnode prefix 1"
 

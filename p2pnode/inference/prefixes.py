@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pnode.inference.config import ReuseConfig
-from p2pnode.inference.prefix_names import named
+from p2pnode.inference.prefix_names import Scope, named
 from p2pnode.sansio import NodeId
 
 Holder: TypeAlias = tuple[NodeId, range]
@@ -30,6 +30,7 @@ class Record:
     Attributes:
         root: Of its model.
         activations: How its hidden states travelled.
+        is_long: Whether it was computed as long sessions are.
         ids: Its tokens, those of the prompt first, as far as every stage computed them.
         ends: Where its batches ended; the last at the end of ``ids``.
         holders: Who ran which layers, in order.
@@ -37,9 +38,15 @@ class Record:
 
     root: bytes
     activations: str
+    is_long: bool
     ids: tuple[int, ...]
     ends: tuple[int, ...]
     holders: tuple[Holder, ...]
+
+    @property
+    def kind(self) -> tuple[bytes, str, bool]:
+        """What two answers have in common that may begin alike."""
+        return self.root, self.activations, self.is_long
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,9 @@ class Prefixes:
     the beginning of another in the same batches and by the same holders.
     """
 
-    def __init__(self, config: ReuseConfig) -> None:
+    def __init__(self, config: ReuseConfig, scope: Scope) -> None:
+        """``scope`` is what their boundaries are named with."""
+        self.scope = scope
         self._config = config
         self._records: OrderedDict[int, Record] = OrderedDict()
         self._packed: dict[int, NDArray[np.uint32]] = {}
@@ -91,7 +100,7 @@ class Prefixes:
         while len(self._records) > config.most_records or self.positions > config.most_positions:
             self._drop(next(iter(self._records)))
 
-    def match(self, root: bytes, activations: str, prompt: Sequence[int]) -> Beginning | None:
+    def match(self, kind: tuple[bytes, str, bool], prompt: Sequence[int]) -> Beginning | None:
         """Return the longest beginning that ``prompt`` has in common with a record.
 
         At least one token is left to compute: the first token of the answer is drawn from it.
@@ -99,7 +108,7 @@ class Prefixes:
         best: tuple[int, int] | None = None
         asked = _packed(prompt)
         for number, record in self._records.items():
-            if (record.root, record.activations) != (root, activations):
+            if record.kind != kind:
                 continue
             most = min(_common(asked, self._packed[number]), len(prompt) - 1)
             at = bisect_right(self._named[number], most)
@@ -128,7 +137,7 @@ def _goes_on_from(record: Record, known: Record) -> bool:
     """Whether whoever held ``known`` holds it no more but as the beginning of ``record``."""
     count = len(known.ends)
     return (
-        (known.root, known.activations) == (record.root, record.activations)
+        known.kind == record.kind
         and set(known.holders) <= set(record.holders)
         and known.ends == record.ends[:count]
         and known.ids == record.ids[: len(known.ids)]

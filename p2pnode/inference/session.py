@@ -3,9 +3,13 @@
 Ignorant of peers. Whatever happens to the chain, a token that was accepted here stays as it is.
 
 Invariants, in every phase: ``sent`` covers all positions below ``wanted`` without a gap, and its
-batches never change; ``wanted`` is the prompt's length plus that of ``tokens``, and the inbox hands
-out no position below it; ``first_token_at`` is None exactly while ``tokens`` is empty.
+batches never change once any was fed; ``wanted`` is the prompt's length plus that of ``tokens``,
+and the inbox hands out no position below it; ``first_token_at`` is None exactly while ``tokens`` is
+empty.
 """
+
+import itertools
+from collections.abc import Sequence
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.engine.sampling.logprobs import Logprobs
@@ -31,15 +35,24 @@ class Session:
         sent_at: When the newest of them left.
         inbox: What the last stage answers.
         beside: Slices that come with each token.
+        reused: Positions that no stage had to compute.
         first_token_at: When the answer began.
         last_token_at: When its newest token came.
     """
 
     def __init__(
-        self, request: GenerationRequest, model: ModelInfo, key: int, chunk: int, now: float
+        self,
+        request: GenerationRequest,
+        model: ModelInfo,
+        key: int,
+        chunk: int,
+        now: float,
+        begun: Sequence[int] = (),
     ) -> None:
-        """Cut the prompt into batches of ``chunk`` tokens."""
+        """Cut the prompt into batches that end as ``begun`` says, and then of ``chunk`` tokens."""
         self.key = key
+        self._chunk = chunk
+        self.reused = 0
         self.request = request
         self.vocab_size = model.vocab_size
         self.tokens: list[int] = []
@@ -53,9 +66,27 @@ class Session:
         )
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
-        prompt = request.prompt
-        for start in range(0, len(prompt), chunk):
+        for start, end in itertools.pairwise((0, *begun)):
+            self.sent.append(token_batch(request.prompt[start:end], start))
+        self._cut_rest()
+
+    def recut(self, position: int) -> None:
+        """Nothing was fed yet, and no stage holds anything beyond ``position``: cut that anew.
+
+        A batch of one token costs a stage what one of many does.
+        """
+        self.sent = [batch for batch in self.sent if batch.end <= position]
+        self._cut_rest()
+
+    def _cut_rest(self) -> None:
+        prompt, chunk = self.request.prompt, self._chunk
+        for start in range(self.sent[-1].end if self.sent else 0, len(prompt), chunk):
             self.sent.append(token_batch(prompt[start : start + chunk], start))
+
+    @property
+    def proved(self) -> int:
+        """Positions that every stage has shown, by a token, to have computed."""
+        return self.wanted - 1 if self.tokens else 0
 
     @property
     def wanted(self) -> int:

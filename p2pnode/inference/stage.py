@@ -117,6 +117,16 @@ class Stage:
             return self.used_at + config.session_idle
         return self.admitted_at + config.unused_after
 
+    def begin_at(self, position: int, sent: list[Batch]) -> None:
+        """All below ``position`` was computed before, for a session that began alike.
+
+        ``sent`` is what that one passed on. A last stage's tokens were of another answer.
+        """
+        self.computed = self.job_end = position
+        self.inbox.skip_to(position)
+        if self.order.sampling is None:
+            self.sent = [batch for batch in sent if batch.end <= position]
+
     def computed_until(self, batches: tuple[Batch, ...]) -> None:
         """The job is done, and gave ``batches``."""
         self.job, self.computed = None, self.job_end

@@ -4,13 +4,13 @@ What a stage has waiting becomes work of bounded size; what is computed next, an
 the batch scheduler's to say (:mod:`p2pnode.scheduler.batcher`).
 """
 
-from p2pnode.engine.base import MOST_ROWS_TOGETHER, StageCost
+from p2pnode.engine.base import MOST_ROWS_TOGETHER, SessionKey, StageCost
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import ComputeRequested, InferenceEvent
 from p2pnode.inference.stage import Stage, StageKey, size_of
 from p2pnode.inference.stage_coding import StageCoding
 from p2pnode.inference.table import StageTable
-from p2pnode.inference.work import Forward, Release, Step, Work
+from p2pnode.inference.work import Adopt, Forward, Keep, Release, Step, Work
 from p2pnode.scheduler.batcher import Batcher, EngineQueue
 from p2pnode.scheduler.step_cost import StepCost
 from p2pnode.scheduler.waiting import Kind, Waiting
@@ -45,6 +45,7 @@ class StageWork:
         self._batcher = Batcher(config.step_ms, is_batching=config.batching)
         self._step: int | None = None
         self._next_job = 0
+        self._lasting: set[int] = set()  # jobs that are done whoever waits for them
         self._now = 0.0
         self.jobs: dict[int, Keys] = {}
 
@@ -104,6 +105,7 @@ class StageWork:
     def ended(self, job: int, now: float) -> Keys:
         """A piece of work is done; return whose it was, nobody's where none waits any more."""
         self._now = now
+        self._lasting.discard(job)
         if job == self._step:
             self._step = None
             self._batcher.finished()
@@ -111,15 +113,41 @@ class StageWork:
 
     def release(self, stage: Stage) -> None:
         """``stage`` is no more: free what the engine keeps for it, after what it has in hand."""
+        self._end(stage, Release(stage.session_key))
+
+    def keep(self, stage: Stage, kept: SessionKey, length: int) -> None:
+        """``stage`` is no more, and so much of its cache is to be kept under another name."""
+        self._end(stage, Keep(stage.session_key, kept, length))
+
+    def adopt(self, stage: Stage, kept: SessionKey, *, is_copy: bool) -> None:
+        """Begin ``stage``, which has computed nothing itself, with a kept cache."""
+        order, length = stage.order, stage.computed
+        work = Adopt(stage.session_key, kept, order.layers, length, order.positions, is_copy)
+        stage.job = self._ask(work, stage.space, (stage.key,))
+        self._lasting.add(stage.job)
+
+    def let_go(self, kept: SessionKey, space: int) -> None:
+        """Free a cache that is kept no more."""
+        self._ask(Release(kept), space)
+
+    def _end(self, stage: Stage, work: Work) -> None:
         self._batcher.leave(stage.key)
         if stage.job is not None:
             self._abandon(stage.job, stage.key)
+        self._ask(work, stage.space)
+
+    def _ask(self, work: Work, space: int, keys: Keys = ()) -> int:
+        """Have done at once what computes nothing; the engine does it in the order of asking."""
         job, self._next_job = self._next_job, self._next_job + 1
-        self.jobs[job] = ()
-        self._events.append(ComputeRequested(job, Release(stage.session_key), stage.space))
+        self.jobs[job] = keys
+        self._events.append(ComputeRequested(job, work, space))
+        return job
 
     def _abandon(self, job: int, key: StageKey) -> None:
         """Let nobody hear of a part; whoever computes need not begin a step without any other."""
+        if job in self._lasting:  # or a cache would be lost between two names
+            self.jobs[job] = ()
+            return
         keys = tuple(None if one == key else one for one in self.jobs.get(job, ()))
         if any(one is not None for one in keys):
             self.jobs[job] = keys

@@ -66,13 +66,15 @@ class StageTable:
         become a batch is sent again; and what waits stays only if the same peer sent it.
         """
         old = stage.order
-        stage.is_same_way = order.downstream == old.downstream
+        stage.is_same_way = order is not old and order.downstream == old.downstream
+        # One that may begin in the middle is told where the next does.
+        is_told = order.epoch > 0 or order.prefix is not None
         if order.upstream == old.upstream:
-            stage.sending, stage.order = order.epoch == 0, order
+            stage.sending, stage.order = not is_told, order
             return
         del self._doors[_door(old)]
         self._doors[_door(order)] = stage.key
-        stage.sending = order.epoch == 0
+        stage.sending = not is_told
         if order.upstream.peer != old.upstream.peer:
             stage.queue.clear()
         stage.order = order

@@ -184,6 +184,7 @@ class FrameNetwork:
         self._rng = random.Random(seed)
         self._engines = dict(engines)
         self._draws = {peer: Draws(grammars) for peer in engines}
+        self._engine_at: dict[NodeId, float] = {}
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         for peer, engine in engines.items():
@@ -271,7 +272,11 @@ class FrameNetwork:
                     delay += len(data) / self.rate
                 self._plan(delay, self._arrival(data, peer, event.peer))
             elif isinstance(event, ComputeRequested):
-                self._plan(self._rng.uniform(0.0005, 0.002), self._computing(peer, event))
+                delay = self._rng.uniform(0.0005, 0.002)
+                # An engine takes what it is given in that order, whatever else is late.
+                at = max(self.now + delay, self._engine_at.get(peer, 0.0))
+                self._engine_at[peer] = at
+                self._plan(at - self.now, self._computing(peer, event))
             elif isinstance(event, PlanRequested):
                 self._plan(self.planning, self._planning(peer, event))
             elif not isinstance(event, StageEnded | SessionRefused):

@@ -1,7 +1,11 @@
 """What is kept is bounded, found by its names alone, and goes least recently used first."""
 
+import math
+from dataclasses import replace
+
 from hypothesis import given, settings, strategies as st
 
+from p2pnode.engine.random_model import random_model
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.config import ReuseConfig
 from p2pnode.inference.kept import KeptCache, KeptCaches
@@ -11,7 +15,8 @@ from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import node_id
 
 A, B, C = (node_id(name) for name in "abc")
-SPACE, LAYERS = 7, range(2, 4)
+MODEL, LAYERS = random_model(5).info, range(2, 4)
+SPACE = MODEL.space_hash32
 
 
 def name(number: int) -> bytes:
@@ -31,7 +36,7 @@ def kept(
     layers: range = LAYERS,
 ) -> KeptCache:
     length = said.marks[-1][0] if said.marks else 0
-    return KeptCache(name(key), owner, SPACE, layers, "f32", length, [], kv_bytes, said, now)
+    return KeptCache(name(key), owner, SPACE, layers, "f32", False, length, [], kv_bytes, said, now)
 
 
 def order(
@@ -58,7 +63,7 @@ def test_the_longest_beginning_is_found_and_the_newest_of_equals() -> None:
         (names(), None),
         (None, None),
     ):
-        found = caches.find(order(asked), A, SPACE)
+        found = caches.find(order(asked), A, MODEL)
         assert (found and (found.cache.key, found.position)) == (
             expected and (name(expected[0]), expected[1])
         )
@@ -67,12 +72,14 @@ def test_the_longest_beginning_is_found_and_the_newest_of_equals() -> None:
 def test_only_what_was_computed_alike_is_found() -> None:
     caches, said = KeptCaches(ReuseConfig()), names((64, 1))
     caches.add(kept(0, said), 1000)
-    assert caches.find(order(said), A, SPACE)
-    assert caches.find(order(said), A, SPACE + 1) is None
-    assert caches.find(order(said, layers=range(2, 5)), A, SPACE) is None
-    assert caches.find(order(said, out="f16"), A, SPACE) is None
-    assert caches.find(order(said, positions=64), A, SPACE) is None
-    assert caches.find(order(said, sampling=Sampling(mean=True)), A, SPACE) is None
+    assert caches.find(order(said), A, MODEL)
+    assert caches.find(order(said), A, replace(MODEL, space_hash32=SPACE + 1)) is None
+    assert caches.find(order(said, layers=range(2, 5)), A, MODEL) is None
+    assert caches.find(order(said, out="f16"), A, MODEL) is None
+    assert caches.find(order(said, positions=64), A, MODEL) is None
+    assert caches.find(order(said), A, replace(MODEL, long_from=1000))
+    assert caches.find(order(said), A, replace(MODEL, long_from=999)) is None
+    assert caches.find(order(said, sampling=Sampling(mean=True)), A, MODEL) is None
 
 
 def test_a_requester_finds_its_own_and_what_was_shared() -> None:
@@ -80,12 +87,28 @@ def test_a_requester_finds_its_own_and_what_was_shared() -> None:
     mine, ours = names((64, 1)), names((64, 1), shared=True)
     caches.add(kept(0, mine), 1000)
     caches.add(kept(1, ours), 1000)
-    assert caches.find(order(mine), B, SPACE) is None
+    assert caches.find(order(mine), B, MODEL) is None
     for requester in (A, B):
-        found = caches.find(order(ours), requester, SPACE)
-        assert found and found.cache.key == name(1)
+        found = caches.find(order(ours), requester, MODEL)
+        assert found
+        assert found.cache.key == name(1)
     assert [one.key for one in caches.forget(A)] == [name(0)]
     assert [one.key for one in caches.of_others(B)] == [name(1)]
+
+
+def test_what_another_goes_on_from_is_let_go_of() -> None:
+    caches = KeptCaches(ReuseConfig())
+    first, other, shared = (
+        kept(0, names((64, 1), (90, 2))),
+        kept(1, names((64, 1), (90, 3))),
+        kept(2, names((64, 1), (90, 2), shared=True)),
+    )
+    foreign = kept(3, names((64, 1), (90, 2)), B)
+    for one in (first, other, shared, foreign):
+        caches.add(one, 1000)
+    following = kept(4, names((64, 1), (90, 2), (150, 5)))
+    assert caches.replaced_by(following) == [first]
+    assert not caches.replaced_by(kept(5, names((64, 1)), layers=range(5)))
 
 
 def test_who_keeps_much_loses_its_own() -> None:
@@ -96,7 +119,7 @@ def test_who_keeps_much_loses_its_own() -> None:
     for key in range(10, 30):
         assert [one.key for one in caches.add(kept(key, names((64, key))), 200)] == [name(key - 9)]
     assert caches.used == 100
-    assert caches.find(order(names((64, 0))), B, SPACE)
+    assert caches.find(order(names((64, 0))), B, MODEL)
 
 
 def test_many_keys_that_are_not_proven_count_as_one() -> None:
@@ -122,7 +145,7 @@ def test_what_live_sessions_need_is_let_go_of_and_the_one_in_use_last() -> None:
 
 def test_what_nobody_uses_expires() -> None:
     caches = KeptCaches(ReuseConfig(keep_for=10.0))
-    assert caches.due is None
+    assert caches.due == math.inf
     first, second = kept(0, names((64, 0))), kept(1, names((64, 1)), now=3.0)
     caches.add(first, 1000)
     caches.add(second, 1000)
@@ -138,7 +161,7 @@ def test_a_share_of_nothing_keeps_nothing() -> None:
     one = kept(0, names((64, 0)))
     assert caches.add(one, 1000) == [one]
     assert (len(caches), caches.used) == (0, 0)
-    assert caches.find(order(names((64, 0))), A, SPACE) is None
+    assert caches.find(order(names((64, 0))), A, MODEL) is None
 
 
 marks = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), max_size=4).map(
@@ -163,12 +186,12 @@ def test_whatever_happens_it_stays_within_its_bounds(story: list[tuple[object, .
     for key, (what, *rest) in enumerate(story):
         match what, rest:
             case "add", [bytes() as owner, Names() as said, int(size)]:
-                caches.add(kept(key, said, owner, size), 200)
+                caches.add(kept(key, said, NodeId(owner), size), 200)
             case "room", [int(free)]:
                 caches.make_room(free)
                 assert caches.used <= free
             case "forget", [bytes() as owner]:
-                assert all(one.owner == owner for one in caches.forget(owner))
+                assert all(one.owner == owner for one in caches.forget(NodeId(owner)))
             case "take", [int(number)]:
                 for one in list(caches)[number : number + 1]:
                     caches.take(one)
@@ -177,6 +200,7 @@ def test_whatever_happens_it_stays_within_its_bounds(story: list[tuple[object, .
         assert len(held) == len(caches) <= 4
         for one in held:
             for at, said_name in one.names.marks:
-                found = caches.find(order(Names(((at, said_name),))), one.owner, SPACE)
-                assert found and found.position == at
-        assert len(caches._by_name) <= sum(len(one.names.marks) for one in held)  # noqa: SLF001
+                found = caches.find(order(Names(((at, said_name),))), one.owner, MODEL)
+                assert found
+                assert found.position == at
+        assert len(caches._by_name) <= sum(len(one.names.marks) for one in held)
