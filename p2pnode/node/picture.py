@@ -91,6 +91,8 @@ def snapshot(core: NodeCore, world: World, now: float) -> NodeSnapshot:
         decode_us=0 if first is None else first.offer.decode_us,
         kv_used_bytes=core.inference.kv_used,
         kv_total_bytes=core.advert.kv_total,
+        kept_bytes=core.inference.kept.used,
+        kept_caches=len(core.inference.kept),
         missing_layers=missing_layers(core),
         peers=peer_views(core, transport, now),
         traffic=core.traffic.views(),
@@ -220,6 +222,7 @@ def _generation(one: Generation, now: float) -> GenerationView:
         awaits=tuple((run.start, run.stop) for run in one.awaited),
         awaits_s=max(0.0, one.cover_by - now) if one.awaited else 0.0,
         numerics_changed=one.numerics_changed,
+        reused=one.reused,
     )
 
 

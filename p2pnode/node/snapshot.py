@@ -191,6 +191,7 @@ class GenerationView:
         awaits_s: Seconds until it fails for want of them.
         numerics_changed: Why it is no longer bit-reproducible, since whoever took over from a lost
             stage computes otherwise; empty while it is.
+        reused: Positions of the prompt that every stage held from an earlier answer.
     """
 
     generation: int
@@ -207,6 +208,7 @@ class GenerationView:
     awaits: tuple[tuple[int, int], ...] = ()
     awaits_s: float = 0.0
     numerics_changed: str = ""
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +337,9 @@ class NodeSnapshot:
         decode_us: Microseconds a token takes through the layers held, measured.
         kv_used_bytes: KV memory reserved by sessions.
         kv_total_bytes: KV memory this node offers.
+        kept_bytes: KV memory of sessions that are over, kept for those that begin alike; it gives
+            way to live ones, and is none of ``kv_used_bytes``.
+        kept_caches: How many such sessions.
         missing_layers: Runs of layers that no live peer serves.
         peers: Every other node known.
         traffic: Totals by kind.
@@ -404,6 +409,8 @@ class NodeSnapshot:
     software: str = ""
     engine: EngineView = EngineView()
     models: tuple[ModelView, ...] = ()
+    kept_bytes: int = 0
+    kept_caches: int = 0
 
 
 def ways(picture: NodeSnapshot) -> dict[str, tuple[str, ...]]:

@@ -26,6 +26,8 @@ def _of_whole(facts: Mapping[str, Any]) -> list[str]:
         parts.append(f"{facts['tokens_per_s']:.1f} tokens/s")
     if count:
         parts.append(f"the first after {facts['first_token_ms']:.0f} ms")
+    if reused := facts.get("reused", 0):
+        parts.append(f"{reused} of {plural(len(facts['prompt_ids']), 'prompt token')} known before")
     if (queued := facts.get("queued_ms", 0.0)) >= _LONG_QUEUE:
         parts.append(f"its turn after {queued:.0f} ms")
     return parts

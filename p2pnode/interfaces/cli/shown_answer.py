@@ -31,8 +31,8 @@ class ShownAnswer:
         match event.get("event"):
             case "plan" if self._show_plan:
                 tell_plan(event["plan"])
-            case "plan" if event["prompt_tokens"] >= _LONG_PROMPT:
-                note(f"[reads the prompt first: {event['prompt_tokens']} tokens]")
+            case "plan" if (left := _to_read(event)) >= _LONG_PROMPT:
+                note(f"[reads the prompt first: {left} tokens]")
             case "note" if not self._show_plan:  # a plan has it among its reasons
                 note(f"[{event['text']}]")
             case "queued":
@@ -125,3 +125,8 @@ def _turns(messages: Sequence[Mapping[str, str]], left_out: int) -> int:
     """
     said = [message for message in messages if message["role"] not in {"system", "developer"}]
     return sum(message["role"] == "user" for message in said[:left_out])
+
+
+def _to_read(event: Mapping[str, Any]) -> int:
+    """Return how many tokens of the prompt are to be computed."""
+    return int(event["prompt_tokens"]) - int(event.get("reused", 0))

@@ -25,6 +25,7 @@ _HISTOGRAMS: Final = {
 _OWN: Final = {
     "uptime_s": ("uptime_seconds", "Since the node started."),
     "kv_used_bytes": ("kv_used_bytes", "Of KV caches, reserved by sessions."),
+    "kept_bytes": ("kv_kept_bytes", "Of KV caches, kept of sessions that are over."),
     "kv_total_bytes": ("kv_total_bytes", "That this node offers for KV caches."),
 }
 _OF_PEER: Final = {

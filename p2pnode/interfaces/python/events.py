@@ -136,10 +136,13 @@ class Planned(Event):
     Attributes:
         plan: Who computes it.
         prompt_tokens: Tokens of the prompt.
+        reused: Those of them that nobody has to compute: every peer held them from an earlier
+            answer.
     """
 
     plan: Plan
     prompt_tokens: int = 0
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +242,8 @@ class Answer:
         token_ids: Its tokens, one that ends a text included.
         prompt_ids: The tokens of the prompt, as the model read it.
         left_out: How many of the oldest messages were left out, so that the rest fits.
+        reused: Tokens of the prompt that nobody had to compute, since every peer held them from an
+            earlier answer.
         plan: Who computed it, at first.
         first_token_ms: From the prompt's sending to the first token, milliseconds.
         queued_ms: In the queue before that, milliseconds.
@@ -277,6 +282,7 @@ class Answer:
     kl_per_token: float = 0.0
     chances: tuple[TokenChance, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,11 @@ def _event(body: Body) -> Event | None:
 
 
 def _planned(body: Body) -> Event:
-    return Planned(plan=_plan(body["plan"]), prompt_tokens=int(body.get("prompt_tokens", 0)))
+    return Planned(
+        plan=_plan(body["plan"]),
+        prompt_tokens=int(body.get("prompt_tokens", 0)),
+        reused=int(body.get("reused", 0)),
+    )
 
 
 def _token(body: Body) -> Event:
@@ -161,6 +165,7 @@ def _answer(body: Body) -> Answer:
         codings=_texts(sent.get("codings", ())),
         kl_per_token=float(sent.get("kl_per_token", 0.0)),
         calls=_calls(body),
+        reused=int(body.get("reused", 0)),
         chances=tuple(map(_chance, body.get("logprobs", ()))),
     )
 

@@ -7,7 +7,7 @@ from textual.widgets import Static
 from p2pnode.interfaces.tui.formats import layers, long_bytes, milliseconds, span
 from p2pnode.interfaces.tui.palette import Palette
 from p2pnode.interfaces.tui.panel import Picture, flow
-from p2pnode.node.snapshot import counted, lacking
+from p2pnode.node.snapshot import NodeSnapshot, counted, lacking
 
 _CURRENT = ("opening", "running", "repairing")
 
@@ -108,7 +108,7 @@ def facts(picture: Picture) -> list[Text]:
             f"{milliseconds(node.decode_us / 1000)} ms" * bool(node.decode_us),
             palette.plain,
         ),
-        ("KV", f"{used} of {total}" * bool(node.kv_total_bytes), palette.plain),
+        ("KV", f"{used} of {total}{_kept(node)}" * bool(node.kv_total_bytes), palette.plain),
         ("owner uses", "" if owner is None else f"{owner:.0%} of the CPU", palette.plain),
         ("lends at most", ", ".join(node.limits), palette.plain),
         ("listening", ", ".join(node.listening), palette.plain),
@@ -121,6 +121,10 @@ def facts(picture: Picture) -> list[Text]:
         *_models(picture),
         *(Text.assemble((f"{k} ", palette.muted), (v, s)) for k, v, s in labelled if v),
     ]
+
+
+def _kept(node: NodeSnapshot) -> str:
+    return f", {long_bytes(node.kept_bytes)} more kept of old sessions" if node.kept_bytes else ""
 
 
 def _models(picture: Picture) -> list[Text]:

@@ -37,10 +37,11 @@ class Work(Panel):
 def _generation(view: GenerationView, palette: Palette, width: int) -> list[Text]:
     state, style = palette.state(view.state)
     speed = f"  {view.tokens_per_s:.1f} tok/s" if view.tokens_per_s else ""
+    reused = f", {view.reused} known before" if view.reused else ""
     first = Text.assemble(
         (f"#{view.generation:<4}", palette.plain),
         (f"{state:13}", style),
-        (f"{view.prompt_tokens}+{view.tokens} tokens{speed}", palette.plain),
+        (f"{view.prompt_tokens}+{view.tokens} tokens{reused}{speed}", palette.plain),
         (f"  sent as {', '.join(view.codings)}" if _is_coarse(view) else "", palette.warn),
     )
     links = [f"{stage} →" for stage in view.chain[:-1]] + list(view.chain[-1:])

@@ -20,8 +20,8 @@ from p2pnode.scheduler.estimate import Estimate
 def event_body(event: GenerationEvent) -> dict[str, object]:
     """Return an event as JSON has it; empty for one that faces are not told."""
     match event:
-        case GenerationPlanned(plan=plan):
-            return {"event": "plan", "plan": plan_body(plan)}
+        case GenerationPlanned(plan=plan, reused=reused):
+            return {"event": "plan", "plan": plan_body(plan), "reused": reused}
         case TokenProduced(token=token, position=position):
             return {"event": "token", "token": token, "position": position}
         case ChainBroken(epoch=epoch, peers=peers, reason=reason):
@@ -74,6 +74,7 @@ def facts_body(done: Answer) -> dict[str, object]:
         "bit_reproducible_why": done.changed,
         "plan": None if done.plan is None else plan_body(done.plan),
         "tokens_per_s": round(done.tokens_per_s, 3),
+        "reused": done.reused,
         "first_token_ms": round(done.first_token_ms, 3),
         "off": _off(done),
         "hop_ms": {"p50": _hop(done, 0.5), "p99": _hop(done, 0.99)},

@@ -160,8 +160,8 @@ class TextAnswer:
         """Return what came of it, once the events are over.
 
         They name among others ``prompt_ids``, ``stop_ids`` (tokens that end the answer),
-        ``token_ids``, ``text``, ``stopped_by`` (the stop string, or None),
-        ``tool_calls``, and ``left_out``: how
+        ``token_ids``, ``reused`` (positions of the prompt that no stage had to compute), ``text``,
+        ``stopped_by`` (the stop string, or None), ``tool_calls``, and ``left_out``: how
         many of the oldest messages left so that the rest fits; and ``logprobs`` of each token,
         where they were asked for. Times are in milliseconds: ``queued_ms`` before its turn,
         ``first_token_ms`` from the prompt's sending to the first token, ``total_ms``.

@@ -45,6 +45,8 @@ class Answer:
         kl: Nats a token that the codings of hidden states cost it, by their senders' estimates.
         codings: Mask of the codings that its states were sent as; 0 where nothing was coded.
         mean: Of its prompt's hidden states, float32 [d_model], little-endian, where it was asked.
+        reused: Positions of the prompt that no stage had to compute: each held them from an earlier
+            answer.
         uncoded: What they were sent as where nothing was coded: ``f32`` or ``f16``.
     """
 
@@ -60,6 +62,7 @@ class Answer:
     codings: int = 0
     uncoded: str = "f32"
     mean: bytes = b""
+    reused: int = 0
 
     def take(self, event: GenerationEvent) -> None:
         """Note one event.
@@ -70,6 +73,7 @@ class Answer:
         match event:
             case GenerationPlanned(plan=plan, activations=activations):
                 self.plan, self.uncoded = plan, out_dtype(activations)
+                self.reused = event.reused
             case TokenProduced():
                 self._take_token(event)
             case ChainBroken():

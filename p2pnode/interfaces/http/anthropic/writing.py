@@ -39,7 +39,7 @@ class MessageWriter:
     def event(self, number: int, event: Body) -> bytes:
         match event["event"]:
             case "plan":
-                return self._begin(event.get("prompt_tokens", 0))
+                return self._begin(event.get("prompt_tokens", 0), event.get("reused", 0))
             case "token" | "rest":
                 said = self._text(event["text"]) if event["text"] else b""
                 return said + b"".join(self._call(call) for call in event.get("tool_calls", ()))
@@ -48,11 +48,11 @@ class MessageWriter:
 
     def closing(self, facts: Sequence[Body]) -> bytes:
         (told,) = facts
-        begun = self._begin(len(told["prompt_ids"]))
+        begun = self._begin(len(told["prompt_ids"]), told.get("reused", 0))
         last = {
             "type": "message_delta",
             "delta": _end(told),
-            "usage": _usage(len(told["prompt_ids"]), len(told["token_ids"])),
+            "usage": _usage_of(told),
         }
         return begun + self._close() + _sent(last) + _sent({"type": "message_stop"})
 
@@ -63,8 +63,7 @@ class MessageWriter:
         (told,) = facts
         content: list[Body] = [{"type": "text", "text": told["text"]}] if told["text"] else []
         content += [_called(call, arguments_of(call)) for call in told["tool_calls"]]
-        usage = _usage(len(told["prompt_ids"]), len(told["token_ids"]))
-        return {**self._message(), "content": content, **_end(told), "usage": usage}
+        return {**self._message(), "content": content, **_end(told), "usage": _usage_of(told)}
 
     def error(self, error: ApiError) -> object:
         return error_body(error)
@@ -72,12 +71,12 @@ class MessageWriter:
     def status(self, error: ApiError) -> int:
         return status_of(error)
 
-    def _begin(self, prompt: int) -> bytes:
+    def _begin(self, prompt: int, reused: int = 0) -> bytes:
         if self._has_begun:
             return b""
         self._has_begun = True
         # One token is what the original counts at the start of an answer.
-        message = {**self._message(), "usage": _usage(prompt, 1)}
+        message = {**self._message(), "usage": _usage(prompt, reused, 1)}
         return _sent({"type": "message_start", "message": message})
 
     def _text(self, text: str) -> bytes:
@@ -143,10 +142,15 @@ def _end(facts: Body) -> Body:
     return {"stop_reason": reason, "stop_sequence": None}
 
 
-def _usage(prompt: int, answer: int) -> Body:
+def _usage_of(facts: Body) -> Body:
+    return _usage(len(facts["prompt_ids"]), facts.get("reused", 0), len(facts["token_ids"]))
+
+
+def _usage(prompt: int, reused: int, answer: int) -> Body:
+    """Return what it took; the original's input tokens are those that no cache held."""
     return {
-        "input_tokens": prompt,
+        "input_tokens": prompt - reused,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
+        "cache_read_input_tokens": reused,
         "output_tokens": answer,
     }

@@ -99,9 +99,12 @@ class CompletionWriter(OpenAiWriter):
     def _usage(self, facts: Sequence[Body]) -> Body:
         """Return what the answers took, each prompt counted once."""
         counted = usage(facts)
-        prompt = sum(len(one["prompt_ids"]) for one in facts[:: self._count])
+        each = facts[:: self._count]
+        prompt = sum(len(one["prompt_ids"]) for one in each)
         total = prompt + counted["completion_tokens"]
-        return {**counted, "prompt_tokens": prompt, "total_tokens": total}
+        details = {"cached_tokens": sum(one.get("reused", 0) for one in each)}
+        whole = {"prompt_tokens": prompt, "total_tokens": total, "prompt_tokens_details": details}
+        return {**counted, **whole}
 
     def _chunk(
         self, number: int, text: str, logprobs: Body | None, finish: str | None = None

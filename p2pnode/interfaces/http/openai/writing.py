@@ -55,12 +55,13 @@ def error_body(error: ApiError) -> Body:
 def usage(facts: Sequence[Body]) -> Body:
     """Return what the answers to one prompt took, in tokens."""
     prompt = len(facts[0]["prompt_ids"]) if facts else 0
+    cached = facts[0].get("reused", 0) if facts else 0
     completion = sum(len(one["token_ids"]) for one in facts)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
 

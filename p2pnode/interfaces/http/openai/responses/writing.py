@@ -63,7 +63,10 @@ class ResponseWriter(OpenAiWriter):
         why = {"reason": "max_output_tokens"} if status == "incomplete" else None
         usage = {
             "input_tokens": len(prompt),
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "input_tokens_details": {
+                "cached_tokens": facts.get("reused", 0),
+                "cache_write_tokens": 0,
+            },
             "output_tokens": len(answer),
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": len(prompt) + len(answer),
