@@ -10,7 +10,8 @@ from p2pnode.inference.events import ComputeRequested, InferenceEvent
 from p2pnode.inference.memory import stage_bytes
 from p2pnode.inference.messages import Close, Edge, Failed, Open, Opened, Resume
 from p2pnode.inference.prefix_body import MOST_NAMES, Names
-from p2pnode.inference.work import Adopt, Release, run_work
+from p2pnode.inference.running import run_work
+from p2pnode.inference.work import Adopt, Release
 from p2pnode.sansio import NodeId
 from tests.inference.one_host import HOG, OTHER, POSITIONS, THIRD, US, Host
 
