@@ -8,6 +8,8 @@ Codings that are chosen by the batch and the link are not the same the next time
 what its session computed: such answers neither reuse nor leave anything.
 """
 
+from dataclasses import replace
+
 from p2pnode.engine.base import ModelInfo
 from p2pnode.inference.chain import Chain
 from p2pnode.inference.cover import Cover
@@ -15,6 +17,7 @@ from p2pnode.inference.prefix_names import landmarks, named
 from p2pnode.inference.prefixes import Prefixes, Record
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.session import Session
+from p2pnode.scheduler.held import Held
 
 
 class Begins:
@@ -34,6 +37,12 @@ class Begins:
         known = self._prefixes and self._prefixes.match(self._kind, request.prompt)
         self.ends = known.ends if known else ()
         self.holders = known.holders if known else ()
+
+    def asked(self, request: GenerationRequest) -> GenerationRequest:
+        """Return ``request`` with what a plan should know of its beginning."""
+        if not self.ends:
+            return request
+        return replace(request, held=Held(self.holders, self.ends[-1], request.max_tokens))
 
     def ask(self, session: Session, chain: Chain) -> None:
         """Have the chain ask its legs what they hold."""

@@ -107,7 +107,7 @@ class Parts:
         self._flow = Flow(config, model.d_model)
         self._faults = Faults(config, trust, node_id)
         self._unable = Unable()
-        self._questions = Questions(number, request, planner, self._chain)
+        self._questions = Questions(number, self._begins.asked(request), planner, self._chain)
         self._events: list[InferenceEvent] = []
         self._credited = 0
         self._look: Look | None = None

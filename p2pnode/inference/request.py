@@ -7,6 +7,7 @@ from typing import Protocol
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import ChainPlan, NoCover, StageRun
+from p2pnode.scheduler.held import Held
 from p2pnode.scheduler.offences import Offence
 from p2pnode.scheduler.route import Objective
 from p2pnode.scheduler.standing import Standing
@@ -31,6 +32,7 @@ class GenerationRequest:
         activations: How stages send each other hidden states; None for the node's setting.
         notes: What its plan should say besides, in plain words: requests that nobody can meet.
         space: Names the model that is to answer; 0 for the first of the node.
+        held: Who may hold the prompt's beginning, where the node that asks knows of it.
     """
 
     prompt: tuple[int, ...]
@@ -45,6 +47,7 @@ class GenerationRequest:
     notes: tuple[str, ...] = ()
     lost_wait: float | None = None
     space: int = 0
+    held: Held | None = None
 
     @property
     def positions(self) -> int:

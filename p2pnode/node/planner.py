@@ -133,6 +133,7 @@ class DirectoryPlanner:
                 value_bytes=value_bytes(sent),
                 needs=_needs(request.sampling),
                 prompt=len(request.prompt),
+                held=request.held,
                 chunk=self._chunk,
             ),
             offers=offers,

@@ -2,8 +2,9 @@
 
 import math
 
+from p2pnode.phrases import listed
 from p2pnode.scheduler.directory import Candidate, Refusal, interval, words_for
-from p2pnode.scheduler.route import Route
+from p2pnode.scheduler.route import Route, holders
 from p2pnode.scheduler.search import cheapest_through
 from p2pnode.scheduler.terrain import Cost, Visit
 from p2pnode.wire.ad import Ability
@@ -23,7 +24,7 @@ _NO_CHAIN: Cost = (1 << 62, math.inf)
 def of_chain(route: Route, visits: tuple[Visit, ...]) -> tuple[str, ...]:
     """Say what the chain costs, and for each peer that could serve but does not, why."""
     used = {visit.place for visit in visits}
-    said = [_summary(route, visits), *_of_numerics(route, visits)]
+    said = [_summary(route, visits), *_of_numerics(route, visits), *_of_held(route, visits)]
     said += [
         f"uses {route.candidates[place].label} though it was to be avoided: nobody else can do"
         " all of these layers"
@@ -32,6 +33,15 @@ def of_chain(route: Route, visits: tuple[Visit, ...]) -> tuple[str, ...]:
     ]
     said += _of_unused(route, visits)
     return tuple(said)
+
+
+def _of_held(route: Route, visits: tuple[Visit, ...]) -> tuple[str, ...]:
+    """Say that these hold the prompt's beginning, where they do."""
+    if route.held is None or visits != holders(route):
+        return ()
+    names = listed(dict.fromkeys(route.candidates[visit.place].label for visit in visits))
+    count = route.held.positions
+    return (f"the first {count} positions of the prompt were computed before by {names}",)
 
 
 def of_stage(route: Route, visit: Visit) -> str:

@@ -11,6 +11,7 @@ from p2pnode.sansio import NodeId
 from p2pnode.scheduler.budgets import cheapest_within_budgets, overspends
 from p2pnode.scheduler.cost import HIDDEN_VALUE_BYTES, TOKEN_BYTES, Hops, Peers, Price, hidden_bytes
 from p2pnode.scheduler.directory import Candidate, Demand
+from p2pnode.scheduler.held import Held
 from p2pnode.scheduler.search import cheapest
 from p2pnode.scheduler.terrain import Floats, Tariff, Terrain, Visit
 
@@ -45,6 +46,7 @@ class Route:
         like: The numerics to compute as, where it costs little; 0 for none in particular.
         end_value_bytes: Bytes of a hidden value that enters the first stage, or leaves the last.
         cut_value_bytes: Bytes of one that travels between the stages.
+        held: A chain that holds the prompt's beginning; None for none.
         memo: Terrains drawn already.
     """
 
@@ -62,6 +64,7 @@ class Route:
     like: int = 0
     end_value_bytes: int = HIDDEN_VALUE_BYTES
     cut_value_bytes: int = HIDDEN_VALUE_BYTES
+    held: Held | None = None
     memo: dict[object, Terrain] = field(default_factory=dict, init=False)
 
     def peer(self, place: int) -> NodeId:
@@ -166,7 +169,9 @@ def find(route: Route) -> tuple[Visit, ...] | None:
         return None
     if route.like:
         return _alike(route, terrain, found)
-    return found if route.few_stages else _unmixed(route, terrain, found)
+    if route.few_stages:
+        return found
+    return _by_holders(route, terrain, _unmixed(route, terrain, found))
 
 
 def _of_best_pace(route: Route) -> tuple[Visit, ...] | None:
@@ -196,6 +201,38 @@ def _unmixed(route: Route, terrain: Terrain, found: tuple[Visit, ...]) -> tuple[
     kinds = np.array([candidate.offer.ad.numerics for candidate in route.candidates])
     other = _best(terrain.mixing_for(kinds, (most - 1) * us))
     return found if other is None or terrain.cost_of(other)[1] > most * us else other
+
+
+def holders(route: Route) -> tuple[Visit, ...] | None:
+    """Return the chain of those who hold the prompt's beginning; None where it can be none."""
+    held, layers = route.held, route.layers
+    if held is None or not held.runs:
+        return None
+    ends = held.runs[0][1].start, held.runs[-1][1].stop
+    follow = all(one.stop == other.start for (_, one), (_, other) in pairwise(held.runs))
+    if not follow or ends != (layers.start, layers.stop):
+        return None
+    terrain = route.latency_terrain()
+    peers = tuple(map(route.peer, range(len(route.candidates))))
+    return held.visits(peers, terrain.windows, terrain.budgets)
+
+
+def _by_holders(route: Route, terrain: Terrain, found: tuple[Visit, ...]) -> tuple[Visit, ...]:
+    """Return the chain of the holders, where that costs no more than it saves.
+
+    What a stage saves that is in both chains alike decides nothing.
+    """
+    known = holders(route)
+    if known is None or route.held is None or known == found:
+        return found
+    saved = 0.0
+    for visit in set(known) - set(found):
+        ad = route.candidates[visit.place].offer.ad
+        saved += route.held.saved_us(ad.prefill_layer_ns, len(visit.layers))
+    rank, us = terrain.cost_of(found)
+    held_rank, held_us = terrain.cost_of(known)
+    is_dearer = held_us > us + saved
+    return found if is_dearer or _asked(held_rank) > _asked(rank) else known
 
 
 def _alike(route: Route, terrain: Terrain, found: tuple[Visit, ...]) -> tuple[Visit, ...]:

@@ -21,6 +21,7 @@ from p2pnode.scheduler.cost import (
 )
 from p2pnode.scheduler.directory import NOTHING_MORE, Demand, KvBytes, Offer, Refusal, room_of, sift
 from p2pnode.scheduler.estimate import Estimate, StageLoad, estimate
+from p2pnode.scheduler.held import Held
 from p2pnode.scheduler.pricing import price_in_trust
 from p2pnode.scheduler.route import Objective, Route
 from p2pnode.scheduler.standing import Standing
@@ -57,6 +58,7 @@ class Wanted:
         kv_bytes_at_cut: The same memory for a run that passes f32 on, as those before a cut that a
             repair adds do; None if that takes no more.
         needs: What whoever draws the tokens must be able to.
+        held: A chain that holds the prompt's beginning; None for none.
         value_bytes: Bytes that a hidden value takes on the wire, at the most, at the cuts of the
             first chain: 4 for f32, 2 for f16 and what is coarser.
         prompt: Tokens of the prompt; 0 where nothing is to be said of what it takes.
@@ -77,6 +79,8 @@ class Wanted:
     needs: Ability = NOTHING_MORE
     prompt: int = 0
     chunk: int = 64
+
+    held: Held | None = None
 
     @property
     def most_kv_bytes(self) -> KvBytes:
@@ -210,7 +214,10 @@ class PlanView:
             StageLoad(ads[run.peer], len(run.layers), run.layers.stop == wanted.n_layers)
             for run in plan.stages
         ]
-        return estimate(stages, sum(plan.hop_us, 0.0), wanted.prompt, wanted.chunk)
+        held, prompt = wanted.held, wanted.prompt
+        if held is not None and held.runs == tuple((run.peer, run.layers) for run in plan.stages):
+            prompt -= held.positions
+        return estimate(stages, sum(plan.hop_us, 0.0), prompt, wanted.chunk)
 
     def _demand(self, kv_bytes_needed: KvBytes, excluded: Mapping[NodeId, str] = _NOBODY) -> Demand:
         return Demand(
@@ -249,6 +256,7 @@ class PlanView:
             objective=objective,
             prefer=wanted.prefer,
             avoid=wanted.avoid,
+            held=None if few_stages else wanted.held,
             few_stages=few_stages,
             like=like,
             end_value_bytes=wanted.value_bytes,
