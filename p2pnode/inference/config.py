@@ -20,6 +20,9 @@ class ReuseConfig:
         most_records: Answers of its own that a requester remembers; 0 for none, and then nothing
             is kept for it anywhere.
         most_positions: Tokens of all of them; each takes 12 bytes or so.
+        word: What requesters agreed on that let each other begin with what was computed for any of
+            them; each can then tell, by the time that it takes, what others asked. Empty for
+            nobody. As hard to guess as a password.
     """
 
     share: float = 0.5
@@ -27,6 +30,7 @@ class ReuseConfig:
     keep_for: float = 900.0
     most_records: int = 64
     most_positions: int = 1 << 18
+    word: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:

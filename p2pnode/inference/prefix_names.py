@@ -22,6 +22,7 @@ an answer, a few tokens, and then its next turn begins with all but those."""
 
 _STEP: Final = 16
 _PER_OCTAVE: Final = 8
+_PERSON: Final = b"p2pnode reuse"
 _SALT: Final = b"p2pnode prefix 1"
 
 
@@ -36,6 +37,14 @@ class Scope:
 
     secret: bytes
     is_shared: bool = False
+
+
+def shared_scope(word: str, swarm_secret: bytes) -> Scope | None:
+    """Return the scope of those in a swarm who agreed on ``word``; None for an empty one."""
+    if not word:
+        return None
+    secret = hashlib.blake2b(word.encode(), key=swarm_secret[:64], person=_PERSON).digest()
+    return Scope(secret, is_shared=True)
 
 
 def landmarks(ends: Iterable[int]) -> list[int]:

@@ -4,6 +4,7 @@ from collections import Counter, deque
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.inference.core import Inference
+from p2pnode.inference.prefix_names import shared_scope
 from p2pnode.membership.swim import Swim
 from p2pnode.node.advert import Advert
 from p2pnode.node.bundle import Bundle
@@ -135,6 +136,7 @@ class NodeParts:
             queued=self.outbox.under_way,
             is_proven=self.endpoint.is_proven,
             arriving=self.endpoint.arriving_bytes,
+            scope=shared_scope(self.config.inference.reuse.word, self.origin.swarm_secret),
         )
 
     @property

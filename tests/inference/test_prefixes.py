@@ -27,6 +27,7 @@ from p2pnode.inference.prefix_names import (
     lineage,
     name_of,
     named,
+    shared_scope,
 )
 from p2pnode.inference.prefixes import Prefixes, Record
 from p2pnode.sansio import NodeId
@@ -42,8 +43,9 @@ sizes = st.lists(st.integers(1, 70), max_size=40)
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=60).map(tuple)
 
 
-def prefixes(**config: int) -> Prefixes:
-    return Prefixes(ReuseConfig(**config), SCOPE)
+def prefixes(most_records: int = 64, most_positions: int = 1 << 18) -> Prefixes:
+    config = ReuseConfig(most_records=most_records, most_positions=most_positions)
+    return Prefixes(config, SCOPE)
 
 
 def record(ids: Sequence[int], ends: Sequence[int], holder: NodeId = A) -> Record:
@@ -92,6 +94,14 @@ def test_another_secret_or_model_has_other_names() -> None:
         for root in (ROOT, b"\1" * 32)
     ]
     assert len(set(made)) == len(made)
+
+
+def test_who_says_the_same_word_in_one_swarm_has_one_secret() -> None:
+    assert shared_scope("", b"swarm") is None
+    made = [shared_scope(word, swarm) for word in ("a", "b") for swarm in (b"one", b"two")]
+    assert len(set(made)) == 4
+    assert all(one is not None and one.is_shared for one in made)
+    assert shared_scope("a", b"one") == made[0]
 
 
 def legs(*runs: tuple[int, int, int, str, NodeId]) -> list[Leg]:

@@ -27,6 +27,9 @@ DEFAULT_PORT = 4747
 DEFAULT_KV = 512
 """MiB; where less than twice that may be taken in all, half of it."""
 
+_MOST_WORD = 200  # letters of a word that nodes agree on
+_SHOWN = 60  # letters of what was typed
+
 DEFAULT_MODEL = "smollm2-135m"
 
 ACTIVATION_COSTS: Mapping[str, str] = MappingProxyType(
@@ -74,6 +77,7 @@ class UpOptions:
     mdns: bool
     activations: str = "f32"
     batching: str = "on"
+    reuse: str = "own"
     engine: str = "auto"
     device: str = "auto"
     threads: int | None = None
@@ -150,6 +154,13 @@ def _within_memory(context: click.Context, parameter: click.Parameter, mebibytes
     return mebibytes
 
 
+def _reuse(context: click.Context, parameter: click.Parameter, said: str) -> str:
+    word = said.removeprefix("with:")
+    if said in ("own", "off") or (word != said and 0 < len(word) <= _MOST_WORD):
+        return said
+    raise click.BadParameter(f"{said[:_SHOWN]!r} is none of own, off and with:WORD")
+
+
 def node_options(command: CommandT) -> CommandT:
     """Add the options of ``up`` to a command."""
     options = (
@@ -200,6 +211,15 @@ def node_options(command: CommandT) -> CommandT:
             default="on",
             show_default=True,
             help="Compute tokens of several answers together; off is for measurements.",
+        ),
+        click.option(
+            "--reuse",
+            default="own",
+            show_default=True,
+            metavar="own|off|with:WORD",
+            callback=_reuse,
+            help="Begin answers with what was computed before: for this node, never, or also for"
+            " nodes that were told the same WORD, who can then tell what others asked.",
         ),
         *care_options(),
         click.option("--mdns/--no-mdns", default=True, help="Look for peers on the local network."),

@@ -14,6 +14,7 @@ from p2pnode.interfaces.cli.values import check_listen, node_name, peer_address
 
 if TYPE_CHECKING:
     from p2pnode.engine.registry import EngineOptions
+    from p2pnode.inference.config import ReuseConfig
     from p2pnode.node.settings import ModelChoice, NodeSettings
 
 _CONTACT_SECONDS = 6.0
@@ -59,7 +60,9 @@ def settings_of(options: UpOptions) -> "NodeSettings":
         max_memory=options.care.max_memory,
         holdings=holdings,
         inference=InferenceConfig(
-            activations=options.activations, batching=options.batching == "on"
+            activations=options.activations,
+            batching=options.batching == "on",
+            reuse=_reuse(options.reuse),
         ),
         rest=rest_of(options.care),
     )
@@ -112,6 +115,15 @@ def _choices(
                 hint="give it once",
             )
     return tuple(once.values())
+
+
+def _reuse(said: str) -> "ReuseConfig":
+    """Return what ``--reuse`` means."""
+    from p2pnode.inference.config import ReuseConfig
+
+    if said == "off":
+        return ReuseConfig(share=0.0, most_records=0)
+    return ReuseConfig(word=said.removeprefix("with:") if said != "own" else "")
 
 
 def _check_unused(model: Path | None, engine: "EngineOptions") -> None:

@@ -83,8 +83,10 @@ def test_the_settings_have_all_of_it(tmp_path: Path) -> None:
         max_vram=2 * GIB,
         when="idle",
         quiet_hours=(NIGHT,),
+        reuse="with:horses",
     )
     settings = settings_of(options)
+    assert settings.config.inference.reuse.word == "horses"
     assert settings.config.max_memory == 600 * MIB
     assert settings.config.kv_bytes == 300 * MIB
     assert settings.engine.max_vram == 2 * GIB
