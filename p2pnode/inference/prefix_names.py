@@ -23,7 +23,7 @@ an answer, a few tokens, and then its next turn begins with all but those."""
 _STEP: Final = 16
 _PER_OCTAVE: Final = 8
 _PERSON: Final = b"p2pnode reuse"
-_SALT: Final = b"p2pnode prefix 1"
+_SALT: Final = b"p2pnode/beginning/1"
 
 
 @value
