@@ -3,6 +3,7 @@
 A byte table is checked by reading real bytes with nothing but the table.
 """
 
+import hashlib
 import json
 import struct
 from enum import Enum
@@ -17,8 +18,12 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.engine.sampling.past import Past
 from p2pnode.inference import messages as control
 from p2pnode.inference.activations import to_frames, token_batch
+from p2pnode.inference.cover import Leg
+from p2pnode.inference.prefix_body import Names
+from p2pnode.inference.prefix_names import Scope, digests, lineage, name_of
 from p2pnode.inference.terms import CODING_BITS, DTYPES, PLAIN
 from p2pnode.sansio import NodeId
+from p2pnode.scheduler.chain import StageRun
 from p2pnode.testing.pages import Page, Row
 from p2pnode.wire import vstream
 from p2pnode.wire.capability import Capability, negotiate, space_hash32, space_mismatch
@@ -196,6 +201,33 @@ def test_an_order_with_more_options() -> None:
     assert body["draw"] == json.loads(SESSION_CONTROL.example("draw"))
     assert (body["layers"], body["sampling"]) == ([20, 65535], None)
     assert control.from_body_untrusted(body) == order
+
+
+def test_a_close_that_says_what_to_keep() -> None:
+    names = Names(((64, b"\5" * 16), (81, b"\6" * 16)))
+    message = control.Close(0xFF, 1, ((3, names),))
+    body = control.to_body(message)
+    assert body == json.loads(SESSION_CONTROL.example("x-close-keep"))
+    assert control.from_body_untrusted(body) == message
+
+
+def test_a_boundary_is_named_as_the_page_says() -> None:
+    secret, root = b"secret", bytes(range(32))
+    batches = [token_batch((5, 6, 7), 0), token_batch((8,), 3)]
+    hashed = hashlib.sha256(b"p2pnode/beginning/1" + struct.pack(">H", 6) + secret + root)
+    hashed.update(struct.pack(">I", 3) + struct.pack("<3I", 5, 6, 7))
+    hashed.update(struct.pack(">I", 1) + struct.pack("<I", 8))
+    assert digests(Scope(secret), root, batches, [4]) == {4: hashed.digest()}
+    runs = [(range(10), 7, "f32"), (range(10, 20), 7, "f16"), (range(20, 30), 0, "f32")]
+    legs = [
+        Leg(number, StageRun(NODE, "x", layers, 0.0, "", numerics), out, frozenset())
+        for number, (layers, numerics, out) in enumerate(runs, 1)
+    ]
+    line = f"0 20 {7:016x} f16; 20 30 {NODE.hex()} f32; 20 30".encode()
+    assert lineage(legs, 2) == line
+    assert lineage(legs, 0) == f"0 10 {7:016x} f32; 0 10".encode()
+    named = hashlib.sha256(hashed.digest() + line).digest()[:16]
+    assert name_of(hashed.digest(), line) == named
 
 
 def test_an_activation_is_read_by_the_page_alone() -> None:
