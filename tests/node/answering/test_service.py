@@ -49,7 +49,9 @@ class Small:
     """The one model."""
 
     info = random_model(1, n_layers=2, d_model=32, n_heads=4, n_kv_heads=2).info
-    texts = cast(TextWorker, Texts())
+
+    def __init__(self, texts: Texts | None = None) -> None:
+        self.texts = cast(TextWorker, texts or Texts())
 
 
 class Core:
@@ -74,8 +76,8 @@ class Core:
             self.streams[number].put(GenerationFinished(number, "eos"))
 
 
-def answering(core: Core) -> Answering:
-    return Answering(lambda name: Small(), core.start)
+def answering(core: Core, texts: Texts | None = None) -> Answering:
+    return Answering(lambda name: Small(texts), core.start)
 
 
 async def events_of(served: Answering, **asked: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -120,7 +122,7 @@ async def test_an_answer_ends_before_its_first_stop_string(
 async def test_an_answer_is_remembered_with_its_tokens() -> None:
     core, texts = Core(), Texts()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(events_of, Answering(lambda: cast(TextWorker, texts), core.start))
+        nursery.start_soon(events_of, answering(core, texts))
         await wait_all_tasks_blocked()
         core.say(0, "ba")
     assert texts.noted == [((1,), (1, 0, END))]
