@@ -148,35 +148,59 @@ def test_the_command_has_the_parts_of_the_measurement() -> None:
     assert bench_serve_command._PARTS == measure.PARTS
 
 
-@pytest.mark.timeout(90)
-def test_real_nodes_are_asked_by_two_at_once(
+def bench(*options: str) -> dict[str, Any]:
+    """Run a round of the command on numpy; its table is good as well."""
+    small = ("--rounds", "1", "--tokens", "20", "--long-prompt", "100", "--positions", "200")
+    ran = CliRunner().invoke(
+        cli, ["bench", "serve", *small, *options, "--engine", "numpy", "--json"]
+    )
+    assert ran.exit_code == 0, ran.output
+    figures: dict[str, Any] = json.loads(ran.stdout)
+    assert figures["conditions"]["cpu_count"] >= 1
+    assert figures["engine"] in as_table(figures)
+    return figures
+
+
+def test_three_real_nodes_are_asked_by_two_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("p2pnode.bench.serve.swarms.WARM_UP", 16)
     model = tmp_path / "tiny.gguf"
     write_tiny_gguf(model, context_length=2048)
-    sizes = ("--rounds", "1", "--tokens", "20", "--long-prompt", "100", "--positions", "200")
-    many = ("--sessions", "2", "--sessions", "1", "--askers", "1", "--engine", "numpy")
-    ran = CliRunner().invoke(
-        cli, ["bench", "serve", *sizes, *many, "--model", str(model), "--json"]
-    )
-    assert ran.exit_code == 0, ran.output
-    figures = json.loads(ran.stdout)
+    figures = bench("--sessions", "2", "--sessions", "1", "--askers", "1", "--model", str(model))
+    assert "1 node without layers" in as_table(figures)
     rows = figures["batching"]["rows"]
-    assert [row["sessions"] for row in rows] == sorted(row["sessions"] for row in rows)
-    assert {row["sessions"] for row in rows} == {1, 2}
+    assert [(row["sessions"], row["batching"]) for row in rows] == [
+        *((1, "off"), (1, "on")),
+        *((2, "off"), (2, "on")),
+    ]
     for row in rows:
         assert row["wrong_sessions"] == 0
-        assert row["with_prompts_tokens_per_s"] > 0
+        assert row["tokens_per_s"] > row["with_prompts_tokens_per_s"] > 0
         assert 0 < row["least_share"] <= 1
         assert row["step_ms"]["p50"] <= row["step_ms"]["p99"]
+        assert row["sessions_a_step"] == 1 or row["batching"] == "on"
     assert figures["batching"]["identical"]
-    assert min(ratio["median"] for ratio in figures["batching"]["ratios"].values()) > 0
-    for row in figures["newcomer"]["rows"]:
-        assert row["p99_over_alone"] > 0
+    ratios = figures["batching"]["ratios"]
+    assert list(ratios) == ["2 on / 1 on", "2 on / 2 off", "1 on / 1 off"]
+    assert min(ratio["median"] for ratio in ratios.values()) > 0
+    assert [row["batching"] for row in figures["newcomer"]["rows"]] == ["on", "off"]
     first, second = figures["reuse"]["positions"]
     assert 150 < first < second
-    assert figures["conditions"]["cpu_count"] >= 1
-    shown = as_table(figures)
-    assert figures["engine"] in shown
-    assert "1 node without layers" in shown
+
+
+def test_a_node_loads_a_second_model_while_the_first_answers(tmp_path: Path) -> None:
+    model, second = tmp_path / "tiny.gguf", tmp_path / "second.gguf"
+    write_tiny_gguf(model, context_length=2048)
+    write_tiny_gguf(second, seed=2)
+    figures = bench("--only", "models", "--model", str(model), "--two-models", str(second))
+    assert figures["models"]["models"] == ["tiny 0", "tiny 2"]
+    assert figures["models"]["identical"]
+    assert figures["models"]["load_s"] > 0
+    assert min(figures["models"]["together_tokens_per_s"]) > 0
+
+
+def test_two_models_are_not_measured_with_one() -> None:
+    ran = CliRunner().invoke(cli, ["bench", "serve", "--only", "models"])
+    assert ran.exit_code == 2
+    assert "--two-models" in ran.output
