@@ -85,7 +85,7 @@ def answer(node: NodeProcess, question: Params) -> Session:
 @contextmanager
 def crowd(
     nodes: Sequence[NodeProcess], questions: Sequence[Params], stages: Sequence[NodeProcess]
-) -> Iterator[None]:
+) -> Iterator[list[Session]]:
     """Have all questions under way, each with a token or more; hang up on them in the end.
 
     It is left once no stage holds memory for them any more.
@@ -100,7 +100,7 @@ def crowd(
             if time.monotonic() - began > _PATIENCE:
                 raise UserError(f"not every session had a token after {_PATIENCE:.0f} s")
             time.sleep(_GLANCE)
-        yield
+        yield sessions
         _check(endings)
     _wait_until_free(stages)
 
@@ -123,8 +123,8 @@ def _check(endings: Sequence[Future[None]]) -> None:
         if ending.done():
             ending.result()
             raise UserError(
-                "an answer was over before the newcomer was answered beside it",
-                hint="a model with a longer context, or a shorter --long-prompt",
+                "an answer was over before all was measured beside it",
+                hint="take a model with a longer context",
             )
 
 

@@ -6,17 +6,21 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from p2pnode.bench.chain import load_whole
 from p2pnode.bench.serve.newcomer import Newcomer
 from p2pnode.bench.serve.prompts import Prompts
 from p2pnode.bench.serve.reuse import SecondTurn
-from p2pnode.bench.serve.swarms import both
+from p2pnode.bench.serve.swarms import Served, both
 from p2pnode.bench.serve.together import SessionsAtOnce
+from p2pnode.bench.serve.two_models import TwoModels, one_node
 from p2pnode.engine.cpu import usable_cores
 
-PARTS: Final = ("batching", "newcomer", "reuse")
+if TYPE_CHECKING:
+    from p2pnode.engine.base import Engine
+
+PARTS: Final = ("batching", "newcomer", "reuse", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ def measure(
     *,
     sizes: Sizes,
     only: Collection[str],
+    second: Path | None,
     engine: str,
     threads: int,
     askers: int,
@@ -61,33 +66,24 @@ def measure(
     """Measure the parts named in ``only``; ``tell`` hears which part of it is done.
 
     Each node computes on ``threads`` threads. With ``askers``, so many nodes without layers ask,
-    in turn; else the node with the first layers asks for everybody.
+    in turn; else the node with the first layers asks for everybody. ``second`` is another model,
+    without which two are not measured.
     """
     with ExitStack() as stack:
-        prompts = Prompts(path)
-        swarms = stack.enter_context(
-            both(path, prompts, engine=engine, threads=threads, askers=askers)
-        )
         alone = load_whole(path, engine, usable_cores())
-        parts: dict[str, _Part] = {
-            "batching": SessionsAtOnce(
-                swarms,
-                prompts,
-                alone,
-                sessions=sizes.sessions,
-                tokens=sizes.tokens,
-                prompt=sizes.prompt,
-            ),
-            "newcomer": Newcomer(
-                swarms,
-                prompts,
-                others=max(1, max(sizes.sessions) - 1),
-                prompt=sizes.long_prompt,
-                short=sizes.prompt,
-            ),
-            "reuse": SecondTurn(swarms[0], prompts, positions=sizes.positions),
-        }
-        chosen = {name: parts[name] for name in PARTS if name in only}
+        parts = dict[str, _Part]()
+        if not {"batching", "newcomer", "reuse"}.isdisjoint(only):
+            prompts = Prompts(path)
+            swarms = stack.enter_context(
+                both(path, prompts, engine=engine, threads=threads, askers=askers)
+            )
+            parts = _over_three(swarms, prompts, alone, sizes)
+        if second is not None and "models" in only:
+            node = stack.enter_context(one_node(path, engine=engine, threads=threads))
+            parts["models"] = TwoModels(
+                node, (path, second), prompt=sizes.prompt, tokens=sizes.tokens
+            )
+        chosen = {name: part for name, part in parts.items() if name in only}
         for number in range(sizes.rounds):
             turns = [turn for part in chosen.values() for turn in part.turns(number)]
             for done, turn in enumerate(turns):
@@ -103,4 +99,28 @@ def measure(
         "tokens": sizes.tokens,
         "prompt_tokens": sizes.prompt,
         **{name: part.figures() for name, part in chosen.items()},
+    }
+
+
+def _over_three(
+    swarms: Sequence[Served], prompts: Prompts, alone: Engine, sizes: Sizes
+) -> dict[str, _Part]:
+    """Return the parts that are asked of three stages."""
+    return {
+        "batching": SessionsAtOnce(
+            swarms,
+            prompts,
+            alone,
+            sessions=sizes.sessions,
+            tokens=sizes.tokens,
+            prompt=sizes.prompt,
+        ),
+        "newcomer": Newcomer(
+            swarms,
+            prompts,
+            others=max(1, max(sizes.sessions) - 1),
+            prompt=sizes.long_prompt,
+            short=sizes.prompt,
+        ),
+        "reuse": SecondTurn(swarms[0], prompts, positions=sizes.positions),
     }

@@ -12,13 +12,14 @@ from p2pnode.interfaces.cli.node_options import ENGINES, json_option
 from p2pnode.interfaces.cli.output import progress
 from p2pnode.interfaces.cli.settings import model_file
 
-_PARTS = ("batching", "newcomer", "reuse")
+_PARTS = ("batching", "newcomer", "reuse", "models")
 """As the measurement has them, which takes long to import; a test holds the two together."""
 
 
 @click.command(
     epilog="Examples:\n\n  p2pnode bench serve --json\n\n"
-    "  p2pnode bench serve --only batching --sessions 1 --sessions 8 --askers 2"
+    "  p2pnode bench serve --only batching --sessions 1 --sessions 8 --askers 2\n\n"
+    "  p2pnode bench serve --only models --two-models gemma3-270m"
 )
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
@@ -66,6 +67,12 @@ _PARTS = ("batching", "newcomer", "reuse")
     multiple=True,
     help="This part alone; repeatable.  [default: all]",
 )
+@click.option(
+    "--two-models",
+    "second",
+    metavar="NAME|PATH",
+    help="Measure a node that loads this model beside the other, too.",
+)
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @model_option
@@ -74,6 +81,7 @@ def serve(
     rounds: int,
     askers: int,
     only: tuple[str, ...],
+    second: str | None,
     engine: str,
     threads: int,
     model: str,
@@ -85,6 +93,8 @@ def serve(
     Then let a newcomer with a long prompt come while the others decode, and go on with a long
     chat. Exits with 1 if a session has other tokens than its prompt has alone.
     """
+    if second is None and only == ("models",):
+        raise click.UsageError("name the second model: --two-models gemma3-270m")
     from p2pnode.bench.serve import measure as measurement
     from p2pnode.interfaces.cli.bench_serve_table import as_table
 
@@ -95,11 +105,12 @@ def serve(
             path,
             sizes=measurement.Sizes(rounds=rounds, **counts),
             only=only or _PARTS,
+            second=None if second is None else model_file(second),
             engine=engine,
             threads=threads,
             askers=askers,
             tell=bar,
         )
     report_table(figures, as_json, as_table)
-    if not figures.get("batching", {}).get("identical", True):
+    if not all(figures.get(part, {}).get("identical", True) for part in _PARTS):
         raise UserError("a session had other tokens than its prompt has alone")

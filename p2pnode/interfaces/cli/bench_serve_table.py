@@ -14,6 +14,7 @@ _TOGETHER = (
     *("step, ms", "p99", "first token, ms", "p99", "wrong"),
 )
 _NEWCOMER = ("batching", "alone, ms", "p99", "beside, ms", "p99", "p99 / alone", "allowed, ms")
+_MODELS = ("model", "alone, tokens/s", "beside the other")
 _REUSE = ("positions", "first turn, ms", "second, ms", "second / first")
 
 
@@ -34,6 +35,9 @@ def _parts(figures: Mapping[str, Any]) -> Iterator[str]:
         yield ""
     if (part := figures.get("reuse")) is not None:
         yield table(_REUSE, [_reuse(part)], right="rrrr")
+        yield ""
+    if (part := figures.get("models")) is not None:
+        yield from _models(part)
         yield ""
 
 
@@ -79,6 +83,19 @@ def _reuse(part: Mapping[str, Any]) -> list[str]:
         f"{part['second_turn_ms']['p50']:.1f}",
         f"{part['second_over_first']['median']:.3f}",
     ]
+
+
+def _models(part: Mapping[str, Any]) -> Iterator[str]:
+    speeds = zip(
+        part["models"], part["alone_tokens_per_s"], part["together_tokens_per_s"], strict=True
+    )
+    cells = [[name, f"{alone:.1f}", f"{together:.1f}"] for name, alone, together in speeds]
+    yield table(_MODELS, cells, right=" rr")
+    before, meanwhile = (part["step_ms"][when]["p99"] for when in ("before", "while_loading"))
+    yield (
+        f"the second is loaded in {part['load_s']:.1f} s; a token of the first, p99: "
+        f"{before:.1f} ms before, {meanwhile:.1f} meanwhile ({part['p99_ratio']:.2f})"
+    )
 
 
 def _spread(values: Mapping[str, float]) -> tuple[str, str]:
