@@ -53,6 +53,7 @@ class Roster:
         reads: The codings that each reads; all, where it is not here.
         costs: What each promises a layer, in microseconds; nothing, where it is not here.
         brief: Whether it answers at once, or wants to be asked in a thread.
+        numerics: How all say that they compute; 0 for nothing said.
     """
 
     holders: dict[NodeId, range] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class Roster:
     reads: dict[NodeId, frozenset[Rung]] = field(default_factory=dict)
     costs: dict[NodeId, float] = field(default_factory=dict)
     brief: bool = True
+    numerics: int = 0
 
     def view(self, request: GenerationRequest, standing: Standing, now: float) -> "RosterView":
         """Return who holds what now."""
@@ -74,6 +76,7 @@ class Roster:
             dict(self.reads),
             dict(self.costs),
             self.brief,
+            self.numerics,
         )
 
 
@@ -88,6 +91,7 @@ class RosterView:
     reads: Mapping[NodeId, frozenset[Rung]]
     costs: Mapping[NodeId, float]
     brief: bool
+    numerics: int = 0
 
     def is_brief_for(self, searches: int) -> bool:
         """Whether it wants to be asked at once, as the roster says."""
@@ -137,7 +141,7 @@ class RosterView:
             name = peer.rstrip(b".").decode()
             taken = range(at, reach[peer])
             cost = self.costs.get(peer, 0.0) * len(taken)
-            runs.append(StageRun(peer, name, taken, cost, "test"))
+            runs.append(StageRun(peer, name, taken, cost, "test", self.numerics))
             at = reach[peer]
         return tuple(runs)
 

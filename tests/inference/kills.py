@@ -27,7 +27,7 @@ from p2pnode.engine.solo import answer_alone
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import ChainRepaired, TokenProduced
 from p2pnode.inference.request import GenerationRequest
-from p2pnode.inference.work import Step, Work, WorkResult
+from p2pnode.inference.work import Keep, Work, WorkResult, forwards_of
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import FrameNetwork, node_id
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
@@ -217,11 +217,16 @@ def _noting(
     sessions: set[SessionKey],
 ) -> Callable[[Work, WorkResult], tuple[float, WorkResult] | None]:
     def note(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
-        if not isinstance(work, Step):
-            sessions.add(work.session)
+        sessions.update(caches_of(work))
         return 0.0, result
 
     return note
+
+
+def caches_of(work: Work) -> set[SessionKey]:
+    """Return the caches that ``work`` leaves in an engine, to be closed after a test."""
+    kept = {work.kept} if isinstance(work, Keep) else set[SessionKey]()
+    return kept | {part.session for part in forwards_of(work)}
 
 
 @cache

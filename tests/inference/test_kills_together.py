@@ -23,6 +23,7 @@ from tests.inference.kills import (
     WARM,
     Machine,
     alone,
+    caches_of,
     engines_of,
     skip_without,
 )
@@ -74,9 +75,8 @@ class Together:
         is_slow = peer in (node_id("middle"), node_id("other middle"))
 
         def note(work: Work, result: WorkResult) -> tuple[float, WorkResult]:
-            parts = forwards_of(work)
-            self._used[peer] |= {part.session for part in parts}
-            self.most = max(self.most, len(parts))
+            self._used[peer] |= caches_of(work)
+            self.most = max(self.most, len(forwards_of(work)))
             return 0.004 if is_slow else 0.0, result
 
         return note

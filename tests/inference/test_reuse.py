@@ -80,7 +80,9 @@ def three(seed: int = 0, config: InferenceConfig = CONFIG, **more: range) -> Fra
     holders = {A: range(2), B: range(2, 4), C: range(4, 6)}
     holders |= {node_id(name): held for name, held in more.items()}
     engines = {peer: random_model(5, n_layers=6, layers=held) for peer, held in holders.items()}
-    return FrameNetwork(seed, engines, config)
+    network = FrameNetwork(seed, engines, config)
+    network.roster.numerics = 7
+    return network
 
 
 @cache
@@ -161,6 +163,10 @@ def test_a_kill_at_any_token_of_a_reused_answer_changes_nothing(victim: NodeId, 
             if peer in pair and (calm_sent := calm.states.get((pair[0], position))):
                 assert sent == calm_sent
     assert all(len(sent) == 1 for sent in chat.states.values())
+    chat.network.on_token = lambda event: None
+    assert tuple(chat.ask()) == undisturbed()[2]
+    if repairs:  # else who was killed held it alone
+        assert chat.reused == at - token + TOKENS - 1
 
 
 @pytest.mark.parametrize("step", range(40))
