@@ -41,7 +41,8 @@ class Waiting:
 class Admission:
     """What a node offers, and the orders that wait for it.
 
-    Memory and sessions are shared out among all models together.
+    Memory and sessions are shared out among all models together: ``kv_total`` bytes are for their
+    KV caches.
 
     Invariant: whatever is in ``waiting`` could be served if there were room; there are at most
     ``max_waiting``, an eighth of them of one requester, each for at most ``open_wait``, the oldest
@@ -60,16 +61,15 @@ class Admission:
         self._node_id = node_id
         self._coding = coding
         self._offered: dict[int, Offered] = {}
-        self._kv_total = 0
+        self.kv_total = 0
         self._retired: dict[int, str] = {}
         self._draining = ""
         self._resting = ""
         self.waiting: list[Waiting] = []
 
-    def serve(self, offered: Offered, kv_total: int) -> None:
-        """Offer this of its model from now on; ``kv_total`` bytes are for all models."""
+    def serve(self, offered: Offered) -> None:
+        """Offer this of its model from now on."""
         self._offered[offered.model.space_hash32] = offered
-        self._kv_total = kv_total
 
     def retire(self, space: int, reason: str) -> None:
         """Admit no session of the model any more."""
@@ -111,17 +111,17 @@ class Admission:
         if order.positions > model.context_length:
             return Refusal.CONTEXT, f"the model's context ends at {model.context_length} tokens"
         needed = offered.bytes_of(order)
-        if needed > self._kv_total:
+        if needed > self.kv_total:
             return (
                 Refusal.MEMORY,
-                f"{needed >> 10} KiB of KV memory asked, {self._kv_total >> 10} in all",
+                f"{needed >> 10} KiB of KV memory asked, {self.kv_total >> 10} in all",
             )
         return None
 
     def shares(self, stages: Iterable[Stage]) -> Shares[Stage]:
         """Return who has how much now; good until a session comes or goes."""
         return Shares(
-            stages, self._kv_total, self._config.max_sessions, self._node_id, self._is_proven
+            stages, self.kv_total, self._config.max_sessions, self._node_id, self._is_proven
         )
 
     def room(

@@ -8,16 +8,15 @@ from collections import Counter
 from collections.abc import Mapping
 
 from p2pnode.engine.base import EXACT, KvSizes, ModelInfo, StageCost
-from p2pnode.engine.sampling.options import MOST_PAST
-from p2pnode.errors import GenerationError, LengthError, RemoteProtocolError, UserError
+from p2pnode.errors import GenerationError, RemoteProtocolError
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.cover import Covered
 from p2pnode.inference.distrust import BriefDistrust
 from p2pnode.inference.events import ComputeRequested, InferenceEvent
+from p2pnode.inference.fits import check_fits
 from p2pnode.inference.generation import Generation
 from p2pnode.inference.host import StageHost
 from p2pnode.inference.kept import KeptCaches
-from p2pnode.inference.mean_slice import WIDEST
 from p2pnode.inference.messages import Close, Open, Resume, from_body_untrusted
 from p2pnode.inference.offered import Offered
 from p2pnode.inference.outflow import Arriving, Queued
@@ -145,6 +144,10 @@ class Inference:
         """The engine takes so long for a model."""
         self._host.work.measured(space, cost)
 
+    def share_kv(self, kv_total: int) -> None:
+        """Have ``kv_total`` bytes for the KV caches of all models from now on."""
+        self._host.share_kv(kv_total)
+
     def drain(self, reason: str) -> None:
         self._host.drain(reason)
 
@@ -163,7 +166,7 @@ class Inference:
             GenerationError: There is no model, or the prompt does not fit it; nothing was sent.
         """
         model = self._model_of(request)
-        _check_fits(request, model)
+        check_fits(request, model)
         number, self._next_generation = self._next_generation, self._next_generation + 1
         generation = Generation(
             number,
@@ -390,34 +393,3 @@ class Inference:
             self._events += generation.take_events()
             self.counters += generation.counters
             del self._generations[generation.number]
-
-
-def _check_fits(request: GenerationRequest, model: ModelInfo) -> None:
-    """Refuse what no swarm could answer.
-
-    Raises:
-        UserError: It is the question's fault; a LengthError where it is too long.
-    """
-    if not request.prompt or request.max_tokens < 1:
-        raise UserError("an answer needs a prompt and at least one token of room")
-    if any(not 0 <= token < model.vocab_size for token in request.prompt):
-        raise UserError(f"the prompt has tokens beyond {model.name}'s vocabulary")
-    if request.sampling.mean and (request.max_tokens > 1 or model.d_model > WIDEST):
-        raise UserError(f"{model.name} gives one mean of at most {WIDEST} numbers")
-    if request.sampling.needs_past and request.max_tokens > MOST_PAST:
-        raise UserError(
-            f"an answer whose tokens depend on those before has at most {MOST_PAST}, not "
-            f"{request.max_tokens}",
-            hint=f"lower --max-tokens to {MOST_PAST}, or leave penalties and schema out",
-        )
-    if request.sampling.schema and not request.sampling.ends:
-        raise UserError(
-            "an answer that follows a schema ends by itself, so something must end it",
-            hint="leave ignore_eos out",
-        )
-    if request.positions > model.context_length:
-        raise LengthError(
-            f"the prompt has {len(request.prompt)} tokens and the answer may have "
-            f"{request.max_tokens}, but the context of {model.name} ends at {model.context_length}",
-            hint="shorten the prompt or lower --max-tokens",
-        )

@@ -129,6 +129,10 @@ class KeptCaches:
         self.used += cache.kv_bytes
         for key in cache.keys:
             self._by_name.setdefault(key, {})[cache.key] = None
+        return self.fit(kv_total)
+
+    def fit(self, kv_total: int) -> list[KeptCache]:
+        """Let go of what is too many, or takes more than its share of ``kv_total`` bytes."""
         gone: list[KeptCache] = []
         most = int(self._config.share * kv_total)
         while self._caches and (len(self._caches) > self._config.most_kept or self.used > most):

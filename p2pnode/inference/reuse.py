@@ -86,6 +86,11 @@ class Reuse:
         self._let_go(self.caches.replaced_by(cache), "another goes on from it")
         self._let_go(self.caches.add(cache, self.kv_total), "too much was kept")
 
+    def share(self, kv_total: int) -> None:
+        """Have ``kv_total`` bytes from now on; where that is less, less is kept."""
+        self.kv_total = kv_total
+        self._let_go(self.caches.fit(kv_total), "less memory is offered")
+
     def expire(self, now: float) -> None:
         self._let_go(self.caches.expire(now), "nobody used it")
 

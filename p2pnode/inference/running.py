@@ -22,9 +22,9 @@ from p2pnode.errors import (
     ModelChangedError,
     RemoteProtocolError,
 )
-from p2pnode.inference.activations import Batch, Piece, token_batch
-from p2pnode.inference.coding import encode_within
+from p2pnode.inference.activations import Batch, token_batch
 from p2pnode.inference.draws import Drawn, Draws
+from p2pnode.inference.leaving import coded_by, plain_piece
 from p2pnode.inference.sound import (
     LOUD_RMS,
     check_sound,
@@ -32,14 +32,11 @@ from p2pnode.inference.sound import (
     decode_states_untrusted,
     is_sound,
 )
-from p2pnode.inference.tensor_policy import Coded
-from p2pnode.inference.terms import mask_of
 from p2pnode.inference.work import (
     Adopt,
     Computed,
     Forward,
     Keep,
-    Recipe,
     Release,
     Step,
     Stepped,
@@ -47,8 +44,6 @@ from p2pnode.inference.work import (
     WorkFailed,
     WorkResult,
 )
-from p2pnode.wire.states import Rung, encode_states
-from p2pnode.wire.tensor import activations_to_slices
 
 logger = logging.getLogger(__name__)
 
@@ -227,9 +222,9 @@ def _result(
         return Computed(done, spent)
     check_sound(work.batches, hidden)
     if work.recipe is not None:
-        return _coded(work, work.recipe, hidden, spent, share)
+        return coded_by(work, work.recipe, hidden, spent, share)
     plain = tuple(
-        Batch(batch.start, batch.rows, (_plain(rows, work),), batch.compute_us + share)
+        Batch(batch.start, batch.rows, (plain_piece(rows, work),), batch.compute_us + share)
         for batch, rows in zip(work.batches, hidden, strict=True)
     )
     return Computed(plain, spent)
@@ -364,38 +359,3 @@ def _finish(
         raise
     except _FAILURES as error:
         return _failed(error)
-
-
-# What leaves
-
-
-def _plain(rows: NDArray[np.float32], work: Forward) -> Piece:
-    is_f16 = work.out_dtype == "f16"
-    return activations_to_slices(rows) if is_f16 else encode_states(rows, Rung.F32)
-
-
-def _coded(
-    work: Forward, recipe: Recipe, hidden: list[NDArray[np.float32]], spent: int, share: int
-) -> Computed:
-    """Code ``hidden`` by the recipe; each batch tells what all of the chain has cost it so far."""
-    batches: list[Batch] = []
-    outcomes: list[Coded] = []
-    codings = recipe.codings
-    for batch, rows, rungs in zip(work.batches, hidden, recipe.rungs, strict=True):
-        pieces, coded = encode_within(rows, rungs, recipe.kl, recipe.calibration)
-        codings |= mask_of(coded.rung)
-        batches.append(
-            Batch(
-                batch.start,
-                batch.rows,
-                pieces,
-                batch.compute_us + share,
-                batch.micronats + min(round(coded.kl * 1e6), _MOST_MICRONATS),
-                batch.codings | codings,
-            )
-        )
-        outcomes.append(coded)
-    return Computed(tuple(batches), spent, tuple(outcomes))
-
-
-_MOST_MICRONATS = 10**9  # a thousand nats: the answer is nothing to such a cut

@@ -121,13 +121,13 @@ class Serving:
         """The engine holds ``layers``, and ``profile`` is what it is: offer them."""
         self.bundles[space].loaded(layers, profile, now)
         self._inference.measured(space, profile.cost)
-        self._offer_kv()
+        self._serve(self.bundles[space])
         self.announce(now)
 
     def model_lost(self, space: int, reason: str, now: float) -> None:
         """The model's file is another: leave the layers, and say so. Sessions under way go on."""
         self.bundles[space].lost(reason)
-        self._offer_kv()
+        self._serve(self.bundles[space])
         self.announce(now)
 
     def memory_ran_out(self, now: float) -> None:
@@ -143,7 +143,7 @@ class Serving:
         Sessions end by their requesters, who are told.
         """
         again = self.bundles[space].engine_lost(reason, now)
-        self._offer_kv()
+        self._serve(self.bundles[space])
         self.announce(now)
         return again
 
@@ -292,13 +292,17 @@ class Serving:
             self._inference.measured(bundle.space, bundle.speed.cost)
         self._announce_soon(now)
 
-    def _offer_kv(self) -> None:
-        """Offer as much memory as there is now for the layers held."""
+    def _serve(self, one: Bundle) -> None:
+        """Offer the layers that a model's engine holds now."""
         self._advert.kv_total = self._kv.total
-        for one in self.bundles.values():
-            self._inference.serve(
-                one.model, one.layers, self._kv.total, one.kv_per_token_layer, one.kv_sizes
-            )
+        self._inference.serve(
+            one.model, one.layers, self._kv.total, one.kv_per_token_layer, one.kv_sizes
+        )
+
+    def _offer_kv(self) -> None:
+        """Offer as much memory for sessions as there is now."""
+        self._advert.kv_total = self._kv.total
+        self._inference.share_kv(self._kv.total)
 
     def _choose_version(self, now: float) -> None:
         """Say what all can read: version 1 while somebody reads no other, and for a while after."""
