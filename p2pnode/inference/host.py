@@ -82,11 +82,9 @@ class StageHost(HostParts):
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named; all of a step is sent before the next."""
-        keys = self.work.ended(job, now)
-        if not keys:
-            return  # memory was freed, or all its sessions were closed meanwhile
+        keys = self.work.ended(job, now)  # none where memory was freed, or all were closed
         results = result.results if isinstance(result, Stepped) else (result,) * len(keys)
-        for key, one in zip(keys, results, strict=True):
+        for key, one in zip(keys, results, strict=bool(keys)):
             if key is not None:
                 self._take_result(self._stages[key], one, now)
 

@@ -4,6 +4,8 @@ What a stage has waiting becomes work of bounded size; what is computed next, an
 the batch scheduler's to say (:mod:`p2pnode.scheduler.batcher`).
 """
 
+from collections.abc import Sequence
+
 from p2pnode.engine.base import MOST_ROWS_TOGETHER, SessionKey, StageCost
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import ComputeRequested, InferenceEvent
@@ -22,9 +24,10 @@ Keys = tuple[StageKey | None, ...]
 class StageWork:
     """The work of one node's engine.
 
-    Invariants: a stage waits while it has batches and no job; ``_step`` is the step that the
-    batcher takes to be with the engine, and in ``jobs`` while any stage waits for it; ``_now`` is
-    the moment of the newest input.
+    Invariants: a stage waits while it has batches and no job: it is ``_alone`` where no other
+    waits, since ``_since``, and with the batcher else. ``_step`` is the step that the batcher takes
+    to be with the engine, and in ``jobs`` while any stage waits for it; ``_now`` is the moment of
+    the newest input.
 
     Attributes:
         jobs: The stages that wait for each piece of work; none where memory is to be freed.
@@ -47,6 +50,8 @@ class StageWork:
         self._next_job = 0
         self._lasting: set[int] = set()  # jobs that are done whoever waits for them
         self._now = 0.0
+        self._alone: Stage | None = None
+        self._since = 0.0
         self.jobs: dict[int, Keys] = {}
 
     @property
@@ -57,7 +62,8 @@ class StageWork:
     def gathers(self) -> bool:
         """Whether a step is to be composed now, and sessions are here that may yet join it."""
         batcher = self._batcher
-        return not batcher.is_busy and 0 < len(batcher) < len(self._stages)
+        waiting = len(batcher) if self._alone is None else 1
+        return not batcher.is_busy and 0 < waiting < len(self._stages)
 
     def measured(self, space: int, cost: StageCost) -> None:
         """The engine takes so long for a model."""
@@ -76,6 +82,18 @@ class StageWork:
         self._now = now
         if stage.job is not None or not stage.queue:
             return
+        alone = self._alone
+        if alone is stage:
+            return
+        if alone is None and not len(self._batcher):  # the rule, and a hop's time counts
+            self._alone, self._since = stage, now
+            return
+        if alone is not None:
+            self._alone = None
+            self._line_up(alone, self._since)
+        self._line_up(stage, now)
+
+    def _line_up(self, stage: Stage, since: float) -> None:
         order, first = stage.order, stage.queue[0]
         kind = Kind.ROWS
         if len(stage.queue) > 1 or first.rows > MOST_ROWS_TOGETHER:
@@ -83,23 +101,28 @@ class StageWork:
         layers = order.layers
         group = stage.space, layers.start, layers.stop
         draws = order.sampling is not None and first.end >= order.sample_from
-        self._batcher.ready(Waiting(stage.key, group, kind, first.rows, draws, now))
+        self._batcher.ready(Waiting(stage.key, group, kind, first.rows, draws, since))
 
     def compose(self) -> ComputeRequested | None:
         """Return the next step, if the engine is idle and anything waits."""
-        picked = self._batcher.compose(self._now)
-        if not picked:
+        alone, batcher = self._alone, self._batcher
+        if batcher.is_busy:
             return None
+        if alone is not None:
+            self._alone = None
+            batcher.began_alone(alone.queue[0].rows, self._now - self._since)
+            return self._begin((alone,), self._take(alone, is_only=True))
+        if not len(batcher):
+            return None
+        picked = [self._stages[one.session] for one in batcher.compose(self._now)]
         if len(picked) == 1:
-            [one] = picked
-            return self._begin((one.session,), self._take(one), one.group[0])
-        keys = tuple(one.session for one in picked)
-        return self._begin(keys, Step(tuple(map(self._take, picked))), picked[0].group[0])
+            return self._begin(picked, self._take(picked[0], is_only=True))
+        return self._begin(picked, Step(tuple(self._take(one, is_only=False) for one in picked)))
 
     def moved(self, stage: Stage, now: float) -> None:
         """``stage`` is of another epoch: what it has to compute may be nothing, or less urgent."""
-        if stage.key in self._batcher:
-            self._batcher.leave(stage.key)
+        if stage is self._alone or stage.key in self._batcher:
+            self._leave(stage)
             self.compute(stage, now)
 
     def ended(self, job: int, now: float) -> Keys:
@@ -131,7 +154,7 @@ class StageWork:
         self._ask(Release(kept), space)
 
     def _end(self, stage: Stage, work: Work) -> None:
-        self._batcher.leave(stage.key)
+        self._leave(stage)
         if stage.job is not None:
             self._abandon(stage.job, stage.key)
         self._ask(work, stage.space)
@@ -142,6 +165,12 @@ class StageWork:
         self.jobs[job] = keys
         self._events.append(ComputeRequested(job, work, space))
         return job
+
+    def _leave(self, stage: Stage) -> None:
+        if self._alone is stage:
+            self._alone = None
+        elif len(self._batcher):
+            self._batcher.leave(stage.key)
 
     def _abandon(self, job: int, key: StageKey) -> None:
         """Let nobody hear of a part; whoever computes need not begin a step without any other."""
@@ -157,19 +186,19 @@ class StageWork:
             self._step = None
             self._batcher.finished()
 
-    def _begin(self, keys: Keys, work: Work, space: int) -> ComputeRequested:
+    def _begin(self, stages: Sequence[Stage], work: Work) -> ComputeRequested:
         job, self._next_job = self._next_job, self._next_job + 1
-        for key in keys:
-            if key is not None:
-                self._stages[key].job = job
-        self.jobs[job], self._step = keys, job
-        return ComputeRequested(job, work, space)
+        for stage in stages:
+            stage.job = job
+        self.jobs[job], self._step = tuple([stage.key for stage in stages]), job
+        return ComputeRequested(job, work, stages[0].space)
 
-    def _take(self, one: Waiting) -> Forward:
-        """Take what a stage has waiting off its queue."""
-        stage = self._stages[one.session]
-        most = 1 if one.kind is Kind.ROWS else self._config.max_batches
-        batches = stage.take_job(most, self._most_rows(one))
+    def _take(self, stage: Stage, *, is_only: bool) -> Forward:
+        """Take what a stage has waiting off its queue: one batch, where others are in the step."""
+        if is_only and len(stage.queue) > 1:
+            batches = stage.take_job(self._config.max_batches, self._most_rows(stage))
+        else:
+            batches = stage.take_job(1, 0)
         order, model = stage.order, stage.model
         taken = size_of(batches[0]) if len(batches) == 1 else sum(map(size_of, batches))
         self._stages.recount(stage, stage.waiting - taken)
@@ -186,7 +215,7 @@ class StageWork:
             stage.past,
         )
 
-    def _most_rows(self, one: Waiting) -> int:
+    def _most_rows(self, stage: Stage) -> int:
         """Return how many rows of a prompt or a replay are computed in one step, if not one batch.
 
         A large batch is a step of its own where others have sessions.
@@ -194,6 +223,6 @@ class StageWork:
         most = self._config.job_rows
         if len(self._stages) == 1:
             return most
-        if one.rows > MOST_ROWS_TOGETHER:
+        if stage.queue[0].rows > MOST_ROWS_TOGETHER:
             return 0
-        return min(most, self._batcher.rows_within(one.group[0], one.layers))
+        return min(most, self._batcher.rows_within(stage.space, len(stage.order.layers)))

@@ -110,8 +110,7 @@ class _Lane:
 class Batcher:
     """The batch scheduler of one engine.
 
-    Invariants: a session waits for one thing at most, in ``_only`` where nothing else waits at all
-    (the rule with one person, and a hop's time counts), else in the lane of its model.
+    Invariants: a session waits for one thing at most, in the lane of its model.
 
     Attributes:
         is_busy: Whether a step is with the engine.
@@ -124,7 +123,6 @@ class Batcher:
         self._costs: dict[int, StepCost] = {}
         self._weights: Mapping[int, float] = MappingProxyType({})
         self._lanes: dict[int, _Lane] = {}
-        self._only: Waiting | None = None
         self._waiting: dict[SessionName, Waiting] = {}
         self._steps = 0
         self._told: deque[tuple[int, int, float, float]] = deque(maxlen=_REMEMBERED)
@@ -132,11 +130,10 @@ class Batcher:
 
     def __len__(self) -> int:
         """Return how many sessions wait."""
-        return len(self._waiting) + (self._only is not None)
+        return len(self._waiting)
 
     def __contains__(self, session: SessionName) -> bool:
-        only = self._only
-        return session in self._waiting or (only is not None and only.session == session)
+        return session in self._waiting
 
     # Commands
 
@@ -152,21 +149,18 @@ class Batcher:
 
     def ready(self, one: Waiting) -> None:
         """A session has something for the engine; what it had before stands."""
-        if one.session in self:
+        if one.session in self._waiting:
             return
-        if self._only is None and not self._waiting:
-            self._only = one
-            return
-        if self._only is not None:
-            only, self._only = self._only, None
-            self._add(only)
-        self._add(one)
+        lane = self._lane(one.group[0])
+        if not len(lane):  # it has no claim to what it did not ask for
+            others = [other.served for other in self._lanes.values() if len(other)]
+            lane.served = max(lane.served, min(others, default=0.0))
+        lane.rounds[one.kind].add(one)
+        self._waiting[one.session] = one
 
     def leave(self, session: SessionName) -> None:
         """What a session had for the engine is void."""
-        if self._only is not None and self._only.session == session:
-            self._only = None
-        elif session in self._waiting:
+        if session in self._waiting:
             one = self._waiting.pop(session)
             self._lanes[one.group[0]].rounds[one.kind].remove(one)
 
@@ -176,19 +170,20 @@ class Batcher:
         Empty where it computes still, or nothing waits. Afterwards it computes, until
         :meth:`finished`.
         """
-        if self.is_busy:
+        if self.is_busy or not self._waiting:
             return ()
-        step: Sequence[Waiting]
-        if self._only is not None:
-            step = (self._only,)
-            self._only = None
-        elif self._waiting:
-            step = self._next_step()
-        else:
-            return ()
+        step = self._next_step()
         self.is_busy = True
-        self._note(step, now)
+        self._steps += 1
+        waits = [now - one.since for one in step]
+        self._told.append((len(step), sum(one.rows for one in step), sum(waits), max(waits)))
         return step
+
+    def began_alone(self, rows: int, queued: float) -> None:
+        """The engine was given what the only session had that waited, without more ado."""
+        self.is_busy = True
+        self._steps += 1
+        self._told.append((1, rows, queued, queued))
 
     def finished(self) -> None:
         """The step is done, or nobody waits for it any more."""
@@ -216,17 +211,12 @@ class Batcher:
 
     # The next step
 
-    def _add(self, one: Waiting) -> None:
-        space = one.group[0]
+    def _lane(self, space: int) -> _Lane:
         lane = self._lanes.get(space)
         if lane is None:
             lane = _Lane(self._alone_us, self._weights.get(space, 1.0))
             self._lanes[space] = lane
-        if not len(lane):  # it has no claim to what it did not ask for
-            others = [other.served for other in self._lanes.values() if len(other)]
-            lane.served = max(lane.served, min(others, default=0.0))
-        lane.rounds[one.kind].add(one)
-        self._waiting[one.session] = one
+        return lane
 
     def _next_step(self) -> list[Waiting]:
         lane = min((lane for lane in self._lanes.values() if len(lane)), key=_served)
@@ -246,15 +236,6 @@ class Batcher:
             del self._waiting[one.session]
         lane.served += self._step_us(step) / lane.weight
         return step
-
-    def _note(self, step: Sequence[Waiting], now: float) -> None:
-        self._steps += 1
-        if len(step) == 1:
-            queued = now - step[0].since
-            self._told.append((1, step[0].rows, queued, queued))
-            return
-        waits = [now - one.since for one in step]
-        self._told.append((len(step), sum(one.rows for one in step), sum(waits), max(waits)))
 
     # Costs
 

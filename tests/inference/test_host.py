@@ -394,8 +394,13 @@ def test_whatever_is_said_the_stages_are_as_their_docstrings_say(
 
 def _check(host: Host) -> None:
     stages, batcher = {stage.key: stage for stage in host.stages()}, host.host.work._batcher
+    alone = host.host.work._alone
     waiting = [key for key in stages if key in batcher]
     assert len(batcher) == len(waiting), "somebody waits who is gone"
+    if alone is not None:
+        assert not waiting
+        assert alone is stages[alone.key]
+        waiting = [alone.key]
     assert not (waiting and not batcher.is_busy), "the engine rests while work waits"
     for stage in stages.values():
         _check_stage(stage)

@@ -55,7 +55,7 @@ def step(made: Batcher, now: float = 0.0) -> list[Waiting]:
 def test_one_session_is_computed_at_once() -> None:
     made = batcher()
     made.ready(waiting(1, 1))
-    assert made.compose(0.0) == (waiting(1, 1),)
+    assert list(made.compose(0.0)) == [waiting(1, 1)]
     assert not len(made)
 
 
