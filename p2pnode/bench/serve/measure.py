@@ -12,7 +12,7 @@ from p2pnode.bench.chain import load_whole
 from p2pnode.bench.serve.newcomer import Newcomer
 from p2pnode.bench.serve.prompts import Prompts
 from p2pnode.bench.serve.reuse import SecondTurn
-from p2pnode.bench.serve.swarms import Served, both
+from p2pnode.bench.serve.swarms import Served, warm_swarms
 from p2pnode.bench.serve.together import SessionsAtOnce
 from p2pnode.bench.serve.two_models import TwoModels, one_node
 from p2pnode.engine.cpu import usable_cores
@@ -57,6 +57,7 @@ def measure(
     *,
     sizes: Sizes,
     only: Collection[str],
+    batching: Collection[str],
     second: Path | None,
     engine: str,
     threads: int,
@@ -66,8 +67,8 @@ def measure(
     """Measure the parts named in ``only``; ``tell`` hears which part of it is done.
 
     Each node computes on ``threads`` threads. With ``askers``, so many nodes without layers ask,
-    in turn; else the node with the first layers asks for everybody. ``second`` is another model,
-    without which two are not measured.
+    in turn; else the node with the first layers asks for everybody. ``batching`` has the ways that
+    take turns. ``second`` is another model, without which two are not measured.
     """
     with ExitStack() as stack:
         alone = load_whole(path, engine, usable_cores())
@@ -75,7 +76,7 @@ def measure(
         if not {"batching", "newcomer", "reuse"}.isdisjoint(only):
             prompts = Prompts(path)
             swarms = stack.enter_context(
-                both(path, prompts, engine=engine, threads=threads, askers=askers)
+                warm_swarms(path, prompts, batching, engine=engine, threads=threads, askers=askers)
             )
             parts = _over_three(swarms, prompts, alone, sizes)
         if second is not None and "models" in only:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Final
 
 import psutil
@@ -17,6 +16,9 @@ from p2pnode.bench.serve.asking import answers
 from p2pnode.bench.serve.prompts import Prompts
 from p2pnode.errors import UserError
 from p2pnode.testing.processes import LocalSwarm, NodeProcess, local_swarm
+
+WAYS: Final = ("on", "off")
+"""Of batching, as nodes are told."""
 
 _AT_ONCE: Final = 8  # sessions that warm a swarm up
 _STARTING: Final = 30.0  # seconds until an asker sees all layers
@@ -43,25 +45,31 @@ class Served:
         times = [psutil.Process(pid).cpu_times() for pid in pids]
         return sum(one.user + one.system for one in times)
 
-    def sessions_a_step(self) -> float:
-        """Return how many sessions its engines computed at once of late, on the mean."""
-        return fmean(node.snapshot().engine.mean_sessions for node in self.stages)
+    def steps(self) -> int:
+        """Return how many steps the engines of its stages have computed so far."""
+        return sum(node.snapshot().engine.steps for node in self.stages)
 
 
 @contextmanager
-def both(
-    path: Path, prompts: Prompts, *, engine: str, threads: int, askers: int
+def warm_swarms(
+    path: Path,
+    prompts: Prompts,
+    batching: Collection[str],
+    *,
+    engine: str,
+    threads: int,
+    askers: int,
 ) -> Iterator[tuple[Served, ...]]:
-    """Yield a swarm that batches and one that does not, warm; both have ended afterwards."""
+    """Yield a warm swarm for each way, those that batch first; all have ended afterwards."""
     with ExitStack() as stack:
         swarms = []
-        for batching in ("on", "off"):
+        for way in (way for way in WAYS if way in batching):
             swarm = stack.enter_context(local_swarm())
-            options = ("--batching", batching)
+            options = ("--batching", way)
             first = start_three(swarm, path, *options, engine=engine, threads=threads)
             stages = tuple(swarm.nodes)
             asking = [_asker(swarm, path, number, *options) for number in range(askers)]
-            swarms.append(Served(batching, stages, tuple(asking) or (first,)))
+            swarms.append(Served(way, stages, tuple(asking) or (first,)))
             _warm_up(swarms[-1].askers, prompts)
         yield tuple(swarms)
 

@@ -14,6 +14,7 @@ from p2pnode.bench.serve.asking import Params, answers
 from p2pnode.bench.serve.shares import Together, over
 from p2pnode.bench.serve.swarms import Served, in_turn
 from p2pnode.engine.solo import answer_alone
+from p2pnode.inference.config import InferenceConfig
 
 if TYPE_CHECKING:
     from p2pnode.bench.serve.prompts import Prompts
@@ -25,7 +26,7 @@ class _Taken:
     """What so many sessions at once came to in one swarm: rates a round, seconds of each token.
 
     ``cpu`` is a round's seconds of processor time, of all its nodes, over its tokens; ``steps_of``
-    how many sessions an engine computed at once towards its end.
+    how many sessions an engine computed at once on the mean.
     """
 
     rates: list[float] = field(default_factory=list)
@@ -70,6 +71,8 @@ class SessionsAtOnce:
         self._sessions = sorted(set(sessions))
         self._tokens = tokens
         self._prompt = prompt
+        chunk = InferenceConfig().prefill_chunk
+        self._batches = -(-prompt // chunk) + tokens - 1  # that a stage computes for a session
         self._taken: dict[tuple[int, str], _Taken] = defaultdict(_Taken)
 
     def turns(self, number: int) -> Iterator[Callable[[], None]]:
@@ -94,9 +97,9 @@ class SessionsAtOnce:
         }
 
     def _ask(self, swarm: Served, asked: Sequence[Params], found: dict[str, Any]) -> None:
-        cpu = swarm.cpu_seconds()
+        cpu, steps = swarm.cpu_seconds(), swarm.steps()
         sessions = answers(swarm.askers, asked)
-        cpu = swarm.cpu_seconds() - cpu
+        cpu, steps = swarm.cpu_seconds() - cpu, swarm.steps() - steps
         taken = self._taken[len(asked), swarm.batching]
         together = Together.of([session.came for session in sessions])
         seconds = max(session.came[-1] for session in sessions) - sessions[0].asked_at
@@ -105,7 +108,7 @@ class SessionsAtOnce:
         taken.whole_rates.append(tokens / seconds)
         taken.shares.append(together.least_share)
         taken.cpu.append(cpu / tokens)
-        taken.steps_of.append(swarm.sessions_a_step())
+        taken.steps_of.append(self._batches * len(sessions) * len(swarm.stages) / steps)
         for session in sessions:
             taken.firsts.append(session.first)
             taken.steps += session.steps

@@ -55,6 +55,14 @@ _PARTS = ("batching", "newcomer", "reuse", "models")
     help="Of a chat's first turn.",
 )
 @click.option(
+    "--batching",
+    type=click.Choice(("on", "off")),
+    multiple=True,
+    default=("on", "off"),
+    show_default=True,
+    help="Of nodes; each way has a swarm of its own.",
+)
+@click.option(
     "--askers",
     type=click.IntRange(0, 16),
     default=0,
@@ -81,6 +89,7 @@ def serve(
     rounds: int,
     askers: int,
     only: tuple[str, ...],
+    batching: tuple[str, ...],
     second: str | None,
     engine: str,
     threads: int,
@@ -105,6 +114,7 @@ def serve(
             path,
             sizes=measurement.Sizes(rounds=rounds, **counts),
             only=only or _PARTS,
+            batching=batching,
             second=None if second is None else model_file(second),
             engine=engine,
             threads=threads,
