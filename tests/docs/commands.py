@@ -47,6 +47,7 @@ PARSED_ONLY = {
     r"p2pnode simulate .*/(peer-death|hostile-members)\.toml": "takes minutes; see tests/testing",
     r"p2pnode simulate .* --baseline .*": "takes half a minute; see tests/testing",
     r"p2pnode (models|up --model) .*": "needs a hub; see tests/interfaces/cli/test_models.py",
+    r"p2pnode generate --model .*": "needs several models; see tests/e2e/test_two_models.py",
     r"p2pnode embed .*": "needs the model; see tests/interfaces/cli/test_embed.py",
     r"p2pnode serve.*": "goes on until it is stopped; tests/e2e/test_api_clients.py asks it",
     r"p2pnode bench .*": "measures for minutes; see tests/bench",

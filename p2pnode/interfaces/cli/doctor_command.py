@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pnode.interfaces.cli.completions import complete_model
+from p2pnode.interfaces.cli.model_choices import NONE, ModelWord, wanted
 from p2pnode.interfaces.cli.node_options import (
     DEFAULT_MODEL,
     DEFAULT_PORT,
@@ -22,6 +23,7 @@ from p2pnode.interfaces.cli.node_options import (
 )
 from p2pnode.interfaces.cli.output import say, say_json
 from p2pnode.interfaces.cli.settings import state_of
+from p2pnode.interfaces.config.settings import OneOrSeveral
 from p2pnode.phrases import plural
 
 if TYPE_CHECKING:
@@ -34,9 +36,13 @@ _TOPIC, _WIDTH = 11, 100
 @click.command(epilog="Examples:\n\n  p2pnode doctor\n\n  p2pnode doctor --json")
 @click.option(
     "--model",
-    default=DEFAULT_MODEL,
+    cls=OneOrSeveral,
+    type=ModelWord(),
+    multiple=True,
+    default=(DEFAULT_MODEL,),
     show_default=True,
-    help="Name or GGUF file.",
+    metavar="NAME|PATH",
+    help="Name or GGUF file; may be repeated.",
     shell_complete=complete_model,
 )
 @click.option(
@@ -48,7 +54,9 @@ _TOPIC, _WIDTH = 11, 100
 @kv_memory_option("MiB of memory for KV caches, where no node runs.")
 @state_option
 @json_option
-def doctor(model: str, port: int | None, kv_memory: int, state: Path | None, as_json: bool) -> int:
+def doctor(
+    model: tuple[str, ...], port: int | None, kv_memory: int, state: Path | None, as_json: bool
+) -> int:
     """Find out what is wrong here, and why a peer that is seen does no work.
 
     Sends nothing beyond this machine. Exits with 0 when nothing has failed.
@@ -57,7 +65,8 @@ def doctor(model: str, port: int | None, kv_memory: int, state: Path | None, as_
     from p2pnode.interfaces.doctor.findings import is_well
 
     logging.getLogger("p2pnode").addHandler(logging.NullHandler())  # warnings are findings too
-    subject = Subject(state_of(state), model, port, kv_memory << 20, _check_settings)
+    models = tuple(one.name for one in wanted(model, "auto", None)) or (NONE,)
+    subject = Subject(state_of(state), models, port, kv_memory << 20, _check_settings)
     findings = []
     for finding in run_checks(subject):
         findings.append(finding)

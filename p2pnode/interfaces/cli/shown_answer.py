@@ -30,6 +30,8 @@ class ShownAnswer:
     def show(self, event: Mapping[str, Any]) -> None:
         match event.get("event"):
             case "plan" if self._show_plan:
+                if self._params.get("model"):
+                    note(f"by {event['model']}:")
                 tell_plan(event["plan"])
             case "plan" if (left := _to_read(event)) >= _LONG_PROMPT:
                 note(f"[reads the prompt first: {left} tokens]")

@@ -21,14 +21,14 @@ class Subject:
 
     Attributes:
         state: The state directory.
-        model: Name or file of the model a node here would run.
+        models: Names or files of the models a node here would run.
         port: UDP port to look at; None for the running node's, else the one by default.
         kv_bytes: Memory it would offer for KV caches.
         settings: What is wrong with the settings that commands go by.
     """
 
     state: Path
-    model: str
+    models: tuple[str, ...]
     port: int | None
     kv_bytes: int
     settings: Check
@@ -152,15 +152,17 @@ def _multicast() -> Iterator[Finding]:
 def _model(subject: Subject) -> Iterator[Finding]:
     from p2pnode.interfaces.doctor.model import check_model
 
-    return check_model(subject.model)
+    for model in subject.models:
+        yield from check_model(model)
 
 
 def _engine(subject: Subject) -> Iterator[Finding]:
     from p2pnode.interfaces.doctor.engine import check_engine
     from p2pnode.node.model_cache import is_missing
 
-    is_here = subject.model != "none" and not is_missing(subject.model)
-    return check_engine(subject.model if is_here else "none")
+    for model in subject.models:
+        is_here = model != "none" and not is_missing(model)
+        yield from check_engine(model if is_here else "none")
 
 
 def _memory(subject: Subject, running: _Running) -> Iterator[Finding]:
@@ -169,7 +171,8 @@ def _memory(subject: Subject, running: _Running) -> Iterator[Finding]:
     picture = running.picture
     kv_bytes = subject.kv_bytes if picture is None else picture.kv_total_bytes
     is_loaded = picture is not None and picture.state == "serving"
-    return check_memory(subject.model, kv_bytes, is_loaded=is_loaded)
+    for model in subject.models:
+        yield from check_memory(model, kv_bytes, is_loaded=is_loaded)
 
 
 def _swarm(subject: Subject, running: _Running) -> Iterator[Finding]:
@@ -177,7 +180,7 @@ def _swarm(subject: Subject, running: _Running) -> Iterator[Finding]:
 
     if running.picture is None:
         return
-    yield from explain_swarm(running.picture, _kv_cost(subject.model, running.picture))
+    yield from explain_swarm(running.picture, _kv_cost(subject.models[0], running.picture))
 
 
 def _kv_cost(model: str, picture: NodeSnapshot) -> int:

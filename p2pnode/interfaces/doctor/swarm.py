@@ -1,6 +1,6 @@
 """The running node's swarm: who is seen but does no work, why, and which layers are missing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from p2pnode.interfaces.doctor.findings import Finding, mib
@@ -87,13 +87,26 @@ def explain_layers(picture: NodeSnapshot) -> Iterator[Finding]:
     """Say which layers nobody serves, and who could fill them."""
     if not picture.model:
         return
-    if not picture.missing_layers:
-        yield Finding("layers", "ok", f"every layer of {picture.model} is served")
-        return
-    for first, stop in picture.missing_layers:
-        what = f"nobody serves layers [{first}, {stop}) of {picture.model}"
-        near = _who_could_fill(picture, first, stop)
-        start = f"start another node: p2pnode up --layers {first}:{stop} --state DIR --port 0"
+    if len(picture.models) < 2:
+        space = picture.space_hash32
+        yield from _explain_model(picture, picture.model, space, picture.missing_layers)
+    else:
+        for one in picture.models:
+            yield from _explain_model(picture, one.name, one.space_hash32, one.missing_layers)
+
+
+def _explain_model(
+    picture: NodeSnapshot, name: str, space: int, missing: Sequence[tuple[int, int]]
+) -> Iterator[Finding]:
+    if not missing:
+        yield Finding("layers", "ok", f"every layer of {name} is served")
+    for first, stop in missing:
+        what = f"nobody serves layers [{first}, {stop}) of {name}"
+        near = _who_could_fill(picture, space, first, stop)
+        run = f"--layers {first}:{stop}"
+        if len(picture.models) > 1:
+            run = f"--model {name.partition('@')[0]}={first}:{stop}"
+        start = f"start another node: p2pnode up {run} --state DIR --port 0"
         advice = f"{'; '.join(near)}; or {start}" if near else start
         yield Finding("layers", "warn", what, advice)
 
@@ -118,8 +131,8 @@ def _keeps_ads_old(peer: PeerView) -> bool:
     return peer.is_older and not peer.is_gone
 
 
-def _who_could_fill(picture: NodeSnapshot, first: int, stop: int) -> list[str]:
-    """Name those that hold or claim some of the layers, and those with nothing to do."""
+def _who_could_fill(picture: NodeSnapshot, space: int, first: int, stop: int) -> list[str]:
+    """Name those that hold or claim some of a model's layers, and those with nothing to do."""
     found = []
     if picture.state in ("joining", "loading"):
         found.append("this node is about to hold layers: wait")
@@ -127,16 +140,22 @@ def _who_could_fill(picture: NodeSnapshot, first: int, stop: int) -> list[str]:
         found.append(f"this node holds none: start it with --layers {first}:{stop}")
     for peer in picture.peers:
         name, ours = peer.name or peer.node_id[:8], not _is_other_space(peer, picture)
-        overlaps = peer.layers[0] < stop and first < peer.layers[1]
+        low, high = _held(peer, space)
+        overlaps = low < stop and first < high
         if overlaps and ours and peer.state == "joining":
-            found.append(f"{name} is loading [{peer.layers[0]}, {peer.layers[1]}): wait")
+            found.append(f"{name} is loading [{low}, {high}): wait")
         elif overlaps and ours and peer.state == "resting":
-            found.append(f"{name} rests with [{peer.layers[0]}, {peer.layers[1]}): {peer.reason}")
+            found.append(f"{name} rests with [{low}, {high}): {peer.reason}")
         elif overlaps and ours and peer.state in ("suspect", "dead", "left"):
-            found.append(f"{name} had [{peer.layers[0]}, {peer.layers[1]}): bring it back")
+            found.append(f"{name} had [{low}, {high}): bring it back")
         elif peer.state == "idle":
             found.append(f"{name} holds none: start it there with --layers {first}:{stop}")
     return found
+
+
+def _held(peer: PeerView, space: int) -> tuple[int, int]:
+    """Return what a peer holds of a model, or held."""
+    return next((one.layers for one in peer.offers if one.space_hash32 == space), peer.layers)
 
 
 def _strangers(picture: NodeSnapshot) -> Iterator[Finding]:
@@ -182,8 +201,9 @@ _Explain = Callable[[PeerView, NodeSnapshot], tuple[str, str]]
 def _is_other_space(peer: PeerView, picture: NodeSnapshot) -> bool:
     if peer.reason.startswith(_OTHER_SPACE):
         return True
-    spaces = (peer.space_hash32, picture.space_hash32)
-    return all(spaces) and spaces[0] != spaces[1]
+    ours = {picture.space_hash32, *(one.space_hash32 for one in picture.models)} - {0}
+    theirs = {peer.space_hash32, *(one.space_hash32 for one in peer.offers)} - {0}
+    return bool(ours) and bool(theirs) and not ours & theirs
 
 
 def _of_seen(peer: PeerView, picture: NodeSnapshot) -> tuple[str, str]:

@@ -145,7 +145,7 @@ class TextAnswer:
             sent_at = trio.current_time()
             with self._start(question, prompt, model.info) as stream:
                 try:
-                    async with aclosing(_said(stream, prompt, words)) as said:
+                    async with aclosing(_said(stream, prompt, words, model.info.name)) as said:
                         async for body in said:
                             yield body
                 finally:
@@ -185,7 +185,9 @@ class TextAnswer:
         return facts | details_body(done) if question.details else facts
 
 
-async def _said(stream: AnswerStream, prompt: Prompt, words: Words) -> AsyncGenerator[Body]:
+async def _said(
+    stream: AnswerStream, prompt: Prompt, words: Words, model: str
+) -> AsyncGenerator[Body]:
     """Yield the events of an answer under way, to its end or its first stop string."""
     for line in stream.notes:
         yield {"event": "note", "text": line}
@@ -194,7 +196,7 @@ async def _said(stream: AnswerStream, prompt: Prompt, words: Words) -> AsyncGene
     async for event in stream:
         body = event_body(event)
         if isinstance(event, GenerationPlanned):
-            body["prompt_tokens"] = len(prompt.ids)
+            body |= {"prompt_tokens": len(prompt.ids), "model": model}
         if isinstance(event, TokenProduced):
             body |= words.take(event)
         if body:

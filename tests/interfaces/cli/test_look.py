@@ -13,7 +13,7 @@ from p2pnode.interfaces.cli import look_commands, running_node, stopping
 from p2pnode.interfaces.cli.running_node import connect
 from p2pnode.interfaces.tui.example import lonely, minute
 from p2pnode.net.local_nodes import LocalNode
-from p2pnode.node.snapshot import counted
+from p2pnode.node.snapshot import ModelView, OfferView, counted
 
 HERE = Path("/srv/here")
 
@@ -239,3 +239,18 @@ def test_another_version_has_a_column_and_a_line(
         out = capsys.readouterr().out
         assert "VERSION" not in out
         assert "versions other" not in out
+
+
+def test_layers_of_several_models_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    node = list(minute())[-1]
+    views = (
+        ModelView(node.model, "ab" * 32, node.space_hash32, 30, node.layers, "serving", ""),
+        ModelView("other", "cd" * 32, 7, 12, (0, 6), "serving", "", missing_layers=((9, 12),)),
+    )
+    offers = (OfferView("x", node.space_hash32, 30, (10, 20)), OfferView("other", 7, 12, (6, 9)))
+    attic = replace(node.peers[0], offers=offers)
+    look_commands.tell_peers(replace(node, models=views, peers=(attic, *node.peers[1:])), {})
+    said = capsys.readouterr().out
+    assert "[0, 10), other [0, 6)" in said
+    assert "[10, 20), other [6, 9)" in said
+    assert "no live peer serves layers [9, 12) of other" in said

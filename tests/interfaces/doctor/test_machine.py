@@ -251,11 +251,11 @@ def test_the_port_looked_at_is_that_of_the_node_that_runs_here(tmp_path: Path) -
     assert running.ports == []
     running.picture = replace(lonely(), listening=("0.0.0.0:59305", "[::]:59305"))
     assert running.ports == [59305]
-    (found,) = _port(Subject(tmp_path, "none", None, 0, tuple), running)
+    (found,) = _port(Subject(tmp_path, ("none",), None, 0, tuple), running)
     assert (found.verdict, found.what) == ("ok", "the running node listens on port 59305")
     asked = open_udp("127.0.0.1", 0)
     try:  # another port that is named is looked at all the same
-        found = next(_port(Subject(tmp_path, "none", asked.address[1], 0, tuple), running))
+        found = next(_port(Subject(tmp_path, ("none",), asked.address[1], 0, tuple), running))
     finally:
         asked.close()
     assert (found.verdict, str(asked.address[1]) in found.what) == ("warn", True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from p2pnode.interfaces.http.status import FRESH, Status
 from p2pnode.interfaces.tui.example import minute
 from p2pnode.node.answering.stream import Answer
 from p2pnode.node.answering.timings import SECONDS, Timings
+from p2pnode.node.snapshot import ModelView
 from tests.interfaces.http.fake_node import FakeNode, Hang
 
 PICTURE: dict[str, Any] = json.loads(json.dumps(asdict(list(minute())[-1])))
@@ -152,3 +153,45 @@ def test_a_fault_of_ours_is_json_too(
     assert answer.status_code == 500
     assert "error" in answer.json()
     assert "secret" not in answer.text
+
+
+def model(name: str, missing: tuple[tuple[int, int], ...] = ()) -> dict[str, Any]:
+    view = ModelView(name, "ab" * 32, 7, 18, (0, 9), "serving", "", 12_000, sessions=2)
+    return json.loads(json.dumps(asdict(replace(view, missing_layers=missing))))  # type: ignore[no-any-return]
+
+
+async def health_of(picture: dict[str, Any]) -> dict[str, Any]:
+    class Link(NodeLink):
+        async def call(self, method: str, *_: Any, **__: Any) -> Any:
+            return picture
+
+    async def ask() -> bytes:
+        answer = await Status(Link(Path())).health(Request({"type": "http"}))
+        return bytes(answer.body)
+
+    told = await trio.to_thread.run_sync(lambda: asyncio.run(ask()))
+    return json.loads(told)  # type: ignore[no-any-return]
+
+
+async def test_health_names_the_model_that_is_not_complete() -> None:
+    whole, lacking = model("tiny"), model("other@abababab", ((3, 5), (9, 18)))
+    picture = {**PICTURE, "missing_layers": []}
+    assert await health_of({**picture, "models": [whole]}) == {"status": "ok"}
+    assert await health_of({**picture, "models": [whole, lacking]}) == {
+        "status": "degraded",
+        "reason": "nobody serves layers 3 to 4, 9 to 17 of other@abababab",
+    }
+    assert (await health_of({**picture, "models": [lacking]}))["reason"].endswith("9 to 17")
+    assert await health_of({**picture, "model": ""}) == {
+        "status": "degraded",
+        "reason": "the node has no model",
+    }
+
+
+def test_each_model_is_told_by_its_name() -> None:
+    picture = {**PICTURE, "models": [model("tiny"), model("other", ((9, 18),))]}
+    found = samples(metrics_text(picture, timings().to_json(), Refusals()).decode())
+    assert found["p2pnode_model_layers_held", (("model", "tiny"),)] == 9
+    assert found["p2pnode_model_layers_missing", (("model", "other"),)] == 9
+    assert found["p2pnode_model_sessions", (("model", "tiny"),)] == 2
+    assert found["p2pnode_model_token_seconds", (("model", "other"),)] == pytest.approx(0.012)

@@ -25,7 +25,7 @@ from p2pnode.interfaces.tui.peer_detail import PeerDetail
 from p2pnode.interfaces.tui.peers import Peers
 from p2pnode.interfaces.tui.traffic import Traffic
 from p2pnode.interfaces.tui.work import Work
-from p2pnode.node.snapshot import NodeSnapshot
+from p2pnode.node.snapshot import ModelView, NodeSnapshot, OfferView
 
 SMALL, LARGE = (80, 24), (144, 44)
 HOUSE = list(minute())[-8:]
@@ -108,6 +108,37 @@ def test_a_node_that_rests_says_what_its_owner_uses_and_allows() -> None:
         assert "lends at most memory 4 GiB, when idle" in header(app)
 
     run(scenario, [resting])
+
+
+def test_several_models_each_have_a_map_of_who_holds_them() -> None:
+    node = HOUSE[-1]
+    views = (
+        ModelView(node.model, "ab" * 32, node.space_hash32, 30, node.layers, "serving", ""),
+        ModelView("other", "cd" * 32, 7, 12, (0, 6), "serving", "", missing_layers=((9, 12),)),
+        ModelView("third", "ef" * 32, 8, 4, (0, 0), "loading", "", missing_layers=()),
+    )
+    offers = (
+        OfferView(node.model, node.space_hash32, 30, (10, 20)),
+        OfferView("other", 7, 12, (6, 9)),
+    )
+    attic = replace(node.peers[0], offers=offers)
+    several = replace(node, models=views, peers=(attic, *node.peers[1:]))
+
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        assert "other [0, 6) of 12" in header(app)
+        assert "third no layers of 4, loading" in header(app)
+        rows = text(app, LayerMap).splitlines()
+        of_other = rows[rows.index("other") : rows.index("third")]
+        assert any("kitchen" in row and "attic" in row for row in of_other)
+        assert any("✕" in row for row in of_other)
+        assert "held by nobody: [9, 12) of other" in str(app.query_one(LayerMap).border_subtitle)
+        table: DataTable[Any] = app.query_one(DataTable)
+        table.move_cursor(row=names(app).index("attic"))
+        await pilot.pause()
+        assert "other [6, 9), space 00000007" in text(app, PeerDetail)
+
+    run(scenario, [several])
 
 
 def test_a_small_screen_shows_a_page_at_a_time() -> None:
