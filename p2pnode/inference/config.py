@@ -19,7 +19,7 @@ class ReuseConfig:
             answer and writes the next question. A guess.
         most_records: Answers of its own that a requester remembers; 0 for none, and then nothing
             is kept for it anywhere.
-        most_positions: Tokens of all of them; each takes 12 bytes or so.
+        most_positions: Tokens of all of them; each takes some 40 bytes.
         word: What requesters agreed on that let each other begin with what was computed for any of
             them; each can then tell, by the time that it takes, what others asked. Empty for
             nobody. As hard to guess as a password.

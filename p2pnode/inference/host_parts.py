@@ -8,7 +8,6 @@ from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.control import control_frame
 from p2pnode.inference.events import InferenceEvent, SendFrame, SessionRefused
 from p2pnode.inference.failed_work import counted, told
-from p2pnode.inference.memory import value_bytes
 from p2pnode.inference.messages import (
     Control,
     Failed,
@@ -123,24 +122,12 @@ class HostParts:
         self._stages.move(stage, order)
         self.work.moved(stage, now)
         stage.used_at = now
-        opened = Opened(
-            order.session,
-            order.epoch,
-            order.leg,
-            stage.next_position,
-            stage.computed,
-            self._arrived(stage) if is_look else stage.next_position,
-        )
+        arrived = stage.next_position
+        if is_look:
+            arrived = stage.arrived_with(self._arriving(order.upstream.peer))
+        of_stage = stage.next_position, stage.computed, arrived
+        opened = Opened(order.session, order.epoch, order.leg, *of_stage)
         self._say(stage.requester, opened, stage.space)
-
-    def _arrived(self, stage: Stage) -> int:
-        """Return how many positions came in, with what the transport has of one more batch."""
-        order = stage.order
-        if not order.layers.start:
-            return stage.arrived
-        more = self._arriving(order.upstream.peer)
-        rows = more // (value_bytes(order.out_dtype) * stage.model.d_model)
-        return min(stage.arrived + rows, order.positions)
 
     def _refuse(self, one: Waiting, code: Refusal, reason: str) -> None:
         order, requester = one.order, one.requester

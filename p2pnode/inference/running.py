@@ -125,6 +125,7 @@ def _handed_on(engine: Engine, work: Keep | Adopt, draws: Draws) -> Computed:
         engine.rename(kept, session)
         engine.truncate(session, length)
         engine.reserve(session, layers, work.positions)
+    draws.prepare(work.sampling)
     return Computed((), 0)
 
 

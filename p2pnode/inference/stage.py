@@ -16,6 +16,7 @@ from p2pnode.engine.sampling.past import Past
 from p2pnode.inference.activations import MOST_SCALES, Batch, Inbox, token_of
 from p2pnode.inference.config import InferenceConfig
 from p2pnode.inference.events import StageEnded
+from p2pnode.inference.memory import value_bytes
 from p2pnode.inference.messages import Failed, Open
 from p2pnode.inference.terms import DTYPES
 from p2pnode.sansio import NodeId
@@ -110,6 +111,14 @@ class Stage:
     def arrived(self) -> int:
         """How many positions came in, of a batch that is not complete too."""
         return self.next_position + self.inbox.rows
+
+    def arrived_with(self, more: int) -> int:
+        """Return the same, with what ``more`` bytes are of a message that is not complete."""
+        order = self.order
+        if not order.layers.start:
+            return self.arrived
+        rows = more // (value_bytes(order.out_dtype) * self.model.d_model)
+        return min(self.arrived + rows, order.positions)
 
     def free_at(self, config: InferenceConfig) -> float:
         """Return when it is to be freed, unless something comes for it before."""

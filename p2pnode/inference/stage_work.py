@@ -145,7 +145,8 @@ class StageWork:
     def adopt(self, stage: Stage, kept: SessionKey, *, is_copy: bool) -> None:
         """Begin ``stage``, which has computed nothing itself, with a kept cache."""
         order, length = stage.order, stage.computed
-        work = Adopt(stage.session_key, kept, order.layers, length, order.positions, is_copy)
+        where = stage.session_key, kept, order.layers
+        work = Adopt(*where, length, order.positions, is_copy, order.sampling)
         stage.job = self._ask(work, stage.space, (stage.key,))
         self._lasting.add(stage.job)
 

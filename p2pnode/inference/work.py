@@ -104,6 +104,7 @@ class Adopt:
         length: Positions that it is to have.
         positions: What was admitted.
         is_copy: Whether the kept one stays.
+        sampling: How tokens are to be drawn; None for a stage that is not the last.
     """
 
     session: SessionKey
@@ -112,6 +113,7 @@ class Adopt:
     length: int
     positions: int
     is_copy: bool
+    sampling: Sampling | None = None
 
 
 Work: TypeAlias = Forward | Step | Release | Keep | Adopt

@@ -20,6 +20,7 @@ from p2pnode.inference.draws import Draws
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.running import be_quiet, run_work_quietly
 from p2pnode.inference.work import (
+    Adopt,
     Computed,
     Work,
     WorkFailed,
@@ -348,8 +349,13 @@ def _unloaded(space: int, core: NodeCore, outcome: Finished[None] | Failed, now:
     core.events.append(Unloaded(space))
 
 
-def units_of(work: Work) -> int:
-    """Return how much ``work`` is: rows times layers, and none for freeing memory."""
+def units_of(work: Work) -> float:
+    """Return how much ``work`` is: rows times layers, and none for freeing memory.
+
+    To copy a cache takes another time for each: nobody knows how long.
+    """
+    if isinstance(work, Adopt):
+        return math.inf
     units = 0
     for part in forwards_of(work):
         rows = 0

@@ -19,6 +19,7 @@ from p2pnode.inference.control import control_frame
 from p2pnode.inference.core import Inference
 from p2pnode.inference.events import ComputeRequested
 from p2pnode.inference.messages import Close, Edge, Open, Resume
+from p2pnode.inference.prefix_body import Names
 from p2pnode.inference.running import run_work
 from p2pnode.inference.terms import LADDER, Terms
 from p2pnode.testing.frames import Roster, node_id
@@ -97,6 +98,10 @@ def _inference_seeds() -> Iterator[bytes]:
     again = control_frame(_order(1, range(1), epoch=1), space)
     resume = control_frame(Resume(1, 1, 1, 0), space)
     yield story(first, *tokens, again, resume, control_frame(Close(1, 1), space))
+    names = Names(((3, bytes(16)),))
+    kept = control_frame(Close(1, 1, ((1, names), (2, names))), space)
+    alike = control_frame(replace(_order(1, range(1)), session=2, prefix=names), space)
+    yield story(first, *tokens, kept, alike, resume)
     yield story(second, *states)
     yield from (story(second, frame) for frame in coarse)
     for asked in (

@@ -19,6 +19,7 @@ from p2pnode.inference.messages import (
     from_body_untrusted,
     to_body,
 )
+from p2pnode.inference.prefix_body import Names
 from p2pnode.net.announcement import Announcement, parse_announcement_untrusted
 from p2pnode.net.control_lines import LineBuffer, encode_line, parse_request_untrusted
 from p2pnode.node.invite import Invite, decode_invite, encode_invite
@@ -141,6 +142,7 @@ def _json_seeds() -> Iterator[bytes]:
 def _control_seeds() -> Iterator[bytes]:
     sampling = Sampling(temperature=0.7, top_k=40, top_p=0.9, seed=1)
     edge = Edge(_PEER, 5)
+    names = Names(((64, bytes(16)), (81, bytes(range(16)))))
     messages: tuple[Control, ...] = (
         Open(1, 0, 2, range(3), 200, edge, edge, "f16", None, 0),
         Open(1, 0, 2, range(3), 200, edge, edge, "f32", sampling, 9),
@@ -156,6 +158,8 @@ def _control_seeds() -> Iterator[bytes]:
         Resume(1, 0, 2, 17),
         Failed(1, 0, 2, _PEER, "silent"),
         Close(1, 0),
+        replace(Open(1, 0, 2, range(3), 200, edge, edge, "f32", None, 0), prefix=names),
+        Close(1, 0, ((2, names), (3, Names((), is_shared=True)))),
     )
     yield from (dump_json(to_body(one)) for one in messages)
 

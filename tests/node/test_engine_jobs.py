@@ -23,7 +23,7 @@ from p2pnode.errors import (
 )
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
-from p2pnode.inference.work import Computed, Forward, Release, WorkFailed, WorkResult
+from p2pnode.inference.work import Adopt, Computed, Forward, Keep, Release, WorkFailed, WorkResult
 from p2pnode.net.jobs import Finished, outcome_of
 from p2pnode.node import engine_jobs
 from p2pnode.node.engine_jobs import (
@@ -55,7 +55,8 @@ PREFILL = Forward(
 def test_work_is_measured_in_rows_and_layers() -> None:
     assert units_of(DECODE) == 10
     assert units_of(PREFILL) == 96 * 10
-    assert units_of(Release(b"s")) == 0
+    assert units_of(Release(b"s")) == units_of(Keep(b"s", b"k", 3)) == 0
+    assert units_of(Adopt(b"s", b"k", range(4), 3, 9, is_copy=True)) == math.inf
 
 
 def test_measuring_is_long_and_what_is_not_loaded_yet_is_no_job() -> None:
