@@ -7,7 +7,7 @@ requester holds beyond its share.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from p2pnode.engine.base import ModelInfo
 from p2pnode.inference.config import InferenceConfig
@@ -136,6 +136,10 @@ class Admission:
         offered = self._offered[space]
         key = (requester, order.session, order.leg)
         return admitted(key, order, offered.model, offered.bytes_of(order), now)
+
+    def bytes_of(self, order: Open, space: int, positions: int) -> int:
+        """Return the memory that ``order`` would ask for with so many positions."""
+        return self._offered[space].bytes_of(replace(order, positions=positions))
 
     def wait(self, one: Waiting, stages: Iterable[Stage]) -> list[Waiting]:
         """Let an order wait; return who waits no longer: where too many do, ``one`` itself.

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from functools import partial
 
 from p2pnode.inference.admission import Admission, Waiting
 from p2pnode.inference.config import InferenceConfig
@@ -208,7 +209,8 @@ class HostParts:
         if names is None or self._admission.refusal(stage.order, stage.requester, stage.space):
             self.work.release(stage)
         else:
-            self._reuse.keep(stage, names, now)
+            bytes_of = partial(self._admission.bytes_of, stage.order, stage.space)
+            self._reuse.keep(stage, names, self.kv_used, bytes_of, now)
 
     # Results
 

@@ -6,8 +6,9 @@ that many questions have in common, it gets a copy.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
+from typing import Final
 
 from p2pnode.engine.base import SessionKey
 from p2pnode.inference.config import ReuseConfig
@@ -17,6 +18,10 @@ from p2pnode.inference.shares import IsProven
 from p2pnode.inference.stage import Stage
 from p2pnode.inference.stage_work import StageWork
 from p2pnode.sansio import NodeId
+
+_SPARE: Final = 2
+"""How many times what it used a session must have reserved for a copy to be worth its time. A
+guess: an answer without a limit reserves thousands of positions, and has hundreds."""
 
 
 class Reuse:
@@ -60,14 +65,28 @@ class Reuse:
         stage.begin_at(found.position, found.cache.sent)
         self._work.adopt(stage, found.cache.key, is_copy=is_copy)
 
-    def keep(self, stage: Stage, names: Names, now: float) -> None:
-        """Keep what ``stage``, which is over, has computed, as far as it has a name."""
+    def keep(
+        self, stage: Stage, names: Names, live: int, bytes_of: Callable[[int], int], now: float
+    ) -> None:
+        """Keep what ``stage``, which is over, has computed, as far as it has a name.
+
+        All other live sessions take ``live`` bytes; ``bytes_of`` says what a stage like this one
+        would take for so many positions. Where it reserved far more than it used, what it used is
+        copied to a place of its own.
+        """
         marks = tuple(mark for mark in names.marks if mark[0] <= stage.computed)
         order = stage.order
         if not marks or order.terms or (order.sampling is not None and order.sampling.mean):
             self._work.release(stage)
             return
-        length = marks[-1][0]
+        length, kv_bytes = marks[-1][0], stage.kv_bytes
+        fits = bytes_of(length)
+        is_alike = stage.model.is_long(length) == stage.model.is_long(order.positions)
+        is_copy = is_alike and _SPARE * fits <= kv_bytes
+        if is_copy:  # for a moment there are both
+            gone = self.caches.make_room(max(0, self.kv_total - live - kv_bytes - fits))
+            self._let_go(gone, "live sessions need its memory")
+            is_copy = live + kv_bytes + fits <= self.kv_total
         cache = KeptCache(
             key=self._key(),
             owner=stage.requester,
@@ -77,11 +96,11 @@ class Reuse:
             is_long=stage.model.is_long(order.positions),
             length=length,
             sent=[batch for batch in stage.sent if batch.end <= length],
-            kv_bytes=stage.kv_bytes,
+            kv_bytes=fits if is_copy else kv_bytes,
             names=Names(marks, names.is_shared),
             used_at=now,
         )
-        self._work.keep(stage, cache.key, length)
+        self._work.keep(stage, cache.key, length, is_copy=is_copy)
         self._counters["cache kept"] += 1
         self._let_go(self.caches.replaced_by(cache), "another goes on from it")
         self._let_go(self.caches.add(cache, self.kv_total), "too much was kept")

@@ -113,8 +113,12 @@ def _handed_on(engine: Engine, work: Keep | Adopt, draws: Draws) -> Computed:
     """Hand a cache on from one session to another."""
     if isinstance(work, Keep):
         draws.close(work.session)
-        engine.rename(work.session, work.kept)
-        engine.truncate(work.kept, work.length)
+        if work.is_copy:
+            engine.fork(work.session, work.kept, work.layers, work.length, work.length)
+            engine.close(work.session)
+        else:
+            engine.rename(work.session, work.kept)
+            engine.truncate(work.kept, work.length)
         return Computed((), 0)
     session, kept, layers, length = work.session, work.kept, work.layers, work.length
     if engine.length(kept, layers.start) < length:

@@ -138,9 +138,9 @@ class StageWork:
         """``stage`` is no more: free what the engine keeps for it, after what it has in hand."""
         self._end(stage, Release(stage.session_key))
 
-    def keep(self, stage: Stage, kept: SessionKey, length: int) -> None:
+    def keep(self, stage: Stage, kept: SessionKey, length: int, *, is_copy: bool) -> None:
         """``stage`` is no more, and so much of its cache is to be kept under another name."""
-        self._end(stage, Keep(stage.session_key, kept, length))
+        self._end(stage, Keep(stage.session_key, kept, length, stage.order.layers, is_copy))
 
     def adopt(self, stage: Stage, kept: SessionKey, *, is_copy: bool) -> None:
         """Begin ``stage``, which has computed nothing itself, with a kept cache."""

@@ -86,11 +86,20 @@ class Keep:
     """Call the session's KV cache ``kept`` from now on, and forget what is at ``length`` or beyond.
 
     A session may be opened anew under the old name.
+
+    Attributes:
+        session: Names the cache.
+        kept: Its new name.
+        length: Positions to keep.
+        layers: Those of the cache.
+        is_copy: Whether to copy them to a place of just that size, and free the session's.
     """
 
     session: SessionKey
     kept: SessionKey
     length: int
+    layers: range
+    is_copy: bool
 
 
 @value

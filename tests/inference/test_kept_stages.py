@@ -11,7 +11,7 @@ from p2pnode.inference.memory import stage_bytes
 from p2pnode.inference.messages import Close, Edge, Failed, Open, Opened, Resume
 from p2pnode.inference.prefix_body import MOST_NAMES, Names
 from p2pnode.inference.running import run_work
-from p2pnode.inference.work import Adopt, Release
+from p2pnode.inference.work import Adopt, Keep, Release
 from p2pnode.sansio import NodeId
 from tests.inference.one_host import HOG, OTHER, POSITIONS, THIRD, US, Host
 
@@ -156,7 +156,7 @@ def test_a_session_closed_before_its_cache_was_handed_over_leaks_nothing() -> No
 def test_kept_caches_give_way_to_live_sessions() -> None:
     host = Keeper(kv_sessions=5.5)
     for session in range(1, 4):
-        host.leave(session, names(48, of=session))
+        host.leave(session, names(112, of=session), rows=112)
     left = []
     for session in range(10, 15):
         left.append(len(host.core.kept))
@@ -168,13 +168,36 @@ def test_kept_caches_give_way_to_live_sessions() -> None:
 
 def test_the_last_memory_is_taken_over_and_not_copied() -> None:
     host = Keeper(kv_sessions=1.5, reuse=ReuseConfig(share=1.0))
-    host.leave(1, names(16, 48))
+    host.leave(1, names(16, 112), rows=112)
     assert len(host.core.kept) == 1
     assert host.begin(2, names(16)) == 16  # there is no room for two
     [adopted] = [one.work for one in host.asked if isinstance(one.work, Adopt)]
     assert not adopted.is_copy
     host.check()
     assert host.engine.length(host.core.stages()[0].session_key, 0) == 16
+
+
+def test_a_cache_keeps_no_room_that_nobody_used() -> None:
+    host = Keeper(kv_sessions=1.5, reuse=ReuseConfig(share=1.0))
+    host.leave(1, names(16, 48))
+    [kept] = host.core.kept
+    assert kept.kv_bytes == stage_bytes(host.engine.info, 1, 48, "f32")
+    assert host.engine.kv_bytes() < kept.kv_bytes  # which has what it sent, too
+    assert host.begin(2, names(16, 48)) == 48
+    host.check()
+    host.feed(HOG, 2, 16, 48)
+    host.work()
+    assert not host.heard(HOG, Failed)
+    # Where there is no memory for both at once, it stays where it is.
+    host.end(2, names(16, 48))
+    [keep] = [one.work for one in host.asked if isinstance(one.work, Keep)]
+    assert keep.is_copy
+    host.check()
+    full = Keeper(kv_sessions=1.1, reuse=ReuseConfig(share=1.0))
+    full.leave(1, names(16, 48))
+    [kept] = full.core.kept
+    assert kept.kv_bytes == stage_bytes(full.engine.info, 1, POSITIONS, "f32")
+    full.check()
 
 
 def test_only_what_was_computed_is_kept() -> None:

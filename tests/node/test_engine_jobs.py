@@ -55,7 +55,7 @@ PREFILL = Forward(
 def test_work_is_measured_in_rows_and_layers() -> None:
     assert units_of(DECODE) == 10
     assert units_of(PREFILL) == 96 * 10
-    assert units_of(Release(b"s")) == units_of(Keep(b"s", b"k", 3)) == 0
+    assert units_of(Release(b"s")) == units_of(Keep(b"s", b"k", 3, range(4), is_copy=False)) == 0
     assert units_of(Adopt(b"s", b"k", range(4), 3, 9, is_copy=True)) == math.inf
 
 
