@@ -109,6 +109,7 @@ def facts(picture: Picture) -> list[Text]:
             palette.plain,
         ),
         ("KV", f"{used} of {total}{_kept(node)}" * bool(node.kv_total_bytes), palette.plain),
+        ("steps", _steps(node), palette.plain),
         ("owner uses", "" if owner is None else f"{owner:.0%} of the CPU", palette.plain),
         ("lends at most", ", ".join(node.limits), palette.plain),
         ("listening", ", ".join(node.listening), palette.plain),
@@ -124,7 +125,22 @@ def facts(picture: Picture) -> list[Text]:
 
 
 def _kept(node: NodeSnapshot) -> str:
-    return f", {long_bytes(node.kept_bytes)} more kept of old sessions" if node.kept_bytes else ""
+    """Say what is kept of sessions that are over, and how much of that was of use."""
+    if not node.kept_bytes:
+        return ""
+    reused = node.counters.get("inference: positions reused", 0)
+    said = f", {long_bytes(node.kept_bytes)} more kept of old sessions"
+    return f"{said}, {reused} positions reused" if reused else said
+
+
+def _steps(node: NodeSnapshot) -> str:
+    """Say for how many sessions the engine computes at once, and who waits for it how long."""
+    engine = node.engine
+    if not engine.steps:
+        return ""
+    queued = f"queued {milliseconds(engine.queued_ms)} ms"
+    waiting = f", {engine.waiting} wait" if engine.waiting else ""
+    return f"{engine.mean_sessions:.1f} sessions each, {queued}{waiting}"
 
 
 def _models(picture: Picture) -> list[Text]:

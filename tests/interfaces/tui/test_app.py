@@ -25,7 +25,7 @@ from p2pnode.interfaces.tui.peer_detail import PeerDetail
 from p2pnode.interfaces.tui.peers import Peers
 from p2pnode.interfaces.tui.traffic import Traffic
 from p2pnode.interfaces.tui.work import Work
-from p2pnode.node.snapshot import ModelView, NodeSnapshot, OfferView
+from p2pnode.node.snapshot import EngineView, ModelView, NodeSnapshot, OfferView
 
 SMALL, LARGE = (80, 24), (144, 44)
 HOUSE = list(minute())[-8:]
@@ -108,6 +108,23 @@ def test_a_node_that_rests_says_what_its_owner_uses_and_allows() -> None:
         assert "lends at most memory 4 GiB, when idle" in header(app)
 
     run(scenario, [resting])
+
+
+def test_a_busy_engine_says_for_how_many_it_computes_and_what_is_kept() -> None:
+    busy = replace(
+        HOUSE[-1],
+        engine=EngineView(3, 90, 2.5, 2.5, 4.25, 11.0),
+        kept_bytes=3 << 20,
+        kept_caches=2,
+        counters={"inference: positions reused": 1024},
+    )
+
+    async def scenario(app: TopApp, pilot: Pilot[None]) -> None:
+        await polled(app, pilot)
+        assert "steps 2.5 sessions each, queued 4.2 ms, 3 wait" in header(app)
+        assert "more kept of old sessions, 1024 positions reused" in header(app)
+
+    run(scenario, [busy])
 
 
 def test_several_models_each_have_a_map_of_who_holds_them() -> None:
