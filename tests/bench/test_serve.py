@@ -112,7 +112,7 @@ class Held:
             assert self._closed.wait(10)
             self.hung_up += 1
             raise UserError("the node stopped in the middle of its answer")
-        return {"token_ids": params["prompt_ids"], "prompt_ids": [1], "text": ""}
+        return {"token_ids": params["prompt_ids"], "prompt_ids": [1], "text": "", "reused": 0}
 
 
 def test_who_is_left_is_hung_up_on_before_threads_are_waited_for() -> None:
@@ -174,7 +174,7 @@ class Stage(Held):
         for _ in range(params["max_tokens"]):
             self._all.wait(10)
             hear({"event": "token"})
-        return {"token_ids": [7] * params["max_tokens"], "prompt_ids": [], "text": ""}
+        return {"token_ids": [7] * params["max_tokens"], "prompt_ids": [], "text": "", "reused": 0}
 
     def _count(self) -> None:
         self.steps += self._clients
@@ -246,6 +246,7 @@ def test_three_real_nodes_are_asked_by_two_at_once(
     assert row["p99_over_alone"] > 0
     first, second = figures["reuse"]["positions"]
     assert 150 < first < second
+    assert 100 < figures["reuse"]["reused"] < second
 
 
 def test_a_node_loads_a_second_model_while_the_first_answers(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ class Session:
         token_ids: The tokens, once it is over.
         prompt_ids: What was asked, once it is over.
         text: The words, once it is over.
+        reused: Positions of the prompt that no stage had to compute, once it is over.
     """
 
     def __init__(self, client: ControlClient, params: Params) -> None:
@@ -36,6 +37,7 @@ class Session:
         self.token_ids: list[int] = []
         self.prompt_ids: list[int] = []
         self.text = ""
+        self.reused = 0
         self._client = client
         self._params = params
 
@@ -48,7 +50,7 @@ class Session:
         self.asked_at = time.monotonic()
         facts = self._client.call("generate", self._params, self._hear)
         self.token_ids, self.prompt_ids = facts["token_ids"], facts["prompt_ids"]
-        self.text = facts["text"]
+        self.text, self.reused = facts["text"], facts["reused"]
 
     @property
     def first(self) -> float:

@@ -32,11 +32,12 @@ class SecondTurn:
         yield self._chat
 
     def figures(self) -> dict[str, Any]:
-        """Return times to the first tokens, and the second's over the first's."""
+        """Return times to the first tokens, and what of the second turn was known before."""
         first = [one.first for one in self._first]
         second = [one.first for one in self._second]
         return {
             "positions": [_longest(self._first), _longest(self._second)],
+            "reused": min(one.reused for one in self._second),
             "first_turn_ms": spread([1e3 * one for one in first], 1),
             "second_turn_ms": spread([1e3 * one for one in second], 1),
             "second_over_first": over(second, first),

@@ -15,7 +15,7 @@ _TOGETHER = (
 )
 _NEWCOMER = ("batching", "alone, ms", "p99", "beside, ms", "p99", "p99 / alone", "allowed, ms")
 _MODELS = ("model", "alone, tokens/s", "beside the other")
-_REUSE = ("positions", "first turn, ms", "second, ms", "second / first")
+_REUSE = ("positions", "reused", "first turn, ms", "second, ms", "second / first")
 
 
 def as_table(figures: dict[str, Any]) -> str:
@@ -34,7 +34,7 @@ def _parts(figures: Mapping[str, Any]) -> Iterator[str]:
         yield table(_NEWCOMER, [_newcomer(row) for row in part["rows"]], right=" rrrrrr")
         yield ""
     if (part := figures.get("reuse")) is not None:
-        yield table(_REUSE, [_reuse(part)], right="rrrr")
+        yield table(_REUSE, [_reuse(part)], right="rrrrr")
         yield ""
     if (part := figures.get("models")) is not None:
         yield from _models(part)
@@ -79,6 +79,7 @@ def _newcomer(row: Mapping[str, Any]) -> list[str]:
 def _reuse(part: Mapping[str, Any]) -> list[str]:
     return [
         ", ".join(map(str, part["positions"])),
+        str(part["reused"]),
         f"{part['first_turn_ms']['p50']:.1f}",
         f"{part['second_turn_ms']['p50']:.1f}",
         f"{part['second_over_first']['median']:.3f}",
