@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import trio
 
 from p2pnode.errors import BusyError, ModelError, UserError
-from p2pnode.node.model_views import LOADING, SERVING, UNLOADING
+from p2pnode.node.model_views import IDLE, LOADING, UNLOADING
 from p2pnode.node.settings import ModelChoice
-from p2pnode.node.snapshot import ModelView
+from p2pnode.node.snapshot import ModelView, NodeSnapshot
 
 if TYPE_CHECKING:
     from p2pnode.node.node import Node
@@ -23,6 +23,7 @@ Tell: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
 _GLANCE: Final = 0.1  # seconds between two looks at how far a model is
 _MOST_LAYER: Final = 1 << 16
 _UNDER_WAY: Final = ("listening", "claiming", LOADING)
+_TAKES_NOTHING: Final = ("resting", "draining")
 
 
 class ModelOrders:
@@ -52,7 +53,9 @@ class ModelOrders:
             view = await self._until_settled(one.space, tell)
         if view is None:
             raise ModelError(f"{one.info.name} was unloaded meanwhile")
-        if is_new and node.settings.hold and view.state != SERVING:
+        if view.state == UNLOADING:
+            raise ModelError(f"{view.name} is being unloaded", hint="load it again once it is gone")
+        if is_new and node.settings.hold and view.state == IDLE:
             node.call(lambda core, now: core.drop_model(one.space, now, drain=0.0))
             await one.gone.wait()
             others = ", ".join(other.name for other in node.snapshot().models)
@@ -72,7 +75,7 @@ class ModelOrders:
         if not name:
             raise UserError("name the model to unload", hint="p2pnode models lists them")
         one = node.models.meant(name)
-        before = _view_of(node, one.space)
+        before = _view_of(node.snapshot(), one.space)
         drain = 0.0 if at_once else None
         node.call(lambda core, now: core.drop_model(one.space, now, drain=drain))
         await tell({"event": "state", "state": UNLOADING})
@@ -120,13 +123,16 @@ class ModelOrders:
         return one, True
 
     async def _until_settled(self, space: int, tell: Tell) -> ModelView | None:
-        """Wait until a model is served, or is not to be; None once it is gone."""
+        """Wait until a model is served, or is not to be; None once it is gone.
+
+        A node that rests or leaves takes on nothing: it is not waited for.
+        """
         told = None
-        while (view := _view_of(self._node, space)) is not None:
+        while (view := _view_of(picture := self._node.snapshot(), space)) is not None:
             if (told_now := (view.state, view.layers)) != told:
                 told = told_now
                 await tell({"event": "state", **_body(view)})
-            if view.state not in _UNDER_WAY:
+            if view.state not in _UNDER_WAY or picture.state in _TAKES_NOTHING:
                 break
             await trio.sleep(_GLANCE)
         return view
@@ -151,8 +157,8 @@ def choice_of(params: Mapping[str, Any]) -> ModelChoice:
     return ModelChoice(Path(path), range(*layers), called)
 
 
-def _view_of(node: Node, space: int) -> ModelView | None:
-    return next((one for one in node.snapshot().models if one.space_hash32 == space), None)
+def _view_of(picture: NodeSnapshot, space: int) -> ModelView | None:
+    return next((one for one in picture.models if one.space_hash32 == space), None)
 
 
 def _body(view: ModelView) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from p2pnode.node.snapshot import ModelView
 
 SERVING: Final = "serving"
 LOADING: Final = "loading"
+IDLE: Final = "idle"
 UNLOADING: Final = "unloading"
 
 

@@ -66,8 +66,9 @@ class Node:
     program disturbs no node that the machine has already.
 
     Args:
-        model: Name, GGUF file, folder of a checkpoint, its id of the hub, or ``none``. One that
-            is known and not here is fetched as the block is entered.
+        model: Name, GGUF file, folder of a checkpoint, its id of the hub, or ``none``; or several
+            of them, each with ``=A:B`` for the layers to hold of it. What is known and not here
+            is fetched as the block is entered.
         invite: A code to join by; None to be the first of a swarm, or in the one of ``state``.
         state: The state directory, which keeps key, swarm and remembered peers; None for one of
             its own that is removed at the end, and so for another key at each start.
@@ -91,7 +92,7 @@ class Node:
 
     def __init__(
         self,
-        model: str = DEFAULT_MODEL,
+        model: str | Sequence[str] = DEFAULT_MODEL,
         *,
         invite: str | None = None,
         state: str | os.PathLike[str] | None = None,

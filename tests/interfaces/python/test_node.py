@@ -278,3 +278,18 @@ async def test_embeddings_are_asked_for_as_on_the_socket(
         made = await node.embed(("hi",), "minilm")
     assert made == p2pnode.Embeddings(((0.5,),), 1, "minilm")
     assert asked == [{"texts": ["hi"], "model": "minilm"}]
+
+
+async def test_a_program_may_have_several_models_and_ask_each(model: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    write_tiny_gguf(other, seed=1)
+    async with Node(
+        [model, f"{other}=0:4"], mdns=False, listen="127.0.0.1", engine="numpy"
+    ) as node:
+        said = [
+            (
+                await node.generate("hi", raw=True, max_tokens=4, wait=60, model=name).read()
+            ).token_ids
+            for name in ("", str(other))
+        ]
+        assert said[0] != said[1]
