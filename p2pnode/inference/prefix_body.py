@@ -13,8 +13,8 @@ NAME_BYTES: Final = 16
 MOST_NAMES: Final = 128
 """Names of one leg in one message; a session of a million positions has some hundred."""
 
-MOST_LEGS: Final = 16
-"""Legs of one peer in an ``x-close``: more visits of a chain than any plan makes."""
+MOST_LEGS: Final = 8
+"""Legs of one peer in an ``x-close``: all their names fit one frame; plans have fewer visits."""
 
 
 @value
