@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from p2pnode.errors import RemoteProtocolError
 from p2pnode.inference.activations import Batch, token_batch
 from p2pnode.inference.config import ReuseConfig
+from p2pnode.inference.control import control_frame
 from p2pnode.inference.cover import Leg
 from p2pnode.inference.messages import (
     MAX_CONTEXT,
@@ -18,7 +19,7 @@ from p2pnode.inference.messages import (
     from_body_untrusted,
     to_body,
 )
-from p2pnode.inference.prefix_body import MOST_NAMES, NAME_BYTES, Names
+from p2pnode.inference.prefix_body import MOST_LEGS, MOST_NAMES, NAME_BYTES, Names
 from p2pnode.inference.prefix_names import (
     NEWEST,
     Scope,
@@ -33,6 +34,8 @@ from p2pnode.inference.prefixes import Prefixes, Record
 from p2pnode.sansio import NodeId
 from p2pnode.scheduler.chain import StageRun
 from p2pnode.testing.frames import node_id
+from p2pnode.wire.messages import parse_sync_untrusted
+from p2pnode.wire.vframe import decode_frame_untrusted, encode_frame
 
 A, B = node_id("a"), node_id("b")
 SCOPE, ROOT = Scope(b"s" * 16), bytes(32)
@@ -189,6 +192,13 @@ def test_names_come_back(found: tuple[tuple[int, bytes], ...], shared: bool) -> 
     assert from_body_untrusted(to_body(order)) == order
     closed = Close(1, 4, ((2, names), (7, Names(()))))
     assert from_body_untrusted(to_body(closed)) == closed
+
+
+def test_all_that_a_peer_may_be_told_to_keep_fits_a_frame() -> None:
+    marks = tuple((at, b"\xff" * NAME_BYTES) for at in named(range(1, MAX_CONTEXT + 1)))
+    closed = Close(1, 4, tuple((leg, Names(marks, True)) for leg in range(MOST_LEGS)))
+    frame = decode_frame_untrusted(encode_frame(control_frame(closed, 7)))
+    assert from_body_untrusted(parse_sync_untrusted(frame)) == closed
 
 
 def test_what_is_not_asked_for_stands_nowhere() -> None:
