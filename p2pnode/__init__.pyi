@@ -38,10 +38,8 @@ from p2pnode.interfaces.python.frames import (
 from p2pnode.interfaces.python.node import (
     Node as Node,
 )
-from p2pnode.node.snapshot import (
-    NodeSnapshot as NodeSnapshot,
-    PeerView as PeerView,
-)
+from p2pnode.node.peer_snapshot import PeerView as PeerView
+from p2pnode.node.snapshot import NodeSnapshot as NodeSnapshot
 from p2pnode.wire.dtypes import (
     DType as DType,
 )

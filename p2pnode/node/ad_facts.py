@@ -2,12 +2,12 @@
 
 from typing import TypedDict
 
-from p2pnode.node.snapshot import OfferView
+from p2pnode.node.peer_snapshot import OfferView
 from p2pnode.wire.ad import NEWEST, CapabilityAd, ModelOffer
 
 
 class AdFacts(TypedDict):
-    """Fields of a :class:`~p2pnode.node.snapshot.PeerView` that its ad tells."""
+    """Fields of a :class:`~p2pnode.node.peer_snapshot.PeerView` that its ad tells."""
 
     model: str
     space_hash32: int

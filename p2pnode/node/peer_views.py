@@ -7,8 +7,8 @@ from p2pnode.membership.health import Health
 from p2pnode.membership.members import Member
 from p2pnode.node.ad_facts import facts_of
 from p2pnode.node.core import NodeCore
+from p2pnode.node.peer_snapshot import EdgeView, PeerView
 from p2pnode.node.sightings import Sighting
-from p2pnode.node.snapshot import EdgeView, PeerView
 from p2pnode.sansio import NodeId, format_address
 from p2pnode.transport.snapshot import ConnectionView, TransportSnapshot
 from p2pnode.wire.ad import AdState, CapabilityAd

@@ -12,15 +12,9 @@ from p2pnode.node.core import NodeCore
 from p2pnode.node.holding_life import HoldingPhase
 from p2pnode.node.model_views import model_views
 from p2pnode.node.narration import LEAVING
+from p2pnode.node.peer_snapshot import CalledView, TrustView
 from p2pnode.node.peer_views import peer_views
-from p2pnode.node.snapshot import (
-    CalledView,
-    EngineView,
-    GenerationView,
-    NodeSnapshot,
-    StageView,
-    TrustView,
-)
+from p2pnode.node.snapshot import EngineView, GenerationView, NodeSnapshot, StageView
 from p2pnode.phrases import holding
 from p2pnode.sansio import format_address
 from p2pnode.scheduler.trust import Entry

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from p2pnode.node.snapshot import PeerView
+from p2pnode.node.peer_snapshot import PeerView
 from p2pnode.testing.processes import NodeProcess, local_swarm
 
 logger = logging.getLogger(__name__)

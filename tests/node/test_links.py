@@ -10,8 +10,9 @@ from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.inference.tensor_policy import Link as Known
 from p2pnode.node.links import LARGE, LinkMeter
+from p2pnode.node.peer_snapshot import EdgeView
 from p2pnode.node.picture import World, snapshot
-from p2pnode.node.snapshot import EdgeView, NodeSnapshot
+from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.snapshot_json import fields_of, from_json
 from p2pnode.sansio import NodeId
 from p2pnode.testing.frames import node_id

@@ -8,9 +8,10 @@ from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.core import NodeCore
 from p2pnode.node.holding_life import HoldingPhase
 from p2pnode.node.life import Phase
+from p2pnode.node.peer_snapshot import PeerView
 from p2pnode.node.picture import World, snapshot
 from p2pnode.node.resting import Rest
-from p2pnode.node.snapshot import NodeSnapshot, PeerView
+from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.scheduler.trust import Entry
 from p2pnode.testing.links import Link
 from p2pnode.testing.swarm import Swarm

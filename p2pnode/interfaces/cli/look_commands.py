@@ -12,15 +12,8 @@ from p2pnode.errors import UserError
 from p2pnode.interfaces.cli.node_options import json_option, state_option
 from p2pnode.interfaces.cli.output import note, say, say_json, table
 from p2pnode.interfaces.spans import span
-from p2pnode.node.snapshot import (
-    ModelView,
-    NodeSnapshot,
-    PeerView,
-    counted,
-    lacking,
-    other_versions,
-    ways,
-)
+from p2pnode.node.peer_snapshot import PeerView, counted
+from p2pnode.node.snapshot import ModelView, NodeSnapshot, lacking, other_versions, ways
 from p2pnode.node.snapshot_json import from_json
 from p2pnode.phrases import runs_text
 

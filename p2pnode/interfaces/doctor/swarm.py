@@ -7,7 +7,8 @@ from p2pnode.interfaces.doctor.findings import Finding, mib
 from p2pnode.interfaces.doctor.model import LEAST_CONTEXT
 from p2pnode.interfaces.doctor.processor import LATE_MS
 from p2pnode.node.holdings import AS_WAS_ASKED
-from p2pnode.node.snapshot import NodeSnapshot, PeerView, ways
+from p2pnode.node.peer_snapshot import PeerView
+from p2pnode.node.snapshot import NodeSnapshot, ways
 
 STUCK = 60.0
 """Seconds of uptime after which a node that still joins or loads is worth a word: a guess."""

@@ -25,8 +25,9 @@ from p2pnode.interfaces.python.question import (
 )
 from p2pnode.net.control_client import ControlClient
 from p2pnode.net.control_lines import find_control_path
+from p2pnode.node.peer_snapshot import PeerView
 from p2pnode.node.places import state_directory
-from p2pnode.node.snapshot import NodeSnapshot, PeerView
+from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.node.snapshot_json import from_json
 
 _FACTS = 10.0  # seconds within which a node says what it knows already

@@ -38,7 +38,8 @@ from p2pnode.node.answering.question import Question
 from p2pnode.node.handlers import handlers
 from p2pnode.node.invite import Invite, decode_invite, encode_invite
 from p2pnode.node.node import Node as RunningNode
-from p2pnode.node.snapshot import NodeSnapshot, PeerView
+from p2pnode.node.peer_snapshot import PeerView
+from p2pnode.node.snapshot import NodeSnapshot
 from p2pnode.wire.messages import Ask, Critique
 from p2pnode.wire.vframe import Frame
 

@@ -4,14 +4,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import TypeAlias
 
-from p2pnode.node.snapshot import (
-    GONE,
-    GenerationView,
-    NodeSnapshot,
-    PeerView,
-    StageView,
-    TrafficView,
-)
+from p2pnode.node.peer_snapshot import GONE, PeerView
+from p2pnode.node.snapshot import GenerationView, NodeSnapshot, StageView, TrafficView
 
 MODEL, SPACE, N_LAYERS = "SmolLM2-135M-Instruct Q4_K_M", 0x6B1F09C2, 30
 MIB = 1 << 20

@@ -7,7 +7,8 @@ from textual.widgets import Static
 from p2pnode.interfaces.tui.formats import layers, long_bytes, milliseconds, span
 from p2pnode.interfaces.tui.palette import Palette
 from p2pnode.interfaces.tui.panel import Picture, flow
-from p2pnode.node.snapshot import NodeSnapshot, counted, lacking
+from p2pnode.node.peer_snapshot import counted
+from p2pnode.node.snapshot import NodeSnapshot, lacking
 
 _CURRENT = ("opening", "running", "repairing")
 

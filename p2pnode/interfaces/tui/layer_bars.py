@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from p2pnode.interfaces.tui.formats import clip
-from p2pnode.node.snapshot import NodeSnapshot, PeerView
+from p2pnode.node.peer_snapshot import PeerView
+from p2pnode.node.snapshot import NodeSnapshot
 
 LIVE = frozenset({"serving", "joining", "draining", "resting", "suspect", "loading"})
 """States whose layers are still worth a bar; a dead peer's are not."""

@@ -20,7 +20,7 @@ from p2pnode.interfaces.tui.formats import (
 from p2pnode.interfaces.tui.palette import ROLES
 from p2pnode.interfaces.tui.panel import Picture
 from p2pnode.interfaces.tui.rates import STILL
-from p2pnode.node.snapshot import PeerView
+from p2pnode.node.peer_snapshot import PeerView
 
 Rank: TypeAlias = tuple[Any, ...]
 """Values that Python can order; within a column always of the same kinds."""

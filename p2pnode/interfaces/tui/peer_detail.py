@@ -4,7 +4,7 @@ from rich.text import Text
 
 from p2pnode.interfaces.tui.formats import layers, long_bytes, milliseconds, share, span
 from p2pnode.interfaces.tui.panel import Panel, Picture, lines
-from p2pnode.node.snapshot import OfferView, PeerView
+from p2pnode.node.peer_snapshot import OfferView, PeerView
 
 
 class PeerDetail(Panel):

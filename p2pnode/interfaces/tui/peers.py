@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Input, Static
 
 from p2pnode.interfaces.tui.panel import Picture
 from p2pnode.interfaces.tui.peer_columns import COLUMNS, Cell, Column, cells, matches
-from p2pnode.node.snapshot import PeerView, counted
+from p2pnode.node.peer_snapshot import PeerView, counted
 
 
 class Peers(Vertical):

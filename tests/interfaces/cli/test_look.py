@@ -13,7 +13,8 @@ from p2pnode.interfaces.cli import look_commands, running_node, stopping
 from p2pnode.interfaces.cli.running_node import connect
 from p2pnode.interfaces.tui.example import lonely, minute
 from p2pnode.net.local_nodes import LocalNode
-from p2pnode.node.snapshot import ModelView, OfferView, counted
+from p2pnode.node.peer_snapshot import OfferView, counted
+from p2pnode.node.snapshot import ModelView
 
 HERE = Path("/srv/here")
 

@@ -8,7 +8,8 @@ import pytest
 from p2pnode.interfaces.doctor.findings import Finding
 from p2pnode.interfaces.doctor.swarm import explain_node, explain_peer, explain_swarm
 from p2pnode.interfaces.tui.example import lonely
-from p2pnode.node.snapshot import CalledView, NodeSnapshot, PeerView
+from p2pnode.node.peer_snapshot import CalledView, PeerView
+from p2pnode.node.snapshot import NodeSnapshot
 
 SPACE = 0x6B1F09C2
 HERE = replace(

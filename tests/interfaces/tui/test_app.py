@@ -25,7 +25,8 @@ from p2pnode.interfaces.tui.peer_detail import PeerDetail
 from p2pnode.interfaces.tui.peers import Peers
 from p2pnode.interfaces.tui.traffic import Traffic
 from p2pnode.interfaces.tui.work import Work
-from p2pnode.node.snapshot import EngineView, ModelView, NodeSnapshot, OfferView
+from p2pnode.node.peer_snapshot import OfferView
+from p2pnode.node.snapshot import EngineView, ModelView, NodeSnapshot
 
 SMALL, LARGE = (80, 24), (144, 44)
 HOUSE = list(minute())[-8:]
