@@ -195,8 +195,8 @@ class EngineJobs:
     def _judged(self, held: _Held, result: WorkResult) -> WorkResult:
         """Take an engine for lost that fails again and again, with little computed between."""
         parts = parts_of(result)
-        failed = [one for one in parts if isinstance(one, WorkFailed)]
-        if not any(one.is_engine_suspect for one in failed):
+        suspect = [one for one in parts if isinstance(one, WorkFailed) and one.is_engine_suspect]
+        if not suspect:
             # Freeing is no proof that it works, nor is a failure of somebody else.
             is_proof = any(isinstance(one, Computed) and one.compute_us for one in parts)
             held.failures = max(0, held.failures - is_proof)
@@ -204,7 +204,7 @@ class EngineJobs:
         held.failures += MENDING
         if held.failures < MENDING * MOST_FAILURES:
             return result
-        return replace(failed[0], is_engine_gone=True)  # of a step, for all its sessions
+        return replace(suspect[0], is_engine_gone=True)  # of a step, for all its sessions
 
     def _settle(self, held: _Held) -> EngineProfile | None:
         """Measure the engine that arrived, a step at each call; at last it takes its place.

@@ -4,7 +4,10 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,17 @@ from p2pnode.errors import (
 )
 from p2pnode.inference.activations import token_batch
 from p2pnode.inference.events import ComputeRequested
-from p2pnode.inference.work import Adopt, Computed, Forward, Keep, Release, WorkFailed, WorkResult
+from p2pnode.inference.work import (
+    Adopt,
+    Computed,
+    Forward,
+    Keep,
+    Release,
+    Step,
+    Stepped,
+    WorkFailed,
+    WorkResult,
+)
 from p2pnode.net.jobs import Finished, outcome_of
 from p2pnode.node import engine_jobs
 from p2pnode.node.engine_jobs import (
@@ -57,6 +70,7 @@ def test_work_is_measured_in_rows_and_layers() -> None:
     assert units_of(PREFILL) == 96 * 10
     assert units_of(Release(b"s")) == units_of(Keep(b"s", b"k", 3, range(4), is_copy=False)) == 0
     assert units_of(Adopt(b"s", b"k", range(4), 3, 9, is_copy=True)) == math.inf
+    assert units_of(Step((DECODE, replace(DECODE, session=b"t")))) == 20
 
 
 def test_measuring_is_long_and_what_is_not_loaded_yet_is_no_job() -> None:
@@ -370,3 +384,24 @@ def test_a_file_that_was_touched_still_follows_schemas(model: ModelFile) -> None
     jobs._models[model.info.space_hash32].grammars = grammars
     jobs.take(model.read_again(Stamp.of(path)))
     assert len(grammars.matcher(ANY_OBJECT).allowed((0,)))
+
+
+def held_by_nobody() -> Any:
+    """Return what keeps count of an engine's failures."""
+    return SimpleNamespace(failures=0)
+
+
+def test_an_engine_that_fails_a_part_of_every_step_is_lost_for_all_of_it() -> None:
+    """The parts that went well are no excuse: each requester would find that out anew."""
+    jobs, held = EngineJobs(1 << 20), held_by_nobody()
+    odd = WorkFailed("odd", is_engine_suspect=True)
+    step = Stepped((WorkFailed("bad input", is_input_bad=True), Computed((), 5), odd))
+    judged = [jobs._judged(held, step) for _ in range(MOST_FAILURES)]
+    assert judged[:-1] == [step] * (MOST_FAILURES - 1)
+    assert judged[-1] == replace(odd, is_engine_gone=True)
+
+
+def test_a_step_that_fails_by_its_senders_says_nothing_of_the_engine() -> None:
+    jobs, held = EngineJobs(1 << 20), held_by_nobody()
+    step = Stepped((WorkFailed("bad input", is_input_bad=True), Computed((), 5)))
+    assert all(jobs._judged(held, step) == step for _ in range(3 * MOST_FAILURES))

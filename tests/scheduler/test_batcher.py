@@ -333,7 +333,7 @@ def test_requesters_who_always_wait_are_served_alike(seed: int, parties: int) ->
     assert max(spent.values()) - min(spent.values()) <= 2 * (quantum + largest)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**32))
 def test_whoever_waits_is_computed_before_long(seed: int) -> None:
     rng = Random(seed)
@@ -343,15 +343,21 @@ def test_whoever_waits_is_computed_before_long(seed: int) -> None:
         waiting(rng.randint(0, 4), n, kind := rng.choice(kinds), 1 if kind is Kind.ROWS else CHUNK)
         for n in range(30)
     ]
-    since = {one.session: 0 for one in ones}
+    # Of four batches one is a replay; rows have as much as each takes, and may overrun by a step.
+    most = max(Counter((one.requester, one.kind) for one in ones).values())
+    batch = 2 * COST.rows_us(CHUNK, 10) + STEP_MS * 1000
+    bound = 4 * 5 * (most + 1) * batch
+    since = {one.session: 0.0 for one in ones}
+    clock = 0.0
     for one in ones:
         made.ready(one)
-    for turn in range(1200):
+    while clock < 2 * bound:
         taken = step(made)
+        clock += COST.fixed_us + COST.rows_us(sum(one.rows for one in taken), 10)
         for one in taken:
-            since[one.session] = turn
+            since[one.session] = clock
             made.ready(one)
-        assert min(since.values()) >= turn - 500, "somebody starves"
+        assert min(since.values()) >= clock - bound, "somebody starves"
 
 
 # Figures

@@ -83,6 +83,7 @@ def test_the_settings_have_all_of_it(tmp_path: Path) -> None:
         max_vram=2 * GIB,
         when="idle",
         quiet_hours=(NIGHT,),
+        batching="off",
         reuse="with:horses",
     )
     settings = settings_of(options)
@@ -92,6 +93,7 @@ def test_the_settings_have_all_of_it(tmp_path: Path) -> None:
     assert settings.engine.max_vram == 2 * GIB
     assert settings.config.rest.when_idle
     assert settings.config.rest.quiet_hours == (NIGHT,)
+    assert not settings.config.inference.batching
     assert settings.limits == (
         "memory 600 MiB",
         "GPU memory 2 GiB",
