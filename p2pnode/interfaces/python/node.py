@@ -82,6 +82,9 @@ class Node:
         mdns: Whether to look for peers on the local network.
         kv_memory: MiB of memory for KV caches.
         activations: How the answers that are asked for here travel between peers.
+        batching: ``on`` to compute tokens of several answers together; ``off`` one by one.
+        reuse: ``own`` to begin answers with what its earlier ones computed, ``with:WORD`` to share
+            that with all who say the same word; ``off``.
         engine: What computes.
         device: Where.
         threads: Of the CPU.
@@ -106,6 +109,8 @@ class Node:
         mdns: bool = True,
         kv_memory: int | None = None,
         activations: str | None = None,
+        batching: str | None = None,
+        reuse: str | None = None,
         engine: str | None = None,
         device: str | None = None,
         threads: int | None = None,
@@ -131,6 +136,8 @@ class Node:
             "mdns": mdns,
             "kv_memory": kv_memory,
             "activations": activations,
+            "batching": batching,
+            "reuse": reuse,
             "engine": engine,
             "device": device,
             "threads": threads,
