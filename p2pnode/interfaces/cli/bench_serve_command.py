@@ -21,7 +21,7 @@ _PARTS = ("batching", "newcomer", "reuse", "models")
     "  p2pnode bench serve --only batching --sessions 1 --sessions 8 --askers 2\n\n"
     "  p2pnode bench serve --only models --two-models gemma3-270m"
 )
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True)
 @click.option(
     "--sessions",
     type=click.IntRange(1, 16),
