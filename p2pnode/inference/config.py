@@ -106,8 +106,8 @@ class InferenceConfig:
         batching: Whether the engine computes tokens of several sessions in one step. Off, each is a
             step of its own, and they come in the same order; for measurements.
         step_ms: Milliseconds that such a step should take at most, by what was measured: how long a
-            token waits for those of others. Two or three times what one token takes here is too
-            little to gain anything; at least one session is in a step, however long it takes.
+            token waits for those of others. Eight rows are a step however long they take, since a
+            slow engine gains most by computing them at once.
         max_batches: Batches of a replay computed as one step.
         job_rows: Positions of a replay computed as one step, unless one batch has more; fewer where
             others have sessions here, by ``step_ms``. Bounds how long a stage shows no progress: at

@@ -25,6 +25,10 @@ MOST_ROWS: Final = 32
 """Rows in a step: engines compute larger batches by other kernels, and each session in a step
 takes memory for what lies between its layers."""
 
+FEW_ROWS: Final = 8
+"""Rows that a step may always have, however long they take: a slow engine, or one measured in a
+busy moment, has the more to gain from computing them at once."""
+
 _PROMPTS_IN_A_ROW: Final = 3
 _MOST_TURNS: Final = 64  # in the time of a step, where each session is one: they take turns finely
 _REMEMBERED: Final = 64  # steps whose figures are told
@@ -72,7 +76,8 @@ class _Room:
         if self.rows:  # a step has at least one
             cost = self.costs(one.group[0])
             took = cost.fixed_us + cost.rows_us(rows, one.layers) + cost.head_us * draws
-            if rows > self.most_rows or took > self.most:
+            is_long = took > self.most and rows > FEW_ROWS
+            if rows > self.most_rows or is_long:
                 return False
         self.group, self.rows, self.draws = one.group, rows, draws
         return True
