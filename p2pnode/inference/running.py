@@ -309,9 +309,9 @@ def _by_itself(
         raise
     except _FAILURES as error:
         return _failed(error)
-    except Exception as error:
+    except Exception as unknown:
         logger.exception("the engine failed")
-        return WorkFailed(f"the engine failed: {error}", is_engine_suspect=True)
+        return WorkFailed(f"the engine failed: {unknown}", is_engine_suspect=True)
 
 
 def _logits(
@@ -356,8 +356,8 @@ def _finish(
         began = clock()
         tokens = _draw(engine, work, hidden, draws, logits)
         return _result(work, hidden, tokens, _microseconds(spent + clock() - began))
-    except DrawError as error:
-        return _failed(error)
+    except DrawError as undrawn:
+        return _failed(undrawn)
     except GenerationError as overflow:
         return _failed(_blame(work, inputs, overflow))
     except DeviceLostError:

@@ -53,6 +53,7 @@ class Host:
     """Takes the place of a node: keeps what it is asked, and answers from a list."""
 
     is_fresh = False
+    model = ""
 
     def __init__(self, answers: list[dict[str, Any]]) -> None:
         self.answers = answers
