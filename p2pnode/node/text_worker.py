@@ -10,11 +10,11 @@ import subprocess
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import psutil
 import trio
@@ -32,7 +32,7 @@ from p2pnode.node.text_process import (
     RENDERING,
     changed,
 )
-from p2pnode.terminal import whole
+from p2pnode.node.text_requests import Request, body_of, is_long, letters_that_stay
 from p2pnode.text.detokenizer import Detokenizer
 from p2pnode.text.own_tokens import OwnTokens
 from p2pnode.text.stored_vocabulary import read_vocabulary
@@ -49,8 +49,6 @@ _MOST_SAID: Final = 1 << 20  # bytes of a reply without its ids
 _ID: Final = array("I").itemsize
 _LAST_MOMENT: Final = 1.0  # seconds: a process that closed its end ends at once
 _LOOK: Final = 0.25  # seconds between looks at memory that the process cannot bound itself
-_LONG: Final = 1 << 16  # characters of a request that a thread writes out: 0.3 ms
-_ITEM: Final = 16  # characters that an item of a request counts as, besides its text
 _RAW: Final = "continue plain text with --raw, or use another file of this model"
 
 # The import path is the node's own, as multiprocessing does it: ``-m`` would look into the current
@@ -59,8 +57,6 @@ _START: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from p2pnode.node.text_process import main; main()"
 )
-
-Request: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +123,7 @@ class TextWorker:
             UserError: It cannot be done, does not fit the context, or took too long.
         """
         words = await self.words()
-        size = _letters_that_stay(asked)
+        size = letters_that_stay(asked)
         if size > self._context * words.longest_token:
             at_least = -(-size // words.longest_token)
             self.counters["prompts refused: longer than the context"] += 1
@@ -276,8 +272,8 @@ class TextWorker:
     ) -> tuple[dict[str, Any], Sequence[int]]:
         if process.stdin is None:
             raise _EndedError
-        long = _is_long(request)
-        body = await trio.to_thread.run_sync(_body, request) if long else _body(request)
+        long = is_long(request)
+        body = await trio.to_thread.run_sync(body_of, request) if long else body_of(request)
         await process.stdin.send_all(LENGTH.pack(len(body)) + body)
         reply = await self._reply(process)
         ids = array("I")
@@ -359,35 +355,6 @@ class TextWorker:
     def _lost(self, what: str, hint: str) -> ModelError:
         self.counters[f"text process lost: {what}"] += 1
         return ModelError(f"the model's {what}", hint=hint)
-
-
-def _letters_that_stay(asked: Request) -> int:
-    """Return how long the text is that no cutting of the history removes."""
-    if "text" in asked:
-        return len(asked["text"])
-    last = asked["messages"][-1] if asked["messages"] else None
-    content = last.get("content") if isinstance(last, dict) else None
-    parts = content if isinstance(content, list) else [content]
-    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
-    return sum(len(text) for text in texts if isinstance(text, str))
-
-
-def _is_long(request: Request) -> bool:
-    """Whether writing ``request`` out takes long; looks at no more of it than that takes."""
-    left, values = _LONG, [*request.values()]
-    while values and left > 0:
-        value = values.pop()
-        if isinstance(value, str):
-            left -= len(value)
-        elif isinstance(value, dict | list):
-            left -= _ITEM * len(value)
-            if left > 0:
-                values += [*value, *value.values()] if isinstance(value, dict) else value
-    return left <= 0
-
-
-def _body(request: Request) -> bytes:
-    return whole(json.dumps(request, ensure_ascii=False)).encode()
 
 
 def _memory_of(process: trio.Process) -> int:

@@ -251,7 +251,7 @@ def test_three_real_nodes_are_asked_by_two_at_once(
 
 def test_a_node_loads_a_second_model_while_the_first_answers(tmp_path: Path) -> None:
     model, second = tmp_path / "tiny.gguf", tmp_path / "second.gguf"
-    write_tiny_gguf(model, context_length=2048)
+    write_tiny_gguf(model, context_length=1 << 15)  # an answer that lasts as long as the load
     write_tiny_gguf(second, seed=2)
     figures = bench("--only", "models", "--model", str(model), "--two-models", str(second))
     assert figures["models"]["models"] == ["tiny 0", "tiny 2"]

@@ -14,6 +14,7 @@ import trio
 from p2pnode.errors import ModelError, UserError
 from p2pnode.node import text_worker
 from p2pnode.node.stamp import Stamp
+from p2pnode.node.text_requests import Request, body_of
 from p2pnode.node.text_worker import TextWorker
 from p2pnode.testing.tiny_gguf import write_tiny_gguf
 from p2pnode.text.tokenizer import Tokenizer
@@ -308,12 +309,12 @@ async def test_a_long_request_is_written_out_by_a_thread(
 ) -> None:
     worker = await start()
     writers: list[int] = []
-    body = text_worker._body
+    body = body_of
 
-    def write(request: text_worker.Request) -> bytes:
+    def write(request: Request) -> bytes:
         writers.append(threading.get_ident())
         return body(request)
 
-    monkeypatch.setattr(text_worker, "_body", write)
+    monkeypatch.setattr(text_worker, "body_of", write)
     assert (await worker.prompt({**SAID, "tools": [tool]})).ids
     assert [writer != threading.get_ident() for writer in writers] == [by_thread]
