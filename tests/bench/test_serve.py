@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, strategies as st
 
-from p2pnode.bench.serve import measure
+from p2pnode.bench.serve import measure, two_models
 from p2pnode.bench.serve.asking import answers, crowd
 from p2pnode.bench.serve.prompts import Prompts
 from p2pnode.bench.serve.shares import Together, newcomer_wait, over
@@ -249,9 +249,12 @@ def test_three_real_nodes_are_asked_by_two_at_once(
     assert 100 < figures["reuse"]["reused"] < second
 
 
-def test_a_node_loads_a_second_model_while_the_first_answers(tmp_path: Path) -> None:
+def test_a_node_loads_a_second_model_while_the_first_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(two_models, "LASTING", 30_000)  # tokens of a tiny model: for the whole load
     model, second = tmp_path / "tiny.gguf", tmp_path / "second.gguf"
-    write_tiny_gguf(model, context_length=1 << 15)  # an answer that lasts as long as the load
+    write_tiny_gguf(model, context_length=1 << 15)
     write_tiny_gguf(second, seed=2)
     figures = bench("--only", "models", "--model", str(model), "--two-models", str(second))
     assert figures["models"]["models"] == ["tiny 0", "tiny 2"]

@@ -17,7 +17,7 @@ from p2pnode.bench.serve.shares import Together
 from p2pnode.quantiles import quantile
 from p2pnode.testing.processes import NodeProcess, local_swarm
 
-_LASTING: Final = 1024  # tokens asked for while the other is loaded; it is hung up on
+LASTING: Final = 1024  # tokens asked for while the other is loaded; it is hung up on
 _GLANCE: Final = 0.005
 _BEFORE: Final = 2.0  # seconds of tokens before
 
@@ -78,7 +78,7 @@ class TwoModels:
     def _load(self) -> None:
         """Load the second while the first answers."""
         path = str(self._second.absolute())
-        with crowd([self._node], [self._question(0, _LASTING)], [self._node]) as [session]:
+        with crowd([self._node], [self._question(0, LASTING)], [self._node]) as [session]:
             time.sleep(_BEFORE)
             began = time.monotonic()
             loaded = self._call("load", {"path": path})
