@@ -17,7 +17,7 @@ INSTALL = .ci/install $(PYTHON) $(VENV)
 unexport PYTHONDONTWRITEBYTECODE
 
 COMPILED := tests/test_compiled.py tests/transport tests/wire tests/membership tests/scheduler \
-  tests/inference tests/net tests/node tests/simulations \
+  tests/inference tests/net tests/node \
   tests/e2e/test_demo.py::test_three_processes_answer_as_one_engine_would
 
 # What they test is left pure, so once is enough.

@@ -80,7 +80,7 @@ def test_eight_answers_at_once_are_those_of_each_alone(
 
 
 @pytest.mark.parametrize("lost", ["b", "c"])
-@pytest.mark.parametrize("after", [0, 3, 20, 50, 80])
+@pytest.mark.parametrize("after", [0, 20, 80])
 def test_a_stage_that_dies_while_it_computes_for_eight_changes_no_token(
     lost: str, after: int, right: list[list[int]]
 ) -> None:
