@@ -44,7 +44,7 @@ _FOUND_IN = {
     "Frames": "p2pnode.interfaces.python.frames",
     "Node": "p2pnode.interfaces.python.node",
     "NodeSnapshot": "p2pnode.node.snapshot",
-    "PeerView": "p2pnode.node.snapshot",
+    "PeerView": "p2pnode.node.peer_snapshot",
     "ReceivedFrame": "p2pnode.interfaces.python.frames",
     "RunningAnswer": "p2pnode.interfaces.python.client",
     "Slice": "p2pnode.wire.vframe",

@@ -85,6 +85,17 @@ def lock(file: int | IO[str], *, shared: bool = False, wait: bool = False) -> bo
     return shared or _lock_first_byte(descriptor, wait=wait)
 
 
+def unlock(descriptor: int) -> None:
+    """Give a lock up, whoever else has the open file: a process that begins just now has a copy.
+
+    Raises:
+        OSError: The file system has no locks.
+    """
+    if HAS_ACCOUNTS:
+        fcntl = import_module("fcntl")
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def _flock(descriptor: int, *, shared: bool, wait: bool) -> bool:
     fcntl = import_module("fcntl")
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

@@ -51,6 +51,16 @@ def test_many_share_a_shared_one(files: tuple[int, int]) -> None:
     assert not system.lock(one)
 
 
+@pytest.mark.skipif(not system.HAS_ACCOUNTS, reason="locks end with the file alone")
+def test_a_lock_is_given_up_though_a_copy_of_the_file_is_open(files: tuple[int, int]) -> None:
+    one, other = files
+    assert system.lock(one, shared=True)
+    copy = os.dup(one)  # as a process that begins just now has
+    system.unlock(one)
+    assert system.lock(other)
+    os.close(copy)
+
+
 def test_where_locks_cannot_be_shared_a_shared_one_is_none(
     files: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

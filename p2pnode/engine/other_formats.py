@@ -1,5 +1,6 @@
 """What people take for a GGUF file and is none, told by how it begins, whatever it is called."""
 
+import warnings
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -52,7 +53,8 @@ def _is_old_pickle(data: bytes) -> bool:
     import pickletools  # it names what a pickle would do, and does none of it
 
     names: list[str] = []
-    with suppress(ValueError):  # the bytes are none, or end within one
+    with suppress(ValueError), warnings.catch_warnings():  # the bytes are none, or end within one
+        warnings.simplefilter("ignore")  # of what a text in them is like
         for operation, _, _ in islice(pickletools.genops(data[:_OLD_PICKLE]), 8):
             names.append(operation.name)
     return bool(names) and names[0] in _FIRST and not _NOTED.isdisjoint(names)

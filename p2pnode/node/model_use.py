@@ -6,7 +6,7 @@ ends, however it ends. Nobody is kept from reading or writing by it.
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from p2pnode import system
@@ -19,7 +19,7 @@ def held(paths: Iterable[Path]) -> Iterator[None]:
         for path in paths:
             descriptor = _open(path)
             if descriptor is not None:
-                stack.callback(os.close, descriptor)
+                stack.callback(_let_go, descriptor)
                 _lock(descriptor, shared=True)
         yield
 
@@ -33,6 +33,12 @@ def is_in_use(path: Path) -> bool:
         return not _lock(descriptor, shared=False)
     finally:
         os.close(descriptor)
+
+
+def _let_go(descriptor: int) -> None:
+    with suppress(OSError):
+        system.unlock(descriptor)
+    os.close(descriptor)
 
 
 def _open(path: Path) -> int | None:
