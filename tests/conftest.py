@@ -6,16 +6,16 @@ import os
 from hypothesis import HealthCheck, settings
 
 # A failure must be the same for everyone, and a slow machine must not be a failure.
-# Each property is tried 40 times unless it says otherwise; `make fuzz` looks for what that misses.
+# Each property is tried 60 times unless it says otherwise; `make fuzz` looks for what that misses.
 settings.register_profile(
     "suite",
     derandomize=True,
     deadline=None,
-    max_examples=40,
+    max_examples=60,
     suppress_health_check=[HealthCheck.too_slow],
 )
 # `make test-fast` runs the same properties again, compiled, with fewer examples.
-settings.register_profile("again", settings.get_profile("suite"), max_examples=20)
+settings.register_profile("again", settings.get_profile("suite"), max_examples=30)
 settings.load_profile("again" if os.environ.get("P2PNODE_PURE") == "0" else "suite")
 
 # What is compiled may be older than what is edited, and is no source to measure coverage of:
