@@ -55,16 +55,18 @@ def handlers(node: Node) -> Mapping[str, Handler]:
             node.connect(address)
         return {"calling": [format_address(address) for address in found]}
 
-    async def generate(params: Params, emit: Emit) -> object:
-        answer = node.answering.answer(Question.of(params))
-        async with aclosing(answer.events()) as events:
-            async for event in events:
-                await emit(event)
-        return answer.facts()
+    return {
+        "snapshot": picture,
+        "invite": invite,
+        "connect": connect,
+        "stop": stop,
+        **_of_models(node),
+        **_of_answers(node),
+    }
 
-    async def tokenise(params: Params, emit: Emit) -> object:
-        """Say how many tokens a question of ``generate`` has, without asking it."""
-        return {"tokens": await node.answering.count(Question.of(params))}
+
+def _of_models(node: Node) -> Mapping[str, Handler]:
+    """Return the methods about the models that it has."""
 
     async def model(params: Params, emit: Emit) -> object:
         return await node.model_report(model_of(params))
@@ -79,26 +81,30 @@ def handlers(node: Node) -> Mapping[str, Handler]:
         at_once = bool(params.get("at_once"))
         return await node.orders.unload(model_of(params), emit, at_once=at_once)
 
+    return {"model": model, "models": models, "load": load, "unload": unload}
+
+
+def _of_answers(node: Node) -> Mapping[str, Handler]:
+    """Return the methods that ask models."""
+
+    async def generate(params: Params, emit: Emit) -> object:
+        answer = node.answering.answer(Question.of(params))
+        async with aclosing(answer.events()) as events:
+            async for event in events:
+                await emit(event)
+        return answer.facts()
+
+    async def tokenise(params: Params, emit: Emit) -> object:
+        """Say how many tokens a question of ``generate`` has, without asking it."""
+        return {"tokens": await node.answering.count(Question.of(params))}
+
     async def timings(params: Params, emit: Emit) -> object:
         return node.answering.timings.to_json()
 
     async def embed(params: Params, emit: Emit) -> object:
         return await vectors(node, params)
 
-    return {
-        "snapshot": picture,
-        "timings": timings,
-        "model": model,
-        "models": models,
-        "load": load,
-        "unload": unload,
-        "invite": invite,
-        "connect": connect,
-        "stop": stop,
-        "generate": generate,
-        "tokenise": tokenise,
-        "embed": embed,
-    }
+    return {"generate": generate, "tokenise": tokenise, "timings": timings, "embed": embed}
 
 
 async def vectors(node: Node, params: Params) -> Rendered:

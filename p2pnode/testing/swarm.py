@@ -163,10 +163,7 @@ class Swarm:
         rng = Random(f"{self._seed} {name} {self._starts}")
         node = NodeCore(config, origin, rng, self.network.now)
         self.nodes[name] = node
-        for held in [held for held in self._engines if held[0] == node.node_id]:
-            del self._engines[held]
-        self._busy_until.pop(node.node_id, None)
-        self._computers.pop(node.node_id, None)
+        self._forget(node.node_id)
         if computer is not None:
             self._computers[node.node_id] = computer
         self._costs[node.node_id] = cost or self._true_cost()
@@ -177,6 +174,13 @@ class Swarm:
             address, lambda now: node.use_model(model, hold=holds, now=now, capacity=capacity)
         )
         return node
+
+    def _forget(self, node_id: NodeId) -> None:
+        """A machine starts anew: its engines, and what they were about, are no more."""
+        for held in [held for held in self._engines if held[0] == node_id]:
+            del self._engines[held]
+        self._busy_until.pop(node_id, None)
+        self._computers.pop(node_id, None)
 
     def model(self, seed: int = 5) -> ModelInfo:
         """Return what the model is that ``seed`` draws."""

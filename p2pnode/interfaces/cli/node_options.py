@@ -205,6 +205,19 @@ def node_options(command: CommandT) -> CommandT:
         kv_memory_option("MiB of memory for KV caches."),
         activations_option("How the answers that you ask for here travel between peers."),
         *engine_options(),
+        *_engine_use_options(),
+        *care_options(),
+        click.option("--mdns/--no-mdns", default=True, help="Look for peers on the local network."),
+        state_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _engine_use_options() -> tuple[Callable[[CommandT], CommandT], ...]:
+    """Return the options of how sessions share an engine, and what it computed before."""
+    return (
         click.option(
             "--batching",
             type=click.Choice(("on", "off")),
@@ -221,10 +234,4 @@ def node_options(command: CommandT) -> CommandT:
             help="Begin answers with what was computed before: for this node, never, or also for"
             " nodes that were told the same WORD, who can then tell what others asked.",
         ),
-        *care_options(),
-        click.option("--mdns/--no-mdns", default=True, help="Look for peers on the local network."),
-        state_option,
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
