@@ -144,6 +144,10 @@ class Inference:
         """The engine takes so long for a model."""
         self._host.work.measured(space, cost)
 
+    def reloaded(self, space: int) -> None:
+        """Another engine has a model's layers: sessions of the one before go on elsewhere."""
+        self._host.reloaded(space)
+
     def share_kv(self, kv_total: int) -> None:
         """Have ``kv_total`` bytes for the KV caches of all models from now on."""
         self._host.share_kv(kv_total)

@@ -19,7 +19,7 @@ from p2pnode.inference.messages import (
 )
 from p2pnode.inference.offered import Offered
 from p2pnode.inference.stage import Stage
-from p2pnode.inference.work import Stepped, WorkResult
+from p2pnode.inference.work import Stepped, WorkFailed, WorkResult
 from p2pnode.sansio import NodeId
 from p2pnode.wire.vframe import Frame
 
@@ -68,10 +68,14 @@ class StageHost(HostParts):
         self._refuse_void()
         if reason:
             self._reuse.keep_own(self._node_id)
-        for stage in [one for one in self._stages if reason and one.requester != self._node_id]:
-            self.counters["session moved on: this node rests"] += 1
-            self._refuse_stage(stage, Refusal.DRAINING, reason)
-            self._free(stage, reason)
+        others = [one for one in self._stages if reason and one.requester != self._node_id]
+        self._move_on(others, reason, "this node rests")
+
+    def reloaded(self, space: int) -> None:
+        """Another engine has the model's layers: what the one before had is no more."""
+        of_it = [one for one in self._stages if one.space == space]
+        self._move_on(of_it, "its layers were loaded anew", "its layers were loaded anew")
+        self._reuse.clear(space)
 
     def give_up(self, reason: str, space: int | None = None) -> None:
         """End every session, or those of one model; each requester is told why, and repairs."""
@@ -82,6 +86,9 @@ class StageHost(HostParts):
 
     def compute_finished(self, job: int, result: WorkResult, now: float) -> None:
         """Take the result of the work that ``job`` named; all of a step is sent before the next."""
+        handed = self.work.handed.pop(job, None)
+        if handed is not None and isinstance(result, WorkFailed):
+            self._reuse.lost(handed)
         keys = self.work.ended(job, now)  # none where memory was freed, or all were closed
         results = result.results if isinstance(result, Stepped) else (result,) * len(keys)
         for key, one in zip(keys, results, strict=bool(keys)):

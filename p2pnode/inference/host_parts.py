@@ -141,6 +141,13 @@ class HostParts:
         """Tell its requester that a session which was admitted is served no longer."""
         self._refuse(Waiting(stage.order, stage.requester, stage.space, 0.0), code, reason)
 
+    def _move_on(self, stages: list[Stage], reason: str, why: str) -> None:
+        """Let sessions go on elsewhere; it is no fault of this node's."""
+        for stage in stages:
+            self.counters[f"session moved on: {why}"] += 1
+            self._refuse_stage(stage, Refusal.DRAINING, reason)
+            self._free(stage, reason)
+
     def _enter(self, one: Waiting, shares: Shares[Stage], now: float) -> bool:
         """Admit a session if it fits, now that those beyond their share have given way."""
         going = self._admission.room(one.order, one.requester, one.space, shares)

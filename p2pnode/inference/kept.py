@@ -97,6 +97,9 @@ class KeptCaches:
     def __iter__(self) -> Iterator[KeptCache]:
         return iter(self._caches.values())
 
+    def get(self, key: SessionKey) -> KeptCache | None:
+        return self._caches.get(key)
+
     def find(self, order: Open, requester: NodeId, model: ModelInfo) -> Found | None:
         """Return the cache that covers most of what ``order`` names, the newest of equals."""
         names = order.prefix

@@ -62,6 +62,8 @@ class Reuse:
         if is_copy:
             self.caches.used_again(found.cache, now)
         self._counters["positions reused"] += found.position
+        if not is_copy:  # an engine's cache does not shrink
+            stage.kv_bytes = max(stage.kv_bytes, found.cache.kv_bytes)
         stage.begin_at(found.position, found.cache.sent)
         self._work.adopt(stage, found.cache.key, is_copy=is_copy)
 
@@ -109,6 +111,13 @@ class Reuse:
         """Have ``kv_total`` bytes from now on; where that is less, less is kept."""
         self.kv_total = kv_total
         self._let_go(self.caches.fit(kv_total), "less memory is offered")
+
+    def lost(self, key: SessionKey) -> None:
+        """The engine has no such cache, or could not hand it on."""
+        cache = self.caches.get(key)
+        if cache is not None:
+            self.caches.take(cache)
+            self._let_go([cache], "the engine has it no more")
 
     def expire(self, now: float) -> None:
         self._let_go(self.caches.expire(now), "nobody used it")

@@ -109,20 +109,17 @@ def _failed(error: Exception) -> WorkFailed:
     return WorkFailed(str(error), is_overflow=True)
 
 
-def _handed_on(engine: Engine, work: Keep | Adopt, draws: Draws) -> Computed:
-    """Hand a cache on from one session to another."""
+def _handed_on(engine: Engine, work: Keep | Adopt, draws: Draws) -> Computed | WorkFailed:
+    """Hand a cache on from one session to another.
+
+    One that is gone, since the engine is another by now, is no fault of the engine, nor is memory
+    short then: nothing is lost but the work that would have been saved.
+    """
     if isinstance(work, Keep):
-        draws.close(work.session)
-        if work.is_copy:
-            engine.fork(work.session, work.kept, work.layers, work.length, work.length)
-            engine.close(work.session)
-        else:
-            engine.rename(work.session, work.kept)
-            engine.truncate(work.kept, work.length)
-        return Computed((), 0)
+        return _kept(engine, work, draws)
     session, kept, layers, length = work.session, work.kept, work.layers, work.length
     if engine.length(kept, layers.start) < length:
-        raise CapacityError("what was kept for the session is gone")
+        return _GONE
     if work.is_copy:
         engine.fork(kept, session, layers, length, work.positions)
     else:
@@ -131,6 +128,27 @@ def _handed_on(engine: Engine, work: Keep | Adopt, draws: Draws) -> Computed:
         engine.reserve(session, layers, work.positions)
     draws.prepare(work.sampling)
     return Computed((), 0)
+
+
+def _kept(engine: Engine, work: Keep, draws: Draws) -> Computed | WorkFailed:
+    """Keep what a session leaves; whatever comes of it, the session itself is closed."""
+    draws.close(work.session)
+    try:
+        if engine.length(work.session, work.layers.start) < work.length:
+            return _GONE
+        if work.is_copy:
+            engine.fork(work.session, work.kept, work.layers, work.length, work.length)
+        else:
+            engine.rename(work.session, work.kept)
+            engine.truncate(work.kept, work.length)
+    except CapacityError as error:
+        return WorkFailed(str(error))
+    finally:
+        engine.close(work.session)
+    return Computed((), 0)
+
+
+_GONE = WorkFailed("what was kept of the session is gone")
 
 
 # One session

@@ -31,6 +31,8 @@ class StageWork:
 
     Attributes:
         jobs: The stages that wait for each piece of work; none where memory is to be freed.
+        handed: The kept cache that each piece of work hands on, in either direction; such work is
+            done whoever waits for it, or a cache would be lost between two names.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class StageWork:
         self._batcher = Batcher(config.step_ms, is_batching=config.batching)
         self._step: int | None = None
         self._next_job = 0
-        self._lasting: set[int] = set()  # jobs that are done whoever waits for them
+        self.handed: dict[int, SessionKey] = {}
         self._now = 0.0
         self._alone: Stage | None = None
         self._since = 0.0
@@ -128,7 +130,6 @@ class StageWork:
     def ended(self, job: int, now: float) -> Keys:
         """A piece of work is done; return whose it was, nobody's where none waits any more."""
         self._now = now
-        self._lasting.discard(job)
         if job == self._step:
             self._step = None
             self._batcher.finished()
@@ -140,7 +141,8 @@ class StageWork:
 
     def keep(self, stage: Stage, kept: SessionKey, length: int, *, is_copy: bool) -> None:
         """``stage`` is no more, and so much of its cache is to be kept under another name."""
-        self._end(stage, Keep(stage.session_key, kept, length, stage.order.layers, is_copy))
+        keep = Keep(stage.session_key, kept, length, stage.order.layers, is_copy)
+        self.handed[self._end(stage, keep)] = kept
 
     def adopt(self, stage: Stage, kept: SessionKey, *, is_copy: bool) -> None:
         """Begin ``stage``, which has computed nothing itself, with a kept cache."""
@@ -148,17 +150,17 @@ class StageWork:
         where = stage.session_key, kept, order.layers
         work = Adopt(*where, length, order.positions, is_copy, order.sampling)
         stage.job = self._ask(work, stage.space, (stage.key,))
-        self._lasting.add(stage.job)
+        self.handed[stage.job] = kept
 
     def let_go(self, kept: SessionKey, space: int) -> None:
         """Free a cache that is kept no more."""
         self._ask(Release(kept), space)
 
-    def _end(self, stage: Stage, work: Work) -> None:
+    def _end(self, stage: Stage, work: Work) -> int:
         self._leave(stage)
         if stage.job is not None:
             self._abandon(stage.job, stage.key)
-        self._ask(work, stage.space)
+        return self._ask(work, stage.space)
 
     def _ask(self, work: Work, space: int, keys: Keys = ()) -> int:
         """Have done at once what computes nothing; the engine does it in the order of asking."""
@@ -175,7 +177,7 @@ class StageWork:
 
     def _abandon(self, job: int, key: StageKey) -> None:
         """Let nobody hear of a part; whoever computes need not begin a step without any other."""
-        if job in self._lasting:  # or a cache would be lost between two names
+        if job in self.handed:  # or a cache would be lost between two names
             self.jobs[job] = ()
             return
         keys = tuple(None if one == key else one for one in self.jobs.get(job, ()))

@@ -91,11 +91,12 @@ class Bundle:
 
     @property
     def held_bytes(self) -> int:
-        """What the layers take that are held, or are to be loaded."""
+        """What the layers take that are held, and those that are to be loaded beside them."""
         if self.capacity is None or self.life.phase is HoldingPhase.IDLE:
             return 0
         of, n_layers = self.capacity.bytes_of, self.model.n_layers
-        return max(of(self.layers, n_layers), of(self.holdings.layers, n_layers))
+        following = self.holdings.layers if self.holdings.layers != self.layers else range(0)
+        return of(self.layers, n_layers) + of(following, n_layers)
 
     def take_up(self, fitting: Capacity | None, *, hold: bool, now: float) -> None:
         """With ``hold``, take on some of its layers.

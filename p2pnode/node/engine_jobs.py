@@ -232,7 +232,9 @@ class EngineJobs:
 
     def _place(self, held: _Held, arrived: _Arrived) -> None:
         is_first = not self.is_busy
-        held.arrived = held.measuring = None
+        if held.arrived is arrived:  # else a newer one waits already
+            held.arrived = None
+        held.measuring, held.failures = None, 0
         before, held.engine = held.engine, self._fittings.engine(arrived.engine)
         _shut(before)
         if is_first:  # others would wait for it

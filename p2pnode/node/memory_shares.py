@@ -1,7 +1,7 @@
 """Divides the memory for weights among a node's models, where they do not all fit.
 
-What a model may grow by is only given once the others have left it: two runs of layers are never
-in memory where there is room for one.
+What a model may grow by is only given once the others have left it. One that changes its own layers
+has both runs in memory for a moment, since it serves until the new ones are loaded.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,16 +16,17 @@ def share_memory(bundles: Iterable[Bundle], requests: Callable[[int], float]) ->
     ``requests`` says how much the swarm asks of a space. The room is what was free for weights when
     the models were opened: the largest that any of them was told.
     """
-    sharing = [one for one in bundles if one.capacity is not None and one.leave_by is None]
-    if len(sharing) < 2:
+    held = [one for one in bundles if one.capacity is not None]
+    sharing = [one for one in held if one.leave_by is None]
+    if len(held) < 2:
         for one in sharing:
             if one.capacity is not None:
                 one.holdings.fit(one.capacity)
         return
-    room = _room(sharing)
+    room = _room(held)
     given = divide(room, [_claimant(one, requests) for one in sharing])
     for one in sharing:
-        beside = sum(other.held_bytes for other in sharing if other is not one)
+        beside = sum(other.held_bytes for other in held if other is not one)
         _fit(one, min(given[one.space], room - beside))
 
 

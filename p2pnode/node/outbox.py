@@ -164,6 +164,7 @@ class Outbox:
         if waited is not None:
             for traffic, message in waited.frames:
                 self._send(peer, traffic, message, now)
+        self._sending.go_on_with(peer, now)  # with what waited for a session that this one replaces
 
     def disconnected(self, peer: NodeId, now: float) -> None:
         """The session with ``peer`` is over, and what waited for it with it."""

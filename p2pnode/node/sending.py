@@ -73,7 +73,7 @@ class Sending:
         if not self._queues.put(peer, traffic, message, self._standing(peer)):
             self.counters[f"{traffic.label} refused: its queue to the peer is full"] += 1
             return False
-        self._go_on_with(peer, now)
+        self.go_on_with(peer, now)
         if traffic in self._queues.by_class(peer):
             self.counters[f"{traffic.label} held back: more is on its way to the peer"] += 1
         return True
@@ -82,7 +82,7 @@ class Sending:
         """Hand over what those peers wait for before whom nothing stands in the transport now."""
         cleared = self._endpoint.cleared
         for peer in list(cleared) if self._queues or self._wishes else ():
-            self._go_on_with(peer, now)
+            self.go_on_with(peer, now)
             self._tell(peer, now)
         cleared.clear()
 
@@ -123,7 +123,7 @@ class Sending:
         self._looked_at = now
         for peer in list(self._stuck)[:_MOST_LOOKED_AT]:
             del self._stuck[peer]
-            self._go_on_with(peer, now)
+            self.go_on_with(peer, now)
         for peer in list(dict.fromkeys(peer for peer, _ in self._wishes))[:_MOST_LOOKED_AT]:
             self._tell(peer, now)
 
@@ -153,7 +153,7 @@ class Sending:
 
     # Handing over
 
-    def _go_on_with(self, peer: NodeId, now: float) -> None:
+    def go_on_with(self, peer: NodeId, now: float) -> None:
         """Hand over as much as leaves at once, and one message more."""
         queues = self._queues
         while (level := self._endpoint.clear_down_to(peer)) >= 0:

@@ -118,7 +118,11 @@ class Serving:
         self.announce(now)
 
     def loaded(self, space: int, layers: range, profile: EngineProfile, now: float) -> None:
-        """The engine holds ``layers``, and ``profile`` is what it is: offer them."""
+        """The engine holds ``layers``, and ``profile`` is what it is: offer them.
+
+        Sessions that the engine before it had go on elsewhere, or begin anew here.
+        """
+        self._inference.reloaded(space)
         self.bundles[space].loaded(layers, profile, now)
         self._inference.measured(space, profile.cost)
         self._serve(self.bundles[space])

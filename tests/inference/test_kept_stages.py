@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from p2pnode.inference.config import ReuseConfig
 from p2pnode.inference.events import ComputeRequested, InferenceEvent
 from p2pnode.inference.memory import stage_bytes
-from p2pnode.inference.messages import Close, Edge, Failed, Open, Opened, Resume
+from p2pnode.inference.messages import Close, Edge, Failed, Open, Opened, Refused, Resume
 from p2pnode.inference.prefix_body import MOST_NAMES, Names
 from p2pnode.inference.running import run_work
 from p2pnode.inference.work import Adopt, Keep, Release
@@ -323,3 +323,62 @@ def test_whatever_is_asked_memory_is_what_is_live_and_kept(
                 host.take()
                 fed = {one: position for one, position in fed.items() if one[0] != who}
     host.check()
+
+
+def test_who_takes_a_large_cache_over_is_charged_for_all_of_it() -> None:
+    host = Keeper(1.0, ReuseConfig(share=1.0))  # no room for a copy of just what was used
+    host.leave(1, names(16), rows=16)
+    [kept] = host.core.kept
+    assert kept.kv_bytes == stage_bytes(host.engine.info, 1, POSITIONS, "f32")
+    assert host.begin(2, names(16), positions=17) == 16
+    host.work()
+    [stage] = host.core.stages()
+    assert stage.kv_bytes == kept.kv_bytes
+    assert host.engine.kv_bytes() <= stage.kv_bytes
+    host.check()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_of_a_cache_that_could_not_be_kept_nothing_is_left(shared: bool) -> None:
+    host = Keeper()
+    host.begin(1)
+    host.feed(HOG, 1, 16)
+    host.work()
+    [stage] = host.core.stages()
+    host.end(1, names(16, shared=shared))
+    [keep] = [one.work for one in host.asked if isinstance(one.work, Keep)]
+    host.engine.close(stage.session_key)  # as where the engine is another by now
+    host.work()
+    assert not len(host.core.kept)
+    assert host.core.all_counters()["kept cache let go: the engine has it no more"] == 1
+    assert not host.engine.length(keep.kept, 0)
+    assert host.begin(2, names(16, shared=shared)) == 0
+    host.check()
+
+
+def test_a_cache_that_is_gone_ends_the_session_alone_and_is_found_no_more() -> None:
+    host = Keeper()
+    host.leave(1, names(16, 32, shared=True))
+    [kept] = host.core.kept
+    host.engine.close(kept.key)
+    assert host.begin(2, names(16, 32, shared=True)) == 32
+    host.work()
+    assert host.heard(HOG, Failed)
+    assert not len(host.core.kept)
+    assert not host.core.all_counters()["memory ran out"]
+    assert host.begin(3, names(16, 32, shared=True)) == 0
+    host.check()
+
+
+def test_where_another_engine_has_the_layers_sessions_move_on() -> None:
+    host = Keeper()
+    host.leave(1, names(16))
+    host.begin(2)
+    host.feed(HOG, 2, 16)
+    host.core.reloaded(host.engine.info.space_hash32)
+    host.take()
+    assert not host.core.stages()
+    assert not len(host.core.kept)
+    [refused] = host.heard(HOG, Refused)
+    assert isinstance(refused, Refused)
+    assert (refused.session, refused.code) == (2, "draining")

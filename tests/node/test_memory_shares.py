@@ -5,6 +5,7 @@ from functools import partial
 from p2pnode.engine.sampling.options import Sampling
 from p2pnode.inference.request import GenerationRequest
 from p2pnode.node.capacity import Capacity
+from p2pnode.node.memory_shares import share_memory
 from p2pnode.testing.swarm import Swarm
 
 FIRST, SECOND = 5, 6
@@ -116,3 +117,16 @@ def test_a_budget_of_nothing_holds_nothing_and_says_why() -> None:
         "free for weights" in bundle.holdings.reason
         for bundle in swarm.nodes["a"].serving.bundles.values()
     )
+
+
+def test_what_leaves_has_its_room_until_it_is_gone() -> None:
+    swarm = Swarm(1, layer_seconds=0.01)
+    add(swarm, "a", LAYERS)
+    swarm.network.run(5)
+    assert held(swarm, "a") == (3, 3)
+    bundles = swarm.nodes["a"].serving.bundles
+    first, second = (bundles[swarm.model(seed).space_hash32] for seed in (FIRST, SECOND))
+    second.leave_by = swarm.network.now + 100
+    share_memory(bundles.values(), lambda space: 0.0)
+    assert first.holdings._fitting is not None
+    assert first.holdings._fitting.layers == 3
